@@ -1,0 +1,27 @@
+"""Networks. Takes a name and a few numbers; gives a network that keeps the contract. Knows nothing of plans or data."""
+
+from autoseg.models.contract import (
+    Handover,
+    ModelOutput,
+    ModelSpec,
+    PublishedWeights,
+    SegmentationNetwork,
+    Variant,
+)
+from autoseg.models.published import LoadReport, load_published, read_tensors
+from autoseg.models.registry import build, names, spec
+
+__all__ = [
+    "Handover",
+    "LoadReport",
+    "ModelOutput",
+    "ModelSpec",
+    "PublishedWeights",
+    "SegmentationNetwork",
+    "Variant",
+    "build",
+    "load_published",
+    "names",
+    "read_tensors",
+    "spec",
+]

@@ -1,0 +1,1 @@
+"""Architectures made for photographs, one file each."""

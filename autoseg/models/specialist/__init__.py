@@ -1,0 +1,1 @@
+"""Architectures made for medical images, one file each."""

@@ -1,0 +1,1 @@
+"""Errors, workspace paths, atomic files, logging, parallel work. Knows nothing of images."""
