@@ -14,6 +14,8 @@ from autoseg.support.errors import AutosegError
 
 _MODULES = {
     "nnunet": "autoseg.models.specialist.nnunet",
+    "unet": "autoseg.models.specialist.unet",
+    "hsnet": "autoseg.models.specialist.hsnet",
     "efficientnet_lite0_upernet": "autoseg.models.generalist.efficientnet_lite0_upernet",
 }
 _ENTRY_POINTS = "autoseg.models"

@@ -1,0 +1,1 @@
+"""Arrays on disk to augmented batches. Must not know networks."""

@@ -1,0 +1,1 @@
+"""Masks and references to scores."""

@@ -1,0 +1,22 @@
+"""Official names into ours by a table of patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from autoseg.models.contract import Handover
+
+
+def give_renamed(handover: Handover, table: Sequence[tuple[str, str]]) -> None:
+    """Give every tensor still left whose whole name matches a pattern of `table` to the name its replacement spells.
+
+    The first matching row counts. Names that match none stay left, so a foreign file is still recognised as one.
+    """
+    rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
+    for name in handover.left:
+        for pattern, replacement in rows:
+            match = pattern.fullmatch(name)
+            if match is not None:
+                handover.give(match.expand(replacement), name)
+                break

@@ -1,0 +1,1 @@
+"""Images and trained folds to masks on disk."""

@@ -1,0 +1,93 @@
+"""What a raw dataset says of itself: nnU-Net v2's `dataset.json` with a few optional fields of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+LabelValue = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """Which values a label map may hold and what the network's outputs mean.
+
+    names: one per output. Plain classes: background first, output k is label value k, softmax. Regions: no background,
+    output k is the union of `members[k]`, sigmoid. members: label values of each output. ignore: a value that is
+    neither learned nor scored. paint: for regions, the value each output writes, later ones over earlier ones.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    regions: bool = False
+    ignore: int | None = None
+    paint: tuple[int, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Number of logit maps."""
+        return len(self.names)
+
+    @property
+    def foreground(self) -> dict[str, tuple[int, ...]]:
+        """Name -> label values of everything that is scored."""
+        pairs = list(zip(self.names, self.members, strict=True))
+        return dict(pairs if self.regions else pairs[1:])
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Every value that may stand in a label map, sorted."""
+        known = {0} | {value for member in self.members for value in member}
+        return tuple(sorted(known | ({self.ignore} if self.ignore is not None else set())))
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """`dataset.json`. channel_names: index -> name; labels: name -> value, or values for a region.
+
+    groups: case -> patient (or any other unit that must not be split). Field names are nnU-Net v2's where it has them.
+    """
+
+    channel_names: dict[str, str]
+    labels: dict[str, int | tuple[int, ...]]
+    numTraining: int  # noqa: N815 (nnU-Net's spelling)
+    file_ending: str
+    name: str = ""
+    regions_class_order: tuple[int, ...] | None = None
+    groups: dict[str, str] = field(default_factory=dict)
+    modality: str = ""
+    licence: str = ""
+    reference: str = ""
+    description: str = ""
+
+    def label_scheme(self) -> LabelScheme:
+        """The outputs these labels ask for. Raises ValueError where the labels contradict themselves."""
+        return label_scheme(self.labels, self.regions_class_order)
+
+
+def label_scheme(labels: Mapping[str, LabelValue], order: tuple[int, ...] | None) -> LabelScheme:
+    """nnU-Net's label dictionary as outputs. Raises ValueError naming the fault."""
+    entries = dict(labels)
+    ignore = entries.pop("ignore", None)
+    if ignore is not None and not isinstance(ignore, int):
+        raise ValueError(f"the ignore label must be one value, not {ignore}")
+    if entries.get("background") not in (0, (0,)):
+        raise ValueError('labels must hold "background": 0')
+    if any(isinstance(value, tuple) and len(value) != 1 for value in entries.values()):
+        return _regions(entries, order, ignore)
+    plain = {name: value if isinstance(value, int) else value[0] for name, value in entries.items()}
+    names = sorted(plain, key=lambda name: plain[name])
+    values = [plain[name] for name in names]
+    if values != list(range(len(values))) or len(values) < 2:
+        raise ValueError(f"label values must be 0, 1, 2, ... without gaps and at least two of them, found {values}")
+    if ignore is not None and ignore != len(values):
+        raise ValueError(f"the ignore label must be the highest value plus one ({len(values)}), found {ignore}")
+    return LabelScheme(tuple(names), tuple((value,) for value in values), ignore=ignore)
+
+
+def _regions(entries: dict[str, LabelValue], order: tuple[int, ...] | None, ignore: int | None) -> LabelScheme:
+    names = [name for name in entries if name != "background"]
+    if order is None or len(order) != len(names):
+        raise ValueError(f"regions need regions_class_order with one value for each of {names}")
+    members = [value if isinstance(value, tuple) else (value,) for value in (entries[name] for name in names)]
+    return LabelScheme(tuple(names), tuple(members), regions=True, ignore=ignore, paint=tuple(order))

@@ -1,0 +1,105 @@
+"""What was measured of a dataset, before anything is decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ClassInCase:
+    """One class in one label map. pixels: area. objects: 8-connected components.
+
+    largest: pixels of the largest object. thickness: twice the median of the distance transform's ridge, in pixels.
+    """
+
+    pixels: int
+    objects: int
+    largest: int
+    thickness: float
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
+
+    file_hash and pixel_hash: SHA-256 of the image files' bytes and of the decoded pixels; perceptual_hash: 64 bits in hex.
+    low, high: smallest and largest value. border: share of the image in constant borders. foreground_mean: mean value of
+    each channel inside the foreground (empty where there is none).
+    """
+
+    case: str
+    size: tuple[int, int]
+    channels: int
+    dtype: str
+    spacing: tuple[float, float] | None
+    file_hash: str
+    pixel_hash: str
+    perceptual_hash: str
+    low: float
+    high: float
+    border: float
+    classes: dict[str, ClassInCase]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Values of one channel over all images, and inside the foreground: mean, deviation, percentiles (0.5, 50, 99.5)."""
+
+    name: str
+    mean: float
+    std: float
+    percentiles: tuple[float, float, float]
+    foreground_mean: float
+    foreground_std: float
+    foreground_percentiles: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """One class over the set. presence: share of cases that hold it. pixel_share: of all pixels.
+
+    Medians are taken over the cases that hold it: area share of the image, objects a case, thickness in pixels and
+    relative_thickness as a share of the image's shorter side.
+    """
+
+    name: str
+    cases: int
+    presence: float
+    pixel_share: float
+    area_share: float
+    objects: float
+    thickness: float
+    relative_thickness: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a person should look at. kind: a short word to filter by. cases: where it was seen."""
+
+    kind: str
+    text: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
+
+    modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
+    gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture.
+    """
+
+    dataset: str
+    content_hash: str
+    modality: str
+    evidence: str
+    gray_as_rgb: bool
+    dtype: str
+    channels: tuple[ChannelStatistics, ...]
+    classes: tuple[ClassStatistics, ...]
+    cases: tuple[CaseFingerprint, ...]
+    median_size: tuple[int, int]
+    median_spacing: tuple[float, float] | None
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    findings: tuple[Finding, ...] = field(default_factory=tuple)

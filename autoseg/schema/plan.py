@@ -1,0 +1,167 @@
+"""What was decided for a dataset and for each model, each decision with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Protocol = Literal["auto", "benchmark", "quick"]
+PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice. subject: dotted path of the field. because: the reason, with the measured value it rests on."""
+
+    subject: str
+    value: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """From stored values to what the network sees, channel by channel: (clip(x, lower, upper) - mean) / std.
+
+    scheme "constant": the numbers below, for every image. scheme "image": mean and std of each image itself (after
+    clipping); the lists mean and std are then empty. lower, upper: empty where nothing is clipped.
+    """
+
+    scheme: Literal["constant", "image"]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images become arrays on disk. Models that agree on it share one store, in the folder `key`.
+
+    geometry "whole": every image resized to `size` (height, width). geometry "patch": images keep their shape; they are
+    resampled to `spacing` (mm) if given, else scaled by `scale`. merge_gray: three equal channels are stored once.
+    """
+
+    key: str
+    geometry: Literal["whole", "patch"]
+    dtype: Literal["uint8", "uint16", "float32"]
+    channels: int
+    merge_gray: bool = False
+    size: tuple[int, int] | None = None
+    scale: float = 1.0
+    spacing: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Chances (p_*) are per image, ranges are inclusive. rotation in degrees. mirror: axes, 0 rows (up-down), 1 columns.
+
+    chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers.
+    """
+
+    chain: Literal["fast", "classic"] = "fast"
+    mirror: tuple[int, ...] = (0, 1)
+    p_rotation: float = 0.3
+    rotation: float = 30.0
+    p_scaling: float = 0.3
+    scaling: tuple[float, float] = (0.75, 1.35)
+    p_elastic: float = 0.0
+    p_noise: float = 0.1
+    noise: float = 0.05
+    p_blur: float = 0.15
+    blur: tuple[float, float] = (0.5, 1.0)
+    p_brightness: float = 0.2
+    brightness: tuple[float, float] = (0.75, 1.25)
+    p_contrast: float = 0.2
+    contrast: tuple[float, float] = (0.75, 1.25)
+    p_low_resolution: float = 0.15
+    low_resolution: tuple[float, float] = (0.5, 1.0)
+    p_gamma: float = 0.2
+    gamma: tuple[float, float] = (0.7, 1.5)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The budget and the rules, equal for all models of a plan.
+
+    loss: cross entropy or its sigmoid form, alone or with soft Dice. learning_rates: candidates; a model uses
+    `ModelPlan.learning_rate`. foreground_share: share of patches (or images) drawn to hold a rare class.
+    patience: epochs without a better validation Dice before stopping, 0 for never. validate_every: epochs between
+    validations; the last epoch always has one.
+    """
+
+    epochs: int
+    loss: Literal["ce", "bce", "dice_ce", "dice_bce"]
+    learning_rates: tuple[float, ...]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 0.01
+    schedule: Literal["rex", "poly"] = "rex"
+    gradient_clip: float = 1.0
+    foreground_share: float = 0.33
+    patience: int = 0
+    validate_every: int = 1
+    folds: int = 5
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What one model gets. input_size: (height, width) of what the network sees in training.
+
+    batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
+    gradients and optimiser state of one part. flops: of one image's forward pass. preparation: key of its store.
+    precision: "bf16" and "fp16" are autocast. options: handed to the model's builder.
+    """
+
+    model: str
+    variant: str
+    input_size: tuple[int, int]
+    batch_size: int
+    accumulate: int
+    precision: Literal["fp32", "bf16", "fp16"]
+    pretrained: Literal["auto", "none"]
+    learning_rate: float
+    warmup_epochs: int
+    normalisation: Normalisation
+    preparation: str
+    parameters: int
+    flops: int
+    memory: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
+
+    labels and channels are the dataset's, carried along so that a results folder explains itself.
+    """
+
+    dataset: str
+    protocol: Protocol
+    content_hash: str
+    memory_budget: int
+    device: str
+    channels: int
+    training: Training
+    preparations: dict[str, Preparation]
+    models: dict[str, ModelPlan]
+    decisions: tuple[Decision, ...]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Case names of one fold."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """`splits.json`. because: how the folds were made and what was kept together."""
+
+    folds: tuple[Fold, ...]
+    because: str
+    seed: int = 0

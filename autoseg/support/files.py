@@ -1,0 +1,115 @@
+"""Files that are whole or not there: written beside, flushed, renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoseg.schema import serde
+from autoseg.support.errors import AutosegError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
+
+    The suffix is kept, since many writers choose the format by it. Raises AutosegError when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        _flush(beside)
+        # mkstemp makes private files; a result should be as readable as any other file of the user.
+        beside.chmod(0o666 & ~_umask())
+        beside.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder: an empty one beside `path`, which takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:60]}.", dir=path.parent))
+    try:
+        yield beside
+        beside.chmod(0o777 & ~_umask())
+        if path.exists():
+            shutil.rmtree(path)
+        beside.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text, UTF-8, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_artefact(path: Path, artefact: Any) -> None:
+    """A dataclass as JSON, whole or not at all."""
+    write_text(path, serde.to_json(artefact))
+
+
+def read_artefact(path: Path, kind: type[T], remedy: str = "") -> T:
+    """A dataclass from JSON. Raises AutosegError naming the file where it is missing or not what it should be."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise AutosegError(f"{path} is missing", remedy) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise AutosegError(f"{path} cannot be read: {error}", remedy) from error
+    try:
+        return serde.from_json(text, kind)
+    except serde.SchemaError as error:
+        raise AutosegError(f"{path}: {error}", remedy or "mend the field, or make the file again") from error
+
+
+def hash_text(*parts: str) -> str:
+    """SHA-256 of texts, in hex; where one ends and the next begins counts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}:".encode())
+        digest.update(part.encode())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,129 @@
+"""Where everything lies. The one place that knows folders and the environment variable AUTOSEG_ROOT."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.support.errors import AutosegError
+
+_FULL_NAME = re.compile(r"^Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)$")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders under one root: raw/, preprocessed/, results/, weights/."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | Path | None = None) -> Workspace:
+        """`root`, else AUTOSEG_ROOT, else ./autoseg_data."""
+        return cls(Path(root or os.environ.get("AUTOSEG_ROOT") or "autoseg_data").expanduser().absolute())
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    def dataset(self, which: str | int) -> Dataset:
+        """A dataset by id (501), name (Polyp) or both (Dataset501_Polyp). Raises AutosegError listing what there is."""
+        known = self.datasets()
+        text = str(which)
+        by_number = [d for d in known if text.isdigit() and int(text) == d.number]
+        found = by_number or [d for d in known if text.casefold() in (d.name.casefold(), d.short_name.casefold())]
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(d.name for d in known) or "none"
+        if found:
+            raise AutosegError(f"{text!r} could be {' or '.join(d.name for d in found)}", "give the full name")
+        raise AutosegError(
+            f"there is no dataset {text!r} under {self.raw}",
+            f"there: {listed}. Bring one in with autoseg_convert, or give another --root",
+        )
+
+    def datasets(self) -> list[Dataset]:
+        """Every dataset under raw/, by number."""
+        folders = sorted(self.raw.iterdir()) if self.raw.is_dir() else []
+        named = [Dataset(self.root, folder.name) for folder in folders if _FULL_NAME.match(folder.name)]
+        return sorted(named, key=lambda d: d.number)
+
+    def new_dataset(self, number: int, name: str) -> Dataset:
+        """A dataset that need not exist yet. Raises AutosegError for a name that cannot be a folder's."""
+        full = f"Dataset{number:03d}_{name}"
+        if not _FULL_NAME.match(full):
+            raise AutosegError(
+                f"{name!r} cannot name a dataset", "use letters, digits, '_', '-' and '.', beginning with a letter or digit"
+            )
+        return Dataset(self.root, full)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Paths of one dataset. name: the full one, Dataset501_Polyp."""
+
+    root: Path
+    name: str
+
+    @property
+    def number(self) -> int:
+        return int(self._match().group(1))
+
+    @property
+    def short_name(self) -> str:
+        return self._match().group(2)
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw" / self.name
+
+    @property
+    def description(self) -> Path:
+        return self.raw / "dataset.json"
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "preprocessed" / self.name
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.preprocessed / "fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.preprocessed / "splits.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.preprocessed / "plan.json"
+
+    def store(self, key: str) -> Path:
+        """The array store of a preparation."""
+        return self.preprocessed / key
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results" / self.name
+
+    def fold(self, model: str, fold: int) -> Path:
+        return self.results / model / f"fold_{fold}"
+
+    def _match(self) -> re.Match[str]:
+        match = _FULL_NAME.match(self.name)
+        assert match is not None, self.name
+        return match
+
+
+def images_folder(dataset: Dataset, part: str = "Tr") -> Path:
+    """imagesTr or imagesTs."""
+    return dataset.raw / f"images{part}"
+
+
+def labels_folder(dataset: Dataset, part: str = "Tr") -> Path:
+    """labelsTr or labelsTs."""
+    return dataset.raw / f"labels{part}"
