@@ -2,7 +2,7 @@
 
 A model file holds one `SPEC` (a `ModelSpec`) and one function
 
-    build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None, **options) -> SegmentationNetwork
+    build(variant, in_channels, num_classes, input_size: (H, W) or None, **options) -> SegmentationNetwork
 
 `SegmentationNetwork` does what all of them need once: bring the input to a size the network accepts, bring the logits
 back to the input's size, and return the right kind of result for training and evaluation.
@@ -142,8 +142,8 @@ class Handover:
 class SegmentationNetwork(nn.Module, ABC):
     """Base of all networks: (B, C, H, W) float in; evaluation: logits (B, K, H, W); training: `ModelOutput`.
 
-    Subclasses write `segment`, which sees an input whose sides are multiples of `divisor` (zero padding to the right
-    and below) or exactly `fixed_size`, and may answer at any size: logits are brought back to the input here.
+    Subclasses write `segment`, which sees an input whose sides are multiples of `divisor` and at least `min_side` (zero
+    padding to the right and below) or exactly `fixed_size`, and may answer at any size: logits are brought back here.
 
     stem_weights: names of the weights whose second axis is the input channels. head_weights: names of weights and
     biases whose first axis is the classes. `load_published` adapts the former and leaves out the latter where they differ.
@@ -151,6 +151,7 @@ class SegmentationNetwork(nn.Module, ABC):
     """
 
     divisor: int = 1
+    min_side: int = 1
     fixed_size: int | None = None
     stem_weights: tuple[str, ...] = ()
     head_weights: tuple[str, ...] = ()
@@ -179,8 +180,12 @@ class SegmentationNetwork(nn.Module, ABC):
         if self.fixed_size is not None:
             size = (self.fixed_size, self.fixed_size)
             return x if (height, width) == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
-        below, right = -height % self.divisor, -width % self.divisor
+        below, right = (self._padding(side) for side in (height, width))
         return F.pad(x, (0, right, 0, below)) if below or right else x
+
+    def _padding(self, side: int) -> int:
+        least = max(side, self.min_side)
+        return least + -least % self.divisor - side
 
     def _back(self, logits: Tensor, inside: torch.Size, size: tuple[int, int]) -> Tensor:
         target = size if self.fixed_size is not None else tuple(inside)

@@ -1,0 +1,226 @@
+"""The stages, composed: what both the commands and a notebook call.
+
+    from autoseg import api
+    api.convert_folders(images="photos", masks="masks", name="Polyp", labels=["background", "polyp"])
+    api.plan_and_preprocess("Polyp", protocol="quick", models=["nnunet"])
+    api.train("Polyp", "nnunet", folds=[0])
+    mask = api.Predictor.load("Polyp", "nnunet")(array)
+
+Every function takes `root`: the folder of raw/, preprocessed/ and results/; by default AUTOSEG_ROOT or ./autoseg_data.
+A mistake of the caller raises `AutosegError` (from `autoseg.support.errors`), which says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg import models as registry
+from autoseg.evaluation.evaluate import evaluate_folders
+from autoseg.fingerprint.extract import fingerprint_dataset
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.planning.overrides import apply_overrides
+from autoseg.planning.planner import make_plan
+from autoseg.planning.splits import check_splits, make_splits
+from autoseg.prediction.files import PredictionReport, predict_files
+from autoseg.prediction.predictor import Predictor
+from autoseg.prediction.validation import predict_fold
+from autoseg.preprocessing.build import build_store
+from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.plan import Plan, Protocol, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import Scores
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.workspace import Dataset, Workspace, labels_folder
+from autoseg.training.fold import train_fold
+from dataset_conversion.folders import ConversionReport
+from dataset_conversion.folders import convert_folders as _convert_folders
+
+__all__ = [
+    "Predictor",
+    "TrainedFold",
+    "convert_folders",
+    "evaluate",
+    "fingerprint",
+    "model_table",
+    "plan_and_preprocess",
+    "predict",
+    "train",
+]
+
+Root = str | Path | None
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """record: of the training. scores: of its best weights on the fold's held-out cases, at their original size."""
+
+    record: RunRecord
+    scores: Scores
+
+
+def model_table() -> list[dict[str, Any]]:
+    """One row per registered architecture; `parameters` of its default variant for 3 channels and 2 classes."""
+    rows = []
+    for name in registry.names():
+        spec = registry.spec(name)
+        rows.append(
+            {
+                "name": name,
+                "title": spec.title,
+                "family": spec.family,
+                "variants": {variant.name: variant.parameters for variant in spec.variants},
+                "default_variant": spec.default_variant,
+                "parameters": spec.variant(spec.default_variant).parameters,
+                "divisor": spec.divisor,
+                "fixed_size": spec.fixed_size,
+                "weights": sorted({weights.trained_on for weights in spec.weights}),
+                "citation": spec.citation,
+            }
+        )
+    return rows
+
+
+def convert_folders(
+    images: str | Path,
+    masks: str | Path,
+    name: str,
+    number: int | None = None,
+    labels: Sequence[str] | None = None,
+    groups: str | None = None,
+    overwrite: bool = False,
+    root: Root = None,
+) -> ConversionReport:
+    """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written."""
+    return _convert_folders(
+        Path(images), Path(masks), name, number, labels, groups, workspace=Workspace.at(root), overwrite=overwrite
+    )
+
+
+def fingerprint(dataset: str | int, root: Root = None) -> Fingerprint:
+    """What can be measured of a raw dataset; written to fingerprint.json and reused while the files are the same."""
+    return fingerprint_dataset(Workspace.at(root).dataset(dataset))
+
+
+def plan_and_preprocess(
+    dataset: str | int,
+    *,
+    protocol: Protocol = "auto",
+    models: Sequence[str] | None = None,
+    memory: int | None = None,
+    device: str = "auto",
+    settings: Mapping[str, str] | None = None,
+    preprocess: bool = True,
+    root: Root = None,
+) -> Plan:
+    """Fingerprint, plan for `models` (None: all), make the splits and the arrays. memory: bytes a training may take.
+
+    settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan.
+    """
+    found = Workspace.at(root).dataset(dataset)
+    raw = RawDataset.open(found)
+    seen = fingerprint_dataset(found)
+    plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings or {})
+    splits = _splits(found, raw, seen, plan)
+    write_artefact(found.splits, splits)
+    write_artefact(found.plan, plan)
+    log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
+    if preprocess:
+        for preparation in plan.preparations.values():
+            build_store(found, raw, preparation)
+    return plan
+
+
+def train(
+    dataset: str | int,
+    model: str,
+    folds: Iterable[int] | None = None,
+    *,
+    protocol: Protocol | None = None,
+    settings: Mapping[str, str] | None = None,
+    device: str = "auto",
+    pretrained: str | None = None,
+    restart: bool = False,
+    root: Root = None,
+) -> list[TrainedFold]:
+    """Train `folds` (None: all), then predict and score each one's held-out cases. Cut-off runs go on where they were.
+
+    A plan for another protocol than the one on disk is made first. settings change this training only.
+    """
+    registry.spec(model)
+    found = Workspace.at(root).dataset(dataset)
+    plan = _plan_to_train(found, model, protocol, device, root)
+    plan = apply_overrides(plan, settings or {})
+    splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
+    build_store(found, RawDataset.open(found), plan.preparations[plan.models[model].preparation])
+    chosen = range(len(splits.folds)) if folds is None else folds
+    trained = []
+    for fold in chosen:
+        if fold >= len(splits.folds):
+            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
+        record = train_fold(found, plan, splits, model, fold, device=device, pretrained=pretrained, restart=restart)
+        trained.append(TrainedFold(record, _score_fold(found, model, fold, device)))
+    return trained
+
+
+def predict(
+    images: str | Path,
+    output: str | Path,
+    dataset: str | int,
+    model: str,
+    folds: Sequence[int] | None = None,
+    *,
+    probabilities: bool = False,
+    overlays: bool = False,
+    tta: bool = False,
+    device: str = "auto",
+    root: Root = None,
+) -> PredictionReport:
+    """Masks for an image or a folder of images, written to `output` in each image's own size and geometry.
+
+    folds: those to average, None for all that are trained. tta: average over mirrored views.
+    """
+    predictor = Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)
+    return predict_files(predictor, Path(images), Path(output), probabilities=probabilities, overlays=overlays)
+
+
+def evaluate(predictions: str | Path, references: str | Path, output: str | Path | None = None) -> Scores:
+    """Scores of a folder of masks, written as scores.json and scores.csv into `output` (default: beside the masks)."""
+    return evaluate_folders(Path(predictions), Path(references), output=Path(output) if output else None)
+
+
+def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan) -> Splits:
+    """The splits on disk while they fit the cases, since a person may have made them; else new ones."""
+    if found.splits.exists():
+        splits = read_artefact(found.splits, Splits, f"delete {found.splits} to have it made again")
+        if {case for fold in splits.folds for case in fold.validation} == {case.name for case in raw.cases}:
+            check_splits(splits, seen)
+            return splits
+        log.warn(f"the cases of {found.name} have changed: new splits are made, and old trainings do not compare with new ones")
+    return make_splits(seen, raw.spec, plan.training.folds, plan.training.seed)
+
+
+def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
+    remedy = f"autoseg_plan_and_preprocess {found.number}"
+    if not found.plan.exists():
+        log.say(f"{found.name} is not planned yet: planning it now")
+        return plan_and_preprocess(found.name, protocol=protocol or "auto", models=[model], device=device, root=root)
+    plan = read_artefact(found.plan, Plan, remedy)
+    if protocol is not None and plan.protocol != protocol:
+        log.say(f"{found.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        return plan_and_preprocess(found.name, protocol=protocol, models=list(plan.models), device=device, root=root)
+    if model not in plan.models:
+        raise AutosegError(
+            f"the plan of {found.name} is for {', '.join(plan.models)}, not for {model}",
+            f"{remedy} --protocol {plan.protocol} --models {','.join([*plan.models, model])}",
+        )
+    return plan
+
+
+def _score_fold(found: Dataset, model: str, fold: int, device: str) -> Scores:
+    folder = predict_fold(found, model, fold, device=device)
+    return evaluate_folders(folder, labels_folder(found), cases=[path.stem for path in folder.glob("*")])

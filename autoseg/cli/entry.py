@@ -1,0 +1,88 @@
+"""What all commands share: the doorway that turns a user's mistakes into one message, and arguments with one meaning."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+
+Main = Callable[[Sequence[str] | None], int]
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def command(body: Main) -> Main:
+    """Run a command's body: messages on, AutosegError printed without a traceback, exit code 2 for user's mistakes."""
+
+    @functools.wraps(body)
+    def main(arguments: Sequence[str] | None = None) -> int:
+        # Threads that spin while they wait slow a busy machine tenfold; this has to stand before torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        log.set_up()
+        try:
+            return body(arguments)
+        except AutosegError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output went away (autoseg_models | head); nothing is left to say.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+
+    return main
+
+
+def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with --root, which every command has."""
+    made = argparse.ArgumentParser(prog, description=description, epilog=epilog, formatter_class=_Formatter)
+    made.add_argument(
+        "--root", metavar="DIR", help="folder that holds raw/, preprocessed/ and results/ (else AUTOSEG_ROOT, else ./autoseg_data)"
+    )
+    return made
+
+
+def add_dataset(made: argparse.ArgumentParser) -> None:
+    """The DATASET argument."""
+    made.add_argument("dataset", metavar="DATASET", help="its id (501), its name (Polyp) or both (Dataset501_Polyp)")
+
+
+def add_device(made: argparse.ArgumentParser) -> None:
+    """--device."""
+    made.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def names(text: str) -> list[str]:
+    """A comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def settings(pairs: Sequence[str]) -> dict[str, str]:
+    """`--set key=value` pairs. Raises AutosegError for one without '='."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise AutosegError(f"--set {pair!r} is not key=value", "for example --set training.epochs=50")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def folds(words: Sequence[str]) -> list[int] | None:
+    """Fold numbers; None stands for all."""
+    if list(words) == ["all"]:
+        return None
+    if not all(word.isdigit() for word in words):
+        raise AutosegError(f"folds are numbers or 'all', not {' '.join(words)}", "for example -f 0 1 2")
+    return [int(word) for word in words]
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)

@@ -1,0 +1,46 @@
+"""autoseg_train: one model, one fold or all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoseg.cli import entry
+from autoseg.schema.plan import PROTOCOLS
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_train",
+        "Train a model on a fold, then score it on the fold's held-out cases. A run that was cut off goes on where it was.",
+        "example: autoseg_train 501 segformer 0",
+    )
+    entry.add_dataset(parser)
+    parser.add_argument("model", metavar="MODEL", help="a name autoseg_models lists")
+    parser.add_argument("fold", metavar="FOLD", help="0, 1, ... or all")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan for this protocol if it is not the one planned")
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
+    parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    parser.add_argument("--restart", action="store_true", help="begin again, giving up what an earlier run left")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any field, e.g. training.seed=1")
+    entry.add_device(parser)
+    options = parser.parse_args(arguments)
+    settings = entry.settings(options.set)
+    if options.epochs is not None:
+        settings["training.epochs"] = str(options.epochs)
+    from autoseg import api
+
+    for record in api.train(
+        options.dataset,
+        options.model,
+        entry.folds([options.fold]),
+        protocol=options.protocol,
+        settings=settings,
+        device=options.device,
+        pretrained=options.pretrained,
+        restart=options.restart,
+        root=options.root,
+    ):
+        classes = "  ".join(f"{name} {dice:.3f}" for name, dice in record.dice.items())
+        print(f"fold {record.fold}: {record.status}, best validation Dice {record.best_dice:.3f} ({classes})")
+    return 0

@@ -1,0 +1,110 @@
+"""One dataset of each kind walks the whole way through the commands: folders in, scores out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from autoseg import api
+from autoseg.cli import convert, evaluate, plan_and_preprocess, predict, train
+from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import Scores
+from autoseg.support.files import read_artefact
+from autoseg.support.workspace import Workspace
+from tests import generated
+
+MODEL = "efficientnet_lite0_upernet"
+CASES = 20
+BUDGET = ["--set", "training.epochs=6", "--set", f"models.{MODEL}.input_size=[64,64]", "--set", f"models.{MODEL}.batch_size=4"]
+
+
+@pytest.fixture(scope="module", params=generated.KINDS)
+def street(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Path]]:
+    """Kind, folder as the user has it, root after conversion, planning and training of fold 0."""
+    kind = request.param
+    folder = tmp_path_factory.mktemp(kind)
+    images, masks = generated.write_folders(folder, kind, CASES)
+    root = folder / "root"
+    specification = generated.SPECIFICATION[kind]
+    asked = ["--root", str(root), "folders", "--images", str(images), "--masks", str(masks), "--name", kind.title()]
+    asked += ["--labels", ",".join(specification.labels)]
+    if specification.groups:
+        asked += ["--groups", specification.groups]
+    assert convert.main(asked) == 0
+    assert plan_and_preprocess.main(["501", "--root", str(root), "--protocol", "quick", "--models", MODEL, *BUDGET]) == 0
+    assert train.main(["501", MODEL, "0", "--root", str(root), "--pretrained", "auto"]) == 0
+    yield kind, images, root
+
+
+def test_every_stage_left_its_artefact(street: tuple[str, Path, Path]) -> None:
+    kind, _, root = street
+    dataset = Workspace.at(root).dataset(501)
+    assert dataset.short_name == kind.title()
+    fingerprint = read_artefact(dataset.fingerprint, Fingerprint)
+    assert len(fingerprint.cases) == CASES
+    assert [c.name for c in fingerprint.classes] == list(generated.SPECIFICATION[kind].labels[1:])
+    plan = read_artefact(dataset.plan, Plan)
+    assert plan.models[MODEL].input_size == (64, 64)
+    assert all(decision.because for decision in plan.decisions)
+    assert "training.epochs" in plan.overrides
+    fold = dataset.fold(MODEL, 0)
+    record = read_artefact(fold / "run.json", RunRecord)
+    assert record.status == "finished" and record.epochs_done == 6
+    for name in ("last.pt", "best.pt", "metrics.csv", "progress.png", "plan.json", "dataset.json"):
+        assert (fold / name).stat().st_size > 0, name
+    splits = read_artefact(dataset.splits, Splits)
+    scores = read_artefact(fold / "validation" / "scores.json", Scores)
+    assert {case.case for case in scores.cases} == set(splits.folds[0].validation)
+
+
+def test_patients_stay_on_one_side(street: tuple[str, Path, Path]) -> None:
+    kind, _, root = street
+    splits = read_artefact(Workspace.at(root).dataset(501).splits, Splits)
+    for fold in splits.folds:
+        assert not set(fold.train) & set(fold.validation)
+        if kind == "heart":
+            patients = [{name.split("_")[0] for name in side} for side in (fold.train, fold.validation)]
+            assert not patients[0] & patients[1]
+    validated = [case for fold in splits.folds for case in fold.validation]
+    assert len(validated) == len(set(validated)) == CASES
+
+
+def test_it_learns_to_predict(street: tuple[str, Path, Path], tmp_path: Path) -> None:
+    """The drawn objects are easy: even the smallest budget must find them, at the images' own sizes."""
+    _, images, root = street
+    masks = tmp_path / "masks"
+    asked = ["-i", str(images), "-o", str(masks), "-d", "501", "-m", MODEL, "--root", str(root), "--tta", "--overlays"]
+    assert predict.main([*asked, "--probabilities"]) == 0
+    for path in sorted(images.iterdir()):
+        mask = cv2.imread(str(masks / path.name), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape[:2]
+    assert json.loads((masks / "prediction.json").read_text())["folds"] == [0]
+    assert evaluate.main([str(masks), str(images.parent / "masks")]) == 0
+    scores = read_artefact(masks / "scores.json", Scores)
+    best = max(summary.pooled["dice"] for summary in scores.classes.values())
+    assert best > 0.7
+
+
+def test_the_python_interface_gives_the_same_mask(street: tuple[str, Path, Path], tmp_path: Path) -> None:
+    _, images, root = street
+    path = sorted(images.iterdir())[0]
+    assert predict.main(["-i", str(path), "-o", str(tmp_path), "-d", "501", "-m", MODEL, "--root", str(root)]) == 0
+    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    array = array[..., ::-1] if array.ndim == 3 else array
+    mask = api.Predictor.load(501, MODEL, root=root)(array)
+    np.testing.assert_array_equal(mask, cv2.imread(str(tmp_path / path.name), cv2.IMREAD_UNCHANGED))
+
+
+def test_a_finished_training_is_not_begun_again(street: tuple[str, Path, Path]) -> None:
+    _, _, root = street
+    best = Workspace.at(root).dataset(501).fold(MODEL, 0) / "best.pt"
+    before = best.stat().st_mtime_ns
+    assert train.main(["501", MODEL, "0", "--root", str(root), "--pretrained", "auto"]) == 0
+    assert best.stat().st_mtime_ns == before

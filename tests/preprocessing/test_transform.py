@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_label, resize_pixels
+from autoseg.schema.plan import Preparation
+from autoseg.support.errors import AutosegError
+
+
+def whole(size: tuple[int, int] = (32, 48), channels: int = 3, dtype: str = "uint8", **more: object) -> Preparation:
+    return Preparation("whole", "whole", dtype, channels, size=size, **more)  # type: ignore[arg-type]
+
+
+def patch(**more: object) -> Preparation:
+    return Preparation("patch", "patch", "uint8", 1, **more)  # type: ignore[arg-type]
+
+
+def colour(height: int, width: int, channels: int = 3, dtype: str = "uint8") -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 200, (channels, height, width)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3, 5, 9])
+@pytest.mark.parametrize("shape", [(64, 96), (20, 100), (11, 13), (32, 48)])
+def test_each_channel_is_resized_as_if_alone(dtype: str, channels: int, shape: tuple[int, int]) -> None:
+    image = colour(*shape, channels, dtype)
+    out = prepare_image(image, whole(channels=channels, dtype=dtype))
+    assert out.shape == (32, 48, channels) and out.dtype == np.dtype(dtype) and out.flags.c_contiguous
+    for k in range(channels):
+        alone = prepare_image(image[k : k + 1], whole(channels=1, dtype=dtype))[..., 0]
+        np.testing.assert_allclose(out[..., k].astype(float), alone.astype(float), atol=0 if dtype != "float32" else 1e-3)
+
+
+def test_shrinking_averages_areas() -> None:
+    image = colour(64, 96)
+    expected = image.reshape(3, 32, 2, 48, 2).mean(axis=(2, 4)).transpose(1, 2, 0)
+    assert np.abs(prepare_image(image, whole()).astype(float) - expected).max() <= 0.5
+
+
+def test_one_axis_may_shrink_while_the_other_grows() -> None:
+    pixels = np.tile(np.array([0, 200] * 32, np.uint8)[:, None, None], (1, 10, 1))
+    out = resize_pixels(pixels, (32, 40))
+    assert out.shape == (32, 40, 1) and np.all(out == 100)
+
+
+def test_a_patch_preparation_keeps_scales_or_meets_the_spacing() -> None:
+    assert prepared_size((100, 61), patch(), None) == (100, 61)
+    assert prepared_size((100, 61), patch(scale=0.5), None) == (50, 30)
+    assert prepared_size((100, 60), patch(spacing=(0.5, 0.25)), (0.25, 0.5)) == (50, 120)
+    with pytest.raises(AutosegError, match="mm per pixel"):
+        prepared_size((100, 60), patch(spacing=(0.5, 0.5)), None)
+    image = colour(31, 45, 1)
+    np.testing.assert_array_equal(prepare_image(image, patch())[..., 0], image[0])
+
+
+def test_gray_and_colour_meet_the_stored_channels() -> None:
+    gray = colour(32, 48, 1)
+    repeated = prepare_image(gray, whole())
+    assert all(np.array_equal(repeated[..., k], gray[0]) for k in range(3))
+    merged = whole(channels=1, merge_gray=True)
+    np.testing.assert_array_equal(prepare_image(np.repeat(gray, 3, 0), merged), prepare_image(gray, merged))
+    red = np.stack([np.full((32, 48), 100, np.uint8), np.zeros((32, 48), np.uint8), np.zeros((32, 48), np.uint8)])
+    assert np.all(prepare_image(red, merged) == 30)
+    with pytest.raises(AutosegError, match="2 channels, the plan was made for 3"):
+        prepare_image(colour(32, 48, 2), whole())
+
+
+def test_values_the_store_cannot_hold_are_refused_and_never_wrapped() -> None:
+    with pytest.raises(AutosegError, match="the training images were uint8"):
+        prepare_image(np.full((1, 32, 48), 300, np.uint16), whole(channels=1))
+    with pytest.raises(AutosegError, match="uint16"):
+        prepare_image(np.full((1, 32, 48), -5.0, np.float32), whole(channels=1, dtype="uint16"))
+    same = prepare_image(np.full((1, 32, 48), 250, np.uint16), whole(channels=1))
+    assert same.dtype == np.uint8 and np.all(same == 250)
+    assert np.all(prepare_image(np.full((1, 9, 9), 7, np.int16), whole(channels=1, dtype="uint16")) == 7)
+    assert prepare_image(np.full((1, 9, 9), -1000, np.int32), whole(channels=1, dtype="float32")).min() == -1000
+
+
+def test_what_is_no_number_becomes_the_least_value() -> None:
+    image = np.ones((1, 64, 96), np.float32)
+    image[0, :10], image[0, 20:30, 20:30] = -3.0, np.nan
+    out = prepare_image(image, whole(channels=1, dtype="float32"))
+    assert np.isfinite(out).all() and out[12, 12, 0] == -3.0
+
+
+def test_label_keeps_its_type_and_values() -> None:
+    label = np.zeros((64, 96), np.int32)
+    label[10:30, 20:60], label[40:60, 50:90] = 2, 5
+    out = prepare_label(label, whole())
+    assert out.dtype == np.uint8 and set(np.unique(out)) == {0, 2, 5}
+    np.testing.assert_array_equal(out[5:15, 10:30], 2)
+    with pytest.raises(AutosegError, match="0..255"):
+        prepare_label(label + 300, whole())
+
+
+def test_a_thin_line_stays_whole_when_halved() -> None:
+    for offset in (0, 1):
+        label = np.zeros((96, 96), np.uint8)
+        for i in range(90):
+            cv2.circle(label, (i + 3, 10 + offset + i // 2), 0, 1, -1)
+            label[11 + offset + i // 2, i + 3] = 1
+        small = resize_label(label, (48, 48))
+        assert cv2.connectedComponents(small, connectivity=8)[0] == 2, "one line"
+        assert abs(small.sum() * 4 / label.sum() - 1) < 0.3
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(8, 60), st.integers(8, 60), st.integers(8, 60), st.integers(8, 60),
+    st.lists(st.sampled_from([0, 1, 2, 3, 255]), min_size=1, max_size=5), st.integers(0, 99),
+)
+def test_resizing_a_label_map_never_makes_a_value_up(
+    height: int, width: int, new_height: int, new_width: int, values: list[int], seed: int
+) -> None:
+    label = np.random.default_rng(seed).choice(np.array(values, np.uint8), (height, width))
+    out = resize_label(label, (new_height, new_width))
+    assert out.shape == (new_height, new_width) and out.dtype == np.uint8
+    assert set(np.unique(out)) <= set(np.unique(label))
+    if 0 not in values:
+        assert out.min() > 0
+
+
+def test_areas_are_kept() -> None:
+    label = np.zeros((300, 200), np.uint8)
+    cv2.circle(label, (90, 140), 60, 1, -1)
+    cv2.circle(label, (90, 140), 30, 2, -1)
+    out = resize_label(label, (96, 128))
+    scale = 96 * 128 / (300 * 200)
+    for value in (1, 2):
+        assert abs((out == value).sum() / ((label == value).sum() * scale) - 1) < 0.02

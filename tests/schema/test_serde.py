@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from autoseg.schema import plan, serde
+from autoseg.schema.dataset import DatasetSpec
+
+
+def a_plan() -> plan.Plan:
+    model = plan.ModelPlan(
+        "unet", "16", (64, 48), 8, 2, "fp32", "auto", 1e-3, 0, plan.Normalisation("image"), "whole_64x48", 10, 20, 30, {"a": 1}
+    )
+    preparation = plan.Preparation("whole_64x48", "whole", "uint8", 3, size=(64, 48), spacing=None)
+    training = plan.Training(5, "dice_ce", (1e-3, 1e-4), augmentation=plan.Augmentation(mirror=(1,)))
+    return plan.Plan(
+        "Dataset501_X", "quick", "abc", 1 << 30, "cpu", 3, training,
+        {"whole_64x48": preparation}, {"unet": model}, (plan.Decision("a", "b", "c"),), {"training.epochs": "5"},
+    )  # fmt: skip
+
+
+def test_a_plan_comes_back_as_it_went() -> None:
+    assert serde.from_json(serde.to_json(a_plan()), plan.Plan) == a_plan()
+
+
+def test_not_a_number_survives() -> None:
+    written = serde.to_json(plan.Normalisation("constant", mean=(math.nan,), std=(1.0,)))
+    assert "NaN" not in written
+    assert math.isnan(serde.from_json(written, plan.Normalisation).mean[0])
+
+
+def test_an_unknown_field_names_the_nearest() -> None:
+    content = json.loads(serde.to_json(plan.Decision("a", "b", "c")))
+    content["becuase"] = content.pop("because")
+    with pytest.raises(serde.SchemaError, match=r"becuase \(did you mean because\?\)"):
+        serde.from_json(json.dumps(content), plan.Decision)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "not valid JSON"), ("[]", "expected an object"), ('{"schema_version": 99}', "schema version 99"), ("{}", "missing")],
+)
+def test_what_is_not_the_schema_is_refused(text: str, says: str) -> None:
+    with pytest.raises(serde.SchemaError, match=says):
+        serde.from_json(text, plan.Decision)
+
+
+def test_a_wrong_type_names_its_field() -> None:
+    with pytest.raises(serde.SchemaError, match="epochs"):
+        serde.from_dict({"epochs": "many", "loss": "ce", "learning_rates": [1e-3]}, plan.Training)
+
+
+def test_nnunets_description_is_read_as_it_is() -> None:
+    text = json.dumps(
+        {
+            "channel_names": {"0": "R", "1": "G", "2": "B"},
+            "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+            "regions_class_order": [1, 2],
+            "numTraining": 7,
+            "file_ending": ".png",
+        }
+    )
+    scheme = serde.from_json(text, DatasetSpec).label_scheme()
+    assert scheme.regions and scheme.outputs == 2 and scheme.ignore == 3
+    assert scheme.foreground == {"whole": (1, 2), "core": (2,)}
+    assert scheme.values == (0, 1, 2, 3)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from autoseg.schema.plan import Decision
+from autoseg.support import files
+from autoseg.support.errors import AutosegError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with files.replacing_folder(folder) as beside:
+        (beside / "a").write_text("old")
+    with pytest.raises(RuntimeError), files.replacing_folder(folder) as beside:
+        (beside / "a").write_text("half")
+        raise RuntimeError
+    assert (folder / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(AutosegError, match="disk is full"), files.replacing(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    files.write_text(tmp_path / "ours", "x")
+    assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize(("text", "says"), [(None, "missing"), ("{", "not valid JSON"), ("\xff\xfe", "JSON")])
+def test_a_bad_artefact_names_its_file(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "plan.json"
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    with pytest.raises(AutosegError, match="plan.json") as caught:
+        files.read_artefact(path, Decision, "plan again")
+    assert says in str(caught.value) or "cannot be read" in str(caught.value)
+
+
+def test_hashes_know_where_a_text_ends() -> None:
+    assert files.hash_text("ab", "c") != files.hash_text("a", "bc")
