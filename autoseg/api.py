@@ -15,35 +15,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autoseg import models as registry
-from autoseg.evaluation.evaluate import evaluate_folders
-from autoseg.fingerprint.extract import fingerprint_dataset
-from autoseg.io.raw_dataset import RawDataset
-from autoseg.planning.overrides import apply_overrides
-from autoseg.planning.planner import make_plan
-from autoseg.planning.splits import check_splits, make_splits
-from autoseg.prediction.files import PredictionReport, predict_files
-from autoseg.prediction.predictor import Predictor
-from autoseg.prediction.validation import predict_fold
-from autoseg.preprocessing.build import build_store
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import Plan, Protocol, Splits
+from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace, labels_folder
-from autoseg.training.fold import train_fold
-from dataset_conversion.folders import ConversionReport
-from dataset_conversion.folders import convert_folders as _convert_folders
+
+# The stages are imported where they are used: scoring masks should not wait for torch to load.
+if TYPE_CHECKING:
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.predictor import Predictor
+    from dataset_conversion.folders import ConversionReport
 
 __all__ = [
     "Predictor",
     "TrainedFold",
     "convert_folders",
+    "decisions",
     "evaluate",
     "fingerprint",
     "model_table",
@@ -55,16 +49,30 @@ __all__ = [
 Root = str | Path | None
 
 
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":
+        from autoseg.prediction.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module 'autoseg.api' has no attribute {name!r}")
+
+
 @dataclass(frozen=True)
 class TrainedFold:
-    """record: of the training. scores: of its best weights on the fold's held-out cases, at their original size."""
+    """record: of the training. scores: of its best weights on the fold's held-out cases, at their original size.
+
+    folder: where weights, curves and the held-out masks lie.
+    """
 
     record: RunRecord
     scores: Scores
+    folder: Path
 
 
 def model_table() -> list[dict[str, Any]]:
     """One row per registered architecture; `parameters` of its default variant for 3 channels and 2 classes."""
+    from autoseg import models as registry
+
     rows = []
     for name in registry.names():
         spec = registry.spec(name)
@@ -96,13 +104,17 @@ def convert_folders(
     root: Root = None,
 ) -> ConversionReport:
     """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written."""
-    return _convert_folders(
+    from dataset_conversion.folders import convert_folders as convert
+
+    return convert(
         Path(images), Path(masks), name, number, labels, groups, workspace=Workspace.at(root), overwrite=overwrite
     )
 
 
 def fingerprint(dataset: str | int, root: Root = None) -> Fingerprint:
     """What can be measured of a raw dataset; written to fingerprint.json and reused while the files are the same."""
+    from autoseg.fingerprint.measure import fingerprint_dataset
+
     return fingerprint_dataset(Workspace.at(root).dataset(dataset))
 
 
@@ -121,10 +133,16 @@ def plan_and_preprocess(
 
     settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan.
     """
+    from autoseg import models as registry
+    from autoseg.fingerprint.measure import fingerprint_dataset
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.planning.planner import make_plan
+    from autoseg.preprocessing.build import build_store
+
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
     seen = fingerprint_dataset(found)
-    plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings or {})
+    plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
     splits = _splits(found, raw, seen, plan)
     write_artefact(found.splits, splits)
     write_artefact(found.plan, plan)
@@ -133,6 +151,13 @@ def plan_and_preprocess(
         for preparation in plan.preparations.values():
             build_store(found, raw, preparation)
     return plan
+
+
+def decisions(plan: Plan) -> list[Decision]:
+    """Every decision of a plan with its reason, what the user set included."""
+    from autoseg.planning.explain import explain
+
+    return explain(plan)
 
 
 def train(
@@ -151,6 +176,12 @@ def train(
 
     A plan for another protocol than the one on disk is made first. settings change this training only.
     """
+    from autoseg import models as registry
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.planning.overrides import apply_overrides
+    from autoseg.preprocessing.build import build_store
+    from autoseg.training.fold import train_fold
+
     registry.spec(model)
     found = Workspace.at(root).dataset(dataset)
     plan = _plan_to_train(found, model, protocol, device, root)
@@ -163,7 +194,7 @@ def train(
         if fold >= len(splits.folds):
             raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
         record = train_fold(found, plan, splits, model, fold, device=device, pretrained=pretrained, restart=restart)
-        trained.append(TrainedFold(record, _score_fold(found, model, fold, device)))
+        trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained
 
 
@@ -176,29 +207,45 @@ def predict(
     *,
     probabilities: bool = False,
     overlays: bool = False,
+    references: str | Path | None = None,
     tta: bool = False,
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
     """Masks for an image or a folder of images, written to `output` in each image's own size and geometry.
 
-    folds: those to average, None for all that are trained. tta: average over mirrored views.
+    folds: those to average, None for all that are trained. overlays: also pictures with the contours; references: a
+    folder of masks to draw beside them. tta: average over mirrored views.
     """
+    from autoseg.prediction.files import predict_files
+    from autoseg.prediction.predictor import Predictor
+
     predictor = Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)
-    return predict_files(predictor, Path(images), Path(output), probabilities=probabilities, overlays=overlays)
+    return predict_files(
+        predictor,
+        Path(images),
+        Path(output),
+        probabilities=probabilities,
+        overlays=overlays,
+        references=Path(references) if references else None,
+    )
 
 
 def evaluate(predictions: str | Path, references: str | Path, output: str | Path | None = None) -> Scores:
     """Scores of a folder of masks, written as scores.json and scores.csv into `output` (default: beside the masks)."""
+    from autoseg.evaluation.evaluate import evaluate_folders
+
     return evaluate_folders(Path(predictions), Path(references), output=Path(output) if output else None)
 
 
 def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan) -> Splits:
     """The splits on disk while they fit the cases, since a person may have made them; else new ones."""
+    from autoseg.planning.splits import check_splits, make_splits
+
     if found.splits.exists():
         splits = read_artefact(found.splits, Splits, f"delete {found.splits} to have it made again")
         if {case for fold in splits.folds for case in fold.validation} == {case.name for case in raw.cases}:
-            check_splits(splits, seen)
+            check_splits(splits, seen, raw.spec)
             return splits
         log.warn(f"the cases of {found.name} have changed: new splits are made, and old trainings do not compare with new ones")
     return make_splits(seen, raw.spec, plan.training.folds, plan.training.seed)
@@ -221,6 +268,9 @@ def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device
     return plan
 
 
-def _score_fold(found: Dataset, model: str, fold: int, device: str) -> Scores:
+def _score_fold(found: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
+    from autoseg.evaluation.evaluate import evaluate_folders
+    from autoseg.prediction.validation import predict_fold
+
     folder = predict_fold(found, model, fold, device=device)
-    return evaluate_folders(folder, labels_folder(found), cases=[path.stem for path in folder.glob("*")])
+    return evaluate_folders(folder, labels_folder(found), cases=splits.folds[fold].validation)

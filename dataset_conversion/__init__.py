@@ -1,1 +1,4 @@
-"""Public datasets and general layouts into the raw layout. Stands beside the street; only the command line imports it."""
+"""Somebody's data as a raw dataset in nnU-Net v2's layout.
+
+Takes folders and archives; gives `raw/DatasetXXX_Name/`, whole or not at all. Nothing of autoseg's stages imports it.
+"""

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders.add_argument("--name", required=True, help="what to call the dataset")
     folders.add_argument("--id", type=int, metavar="N", help="its number (default: the next free from 501)")
     folders.add_argument("--labels", type=entry.names, metavar="A,B,...", help="class names by value, background first")
-    folders.add_argument("--groups", metavar="REGEX", help=r"one group that finds the patient in a file's name, e.g. '(patient\d+)'")
+    folders.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
     folders.add_argument("--overwrite", action="store_true", help="replace a dataset of that id and name")
     folders.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="as above")
     options = parser.parse_args(arguments)

@@ -6,13 +6,15 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
 
 Main = Callable[[Sequence[str] | None], int]
 USER_ERROR, INTERRUPTED = 2, 130
+_FILE_WIDTH = 160
 
 
 def command(body: Main) -> Main:
@@ -22,6 +24,8 @@ def command(body: Main) -> Main:
     def main(arguments: Sequence[str] | None = None) -> int:
         # Threads that spin while they wait slow a busy machine tenfold; this has to stand before torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # torch warns of its own parts that other packages use; nobody who runs a command can do anything about it.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         log.set_up()
         try:
             return body(arguments)
@@ -43,7 +47,7 @@ def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentPa
     """A parser with --root, which every command has."""
     made = argparse.ArgumentParser(prog, description=description, epilog=epilog, formatter_class=_Formatter)
     made.add_argument(
-        "--root", metavar="DIR", help="folder that holds raw/, preprocessed/ and results/ (else AUTOSEG_ROOT, else ./autoseg_data)"
+        "--root", metavar="DIR", help="folder of raw/, preprocessed/ and results/ (else AUTOSEG_ROOT, else ./autoseg_data)"
     )
     return made
 
@@ -56,6 +60,28 @@ def add_dataset(made: argparse.ArgumentParser) -> None:
 def add_device(made: argparse.ArgumentParser) -> None:
     """--device."""
     made.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def add_settings(made: argparse.ArgumentParser) -> None:
+    """--set."""
+    made.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any field of the plan: training.epochs=50"
+    )
+
+
+def size(text: str) -> int:
+    """Bytes from "8G", "512M" or a plain number."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number, unit = text.strip().upper().removesuffix("B").removesuffix("I"), 1
+    if number and number[-1] in units:
+        number, unit = number[:-1], units[number[-1]]
+    try:
+        found = round(float(number) * unit)
+    except ValueError:
+        found = 0
+    if found <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 8G or 512M")
+    return found
 
 
 def names(text: str) -> list[str]:
@@ -81,6 +107,25 @@ def folds(words: Sequence[str]) -> list[int] | None:
     if not all(word.isdigit() for word in words):
         raise AutosegError(f"folds are numbers or 'all', not {' '.join(words)}", "for example -f 0 1 2")
     return [int(word) for word in words]
+
+
+def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output: as wide as the terminal, or wide enough to read where output goes to a file."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
+        # The first column names things: it is what one looks for, and copies from.
+        shown.add_column(heading, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    console.print(shown)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

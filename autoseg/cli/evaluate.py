@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.cli import entry
+
+if TYPE_CHECKING:
+    from autoseg.schema.scores import Scores
 
 
 @entry.command
@@ -22,24 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
 
     scores = api.evaluate(options.predictions, options.references, options.output)
-    from rich.console import Console
-    from rich.table import Table
+    entry.show_table(
+        f"{len(scores.cases)} cases; distances in {scores.unit}",
+        ("class", "metric", "pooled", "per image", "deviation", "undefined"),
+        _rows(scores),
+    )
+    print(scores.rule)
+    return 0
 
-    table = Table(title=f"{len(scores.cases)} cases; distances in {scores.unit}")
-    for heading in ("class", "metric", "pooled", "per image", "sd", "undefined"):
-        table.add_column(heading, justify="left" if heading in ("class", "metric") else "right")
+
+def _rows(scores: Scores) -> Iterator[tuple[str, ...]]:
     for name, summary in scores.classes.items():
         for metric, spread in summary.per_image.items():
-            pooled = summary.pooled.get(metric)
-            table.add_row(
-                name,
-                metric,
-                "" if pooled is None else f"{pooled:.4f}",
-                f"{spread.mean:.4f}",
-                f"{spread.std:.4f}",
-                str(spread.undefined),
-            )
-    console = Console()
-    console.print(table)
-    console.print(scores.rule)
-    return 0
+            pooled = f"{summary.pooled[metric]:.4f}" if metric in summary.pooled else ""
+            yield name, metric, pooled, f"{spread.mean:.4f}", f"{spread.std:.4f}", str(spread.undefined)
+    for name, value in scores.overall.items():
+        yield "all classes", name, f"{value:.4f}", "", "", ""

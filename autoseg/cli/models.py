@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from autoseg.cli import entry
 
@@ -19,18 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Architectures (parameters for 3 channels and 2 classes in the default variant)")
-    for heading in ("name", "family", "variants", "parameters", "sizes", "weights", "paper"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "parameters" else "left")
-    for row in rows:
-        variants = " ".join(f"[b]{v}[/b]" if v == row["default_variant"] else v for v in row["variants"])
-        size = f"{row['fixed_size']} inside" if row["fixed_size"] else f"multiples of {row['divisor']}"
-        weights = ", ".join(row["weights"]) or "none"
-        table.add_row(
-            row["name"], row["family"], variants, f"{row['parameters'] / 1e6:.1f} M", size, weights, row["citation"]
-        )
-    Console().print(table)
+    entry.show_table(
+        "Architectures (* default variant; parameters for 3 channels and 2 classes)",
+        ("name", "family", "variants", "sizes", "weights", "paper"),
+        [_cells(row) for row in rows],
+    )
     return 0
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    variants = [
+        f"{name}{'*' if name == row['default_variant'] else ''} {parameters / 1e6:.1f} M"
+        for name, parameters in row["variants"].items()
+    ]
+    size = f"{row['fixed_size']} inside" if row["fixed_size"] else f"multiples of {row['divisor']}" if row["divisor"] > 1 else "any"
+    weights = ", ".join(row["weights"]) or "none"
+    return [row["name"], row["family"], ", ".join(variants), size, weights, row["citation"]]

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the masks")
     parser.add_argument("-d", "--dataset", required=True, metavar="DATASET", help="the dataset the model was trained on")
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="the model")
-    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all trained)")
+    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
     parser.add_argument("--probabilities", action="store_true", help="also write each class's probability (.npz)")
     parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
     parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
     parser.add_argument("--restart", action="store_true", help="begin again, giving up what an earlier run left")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any field, e.g. training.seed=1")
+    entry.add_settings(parser)
     entry.add_device(parser)
     options = parser.parse_args(arguments)
     settings = entry.settings(options.set)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings["training.epochs"] = str(options.epochs)
     from autoseg import api
 
-    for record in api.train(
+    trained = api.train(
         options.dataset,
         options.model,
         entry.folds([options.fold]),
@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pretrained=options.pretrained,
         restart=options.restart,
         root=options.root,
-    ):
-        classes = "  ".join(f"{name} {dice:.3f}" for name, dice in record.dice.items())
-        print(f"fold {record.fold}: {record.status}, best validation Dice {record.best_dice:.3f} ({classes})")
+    )
+    for fold in trained:
+        print(f"fold {fold.record.fold}: held-out cases at their own size (the best of {fold.record.epochs_done} epochs)")
+        for name, summary in fold.scores.classes.items():
+            per_image = summary.per_image["dice"]
+            print(f"  {name:20s} Dice {summary.pooled['dice']:.3f} of all pixels, {per_image.mean:.3f} per image")
+        print(f"  in {fold.folder}")
     return 0

@@ -1,1 +1,9 @@
-"""A raw dataset to what can be measured of it. Takes raw/; gives fingerprint.json. Must not decide anything."""
+"""Looks at a raw dataset once and says what is in it: sizes, values, classes, duplicates, oddities.
+
+Takes a raw dataset; gives `fingerprint.json`. Must not decide anything, nor change an image.
+"""
+
+from autoseg.fingerprint.checks import check_dataset
+from autoseg.fingerprint.measure import content_hash, fingerprint_dataset
+
+__all__ = ["check_dataset", "content_hash", "fingerprint_dataset"]

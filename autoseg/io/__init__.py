@@ -1,1 +1,38 @@
-"""Files to arrays with their geometry, and back; a raw folder to its list of cases. Must not know plans or networks."""
+"""An image or mask file as an array with its geometry, and back; a raw dataset folder as a list of cases.
+
+Takes paths; gives arrays. Must not resample, normalise or decide anything.
+"""
+
+from autoseg.io.contents import Geometry, Image, Label
+from autoseg.io.files import (
+    IMAGE_SUFFIXES,
+    is_image,
+    mask_ending,
+    read_case,
+    read_image,
+    read_label,
+    stem_of,
+    suffix_of,
+    write_image,
+    write_label,
+)
+from autoseg.io.raw_dataset import Case, RawDataset, list_cases
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Case",
+    "Geometry",
+    "Image",
+    "Label",
+    "RawDataset",
+    "is_image",
+    "list_cases",
+    "mask_ending",
+    "read_case",
+    "read_image",
+    "read_label",
+    "stem_of",
+    "suffix_of",
+    "write_image",
+    "write_label",
+]

@@ -15,8 +15,18 @@ from autoseg.support.errors import AutosegError
 _MODULES = {
     "nnunet": "autoseg.models.specialist.nnunet",
     "unet": "autoseg.models.specialist.unet",
+    "hiformer": "autoseg.models.specialist.hiformer",
+    "missformer": "autoseg.models.specialist.missformer",
+    "ukan": "autoseg.models.specialist.ukan",
     "hsnet": "autoseg.models.specialist.hsnet",
     "efficientnet_lite0_upernet": "autoseg.models.generalist.efficientnet_lite0_upernet",
+    "internimage": "autoseg.models.generalist.internimage",
+    "transnext": "autoseg.models.generalist.transnext",
+    "mask2former": "autoseg.models.generalist.mask2former",
+    "segformer": "autoseg.models.generalist.segformer",
+    "segnext": "autoseg.models.generalist.segnext",
+    "vwformer_mit": "autoseg.models.generalist.vwformer_mit",
+    "vwformer_convnext": "autoseg.models.generalist.vwformer_convnext",
 }
 _ENTRY_POINTS = "autoseg.models"
 

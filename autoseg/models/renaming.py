@@ -20,3 +20,13 @@ def give_renamed(handover: Handover, table: Sequence[tuple[str, str]]) -> None:
             if match is not None:
                 handover.give(match.expand(replacement), name)
                 break
+
+
+def drop_matching(handover: Handover, table: Sequence[tuple[str, str]]) -> None:
+    """Drop every tensor still left whose whole name matches a pattern of `table`, with the reason that stands beside."""
+    rows = [(re.compile(pattern), reason) for pattern, reason in table]
+    for name in handover.left:
+        for pattern, reason in rows:
+            if pattern.fullmatch(name) is not None:
+                handover.drop(name, reason)
+                break

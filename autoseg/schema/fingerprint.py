@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class ClassInCase:
     """One class in one label map. pixels: area. objects: 8-connected components.
 
-    largest: pixels of the largest object. thickness: twice the median of the distance transform's ridge, in pixels.
+    largest: pixels of the largest object. thickness: twice the median of the distance transform's ridge, in pixels; each
+    object weighs by its area.
     """
 
     pixels: int
@@ -22,9 +23,10 @@ class ClassInCase:
 class CaseFingerprint:
     """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
 
-    file_hash and pixel_hash: SHA-256 of the image files' bytes and of the decoded pixels; perceptual_hash: 64 bits in hex.
-    low, high: smallest and largest value. border: share of the image in constant borders. foreground_mean: mean value of
-    each channel inside the foreground (empty where there is none).
+    file_hash and pixel_hash: SHA-256 of the image files' bytes and of the decoded pixels; perceptual_hash: 64 bits in hex,
+    "" for flat images. classes: every foreground class, zeros where it is absent. low, high: smallest and largest value.
+    border: share of the image in constant borders. foreground_mean: mean value of each channel inside the foreground
+    (empty where there is none).
     """
 
     case: str
@@ -40,6 +42,7 @@ class CaseFingerprint:
     border: float
     classes: dict[str, ClassInCase]
     group: str = ""
+    foreground_mean: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Fingerprint:
     """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
 
     modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
-    gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture.
+    gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture, or
+    the same scene as far as that can be seen; splits must not part them, and findings tell which are which.
     """
 
     dataset: str

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from autoseg.models.layers.dcnv3 import POINTS, sample_points
+from autoseg.models.layers.dcnv3 import POINTS, sample_window
 
 
 @pytest.mark.parametrize("size", [(6, 9), (1, 5), (8, 1)])
@@ -26,5 +26,5 @@ def test_sampling_is_a_deformable_convolution_whose_weights_are_one(size: tuple[
         padding=1,
         mask=mixing[:, :, along_rows].flatten(1, 2),
     )
-    ours = sample_points(values, offsets, mixing).flatten(1, 2)
+    ours = sample_window(values, offsets, mixing).flatten(1, 2)
     torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,67 @@
+"""autoseg_demo: the whole street in a few minutes, on images that come with an installed package."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.cli import entry
+
+if TYPE_CHECKING:
+    from autoseg.schema.scores import Scores
+
+_NUMBER = 500
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_demo",
+        "Fingerprint, plan, train, predict and score gray and white matter in slices of the MNI152 average brain.",
+        "One averaged brain is a demonstration of the program, and no evidence about patients.",
+    )
+    parser.add_argument("--model", default="efficientnet_lite0_upernet", help="default: efficientnet_lite0_upernet")
+    parser.add_argument("--epochs", type=int, metavar="N", help="fewer or more passes than the quick protocol's")
+    entry.add_device(parser)
+    options = parser.parse_args(arguments)
+    from autoseg import api
+    from autoseg.support.workspace import Workspace, images_folder, labels_folder
+    from dataset_conversion.mni152 import convert_mni152
+
+    began = time.perf_counter()
+    workspace = Workspace.at(options.root)
+    print("1/5  axial slices of the MNI152 average brain (one averaged brain: a demonstration, not evidence)")
+    dataset = convert_mni152(_NUMBER, workspace, overwrite=True)
+    print("2/5  fingerprint, plan, arrays")
+    settings = {} if options.epochs is None else {"training.epochs": str(options.epochs)}
+    api.plan_and_preprocess(
+        dataset.name, protocol="quick", models=[options.model], device=options.device, settings=settings, root=options.root
+    )
+    print(f"3/5  training {options.model} on fold 0 (a cut-off demo goes on where it was)")
+    api.train(dataset.name, options.model, [0], device=options.device, root=options.root)
+    print("4/5  predicting slices the training never saw")
+    masks = dataset.results / options.model / "test"
+    api.predict(
+        images_folder(dataset, "Ts"), masks, dataset.name, options.model, [0],
+        overlays=True, references=labels_folder(dataset, "Ts"), device=options.device, root=options.root,
+    )  # fmt: skip
+    print("5/5  scores")
+    scores = api.evaluate(masks, labels_folder(dataset, "Ts"))
+    _tell(scores, masks, dataset.plan, dataset.fold(options.model, 0), time.perf_counter() - began)
+    return 0
+
+
+def _tell(scores: Scores, masks: Path, plan: Path, fold: Path, seconds: float) -> None:
+    for name, summary in scores.classes.items():
+        distance = summary.per_image["hd95"].mean
+        print(f"     {name:13s} Dice {summary.pooled['dice']:.3f}   HD95 {distance:.1f} {scores.unit}")
+    print(f"done in {seconds / 60:.1f} minutes. To look at:")
+    for what, path in {
+        "prediction and reference on the image": masks / "overlays",
+        "how training went": fold / "progress.png",
+        "what was decided, and why": plan,
+        "scores of each slice": masks / "scores.csv",
+    }.items():
+        print(f"  {what:38s} {path}")

@@ -1,0 +1,33 @@
+"""Scores as files: everything as JSON, one row per case and class as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from autoseg.metrics.rules import is_defined
+from autoseg.schema.scores import METRICS, Scores
+from autoseg.support.files import write_artefact, write_text
+
+JSON, CSV = "scores.json", "scores.csv"
+_COUNTS = ("tp", "fp", "fn")
+
+
+def write_scores(scores: Scores, folder: Path) -> None:
+    """scores.json and scores.csv in `folder`."""
+    write_artefact(folder / JSON, scores)
+    write_text(folder / CSV, scores_csv(scores))
+
+
+def scores_csv(scores: Scores) -> str:
+    """One row per case and class; an undefined metric is an empty cell. Lines end in a newline, as pandas reads them."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", "class", *_COUNTS, *METRICS, "unit"])
+    for case in scores.cases:
+        for name, score in case.classes.items():
+            values = (getattr(score, metric) for metric in METRICS)
+            cells = [f"{value:.6f}" if is_defined(value) else "" for value in values]
+            writer.writerow([case.case, name, *(getattr(score, count) for count in _COUNTS), *cells, scores.unit])
+    return stream.getvalue()

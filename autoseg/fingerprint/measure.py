@@ -1,0 +1,198 @@
+"""The one pass over a raw dataset: every image and mask is decoded once, and only sums are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from autoseg.fingerprint.case import MeasuredCase, measure_case
+from autoseg.fingerprint.checks import layout_faults, raise_faults
+from autoseg.fingerprint.findings import find
+from autoseg.fingerprint.intensities import Pool
+from autoseg.fingerprint.modality import modality
+from autoseg.fingerprint.resemblance import Likeness, Thumbnail, compare, groups
+from autoseg.io import Case, RawDataset
+from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
+from autoseg.schema.serde import to_json
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import hash_file, hash_text, read_artefact, write_artefact
+from autoseg.support.log import progress
+from autoseg.support.workers import ordered_map
+from autoseg.support.workspace import Dataset
+
+_RULES = "1"  # goes up when what is measured changes, so that older fingerprints are made again
+
+
+def fingerprint_dataset(dataset: Dataset, workers: int | None = None) -> Fingerprint:
+    """Measures a raw dataset and writes `dataset.fingerprint`; one that fits the files as they are is used again.
+
+    Checks the dataset on the way. Raises SeveralProblems with all its faults; nothing is written then.
+    """
+    raw = RawDataset.open(dataset)
+    hashes = _file_hashes(raw, workers)
+    whole = _whole_hash(raw, hashes)
+    known = _known(dataset, whole)
+    if known is not None:
+        return known
+    with _one_opencv_thread():
+        fingerprint = _measure(dataset, raw, hashes, whole, workers)
+    write_artefact(dataset.fingerprint, fingerprint)
+    return fingerprint
+
+
+def content_hash(raw: RawDataset, workers: int | None = None) -> str:
+    """SHA-256 over the bytes of every training image and mask, their case names and what dataset.json says of them."""
+    return _whole_hash(raw, _file_hashes(raw, workers))
+
+
+@dataclass(frozen=True)
+class _FileHashes:
+    images: str
+    label: str
+
+
+def _file_hashes(raw: RawDataset, workers: int | None) -> list[_FileHashes]:
+    def digest(case: Case) -> _FileHashes:
+        try:
+            images = [hash_file(path) for path in case.images]
+            label = hash_file(case.label) if case.label else ""
+        except OSError as error:
+            raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
+        return _FileHashes(images[0] if len(images) == 1 else hash_text(*images), label)
+
+    return list(progress(ordered_map(digest, raw.cases, workers), "hash", len(raw.cases)))
+
+
+def _whole_hash(raw: RawDataset, hashes: Sequence[_FileHashes]) -> str:
+    # Texts that only people read may change without anything having to be made again.
+    said = to_json(replace(raw.spec, licence="", reference="", description="", numTraining=0))
+    files = [part for case, item in zip(raw.cases, hashes, strict=True) for part in (case.name, item.images, item.label)]
+    return hash_text(_RULES, said, *files)
+
+
+def _known(dataset: Dataset, whole: str) -> Fingerprint | None:
+    if not dataset.fingerprint.is_file():
+        return None
+    try:
+        fingerprint = read_artefact(dataset.fingerprint, Fingerprint)
+    except AutosegError:
+        return None  # Written by another release, or damaged: it is made again.
+    return fingerprint if fingerprint.content_hash == whole and fingerprint.dataset == dataset.name else None
+
+
+class _Tally:
+    """What is kept of the cases that went by."""
+
+    def __init__(self, channels: int) -> None:
+        self.pools = [(Pool(), Pool()) for _ in range(channels)]
+        self.cases: list[CaseFingerprint] = []
+        self.thumbnails: list[Thumbnail | None] = []
+        self.grays: list[bool] = []
+        self.label_hashes: dict[str, str] = {}
+        self.specks: dict[str, int] = {}
+
+    def add(self, found: MeasuredCase) -> None:
+        self.cases.append(found.case)
+        self.thumbnails.append(found.thumbnail)
+        self.grays.append(found.gray)
+        self.label_hashes[found.case.case] = found.label_hash
+        self.specks[found.case.case] = found.specks
+        for (everywhere, inside), counted in zip(self.pools, found.values, strict=True):
+            everywhere.add(counted[0], found.whole)
+            inside.add(counted[1], found.whole)
+
+
+def _measure(dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], whole: str, workers: int | None) -> Fingerprint:
+    names = tuple(raw.spec.channel_names.values())
+    tally = _Tally(len(names))
+    faults = layout_faults(raw)
+
+    def measure(job: tuple[Case, _FileHashes]) -> MeasuredCase | list[str]:
+        return measure_case(job[0], raw.spec, raw.scheme, job[1].images)
+
+    jobs = list(zip(raw.cases, hashes, strict=True))
+    for found in progress(ordered_map(measure, jobs, workers), "fingerprint", len(jobs)):
+        if isinstance(found, list):
+            faults += found
+        else:
+            tally.add(found)
+    raise_faults(faults)
+    likeness = compare(tally.thumbnails)
+    cases = tally.cases
+    gray_as_rgb = len(names) == 3 and all(tally.grays)
+    dtype = str(np.result_type(*{case.dtype for case in cases}))
+    kind, evidence = modality(raw.spec, dataset.short_name, cases, gray_as_rgb, dtype)
+    return Fingerprint(
+        dataset=dataset.name,
+        content_hash=whole,
+        modality=kind,
+        evidence=evidence,
+        gray_as_rgb=gray_as_rgb,
+        dtype=dtype,
+        channels=tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True)),
+        classes=tuple(_class(name, cases) for name in raw.scheme.foreground),
+        cases=tuple(cases),
+        median_size=_median_size(cases),
+        median_spacing=_median_spacing(cases),
+        duplicates=_duplicates(cases, likeness),
+        findings=find(raw.spec, cases, likeness, tally.label_hashes, tally.grays, tally.specks),
+    )
+
+
+def _channel(name: str, everywhere: Pool, inside: Pool) -> ChannelStatistics:
+    return ChannelStatistics(name, *everywhere.summary(), *inside.summary())
+
+
+def _class(name: str, cases: Sequence[CaseFingerprint]) -> ClassStatistics:
+    holding = [(case, case.classes[name]) for case in cases if case.classes[name].pixels]
+    pixels = sum(case.size[0] * case.size[1] for case in cases)
+
+    def median(values: Iterator[float]) -> float:
+        return float(np.median(list(values))) if holding else 0.0
+
+    return ClassStatistics(
+        name=name,
+        cases=len(holding),
+        presence=len(holding) / len(cases),
+        pixel_share=sum(item.pixels for _, item in holding) / pixels,
+        area_share=median(item.pixels / (case.size[0] * case.size[1]) for case, item in holding),
+        objects=median(float(item.objects) for _, item in holding),
+        thickness=median(item.thickness for _, item in holding),
+        relative_thickness=median(item.thickness / min(case.size) for case, item in holding),
+    )
+
+
+def _median_size(cases: Sequence[CaseFingerprint]) -> tuple[int, int]:
+    height, width = np.median([case.size for case in cases], axis=0)
+    return round(float(height)), round(float(width))
+
+
+def _median_spacing(cases: Sequence[CaseFingerprint]) -> tuple[float, float] | None:
+    spacings = [case.spacing for case in cases if case.spacing]
+    if len(spacings) < len(cases):
+        return None
+    row, column = np.median(spacings, axis=0)
+    return float(row), float(column)
+
+
+def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[tuple[str, ...], ...]:
+    first: dict[str, int] = {}
+    pairs = [*likeness.same, *likeness.scene]
+    for place, case in enumerate(cases):
+        pairs.append((first.setdefault(case.pixel_hash, place), place))
+    return tuple(tuple(cases[place].case for place in group) for group in groups(pairs) if len(group) > 1)
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Cases are measured side by side already; OpenCV's own threads would only get in their way."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

@@ -1,0 +1,131 @@
+"""Which images show the same picture, though their bytes may differ.
+
+A DCT hash alone is not enough for medical images: within 6 of 64 bits it takes 129 pairs of DRIVE's 40 different eyes for
+duplicates, because it sees the layout (a bright disc) and not the vessels. So detail is compared: 32 x 32 thumbnails,
+high-pass filtered, scaled to even contrast, with what all images of the set share taken out.
+Measured on polyps, lesions, ultrasound, cardiac MR, fundus and histology: the same picture recompressed, resized, brightened
+or blurred keeps a likeness above 0.9 (0.63 at worst); unrelated pictures of a set stay below 0.48.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from autoseg.io.contents import Array
+
+_SIDE = 32
+_SAME = 0.75  # likeness with the set's common part taken out
+_SAME_RAW = 0.90  # likeness without that, for sets too small to have a common part
+_SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelated pairs reached 5.2
+_SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
+_ENOUGH = 20  # images, before a common part means anything
+_LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
+_BLOCK = 1024
+Thumbnail = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Pairs of indices. same: the same picture. scene: alike far beyond the rest, such as frames of one patient."""
+
+    same: tuple[tuple[int, int], ...]
+    scene: tuple[tuple[int, int], ...]
+
+
+def thumbnail(image: Array) -> Thumbnail | None:
+    """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other."""
+    planes = [cv2.resize(plane.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for plane in image]
+    small = np.mean(planes, axis=0, dtype=np.float32)
+    centred = small - small.mean()
+    length = float(np.linalg.norm(centred))
+    flat = length <= 0.002 * _SIDE * max(float(np.abs(small).max()), 1e-6)
+    return None if flat else (centred / length).astype(np.float32)
+
+
+def perceptual_hash(small: Thumbnail | None) -> str:
+    """64 bits in hex: signs of the 8 x 8 lowest frequencies against their median, the mean left out; "" for flat images."""
+    if small is None:
+        return ""
+    frequencies = cv2.dct(small)[:8, :8].ravel()
+    bits = frequencies > np.median(frequencies[1:])
+    bits[0] = False
+    return np.packbits(bits).tobytes().hex()
+
+
+def compare(thumbnails: Sequence[Thumbnail | None]) -> Likeness:
+    """Which images are alike; flat ones are never. Memory: 8 KB an image and one block of pairs."""
+    index = np.array([place for place, small in enumerate(thumbnails) if small is not None], np.int64)
+    if len(index) < 2:
+        return Likeness((), ())
+    layouts = np.array([small.ravel() for small in thumbnails if small is not None])
+    details = np.array([_detail(small) for small in thumbnails if small is not None])
+    enough = len(index) >= _ENOUGH
+    centred = _unit(details - details.mean(0)) if enough else details
+    usual, spread = _usual(centred) if enough else (0.0, np.inf)
+    same: list[tuple[int, int]] = []
+    scene: list[tuple[int, int]] = []
+    for start in range(0, len(index), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        likeness = centred[rows] @ centred.T
+        alike = (details[rows] @ details.T >= _SAME_RAW) | (enough & (likeness >= _SAME))
+        score = (likeness - usual) / spread >= _SCENE_SCORE
+        candidates = np.argwhere(alike | score)
+        for row, column in candidates[candidates[:, 0] + start < candidates[:, 1]]:
+            pair = (int(index[row + start]), int(index[column]))
+            if alike[row, column]:
+                same.append(pair)
+            elif layouts[row + start] @ layouts[column] >= _SCENE_LAYOUT:
+                scene.append(pair)
+    return Likeness(tuple(same), _without_sprawl(scene, len(index)))
+
+
+def groups(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Sets that hang together through pairs, sorted."""
+    parents: dict[int, int] = {}
+
+    def root(item: int) -> int:
+        while parents.setdefault(item, item) != item:
+            parents[item] = parents[parents[item]]
+            item = parents[item]
+        return item
+
+    for one, other in pairs:
+        parents[root(one)] = root(other)
+    members: dict[int, list[int]] = defaultdict(list)
+    for item in sorted(parents):
+        members[root(item)].append(item)
+    return sorted(tuple(group) for group in members.values())
+
+
+def _detail(small: Thumbnail) -> Thumbnail:
+    """High-pass filtered, each place scaled by the contrast around it, flattened to unit length."""
+    high = small - cv2.GaussianBlur(small, (0, 0), 1)
+    around = np.sqrt(cv2.GaussianBlur(high * high, (0, 0), 2)) + 1e-3 * float(small.std())
+    even = (high / around).ravel()
+    even -= even.mean()
+    return np.asarray(even / max(float(np.linalg.norm(even)), 1e-9), np.float32)
+
+
+def _unit(rows: Array) -> Array:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: Array = rows / np.maximum(lengths, 1e-6)
+    return result
+
+
+def _usual(rows: Array) -> tuple[float, float]:
+    """Median and robust deviation of the likeness of pairs, from at most a thousand images."""
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
+    likeness = (some @ some.T)[np.triu_indices(len(some), 1)]
+    middle = float(np.median(likeness))
+    return middle, max(1.4826 * float(np.median(np.abs(likeness - middle))), 1e-3)
+
+
+def _without_sprawl(pairs: list[tuple[int, int]], images: int) -> tuple[tuple[int, int], ...]:
+    too_large = {item for group in groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
+    return tuple(pair for pair in pairs if pair[0] not in too_large)

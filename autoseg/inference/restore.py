@@ -1,0 +1,95 @@
+"""From probabilities at the size the network saw to a label map, or probabilities, at the image's own size.
+
+Interpolating the probabilities and then deciding keeps boundaries smooth where resizing a label map would leave stairs.
+It is done in bands of rows, so that no more than a few float maps of one band stand in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.schema.dataset import LabelScheme
+
+FloatMaps = NDArray[np.float32]
+_BAND_PIXELS = 1 << 21
+
+
+def label_map(probabilities: Tensor | FloatMaps, scheme: LabelScheme, size: tuple[int, int]) -> NDArray[np.integer]:
+    """Label map (H, W) of `size` from probabilities (K, h, w); uint8, or uint16 where the values need it.
+
+    Classes: the most probable one, the first among equals. Regions: each that is above one half writes its value, later
+    ones over earlier ones.
+    """
+    maps = _array(probabilities)
+    if len(maps) != scheme.outputs:
+        raise ValueError(f"{len(maps)} maps for {scheme.outputs} outputs")
+    values = scheme.paint if scheme.regions else tuple(member[0] for member in scheme.members)
+    labels = np.zeros(size, dtype=np.uint8 if max(values) < 256 else np.uint16)
+    decide = _paint if scheme.regions else _most_probable
+    for start, stop in _bands(size):
+        decide(maps, size, (start, stop), values, labels[start:stop])
+    return labels
+
+
+def resize(probabilities: Tensor | FloatMaps, size: tuple[int, int]) -> FloatMaps:
+    """Probabilities (K, h, w) at `size`: (K, H, W) float32, bilinear with pixel centres at halves, as images are resized."""
+    maps = _array(probabilities)
+    if maps.shape[1:] == size:
+        return maps
+    return np.stack([_resized(channel, size) for channel in maps])
+
+
+def _most_probable(
+    maps: FloatMaps, size: tuple[int, int], rows: tuple[int, int], values: tuple[int, ...], out: NDArray[np.integer]
+) -> None:
+    if len(maps) == 2:
+        # Two probabilities that sum to one stay so under interpolation.
+        np.copyto(out, values[1], where=_band(maps[1], size, rows) > 0.5)
+        return
+    best = _band(maps[0], size, rows).copy()
+    for channel, value in zip(maps[1:], values[1:], strict=True):
+        candidate = _band(channel, size, rows)
+        np.copyto(out, value, where=candidate > best)
+        np.maximum(best, candidate, out=best)
+
+
+def _paint(
+    maps: FloatMaps, size: tuple[int, int], rows: tuple[int, int], values: tuple[int, ...], out: NDArray[np.integer]
+) -> None:
+    for channel, value in zip(maps, values, strict=True):
+        np.copyto(out, value, where=_band(channel, size, rows) > 0.5)
+
+
+def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    height, width = size
+    rows = max(1, _BAND_PIXELS // width)
+    return ((start, min(start + rows, height)) for start in range(0, height, rows))
+
+
+def _band(channel: FloatMaps, size: tuple[int, int], rows: tuple[int, int]) -> FloatMaps:
+    """Rows `rows` of one map (h, w) brought to `size`, as if all of it had been."""
+    (height, width), (start, stop) = size, rows
+    if channel.shape == size:
+        return channel[start:stop]
+    if (start, stop) == (0, height):
+        return _resized(channel, size)
+    position = np.clip((np.arange(start, stop, dtype=np.float32) + 0.5) * (len(channel) / height) - 0.5, 0, len(channel) - 1)
+    above = position.astype(np.intp)
+    below = np.minimum(above + 1, len(channel) - 1)
+    share = (position - above)[:, None].astype(np.float32)
+    mixed = channel[above] * (1 - share) + channel[below] * share
+    return _resized(mixed, (stop - start, width))
+
+
+def _resized(channel: FloatMaps, size: tuple[int, int]) -> FloatMaps:
+    resized = cv2.resize(channel, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def _array(probabilities: Tensor | FloatMaps) -> FloatMaps:
+    return np.asarray(probabilities.cpu() if isinstance(probabilities, Tensor) else probabilities, dtype=np.float32)

@@ -1,0 +1,76 @@
+"""What a file holds once it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+UNREADABLE = "the file is damaged or cut short: export or fetch it again, or take it out of the set"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of a medical file lie, in SimpleITK's words and axis order (x, y, z).
+
+    singletons: axes of length one that were squeezed out, in numpy's order. Holds no tags, so none are written back.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    singletons: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """array: (C, H, W) uint8, uint16 or float32; colours are RGB. It may be a view, interleaved by pixel in memory.
+
+    spacing: (row, column) in mm, None where the file says nothing of it. geometry: to hand to `write_label`, None for
+    pictures. notes: what reading changed of the stored values (empty: nothing). orientation: the EXIF orientation that
+    was applied, 1 for none.
+    """
+
+    array: Array
+    spacing: tuple[float, float] | None
+    geometry: Geometry | None = None
+    notes: tuple[str, ...] = ()
+    orientation: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """array: (H, W) integers. spacing, geometry, notes: as in Image. lossy: stored as JPEG, so values may be off."""
+
+    array: Array
+    spacing: tuple[float, float] | None
+    geometry: Geometry | None = None
+    notes: tuple[str, ...] = ()
+    lossy: bool = False
+
+
+def as_label(array: Array) -> Array | None:
+    """Whole, non-negative values as the smallest unsigned type; None where they are not such."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 65535):
+        return None
+    if array.dtype.kind == "f" and (array != np.rint(array)).any():
+        return None
+    small = not array.size or array.max() <= 255
+    return array.astype(np.uint8 if small else np.uint16, copy=False)
+
+
+def as_image(array: Array) -> tuple[Array, tuple[str, ...]]:
+    """uint8, uint16 and float32 stay; all else becomes float32. Second: a note where float32 cannot hold the values."""
+    if array.dtype in (np.uint8, np.uint16, np.float32):
+        return array, ()
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8), ()
+    exact = array.dtype.itemsize <= 2 or not array.size or float(np.abs(array).max()) <= 2**24
+    note = () if exact else (f"{array.dtype} values rounded to float32",)
+    return array.astype(np.float32), note

@@ -1,0 +1,148 @@
+"""NIfTI, MetaImage, NRRD and DICOM through SimpleITK, which is imported only when such a file comes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoseg.io.contents import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import replacing
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813
+
+SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".dcm")
+_RLE = "1.2.840.10008.1.2.5"
+_SPACING_TAGS = ("0028|0030", "0018|1164", "0018|2010")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file carries DICOM's mark, whatever its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def read_image(path: Path) -> Image:
+    """See `autoseg.io.read_image`."""
+    array, spacing, geometry, notes = _read(path)
+    array, rounded = as_image(array)
+    return Image(array, spacing, geometry, notes + rounded)
+
+
+def read_label(path: Path) -> Label:
+    """See `autoseg.io.read_label`."""
+    array, spacing, geometry, notes = _read(path)
+    if array.shape[0] != 1:
+        raise AutosegError(f"{path} is no mask: it has {array.shape[0]} channels", "store class ids in one channel")
+    values = as_label(array[0])
+    if values is None:
+        raise AutosegError(
+            f"{path} is no mask: its values are not whole numbers from 0 to 65535 ({array.min()} to {array.max()})",
+            "store class ids: 0 for the background, 1 for the first class, and so on",
+        )
+    return Label(values, spacing, geometry, notes)
+
+
+def write(path: Path, array: Array, like: Image | Label | None) -> None:
+    """(C, H, W) with the geometry or spacing of `like`; several channels become a vector image."""
+    import SimpleITK as sitk  # noqa: N813
+
+    pixels = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
+    geometry = like.geometry if like is not None else None
+    if geometry is not None:
+        pixels = np.expand_dims(pixels, geometry.singletons)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=array.shape[0] > 1)
+    if geometry is not None:
+        image.SetSpacing(geometry.spacing)
+        image.SetOrigin(geometry.origin)
+        image.SetDirection(geometry.direction)
+    elif like is not None and like.spacing is not None:
+        image.SetSpacing((like.spacing[1], like.spacing[0]))
+    with replacing(path) as beside:
+        try:
+            sitk.WriteImage(image, str(beside), useCompression=path.suffix != ".nii")
+        except RuntimeError as error:
+            raise AutosegError(f"{path} could not be written: {_reason(error)}", "check the disk and the folder") from error
+
+
+def _read(path: Path) -> tuple[Array, tuple[float, float] | None, Geometry, tuple[str, ...]]:
+    """(C, H, W), spacing (row, column), geometry, notes."""
+    import SimpleITK as sitk  # noqa: N813
+
+    if not path.is_file():
+        raise AutosegError(f"{path} does not exist", "check the path")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _check_nifti(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys() if key[4:5] == "|"}
+        _refuse_unsafe(path, tags)
+        image = reader.Execute()
+        array = sitk.GetArrayFromImage(image)
+    except RuntimeError as error:
+        raise AutosegError(f"{path} cannot be read: {_reason(error)}", UNREADABLE) from error
+    notes: tuple[str, ...] = ()
+    if tags.get("0028|0004") == "MONOCHROME1":
+        notes = ("MONOCHROME1 turned: high values are bright",)  # ITK does it.
+    planes, geometry, spacing = _two_dimensional(path, array, image)
+    known = spacing if not tags or any(tags.get(tag) for tag in _SPACING_TAGS) else None
+    return planes, known, geometry, notes
+
+
+def _two_dimensional(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float]]:
+    components = image.GetNumberOfComponentsPerPixel()
+    shape = array.shape[:-1] if components > 1 else array.shape
+    # A plane that is itself one pixel wide keeps that axis; only surplus axes go, the slowest first.
+    surplus = len(shape) - 2
+    singletons = tuple(axis for axis, length in enumerate(shape) if length == 1)[: max(surplus, 0)]
+    if surplus < 0 or len(singletons) < surplus:
+        sizes = " x ".join(str(length) for length in image.GetSize())
+        raise AutosegError(f"{path} is a volume of {sizes}", "autoseg works on 2D images: save each slice as a file of its own")
+    squeezed = np.squeeze(array, singletons)
+    kept = [axis for axis in range(len(shape)) if axis not in singletons]
+    spacings = image.GetSpacing()[::-1]
+    planes = np.moveaxis(squeezed, -1, 0) if components > 1 else squeezed[None]
+    geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection(), singletons)
+    return planes, geometry, (float(spacings[kept[0]]), float(spacings[kept[1]]))
+
+
+def _refuse_unsafe(path: Path, tags: dict[str, str]) -> None:
+    """GDCM scrambles run-length encoded colours of 16 bits (seen with pydicom's SC_rgb_rle_16bit.dcm)."""
+    if tags.get("0002|0010") == _RLE and tags.get("0028|0002") == "3" and tags.get("0028|0100") == "16":
+        raise AutosegError(f"{path} is run-length encoded 16-bit colour, which SimpleITK misreads", "decompress it first")
+
+
+def _check_nifti(path: Path) -> None:
+    """ITK fills what is missing of a cut NIfTI with zeros and says nothing, so the bytes are counted here."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rb") as stream:
+            header = stream.read(348)
+            length = len(header) + sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
+    except (OSError, EOFError, zlib.error) as error:
+        raise AutosegError(f"{path} cannot be read: {error}", UNREADABLE) from error
+    for order in "<>":
+        if header[:4] == struct.pack(order + "i", 348):
+            dimensions = struct.unpack(order + "8h", header[40:56])
+            bits = struct.unpack(order + "h", header[72:74])[0]
+            offset = struct.unpack(order + "f", header[108:112])[0]
+            expected = offset + math.prod(dimensions[1 : dimensions[0] + 1]) * bits / 8
+            if length < expected:
+                raise AutosegError(f"{path} holds {length} bytes of {expected:.0f}", UNREADABLE)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of ITK's report, which is the one that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("ITK ERROR: ") if lines else "unknown reason"

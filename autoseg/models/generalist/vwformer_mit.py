@@ -1,0 +1,59 @@
+"""VWFormer on MiT: see `autoseg.models.layers.vwformer`."""
+
+from __future__ import annotations
+
+from autoseg.models.contract import Handover, ModelSpec, Variant
+from autoseg.models.layers import mit, vwformer
+from autoseg.models.renaming import drop_matching, give_renamed
+
+SPEC = ModelSpec(
+    name="vwformer_mit",
+    title="VWFormer (MiT)",
+    family="generalist",
+    citation=vwformer.CITATION,
+    variants=(
+        Variant("b0", 10_422_754),
+        Variant("b1", 20_502_082),
+        Variant("b2", 31_546_946),
+        Variant("b3", 51_422_786),
+        Variant("b4", 68_193_346),
+        Variant("b5", 88_793_666),
+    ),
+    default_variant="b3",
+    divisor=vwformer.DIVISOR,
+    warmup_epochs=1,
+    weights=mit.WEIGHTS,
+    cam_layer="head.enhance",
+)
+
+_OFFICIAL = mit.official_names("encoder")
+
+
+class VWFormerMiT(vwformer.VWFormer):
+    """The head on MiT's four maps: logits (B, K, H/4, W/4) before they are brought to the input's size."""
+
+    stem_weights = ("encoder.stages.0.embed.weight",)
+
+    def receive(self, handover: Handover) -> None:
+        """Whole models of the official code, and ImageNet files of the encoder (`mit_b*.pth`)."""
+        super().receive(handover)
+        give_renamed(handover, _OFFICIAL)
+        drop_matching(handover, [mit.CLASSIFIER])
+
+
+def build(
+    variant: str,
+    in_channels: int,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    *,
+    heads: int = 1,
+    shortcut: bool = True,
+    city: bool = False,
+) -> VWFormerMiT:
+    """VWFormer with the encoder MiT-`variant`.
+
+    heads: of the window attention (they divide 512). shortcut: the attention's input is added to its result. city: the
+    head published for Cityscapes, whose files go with shortcut=False.
+    """
+    return VWFormerMiT(mit.MiT(variant, in_channels), num_classes, heads, shortcut, city)

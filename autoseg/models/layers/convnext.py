@@ -1,0 +1,105 @@
+"""ConvNeXt as an encoder: torchvision's layers, with a norm of its own for each map that goes out.
+
+Liu et al.: A ConvNet for the 2020s. CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import torchvision
+from torch import Tensor, nn
+
+from autoseg.models.contract import Handover, PublishedWeights
+from autoseg.models.renaming import drop_matching, give_renamed
+
+SIZES = {"t": "tiny", "s": "small", "b": "base"}
+_DROP_PATH = 0.4
+_DEPTHWISE, _NORM, _WIDEN, _NARROW = 0, 2, 3, 5
+
+_MMCLS = "https://download.openmmlab.com/mmclassification/v0/convnext/downstream/"
+_MMCLS_FILES = {
+    "t": ("convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth", "ImageNet-1k"),
+    "s": ("convnext-small_3rdparty_32xb128-noema_in1k_20220301-303e75e3.pth", "ImageNet-1k"),
+    "b": ("convnext-base_3rdparty_in21k_20220301-262fd037.pth", "ImageNet-21k"),
+}
+_TORCHVISION = "https://download.pytorch.org/models/"
+_TORCHVISION_FILES = {
+    "t": "convnext_tiny-983f1562.pth",
+    "s": "convnext_small-0c510722.pth",
+    "b": "convnext_base-6075fbad.pth",
+}
+WEIGHTS = tuple(
+    PublishedWeights(file, f"{data} classification (encoder)", size, url=_MMCLS + file, licence="Apache-2.0")
+    for size, (file, data) in _MMCLS_FILES.items()
+) + tuple(
+    PublishedWeights(file, "ImageNet-1k classification (encoder)", size, url=_TORCHVISION + file, licence="BSD-3-Clause")
+    for size, file in _TORCHVISION_FILES.items()
+)
+_CLASSIFIER = (
+    (r"head\.(fc\.)?(weight|bias)", "belongs to the ImageNet classifier"),
+    (r"classifier\.2\..+", "belongs to the ImageNet classifier"),
+)
+
+
+def _official_names(ours: str) -> tuple[tuple[str, str], ...]:
+    """Names of mmclassification, the authors, timm and torchvision, without `backbone.`, to those of `ours`.
+
+    The last norm of a classifier is that of the deepest map; the other three maps' norms come with whole models only.
+    """
+    last = rf"{ours}.norms.3.\1"
+    rows = [
+        (r"features\.(.+)", rf"{ours}.layers.\1"),
+        (r"(?:head\.norm|norm|classifier\.0)\.(.+)", last),
+        (r"norm([0-3])\.(.+)", rf"{ours}.norms.\1.\2"),
+        (r"stem\.(.+)", rf"{ours}.layers.0.\1"),
+    ]
+    for i in range(4):
+        block, here = rf"stages\.{i}\.(?:blocks\.)?(\d+)\.", rf"{ours}.layers.{2 * i + 1}.\1."
+        rows += [
+            (rf"(?:downsample_layers\.{i}|stages\.{i}\.downsample)\.(.+)", rf"{ours}.layers.{2 * i}.\1"),
+            (block + r"(?:depthwise_conv|dwconv|conv_dw)\.(.+)", here + rf"block.{_DEPTHWISE}.\2"),
+            (block + r"norm\.(.+)", here + rf"block.{_NORM}.\2"),
+            (block + r"(?:pointwise_conv1|pwconv1|mlp\.fc1)\.(.+)", here + rf"block.{_WIDEN}.\2"),
+            (block + r"(?:pointwise_conv2|pwconv2|mlp\.fc2)\.(.+)", here + rf"block.{_NARROW}.\2"),
+            (block + "gamma", here + "layer_scale"),
+        ]
+    return tuple((rf"(?:backbone\.)?{pattern}", replacement) for pattern, replacement in rows)
+
+
+def receive_encoder(handover: Handover, ours: str) -> None:
+    """Give an official encoder, alone or in a whole model, to the ConvNeXt that is called `ours`."""
+    give_renamed(handover, _official_names(ours))
+    drop_matching(handover, _CLASSIFIER)
+    for name, tensor in handover.given.items():
+        if name.endswith(".layer_scale"):
+            handover.give(name, *handover.sources[name], by=lambda *_, scale=tensor: scale.view(-1, 1, 1))
+
+
+class ConvNeXt(nn.Module):
+    """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels, each normed on its way out only.
+
+    size: one of `SIZES`. Norms before the strided convolutions have the epsilon 1e-5 of mmclassification, from which
+    segmentation networks were trained; the authors and torchvision have 1e-6.
+    """
+
+    def __init__(self, size: str, in_channels: int = 3) -> None:
+        super().__init__()
+        classifier = getattr(torchvision.models, f"convnext_{SIZES[size]}")(
+            stochastic_depth_prob=_DROP_PATH, layer_scale=1.0, num_classes=1
+        )
+        self.layers: nn.Sequential = classifier.features
+        stem = self.layers[0][0]
+        self.widths = tuple(stem.out_channels * 2**i for i in range(4))
+        if in_channels != stem.in_channels:
+            self.layers[0][0] = nn.Conv2d(in_channels, stem.out_channels, stem.kernel_size, stem.stride)
+            nn.init.trunc_normal_(self.layers[0][0].weight, std=0.02)
+            nn.init.zeros_(self.layers[0][0].bias)
+        for i in (2, 4, 6):
+            self.layers[i][0].eps = 1e-5
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in self.widths)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for i, norm in enumerate(self.norms):
+            x = self.layers[2 * i + 1](self.layers[2 * i](x))
+            maps.append(norm(x.movedim(1, -1)).movedim(-1, 1))
+        return maps

@@ -1,0 +1,181 @@
+"""MiT, the Mix Transformer: the encoder of SegFormer.
+
+Xie et al.: SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers. NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from autoseg.models.contract import PublishedWeights
+from autoseg.models.layers.initialisation import start_plainly
+
+# Channels and blocks of the four stages (strides 4, 8, 16, 32).
+_SMALL, _LARGE = (32, 64, 160, 256), (64, 128, 320, 512)
+SIZES = {
+    "b0": (_SMALL, (2, 2, 2, 2)),
+    "b1": (_LARGE, (2, 2, 2, 2)),
+    "b2": (_LARGE, (3, 4, 6, 3)),
+    "b3": (_LARGE, (3, 4, 18, 3)),
+    "b4": (_LARGE, (3, 8, 27, 3)),
+    "b5": (_LARGE, (3, 6, 40, 3)),
+}
+_HEADS = (1, 2, 5, 8)
+_REDUCTIONS = (8, 4, 2, 1)
+_MLP_RATIO = 4
+_DROP_PATH = 0.1
+# The norms of blocks and stages have this epsilon, those behind a strided convolution PyTorch's 1e-5.
+_EPSILON = 1e-6
+
+WEIGHTS = tuple(
+    PublishedWeights(
+        file=f"mit_{size}.pth",
+        trained_on="ImageNet-1k classification (encoder)",
+        variant=size,
+        url=f"https://huggingface.co/smp-hub/mit_{size}.imagenet",
+        licence="NVIDIA Source Code License (non-commercial)",
+    )
+    for size in SIZES
+)
+
+# For `drop_matching`.
+CLASSIFIER = (r"head\.(weight|bias)", "belongs to the ImageNet classifier")
+
+
+def official_names(ours: str) -> tuple[tuple[str, str], ...]:
+    """Rows for `give_renamed`: official names, alone or under `backbone.`, to those of an MiT that is called `ours`."""
+    rows: list[tuple[str, str]] = []
+    for i in range(4):
+        stage = f"{ours}.stages.{i}"
+        block, here = rf"(?:backbone\.)?block{i + 1}\.(\d+)\.", rf"{stage}.blocks.\1."
+        rows += [
+            (rf"(?:backbone\.)?patch_embed{i + 1}\.proj\.(.+)", rf"{stage}.embed.\1"),
+            (rf"(?:backbone\.)?patch_embed{i + 1}\.norm\.(.+)", rf"{stage}.embed_norm.\1"),
+            (rf"(?:backbone\.)?norm{i + 1}\.(.+)", rf"{stage}.norm.\1"),
+            (block + r"norm1\.(.+)", here + r"attention_norm.\2"),
+            (block + r"attn\.q\.(.+)", here + r"attention.query.\2"),
+            (block + r"attn\.kv\.(.+)", here + r"attention.key_value.\2"),
+            (block + r"attn\.sr\.(.+)", here + r"attention.reduce.\2"),
+            (block + r"attn\.norm\.(.+)", here + r"attention.reduce_norm.\2"),
+            (block + r"attn\.proj\.(.+)", here + r"attention.project.\2"),
+            (block + r"norm2\.(.+)", here + r"feed_norm.\2"),
+            (block + r"mlp\.fc1\.(.+)", here + r"feed.widen.\2"),
+            (block + r"mlp\.dwconv\.dwconv\.(.+)", here + r"feed.mix.\2"),
+            (block + r"mlp\.fc2\.(.+)", here + r"feed.narrow.\2"),
+        ]
+    return tuple(rows)
+
+
+def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens (B, H * W, C) seen as a map (B, C, H, W); no copy."""
+    return tokens.transpose(1, 2).unflatten(2, size)  # type: ignore[no-any-return]
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """A map (B, C, H, W) as tokens (B, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+class ReducedAttention(nn.Module):
+    """Attention of all tokens to keys and values of a map made smaller `reduction` times by a strided convolution."""
+
+    def __init__(self, channels: int, heads: int, reduction: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.project = nn.Linear(channels, channels)
+        self.reduce: nn.Conv2d | None = None
+        if reduction > 1:
+            self.reduce = nn.Conv2d(channels, channels, reduction, stride=reduction)
+            self.reduce_norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        context = tokens
+        if self.reduce is not None:
+            context = self.reduce_norm(to_tokens(self.reduce(to_map(tokens, size))))
+        query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(context).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.project(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class MixFeedForward(nn.Module):
+    """Widen, a depth-wise 3x3 convolution (whose zero padding tells positions apart), GELU, narrow."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = _MLP_RATIO * channels
+        self.widen = nn.Linear(channels, hidden)
+        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.narrow = nn.Linear(hidden, channels)
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        hidden = to_tokens(self.mix(to_map(self.widen(tokens), size)))
+        return self.narrow(F.gelu(hidden))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each behind a norm and beside a shortcut: (B, H * W, C) is kept."""
+
+    def __init__(self, channels: int, heads: int, reduction: int, drop_path: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(channels, eps=_EPSILON)
+        self.attention = ReducedAttention(channels, heads, reduction)
+        self.feed_norm = nn.LayerNorm(channels, eps=_EPSILON)
+        self.feed = MixFeedForward(channels)
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        tokens = tokens + self.drop_path(self.attention(self.attention_norm(tokens), size))
+        return tokens + self.drop_path(self.feed(self.feed_norm(tokens), size))  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """Overlapping patches of a map, `len(drop_paths)` blocks on them, and back: (B, C, H, W) -> (B, C', H/s, W/s)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, first: bool, heads: int, reduction: int, drop_paths: list[float]
+    ) -> None:
+        super().__init__()
+        kernel, stride = (7, 4) if first else (3, 2)
+        self.embed = nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2)
+        self.embed_norm = nn.LayerNorm(channels)
+        self.blocks = nn.ModuleList(Block(channels, heads, reduction, rate) for rate in drop_paths)
+        self.norm = nn.LayerNorm(channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        size = (x.shape[2], x.shape[3])
+        tokens = self.embed_norm(to_tokens(x))
+        for block in self.blocks:
+            tokens = block(tokens, size)
+        return to_map(self.norm(tokens), size)
+
+
+class MiT(nn.Module):
+    """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels.
+
+    size: one of `SIZES`. Sides that are multiples of 32 keep those strides exact.
+    """
+
+    def __init__(self, size: str, in_channels: int = 3) -> None:
+        super().__init__()
+        self.widths, depths = SIZES[size]
+        total = sum(depths)
+        rates = [_DROP_PATH * i / (total - 1) for i in range(total)]
+        self.stages = nn.ModuleList()
+        for i, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
+            before = self.widths[i - 1] if i else in_channels
+            self.stages.append(Stage(before, width, i == 0, _HEADS[i], _REDUCTIONS[i], rates[:depth]))
+            del rates[:depth]
+        self.apply(start_plainly)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps

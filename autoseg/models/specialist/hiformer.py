@@ -1,0 +1,302 @@
+"""HiFormer: a ResNet and a Swin Transformer side by side, their finest and coarsest levels fused and decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torchvision
+from timm.models.swin_transformer import SwinTransformerStage
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.models.contract import (
+    Handover,
+    ModelOutput,
+    ModelSpec,
+    PublishedWeights,
+    SegmentationNetwork,
+    Variant,
+)
+from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.renaming import drop_matching, give_renamed
+
+_SWIN_FILE = PublishedWeights(
+    file="swin_tiny_patch4_window7_224.pth",
+    trained_on="ImageNet-1k classification (Swin branch)",
+    url="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth",
+    licence="MIT",
+)
+_RESNET_FILES = tuple(
+    PublishedWeights(
+        file=file,
+        trained_on="ImageNet-1k classification (ResNet branch)",
+        variant=variant,
+        url=f"https://download.pytorch.org/models/{file}",
+        licence="BSD-3-Clause",
+    )
+    for variant, file in (
+        ("S", "resnet34-b627a593.pth"),
+        ("B", "resnet50-0676ba61.pth"),
+        ("L", "resnet34-b627a593.pth"),
+        ("B-fixed", "resnet50-0676ba61.pth"),
+    )
+)
+
+SPEC = ModelSpec(
+    name="hiformer",
+    title="HiFormer",
+    family="specialist",
+    citation=(
+        "Heidari, Kazerouni, Soltany, Azad, Aghdam, Cohen-Adad, Merhof: HiFormer: Hierarchical Multi-scale "
+        "Representations Using Transformers for Medical Image Segmentation. WACV 2023."
+    ),
+    variants=(
+        Variant("S", 23_253_340),
+        Variant("B", 25_511_100),
+        Variant("L", 29_518_204),
+        Variant("B-fixed", 25_511_100, note="the fusion module reaches the output, as the paper means it to"),
+    ),
+    default_variant="B",
+    fixed_size=224,
+    weights=(_SWIN_FILE, *_RESNET_FILES),
+    cam_layer="predict.0",
+)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """resnet: the convolutional branch, `channels` of its three levels. The rest is the fusion's, finest level first."""
+
+    resnet: str
+    channels: tuple[int, int, int]
+    blocks: tuple[int, int]
+    heads: tuple[int, int]
+    mlp_ratio: float
+    fused: bool = False
+
+
+_SIZES = {
+    "S": _Size("resnet34", (64, 128, 256), (1, 1), (3, 3), 1.0),
+    "B": _Size("resnet50", (256, 512, 1024), (1, 2), (6, 12), 2.0),
+    "L": _Size("resnet34", (64, 128, 256), (1, 4), (6, 6), 4.0),
+    "B-fixed": _Size("resnet50", (256, 512, 1024), (1, 2), (6, 12), 2.0, fused=True),
+}
+_SIDE = 224
+# The Swin branch: Swin-T without its patch embedding and its last stage.
+_WIDTHS, _DEPTHS, _HEADS, _WINDOW = (96, 192, 384), (2, 2, 6), (3, 6, 12), 7
+_DROP_PATH = 0.1
+
+_PYRAMID = r"All2Cross\.pyramid\."
+_FUSION = r"All2Cross\.blocks\.0\."
+_OFFICIAL = (
+    (_PYRAMID + r"resnet_layers\.([01])\.(.+)", r"stem.\1.\2"),
+    *((rf"{_PYRAMID}resnet_layers\.{level + 4}\.(.+)", rf"cnn.{level}.\1") for level in range(3)),
+    *((rf"{_PYRAMID}p{level + 1}_ch\.(.+)", rf"lateral.{level}.\1") for level in range(3)),
+    *((rf"{_PYRAMID}p{level}_pm\.(.+)", rf"swin.{level}.downsample.\1") for level in (1, 2)),
+    (_PYRAMID + r"swin_transformer\.layers\.([0-2])\.blocks\.(.+)", r"swin.\1.blocks.\2"),
+    *((rf"{_PYRAMID}norm_{level + 1}\.(.+)", rf"fusion.class_norms.{level}.\1") for level in range(2)),
+    (r"All2Cross\.pos_embed\.([01])", r"fusion.positions.\1"),
+    (_FUSION + r"blocks\.(.+)", r"fusion.encoders.\1"),
+    (_FUSION + r"projs\.(.+)", r"fusion.leave.\1"),
+    (_FUSION + r"fusion\.([01])\.norm1\.(.+)", r"fusion.cross.\1.norm.\2"),
+    (_FUSION + r"fusion\.([01])\.attn\.wq\.(.+)", r"fusion.cross.\1.query.\2"),
+    (_FUSION + r"fusion\.([01])\.attn\.wk\.(.+)", r"fusion.cross.\1.key.\2"),
+    (_FUSION + r"fusion\.([01])\.attn\.wv\.(.+)", r"fusion.cross.\1.value.\2"),
+    (_FUSION + r"fusion\.([01])\.attn\.proj\.(.+)", r"fusion.cross.\1.project.\2"),
+    (_FUSION + r"revert_projs\.(.+)", r"fusion.come_back.\1"),
+    (r"All2Cross\.norm\.(.+)", r"fusion.norms.\1"),
+    (r"ConvUp_l\.conv_tower\.(.+)", r"rise_fine.\1"),
+    (r"ConvUp_s\.conv_tower\.(.+)", r"rise_coarse.\1"),
+    (r"conv_pred\.(.+)", r"predict.\1"),
+    (r"segmentation_head\.0\.(.+)", r"head.\1"),
+    # The ImageNet files of the two branches, apart or in one.
+    (r"conv1\.(.+)", r"stem.0.\1"),
+    (r"bn1\.(.+)", r"stem.1.\1"),
+    *((rf"layer{level + 1}\.(.+)", rf"cnn.{level}.\1") for level in range(3)),
+    (r"layers\.([0-2])\.blocks\.(.+)", r"swin.\1.blocks.\2"),
+    *((rf"layers\.{level - 1}\.downsample\.(.+)", rf"swin.{level}.downsample.\1") for level in (1, 2)),
+)
+_DROPPED = (
+    (r".*\.(relative_position_index|attn_mask)", "computed here"),
+    (_PYRAMID + r"p[23]\..+", "a second name of a ResNet stage"),
+    (r"ConvUp_[ls]\.convs_level\..+", "a second name of a decoder convolution"),
+    (r"layer4\..+|fc\..+", "the ResNet branch ends before its last stage"),
+    (r"patch_embed\..+", "the Swin branch starts from the ResNet's maps"),
+    (r"layers\.2\.downsample\..+|layers\.3\..+|norm\..+|head\..+", "the Swin branch ends before its last stage"),
+)
+
+
+class CrossAttention(nn.Module):
+    """One token (B, 1, C) asks the tokens of another level (B, N, C) and itself, behind a norm: (B, 1, C)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.project = nn.Linear(channels, channels)
+
+    def forward(self, token: Tensor, others: Tensor) -> Tensor:
+        tokens = self.norm(torch.cat([token, others], dim=1))
+        query, key, value = (
+            layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.query, tokens[:, :1]), (self.key, tokens), (self.value, tokens))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        projected: Tensor = self.project(attended.transpose(1, 2).flatten(2))
+        return projected
+
+
+def _change_width(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(before), nn.GELU(), nn.Linear(before, after))
+
+
+class DoubleLevelFusion(nn.Module):
+    """The finest and the coarsest level, (B, H, W, C) each, learn of one another: two maps (B, C, H, W).
+
+    As described: a class token, the mean of its level's normed tokens, joins each level; positions are added and
+    transformer encoders run over each level; each class token then attends to the other level's tokens and returns.
+    As published, the encoders' results are thrown away, and the class tokens, all that the rest changes, are cut off
+    before the decoder: only positions and the last norm act. That is what `fused=False` computes.
+
+    `fused=True` keeps the encoders' results and adds each returned class token to all tokens of its level. The paper
+    leaves open how a class token reaches the map it is cut off from; adding it needs no parameters.
+    """
+
+    def __init__(self, size: _Size, widths: tuple[int, int], sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.fused = size.fused
+        self.class_norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+        self.positions = nn.ParameterList(
+            nn.Parameter(torch.empty(1, 1 + side * side, width)) for side, width in zip(sides, widths, strict=True)
+        )
+        self.encoders = nn.ModuleList(
+            nn.Sequential(
+                *(Block(width, heads, size.mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(blocks))
+            )
+            for width, heads, blocks in zip(widths, size.heads, size.blocks, strict=True)
+        )
+        here_and_there = ((0, 1), (1, 0))
+        self.leave = nn.ModuleList(_change_width(widths[i], widths[j]) for i, j in here_and_there)
+        self.cross = nn.ModuleList(CrossAttention(widths[j], size.heads[j]) for _, j in here_and_there)
+        self.come_back = nn.ModuleList(_change_width(widths[j], widths[i]) for i, j in here_and_there)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+        self.apply(start_plainly)
+        for position in self.positions:
+            nn.init.trunc_normal_(position, std=0.02)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> list[Tensor]:
+        levels = [fine.flatten(1, 2), coarse.flatten(1, 2)]
+        if self.fused:
+            levels = self._fuse(levels)
+        else:
+            levels = [tokens + position[:, 1:] for tokens, position in zip(levels, self.positions, strict=True)]
+        return [
+            norm(tokens).unflatten(1, shape.shape[1:3]).permute(0, 3, 1, 2)
+            for norm, tokens, shape in zip(self.norms, levels, (fine, coarse), strict=True)
+        ]
+
+    def _fuse(self, levels: list[Tensor]) -> list[Tensor]:
+        sequences = []
+        for i, tokens in enumerate(levels):
+            class_token = self.class_norms[i](tokens).mean(dim=1, keepdim=True)
+            sequences.append(self.encoders[i](torch.cat([class_token, tokens], dim=1) + self.positions[i]))
+        answers = []
+        for i, sequence in enumerate(sequences):
+            guest = self.leave[i](sequence[:, :1])
+            guest = guest + self.cross[i](guest, sequences[1 - i][:, 1:])
+            answers.append(sequence[:, 1:] + self.come_back[i](guest))
+        return answers
+
+
+def _rise(*widths: int, grow: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.GroupNorm(32, after), nn.ReLU(inplace=True)]
+        if grow:
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers)
+
+
+class HiFormer(SegmentationNetwork):
+    """HiFormer of Heidari et al. (2023); works at 224 x 224 inside.
+
+    Each ResNet level, brought to Swin's width, is added to what the Swin branch made of the level before.
+    """
+
+    fixed_size = _SIDE
+    stem_weights = ("stem.0.weight",)
+    head_weights = ("head.weight", "head.bias")
+
+    def __init__(self, size: _Size, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        resnet = getattr(torchvision.models, size.resnet)(weights=None)
+        if in_channels != 3:
+            resnet.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+        self.cnn = nn.ModuleList([resnet.layer1, resnet.layer2, resnet.layer3])
+        self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(size.channels, _WIDTHS, strict=True))
+        sides = [_SIDE // 4, _SIDE // 8, _SIDE // 16]
+        drop_paths = torch.linspace(0, _DROP_PATH, sum(_DEPTHS), device="cpu").tolist()
+        self.swin = nn.ModuleList(
+            SwinTransformerStage(
+                dim=_WIDTHS[max(i - 1, 0)],
+                out_dim=_WIDTHS[i],
+                input_resolution=(sides[max(i - 1, 0)],) * 2,
+                depth=_DEPTHS[i],
+                downsample=i > 0,
+                num_heads=_HEADS[i],
+                window_size=_WINDOW,
+                drop_path=drop_paths[sum(_DEPTHS[:i]) : sum(_DEPTHS[: i + 1])],
+            )
+            for i in range(3)
+        )
+        self.swin.apply(start_plainly)
+        self.fusion = DoubleLevelFusion(size, (_WIDTHS[0], _WIDTHS[2]), (sides[0], sides[2]))
+        self.rise_fine = _rise(_WIDTHS[0], 128, grow=False)
+        self.rise_coarse = _rise(_WIDTHS[2], 128, 128, grow=True)
+        self.predict = nn.Sequential(
+            nn.Conv2d(128, 16, 1),
+            nn.ReLU(inplace=True),
+            nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False),
+        )
+        self.head = nn.Conv2d(16, num_classes, 3, padding=1)
+        if not size.fused:
+            acting = ("fusion.positions.", "fusion.norms.")
+            self.unused_parameters = tuple(
+                name
+                for name, _ in self.named_parameters()
+                if name.startswith("fusion.") and not name.startswith(acting)
+            )
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        x = self.stem(x)
+        levels: list[Tensor] = []
+        for cnn, lateral, swin in zip(self.cnn, self.lateral, self.swin, strict=True):
+            x = cnn(x)
+            local = lateral(x).permute(0, 2, 3, 1)
+            levels.append(local + swin(levels[-1] if levels else local))
+        fine, coarse = self.fusion(levels[0], levels[2])
+        joined = self.rise_fine(fine) + self.rise_coarse(coarse)
+        return ModelOutput(self.head(self.predict(joined)))
+
+    def receive(self, handover: Handover) -> None:
+        """Whole models, and the ImageNet files of Swin-T (the authors' names) and of torchvision's ResNet.
+
+        The official code reads the Swin file and then starts most of it anew by mistake; here it is kept.
+        """
+        drop_matching(handover, _DROPPED)
+        give_renamed(handover, _OFFICIAL)
+
+
+def build(
+    variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None
+) -> SegmentationNetwork:
+    """HiFormer-`variant`. No options."""
+    return HiFormer(_SIZES[variant], in_channels, num_classes)

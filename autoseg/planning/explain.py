@@ -1,0 +1,24 @@
+"""A plan's decisions as rows of a table."""
+
+from __future__ import annotations
+
+from autoseg.schema.plan import Decision, Plan
+
+
+def explain(plan: Plan) -> list[Decision]:
+    """subject, value, because: the dataset's first, then the models'. One row for models that agree in value and reason:
+    "models.{nnunet, unet}.precision"."""
+    general = [decision for decision in plan.decisions if not decision.subject.startswith("models.")]
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for decision in plan.decisions:
+        if decision.subject.startswith("models."):
+            _, model, field = decision.subject.split(".", 2)
+            shared.setdefault((field, decision.value, decision.because), []).append(model)
+    fields = list(dict.fromkeys(field for field, _, _ in shared))
+    rows = list(general)
+    for wanted in fields:
+        for (field, value, because), models in shared.items():
+            if field == wanted:
+                whose = models[0] if len(models) == 1 else "{" + ", ".join(models) + "}"
+                rows.append(Decision(f"models.{whose}.{field}", value, because))
+    return rows

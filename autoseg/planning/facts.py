@@ -1,0 +1,65 @@
+"""What the rules look at, taken once from fingerprint and dataset description."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.fingerprint import ClassStatistics, Fingerprint
+
+
+@dataclass(frozen=True)
+class Facts:
+    """outputs: logit maps. classes: foreground only. size: median (height, width) in pixels; aspect: physical height over
+    width. training_cases: cases of one fold's training side. spacings: whether every case says how large its pixels are.
+    """
+
+    fingerprint: Fingerprint
+    outputs: int
+    regions: bool
+    label_names: tuple[str, ...]
+    classes: tuple[ClassStatistics, ...]
+    cases: int
+    training_cases: int
+    size: tuple[int, int]
+    aspect: float
+    spacings: bool
+
+    @property
+    def side(self) -> float:
+        """Side of a square with as many pixels as the median image."""
+        return math.sqrt(self.size[0] * self.size[1])
+
+    @property
+    def thinnest(self) -> ClassStatistics | None:
+        """The class of the smallest median thickness; None where no case holds any foreground."""
+        held = [found for found in self.classes if found.cases > 0 and found.thickness > 0]
+        return min(held, key=lambda found: found.thickness) if held else None
+
+    @property
+    def foreground_share(self) -> float:
+        """Share of all pixels that are foreground."""
+        return sum(found.pixel_share for found in self.classes)
+
+
+def gather(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> Facts:
+    """The facts of a dataset that will be split into `folds` folds."""
+    scheme = spec.label_scheme()
+    cases = len(fingerprint.cases)
+    # With fewer cases than folds the splits make as many folds as there are cases.
+    left_out = math.ceil(cases / max(2, min(folds, cases)))
+    spacing = fingerprint.median_spacing
+    height, width = fingerprint.median_size
+    return Facts(
+        fingerprint=fingerprint,
+        outputs=scheme.outputs,
+        regions=scheme.regions,
+        label_names=tuple(scheme.foreground),
+        classes=tuple(found for found in fingerprint.classes if found.name in scheme.foreground),
+        cases=cases,
+        training_cases=max(1, cases - left_out),
+        size=(height, width),
+        aspect=height * (spacing[0] / spacing[1] if spacing else 1.0) / width,
+        spacings=all(case.spacing is not None for case in fingerprint.cases),
+    )

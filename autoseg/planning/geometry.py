@@ -1,0 +1,205 @@
+"""Whole images brought to one size, or patches near the images' own resolution: from what resizing would do to thin things."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from autoseg.planning.channels import Channels
+from autoseg.planning.facts import Facts
+from autoseg.schema.plan import Decision, Preparation, Protocol
+
+Kind = Literal["whole", "patch"]
+
+# Dice that a label map keeps when it is resized and brought back, by its thickness in pixels after resizing. Measured on
+# vessels, nuclei, heart chambers, polyps and lesions at eight scales each: they fall on one curve.
+_KEPT = ((0.25, 0.57), (0.4, 0.70), (0.6, 0.79), (0.8, 0.83), (1.0, 0.87), (1.5, 0.90), (2.4, 0.925), (3.5, 0.95),
+         (5.0, 0.965), (8.0, 0.98), (12.0, 0.987), (20.0, 0.992), (40.0, 0.996))
+# Below this thickness after shrinking (a loss of 6 % of Dice by that alone) patches are used.
+_THIN = 3.0
+# Thin things that are thicker than this in the files are made thinner for patches to see more of their surroundings.
+_THICK_ENOUGH = 6.0
+_SMALLEST_SCALE = 0.25
+# Enlarging beyond this only costs time.
+_ENLARGE = 1.5
+# Fields of view (mm) of the larger tenth against the smaller tenth: beyond it, resizing would show organs at unlike scales.
+_VIEWS_DIFFER = 1.6
+_SPACINGS_DIFFER = 1.1
+_MULTIPLE = 32
+# Side of a square with as many pixels as a network's input may have in `auto`; more where a GPU has this much memory.
+_WORKING_SIDE = {"cpu": 384, "mps": 384, "cuda": 512}
+_LARGER = ((48 << 30, 1024), (20 << 30, 768))
+_SMALLEST, _STUDY, _QUICK = 256, 512, 256
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The dataset's geometry. side: of a square with as many pixels as the network's input is meant to have.
+
+    native: median image (height, width) as it is stored for patches. scale, spacing: as in Preparation.
+    """
+
+    kind: Kind
+    side: int
+    native: tuple[int, int]
+    aspect: float = 1.0
+    scale: float = 1.0
+    spacing: tuple[float, float] | None = None
+    square: bool = False
+
+    def input_size(self, side: int) -> tuple[int, int]:
+        """(height, width), multiples of 32, for an input with about `side` x `side` pixels."""
+        if self.square:
+            return (side, side)
+        if self.kind == "whole":
+            return whole_size(side, self.aspect)
+        height, width = (math.ceil(length / _MULTIPLE) * _MULTIPLE for length in self.native)
+        return (min(side, height), min(side, width))
+
+
+def kept_by_resizing(thickness: float) -> float:
+    """Dice left when things of this thickness (pixels after resizing) are resized and brought back without any error."""
+    points, values = zip(*_KEPT, strict=True)
+    return float(np.interp(math.log(max(thickness, 0.1)), np.log(points), values))
+
+
+def whole_size(side: int, aspect: float) -> tuple[int, int]:
+    """(height, width), multiples of 32, with about `side`^2 pixels and nearly the aspect (height / width) of the images."""
+    best, least = (side, side), math.inf
+    for height in range(_MULTIPLE, 4 * side, _MULTIPLE):
+        for width in range(_MULTIPLE, 4 * side, _MULTIPLE):
+            area = abs(math.log(height * width / side**2))
+            shape = abs(math.log(height / width / aspect))
+            if area < 0.25 and area + shape < least - 1e-9:
+                best, least = (height, width), area + shape
+    return best
+
+
+def decide_geometry(
+    facts: Facts, protocol: Protocol, device: str, budget: int, forced: Kind | None = None, side: int | None = None
+) -> tuple[Frame, list[Decision]]:
+    """The frame for a dataset. forced, side: what the user set; the reason then says so, with the figures all the same."""
+    if protocol == "benchmark" and forced is None:
+        return _study(facts, side or _STUDY)
+    working = side or _working_side(facts, protocol, device, budget)
+    scale = working / facts.side
+    kind, because = _kind(facts, working, scale)
+    if forced is not None and forced != kind:
+        kind, because = forced, f"set by the user; the planner would have taken {kind}: {because}"
+    frame = _patches(facts, working) if kind == "patch" else Frame("whole", working, facts.size, facts.aspect)
+    return frame, [Decision("geometry", _describe(frame), because)]
+
+
+def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> Preparation:
+    """The store that a model with this input reads."""
+    blank = Preparation("", frame.kind, channels.dtype, channels.count, channels.merge_gray)
+    if frame.kind == "whole":
+        return replace(blank, key=f"whole_{input_size[0]}x{input_size[1]}", size=input_size)
+    if frame.spacing is not None:
+        row, column = frame.spacing
+        return replace(blank, key=f"patch_{row:g}x{column:g}mm", spacing=frame.spacing)
+    key = "patch_native" if frame.scale == 1.0 else f"patch_x{frame.scale:g}"
+    return replace(blank, key=key, scale=frame.scale)
+
+
+def _study(facts: Facts, side: int) -> tuple[Frame, list[Decision]]:
+    because = "the study's protocol: every image at this size, for every model"
+    thinnest = facts.thinnest
+    if thinnest is not None:
+        thickness = thinnest.thickness * min(1.0, side / facts.side)
+        if thickness < _THIN:
+            because += (
+                f"; {thinnest.name} is {thickness:.1f} px thin then, and resizing alone limits its Dice to about "
+                f"{kept_by_resizing(thickness):.2f}"
+            )
+    frame = Frame("whole", side, facts.size, facts.aspect, square=True)
+    return frame, [Decision("geometry", _describe(frame), because)]
+
+
+def _working_side(facts: Facts, protocol: Protocol, device: str, budget: int) -> int:
+    enlarged = math.ceil(facts.side * _ENLARGE / _MULTIPLE) * _MULTIPLE
+    if protocol != "auto":
+        return max(2 * _MULTIPLE, min(_QUICK, enlarged))
+    wanted = _WORKING_SIDE[device]
+    if device == "cuda":
+        wanted = next((side for memory, side in _LARGER if budget >= memory), wanted)
+    native = math.ceil(facts.side / _MULTIPLE) * _MULTIPLE
+    # Small images are enlarged a little, others not at all.
+    return max(2 * _MULTIPLE, min(wanted, max(native, min(_SMALLEST, enlarged))))
+
+
+def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
+    height, width = facts.size
+    images = f"images of {height}x{width} (median)"
+    thinnest = facts.thinnest
+    if thinnest is None:
+        return "whole", f"no foreground was found; {images} resized to about {working}x{working} pixels"
+    after = thinnest.thickness * scale
+    figures = f"{thinnest.name}, the thinnest class, is {thinnest.thickness:.1f} px thick in {images} and "
+    kept = kept_by_resizing(after)
+    if after < _THIN and scale <= 1.0:
+        figures += f"would be {after:.1f} px after resizing to about {working}x{working}: Dice could not pass {kept:.2f}"
+        return "patch", figures
+    ratio = _views_ratio(facts)
+    if ratio is not None and ratio > _VIEWS_DIFFER:
+        return "patch", (
+            f"fields of view differ {ratio:.1f}-fold in mm, so that resizing whole images would show the same organ at unlike "
+            f"scales; all are brought to one pixel size instead"
+        )
+    figures += f"{after:.1f} px at about {working}x{working}: resizing keeps {kept:.1%} of its Dice"
+    return "whole", f"{figures}, and the network sees the whole image"
+
+
+def _patches(facts: Facts, working: int) -> Frame:
+    spacing = facts.fingerprint.median_spacing
+    thinnest = facts.thinnest
+    scale = 1.0
+    if thinnest is not None and thinnest.thickness > _THICK_ENOUGH:
+        scale = max(_SMALLEST_SCALE, round(_THICK_ENOUGH / thinnest.thickness, 2))
+    if facts.spacings and spacing is not None and _unlike_spacings(facts):
+        ratio = _views_ratio(facts)
+        if ratio is not None and ratio > _VIEWS_DIFFER:
+            scale = min(1.0, max(scale, working / facts.side))
+        target = (_round(spacing[0] / scale), _round(spacing[1] / scale))
+        return Frame("patch", working, _scaled(facts.size, scale), facts.aspect, spacing=target)
+    return Frame("patch", working, _scaled(facts.size, scale), facts.aspect, scale=scale)
+
+
+def _unlike_spacings(facts: Facts) -> bool:
+    known = np.array([case.spacing for case in facts.fingerprint.cases if case.spacing is not None])
+    return bool((known.max(axis=0) / known.min(axis=0)).max() > _SPACINGS_DIFFER)
+
+
+def _views_ratio(facts: Facts) -> float | None:
+    """Larger against smaller fields of view, as sides in mm; None where they are not known or pixels are all of one size."""
+    if not facts.spacings or not facts.cases or not _unlike_spacings(facts):
+        return None
+    sides = [
+        math.sqrt(case.size[0] * case.spacing[0] * case.size[1] * case.spacing[1])
+        for case in facts.fingerprint.cases
+        if case.spacing is not None
+    ]
+    small, large = np.quantile(sides, (0.1, 0.9))
+    return float(large / small)
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _describe(frame: Frame) -> str:
+    if frame.kind == "whole":
+        height, width = frame.input_size(frame.side)
+        return f"whole images resized to {height}x{width}"
+    if frame.spacing is not None:
+        return f"patches at {frame.spacing[0]:g} x {frame.spacing[1]:g} mm per pixel"
+    if frame.scale == 1.0:
+        return "patches at the files' own resolution"
+    return f"patches at {frame.scale:g} of the files' resolution"

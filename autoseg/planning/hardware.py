@@ -1,0 +1,88 @@
+"""The machine a plan is made for: its device, the precision it is good at, the memory a training may take."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from autoseg.schema.plan import Decision
+from autoseg.support.errors import AutosegError
+
+DEVICES = ("cpu", "cuda", "mps")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# Of a processor's memory a training may take half: the system, the loader and the page cache live there too. Of a GPU's,
+# nine tenths: the driver's own share is gone already.
+_SHARE = {"cpu": 0.5, "cuda": 0.9, "mps": 0.5}
+# Container limits (cgroup versions 2 and 1) that are lower than what the machine has.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def resolve_device(device: str) -> str:
+    """"cpu", "cuda" or "mps" for a device's name ("cuda:1" too); "auto" is the fastest there is. Raises AutosegError."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    if kind not in DEVICES:
+        raise AutosegError(f"there is no device {device!r}", f"choose one of auto, {', '.join(DEVICES)}")
+    return kind
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "8G", "512M", "8GiB", "8000000000". Raises AutosegError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise AutosegError(f"{text!r} is no amount of memory", "write a number and a unit, such as 8G or 512M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def show_memory(size: int) -> str:
+    """Bytes for people: "3.4 GiB"."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
+
+
+def default_budget(device: str) -> tuple[int, str]:
+    """Bytes a training may take on "cpu", "cuda" or "mps", and the reason."""
+    if device == "cuda" and torch.cuda.is_available():
+        total = int(torch.cuda.get_device_properties(0).total_memory)
+        what = torch.cuda.get_device_properties(0).name
+    else:
+        # A plan may be made on a machine without the GPU it is for: then this machine's memory has to stand in.
+        total, what = _physical_memory(), "this machine"
+    budget = int(total * _SHARE[device])
+    return budget, f"{_SHARE[device]:.0%} of the {show_memory(total)} of {what}; set another with --memory"
+
+
+def decide_precision(device: str, mixed: bool, model: str) -> tuple[Literal["fp32", "bf16", "fp16"], Decision]:
+    """Half precision where the device gains by it and the architecture stands it (`mixed`)."""
+    subject = f"models.{model}.precision"
+    if not mixed:
+        return "fp32", Decision(subject, "fp32", "this architecture is known to be unstable in half precision")
+    if device == "cpu":
+        if processor_has_bf16():
+            return "bf16", Decision(subject, "bf16", "the processor has bf16 instructions, which train about twice as fast")
+        return "fp32", Decision(subject, "fp32", "the processor has no bf16 instructions; emulated they would be slower")
+    if device == "cuda" and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", Decision(subject, "bf16", "the GPU has bf16, which needs no loss scaling")
+    return "fp16", Decision(subject, "fp16", "half precision halves memory and time on GPUs; bf16 is not known to be there")
+
+
+def processor_has_bf16() -> bool:
+    """Whether the processor has instructions for bf16 (AVX512-BF16 or AMX)."""
+    # Private names that came and went between torch releases; without them fp32 is the safe answer.
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(test()) for test in tests if test is not None)
+
+
+def _physical_memory() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
+    for path in map(Path, _LIMITS):
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdigit():
+            total = min(total, int(text))
+    return total

@@ -1,0 +1,167 @@
+"""The budget and the rules of learning, equal for all models of a plan: epochs, loss, sampling, learning rates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoseg.models.contract import ModelSpec
+from autoseg.planning.augmentation import decide_augmentation
+from autoseg.planning.facts import Facts
+from autoseg.planning.geometry import Frame
+from autoseg.schema.plan import Decision, Protocol, Training
+
+TARGET_BATCH = 8
+# Optimiser steps a protocol aims at. Quick: minutes on two cores. Auto: what fine-tuning a 2D network takes to level out.
+_QUICK_STEPS = 400
+_AUTO_STEPS = {"cpu": 4_000, "cuda": 15_000, "mps": 8_000}
+# Auto shows large sets at least this many times, for at most four times the steps.
+_AUTO_EPOCHS = 50
+_STUDY_EPOCHS, _STUDY_PATIENCE = 150, 20
+# Validations a training has about room for, and the share of its time they may take.
+_VALIDATIONS = {"quick": 8, "auto": 50}
+_VALIDATION_SHARE = 0.15
+# A forward pass costs about a third of a training step.
+_FORWARD = 1 / 3
+# Classes held by fewer than a third of the cases are drawn more often.
+_RARE = 1 / 3
+_SPARSE = 0.02
+_RATES: dict[str, tuple[float, ...]] = {
+    "benchmark": (1e-4, 5e-5, 1e-5), "auto": (3e-4, 1e-4, 5e-5), "quick": (1e-3, 5e-4, 2e-4),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """batch: images an optimiser step sees. steps: optimiser steps an epoch has."""
+
+    batch: int
+    steps: int
+
+
+def decide_budget(facts: Facts, protocol: Protocol) -> Budget:
+    """The same batch for every model; smaller only where there are fewer training images than it holds."""
+    batch = TARGET_BATCH
+    while protocol != "benchmark" and batch > 2 and batch > facts.training_cases:
+        batch //= 2
+    return Budget(batch, math.ceil(facts.training_cases / batch))
+
+
+def decide_training(
+    facts: Facts, frame: Frame, protocol: Protocol, device: str, budget: Budget, folds: int, seed: int
+) -> tuple[Training, list[Decision]]:
+    """Everything models of a plan share, with reasons."""
+    epochs, decided = _epochs(facts, protocol, device, budget)
+    loss = _loss(facts, protocol)
+    share = _foreground_share(facts, frame)
+    validate, augmentation = _validation(facts, frame, protocol, epochs), decide_augmentation(facts)
+    rates = _RATES[protocol]
+    patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
+    training = Training(
+        epochs=epochs,
+        loss=loss[0],  # type: ignore[arg-type]
+        learning_rates=rates,
+        foreground_share=share[0],
+        patience=patience,
+        validate_every=validate[0],
+        folds=folds,
+        seed=seed,
+        augmentation=augmentation[0],
+    )
+    study = "the study's protocol" if protocol == "benchmark" else ""
+    decisions = [
+        *decided,
+        Decision("training.loss", loss[0], loss[1]),
+        Decision("training.optimizer", "adamw", study or "works for every architecture here"),
+        Decision("training.schedule", "rex", study or "the rate stays high for long, good for short budgets"),
+        Decision("training.learning_rates", ", ".join(f"{rate:g}" for rate in rates), _why_rates(protocol)),
+        Decision("training.patience", str(patience), _why_patience(protocol)),
+        Decision("training.foreground_share", f"{share[0]:g}", share[1]),
+        Decision("training.validate_every", str(validate[0]), validate[1]),
+        *augmentation[1],
+    ]
+    return training, decisions
+
+
+def decide_learning_rate(protocol: Protocol, model: ModelSpec, rates: tuple[float, ...]) -> tuple[float, Decision]:
+    """The rate a model begins with; the others are candidates for a search."""
+    subject = f"models.{model.name}.learning_rate"
+    if protocol == "benchmark":
+        return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates; choose by validation: --set it")
+    gentle = model.warmup_epochs > 0
+    if protocol == "quick":
+        rate = rates[2] if gentle else rates[1]
+        because = "an attention network that wants warm-up" if gentle else "a few hundred steps ask for a high rate"
+    else:
+        pretrained = bool(model.weights)
+        rate = rates[1] if pretrained or gentle else rates[0]
+        because = "pretrained weights want gentle steps" if pretrained else "trained from random weights"
+        because = "an attention network that wants warm-up" if gentle else because
+    return rate, Decision(subject, f"{rate:g}", because)
+
+
+def _epochs(facts: Facts, protocol: Protocol, device: str, budget: Budget) -> tuple[int, list[Decision]]:
+    what = f"{facts.training_cases} training images are {budget.steps} steps of {budget.batch}"
+    if protocol == "benchmark":
+        epochs, because = _STUDY_EPOCHS, "the study's protocol: up to 150 with early stopping"
+    elif protocol == "quick":
+        epochs = max(1, round(_QUICK_STEPS / budget.steps))
+        because = f"{what}: about {epochs * budget.steps} steps for every model, minutes on two cores"
+    else:
+        steps = _AUTO_STEPS[device]
+        least = min(_AUTO_EPOCHS, math.ceil(4 * steps / budget.steps))
+        epochs = max(math.ceil(steps / budget.steps), least)
+        because = f"{what}: {epochs * budget.steps} steps for every model"
+    return epochs, [Decision("training.epochs", str(epochs), because)]
+
+
+def _loss(facts: Facts, protocol: Protocol) -> tuple[str, str]:
+    if facts.regions:
+        because = f"regions overlap, so each of the {facts.outputs} outputs has its own sigmoid"
+        return ("bce", because) if protocol == "benchmark" else ("dice_bce", f"{because}; Dice is what is asked for in the end")
+    if protocol == "benchmark":
+        one = len(facts.classes) == 1
+        return ("bce", "the study's loss for one foreground class") if one else ("ce", "the study's loss for several classes")
+    return "dice_ce", (
+        f"Dice with cross entropy: foreground is {facts.foreground_share:.2%} of the pixels, which cross entropy alone would "
+        f"neglect"
+    )
+
+
+def _foreground_share(facts: Facts, frame: Frame) -> tuple[float, str]:
+    if frame.kind == "patch":
+        share = facts.foreground_share
+        if share < _SPARSE:
+            return 0.5, f"foreground is only {share:.2%} of the pixels: half of the patches are centred on it"
+        return 0.33, f"foreground is {share:.1%} of the pixels: a third of the patches are centred on it, as in nnU-Net"
+    rare = [found for found in facts.classes if 0 < found.presence < _RARE]
+    if rare:
+        named = ", ".join(f"{found.name} in {found.presence:.0%}" for found in rare)
+        return 0.33, f"rare classes ({named} of the cases): a third of the draws go to cases that hold one"
+    return 0.0, "every class is in a third of the cases or more, and whole images hold all there is"
+
+
+def _validation(facts: Facts, frame: Frame, protocol: Protocol, epochs: int) -> tuple[int, str]:
+    if protocol == "benchmark":
+        return 1, "early stopping looks after every epoch"
+    tiles = 1
+    if frame.kind == "patch":
+        sides = zip(frame.native, frame.input_size(frame.side), strict=True)
+        tiles = math.prod(max(1, math.ceil(2 * length / side) - 1) for length, side in sides)
+    # Validation images against training images, in units of training steps' images.
+    cost = (facts.cases - facts.training_cases) * tiles * _FORWARD / facts.training_cases
+    every = max(epochs // _VALIDATIONS[protocol], math.ceil(cost / _VALIDATION_SHARE), 1)
+    every = min(every, max(1, epochs // 3))
+    return every, f"a validation costs about as much as {cost:.0%} of an epoch; {math.ceil(epochs / every)} of them in all"
+
+
+def _why_rates(protocol: Protocol) -> str:
+    if protocol == "benchmark":
+        return "the study's candidates"
+    return "candidates; each model begins with one of them"
+
+
+def _why_patience(protocol: Protocol) -> str:
+    if protocol == "benchmark":
+        return "one early-stopping rule for all; the study does not say its length"
+    return "a fixed budget, so that models can be compared"

@@ -1,0 +1,218 @@
+"""Trained folds as one callable: an array in, a label map out. Knows nothing of files but where the weights lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.inference import restore
+from autoseg.inference.engine import Engine
+from autoseg.preprocessing.transform import prepare_image
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.plan import Preparation
+from autoseg.support import log
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.workspace import Dataset, Workspace
+from autoseg.training.checkpoint import Trained, load_network
+from autoseg.training.device import resolve
+
+Array = NDArray[Any]
+Spacing = tuple[float, float] | None
+_FOLD = re.compile(r"^fold_(\d+)$")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, once for each distinct preparation of the members. size: (H, W) before."""
+
+    arrays: tuple[Array, ...]
+    size: tuple[int, int]
+
+
+class Predictor:
+    """The mean of the probabilities of one or several trained networks.
+
+    Networks stay loaded; whatever their number, the probabilities of two at most stand in memory.
+    """
+
+    def __init__(self, members: Sequence[Trained], device: torch.device | str = "cpu", tta: bool = False) -> None:
+        """members: from `load_network`, on `device`. tta: average over the mirrored views each was trained with.
+
+        Raises AutosegError where the members were trained for different labels or channels.
+        """
+        assert members
+        first = members[0]
+        for other in members[1:]:
+            if (other.scheme, other.plan.channels) != (first.scheme, first.plan.channels):
+                raise AutosegError(
+                    f"{_title(other)} and {_title(first)} were trained for different labels or channels",
+                    "average only networks trained on one dataset",
+                )
+        self.members = tuple(members)
+        self.device = torch.device(device)
+        self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
+        self.preparations: tuple[Preparation, ...] = tuple(dict.fromkeys(member.preparation for member in members))
+        self._engines = [
+            (
+                Engine(
+                    member.network,
+                    member.model_plan,
+                    member.preparation,
+                    member.scheme,
+                    self.device,
+                    tuple(member.plan.training.augmentation.mirror) if tta else (),
+                ),
+                self.preparations.index(member.preparation),
+            )
+            for member in members
+        ]
+
+    @classmethod
+    def load(
+        cls,
+        dataset: str | int | Path | Dataset,
+        model: str,
+        folds: Sequence[int] | None = None,
+        *,
+        device: str = "auto",
+        tta: bool = False,
+        which: str = "best",
+        root: str | Path | None = None,
+    ) -> Predictor:
+        """Trained folds of a model, all of them by default.
+
+        dataset: its id, name or both, or the path of a results folder. which: "best" or "last" weights. root: see
+        `Workspace.at`. Raises AutosegError naming the folds that are not trained.
+        """
+        folders = trained_folds(_model_folder(dataset, model, root), which)
+        if not folders:
+            raise AutosegError(f"{model} has no trained fold for {dataset}", f"autoseg_train {dataset} {model} all")
+        chosen = sorted(folders) if folds is None else list(dict.fromkeys(folds))
+        missing = [f"fold {fold}" for fold in chosen if fold not in folders]
+        if missing:
+            raise SeveralProblems(
+                f"these folds of {model} are not trained:", missing, f"trained: {', '.join(map(str, sorted(folders)))}"
+            )
+        where = resolve(device)
+        members = [load_network(folders[fold], which, str(where)) for fold in chosen]
+        for member in members:
+            if member.record.status != "finished":
+                done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
+                log.warn(f"{_title(member)} is not finished ({done})")
+        return cls(members, where, tta)
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """Names and values of the labels."""
+        return self.members[0].scheme
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The description of the dataset the networks were trained on."""
+        return self.members[0].spec
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.members[0].plan.channels
+
+    @property
+    def batch_size(self) -> int:
+        """Items (images, or tiles of large images) the network takes at once."""
+        return min(engine.batch_size for engine, _ in self._engines)
+
+    def __call__(self, image: Array, spacing: Spacing = None) -> Array:
+        """The label map (H, W) of an image (C, H, W), (H, W, C) or (H, W).
+
+        spacing: (row, column) in mm, needed where the plan resamples by it. Colours are RGB. Raises AutosegError for an
+        image that does not fit what the networks were trained on.
+        """
+        prepared = self.prepare(image, spacing)
+        return self.label_map(self.average([prepared])[0], prepared.size)
+
+    def probabilities(self, image: Array, spacing: Spacing = None) -> NDArray[np.float32]:
+        """Probabilities (K, H, W) float32 of an image, at its own size; one map for each name of `scheme.names`."""
+        prepared = self.prepare(image, spacing)
+        return restore.resize(self.average([prepared])[0], prepared.size)
+
+    def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
+        """What the networks are to see of an image (C, H, W), (H, W, C) or (H, W)."""
+        planes = channels_first(np.asarray(image), self.channels)
+        stored = self.preparations[0].dtype
+        if planes.dtype.kind == "f" and stored == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
+            raise AutosegError("the image holds values 0..1, the training images 0..255", "multiply it by 255")
+        arrays = tuple(prepare_image(planes, preparation, spacing) for preparation in self.preparations)
+        return Prepared(arrays, (planes.shape[1], planes.shape[2]))
+
+    def load_of(self, prepared: Prepared) -> int:
+        """How many items of a batch an image is worth; see `batch_size`."""
+        return max(engine.load_of(prepared.arrays[place]) for engine, place in self._engines)
+
+    def average(self, prepared: Sequence[Prepared]) -> list[Tensor]:
+        """Mean probabilities (K, h, w) of each image, at the size the first member saw it."""
+        total: list[Tensor] = []
+        for engine, place in self._engines:
+            maps = engine.probabilities([one.arrays[place] for one in prepared])
+            if not total:
+                total = maps
+                continue
+            for summed, added in zip(total, maps, strict=True):
+                size = (summed.shape[1], summed.shape[2])
+                summed += torch.from_numpy(restore.resize(added, size))
+        return [summed / len(self._engines) for summed in total] if len(self._engines) > 1 else total
+
+    def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
+        """Label map (H, W) of `size` from probabilities (K, h, w)."""
+        return restore.label_map(probabilities, self.scheme, size)
+
+
+def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
+    """Fold -> its folder, of all folds in a model's results folder that hold weights."""
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _FOLD.match(path.name)
+        if match and (path / f"{which}.pt").is_file():
+            found[int(match.group(1))] = path
+    return found
+
+
+def channels_first(image: Array, channels: int) -> Array:
+    """(C, H, W) from (C, H, W), (H, W, C) or (H, W). Raises AutosegError where the axes cannot be told.
+
+    A gray image may stand for a colour one and the other way round (see `prepare_image`), so 1 and 3 channels pass too.
+    """
+    if image.ndim == 2:
+        return image[None]
+    if image.ndim == 3:
+        for accepted in ({channels}, {1, 3} if channels in (1, 3) else set()):
+            first, last = image.shape[0] in accepted, image.shape[2] in accepted
+            if first and last:
+                break
+            if first or last:
+                return image if first else np.moveaxis(image, 2, 0)
+    raise AutosegError(
+        f"an array of shape {image.shape} is not clearly an image of {channels} channel{'s' if channels > 1 else ''}",
+        "give (channels, rows, columns), (rows, columns, channels) or, for gray images, (rows, columns)",
+    )
+
+
+def _model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Path | None) -> Path:
+    if isinstance(dataset, Dataset):
+        return dataset.results / model
+    if isinstance(dataset, Path):
+        if not dataset.is_dir():
+            raise AutosegError(f"there is no results folder {dataset}", "give the folder that holds the models' folders")
+        return dataset if dataset.name == model else dataset / model
+    return Workspace.at(root).dataset(dataset).results / model
+
+
+def _title(member: Trained) -> str:
+    return f"fold {member.record.fold} of {member.record.model}"

@@ -1,0 +1,52 @@
+"""The cases a fold held back, predicted at their original size, for scores nobody trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.io import mask_ending
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.prediction.files import Wanted, predict_jobs
+from autoseg.prediction.inputs import Job
+from autoseg.prediction.predictor import Predictor
+from autoseg.schema.plan import Splits
+from autoseg.support.errors import SeveralProblems
+from autoseg.support.files import read_artefact, replacing_folder
+from autoseg.support.workspace import Dataset
+
+FOLDER = "validation"
+
+
+def predict_fold(
+    dataset: Dataset,
+    model: str,
+    fold: int,
+    *,
+    device: str = "auto",
+    tta: bool = False,
+    overlays: bool = True,
+    which: str = "best",
+) -> Path:
+    """Masks of a trained fold's validation cases in <fold>/validation, one per case, named like the reference.
+
+    The cases are those of the splits the fold was trained with. overlays: with prediction and reference, in a subfolder.
+    Returns the folder, which takes the place of an older one when it is whole. Raises AutosegError where the fold is not
+    trained, SeveralProblems where cases are gone or unreadable.
+    """
+    predictor = Predictor.load(dataset, model, [fold], device=device, tta=tta, which=which)
+    home = dataset.fold(model, fold)
+    splits = read_artefact(home / "splits.json", Splits, f"train the fold again: autoseg_train {dataset.number} {model} {fold}")
+    raw = RawDataset.open(dataset)
+    cases = {case.name: case for case in raw.cases}
+    held_back = splits.folds[fold].validation
+    gone = [f"{name}: no image in {dataset.raw}" for name in held_back if name not in cases]
+    if gone:
+        raise SeveralProblems(f"fold {fold} was trained on other data than lies there now:", gone, "put the images back")
+    ending = mask_ending(raw.spec.file_ending)
+    jobs = [Job(name, cases[name].images, name + ending, cases[name].label) for name in held_back]
+    with replacing_folder(home / FOLDER) as folder:
+        report = predict_jobs(predictor, jobs, folder, Wanted(overlays=overlays))
+        if report.failed:
+            faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
+            raise SeveralProblems(f"validation cases of fold {fold} cannot be predicted:", faults, "mend the files named")
+    return home / FOLDER

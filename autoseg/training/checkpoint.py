@@ -1,0 +1,168 @@
+"""Checkpoints: tensors, numbers and strings only, so that loading one cannot run code; written whole or not at all.
+
+    best.pt            weights of the best validation so far
+    last.pt            everything a run needs to go on exactly: weights, optimiser, scaler, progress
+    last.previous.pt   the one before, for when last.pt turns out to be damaged
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoseg.models.contract import SegmentationNetwork
+from autoseg.models.registry import build
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.plan import ModelPlan, Plan, Preparation
+from autoseg.schema.run import RunRecord
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact, replacing
+
+FORMAT = "autoseg checkpoint 1"
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
+RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
+_AGAIN = "train again (autoseg_train ... --restart), or bring the file back from a copy"
+
+State = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """Where a run stands. epoch, step: what comes next. best_dice is -1 before the first validation.
+
+    stale: epochs since the best one. skipped: steps left out because a loss or gradient was not a number; in_a_row of them
+    without a good one between. losses, loss_sum: of the steps of the epoch so far. seconds: of the run so far;
+    epoch_seconds, waited: of the epoch so far, all of it and waiting for data.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_dice: float = -1.0
+    dice: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    losses: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished or unfinished run, ready to predict. network: in evaluation mode."""
+
+    network: SegmentationNetwork
+    plan: Plan
+    model_plan: ModelPlan
+    preparation: Preparation
+    scheme: LabelScheme
+    spec: DatasetSpec
+    record: RunRecord
+
+
+def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress) -> None:
+    """Write last.pt; the one before stays as last.previous.pt. states: name -> state dict.
+
+    Raises AutosegError on a full disk; the files that were there are then still there.
+    """
+    path = folder / LAST
+    with replacing(path) as beside:
+        _write({"format": FORMAT, "identity": identity, "progress": asdict(progress), **states}, beside)
+        if path.exists():
+            path.replace(folder / PREVIOUS)
+
+
+def save_best(folder: Path, identity: dict[str, str], weights: dict[str, Tensor], epoch: int, dice: float) -> None:
+    """Write best.pt. The weights stand under "state_dict", where other programs look for them."""
+    with replacing(folder / BEST) as beside:
+        _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "dice": dice}, beside)
+
+
+def load_last(folder: Path) -> State | None:
+    """The content of last.pt, or of the one before where it is damaged; None where the folder has neither.
+
+    Raises AutosegError where all that is there is damaged or not ours.
+    """
+    problems: list[AutosegError] = []
+    for name in (LAST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            state = read(folder / name)
+        except AutosegError as error:
+            problems.append(error)
+            continue
+        if problems:
+            log.warn(f"{problems[0].problem}; going on from {folder / name}")
+        return state
+    if problems:
+        raise problems[0]
+    return None
+
+
+def read(path: Path) -> State:
+    """The content of a checkpoint of ours, on the CPU. Raises AutosegError naming a missing, damaged or foreign file."""
+    if not path.is_file():
+        raise AutosegError(f"there is no checkpoint {path}", "train the fold first (autoseg_train)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise AutosegError(f"{path} is damaged, or holds more than weights, and was not opened", _AGAIN) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise AutosegError(f"{path} is damaged: it may have been cut off while it was copied", _AGAIN) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise AutosegError(f"{path} is not a checkpoint of this release of autoseg", _AGAIN)
+    return state
+
+
+def load_network(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Trained:
+    """The network of a results folder and all that predicting with it needs, from that folder alone.
+
+    which: "best" or "last". Raises AutosegError naming what is missing or damaged.
+    """
+    assert which in ("best", "last"), which
+    record = read_artefact(folder / RECORD, RunRecord, f"{folder} does not hold a training run")
+    plan = read_artefact(folder / PLAN, Plan, _AGAIN)
+    spec = read_artefact(folder / DATASET, DatasetSpec, _AGAIN)
+    model_plan = plan.models[record.model]
+    preparation, scheme = plan.preparations[model_plan.preparation], spec.label_scheme()
+    path = folder / (BEST if which == "best" else LAST)
+    weights = read(path)["state_dict"]
+    network = build_network(model_plan, preparation, scheme)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise AutosegError(f"{path} does not fit {record.model} as built from {folder / PLAN}: {error}", _AGAIN) from error
+    return Trained(network.to(device).eval(), plan, model_plan, preparation, scheme, spec, record)
+
+
+def build_network(model_plan: ModelPlan, preparation: Preparation, scheme: LabelScheme) -> SegmentationNetwork:
+    """The network a plan describes, with fresh weights."""
+    return build(
+        model_plan.model,
+        model_plan.variant,
+        in_channels=preparation.channels,
+        num_classes=scheme.outputs,
+        input_size=model_plan.input_size,
+        **model_plan.options,
+    )
+
+
+def _write(content: State, path: Path) -> None:
+    try:
+        # Into a stream of ours, whose own error (a full disk, mostly) stays visible behind torch's.
+        with path.open("wb") as stream:
+            torch.save(content, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise

@@ -1,0 +1,239 @@
+"""Training one fold of one model: what is there already, what it was made from, and a folder that explains itself."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import autoseg
+from autoseg.inference.precision import usable
+from autoseg.io.raw_dataset import read_description
+from autoseg.models import registry
+from autoseg.preprocessing.store import Store
+from autoseg.preprocessing.store import identity as store_identity
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.support import log
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.workspace import Dataset, Workspace
+from autoseg.training import checkpoint, log_file, plot
+from autoseg.training.checkpoint import Progress, State, build_network
+from autoseg.training.device import resolve
+from autoseg.training.identity import differences, digest, identity
+from autoseg.training.lock import holding
+from autoseg.training.pretrained import Source, fill, find
+from autoseg.training.stopping import stoppable
+from autoseg.training.trainer import Task, Trainer
+
+# What a run leaves in its folder; whatever else lies there is not ours to remove.
+_LEFT = (
+    checkpoint.BEST, checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.RECORD, checkpoint.PLAN, checkpoint.DATASET,
+    checkpoint.SPLITS, log_file.NAME, plot.NAME, "validation",
+)
+
+
+def train_fold(
+    dataset: Dataset,
+    plan: Plan,
+    splits: Splits,
+    model: str,
+    fold: int,
+    *,
+    device: str = "auto",
+    pretrained: str | None = None,
+    restart: bool = False,
+) -> RunRecord:
+    """Train `model` on a fold of prepared data, into the dataset's results folder; returns the finished run's record.
+
+    A run that was cut off goes on where it was, a finished one is left as it is, both only if all that decides the weights
+    is the same. pretrained: "auto", "none" or a path instead of the plan's choice. restart: begin again; the earlier run is
+    kept until the new one has its first checkpoint.
+    Raises AutosegError for what the user can mend. Ctrl-C and SIGTERM write a checkpoint first, then end the program as
+    usual (KeyboardInterrupt, SystemExit).
+    """
+    model_plan, split = _chosen(plan, splits, model, fold)
+    spec = read_description(dataset.description)
+    weights = _weights(dataset, model_plan, pretrained)
+    task = _task(dataset, plan, model_plan, split, spec, device, weights, fold)
+    record, folder = _record(task, fold, weights), task.folder
+    # What a notebook draws from torch afterwards should not depend on our having trained.
+    with holding(folder), torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
+        if restart:
+            _set_aside(folder)
+        state = checkpoint.load_last(folder)
+        if state is not None:
+            _refuse_other(state, task)
+            done = read_artefact(folder / checkpoint.RECORD, RunRecord, "train again with --restart")
+            if done.status == "finished":
+                log.say(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
+                return done
+        _describe(folder, plan, spec, splits)
+        return _train(task, record, weights, state)
+
+
+def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
+    if model not in plan.models:
+        registry.spec(model)
+        raise AutosegError(
+            f"the plan of {plan.dataset} does not include {model}, only {', '.join(plan.models)}",
+            f"autoseg_plan_and_preprocess {plan.dataset} --models {model}",
+        )
+    if not 0 <= fold < len(splits.folds):
+        raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")
+    return plan.models[model], splits.folds[fold]
+
+
+def _weights(dataset: Dataset, model_plan: ModelPlan, pretrained: str | None) -> Source | None:
+    folder = Workspace(dataset.root).weights
+    return find(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder)
+
+
+def _task(
+    dataset: Dataset,
+    plan: Plan,
+    model_plan: ModelPlan,
+    split: Fold,
+    spec: DatasetSpec,
+    device: str,
+    weights: Source | None,
+    fold: int,
+) -> Task:
+    preparation = plan.preparations[model_plan.preparation]
+    store = Store.open(dataset.store(preparation.key), store_identity(preparation, plan.content_hash))
+    missing = sorted({*split.train, *split.validation} - set(store.cases))
+    if missing or not split.train:
+        raise SeveralProblems(
+            f"fold {fold} in {dataset.splits} does not fit the prepared data:",
+            [f"there is no case {case!r}" for case in missing] or ["it has no training cases"],
+            "correct the file, or delete it and run autoseg_plan_and_preprocess",
+        )
+    scheme = spec.label_scheme()
+    parts = identity(plan, model_plan, scheme, split, weights.hash() if weights else "")
+    title = f"{dataset.name}, {model_plan.model}, fold {fold}"
+    return Task(
+        dataset.fold(model_plan.model, fold), title, plan, model_plan, scheme, store, split, resolve(device), parts
+    )
+
+
+def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
+    half = usable(task.model_plan.precision, task.device)
+    return RunRecord(
+        dataset=task.plan.dataset,
+        model=task.model_plan.model,
+        variant=task.model_plan.variant,
+        fold=fold,
+        protocol=task.plan.protocol,
+        identity=digest(task.identity),
+        seed=task.plan.training.seed,
+        device=str(task.device),
+        precision="fp32" if half is None else {torch.float16: "fp16", torch.bfloat16: "bf16"}[half],
+        status="running",
+        epochs_planned=task.plan.training.epochs,
+        pretrained=weights.description if weights else "",
+        versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
+
+
+def _train(task: Task, record: RunRecord, weights: Source | None, state: State | None) -> RunRecord:
+    torch.manual_seed(task.plan.training.seed)
+    network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme)
+    record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
+    if weights is not None and state is None:
+        fill(network, weights)
+    writer = _Record(task.folder, record)
+    trainer = Trainer(task, network, writer.saved)
+    if state is not None:
+        trainer.resume(state)
+    _announce(task, record, trainer.progress)
+    writer.write("running", trainer.progress)
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        with stoppable() as stop:
+            progress = trainer.run(stop)
+    except BaseException:
+        writer.write("stopped", writer.progress)
+        raise
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+    (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    finished = writer.write("finished", progress)
+    if stop.requested:
+        stop.obey()
+    return finished
+
+
+class _Record:
+    """run.json, which speaks of what the checkpoints hold."""
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self._folder = folder
+        self._record = record
+        self.progress = Progress()
+
+    def saved(self, progress: Progress) -> None:
+        self.write("running", progress)
+        # From here on the new run can be gone on with, and the one it replaces is not needed.
+        shutil.rmtree(_aside(self._folder), ignore_errors=True)
+
+    def write(self, status: Literal["running", "finished", "stopped"], progress: Progress) -> RunRecord:
+        self.progress = replace(progress)
+        record = replace(
+            self._record,
+            status=status,
+            epochs_done=progress.epoch,
+            best_epoch=progress.best_epoch,
+            best_dice=max(progress.best_dice, 0.0),
+            dice=dict(progress.dice),
+            seconds=progress.seconds,
+        )
+        write_artefact(self._folder / checkpoint.RECORD, record)
+        return record
+
+
+def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
+    where = f"{record.device} ({record.precision})"
+    images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
+    log.say(f"{task.title}: {record.parameters / 1e6:.1f} M parameters, {images}, {record.epochs_planned} epochs on {where}")
+    if progress.epoch or progress.step:
+        log.say(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
+
+
+def _refuse_other(state: State, task: Task) -> None:
+    changed = differences(state["identity"], task.identity)
+    if changed:
+        raise SeveralProblems(
+            f"{task.folder} holds a run that was made differently, and cannot be gone on with. Then -> now:",
+            changed,
+            "undo the change, or begin again with --restart (gives up that run)",
+        )
+
+
+def _describe(folder: Path, plan: Plan, spec: DatasetSpec, splits: Splits) -> None:
+    write_artefact(folder / checkpoint.PLAN, plan)
+    write_artefact(folder / checkpoint.DATASET, spec)
+    write_artefact(folder / checkpoint.SPLITS, splits)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _set_aside(folder: Path) -> None:
+    """Move an earlier run beside the folder. Where one lies there already, the run here never got to a checkpoint."""
+    aside = _aside(folder)
+    if aside.exists():
+        for name in _LEFT:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    aside.mkdir()
+    for name in _LEFT:
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)

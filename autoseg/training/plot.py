@@ -1,0 +1,57 @@
+"""progress.png: what to look at while a run is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.support.files import replacing
+from autoseg.training.log_file import Row
+
+NAME = "progress.png"
+
+
+def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) -> None:
+    """Loss, validation Dice, learning rate and seconds by epoch, as progress.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    loss, dice, rate, time = figure.subplots(2, 2, sharex=True).flat
+    marker = "o" if len(rows) < 3 else ""
+    loss.plot(*_series(rows, "loss"), marker=marker)
+    loss.set_title("training loss")
+    if len(classes) > 1:
+        for name in classes:
+            dice.plot(*_series(rows, f"dice_{name}"), marker=marker, linewidth=1, label=name)
+    mean = "mean" if len(classes) > 1 else classes[0]
+    dice.plot(*_series(rows, "dice"), marker=marker, color="black", linewidth=2, label=mean)
+    dice.set_ylim(0, 1)
+    dice.set_title("validation Dice, whole images")
+    dice.legend(loc="lower right", fontsize="small")
+    rate.plot(*_series(rows, "learning_rate"), marker=marker)
+    rate.set_ylim(bottom=0)
+    rate.set_title("learning rate")
+    time.plot(*_series(rows, "seconds"), marker=marker, label="training")
+    time.plot(*_series(rows, "validation_seconds"), marker=marker, label="validation")
+    waited = [row["seconds"] * row["data_wait"] for row in rows]
+    time.plot([row["epoch"] for row in rows], waited, marker=marker, label="waiting for data")
+    time.set_ylim(bottom=0)
+    time.set_title("seconds an epoch")
+    time.legend(loc="upper right", fontsize="small")
+    for axes in (loss, dice, rate, time):
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (rate, time):
+        axes.set_xlabel("epoch")
+    with replacing(folder / NAME) as beside:
+        figure.savefig(beside, dpi=100)
+
+
+def _series(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a column, where it has one."""
+    known = [(row["epoch"], row[column]) for row in rows if column in row]
+    return [epoch for epoch, _ in known], [value for _, value in known]

@@ -1,0 +1,263 @@
+"""The loop over epochs: train, validate, log, keep the best, save. Everything random is keyed by where the run stands, so a
+run that goes on from a checkpoint takes exactly the steps an unbroken one would have taken.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autoseg.data.loader import Batch, Batches
+from autoseg.inference.engine import Engine
+from autoseg.models.contract import SegmentationNetwork
+from autoseg.preprocessing.store import Store
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.plan import Fold, ModelPlan, Plan
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.training import checkpoint, plot
+from autoseg.training.checkpoint import Progress, State
+from autoseg.training.log_file import MetricsLog, Row
+from autoseg.training.losses import Loss
+from autoseg.training.optim import learning_rate_at, make_optimizer
+from autoseg.training.step import Step, step_seed
+from autoseg.training.stopping import StopRequest
+from autoseg.training.validate import mean_dice, validate
+
+# Steps in a row without a usable loss after which a run is given up.
+MOST_SKIPPED = 20
+# Checkpoints and pictures may take this share of the time; with short epochs they are then not made after each.
+_SAVING_SHARE, _DRAWING_SHARE = 0.05, 0.02
+# Within an epoch a checkpoint is written after so many seconds without one.
+_LONGEST_UNSAVED = 600.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be trained. identity: see `identity.identity`. title: for people."""
+
+    folder: Path
+    title: str
+    plan: Plan
+    model_plan: ModelPlan
+    scheme: LabelScheme
+    store: Store
+    split: Fold
+    device: torch.device
+    identity: dict[str, str]
+
+
+class Trainer:
+    """One run. saved: called after each checkpoint, with the progress it holds."""
+
+    def __init__(self, task: Task, network: SegmentationNetwork, saved: Callable[[Progress], None]) -> None:
+        self.progress = Progress()
+        self._task = task
+        self._saved = saved
+        training, model_plan, device = task.plan.training, task.model_plan, task.device
+        self._training = training
+        self._network = network.to(device)
+        self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
+        loss = Loss(training.loss, task.scheme)
+        self._step = Step(network, self._optimizer, loss, model_plan, training.gradient_clip, device)
+        self._batches = Batches(
+            task.store, task.split.train, model_plan, training, task.scheme, training.seed, pin=device.type == "cuda"
+        )
+        self._engine = Engine(network, model_plan, task.plan.preparations[model_plan.preparation], task.scheme, device)
+        self._log = MetricsLog(task.folder, tuple(task.scheme.foreground))
+        # Weights of the best epoch that best.pt does not hold yet.
+        self._best: dict[str, Tensor] | None = None
+        self._saving, self._drawing = _Pace(_SAVING_SHARE), _Pace(_DRAWING_SHARE)
+
+    def resume(self, state: State) -> None:
+        """Go on from what a checkpoint holds."""
+        self._network.load_state_dict(state["state_dict"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._step.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        if self.progress.best_epoch > 0:
+            try:
+                checkpoint.read(self._task.folder / checkpoint.BEST)
+            except AutosegError as error:
+                log.warn(f"{error.problem}; the best epoch will be the best one from here on")
+                self.progress.best_dice, self.progress.best_epoch, self.progress.stale = -1.0, -1, 0
+
+    def run(self, stop: StopRequest) -> Progress:
+        """All epochs that are left. Raises AutosegError where the loss stays no number; leaves by `stop` when asked to."""
+        progress = self.progress
+        self._log.begin(progress.epoch)
+        while progress.epoch < self._training.epochs and not self._exhausted():
+            self._train_epoch(stop)
+            self._end_epoch(stop)
+            last = progress.epoch == self._training.epochs or self._exhausted()
+            if last or self._saving.due():
+                self.save()
+            if last or self._drawing.due():
+                self._draw()
+            if not last:
+                self._leave_if_asked(stop)
+        return progress
+
+    def save(self) -> None:
+        """best.pt where it changed, then last.pt: so a run that dies between them makes best.pt again, the same."""
+        with self._saving:
+            progress, folder, identity = self.progress, self._task.folder, self._task.identity
+            if self._best is not None:
+                checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_dice)
+                self._best = None
+            states = {
+                "state_dict": self._network.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": self._step.scaler.state_dict(),
+            }
+            checkpoint.save_last(folder, identity, states, progress)
+            self._saved(progress)
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        progress, training, steps = self.progress, self._training, self._batches.steps_per_epoch
+        total, warmup = training.epochs * steps, self._task.model_plan.warmup_epochs * steps
+        self._network.train()
+        batches = self._batches.epoch(progress.epoch, progress.step)
+        what = f"epoch {progress.epoch + 1}/{training.epochs}"
+        try:
+            for batch in log.progress(self._timed(batches), what, steps - progress.step):
+                done = progress.epoch * steps + progress.step
+                rate = learning_rate_at(done, total, self._task.model_plan.learning_rate, training.schedule, warmup)
+                self._count(self._step(batch, rate, step_seed(training.seed, progress.epoch, progress.step)))
+                progress.step += 1
+                self._leave_if_asked(stop)
+                if self._saving.elapsed > _LONGEST_UNSAVED:
+                    self.save()
+        finally:
+            # A generator that is not run to its end keeps its threads until it is closed.
+            batches.close()  # type: ignore[attr-defined]
+
+    def _leave_if_asked(self, stop: StopRequest) -> None:
+        if stop.requested:
+            self.save()
+            stop.obey()
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, keeping account of the time that goes by and of that spent waiting for them."""
+        progress = self.progress
+        begun = time.perf_counter()
+        for batch in batches:
+            progress.waited += time.perf_counter() - begun
+            yield batch
+            now = time.perf_counter()
+            progress.epoch_seconds, progress.seconds = progress.epoch_seconds + now - begun, progress.seconds + now - begun
+            begun = now
+
+    def _count(self, loss: float | None) -> None:
+        progress = self.progress
+        if loss is not None:
+            progress.in_a_row, progress.losses, progress.loss_sum = 0, progress.losses + 1, progress.loss_sum + loss
+            return
+        progress.skipped += 1
+        progress.in_a_row += 1
+        if progress.in_a_row >= MOST_SKIPPED:
+            model = self._task.model_plan.model
+            raise AutosegError(
+                f"{self._task.title}: loss or gradient was not a number in {MOST_SKIPPED} steps in a row "
+                f"(epoch {progress.epoch + 1}); the last good state is kept in {self._task.folder}",
+                f"lower the learning rate (--set models.{model}.learning_rate=...), or compute at full precision "
+                f"(--set models.{model}.precision=fp32), with --restart",
+            )
+
+    def _end_epoch(self, stop: StopRequest) -> None:
+        """Validate, and enter the next epoch. Until then the run stands at the end of this one, and may be left there."""
+        progress, training = self.progress, self._training
+        epoch = progress.epoch + 1
+        row: Row = {
+            "epoch": epoch,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "seconds": progress.epoch_seconds,
+            "data_wait": progress.waited / max(progress.epoch_seconds, 1e-9),
+            "skipped": progress.skipped,
+        }
+        if progress.losses:
+            row["loss"] = progress.loss_sum / progress.losses
+        better = False
+        if epoch % training.validate_every == 0 or epoch == training.epochs:
+            better = self._validate(epoch, row, stop)
+        progress.epoch, progress.step = epoch, 0
+        progress.stale = 0 if better else progress.stale + 1
+        progress.losses, progress.loss_sum, progress.epoch_seconds, progress.waited = 0, 0.0, 0.0, 0.0
+        self._log.append(row)
+        self._say(row, better)
+
+    def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
+        """Fill in the row's Dice; whether it is the best so far, whose weights are then kept."""
+        progress, task = self.progress, self._task
+        begun = time.perf_counter()
+        held_out = task.split.validation
+        dice = validate(self._engine, task.store, held_out, task.scheme, lambda: self._leave_if_asked(stop))
+        mean = mean_dice(dice)
+        row["validation_seconds"] = time.perf_counter() - begun
+        row["dice"] = mean
+        row.update({f"dice_{name}": value for name, value in dice.items() if not math.isnan(value)})
+        progress.seconds += row["validation_seconds"]
+        # Without held-out cases there is nothing to compare, and the latest weights are the ones to keep.
+        if held_out and mean <= progress.best_dice:
+            return False
+        progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
+        self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+        return True
+
+    def _exhausted(self) -> bool:
+        return 0 < self._training.patience <= self.progress.stale
+
+    def _draw(self) -> None:
+        with self._drawing:
+            plot.draw(self._task.folder, self._log.rows, tuple(self._task.scheme.foreground), self._task.title)
+
+    def _say(self, row: Row, better: bool) -> None:
+        progress, epochs = self.progress, self._training.epochs
+        width = len(str(epochs))
+        line = f"epoch {progress.epoch:{width}d}/{epochs}"
+        line += f"  loss {row['loss']:.4f}" if "loss" in row else "  no usable step"
+        if "dice" in row:
+            classes = [f"{name} {row[f'dice_{name}']:.3f}" for name in self._task.scheme.foreground if f"dice_{name}" in row]
+            line += f"  Dice {row['dice']:.3f}{' *' if better else '  '}"
+            line += f" ({', '.join(classes)})" if len(classes) > 1 else ""
+        seconds = row["seconds"] + row.get("validation_seconds", 0.0)
+        line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
+        left = progress.seconds / progress.epoch * (epochs - progress.epoch)
+        line += f"  ({progress.skipped} steps left out so far: not a number)" if progress.skipped else ""
+        log.say(line + (f"  about {_duration(left)} left" if progress.epoch < epochs else ""))
+
+
+class _Pace:
+    """Something that may take a share of the time: due again when that much has gone by since the last time."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._took = 0.0
+        self._ended = self._begun = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the last time."""
+        return time.perf_counter() - self._ended
+
+    def due(self) -> bool:
+        return self.elapsed * self._share >= self._took
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended = time.perf_counter()
+        self._took = self._ended - self._begun
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

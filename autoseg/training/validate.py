@@ -1,0 +1,49 @@
+"""Validation on whole images, through the same engine that predicts: counts summed over the fold, Dice of the sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from autoseg.inference.engine import Engine
+from autoseg.metrics.overlap import Counts, counts, total
+from autoseg.preprocessing.store import Store
+from autoseg.schema.dataset import LabelScheme
+
+
+def validate(
+    engine: Engine, store: Store, cases: Sequence[str], scheme: LabelScheme, between: Callable[[], None]
+) -> dict[str, float]:
+    """Dice of each foreground class over all cases' prepared images; not-a-number where a class is nowhere, nor predicted.
+
+    between: called before each group of images, to leave by if need be.
+    """
+    found: list[dict[str, Counts]] = []
+    for group in _groups(engine, store, cases):
+        between()
+        for case, probabilities in zip(group, engine.probabilities([store.image(case) for case in group]), strict=True):
+            reference = store.label(case)
+            prediction = engine.label_map(probabilities, reference.shape)
+            ignored = None if scheme.ignore is None else reference == scheme.ignore
+            found.append(counts(prediction, reference, scheme.foreground, ignored))
+    return {name: total(each[name] for each in found).dice for name in scheme.foreground}
+
+
+def mean_dice(dice: dict[str, float]) -> float:
+    """Mean over the classes where Dice is defined; 0 where it is nowhere."""
+    defined = [value for value in dice.values() if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else 0.0
+
+
+def _groups(engine: Engine, store: Store, cases: Sequence[str]) -> Iterator[list[str]]:
+    """Cases in groups that fill a batch of the engine, so that few probability maps stand in memory."""
+    group: list[str] = []
+    load = 0.0
+    for case in cases:
+        group.append(case)
+        load += engine.load_of(store.image(case))
+        if load >= engine.batch_size:
+            yield group
+            group, load = [], 0.0
+    if group:
+        yield group

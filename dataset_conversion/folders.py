@@ -1,0 +1,248 @@
+"""A folder of images and a folder of masks, as most people have them, into a raw dataset."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.fingerprint.checks import one_line
+from autoseg.io import Label, read_case, read_label
+from autoseg.io.raster import upright
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.log import progress
+from autoseg.support.workers import ordered_map
+from autoseg.support.workspace import Dataset, Workspace
+from dataset_conversion.masks import Coding, MaskFacts, decide_coding, encode, facts_of
+from dataset_conversion.pairing import Pair, pair_files
+from dataset_conversion.writer import NewCase, common_ending, next_number, safe_names, write_dataset
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written. notes: everything that was decided or changed without asking. renamed: file stem -> case."""
+
+    dataset: Dataset
+    spec: DatasetSpec
+    cases: int
+    notes: tuple[str, ...]
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        labels = ", ".join(f"{value} {name}" for name, value in self.spec.labels.items())
+        patients = len(set(self.spec.groups.values()))
+        cases = f"{self.cases} cases" + (f" of {patients} patients or other groups" if patients else "")
+        lines = [f"{self.dataset.raw}: {cases}", f"labels: {labels}", *(f"  - {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one image and its masks hold. turned: what the masks' size says of an image with an EXIF orientation.
+
+    "upright": they fit the image as people see it; "stored": as its pixels lie; "either": both sizes are the same.
+    """
+
+    channels: int = 0
+    orientation: int = 1
+    turned: str = ""
+    masks: tuple[MaskFacts, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def convert_folders(
+    images: Path,
+    masks: Path,
+    name: str,
+    number: int | None = None,
+    labels: Sequence[str] | None = None,
+    groups: str | None = None,
+    workspace: Workspace | None = None,
+    overwrite: bool = False,
+    *,
+    channels: Sequence[str] | None = None,
+    modality: str = "",
+    workers: int | None = None,
+) -> ConversionReport:
+    """Writes raw/DatasetXXX_Name from images and masks that belong together by their names (see `pairing`).
+
+    number: 501 or the next free one by default. labels: class names by value, background first; by default as found.
+    groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
+    it finds is the patient. channels: names of the channels. modality: such as "ultrasound", for the planner.
+    Raises SeveralProblems with everything that is wrong; nothing is written then.
+    """
+    images, masks = Path(images), Path(masks)
+    workspace = workspace or Workspace.at()
+    dataset = workspace.new_dataset(next_number(workspace) if number is None else number, name)
+    pairing = pair_files(images, masks, labels)
+    pairs = pairing.pairs
+    surveys = list(progress(ordered_map(_survey, pairs, workers), "read", len(pairs)))
+    problems = [*pairing.problems, *(problem for survey in surveys for problem in survey.problems)]
+    coding = decide_coding([fact for survey in surveys for fact in survey.masks], labels)
+    patients, unnamed = _patients(pairs, groups)
+    turns, turning = _turning(pairs, surveys)
+    problems += [*coding.problems, *_channel_problems(pairs, surveys, channels), *unnamed, *turning]
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise SeveralProblems(
+            f"{images} and {masks} have {count}; nothing was written", problems, "mend these and convert again"
+        )
+    names = safe_names([pair.stem for pair in pairs])
+    disputed: Counter[str] = Counter()
+    spec = DatasetSpec(
+        channel_names=_channel_names(surveys[0].channels, channels),
+        labels={label: value for value, label in enumerate(coding.labels)},
+        numTraining=len(pairs),
+        file_ending=common_ending([path for pair in pairs for path in pair.images]),
+        name=name,
+        modality=modality,
+    )
+    makers: list[Callable[[], NewCase]] = [
+        partial(_case, pair, names[pair.stem], patients.get(pair.stem, ""), turn, coding, disputed)
+        for pair, turn in zip(pairs, turns, strict=True)
+    ]
+    written, changes = write_dataset(dataset, spec, makers, overwrite, workers)
+    renamed = {stem: case for stem, case in names.items() if stem != case}
+    notes = [*pairing.notes, *coding.notes, *_mask_notes(surveys), *changes, *_closing_notes(renamed, disputed, turns)]
+    return ConversionReport(dataset, written, len(pairs), tuple(notes), renamed)
+
+
+def _survey(pair: Pair) -> _Survey:
+    """Decodes an image and its masks; what is wrong with them is part of the answer."""
+    problems: list[str] = []
+    facts: list[MaskFacts] = []
+    shapes: list[tuple[Path, tuple[int, ...], bool]] = []
+    for mask in pair.masks:
+        try:
+            label = read_label(mask.path)
+        except AutosegError as error:
+            problems.append(one_line(error))
+            continue
+        facts.append(facts_of(mask.path, mask.kind, label))
+        shapes.append((mask.path, label.array.shape, any(note.startswith("EXIF") for note in label.notes)))
+    try:
+        image = read_case(pair.images)
+    except AutosegError as error:
+        return _Survey(masks=tuple(facts), problems=(*problems, one_line(error)))
+    seen = image.array.shape[1:]
+    stored = seen[::-1] if image.orientation >= 5 else seen
+    turned = "" if image.orientation == 1 else "either"
+    for path, shape, upright_itself in shapes:
+        fits = {"upright": shape == seen, "stored": shape == stored and image.orientation != 1 and not upright_itself}
+        if not any(fits.values()):
+            problems.append(f"{path}: {_size(shape)} pixels, but {pair.images[0].name} has {_size(seen)}")
+            turned = ""
+        elif turned and not all(fits.values()):
+            turned = next(way for way, fit in fits.items() if fit)
+    return _Survey(image.array.shape[0], image.orientation, turned, tuple(facts), tuple(problems))
+
+
+def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[int], list[str]]:
+    """The orientation to apply to each image's masks, 1 for none. Where size cannot tell, the set's other images do."""
+    known = {survey.turned for survey in surveys} & {"upright", "stored"}
+    problems = []
+    turns = []
+    for pair, survey in zip(pairs, surveys, strict=True):
+        way = survey.turned
+        if way == "either":
+            way = next(iter(known)) if len(known) == 1 else ""
+            if not way:
+                problems.append(
+                    f"{pair.images[0]}: has an EXIF orientation ({survey.orientation}), and nothing tells whether its mask was "
+                    "drawn on the turned image or on the stored one; save the image upright and check its mask"
+                )
+        turns.append(survey.orientation if way == "stored" else 1)
+    return turns, problems
+
+
+def _case(pair: Pair, name: str, group: str, turn: int, coding: Coding, disputed: Counter[str]) -> NewCase:
+    labels: list[tuple[Label, str]] = []
+    for mask in pair.masks:
+        label = read_label(mask.path)
+        if turn != 1:
+            label = Label(upright(label.array, turn), None, lossy=label.lossy)
+        labels.append((label, mask.kind))
+    ids, pixels = encode(labels, coding)
+    if pixels:
+        if not coding.kinds:
+            raise AutosegError(
+                f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels"
+            )
+        disputed[name] = pixels
+    return NewCase(name, pair.images, ids, group)
+
+
+def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None) -> list[str]:
+    counts = Counter(survey.channels for survey in surveys if survey.channels)
+    if not counts:
+        return []
+    usual = counts.most_common(1)[0][0]
+    kinds = {1: "gray", 3: "RGB"}
+    problems = [
+        f"{pair.images[0]}: {kinds.get(survey.channels, f'{survey.channels} channels')}, while {counts[usual]} images are "
+        f"{kinds.get(usual, f'{usual} channels')}"
+        for pair, survey in zip(pairs, surveys, strict=True)
+        if survey.channels not in (0, usual)
+    ]
+    if names is not None and len(names) != usual:
+        problems.append(f"{len(names)} channel names were given, but the images have {usual} channels")
+    return problems
+
+
+def _channel_names(count: int, names: Sequence[str] | None) -> dict[str, str]:
+    usual = {1: ("gray",), 3: ("R", "G", "B")}.get(count, tuple(f"channel{number}" for number in range(count)))
+    return {str(number): name for number, name in enumerate(names or usual)}
+
+
+def _patients(pairs: Sequence[Pair], expression: str | None) -> tuple[dict[str, str], list[str]]:
+    if expression is None:
+        return {}, []
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise AutosegError(
+            f"the expression for groups, {expression!r}, is not valid: {error}", r"for example (patient\d+)"
+        ) from error
+    if pattern.groups != 1:
+        raise AutosegError(
+            f"the expression for groups, {expression!r}, needs exactly one group in ()", r"for example (patient\d+)"
+        )
+    found = {pair.stem: pattern.search(pair.stem) for pair in pairs}
+    problems = [
+        f"{stem}: the expression for groups, {expression!r}, finds nothing in it" for stem, match in found.items() if not match
+    ]
+    return {stem: match[1] or "" for stem, match in found.items() if match}, problems
+
+
+def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:
+    counts = Counter(note for survey in surveys for fact in survey.masks for note in fact.notes)
+    notes = [f"masks: {note} ({count} file{'s' if count > 1 else ''})" for note, count in sorted(counts.items())]
+    several = sum(1 for survey in surveys if len([fact for fact in survey.masks if not fact.kind]) > 1)
+    if several:
+        notes.append(f"{several} images have several masks, which were joined")
+    empty = sum(1 for survey in surveys if all(set(fact.counts) <= {0} for fact in survey.masks))
+    return [*notes, f"{empty} masks mark nothing"] if empty else notes
+
+
+def _closing_notes(renamed: dict[str, str], disputed: Counter[str], turns: Sequence[int]) -> list[str]:
+    notes = []
+    if renamed:
+        stem, case = next(iter(renamed.items()))
+        notes.append(f"{len(renamed)} cases got a name without signs that files may not bear, such as {stem!r} -> {case!r}")
+    if disputed:
+        pixels = sum(disputed.values())
+        notes.append(f"{pixels} pixels of {len(disputed)} images belong to two classes; the later label won there")
+    turned = sum(turn != 1 for turn in turns)
+    if turned:
+        notes.append(f"{turned} masks were turned with their images")
+    return notes
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in np.asarray(shape))

@@ -1,0 +1,86 @@
+"""MNI ICBM152: axial slices of one averaged brain, with gray and white matter. For a demonstration, not for claims.
+
+Fonov et al.: Unbiased nonlinear average age-appropriate brain templates from birth to adulthood. NeuroImage 47, 2009.
+The T1 average and its tissue probability maps (1 mm) lie in the package nilearn (BSD licence), which `pip install
+"autoseg[demo]"` brings along; nothing is fetched. It is one image of 152 brains averaged: whoever segments it has not
+shown anything about patients. Neighbouring slices look alike, so slabs of slices count as groups in the splits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.io import Image
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.support.errors import AutosegError
+from autoseg.support.workspace import Dataset, Workspace
+from dataset_conversion.writer import NewCase, write_dataset
+
+_FILES = {
+    "t1": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
+    "gray": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
+    "white": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
+}
+# Axial slices (of 189) that show brain, every second one; this many in a row make a slab.
+_FIRST, _LAST, _STEP, _SLAB = 22, 150, 2, 6
+# Every this-many-th slab is for testing.
+_TEST_EVERY = 5
+
+Volume = NDArray[Any]
+
+
+def convert_mni152(number: int, workspace: Workspace, overwrite: bool = False) -> Dataset:
+    """raw/DatasetXXX_MNI152: 1 mm axial slices as NIfTI, labels gray matter and white matter.
+
+    Raises AutosegError where nilearn is not installed.
+    """
+    dataset = workspace.new_dataset(number, "MNI152")
+    spec = DatasetSpec(
+        channel_names={"0": "T1"},
+        labels={"background": 0, "gray_matter": 1, "white_matter": 2},
+        numTraining=0,
+        file_ending=".nii.gz",
+        name="MNI152",
+        modality="MR",
+        licence="free for any use, see the ICBM 2009 atlases; packaged by nilearn",
+        reference="Fonov et al., NeuroImage 47 (2009) S102",
+        description="Axial slices of one averaged brain: a demonstration, no claim about patients.",
+    )
+    write_dataset(dataset, spec, _slices(_folder()), overwrite)
+    return dataset
+
+
+def _slices(folder: Path) -> Iterator[NewCase]:
+    head, gray, white = (_volume(folder / name) for name in _FILES.values())
+    # A voxel belongs to the tissue that fills most of it, and to none where that is less than half.
+    tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= 0.5 * max(gray.max(), white.max()))
+    for place, level in enumerate(range(_FIRST, _LAST, _STEP)):
+        slab = place // _SLAB
+        # Anterior up, as radiologists look at it: the file counts rows from the back of the head.
+        image = np.ascontiguousarray(head[level, ::-1].astype(np.float32))[None]
+        label = np.ascontiguousarray(tissue[level, ::-1].astype(np.uint8))
+        part: Literal["Tr", "Ts"] = "Ts" if slab % _TEST_EVERY == _TEST_EVERY // 2 else "Tr"
+        yield NewCase(f"axial_{level:03d}", [Image(image, (1.0, 1.0))], label, f"slab{slab:02d}", part)
+
+
+def _volume(path: Path) -> Volume:
+    """(slice, row, column)."""
+    import SimpleITK
+
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+
+
+def _folder() -> Path:
+    found = importlib.util.find_spec("nilearn")
+    folder = Path(found.origin).parent / "datasets" / "data" if found and found.origin else None
+    if folder is None or not all((folder / name).is_file() for name in _FILES.values()):
+        raise AutosegError(
+            "the demonstration's images come with the package nilearn, which is not here", 'pip install "autoseg[demo]"'
+        )
+    return folder

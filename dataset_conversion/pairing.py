@@ -1,0 +1,218 @@
+"""Which mask files belong to which image, going by their names.
+
+A mask is called as its image, with a word such as `_mask` before or after it, with a number after that word (several masks
+of one image), or with a class's name; masks may also lie in one folder for each class. Capitals don't count.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoseg.io import is_image, stem_of
+from autoseg.support.errors import AutosegError
+
+_TOOL_WORDS = ("mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmented", "label", "labels", "labelmap")
+_PEOPLE_WORDS = ("gt", "groundtruth", "ground", "truth", "annotation", "annotations", "anno", "manual")
+_MASK_WORDS = frozenset((*_TOOL_WORDS, *_PEOPLE_WORDS))
+_SIGNS = " _-.()[]"
+_MOST_CHANNELS = 16
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """kind: the class its name or folder speaks of, "" for a mask of all classes."""
+
+    path: Path
+    kind: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """stem: the image's name below its folder, without suffix, '/' included. images: its channel files.
+
+    masks: empty where the image has none, which is a problem; its image is looked at all the same.
+    """
+
+    stem: str
+    images: tuple[Path, ...]
+    masks: tuple[MaskFile, ...]
+
+
+@dataclass
+class Pairing:
+    """What was found, what is wrong, and what was passed over."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Match:
+    stem: str
+    kind: str
+
+
+def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -> Pairing:
+    """The images below one folder with their masks below another, which may be the same.
+
+    labels: the declared class names, against which words in file names are read. Raises AutosegError where a folder is
+    missing or empty, or no mask fits any image.
+    """
+    result = Pairing()
+    found = _files(images, result)
+    classes = {_plain(label): label for label in labels or ()}
+    if masks.is_dir() and os.path.samefile(images, masks):
+        mask_files = _masks_beside(found)
+        chosen = set(mask_files)
+        found = [path for path in found if path not in chosen]
+    else:
+        mask_files = _files(masks, result)
+    stems = _by_stem(images, found, masks, mask_files, result)
+    names = _Names(stems)
+    owned: dict[str, list[MaskFile]] = defaultdict(list)
+    for path in mask_files:
+        match = names.match(_below(masks, path), classes)
+        if match is None:
+            result.problems.append(f"{path}: a mask without an image")
+        else:
+            owned[match.stem].append(MaskFile(path, match.kind))
+    if not owned:
+        raise AutosegError(
+            f"no mask in {masks} fits an image in {images}, by its name: {mask_files[0].name} against {found[0].name}",
+            "call masks as their images, or with _mask or a class's name after that",
+        )
+    for stem, files in stems.items():
+        if stem not in owned:
+            result.problems.append(f"{files[0]}: no mask for this image in {masks}")
+        result.pairs.append(Pair(stem, files, tuple(owned.get(stem, ()))))
+    return result
+
+
+def _files(folder: Path, result: Pairing) -> list[Path]:
+    if not folder.is_dir():
+        raise AutosegError(f"the folder {folder} does not exist", "check the path")
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in everything if is_image(path)]
+    others = sorted({path.suffix or path.name for path in everything if not is_image(path)})
+    if not found:
+        there = f"files there end in {', '.join(others)}" if others else "it is empty"
+        raise AutosegError(f"{folder} holds no images that autoseg reads ({there})", "see the documentation for the formats")
+    if others:
+        result.notes.append(f"{len(everything) - len(found)} other files in {folder} passed over ({', '.join(others[:6])})")
+    return found
+
+
+def _below(folder: Path, path: Path) -> str:
+    parent = path.relative_to(folder).parent.as_posix()
+    return stem_of(path) if parent == "." else f"{parent}/{stem_of(path)}"
+
+
+def _by_stem(
+    images: Path, found: Iterable[Path], masks: Path, mask_files: Iterable[Path], result: Pairing
+) -> dict[str, tuple[Path, ...]]:
+    stems: dict[str, tuple[Path, ...]] = {}
+    lower: dict[str, Path] = {}
+    for path in found:
+        stem = _below(images, path)
+        clash = lower.setdefault(stem.casefold(), path)
+        if clash is path:
+            stems[stem] = (path,)
+        else:
+            result.problems.append(f"{path}: called as {clash.name}, so their masks cannot be told apart")
+    taken = {_below(masks, path).casefold() for path in mask_files}
+    return _channels(stems, taken) or stems
+
+
+def _channels(stems: Mapping[str, tuple[Path, ...]], masks: set[str]) -> dict[str, tuple[Path, ...]]:
+    """Channel files x_0000, x_0001 put together; empty where the numbers are something else, such as frames."""
+    cases: dict[str, dict[int, Path]] = defaultdict(dict)
+    for stem, files in stems.items():
+        match = _CHANNEL.match(stem)
+        if match is None or stem.casefold() in masks:
+            return {}
+        cases[match[1]][int(match[2])] = files[0]
+    numbers = {tuple(sorted(files)) for files in cases.values()}
+    if len(numbers) != 1 or (count := len(next(iter(numbers)))) > _MOST_CHANNELS or next(iter(numbers)) != tuple(range(count)):
+        return {}
+    return {stem: tuple(files[number] for number in sorted(files)) for stem, files in cases.items()}
+
+
+class _Names:
+    """The images' names, by folder."""
+
+    def __init__(self, stems: Iterable[str]) -> None:
+        self._folders: dict[str, dict[str, str]] = defaultdict(dict)
+        for stem in stems:
+            folder, _, name = stem.rpartition("/")
+            self._folders[folder.casefold()][name.casefold()] = stem
+
+    def match(self, mask: str, classes: Mapping[str, str]) -> _Match | None:
+        """The image a mask belongs to: in the folder of the same name, or with one folder read as a class."""
+        folder, _, name = mask.rpartition("/")
+        parts = folder.split("/") if folder else []
+        ways = [(folder, "")] + [("/".join(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(len(parts))]
+        for place, kind in ways:
+            found = self._match_name(name, self._folders.get(place.casefold(), {}), classes)
+            if found is not None:
+                word = "" if _plain(kind) in _MASK_WORDS else kind
+                return _Match(found.stem, found.kind or classes.get(_plain(word), word))
+        return None
+
+    @staticmethod
+    def _match_name(name: str, names: Mapping[str, str], classes: Mapping[str, str]) -> _Match | None:
+        lower = name.casefold()
+        for end in range(len(lower), 0, -1):
+            if lower[:end] in names and (end == len(lower) or lower[end] in _SIGNS):
+                kind = _kind(name[end:], classes)
+                if kind is not None:
+                    return _Match(names[lower[:end]], kind)
+        for start in range(1, len(lower)):
+            if lower[start:] in names and lower[start - 1] in _SIGNS and _kind(name[:start], {}) == "":
+                return _Match(names[lower[start:]], "")
+        return None
+
+
+def _kind(rest: str, classes: Mapping[str, str]) -> str | None:
+    """The class that the rest of a mask's name speaks of, "" for none; None where the rest fits no mask of this image."""
+    words = _words(rest)
+    if not words:
+        return ""
+    if words[0].isdigit():
+        return None  # x_1 is not a mask of x: it is the mask of an image x_1 that is missing.
+    named = [word for word in words if word.casefold() not in _MASK_WORDS]
+    had_mask_word = len(named) < len(words)
+    for candidate in (named, [word for word in named if not word.isdigit()]):
+        if _plain("_".join(candidate)) in classes:
+            return classes[_plain("_".join(candidate))]
+    if had_mask_word:
+        named = [word for word in named if not word.isdigit()]
+    return "_".join(named)
+
+
+def _masks_beside(found: Sequence[Path]) -> list[Path]:
+    """The masks that lie among the images: called as another file, with a mask word after that."""
+    names = {(path.parent, stem_of(path).casefold()) for path in found}
+    masks = []
+    for path in found:
+        name = stem_of(path)
+        ends = [end for end in range(1, len(name)) if name[end] in _SIGNS and (path.parent, name[:end].casefold()) in names]
+        if any(word.casefold() in _MASK_WORDS for end in ends for word in _words(name[end:])):
+            masks.append(path)
+    if not masks:
+        raise AutosegError("images and masks lie in one folder, and no name ends in _mask or the like", "part them")
+    return masks
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\s_\-.()\[\]]+", text) if word]
+
+
+def _plain(text: str) -> str:
+    return "_".join(_words(text)).casefold()

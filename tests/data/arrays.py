@@ -1,0 +1,42 @@
+"""Small stores for the data room's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.preprocessing.store import Store, writing
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, Preparation, Training
+
+SCHEME = LabelScheme(("background", "common", "rare"), ((0,), (1,), (2,)))
+STILL = Augmentation(
+    mirror=(), p_rotation=0, p_scaling=0, p_noise=0, p_blur=0, p_brightness=0, p_contrast=0, p_low_resolution=0, p_gamma=0
+)
+
+
+def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> Store:
+    """Cases c00, c01, ...: a disk of class 1 in each, one of class 2 in the first `rare`; values follow the label."""
+    preparation = Preparation("k", "patch", dtype, channels)  # type: ignore[arg-type]
+    with writing(folder, preparation, "hash") as writer:
+        for index, (height, width) in enumerate(sizes):
+            rows, columns = np.mgrid[:height, :width]
+            label = (np.hypot(rows - height * 0.6, columns - width * 0.4) < 6).astype(np.uint8)
+            if index < rare:
+                label[2:5, 2:5] = 2
+            # The ramps make every place of an image its own.
+            ramp = np.stack([rows % 200, columns % 200, np.full_like(rows, index)], axis=2)[..., :channels]
+            writer.add(f"c{index:02d}", (ramp + 20 * (label[..., None] > 0)).astype(dtype), label, (height, width))
+    return Store.open(folder)
+
+
+def model_plan(
+    size: tuple[int, int], batch: int = 4, normalisation: Normalisation | None = None, channels: int = 3
+) -> ModelPlan:
+    plain = Normalisation("constant", (0.0,) * channels, (1.0,) * channels)
+    return ModelPlan("unet", "16", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation or plain, "k", 0, 0, 0)
+
+
+def training(augmentation: Augmentation = STILL, share: float = 0.0) -> Training:
+    return Training(3, "dice_ce", (1e-3,), foreground_share=share, augmentation=augmentation)

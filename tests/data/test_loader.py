@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.data import loader
+from autoseg.data.loader import Batches, SampleError
+from autoseg.preprocessing.normalise import normalise
+from autoseg.schema.plan import Augmentation, Normalisation
+from autoseg.support.errors import AutosegError
+from tests.data.arrays import SCHEME, model_plan, store, training
+
+MIXED = [(40, 50), (64, 64), (30, 90), (70, 33), (50, 50), (80, 60)]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    return store(tmp_path / "mixed", MIXED)
+
+
+def batches(arrays, workers=1, size=(32, 32), augmentation=None, share=0.5, seed=0, **plan):
+    settings = training(augmentation or Augmentation(), share)
+    return Batches(arrays, arrays.cases, model_plan(size, **plan), settings, SCHEME, seed, workers)
+
+
+def same(ones, others):
+    pairs = list(zip(ones, others, strict=True))
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.cases == b.cases for a, b in pairs
+    )
+
+
+@pytest.mark.parametrize("chain", ["fast", "classic"])
+def test_output_does_not_depend_on_the_number_of_threads(mixed, chain):
+    settings = Augmentation(chain=chain, p_rotation=0.5, p_elastic=0.5, p_noise=0.5)
+    alone = list(batches(mixed, 1, augmentation=settings).epoch(2))
+    assert same(alone, list(batches(mixed, 4, augmentation=settings).epoch(2)))
+    assert not same(alone, list(batches(mixed, 1, augmentation=settings, seed=1).epoch(2)))
+
+
+def test_an_epoch_can_be_entered_in_the_middle(mixed):
+    made = batches(mixed, 2, batch=2)
+    assert made.steps_per_epoch == 3
+    assert same(list(made.epoch(1))[1:], list(made.epoch(1, first_step=1)))
+    assert list(made.epoch(1, first_step=3)) == []
+
+
+@pytest.mark.parametrize(("dtype", "channels", "expected"), [
+    ("uint8", 3, torch.uint8), ("uint16", 1, torch.float32), ("float32", 2, torch.float32),
+])
+def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
+    arrays = store(tmp_path / "s", [(32, 32)] * 4, dtype, channels)
+    made = Batches(arrays, arrays.cases, model_plan((32, 32), 4, channels=channels), training(), SCHEME, 0, 1)
+    batch = next(made.epoch(0))
+    assert batch.images.shape == (4, channels, 32, 32) and batch.images.dtype == expected
+    assert batch.images.is_contiguous() and batch.labels.shape == (4, 32, 32) and batch.labels.dtype == torch.uint8
+    for index, case in enumerate(batch.cases):
+        assert np.array_equal(batch.images[index].permute(1, 2, 0).numpy(), arrays.image(case))
+        assert np.array_equal(batch.labels[index].numpy(), arrays.label(case))
+
+
+def test_patches_centred_on_a_class_hold_it(tmp_path):
+    arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
+    still = training(share=1.0)
+    made = Batches(arrays, arrays.cases, model_plan((16, 16), 6), still, SCHEME, 0, 1)
+    held = [set(np.unique(labels)) for epoch in range(4) for batch in made.epoch(epoch) for labels in batch.labels.numpy()]
+    assert all({1, 2} & values for values in held)
+    assert any(1 in values for values in held) and any(2 in values for values in held)
+
+
+def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
+    arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
+    ignoring = loader.LabelScheme(("background", "common"), ((0,), (1,)), ignore=2)
+    made = Batches(arrays, arrays.cases, model_plan((16, 16), 6), training(share=1.0), ignoring, 0, 1)
+    assert all((batch.labels == 1).flatten(1).any(1).all() for batch in made.epoch(0))
+
+
+def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_image(tmp_path):
+    arrays = store(tmp_path / "s", [(64, 48)] * 3, "float32", 1)
+    own = Normalisation("image")
+    made = Batches(arrays, arrays.cases, model_plan((16, 16), 3, own, channels=1), training(), SCHEME, 0, 1)
+    batch = next(made.epoch(0))
+    assert batch.statistics is not None and batch.statistics.shape == (3, 2, 1)
+    for index, case in enumerate(batch.cases):
+        whole = arrays.image(case)
+        assert batch.statistics[index, :, 0].tolist() == pytest.approx([whole.mean(), whole.std()], rel=1e-4)
+    assert abs(float(normalise(batch.images, own, batch.statistics).mean())) > 1e-3
+    plain = Batches(arrays, arrays.cases, model_plan((16, 16), 3, channels=1), training(), SCHEME, 0, 1)
+    assert next(plain.epoch(0)).statistics is None
+
+
+def test_a_fault_of_ours_reaches_the_consumer_with_the_case(mixed, monkeypatch):
+    made = batches(mixed, 2)
+
+    def broken(*arguments):
+        raise ZeroDivisionError("no way")
+
+    monkeypatch.setattr(made, "_chain", broken)
+    with pytest.raises(SampleError, match=r"case c0\d .*ZeroDivisionError: no way") as caught:
+        list(made.epoch(0))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_case_and_a_remedy(mixed, monkeypatch):
+    made = batches(mixed, 2)
+    original = mixed.label
+
+    def broken(case):
+        if case == "c03":
+            raise OSError("input/output error")
+        return original(case)
+
+    monkeypatch.setattr(mixed, "label", broken)
+    with pytest.raises(AutosegError, match=r"case c03: .*cannot be read: input/output error\n.*plan_and_preprocess"):
+        list(made.epoch(0))
+
+
+def test_few_batches_are_made_ahead_and_closing_ends_the_threads(tmp_path, monkeypatch):
+    arrays = store(tmp_path / "s", [(32, 32)] * 40)
+    made = batches(arrays, 2, batch=1)
+    begun: list[int] = []
+    original = made._batch
+
+    def counted(order, epoch, step):
+        begun.append(step)
+        return original(order, epoch, step)
+
+    monkeypatch.setattr(made, "_batch", counted)
+    before = threading.active_count()
+    epoch = made.epoch(0)
+    next(epoch)
+    time.sleep(0.3)
+    assert len(begun) <= 6
+    epoch.close()
+    assert threading.active_count() == before

@@ -1,0 +1,220 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from autoseg.evaluation.evaluate import evaluate_folders, score_case
+from autoseg.io import write_label
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.scores import Scores
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import read_artefact
+
+SPEC = DatasetSpec({"0": "R"}, {"background": 0, "lesion": 1, "scar": 2, "ignore": 3}, 2, ".png")
+REGIONS = DatasetSpec({"0": "R"}, {"background": 0, "whole": (1, 2), "core": (2,)}, 2, ".png", regions_class_order=(1, 2))
+
+
+def square(top, left, side=10, value=1, size=(40, 50)):
+    label = np.zeros(size, np.uint8)
+    label[top : top + side, left : left + side] = value
+    return label
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two cases: `shift`, one class moved by two rows, and `none`, empty in both."""
+    predictions, references = tmp_path / "pred", tmp_path / "ref"
+    write_label(references / "shift.png", square(10, 10))
+    write_label(predictions / "shift.png", square(12, 10))
+    write_label(references / "none.png", square(0, 0, 0))
+    write_label(predictions / "none.png", square(0, 0, 0))
+    return predictions, references
+
+
+def test_scores_by_hand(folders):
+    scores = evaluate_folders(*folders, SPEC)
+    shift = {case.case: case for case in scores.cases}["shift"].classes["lesion"]
+    assert (shift.tp, shift.fp, shift.fn) == (80, 20, 20)
+    assert (shift.dice, shift.iou, shift.precision, shift.recall) == (0.8, 80 / 120, 0.8, 0.8)
+    assert shift.hd95 == 2
+    assert list(scores.classes) == ["lesion", "scar"]
+    assert scores.unit == "px"
+
+
+def test_empty_masks_are_left_out_and_counted(folders):
+    scores = evaluate_folders(*folders, SPEC)
+    lesion, scar = scores.classes["lesion"], scores.classes["scar"]
+    assert lesion.per_image["dice"].mean == 0.8 and lesion.per_image["dice"].undefined == 1
+    assert lesion.pooled["dice"] == 0.8
+    assert math.isnan(scar.pooled["dice"]) and scar.per_image["hd95"].undefined == 2
+    assert scores.undefined == 5 * 1 + 5 * 2
+    assert scores.overall["per_image.dice"] == 0.8
+    assert "undefined" in scores.rule
+
+
+def test_pooled_and_per_image_differ_where_sizes_do(folders):
+    predictions, references = folders
+    write_label(references / "small.png", square(0, 0, 2))
+    write_label(predictions / "small.png", square(30, 30, 2))
+    scores = evaluate_folders(predictions, references, SPEC)
+    lesion = scores.classes["lesion"]
+    assert lesion.per_image["dice"].mean == pytest.approx(0.4) and lesion.per_image["dice"].std == pytest.approx(0.4)
+    assert lesion.pooled["dice"] == pytest.approx(2 * 80 / (2 * 80 + 24 + 24))
+    assert scores.overall["pooled.dice"] == lesion.pooled["dice"]
+
+
+def test_files_are_written_and_read_back(folders, tmp_path):
+    scores = evaluate_folders(*folders, SPEC, output=tmp_path / "out")
+    again = read_artefact(tmp_path / "out" / "scores.json", Scores)
+    assert [case.case for case in again.cases] == ["none", "shift"]
+    assert again.classes["lesion"].per_image == scores.classes["lesion"].per_image
+    rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
+    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,unit"
+    assert rows[1] == "none,lesion,0,0,0,,,,,,px"
+    assert rows[3] == "shift,lesion,80,20,20,0.800000,0.666667,0.800000,0.800000,2.000000,px"
+    assert len(rows) == 1 + 2 * 2
+    assert not (folders[0] / "scores.json").exists()
+    evaluate_folders(*folders, SPEC)
+    assert (folders[0] / "scores.json").exists() and evaluate_folders(*folders, SPEC).undefined == scores.undefined
+
+
+def test_ignored_pixels_count_nowhere(folders):
+    predictions, references = folders
+    label = square(10, 10)
+    label[20:, :] = 3
+    write_label(references / "shift.png", label)
+    scores = evaluate_folders(predictions, references, SPEC)
+    shift = {case.case: case for case in scores.cases}["shift"].classes["lesion"]
+    assert (shift.tp, shift.fp, shift.fn, shift.hd95) == (80, 0, 20, 2)
+
+
+def test_regions_are_unions(folders):
+    predictions, references = folders
+    both = square(10, 10, 10) + square(12, 12, 4)
+    write_label(references / "shift.png", both)
+    write_label(predictions / "shift.png", square(10, 10, 10))
+    classes = {case.case: case for case in evaluate_folders(*folders, REGIONS).cases}["shift"].classes
+    assert classes["whole"].dice == 1 and classes["whole"].hd95 == 0
+    assert classes["core"].dice == 0 and classes["core"].fn == 16 and math.isnan(classes["core"].hd95)
+
+
+def test_labels_come_from_dataset_json_above_the_references(folders):
+    predictions, references = folders
+    labels = {"background": 0, "polyp": 1}
+    description = {"channel_names": {"0": "R"}, "labels": labels, "numTraining": 2, "file_ending": ".png"}
+    (references.parent / "dataset.json").write_text(json.dumps(description))
+    assert list(evaluate_folders(predictions, references).classes) == ["polyp"]
+
+
+def test_labels_come_from_the_values_where_nothing_declares_them(folders):
+    predictions, references = folders
+    write_label(references / "other.png", square(1, 1, value=12))
+    write_label(predictions / "other.png", square(1, 1, value=2))
+    scores = evaluate_folders(predictions, references)
+    assert list(scores.classes) == ["1", "2", "12"]
+    assert all(list(case.classes) == ["1", "2", "12"] for case in scores.cases)
+    assert scores.classes["12"].pooled["recall"] == 0 and scores.classes["1"].pooled["dice"] == 0.8
+
+
+def test_values_without_anything_in_common_are_refused(folders):
+    predictions, references = folders
+    write_label(references / "shift.png", square(10, 10, value=255))
+    with pytest.raises(AutosegError, match=r"\[1\].*\[255\].*none in common"):
+        evaluate_folders(predictions, references)
+
+
+def test_all_missing_predictions_are_named(folders):
+    predictions, references = folders
+    for name in ("a", "b"):
+        write_label(references / f"{name}.png", square(0, 0))
+    write_label(predictions / "a_0000.png", square(0, 0))
+    with pytest.raises(SeveralProblems) as caught:
+        evaluate_folders(predictions, references, SPEC)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["a", "b"]
+    assert "a_0000" in caught.value.remedy
+    assert not (predictions / "scores.json").exists()
+
+
+def test_only_the_cases_asked_for(folders):
+    predictions, references = folders
+    write_label(references / "a.png", square(0, 0))
+    assert [case.case for case in evaluate_folders(predictions, references, SPEC, cases=["shift"]).cases] == ["shift"]
+    with pytest.raises(SeveralProblems, match="nowhere: no reference"):
+        evaluate_folders(predictions, references, SPEC, cases=["nowhere"])
+
+
+def test_extra_predictions_are_mentioned_and_not_scored(folders, caplog):
+    predictions, references = folders
+    write_label(predictions / "stranger.png", square(0, 0))
+    with caplog.at_level("INFO", logger="autoseg"):
+        scores = evaluate_folders(predictions, references, SPEC)
+    assert len(scores.cases) == 2
+    assert "1 predictions have no reference and are not scored: stranger.png" in caplog.text
+
+
+def test_faults_of_all_files_come_at_once(folders):
+    predictions, references = folders
+    write_label(predictions / "shift.png", square(1, 1, size=(40, 51)))
+    write_label(predictions / "none.png", square(1, 1, value=9))
+    write_label(references / "torn.png", square(1, 1))
+    (predictions / "torn.png").write_bytes(b"no picture")
+    with pytest.raises(SeveralProblems) as caught:
+        evaluate_folders(predictions, references, SPEC)
+    text = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 3
+    assert "40 x 51" in text and "40 x 50" in text and str(predictions / "shift.png") in text
+    assert "none.png holds the values 9; dataset.json declares 0, 1, 2, 3" in text
+    assert "torn.png" in text
+
+
+def test_folders_that_are_none(folders, tmp_path):
+    predictions, _ = folders
+    with pytest.raises(AutosegError, match="is not a folder"):
+        evaluate_folders(predictions, tmp_path / "nowhere", SPEC)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AutosegError, match="holds no masks"):
+        evaluate_folders(predictions, tmp_path / "empty", SPEC)
+
+
+def write_nifti(path, array, spacing):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+def test_suffixes_may_differ_and_spacing_is_the_references(tmp_path):
+    write_nifti(tmp_path / "ref" / "shift.nii.gz", square(10, 10), (0.25, 0.5))
+    write_label(tmp_path / "pred" / "shift.png", square(12, 10))
+    scores = evaluate_folders(tmp_path / "pred", tmp_path / "ref", SPEC)
+    assert scores.unit == "mm"
+    assert scores.classes["lesion"].per_image["hd95"].mean == pytest.approx(1.0)
+
+
+def test_mixed_spacing_means_pixels(tmp_path, folders, caplog):
+    predictions, references = folders
+    write_nifti(references / "medical.nii.gz", square(10, 10), (0.25, 0.5))
+    write_label(predictions / "medical.png", square(12, 10))
+    with caplog.at_level("WARNING", logger="autoseg"):
+        scores = evaluate_folders(predictions, references, SPEC)
+    assert scores.unit == "px" and "2 of 3 references carry no spacing" in caplog.text
+    assert {case.case: case for case in scores.cases}["medical"].classes["lesion"].hd95 == 2
+
+
+def test_two_masks_of_one_case_are_refused(folders):
+    predictions, references = folders
+    write_nifti(predictions / "shift.nii.gz", square(10, 10), (1, 1))
+    with pytest.raises(SeveralProblems, match=r"shift.nii.gz and shift.png"):
+        evaluate_folders(predictions, references, SPEC)
+
+
+def test_the_number_of_threads_changes_nothing(folders):
+    first, second = (evaluate_folders(*folders, SPEC, workers=workers) for workers in (1, 3))
+    # Not-a-number is not equal to itself; its text is.
+    assert repr(first) == repr(second)
+
+
+def test_a_case_without_classes_has_no_scores():
+    assert score_case(square(1, 1), square(1, 1), {}) == {}

@@ -1,0 +1,46 @@
+"""Statistics from counts against numpy's on all the values."""
+
+import numpy as np
+import pytest
+
+from autoseg.fingerprint.intensities import Pool, count
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("dtype", "high"), [("uint8", 256), ("uint16", 5000), ("float32", 1000)])
+def test_pooled_statistics_are_those_of_all_pixels(dtype, high):
+    planes = [(RNG.gamma(2, high / 12, (40 + 5 * i, 31)).clip(0, high - 1)).astype(dtype) for i in range(6)]
+    if dtype == "float32":
+        planes = [plane - 300 for plane in planes]
+    pool = Pool()
+    for plane in planes:
+        pool.add(count(plane), dtype != "float32")
+    every = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
+    mean, std, percentiles = pool.summary()
+    assert mean == pytest.approx(every.mean(), rel=1e-6)
+    assert std == pytest.approx(every.std(), rel=1e-6)
+    exact = np.percentile(every, (0.5, 50, 99.5))
+    assert np.abs(np.array(percentiles) - exact).max() <= 0.01 * high
+
+
+def test_only_the_masked_pixels_count():
+    for dtype in (np.uint8, np.uint16, np.float32):
+        plane = np.arange(100, dtype=dtype).reshape(10, 10)
+        mask = (plane >= 90).astype(np.uint8)
+        counted = count(plane, mask)
+        assert counted.pixels == 10 and counted.mean == pytest.approx(94.5)
+        assert count(plane, np.zeros_like(mask)).pixels == 0
+
+
+def test_an_empty_pool_has_zeros_and_mixed_kinds_add_up():
+    pool = Pool()
+    assert pool.summary() == (0.0, 0.0, (0.0, 0.0, 0.0))
+    pool.add(count(np.full((10, 10), 2, np.uint8)), True)
+    pool.add(count(np.full((10, 10), 4.0, np.float32)), False)
+    mean, std, (low, _, high) = pool.summary()
+    assert (mean, std, low, high) == (3.0, 1.0, 2.0, 4.0)
+
+
+def test_memory_does_not_grow_with_the_pixels_of_an_image():
+    assert count(RNG.random((900, 900)).astype(np.float32)).values.size <= 1000

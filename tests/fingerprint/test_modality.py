@@ -1,0 +1,55 @@
+"""What kind of images these are, and why."""
+
+import pytest
+
+from autoseg.fingerprint.modality import modality
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.fingerprint import CaseFingerprint
+
+RGB = {"0": "R", "1": "G", "2": "B"}
+GRAY = {"0": "gray"}
+
+
+def case(low=0.0, high=255.0):
+    return CaseFingerprint("a", (4, 4), 1, "uint8", None, "", "", "", low, high, 0.0, {})
+
+
+def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", **said):
+    spec = DatasetSpec(channels, said.pop("labels", {"background": 0, "thing": 1}), 1, ".png", **said)
+    return modality(spec, name, cases or [case()], gray, dtype)
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments"),
+    [
+        ("colour", {"channels": RGB}),
+        ("gray", {"channels": GRAY}),
+        ("gray", {"channels": RGB, "gray": True}),
+        ("ultrasound", {"channels": RGB, "gray": True, "modality": "Ultrasound"}),
+        ("ultrasound", {"channels": GRAY, "name": "BUSI"}),
+        ("ultrasound", {"channels": GRAY, "name": "CAMUS_2CH"}),
+        ("ct", {"channels": {"0": "CT"}, "dtype": "float32"}),
+        ("mr", {"channels": {"0": "T1", "1": "FLAIR"}, "dtype": "uint16"}),
+        ("mr", {"channels": {"0": "cine-MRI"}}),
+        ("xray", {"channels": GRAY, "description": "Chest X-Ray images"}),
+        ("microscopy", {"channels": RGB, "name": "NucleiHistology"}),
+        ("microscopy", {"channels": RGB, "labels": {"background": 0, "gland": 1}}),
+        ("multichannel", {"channels": {"0": "a", "1": "b"}}),
+        ("multichannel", {"channels": {"0": "a", "1": "b", "2": "c"}, "dtype": "uint16"}),
+        ("ct", {"channels": GRAY, "dtype": "float32", "cases": [case(-1000, 2000)]}),
+        ("mr", {"channels": GRAY, "dtype": "uint16", "cases": [case(0, 300), case(0, 900), case(0, 2000)]}),
+        ("gray", {"channels": GRAY, "dtype": "uint16", "cases": [case(0, 4095), case(0, 4095)]}),
+    ],
+)
+def test_kinds(expected, arguments):
+    found, evidence = kind(**arguments)
+    assert found == expected and evidence
+
+
+def test_a_word_inside_a_word_is_no_evidence():
+    assert kind(GRAY, name="Muscle")[0] == "gray"  # holds "us"
+    assert kind(GRAY, name="Direct")[0] == "gray"  # holds "ct"
+
+
+def test_a_gray_kind_is_not_believed_of_colours():
+    assert kind(RGB, description="not taken by CT or MRI")[0] == "colour"

@@ -1,0 +1,57 @@
+"""Areas, objects and thickness of shapes that are known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from autoseg.fingerprint.objects import measure_class
+
+
+def blank():
+    return np.zeros((200, 220), np.uint8)
+
+
+def test_nothing():
+    measured, areas = measure_class(blank())
+    assert (measured.pixels, measured.objects, measured.largest, measured.thickness) == (0, 0, 0, 0.0)
+    assert areas.size == 0
+
+
+def test_touching_corners_are_one_object():
+    mask = blank()
+    mask[10, 10] = mask[11, 11] = mask[50, 50] = 1
+    measured, areas = measure_class(mask)
+    assert (measured.pixels, measured.objects, measured.largest) == (3, 2, 2)
+    assert sorted(areas) == [1, 2]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 9, 15])
+@pytest.mark.parametrize("slope", [0, 20, 45, 90])
+def test_a_bar_is_as_thick_as_it_was_drawn(width, slope):
+    rows, columns = np.mgrid[:200, :220]
+    angle = np.deg2rad(slope)
+    across = (rows - 100) * np.cos(angle) - (columns - 110) * np.sin(angle)
+    along = (rows - 100) * np.sin(angle) + (columns - 110) * np.cos(angle)
+    mask = ((across > -width / 2) & (across <= width / 2) & (abs(along) < 80)).astype(np.uint8)
+    # Twice the depth of the middle counts an odd width one pixel up.
+    assert -0.6 <= measure_class(mask)[0].thickness - width <= 1.5
+
+
+@pytest.mark.parametrize("radius", [5, 20, 60])
+def test_a_disc_is_as_thick_as_its_diameter_even_beside_specks(radius):
+    mask = blank()
+    cv2.circle(mask, (110, 100), radius, 1, -1)
+    alone = measure_class(mask)[0].thickness
+    assert alone == pytest.approx(2 * radius + 1, abs=2)
+    mask[2:6:2, 2:80:4] = 1
+    assert measure_class(mask)[0].thickness == alone
+
+
+def test_a_full_mask_is_as_thick_as_the_image():
+    assert measure_class(np.ones((60, 90), np.uint8))[0].thickness == pytest.approx(60, abs=2)
+
+
+def test_bool_masks_at_the_edge():
+    mask = np.zeros((40, 40), bool)
+    mask[:, :6] = True
+    assert measure_class(mask)[0].thickness == pytest.approx(6, abs=1)

@@ -1,0 +1,95 @@
+"""Copies are found whatever was done to the file; pictures that only share a layout, or are flat, are left alone."""
+
+import cv2
+import numpy as np
+import pytest
+
+from autoseg.fingerprint.resemblance import compare, groups, perceptual_hash, thumbnail
+
+
+def scene(seed, side=128, layout=None):
+    """Blobs of all sizes, as pictures have them, on a common layout if one is given; (H, W) uint8."""
+    rng = np.random.default_rng(seed)
+    soft = np.zeros((side, side), np.float32)
+    for size in (40, 20, 10, 5):
+        layer = cv2.GaussianBlur(rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), side / size)
+        soft += layer / layer.std() * (40 / size) ** 0.5
+    picture = 128 + 40 * soft / soft.std()
+    if layout is not None:
+        picture = np.where(layout > 0, 0.25 * (picture - 128) + layout, 5)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def disc(side=128):
+    layout = np.zeros((side, side), np.float32)
+    cv2.circle(layout, (side // 2, side // 2), side // 2 - 6, 150, -1)
+    return layout
+
+
+def alike(pictures):
+    return compare([thumbnail(picture[None] if picture.ndim == 2 else picture) for picture in pictures])
+
+
+CHANGES = {
+    "recompressed": lambda p: cv2.imdecode(cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 0),
+    "halved": lambda p: cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "brighter": lambda p: (p * 0.8 + 40).astype(np.uint8),
+    "gamma": lambda p: (255 * (p / 255.0) ** 0.7).astype(np.uint8),
+    "blurred": lambda p: cv2.GaussianBlur(p, (0, 0), 1.5),
+    "as floats": lambda p: p.astype(np.float32) * 13 - 1000,
+    "as colours": lambda p: np.stack([p] * 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("others", [0, 30])
+def test_a_changed_copy_is_the_same_picture(change, others):
+    pictures = [scene(seed, layout=disc()) for seed in range(2 + others)]
+    found = alike([*pictures, CHANGES[change](pictures[0])])
+    assert found.same == ((0, len(pictures)),)
+
+
+@pytest.mark.parametrize("number", [2, 12, 60])
+def test_one_layout_does_not_make_one_picture(number):
+    pictures = [scene(seed, layout=disc()) for seed in range(number)]
+    found = alike(pictures)
+    assert found.same == () and found.scene == ()
+    hashes = [int(perceptual_hash(thumbnail(picture[None])), 16) for picture in pictures]
+    assert len(set(hashes)) == number
+
+
+def test_flat_images_are_like_nothing():
+    flat = [np.full((64, 64), value, np.uint8) for value in (0, 0, 90, 255)]
+    nearly = np.full((64, 64), 100, np.uint8)
+    nearly[3, 3] = 101
+    assert thumbnail(nearly[None]) is None and perceptual_hash(None) == ""
+    found = alike([*flat, nearly, scene(1), scene(2)])
+    assert found.same == () and found.scene == ()
+
+
+def test_frames_of_one_recording_are_a_scene_or_the_same():
+    pictures = [scene(seed) for seed in range(40)]
+    frame = np.roll(pictures[7], (2, 2), (0, 1)).astype(np.float32)
+    frame = (0.85 * frame + 0.15 * scene(1000)).astype(np.uint8)
+    found = alike([*pictures, frame])
+    assert (7, 40) in (*found.same, *found.scene)
+    assert len(found.same) + len(found.scene) == 1
+
+
+def test_a_set_that_is_all_one_scene_is_not_tied_together():
+    base = scene(0).astype(np.float32)
+    pictures = [(0.7 * base + 0.3 * scene(seed)).astype(np.uint8) for seed in range(1, 31)]
+    pictures += [scene(seed) for seed in range(100, 130)]
+    assert alike(pictures).scene == ()
+
+
+def test_hashes_stand_brightness_and_a_different_offset():
+    picture = scene(3)
+    one, other = (int(perceptual_hash(thumbnail(p[None])), 16) for p in (picture, picture.astype(np.float32) * 5 - 900))
+    assert bin(one ^ other).count("1") <= 2
+    assert len(perceptual_hash(thumbnail(picture[None]))) == 16
+
+
+def test_groups_are_transitive():
+    assert groups([(4, 2), (7, 9), (2, 1)]) == [(1, 2, 4), (7, 9)]
+    assert groups([]) == []

@@ -1,0 +1,18 @@
+import math
+
+from autoseg.metrics import rules
+from autoseg.schema.scores import METRICS
+
+
+def test_every_metric_of_the_schema_is_defined_in_words():
+    assert set(METRICS) <= set(rules.DEFINITIONS)
+    assert (*rules.OVERLAP, *rules.DISTANCE) == METRICS
+
+
+def test_quotients_of_nothing_are_undefined():
+    assert math.isnan(rules.quotient(0, 0)) and not rules.is_defined(rules.quotient(0, 0))
+    assert rules.quotient(0, 3) == 0 and rules.is_defined(0.0)
+
+
+def test_distances_need_both_masks():
+    assert [rules.distance_is_defined(a, b) for a in (True, False) for b in (True, False)] == [True, False, False, False]

@@ -1,0 +1,119 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance
+
+from autoseg.metrics import surface
+from autoseg.metrics.surface import border, border_distances, hd95
+
+
+def blobs(seed, size=(48, 64), count=3):
+    """A few discs, some over the image's edge, with a far speck."""
+    draw = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    mask = np.zeros(size, bool)
+    for _ in range(count):
+        row, column, radius = draw.integers(0, size[0]), draw.integers(0, size[1]), draw.integers(1, 12)
+        mask |= (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    return mask
+
+
+def slow_border(mask):
+    found = np.zeros_like(mask)
+    padded = np.pad(mask, 1)
+    for row, column in np.argwhere(mask):
+        around = padded[row, column + 1], padded[row + 2, column + 1], padded[row + 1, column], padded[row + 1, column + 2]
+        found[row, column] = not all(around)
+    return found
+
+
+def slow_hd95(first, second, spacing):
+    a, b = (np.argwhere(slow_border(mask)) * spacing for mask in (first, second))
+    apart = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+    return max(np.percentile(apart.min(1), 95), np.percentile(apart.min(0), 95))
+
+
+@pytest.fixture(params=["tree", "transform"])
+def method(request, monkeypatch):
+    monkeypatch.setattr(surface, "_TREE_BELOW", 10**9 if request.param == "tree" else 0)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.8), (3.0, 1.0)])
+@pytest.mark.parametrize("seed", range(6))
+def test_hd95_equals_all_pairs(seed, spacing, method):
+    first, second = blobs(seed), blobs(seed + 100)
+    assert hd95(first, second, spacing) == pytest.approx(slow_hd95(first, second, spacing), rel=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.8)])
+@pytest.mark.parametrize("seed", range(6))
+def test_hd95_equals_monai(seed, spacing, method):
+    first, second = blobs(seed, (96, 80), 5), blobs(seed + 50, (96, 80), 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = compute_hausdorff_distance(
+            torch.from_numpy(first)[None, None],
+            torch.from_numpy(second)[None, None],
+            include_background=True,
+            percentile=95,
+            spacing=list(spacing),
+        )
+    assert hd95(first, second, spacing) == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_noise_goes_through_the_transform_and_agrees(monkeypatch):
+    draw = np.random.default_rng(0)
+    first, second = draw.random((2, 90, 70)) > 0.7
+    monkeypatch.setattr(surface, "_TREE_BELOW", 1000)
+    called = []
+    monkeypatch.setattr(surface, "_by_tree", lambda *_: called.append(1))
+    assert hd95(first, second) == pytest.approx(slow_hd95(first, second, (1, 1)))
+    assert not called
+
+
+def test_it_is_not_the_pooled_percentile():
+    first = np.zeros((40, 200), bool)
+    first[5:35, 5:35] = True
+    second = first.copy()
+    second[20:22, 190:195] = True
+    distances = border_distances(first, second)
+    assert distances is not None
+    assert hd95(second, first) == max(np.percentile(one, 95) for one in distances)
+    pooled = np.percentile(np.concatenate(distances), 95)
+    assert hd95(first, second) == hd95(second, first) != pytest.approx(pooled, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_border_has_the_image_edge(seed):
+    mask = blobs(seed, (20, 31))
+    assert np.array_equal(border(mask), slow_border(mask))
+    full = np.ones((5, 6), bool)
+    assert border(full).sum() == 2 * 5 + 2 * 6 - 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2)])
+def test_thin_masks_are_all_border(shape):
+    mask = np.ones(shape, bool)
+    assert border(mask).all()
+    assert hd95(mask, mask) == 0
+
+
+def test_a_shift_by_three_rows_is_three():
+    first = np.zeros((30, 30), bool)
+    first[10, 5:25] = True
+    second = np.roll(first, 3, axis=0)
+    assert hd95(first, second) == 3
+    assert hd95(first, second, (2.0, 1.0)) == 6
+
+
+def test_empty_masks_have_no_distance():
+    something, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)
+    assert all(math.isnan(hd95(*pair)) for pair in ((something, nothing), (nothing, something), (nothing, nothing)))
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="shape"):
+        hd95(np.ones((2, 3), bool), np.ones((3, 2), bool))

@@ -1,0 +1,153 @@
+"""The parallel scan equals the recurrence it stands for, in values, gradients and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.models.layers import selective_scan as module
+from autoseg.models.layers.selective_scan import scan_by_kernel, selective_scan, sequential_scan
+
+NAMES = ("x", "step", "A", "B", "C", "skip", "bias")
+# Rows of a broad state advance one by one, those of a narrow one in chunks.
+BROAD, NARROW = {"groups": 4, "width": 96, "state": 16}, {"groups": 2, "width": 3, "state": 4}
+
+
+def arguments(length: int, batch: int = 2, groups: int = 2, width: int = 3, state: int = 4) -> list[Tensor]:
+    source = torch.Generator().manual_seed(length)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source)
+
+    rows = (length, batch, groups)
+    return [
+        normal(*rows, width), 0.5 * normal(*rows, width), -torch.exp(normal(groups, state, width)),
+        normal(*rows, state), normal(*rows, state), normal(groups, width), 0.5 * normal(groups, width) - 2.0,
+    ]
+
+
+def with_gradients(scan: Any, tensors: list[Tensor]) -> dict[str, Tensor]:
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    y = scan(*leaves)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(7)).to(y.dtype)
+    y.backward(weights)
+    return {"y": y.detach()} | {name: leaf.grad for name, leaf in zip(NAMES, leaves, strict=True)}
+
+
+def check(length: int, batch: int, shape: dict[str, int]) -> None:
+    tensors = arguments(length, batch, **shape)
+    ours = with_gradients(selective_scan, tensors)
+    exact = with_gradients(sequential_scan, [tensor.double() for tensor in tensors])
+    for name, value in ours.items():
+        assert value.dtype == torch.float32
+        error = float((value - exact[name]).abs().max() / exact[name].abs().max())
+        assert error < 1e-4, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("length", [1, 2, 49, 97, 1024, 4099])
+def test_narrow_states_equal_the_recurrence_in_double_precision(length: int) -> None:
+    check(length, 2, NARROW)
+
+
+@pytest.mark.parametrize("length", [1, 49, 700])
+def test_broad_states_equal_the_recurrence_in_double_precision(length: int) -> None:
+    assert len(module._stretches(700, torch.empty(4, 16, 96))) > 1, "the longest must need a kept state"
+    check(length, 2, BROAD)
+
+
+@pytest.mark.parametrize("shape", [BROAD, NARROW], ids=["broad", "narrow"])
+def test_the_pace_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatch, shape: dict[str, int]) -> None:
+    monkeypatch.setattr(module, "_PACE", {"cuda": module._PACE["cuda"]})
+    check(200, 3, shape)
+
+
+@pytest.mark.slow
+def test_a_very_long_sequence() -> None:
+    check(65_536, 1, {"groups": 1, "width": 2, "state": 4})
+
+
+def test_every_gradient_is_the_slope() -> None:
+    """A check without the recurrence: small steps along random directions."""
+    tensors = arguments(60, 1, **NARROW)
+    gradients = with_gradients(selective_scan, tensors)
+    weights = torch.randn(gradients["y"].shape, generator=torch.Generator().manual_seed(7))
+    for i, name in enumerate(NAMES):
+        way = torch.randn(tensors[i].shape, generator=torch.Generator().manual_seed(i))
+        ends = []
+        for sign in (1, -1):
+            moved = [tensor.double() for tensor in tensors]
+            moved[i] = moved[i] + sign * 1e-5 * way
+            ends.append((sequential_scan(*moved) * weights).sum())
+        slope = float(ends[0] - ends[1]) / 2e-5
+        assert float((gradients[name] * way).sum()) == pytest.approx(slope, rel=1e-3, abs=1e-3), name
+
+
+def test_strong_decay_neither_overflows_nor_leaks() -> None:
+    tensors = arguments(300, 1, **NARROW)
+    tensors[2] = tensors[2] * 1000
+    found = with_gradients(selective_scan, tensors)
+    exact = with_gradients(sequential_scan, [tensor.double() for tensor in tensors])
+    for name, value in found.items():
+        torch.testing.assert_close(value.double(), exact[name], rtol=1e-4, atol=1e-4 * float(exact[name].abs().max()))
+
+
+def test_half_precision_around_it_changes_nothing() -> None:
+    tensors = arguments(100, 1, **NARROW)
+    expected = with_gradients(selective_scan, tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = with_gradients(selective_scan, tensors)
+    for name, value in found.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def saved_bytes(device: str, length: int) -> int:
+    """What the graph keeps for the backward pass, each storage counted once."""
+    with torch.device(device):
+        tensors = [torch.ones(tensor.shape, requires_grad=True) for tensor in arguments(length, 1, 1, 64, 16)]
+    storages = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = (storage, storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = selective_scan(*tensors)
+    assert y.shape == tensors[0].shape
+    return sum(size for _, size in storages.values())
+
+
+def test_memory_is_that_of_the_inputs_and_not_of_the_states() -> None:
+    length = 8192
+    inputs = sum(tensor.nbytes for tensor in arguments(length, 1, 1, 64, 16))
+    states = 4 * length * 64 * 16
+    assert saved_bytes("cpu", length) - inputs < states / 500
+
+
+@pytest.mark.parametrize("length", [49, 5000])
+def test_the_planner_sees_the_same_memory_on_the_meta_device(length: int) -> None:
+    assert saved_bytes("meta", length) == saved_bytes("cpu", length)
+
+
+def test_the_kernel_gets_its_own_layout() -> None:
+    def kernel(
+        u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, delta_softplus: bool
+    ) -> Tensor:
+        """`mamba_ssm`'s arguments: u, delta, (batch, channels, length), A (channels, state), B, C (batch, groups, state, length)."""
+        assert delta_softplus
+        delta = F.softplus(delta + delta_bias[:, None])
+        share = u.shape[1] // B.shape[1]
+        B, C = B.repeat_interleave(share, dim=1), C.repeat_interleave(share, dim=1)
+        state, outputs = torch.zeros(u.shape[0], *A.shape), []
+        for t in range(u.shape[2]):
+            now = delta[:, :, t, None]
+            state = torch.exp(now * A) * state + now * B[..., t] * u[:, :, t, None]
+            outputs.append((state * C[..., t]).sum(dim=-1))
+        return torch.stack(outputs, dim=-1) + D[:, None] * u
+
+    tensors = arguments(20, 2, 3, 5, 4)
+    torch.testing.assert_close(scan_by_kernel(kernel, *tensors), sequential_scan(*tensors), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,71 @@
+"""A network that needs no training: it finds what is bright, so that every mask can be foretold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.run import RunRecord
+from autoseg.support.files import write_artefact
+from autoseg.training import checkpoint
+from autoseg.training.checkpoint import Trained
+
+SPEC = DatasetSpec({"0": "R", "1": "G", "2": "B"}, {"background": 0, "bright": 1}, 4, ".png")
+GRAY = DatasetSpec({"0": "mr"}, {"background": 0, "bright": 1}, 4, ".nii.gz")
+
+
+class Bright(nn.Module):
+    """Logit of class 1: how far the mean of a pixel's channels (0..1) lies above `level`."""
+
+    def __init__(self, level=0.5, sharpness=20.0):
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(float(level)))
+        self.sharpness = nn.Parameter(torch.tensor(float(sharpness)))
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        high = (x.mean(1, keepdim=True) - self.level) * self.sharpness
+        return torch.cat([-high, high], 1)
+
+
+def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1)):
+    channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
+    normalisation = Normalisation("constant", mean=(0.0,) * channels, std=(highest,) * channels)
+    preparation = Preparation("p", geometry, dtype, channels, size=size if geometry == "whole" else None, spacing=spacing)
+    model = ModelPlan("bright", "b", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation, "p", 2, 0, 0)
+    training = Training(3, "dice_ce", (1e-3,), augmentation=Augmentation(mirror=mirror))
+    return Plan("Dataset501_Tiny", "quick", "hash", 0, "cpu", channels, training, {"p": preparation}, {"bright": model}, ())
+
+
+def record_of(fold=0, status="finished"):
+    return RunRecord("Dataset501_Tiny", "bright", "b", fold, "quick", f"id{fold}", 0, "cpu", "fp32", status, 3, 3)
+
+
+def trained(network=None, fold=0, spec=SPEC, **plan):
+    made = plan_of(spec, **plan)
+    model = made.models["bright"]
+    preparation = made.preparations["p"]
+    return Trained((network or Bright()).eval(), made, model, preparation, spec.label_scheme(), spec, record_of(fold))
+
+
+def write_fold(folder: Path, fold=0, network=None, status="finished", splits=None, spec=SPEC, **plan):
+    """A results folder as training leaves it."""
+    write_artefact(folder / checkpoint.RECORD, record_of(fold, status))
+    write_artefact(folder / checkpoint.PLAN, plan_of(spec, **plan))
+    write_artefact(folder / checkpoint.DATASET, spec)
+    write_artefact(folder / checkpoint.SPLITS, splits or Splits((Fold(("a",), ("b",)),), "by hand"))
+    checkpoint.save_best(folder, {}, (network or Bright()).state_dict(), 2, 0.5)
+
+
+def picture(size=(48, 80), box=(10, 20, 30, 60), low=40, high=220, channels=3, dtype=np.uint8):
+    """An image (C, H, W) with a bright box, and its mask (H, W)."""
+    mask = np.zeros(size, np.uint8)
+    mask[box[0] : box[2], box[1] : box[3]] = 1
+    image = np.where(mask, high, low).astype(dtype)
+    return np.repeat(image[None], channels, axis=0), mask

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+
+from autoseg.support.errors import AutosegError
+from autoseg.training.lock import NAME, Holder, holding
+
+
+def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path):
+    with holding(tmp_path / "fold"):
+        with (
+            pytest.raises(AutosegError, match=rf"in use by process {os.getpid()} on {socket.gethostname()}"),
+            holding(tmp_path / "fold"),
+        ):
+            pass
+        assert (tmp_path / "fold" / NAME).exists()
+    assert os.listdir(tmp_path / "fold") == []
+
+
+def test_a_lock_goes_when_the_run_fails(tmp_path):
+    with pytest.raises(RuntimeError), holding(tmp_path):
+        raise RuntimeError
+    with holding(tmp_path):
+        pass
+
+
+def test_a_process_that_died_gives_way(tmp_path):
+    code = f"import os, signal; from pathlib import Path; from autoseg.training.lock import holding\n" \
+           f"with holding(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert (tmp_path / NAME).exists()
+    with holding(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("change", [{"boot": "an earlier start of the machine"}, {"began": "1"}])
+def test_a_later_process_with_the_same_number_is_not_the_holder(tmp_path, change):
+    if not Holder.this().boot:
+        pytest.skip("this system does not say when a process began")
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(Holder.this(), **change))))
+    with holding(tmp_path):
+        pass
+
+
+def test_nobody_judges_the_processes_of_another_host(tmp_path):
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(Holder.this(), host="elsewhere", pid=2**30))))
+    with pytest.raises(AutosegError, match=r"on elsewhere\n.*delete .*run\.lock"), holding(tmp_path):
+        pass
+
+
+def test_a_lock_that_cannot_be_read_is_respected(tmp_path):
+    (tmp_path / NAME).write_text("")
+    with pytest.raises(AutosegError, match=r"in use by a run\n.*delete"), holding(tmp_path):
+        pass

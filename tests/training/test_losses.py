@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from autoseg.models.contract import ModelOutput
+from autoseg.schema.dataset import LabelScheme
+from autoseg.support.errors import AutosegError
+from autoseg.training.losses import Loss, nearest
+
+CLASSES = LabelScheme(("background", "a", "b"), ((0,), (1,), (2,)))
+IGNORING = LabelScheme(("background", "a", "b"), ((0,), (1,), (2,)), ignore=3)
+TWO = LabelScheme(("background", "a"), ((0,), (1,)))
+REGIONS = LabelScheme(("all", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+RANDOM = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(2, 3, 8, 9, generator=RANDOM)
+LABELS = torch.randint(0, 3, (2, 8, 9), generator=RANDOM).to(torch.uint8)
+
+
+def of(name: str, scheme: LabelScheme, logits: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(Loss(name, scheme)(ModelOutput(logits), labels))
+
+
+def one_minus_dice(probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    overlap = (probabilities * targets).sum((0, 2, 3))
+    return float((1 - 2 * overlap / (probabilities.sum((0, 2, 3)) + targets.sum((0, 2, 3)))).mean())
+
+
+def test_cross_entropy_is_torchs():
+    assert of("ce", CLASSES, LOGITS, LABELS) == pytest.approx(float(F.cross_entropy(LOGITS, LABELS.long())))
+
+
+def test_dice_is_added_over_the_foreground_of_the_whole_batch():
+    targets = F.one_hot(LABELS.long(), 3).permute(0, 3, 1, 2).float()[:, 1:]
+    added = of("dice_ce", CLASSES, LOGITS, LABELS) - of("ce", CLASSES, LOGITS, LABELS)
+    assert added == pytest.approx(one_minus_dice(LOGITS.softmax(1)[:, 1:], targets), abs=1e-5)
+
+
+def test_regions_are_many_yes_or_no_questions():
+    targets = torch.stack([(LABELS >= 1), (LABELS == 2)], dim=1).float()
+    logits = LOGITS[:, :2]
+    entropy = float(F.binary_cross_entropy_with_logits(logits, targets))
+    assert of("bce", REGIONS, logits, LABELS) == pytest.approx(entropy)
+    assert of("dice_bce", REGIONS, logits, LABELS) - entropy == pytest.approx(
+        one_minus_dice(logits.sigmoid(), targets), abs=1e-5
+    )
+
+
+def test_regions_refuse_a_loss_for_exclusive_classes():
+    with pytest.raises(AutosegError, match="training.loss=dice_bce"):
+        Loss("dice_ce", REGIONS)
+
+
+def test_for_two_classes_the_sigmoid_form_is_the_same():
+    labels = (LABELS > 0).to(torch.uint8)
+    assert of("dice_bce", TWO, LOGITS[:, :2], labels) == of("dice_ce", TWO, LOGITS[:, :2], labels)
+
+
+def test_for_more_classes_each_has_its_own_sigmoid():
+    targets = F.one_hot(LABELS.long(), 3).permute(0, 3, 1, 2).float()
+    assert of("bce", CLASSES, LOGITS, LABELS) == pytest.approx(float(F.binary_cross_entropy_with_logits(LOGITS, targets)))
+
+
+@pytest.mark.parametrize("name", ["ce", "bce", "dice_ce", "dice_bce"])
+def test_ignored_pixels_count_nowhere(name):
+    """The loss of the left half alone is that of the whole image with the right half ignored, whatever stands there."""
+    labels = LABELS.clone()
+    labels[..., 4:] = 3
+    logits = LOGITS.clone().requires_grad_()
+    loss = Loss(name, IGNORING)(ModelOutput(logits), labels)
+    assert loss.item() == pytest.approx(of(name, CLASSES, LOGITS[..., :4], LABELS[..., :4]), rel=1e-5)
+    loss.backward()
+    assert (logits.grad[..., 4:] == 0).all() and (logits.grad[..., :4] != 0).all()
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_bce"])
+def test_a_batch_of_ignored_pixels_only_costs_nothing_and_stays_a_number(name):
+    logits = LOGITS.clone().requires_grad_()
+    loss = Loss(name, IGNORING)(ModelOutput(logits), torch.full_like(LABELS, 3))
+    loss.backward()
+    assert loss.item() == 0 and torch.isfinite(logits.grad).all()
+
+
+def test_classes_that_do_not_occur_have_no_dice():
+    labels = LABELS.clamp(max=1)
+    targets = (labels == 1).float().unsqueeze(1)
+    added = of("dice_ce", CLASSES, LOGITS, labels) - of("ce", CLASSES, LOGITS, labels)
+    assert added == pytest.approx(one_minus_dice(LOGITS.softmax(1)[:, 1:2], targets), abs=1e-5)
+    empty = torch.zeros_like(LABELS)
+    assert of("dice_ce", CLASSES, LOGITS, empty) == of("ce", CLASSES, LOGITS, empty)
+
+
+def test_auxiliary_logits_are_weighed_at_their_own_size():
+    small = torch.randn(2, 3, 4, 3, generator=RANDOM)
+    loss = Loss("dice_ce", CLASSES)
+    total = float(loss(ModelOutput(LOGITS, ((small, 0.4), (LOGITS, 0.1))), LABELS))
+    parts = [float(loss(ModelOutput(LOGITS), LABELS)), float(loss(ModelOutput(small), nearest(LABELS, small.shape[-2:])))]
+    assert total == pytest.approx(1.1 * parts[0] + 0.4 * parts[1], rel=1e-5)
+
+
+def test_labels_shrink_to_the_value_at_the_middle():
+    labels = torch.arange(36).view(1, 6, 6)
+    assert nearest(labels, torch.Size((2, 2))).tolist() == [[[7, 10], [25, 28]]]
+    assert nearest(labels, torch.Size((12, 12)))[0, ::2, ::2].equal(labels[0])
+
+
+def test_a_networks_own_loss_replaces_the_plans_and_gets_masks():
+    labels = LABELS.clone()
+    labels[0, 0, 0] = 3
+    seen = []
+
+    def own(target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        seen.append((target, valid))
+        return torch.tensor(5.0)
+
+    assert float(Loss("dice_ce", IGNORING)(ModelOutput(LOGITS, own_loss=own), labels)) == 5
+    target, valid = seen[0]
+    assert target.shape == (2, 3, 8, 9) and valid.shape == (2, 1, 8, 9)
+    assert target[0, :, 0, 0].sum() == 0 and valid.sum() == valid.numel() - 1
+    assert torch.equal(target[:, 1], (labels == 1).float())
+
+
+def test_it_is_computed_in_float32_under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = LOGITS.to(torch.bfloat16).requires_grad_()
+        loss = Loss("dice_ce", CLASSES)(ModelOutput(logits), LABELS)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(of("dice_ce", CLASSES, logits.detach().float(), LABELS), rel=1e-6)

