@@ -3,13 +3,14 @@
 Fonov et al.: Unbiased nonlinear average age-appropriate brain templates from birth to adulthood. NeuroImage 47, 2009.
 The T1 average and its tissue probability maps (1 mm) lie in the package nilearn (BSD licence), which `pip install
 "autoseg[demo]"` brings along; nothing is fetched. It is one image of 152 brains averaged: whoever segments it has not
-shown anything about patients. Neighbouring slices look alike, so slabs of slices count as groups in the splits.
+shown anything about patients. Neighbouring slices look alike, so slabs of slices, with gaps between, count as groups.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +28,10 @@ _FILES = {
     "gray": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
     "white": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
 }
-# Axial slices (of 189) that show brain, every second one; this many in a row make a slab.
-_FIRST, _LAST, _STEP, _SLAB = 22, 150, 2, 6
-# Every this-many-th slab is for testing.
-_TEST_EVERY = 5
+# Axial slices (of 189) that show brain: slabs of this many, every second slice, with a gap between slabs, since
+# neighbouring slices are nearly the same picture.
+_FIRST, _SLABS, _IN_SLAB, _STEP, _GAP = 22, 6, 7, 2, 8
+_TEST_SLAB = 3
 
 Volume = NDArray[Any]
 
@@ -60,12 +61,12 @@ def _slices(folder: Path) -> Iterator[NewCase]:
     head, gray, white = (_volume(folder / name) for name in _FILES.values())
     # A voxel belongs to the tissue that fills most of it, and to none where that is less than half.
     tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= 0.5 * max(gray.max(), white.max()))
-    for place, level in enumerate(range(_FIRST, _LAST, _STEP)):
-        slab = place // _SLAB
+    for slab, place in product(range(_SLABS), range(_IN_SLAB)):
+        level = _FIRST + slab * (_IN_SLAB * _STEP + _GAP) + place * _STEP
         # Anterior up, as radiologists look at it: the file counts rows from the back of the head.
         image = np.ascontiguousarray(head[level, ::-1].astype(np.float32))[None]
         label = np.ascontiguousarray(tissue[level, ::-1].astype(np.uint8))
-        part: Literal["Tr", "Ts"] = "Ts" if slab % _TEST_EVERY == _TEST_EVERY // 2 else "Tr"
+        part: Literal["Tr", "Ts"] = "Ts" if slab == _TEST_SLAB else "Tr"
         yield NewCase(f"axial_{level:03d}", [Image(image, (1.0, 1.0))], label, f"slab{slab:02d}", part)
 
 

@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _rows(scores: Scores) -> Iterator[tuple[str, ...]]:
     for name, summary in scores.classes.items():
         for metric, spread in summary.per_image.items():
-            pooled = f"{summary.pooled[metric]:.4f}" if metric in summary.pooled else ""
-            yield name, metric, pooled, f"{spread.mean:.4f}", f"{spread.std:.4f}", str(spread.undefined)
-    for name, value in scores.overall.items():
-        yield "all classes", name, f"{value:.4f}", "", "", ""
+            pooled = _number(summary.pooled[metric]) if metric in summary.pooled else ""
+            yield name, metric, pooled, _number(spread.mean), _number(spread.std), str(spread.undefined)
+    for key, value in scores.overall.items():
+        kind, _, metric = key.partition(".")
+        yield "all classes", metric, *(_number(value) if kind == column else "" for column in ("pooled", "per_image")), "", ""
+
+
+def _number(value: float) -> str:
+    return "undefined" if value != value else f"{value:.4f}"

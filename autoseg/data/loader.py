@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.data import augment, classic
+from autoseg.data.augment import augment
 from autoseg.data.sampling import Sampler, generator, window_start
 from autoseg.preprocessing.normalise import image_statistics
 from autoseg.preprocessing.store import Store
@@ -24,7 +24,6 @@ from autoseg.support.workers import available_cores, ordered_map
 Array = NDArray[Any]
 Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, np.random.Generator], tuple[Array, Array]]
 
-_CHAINS: dict[str, Chain] = {"fast": augment.augment, "classic": classic.augment}
 # One core makes several hundred images a second: more threads than this only take turns.
 _MOST_WORKERS = 8
 
@@ -69,7 +68,7 @@ class Batches:
         self._size = model_plan.input_size
         self._normalisation = model_plan.normalisation
         self._settings = training.augmentation
-        self._chain = _CHAINS[training.augmentation.chain]
+        self._chain = _chain(training.augmentation.chain)
         self._seed = seed
         self._workers = workers or max(1, min(_MOST_WORKERS, available_cores() - 1))
         self._pin = pin
@@ -132,6 +131,15 @@ class Batches:
         if case not in self._statistics:
             self._statistics[case] = image_statistics(_to_tensor([self._store.image(case)]), self._normalisation)[0]
         return self._statistics[case]
+
+
+def _chain(name: str) -> Chain:
+    if name == "fast":
+        return augment
+    # batchgenerators takes seconds to import, and most runs never ask for it.
+    from autoseg.data import classic
+
+    return classic.augment
 
 
 def _to_tensor(images: Sequence[Array]) -> Tensor:

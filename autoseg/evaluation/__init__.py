@@ -1,1 +1,1 @@
-"""Masks and references to scores."""
+"""Masks and references to scores.json and scores.csv. Must not know how the masks were made, nor define a metric."""

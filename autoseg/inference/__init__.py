@@ -1,1 +1,4 @@
-"""An image and a network to probabilities or a label map: tiles, mirrored views, batches. Pure tensors, no files."""
+"""A trained network over prepared arrays: batches, tiles, mirrored views; gives probabilities and label maps.
+
+Takes stored values (H, W, C). Must not read files or know where weights lie.
+"""

@@ -18,6 +18,7 @@ _MODULES = {
     "hiformer": "autoseg.models.specialist.hiformer",
     "missformer": "autoseg.models.specialist.missformer",
     "ukan": "autoseg.models.specialist.ukan",
+    "swin_umamba": "autoseg.models.specialist.swin_umamba",
     "hsnet": "autoseg.models.specialist.hsnet",
     "efficientnet_lite0_upernet": "autoseg.models.generalist.efficientnet_lite0_upernet",
     "internimage": "autoseg.models.generalist.internimage",

@@ -7,7 +7,7 @@ from autoseg.schema.plan import Decision, Plan
 
 def explain(plan: Plan) -> list[Decision]:
     """subject, value, because: the dataset's first, then the models'. One row for models that agree in value and reason:
-    "models.{nnunet, unet}.precision"."""
+    "models.{nnunet, unet}.precision", "models.all.precision"."""
     general = [decision for decision in plan.decisions if not decision.subject.startswith("models.")]
     shared: dict[tuple[str, str, str], list[str]] = {}
     for decision in plan.decisions:
@@ -20,5 +20,7 @@ def explain(plan: Plan) -> list[Decision]:
         for (field, value, because), models in shared.items():
             if field == wanted:
                 whose = models[0] if len(models) == 1 else "{" + ", ".join(models) + "}"
+                if len(models) == len(plan.models) > 1:
+                    whose = "all"
                 rows.append(Decision(f"models.{whose}.{field}", value, because))
     return rows

@@ -20,6 +20,8 @@ _KEPT = ((0.25, 0.57), (0.4, 0.70), (0.6, 0.79), (0.8, 0.83), (1.0, 0.87), (1.5,
          (5.0, 0.965), (8.0, 0.98), (12.0, 0.987), (20.0, 0.992), (40.0, 0.996))
 # Below this thickness after shrinking (a loss of 6 % of Dice by that alone) patches are used.
 _THIN = 3.0
+# Enlarging by more than this makes thin things thicker instead.
+_HELPS = 1.1
 # Thin things that are thicker than this in the files are made thinner for patches to see more of their surroundings.
 _THICK_ENOUGH = 6.0
 _SMALLEST_SCALE = 0.25
@@ -140,7 +142,7 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
     after = thinnest.thickness * scale
     figures = f"{thinnest.name}, the thinnest class, is {thinnest.thickness:.1f} px thick in {images} and "
     kept = kept_by_resizing(after)
-    if after < _THIN and scale <= 1.0:
+    if after < _THIN and scale <= _HELPS:
         figures += f"would be {after:.1f} px after resizing to about {working}x{working}: Dice could not pass {kept:.2f}"
         return "patch", figures
     ratio = _views_ratio(facts)

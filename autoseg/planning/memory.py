@@ -1,8 +1,8 @@
 """How much memory a training step of any network takes, found without computing anything.
 
-The network runs forward on tensors that have shapes and types but no values (torch's fake tensors, which sit on the meta
-device and remember the device they stand for, so that autocast and fused kernels choose as they would in earnest). Hooks on
-the tensors autograd saves count each storage once: the sum is what a real forward pass keeps for its backward pass.
+The network runs forward on the meta device: tensors have shapes and types but no values. Hooks on the tensors autograd saves
+count each storage once: the sum is what a real forward pass keeps for its backward pass. What the meta device leaves out,
+`Rehearsal` adds: the types autocast would choose, and attention that does not keep its matrix.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
+
+from autoseg.planning.rehearsal import Rehearsal
 
 # Tensors an optimiser keeps for each weight.
 _STATES = {"adamw": 2, "sgd": 1}
@@ -28,7 +29,7 @@ class Measurement:
     """Bytes, but for batch and flops. activations: what a training forward pass saves for the backward pass.
 
     fixed: the part of them that does not grow with the batch (autocast's half-precision copies of the weights). largest:
-    the largest single storage among them. parameters: weights and buffers. trainable: the weights that get gradients.
+    the largest single storage that grows. parameters: weights and buffers. trainable: the weights that get gradients.
     flops: multiplications and additions of one image's forward pass in evaluation mode.
     """
 
@@ -63,7 +64,7 @@ def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precisio
         batch=input_shape[0],
         activations=sum(size for size, _ in saved),
         fixed=sum(size for size, fixed in saved if fixed),
-        largest=max((size for size, _ in saved), default=0),
+        largest=max((size for size, fixed in saved if not fixed), default=0),
         parameters=sum(_bytes(tensor) for tensor in [*weights, *network.buffers()]),
         trainable=sum(_bytes(weight) for weight in weights if weight.requires_grad),
         flops=flops,
@@ -97,7 +98,7 @@ def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str) -> 
     shapes = {tuple(sorted(weight.shape)) for weight in network.parameters()}
     # The storages are kept, so that no later one can take the address of one that was counted.
     found: dict[int, tuple[torch.UntypedStorage, bool]] = {}
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_values(network) as tensors:
+    with torch.device("meta"), _without_values(network) as tensors:
         own = {tensor.untyped_storage()._cdata for tensor in tensors}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str) -> 
             return tensor
 
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32")
-        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast, Rehearsal():
             output = network(torch.zeros(input_shape))
         del output
         return [(storage.nbytes(), copied) for storage, copied in found.values()]
@@ -116,9 +117,10 @@ def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str) -> 
 
 @contextmanager
 def _without_values(network: nn.Module, learned: bool = True) -> Iterator[list[Tensor]]:
-    """Puts new tensors in the place of all weights and buffers, made wherever the modes around this say; then the old back.
+    """Puts new tensors in the place of all weights and buffers, made on the device in force; then the old back.
 
-    learned: whether the weights still ask for gradients. torch.func.functional_call is meant for this, but leaves its tensors behind in networks that hold a module twice.
+    learned: whether the weights still ask for gradients. torch.func.functional_call is meant for this, but leaves its
+    tensors behind in networks that hold a module twice.
     """
     held = [holder for module in network.modules() for holder in (module._parameters, module._buffers)]
     before = [(holder, name, tensor) for holder in held for name, tensor in holder.items() if tensor is not None]

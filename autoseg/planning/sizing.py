@@ -56,7 +56,7 @@ def fit_model(need: Need, frame: Frame, protocol: Protocol) -> tuple[Fit, list[D
     """The best fit the protocol allows, with reasons."""
     if protocol == "benchmark":
         found = fit_part(need, need.spec.default_variant, frame.input_size(frame.side))
-        why = "the study's variant", "the study's input size"
+        why = "the default, which is the study's where it has this model", "the study's input size"
     elif protocol == "quick":
         size = _input_size(need.spec, frame, frame.side)
         variant, reason = _light_variant(need, size)

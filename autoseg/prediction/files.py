@@ -62,10 +62,10 @@ class PredictionReport:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to write beside the masks, and whether masks that are there are made again."""
+    """What to write beside the masks, and whether masks that are there are made again. overlays: names of the jobs."""
 
     probabilities: bool = False
-    overlays: bool = False
+    overlays: frozenset[str] = frozenset()
     overwrite: bool = True
 
 
@@ -95,7 +95,8 @@ def predict_files(
     if references is not None:
         known = {stem_of(path): path for path in references.iterdir() if is_image(path)} if references.is_dir() else {}
         jobs = [replace(job, reference=known.get(Path(job.name).name)) for job in jobs]
-    return predict_jobs(predictor, jobs, output, Wanted(probabilities, overlays, overwrite), workers)
+    drawn = frozenset(job.name for job in jobs) if overlays else frozenset()
+    return predict_jobs(predictor, jobs, output, Wanted(probabilities, drawn, overwrite), workers)
 
 
 def predict_jobs(
@@ -108,7 +109,7 @@ def predict_jobs(
     there = [job for job in jobs if not wanted.overwrite and (folder / job.output).is_file()]
     left = [job for job in jobs if job not in there] if there else list(jobs)
     count = workers or min(4, available_cores())
-    loaded = ordered_map(partial(_load, predictor, keep=wanted.overlays), left, count)
+    loaded = ordered_map(partial(_load, predictor, wanted), left, count)
     inferred = _through_network(predictor, loaded)
     done: dict[str, PredictedCase] = {}
     failed: dict[str, str] = {}
@@ -145,7 +146,7 @@ class _Failure:
     problem: str
 
 
-def _load(predictor: Predictor, job: Job, keep: bool) -> _Loaded | _Failure:
+def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Failure:
     began = time.perf_counter()
     try:
         image = read_case(job.images)
@@ -155,7 +156,7 @@ def _load(predictor: Predictor, job: Job, keep: bool) -> _Loaded | _Failure:
         return _Failure(job, error.problem if str(job.images[0]) in error.problem else f"{files}: {error.problem}")
     except MemoryError:
         return _Failure(job, f"{job.images[0]}: too large for this machine's memory")
-    if not keep:
+    if job.name not in wanted.overlays:
         # Only its shape and geometry are needed from here on.
         image = replace(image, array=np.broadcast_to(np.zeros((), image.array.dtype), image.array.shape))
     return _Loaded(job, image, prepared, time.perf_counter() - began)
@@ -211,7 +212,7 @@ def _write(predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred |
     write_label(folder / job.output, labels, like=item.loaded.image)
     if wanted.probabilities:
         _write_probabilities(folder / f"{job.name}.npz", restore.resize(item.probabilities, size), predictor.scheme)
-    if wanted.overlays:
+    if job.name in wanted.overlays:
         reference = read_label(job.reference).array if job.reference is not None else None
         write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded.image.array, labels, predictor.scheme, reference)
     seconds = {"read": item.loaded.seconds, "network": item.seconds, "write": time.perf_counter() - began}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from autoseg.io import mask_ending
@@ -24,12 +25,13 @@ def predict_fold(
     *,
     device: str = "auto",
     tta: bool = False,
-    overlays: bool = True,
+    overlays: int = 24,
     which: str = "best",
 ) -> Path:
     """Masks of a trained fold's validation cases in <fold>/validation, one per case, named like the reference.
 
-    The cases are those of the splits the fold was trained with. overlays: with prediction and reference, in a subfolder.
+    The cases are those of the splits the fold was trained with. overlays: how many of them, evenly spread, are also
+    drawn with prediction and reference, in a subfolder.
     Returns the folder, which takes the place of an older one when it is whole. Raises AutosegError where the fold is not
     trained, SeveralProblems where cases are gone or unreadable.
     """
@@ -44,8 +46,9 @@ def predict_fold(
         raise SeveralProblems(f"fold {fold} was trained on other data than lies there now:", gone, "put the images back")
     ending = mask_ending(raw.spec.file_ending)
     jobs = [Job(name, cases[name].images, name + ending, cases[name].label) for name in held_back]
+    drawn = frozenset(held_back[:: max(1, math.ceil(len(held_back) / overlays))]) if overlays else frozenset()
     with replacing_folder(home / FOLDER) as folder:
-        report = predict_jobs(predictor, jobs, folder, Wanted(overlays=overlays))
+        report = predict_jobs(predictor, jobs, folder, Wanted(overlays=drawn))
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
             raise SeveralProblems(f"validation cases of fold {fold} cannot be predicted:", faults, "mend the files named")

@@ -17,9 +17,11 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure = Figure(figsize=(9, 6.5))
     FigureCanvasAgg(figure)
     figure.suptitle(title)
+    # Fixed margins: a layout that measures every text takes as long as the drawing.
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.07, top=0.9, hspace=0.15, wspace=0.14)
     loss, dice, rate, time = figure.subplots(2, 2, sharex=True).flat
     marker = "o" if len(rows) < 3 else ""
     loss.plot(*_series(rows, "loss"), marker=marker)
@@ -34,12 +36,14 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     dice.legend(loc="lower right", fontsize="small")
     rate.plot(*_series(rows, "learning_rate"), marker=marker)
     rate.set_ylim(bottom=0)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     rate.set_title("learning rate")
     time.plot(*_series(rows, "seconds"), marker=marker, label="training")
     time.plot(*_series(rows, "validation_seconds"), marker=marker, label="validation")
     waited = [row["seconds"] * row["data_wait"] for row in rows]
     time.plot([row["epoch"] for row in rows], waited, marker=marker, label="waiting for data")
-    time.set_ylim(bottom=0)
+    # Room above the lines for the legend.
+    time.set_ylim(0, 1.35 * max((row["seconds"] for row in rows), default=1.0))
     time.set_title("seconds an epoch")
     time.legend(loc="upper right", fontsize="small")
     for axes in (loss, dice, rate, time):

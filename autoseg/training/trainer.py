@@ -34,6 +34,8 @@ from autoseg.training.validate import mean_dice, validate
 MOST_SKIPPED = 20
 # Checkpoints and pictures may take this share of the time; with short epochs they are then not made after each.
 _SAVING_SHARE, _DRAWING_SHARE = 0.05, 0.02
+# Seconds a picture may be expected to take before one was drawn.
+_DRAWING = 0.6
 # Within an epoch a checkpoint is written after so many seconds without one.
 _LONGEST_UNSAVED = 600.0
 
@@ -73,7 +75,7 @@ class Trainer:
         self._log = MetricsLog(task.folder, tuple(task.scheme.foreground))
         # Weights of the best epoch that best.pt does not hold yet.
         self._best: dict[str, Tensor] | None = None
-        self._saving, self._drawing = _Pace(_SAVING_SHARE), _Pace(_DRAWING_SHARE)
+        self._saving, self._drawing = _Pace(_SAVING_SHARE), _Pace(_DRAWING_SHARE, _DRAWING)
 
     def resume(self, state: State) -> None:
         """Go on from what a checkpoint holds."""
@@ -234,11 +236,14 @@ class Trainer:
 
 
 class _Pace:
-    """Something that may take a share of the time: due again when that much has gone by since the last time."""
+    """Something that may take a share of the time: due when that much has gone by since the last time.
 
-    def __init__(self, share: float) -> None:
+    took: seconds it is thought to take, until it is known.
+    """
+
+    def __init__(self, share: float, took: float = 0.0) -> None:
         self._share = share
-        self._took = 0.0
+        self._took = took
         self._ended = self._begun = time.perf_counter()
 
     @property

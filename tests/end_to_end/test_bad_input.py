@@ -55,9 +55,10 @@ def test_unknown_things_are_named_with_what_there_is(
     assert "training.epochs" in capsys.readouterr().err
     assert train.main(["501", "unett", "0", "--root", str(root)]) == 2
     assert train.main(["501", "nnunet", "zero", "--root", str(root)]) == 2
-    assert predict.main(["-i", str(folders[0]), "-o", str(tmp_path / "o"), "-d", "501", "-m", "nnunet", "--root", str(root)]) == 2
+    output = tmp_path / "masks"
+    assert predict.main(["-i", str(folders[0]), "-o", str(output), "-d", "501", "-m", "nnunet", "--root", str(root)]) == 2
     assert "autoseg_train" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
+    assert not output.exists()
 
 
 def test_a_missing_prediction_is_an_error(

@@ -22,7 +22,14 @@ from tests import generated
 
 MODEL = "efficientnet_lite0_upernet"
 CASES = 20
-BUDGET = ["--set", "training.epochs=6", "--set", f"models.{MODEL}.input_size=[64,64]", "--set", f"models.{MODEL}.batch_size=4"]
+EPOCHS = 8
+SETTINGS = {
+    "training.epochs": EPOCHS,
+    f"models.{MODEL}.input_size": "64x64",
+    f"models.{MODEL}.batch_size": 4,
+    f"models.{MODEL}.learning_rate": 0.002,
+}
+BUDGET = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="module", params=generated.KINDS)
@@ -56,7 +63,7 @@ def test_every_stage_left_its_artefact(street: tuple[str, Path, Path]) -> None:
     assert "training.epochs" in plan.overrides
     fold = dataset.fold(MODEL, 0)
     record = read_artefact(fold / "run.json", RunRecord)
-    assert record.status == "finished" and record.epochs_done == 6
+    assert record.status == "finished" and record.epochs_done == EPOCHS
     for name in ("last.pt", "best.pt", "metrics.csv", "progress.png", "plan.json", "dataset.json"):
         assert (fold / name).stat().st_size > 0, name
     splits = read_artefact(dataset.splits, Splits)

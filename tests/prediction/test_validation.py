@@ -39,8 +39,13 @@ def test_the_cases_held_back_are_predicted_and_can_be_scored(dataset):
 def test_an_older_folder_is_replaced(dataset):
     stale = dataset.fold("bright", 1) / "validation" / "a.png"
     write_label(stale, picture()[1])
-    predict_fold(dataset, "bright", 1, device="cpu", overlays=False)
+    predict_fold(dataset, "bright", 1, device="cpu", overlays=0)
     assert not stale.exists() and not (stale.parent / "overlays").exists()
+
+
+def test_only_so_many_overlays_are_drawn(dataset):
+    folder = predict_fold(dataset, "bright", 1, device="cpu", overlays=1)
+    assert [path.name for path in (folder / "overlays").iterdir()] == ["c.png"]
 
 
 def test_faulty_cases_are_named_and_nothing_is_left(dataset):

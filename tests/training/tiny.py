@@ -1,10 +1,8 @@
-"""A prepared dataset of a few discs and a network of a few weights, so that a training takes a second.
-
-Also run by name in processes of its own (`python -c "from tests.training.tiny import ..."`), to be killed there.
-"""
+"""A prepared dataset of a few discs and a network of a few weights, so that a training takes a second."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -26,7 +24,7 @@ from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Pl
 from autoseg.schema.run import RunRecord
 from autoseg.support import log
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.training import fold
+from autoseg.training import fold, trainer
 from autoseg.training.step import Step
 
 NAME = "tiny"
@@ -121,20 +119,37 @@ def at_step(number: int, what: Any) -> None:
 
     def counting(self: Step, *arguments: Any) -> float | None:
         nonlocal count
-        if count == number:
-            what()
         count += 1
+        if count == number + 1:
+            what()
         return original(self, *arguments)
 
     Step.__call__ = counting  # type: ignore[method-assign]
 
 
-def main() -> None:
-    """`root [kill|terminate|interrupt STEP]`: train in this process, and send it a signal in the middle if asked to."""
-    torch.set_num_threads(1)
-    log.set_up()
-    register()
-    if len(sys.argv) > 2:
-        number = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}[sys.argv[2]]
-        at_step(int(sys.argv[3]), lambda: os.kill(os.getpid(), number))
-    train(Path(sys.argv[1]))
+def in_a_process(root: Path, asked: signal.Signals | None = None, step: int = 0) -> tuple[int, str]:
+    """Train in a process of its own, which gets a signal before that step if asked to; its exit code and what it said.
+
+    Its parent is a server that has everything imported, which takes longer than training.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.imported"])
+    said = root.with_name(root.name + ".said")
+    process = context.Process(target=_process, args=(root, said, asked, step))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode, said.read_text()
+
+
+def _process(root: Path, said: Path, asked: signal.Signals | None, step: int) -> None:
+    with said.open("w") as stream:
+        sys.stderr = stream
+        torch.set_num_threads(1)
+        log.set_up()
+        register()
+        # A checkpoint after each epoch, however short.
+        trainer._SAVING_SHARE = 1e3
+        if asked is not None:
+            at_step(step, lambda: os.kill(os.getpid(), asked))
+        train(root)

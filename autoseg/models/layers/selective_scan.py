@@ -13,7 +13,6 @@ zero, and the end of each chunk, damped by the decays so far, is added to the ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
 from math import isqrt
@@ -23,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from autoseg.models.layers.precision import full_precision
 
 # In rows, between two states kept for the backward pass: at least the first, more while they hold fewer numbers.
 _STRETCH_ROWS, _STRETCH_NUMBERS = 32, 2**21
@@ -58,7 +59,9 @@ def sequential_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, sk
     delta = F.softplus(step + bias)
     state = x.new_zeros(x.shape[1], *A.shape)
     outputs = []
-    for d, dx, b, c in zip(delta, delta * x, B, C, strict=True):
+    # Cut in two steps, since autograd's cost is quadratic in the number of rows cut at once.
+    cut = [[row for block in tensor.split(256) for row in block.unbind()] for tensor in (delta, delta * x, B, C)]
+    for d, dx, b, c in zip(*cut, strict=True):
         state = torch.exp(d[:, :, None] * A) * state + dx[:, :, None] * b[..., None]
         outputs.append((state * c[..., None]).sum(dim=2))
     return torch.stack(outputs) + skip * x
@@ -137,7 +140,7 @@ class _SelectiveScan(torch.autograd.Function):
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         # Tensors without data (the planner's) have nothing to compute.
         if not x.is_meta:
-            with _full_precision(x):
+            with full_precision(x):
                 for part in _images(x, A):
                     _scan(_Rows(x, step, B, C).images(part), _Weights(A, skip, bias), kept[:, part], y[:, part])
         ctx.save_for_backward(*inputs, kept)
@@ -150,14 +153,10 @@ class _SelectiveScan(torch.autograd.Function):
         rows, weights = _Rows(x, step, B, C), _Weights(A, skip, bias)
         found = _Rows(*(torch.empty_like(t, memory_format=torch.contiguous_format) for t in rows))
         shared = _Weights(*(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in weights))
-        with _full_precision(x):
+        with full_precision(x):
             for part in _images(x, A):
                 _scan_back(rows.images(part), weights, kept[:, part], dy[:, part], found.images(part), shared)
         return found.x, found.step, shared.A, found.B, found.C, shared.skip, shared.bias
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _pace(x: Tensor) -> _Pace:

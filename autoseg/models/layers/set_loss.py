@@ -100,9 +100,9 @@ def _costs(
     logits = sample(prediction.masks, places * places.new_tensor(extent))
     counts = sample(valid, places).ge(0.5).float()
     wanted = sample(target, places).transpose(1, 2) * counts.transpose(1, 2)
-    unwanted = counts.transpose(1, 2) - wanted
-    total = counts.sum(dim=2, keepdim=True).clamp(min=1)
-    mask = (F.softplus(-logits) @ wanted + F.softplus(logits) @ unwanted) / total
+    # Cross entropy is softplus(x) - x where the mask should be and softplus(x) elsewhere: one sum serves all classes.
+    outside = F.softplus(logits) @ counts.transpose(1, 2)
+    mask = (outside - logits @ wanted) / counts.sum(dim=2, keepdim=True).clamp(min=1)
     likely = logits.sigmoid() * counts
     overlap = 2 * likely @ wanted + 1
     dice = 1 - overlap / (likely.sum(dim=2, keepdim=True) + wanted.sum(dim=1, keepdim=True) + 1)

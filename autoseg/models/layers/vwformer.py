@@ -106,7 +106,7 @@ class VaryingWindowAttention(nn.Module):
             nn.init.kaiming_normal_(leave.weight, mode="fan_out", nonlinearity="relu")
             # A fresh branch is silent: its norm starts at zero.
             for norm in self.leave[1:]:
-                nn.init.zeros_(norm.weight)
+                nn.init.zeros_(norm.get_parameter("weight"))
         else:
             bound = math.sqrt(6 / (4 * width))
             nn.init.uniform_(self.query.weight, -bound, bound)

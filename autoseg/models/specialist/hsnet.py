@@ -6,15 +6,13 @@ on PVTv2 of Wang et al., "PVT v2: Improved baselines with pyramid vision transfo
 
 from __future__ import annotations
 
-import re
-
 import torch
 from timm.models.pvt_v2 import MlpWithDepthwiseConv, PyramidVisionTransformerV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.models.contract import Handover, ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, Variant
-from autoseg.models.renaming import give_renamed
+from autoseg.models.renaming import drop_matching, give_renamed
 
 WIDTHS = (64, 128, 320, 512)
 FIXED = "fixed"
@@ -62,6 +60,8 @@ _ENCODER = (
     *((rf"{_PVT}block{i + 1}\.(.+)", rf"encoder.stages.{i}.blocks.\1") for i in _STAGES),
     *((rf"{_PVT}norm{i + 1}\.(.+)", rf"encoder.stages.{i}.norm.\1") for i in _STAGES),
 )
+_CLASSIFIER = ((_PVT + r"head\..+", "the encoder's classifier is no part of the network"),)
+_UNUSED = ((r"decoder\.hb0\..+", "a block the published network never uses"),)
 _HS, _STEP = r"decoder\.hs(\d)\.", r"decoder.semantic.\1."
 _TRANSFORMER = (
     (_HS + r"patch_embed\.proj\.(.+)", _STEP + r"transformer.embed.\2"),
@@ -294,9 +294,5 @@ class HSNet(SegmentationNetwork):
         return ModelOutput(logits, tuple((p, 1.0) for p in predictions) if self.training else ())
 
     def receive(self, handover: Handover) -> None:
-        for name in handover.left:
-            if re.match(_PVT + r"head\.", name):
-                handover.drop(name, "the encoder's classifier is no part of the network")
-            elif self.fixed and name.startswith("decoder.hb0."):
-                handover.drop(name, "a block the published network never uses")
+        drop_matching(handover, _CLASSIFIER if not self.fixed else (*_CLASSIFIER, *_UNUSED))
         give_renamed(handover, _OFFICIAL)

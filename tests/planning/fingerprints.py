@@ -1,0 +1,92 @@
+"""Fingerprints of datasets that need no files: what the rules look at can be set, the rest is plausible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassInCase, ClassStatistics, Fingerprint
+
+
+@dataclass(frozen=True)
+class Made:
+    """classes: name -> thickness in pixels. presence: name -> share of cases that hold it (1 if not named)."""
+
+    cases: int = 50
+    size: tuple[int, int] = (400, 400)
+    channels: int = 3
+    dtype: str = "uint8"
+    modality: str = "colour"
+    classes: dict[str, float] = field(default_factory=lambda: {"lesion": 80.0})
+    presence: dict[str, float] = field(default_factory=dict)
+    share: float = 0.05
+    spacings: tuple[tuple[float, float], ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    groups: dict[int, str] = field(default_factory=dict)
+    duplicates: tuple[tuple[int, ...], ...] = ()
+    gray_as_rgb: bool = False
+    highs: tuple[float, ...] = (255.0,)
+    labels: dict[str, Any] = field(default_factory=dict)
+    regions_class_order: tuple[int, ...] | None = None
+
+    @property
+    def spec(self) -> DatasetSpec:
+        labels = self.labels or {"background": 0, **{name: k + 1 for k, name in enumerate(self.classes)}}
+        return DatasetSpec(
+            {str(k): f"c{k}" for k in range(self.channels)}, labels, self.cases, ".png",
+            regions_class_order=self.regions_class_order,
+        )
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        spacing = self.spacings[len(self.spacings) // 2] if self.spacings else None
+        channel = ChannelStatistics("c", 100.0, 40.0, (2.0, 90.0, 240.0), 120.0, 30.0, (20.0, 118.0, 200.0))
+        return Fingerprint(
+            dataset="Dataset501_Made",
+            content_hash="0" * 64,
+            modality=self.modality,
+            evidence="made",
+            gray_as_rgb=self.gray_as_rgb,
+            dtype=self.dtype,
+            channels=(channel,) * self.channels,
+            classes=tuple(self._class(name) for name in self.classes),
+            cases=tuple(self._case(k) for k in range(self.cases)),
+            median_size=self.size,
+            median_spacing=spacing,
+            duplicates=tuple(tuple(case_name(k) for k in cluster) for cluster in self.duplicates),
+        )
+
+    def _held(self, name: str) -> int:
+        return round(self.presence.get(name, 1.0) * self.cases)
+
+    def _class(self, name: str) -> ClassStatistics:
+        held, thickness = self._held(name), self.classes[name]
+        share = self.share / len(self.classes)
+        return ClassStatistics(name, held, held / self.cases, share, share, 1.0, thickness, thickness / min(self.size))
+
+    def _case(self, k: int) -> CaseFingerprint:
+        size = self.sizes[k % len(self.sizes)] if self.sizes else self.size
+        held = {}
+        for name, thickness in self.classes.items():
+            pixels = (k % 7 + 1) * 100 if k < self._held(name) else 0
+            held[name] = ClassInCase(pixels, int(pixels > 0), pixels, thickness if pixels else 0.0)
+        return CaseFingerprint(
+            case=case_name(k),
+            size=size,
+            channels=self.channels,
+            dtype=self.dtype,
+            spacing=self.spacings[k % len(self.spacings)] if self.spacings else None,
+            file_hash=f"f{k}",
+            pixel_hash=f"p{k}",
+            perceptual_hash="0" * 16,
+            low=0.0,
+            high=self.highs[k % len(self.highs)],
+            border=0.0,
+            classes=held,
+            group=self.groups.get(k, ""),
+        )
+
+
+def case_name(k: int) -> str:
+    return f"case_{k:03d}"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from autoseg.planning import hardware
+from autoseg.support.errors import AutosegError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8G", 8 << 30), ("512M", 512 << 20), ("1.5g", 3 << 29), ("8GiB", 8 << 30), ("8 GB", 8 << 30), ("1000000", 1000000)],
+)
+def test_amounts_of_memory(text: str, size: int) -> None:
+    assert hardware.parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "0G", "-4G", "8X", "8G8"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(AutosegError, match="no amount of memory"):
+        hardware.parse_memory(text)
+
+
+def test_devices() -> None:
+    assert hardware.resolve_device("cuda:1") == "cuda"
+    assert hardware.resolve_device("auto") in hardware.DEVICES
+    with pytest.raises(AutosegError, match="no device"):
+        hardware.resolve_device("tpu")
+
+
+@pytest.mark.parametrize("device", hardware.DEVICES)
+def test_there_is_always_a_budget(device: str) -> None:
+    budget, because = hardware.default_budget(device)
+    assert budget > 1 << 28 and "--memory" in because
+
+
+def test_precision_follows_the_machine_and_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "processor_has_bf16", lambda: True)
+    assert hardware.decide_precision("cpu", True, "m")[0] == "bf16"
+    monkeypatch.setattr(hardware, "processor_has_bf16", lambda: False)
+    assert hardware.decide_precision("cpu", True, "m")[0] == "fp32"
+    assert hardware.decide_precision("cuda", True, "m")[0] in ("bf16", "fp16")
+    for device in hardware.DEVICES:
+        found, decision = hardware.decide_precision(device, False, "m")
+        assert found == "fp32" and "unstable" in decision.because and decision.subject == "models.m.precision"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from autoseg import models
+from autoseg.planning.memory import count_flops, measure, training_memory
+
+QUICK = ("nnunet", "unet", "efficientnet_lite0_upernet", "segformer")
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+
+
+def really_saved(network: nn.Module, images: Tensor, half: bool = False) -> int:
+    """Bytes a real forward pass keeps for its backward pass, weights left out."""
+    own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
+    found = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        output = network.train()(images)
+    total = sum(storage.nbytes() for storage in found.values())
+    del output
+    return total
+
+
+def smallest(name: str) -> str:
+    return min(models.spec(name).variants, key=lambda variant: variant.parameters).name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_step_in_single_precision_saves_what_was_measured(name: str) -> None:
+    size = (64, 96)
+    with torch.device("meta"):
+        measured = measure(models.build(name, smallest(name), 3, 3, input_size=size), (2, 3, *size))
+    network = models.build(name, smallest(name), 3, 3, input_size=size)
+    real = really_saved(network, torch.randn(2, 3, *size))
+    assert measured.activations == pytest.approx(real, rel=0.05)
+    assert measured.parameters == sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
+    assert measured.trainable == sum(p.nbytes for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["nnunet", "unet", "efficientnet_lite0_upernet"])
+def test_convolutions_are_measured_to_the_byte(name: str) -> None:
+    network = models.build(name, smallest(name), 1, 2, input_size=(64, 64))
+    assert measure(network, (2, 1, 64, 64)).activations == really_saved(network, torch.randn(2, 1, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["nnunet", "efficientnet_lite0_upernet", "segformer"])
+def test_half_precision_is_seen(name: str) -> None:
+    network = models.build(name, smallest(name), 3, 2, input_size=(64, 64))
+    measured = measure(network, (3, 3, 64, 64), "bf16")
+    assert measured.activations == pytest.approx(really_saved(network, torch.randn(3, 3, 64, 64), half=True), rel=0.02)
+    assert measured.activations < 1.3 * measure(network, (3, 3, 64, 64)).activations
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_batch_is_worked_out(precision: str) -> None:
+    network = models.build("efficientnet_lite0_upernet", None, 3, 2)
+    small, large = (measure(network, (batch, 3, 64, 64), precision) for batch in (2, 6))
+    assert small.at_batch(6).activations == pytest.approx(large.activations, rel=0.02)
+    assert large.at_batch(2).activations == pytest.approx(small.activations, rel=0.02)
+    assert small.at_batch(6).largest == large.largest
+
+
+class Switch(nn.Module):
+    """Two convolutions, the second without autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.second(x.float())
+
+
+def test_a_part_without_autocast_is_measured_as_such() -> None:
+    network = Switch()
+    assert measure(network, (2, 1, 32, 32), "bf16").activations == really_saved(network, torch.randn(2, 1, 32, 32), half=True)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(16, 48)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)
+        query, key, value = self.project(tokens).unflatten(2, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def test_fused_attention_keeps_no_matrix() -> None:
+    network, images = Attention(), torch.randn(2, 16, 64, 64)
+    measured = measure(network, (2, 16, 64, 64)).activations
+    assert measured == pytest.approx(really_saved(network, images), rel=0.01)
+    assert measured < 4 * 2 * 2 * 1024**2, "the matrix alone would take as much"
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = models.build("nnunet", "small", 1, 2, input_size=(64, 64)).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    measure(network, (2, 1, 64, 64), "bf16")
+    assert not network.training
+    for name, tensor in network.state_dict().items():
+        assert tensor.device.type == "cpu" and torch.equal(tensor, before[name])
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_flops_are_counted_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    assert count_flops(network, (1, 3, 20, 10)) == 200 * 2 * (8 * 27 + 2 * 8)
+
+
+def test_a_step_adds_gradients_and_the_optimisers_state() -> None:
+    measured = measure(nn.Conv2d(1, 1000, 1, bias=False), (2, 1, 4, 4))
+    weights = 4000
+    held = measured.activations + 2 * measured.largest + measured.parameters
+    assert measured.parameters == weights
+    assert training_memory(measured, 0, "adamw") == held + 3 * weights
+    assert training_memory(measured, 0, "sgd") == held + 2 * weights
+    assert training_memory(measured, 10) - training_memory(measured, 0) == 120

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autoseg.planning.explain import explain
+from autoseg.planning.overrides import apply_overrides
+from autoseg.planning.planner import make_plan
+from autoseg.schema import serde
+from autoseg.schema.plan import PROTOCOLS, Plan, Protocol
+from autoseg.support.errors import AutosegError
+from tests.planning.fingerprints import Made
+
+BOTH = ("nnunet", "efficientnet_lite0_upernet")
+LITE = "efficientnet_lite0_upernet"
+GIGABYTE = 1 << 30
+VESSELS = Made(cases=40, size=(584, 565), classes={"vessel": 2.0})
+
+
+def plan(made: Made | None = None, protocol: Protocol = "quick", models: tuple[str, ...] = BOTH, **settings: str) -> Plan:
+    made = made or Made()
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return make_plan(made.fingerprint, made.spec, protocol, models, 4 * GIGABYTE, "cpu", dotted)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("made", [Made(), VESSELS])
+def test_a_plan_holds_together_and_comes_back_from_json(protocol: Protocol, made: Made) -> None:
+    made_plan = plan(made, protocol)
+    assert set(made_plan.models) == set(BOTH)
+    for name, model in made_plan.models.items():
+        preparation = made_plan.preparations[model.preparation]
+        assert model.model == name and model.batch_size % model.accumulate == 0
+        assert preparation.geometry == "patch" or preparation.size == model.input_size
+        assert preparation.channels == made_plan.channels == 3
+        assert 0 < model.memory <= made_plan.memory_budget and model.flops > 0 and model.parameters > 0
+    assert all(decision.because and decision.value for decision in made_plan.decisions)
+    subjects = [decision.subject for decision in made_plan.decisions]
+    assert len(subjects) == len(set(subjects))
+    assert serde.from_json(serde.to_json(made_plan), Plan) == made_plan
+    assert plan(made, protocol) == made_plan, "equal facts, equal plan"
+
+
+def test_models_that_agree_share_a_store() -> None:
+    assert len(plan().preparations) == 1
+    assert list(plan(VESSELS).preparations) == ["patch_native"]
+
+
+def test_gray_images_make_one_channel_networks() -> None:
+    gray = plan(Made(gray_as_rgb=True, modality="ultrasound"))
+    assert gray.channels == 1 and all(p.merge_gray and p.channels == 1 for p in gray.preparations.values())
+    colour = plan(Made())
+    assert gray.models["nnunet"].parameters < colour.models["nnunet"].parameters
+
+
+def test_geometry_and_side_can_be_set() -> None:
+    whole = plan(VESSELS, geometry="whole", side="384")
+    (preparation,) = whole.preparations.values()
+    assert preparation.geometry == "whole" and preparation.size == (384, 384)
+    assert whole.overrides == {"geometry": "whole", "side": 384}
+    because = next(decision.because for decision in whole.decisions if decision.subject == "geometry")
+    assert "set by the user" in because and "vessel" in because
+    for setting, value in (("geometry", "round"), ("side", "250"), ("side", "big")):
+        with pytest.raises(AutosegError, match=setting):
+            plan(**{setting: value})
+
+
+def test_a_set_input_size_is_prepared_measured_and_explained() -> None:
+    before, after = plan(), plan(**{f"models__{LITE}__input_size": "64x96", f"models__{LITE}__batch_size": "6"})
+    model = after.models[LITE]
+    assert (model.input_size, model.batch_size, model.preparation) == ((64, 96), 6, "whole_64x96")
+    assert after.preparations["whole_64x96"].size == (64, 96)
+    assert model.memory < before.models[LITE].memory and model.flops < before.models[LITE].flops
+    assert after.models["nnunet"] == before.models["nnunet"]
+    assert after.overrides == {f"models.{LITE}.input_size": [64, 96], f"models.{LITE}.batch_size": 6}
+    decision = next(d for d in after.decisions if d.subject == f"models.{LITE}.input_size")
+    assert decision.value == "64, 96" and "set by the user; planned was 256, 256" in decision.because
+
+
+def test_a_set_variant_counts_its_own_parameters() -> None:
+    after = plan(models=("unet",), models__unet__variant="32")
+    assert after.models["unet"].variant == "32" and 7e6 < after.models["unet"].parameters < 8e6
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("training.epochs", "50", 50),
+        ("training.learning_rates", "1e-3,1e-4", (1e-3, 1e-4)),
+        ("training.learning_rates", "[1]", (1.0,)),
+        ("training.weight_decay", "0", 0.0),
+        ("training.loss", "ce", "ce"),
+        ("training.augmentation.chain", "classic", "classic"),
+        ("training.augmentation.mirror", "[]", ()),
+        ("training.augmentation.mirror", "1", (1,)),
+        ("training.augmentation.scaling", "0.5, 2", (0.5, 2.0)),
+        ("models.nnunet.learning_rate", "0.01", 0.01),
+        ("models.nnunet.pretrained", "none", "none"),
+        ("models.nnunet.precision", "fp32", "fp32"),
+    ],
+)
+def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: object) -> None:
+    changed = apply_overrides(plan(), {path: text})
+    found: object = changed
+    for key in path.split("."):
+        found = found[key] if isinstance(found, dict) else getattr(found, key)
+    assert found == expected and type(found) is type(expected)
+    assert path in changed.overrides
+    assert serde.from_json(serde.to_json(changed), Plan) == changed
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        ("training.epoch", "50", "training.epochs"),
+        ("models.nnunet.batchsize", "4", "models.nnunet.batch_size"),
+        ("models.nnunett.batch_size", "4", "models.nnunet.batch_size"),
+        ("epochs", "4", "training.epochs"),
+        ("training.epochs.x", "4", "no field"),
+        ("training", "4", "training.epochs"),
+        ("training.epochs", "many", "cannot be 'many'"),
+        ("training.epochs", "1.5", "cannot be '1.5'"),
+        ("training.epochs", "true", "cannot be 'true'"),
+        ("training.epochs", "0", "above zero"),
+        ("training.loss", "huber", "cannot be 'huber'"),
+        ("training.augmentation.p_noise", "2", "from 0 to 1"),
+        ("training.augmentation.mirror", "2", "axes"),
+        ("training.folds", "1", "at least 2"),
+        ("models.nnunet.input_size", "64", "cannot be '64'"),
+        ("models.nnunet.accumulate", "3", "divisor"),
+        ("models.nnunet.memory", "3", "follows from"),
+        ("geometry", "patch", "autoseg_plan_and_preprocess"),
+    ],
+)
+def test_what_cannot_be_set_says_what_can(path: str, text: str, says: str) -> None:
+    with pytest.raises(AutosegError) as raised:
+        apply_overrides(plan(), {path: text})
+    assert says in str(raised.value)
+
+
+def test_options_of_a_model_are_free() -> None:
+    base = plan()
+    base = replace(base, models={**base.models, "nnunet": replace(base.models["nnunet"], options={"depth": 3})})
+    assert apply_overrides(base, {"models.nnunet.options.depth": "4"}).models["nnunet"].options == {"depth": 4}
+    assert apply_overrides(base, {"models.nnunet.options.new": "word"}).models["nnunet"].options["new"] == "word"
+
+
+def test_setting_twice_remembers_what_was_planned_once() -> None:
+    first = apply_overrides(plan(), {"training.epochs": "50"})
+    second = apply_overrides(first, {"training.epochs": "60"})
+    said = [d for d in second.decisions if d.subject == "training.epochs"]
+    assert len(said) == 1 and said[0].value == "60" and second.overrides["training.epochs"] == 60
+
+
+def test_a_smaller_batch_keeps_parts_that_fit() -> None:
+    base = plan()
+    base = replace(base, models={**base.models, "nnunet": replace(base.models["nnunet"], accumulate=4)})
+    changed = apply_overrides(base, {"models.nnunet.batch_size": "6"})
+    assert changed.models["nnunet"].accumulate == 6
+
+
+def test_unknown_names_are_errors() -> None:
+    with pytest.raises(AutosegError, match="did you mean nnunet"):
+        plan(models=("nnunnet",))
+    with pytest.raises(AutosegError, match="no model"):
+        plan(models=())
+    with pytest.raises(AutosegError, match="no protocol"):
+        plan(protocol="fast")  # type: ignore[arg-type]
+
+
+def test_too_little_memory_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    made = Made()
+    with caplog.at_level("WARNING", logger="autoseg"):
+        found = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), 1 << 28, "cpu")
+    assert "unet takes" in caplog.text and found.models["unet"].memory > found.memory_budget
+
+
+def test_explanations_join_models_that_agree() -> None:
+    rows = explain(plan(models=(*BOTH, "unet")))
+    subjects = [row.subject for row in rows]
+    assert "models.all.input_size" in subjects and "models.efficientnet_lite0_upernet.variant" in subjects
+    assert "models.{nnunet, unet}.normalisation" in subjects
+    assert subjects.index("geometry") < subjects.index("models.all.input_size")

@@ -1,0 +1,276 @@
+"""Channels, intensities, geometry, augmentation, learning: each rule against the datasets it is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autoseg import models
+from autoseg.planning.augmentation import decide_augmentation, sided
+from autoseg.planning.channels import decide_channels
+from autoseg.planning.facts import Facts, gather
+from autoseg.planning.geometry import Frame, decide_geometry, kept_by_resizing, make_preparation, whole_size
+from autoseg.planning.intensity import decide_normalisation
+from autoseg.planning.learning import decide_budget, decide_learning_rate, decide_training
+from autoseg.schema.plan import Normalisation, Protocol, Training
+from tests.planning.fingerprints import Made
+
+PRETRAINED = models.spec("efficientnet_lite0_upernet")
+SCRATCH = models.spec("unet")
+GIGABYTE = 1 << 30
+VESSELS = Made(cases=40, size=(584, 565), classes={"vessel": 2.0}, share=0.087)
+POLYPS = Made(cases=100, size=(398, 512), classes={"polyp": 66.0, "rare": 42.0}, presence={"rare": 0.2})
+MR = Made(cases=60, channels=1, dtype="uint16", modality="mr", size=(256, 216), highs=(120.0, 300.0, 900.0))
+
+
+def facts(made: Made) -> Facts:
+    return gather(made.fingerprint, made.spec, 5)
+
+
+def normalisation(made: Made, model: str = "unet") -> tuple[Normalisation, str]:
+    known = facts(made)
+    found, decision = decide_normalisation(known, decide_channels(known)[0], models.spec(model))
+    return found, decision.because
+
+
+def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE) -> tuple[Frame, str]:
+    found, decisions = decide_geometry(facts(made), protocol, device, budget)
+    return found, decisions[0].because
+
+
+def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
+    known = facts(made)
+    return decide_training(known, frame(made, protocol, device)[0], protocol, device, decide_budget(known, protocol), 5, 0)[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (Made(), (3, False, "uint8")),
+        (Made(gray_as_rgb=True, modality="ultrasound"), (1, True, "uint8")),
+        (MR, (1, False, "uint16")),
+        (Made(channels=5, dtype="float32", modality="multichannel"), (5, False, "float32")),
+    ],
+)
+def test_channels(made: Made, expected: tuple[int, bool, str]) -> None:
+    found, decisions = decide_channels(facts(made))
+    assert (found.count, found.merge_gray, found.dtype) == expected
+    assert [decision.subject for decision in decisions] == ["channels", "dtype"]
+
+
+def test_mixed_depths_are_kept_in_what_holds_them_all() -> None:
+    known = facts(Made())
+    first, *others = known.fingerprint.cases
+    mixed = replace(known, fingerprint=replace(known.fingerprint, cases=(replace(first, dtype="uint16"), *others)))
+    assert decide_channels(mixed)[0].dtype == "uint16"
+
+
+def test_imagenet_statistics_only_with_imagenet_weights() -> None:
+    with_weights, because = normalisation(Made(), "efficientnet_lite0_upernet")
+    assert with_weights.scheme == "constant"
+    assert with_weights.mean == pytest.approx([255 * m for m in PRETRAINED.input_mean], abs=0.01)
+    assert with_weights.std == pytest.approx([255 * s for s in PRETRAINED.input_std], abs=0.01)
+    assert "ImageNet" in because
+    without, _ = normalisation(Made(), "unet")
+    assert without == Normalisation("constant", (100.0,) * 3, (40.0,) * 3)
+
+
+def test_gray_images_are_normalised_one_by_one() -> None:
+    for made in (Made(channels=1, modality="ultrasound"), Made(gray_as_rgb=True, modality="xray"), MR):
+        found, _ = normalisation(made, "efficientnet_lite0_upernet")
+        assert found == Normalisation("image")
+    assert "120" in normalisation(MR)[1] and "900" in normalisation(MR)[1]
+
+
+def test_comparable_values_are_clipped_alike() -> None:
+    found, because = normalisation(replace(MR, highs=(900.0, 1000.0, 1100.0)))
+    assert found == Normalisation("image", lower=(2.0,), upper=(240.0,)) and "outliers" in because
+
+
+def test_ct_numbers_are_clipped_to_the_foreground() -> None:
+    made = Made(channels=1, dtype="float32", modality="ct")
+    found, because = normalisation(made)
+    assert found == Normalisation("constant", (120.0,), (30.0,), (20.0,), (200.0,)) and "20" in because and "200" in because
+    known = facts(made)
+    nothing = (0.0, 0.0, 0.0)
+    blank = replace(known.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
+    empty = replace(known, fingerprint=replace(known.fingerprint, channels=(blank,)))
+    found, _ = decide_normalisation(empty, decide_channels(empty)[0], SCRATCH)
+    assert found == Normalisation("constant", (100.0,), (40.0,), (2.0,), (240.0,)), "no foreground: the whole image's"
+
+
+def test_a_channel_that_never_changes_is_not_divided_by_zero() -> None:
+    known = facts(Made())
+    flat = replace(known.fingerprint.channels[0], std=0.0)
+    known = replace(known, fingerprint=replace(known.fingerprint, channels=(flat,) * 3))
+    found, _ = decide_normalisation(known, decide_channels(known)[0], SCRATCH)
+    assert found.std == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("protocol", "device"), [("quick", "cpu"), ("auto", "cpu"), ("auto", "cuda")])
+def test_thin_things_get_patches_and_large_ones_whole_images(protocol: Protocol, device: str) -> None:
+    for budget in (4 * GIGABYTE, 80 * GIGABYTE):
+        vessels, because = frame(VESSELS, protocol, device, budget)
+        assert (vessels.kind, vessels.scale, vessels.spacing) == ("patch", 1.0, None)
+        assert "vessel" in because and "2.0 px" in because
+        polyps, because = frame(POLYPS, protocol, device, budget)
+        assert polyps.kind == "whole" and "rare" in because and "42.0 px" in because
+
+
+def test_the_study_sees_whole_images_and_says_what_that_costs() -> None:
+    found, because = frame(VESSELS, "benchmark")
+    assert found.kind == "whole" and found.input_size(found.side) == (512, 512)
+    assert "limits its Dice to about 0.9" in because
+    assert "limits" not in frame(POLYPS, "benchmark")[1]
+
+
+def test_thick_vessels_of_large_pictures_are_shrunk_as_far_as_they_bear() -> None:
+    found, _ = frame(Made(size=(2048, 2048), classes={"vessel": 12.0}))
+    assert found.kind == "patch" and found.scale == 0.5
+
+
+def test_small_images_are_enlarged_a_little_but_not_more() -> None:
+    assert frame(Made(size=(96, 96)))[0].side == 160
+    assert frame(Made(size=(96, 96)), "auto", "cuda")[0].side == 160
+    assert frame(Made(size=(300, 300)), "auto", "cuda")[0].side == 320
+
+
+def test_a_larger_machine_sees_larger_images() -> None:
+    made = Made(size=(1500, 1500), classes={"lesion": 300.0})
+    sides = [frame(made, "auto", "cuda", size * GIGABYTE)[0].side for size in (8, 24, 80)]
+    assert sides == [512, 768, 1024]
+
+
+def test_unlike_fields_of_view_meet_at_one_pixel_size() -> None:
+    made = Made(channels=1, modality="mr", spacings=((0.8, 0.8), (1.2, 1.2), (2.0, 2.0)), classes={"organ": 40.0})
+    found, because = frame(made)
+    assert found.kind == "patch" and found.spacing is not None and "fields of view differ" in because
+    # The median image, 480 mm wide, is about as large as the network's input then.
+    assert 480 / found.spacing[0] == pytest.approx(256, rel=0.05)
+    assert frame(replace(made, spacings=((1.2, 1.2),)))[0].kind == "whole"
+
+
+def test_thin_things_in_physical_images_share_a_pixel_size() -> None:
+    found, _ = frame(Made(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6))))
+    assert (found.kind, found.spacing) == ("patch", (0.5, 0.5))
+
+
+def test_anisotropic_pixels_count_for_the_aspect() -> None:
+    found, _ = frame(Made(size=(300, 300), spacings=((1.0, 0.5),)))
+    height, width = found.input_size(found.side)
+    assert height / width == pytest.approx(2.0, rel=0.15)
+
+
+@pytest.mark.parametrize("aspect", [0.3, 0.6, 0.75, 1.0, 1.19, 2.5])
+@pytest.mark.parametrize("side", [64, 160, 256, 512])
+def test_whole_sizes_keep_area_and_aspect(aspect: float, side: int) -> None:
+    height, width = whole_size(side, aspect)
+    assert height % 32 == 0 and width % 32 == 0
+    assert 0.75 < height * width / side**2 < 1.3
+    assert side < 160 or 0.7 < height / width / aspect < 1.4
+
+
+def test_what_resizing_keeps_grows_with_thickness() -> None:
+    kept = [kept_by_resizing(t) for t in (0.0, 0.5, 1.0, 3.0, 10.0, 100.0)]
+    assert kept == sorted(kept) and kept[2] == pytest.approx(0.87) and kept[-1] < 1
+
+
+def test_stores_are_named_by_what_they_hold() -> None:
+    channels, _ = decide_channels(facts(Made()))
+    whole = make_preparation(Frame("whole", 256, (400, 400)), channels, (256, 224))
+    assert (whole.key, whole.size, whole.channels, whole.dtype) == ("whole_256x224", (256, 224), 3, "uint8")
+    keys = [
+        make_preparation(Frame("patch", 256, (400, 400), scale=scale, spacing=spacing), channels, (256, 256)).key
+        for scale, spacing in ((1.0, None), (0.5, None), (1.0, (0.5, 0.25)))
+    ]
+    assert keys == ["patch_native", "patch_x0.5", "patch_0.5x0.25mm"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("right ventricle", "myocardium", "left ventricle"), ("right ventricle", "left ventricle")),
+        (("LeftKidney", "spleen"), ("LeftKidney",)),
+        (("LV", "RV", "MYO"), ("LV", "RV")),
+        (("LV", "MYO"), ()),
+        (("lesion", "cleft", "bright_spot"), ()),
+        (("lung_L", "lung_R"), ("lung_L", "lung_R")),
+    ],
+)
+def test_labels_that_tell_left_from_right(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert sided(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("made", "axes"),
+    [
+        (Made(), (0, 1)),
+        (Made(modality="mr", channels=1, classes={"left_ventricle": 30.0}), (0,)),
+        (Made(modality="ultrasound", channels=1), (1,)),
+        (Made(modality="ultrasound", channels=1, classes={"left_ventricle": 30.0}), ()),
+        (Made(modality="xray", channels=1, classes={"left_lung": 30.0, "right_lung": 30.0}), ()),
+    ],
+)
+def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
+    found, decisions = decide_augmentation(facts(made))
+    assert found.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
+
+
+@pytest.mark.parametrize("cases", [12, 60, 100, 1000])
+def test_quick_has_the_same_steps_whatever_the_number_of_images(cases: int) -> None:
+    made = Made(cases=cases)
+    budget = decide_budget(facts(made), "quick")
+    assert budget.batch == 8
+    assert 350 <= training(made).epochs * budget.steps <= 450
+
+
+def test_the_batch_is_no_larger_than_the_training_set() -> None:
+    assert decide_budget(facts(Made(cases=6)), "quick").batch == 4
+    assert decide_budget(facts(Made(cases=2)), "auto").batch == 2
+    assert decide_budget(facts(Made(cases=6)), "benchmark").batch == 8
+
+
+def test_the_study_to_the_letter() -> None:
+    one, several = training(Made(), "benchmark"), training(POLYPS, "benchmark")
+    assert (one.epochs, one.optimizer, one.schedule, one.learning_rates) == (150, "adamw", "rex", (1e-4, 5e-5, 1e-5))
+    assert (one.loss, several.loss) == ("bce", "ce")
+    assert one.patience > 0 and one.validate_every == 1
+
+
+def test_budgets_of_auto_follow_the_device_and_the_images() -> None:
+    assert training(Made(cases=100), "auto", "cuda").epochs > training(Made(cases=100), "auto", "cpu").epochs
+    assert training(Made(cases=20_000), "auto", "cuda").epochs < training(Made(cases=1000), "auto", "cuda").epochs
+
+
+def test_regions_get_sigmoids() -> None:
+    made = Made(
+        classes={"tumour": 30.0, "core": 12.0},
+        labels={"background": 0, "tumour": (1, 2), "core": (2,)},
+        regions_class_order=(1, 2),
+    )
+    assert (training(made).loss, training(made, "benchmark").loss) == ("dice_bce", "bce")
+    assert training(Made()).loss == "dice_ce"
+
+
+def test_rare_classes_and_sparse_foreground_are_drawn_more_often() -> None:
+    assert training(POLYPS).foreground_share == 0.33
+    assert training(Made()).foreground_share == 0.0
+    assert training(VESSELS).foreground_share == 0.33
+    assert training(replace(VESSELS, share=0.01)).foreground_share == 0.5
+
+
+@pytest.mark.parametrize("made", [VESSELS, POLYPS, Made(cases=3000), replace(VESSELS, size=(3000, 3000))])
+def test_validation_comes_at_least_three_times_and_takes_its_share_at_most(made: Made) -> None:
+    for protocol in ("quick", "auto"):
+        found = training(made, protocol)  # type: ignore[arg-type]
+        assert 1 <= found.validate_every <= max(1, found.epochs // 3)
+
+
+def test_learning_rates_come_from_the_candidates() -> None:
+    for protocol in ("quick", "auto", "benchmark"):
+        rates = training(Made(), protocol).learning_rates  # type: ignore[arg-type]
+        for model in models.names():
+            rate, decision = decide_learning_rate(protocol, models.spec(model), rates)  # type: ignore[arg-type]
+            assert rate in rates and decision.subject == f"models.{model}.learning_rate"
+    assert decide_learning_rate("benchmark", PRETRAINED, (1e-4, 5e-5, 1e-5))[0] == 1e-4

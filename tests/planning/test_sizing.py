@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from autoseg import models
+from autoseg.planning.geometry import Frame
+from autoseg.planning.sizing import Need, fit_model, fit_part
+
+FRAME = Frame("whole", 384, (600, 600))
+GIGABYTE = 1 << 30
+
+
+def need(name: str = "unet", budget: float = 8.0, batch: int = 8) -> Need:
+    return Need(models.spec(name), 3, 2, "fp32", "adamw", int(budget * GIGABYTE), batch)
+
+
+def test_the_batch_is_cut_into_equal_parts_that_fit() -> None:
+    whole = fit_part(need(budget=100), "32", (256, 256))
+    assert whole.accumulate == 1 and whole.fits
+    halves = fit_part(need(budget=whole.memory / GIGABYTE), "32", (256, 256))
+    assert halves.accumulate == 2 and halves.fits and halves.memory < 0.9 * whole.memory
+
+
+def test_batch_statistics_never_see_a_single_image() -> None:
+    tiny = fit_part(need(budget=0.01), "16", (256, 256))
+    assert tiny.accumulate == 4 and not tiny.fits
+    assert fit_part(need("nnunet", budget=0.01), "small", (256, 256)).accumulate == 8
+
+
+def test_an_odd_batch_has_only_the_parts_that_divide_it() -> None:
+    assert fit_part(need(budget=0.01, batch=9), "16", (64, 64)).accumulate == 3
+    assert fit_part(need(budget=0.01, batch=7), "16", (64, 64)).accumulate == 1
+
+
+def test_more_memory_means_more_at_once_then_larger_inputs_then_larger_variants() -> None:
+    found = [fit_model(need("unet", budget), FRAME, "auto")[0] for budget in (0.5, 2, 8, 80)]
+    parts = [8 // fit.accumulate for fit in found]
+    areas = [fit.input_size[0] * fit.input_size[1] for fit in found]
+    assert all(fit.fits for fit in found)
+    assert parts[0] < 8 and areas == sorted(areas) and areas[-1] == 384 * 384 and areas[0] <= 256 * 256
+    assert [fit.memory for fit in found] == sorted(fit.memory for fit in found)
+    variants = [v.name for v in models.spec("unet").variants]
+    assert variants.index(found[0].variant) < variants.index(found[-1].variant)
+    small = fit_model(need("segformer", 6), FRAME, "auto")[0]
+    large = fit_model(need("segformer", 80), FRAME, "auto")[0]
+    spec = models.spec("segformer")
+    names = [v.name for v in spec.variants]
+    assert names.index(large.variant) > names.index(spec.default_variant) >= names.index(small.variant)
+
+
+def test_the_study_keeps_variant_size_and_batch_and_says_what_does_not_fit() -> None:
+    fit, decisions = fit_model(need("unet", 6), Frame("whole", 512, (600, 600), square=True), "benchmark")
+    assert (fit.variant, fit.input_size) == (models.spec("unet").default_variant, (512, 512))
+    assert fit.accumulate > 1 and fit.fits
+    assert f"in {fit.accumulate} parts" in decisions[-1].because
+    fit, decisions = fit_model(need("unet", 0.5), Frame("whole", 512, (600, 600), square=True), "benchmark")
+    assert not fit.fits and "larger machine" in decisions[-1].because
+
+
+def test_quick_takes_a_small_variant_of_a_large_network() -> None:
+    fit, decisions = fit_model(need("unet", 8), Frame("whole", 256, (600, 600)), "quick")
+    assert fit.variant == "16" and "GFLOP" in decisions[0].because
+    fit, _ = fit_model(need("efficientnet_lite0_upernet", 8), Frame("whole", 256, (600, 600)), "quick")
+    assert fit.variant == "light"
+
+
+@pytest.mark.skipif("hiformer" not in models.names(), reason="no network with a fixed size is registered")
+def test_a_fixed_size_is_what_is_stored() -> None:
+    assert models.spec("hiformer").fixed_size == 224
+    assert fit_model(need("hiformer", 8), Frame("whole", 256, (600, 600)), "quick")[0].input_size == (224, 224)

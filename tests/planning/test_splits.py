@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoseg.planning.splits import check_splits, make_splits, read_splits
+from autoseg.schema.plan import Fold, Splits
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import write_artefact
+from tests.planning.fingerprints import Made, case_name
+
+
+def split(made: Made, folds: int = 5, seed: int = 0) -> Splits:
+    return make_splits(made.fingerprint, made.spec, folds, seed)
+
+
+def test_every_case_is_validated_once_and_trained_on_otherwise() -> None:
+    splits = split(Made(cases=53))
+    everything = {case_name(k) for k in range(53)}
+    validated = [name for fold in splits.folds for name in fold.validation]
+    assert sorted(validated) == sorted(everything)
+    for fold in splits.folds:
+        assert set(fold.train) == everything - set(fold.validation)
+        assert 9 <= len(fold.validation) <= 12
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 9), min_size=24, max_size=40),
+    st.lists(st.tuples(st.integers(0, 23), st.integers(0, 23)), max_size=5),
+)
+def test_patients_and_duplicates_never_cross_a_split(patients: list[int], pairs: list[tuple[int, int]]) -> None:
+    groups = {k: f"p{patient}" for k, patient in enumerate(patients) if patient}
+    made = Made(cases=len(patients), groups=groups, duplicates=tuple(pair for pair in pairs if pair[0] != pair[1]))
+    if len(set(patients)) < 2:
+        return
+    try:
+        splits = split(made)
+    except AutosegError:
+        return
+    check_splits(splits, made.fingerprint, made.spec)
+    for fold in splits.folds:
+        validation = {int(name[-3:]) for name in fold.validation}
+        for first, second in made.duplicates:
+            assert (first in validation) == (second in validation)
+        for one, patient in groups.items():
+            assert all((other in validation) == (one in validation) for other, same in groups.items() if same == patient)
+
+
+def test_patients_joined_by_a_duplicate_stay_together() -> None:
+    groups = {k: f"p{k // 2}" for k in range(20)}
+    made = Made(cases=20, groups=groups, duplicates=((1, 2),))
+    for fold in split(made).folds:
+        held = {case_name(k) in fold.validation for k in (0, 1, 2, 3)}
+        assert len(held) == 1
+
+
+def test_groups_of_dataset_json_count_too() -> None:
+    made = Made(cases=20)
+    spec = made.spec
+    spec.groups.update({case_name(k): "same" for k in range(6)})
+    for fold in make_splits(made.fingerprint, spec).folds:
+        assert len({case_name(k) in fold.validation for k in range(6)}) == 1
+
+
+def test_a_rare_class_is_in_every_fold() -> None:
+    made = Made(cases=60, classes={"common": 50.0, "rare": 40.0}, presence={"rare": 0.2})
+    for fold in split(made).folds:
+        rare = sum(int(name[-3:]) < 12 for name in fold.validation)
+        assert 1 <= rare <= 4
+
+
+def test_foreground_sizes_are_spread() -> None:
+    for fold in split(Made(cases=70)).folds:
+        large = sum(int(name[-3:]) % 7 >= 5 for name in fold.validation)
+        assert 2 <= large <= 6, "of 20 large ones in 5 folds"
+
+
+def test_the_seed_decides() -> None:
+    made = Made(cases=40)
+    assert split(made, seed=3) == split(made, seed=3)
+    assert split(made, seed=3).folds != split(made, seed=4).folds
+
+
+def test_tiny_sets_get_fewer_folds_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="autoseg"):
+        splits = split(Made(cases=3))
+    assert len(splits.folds) == 3 and "3 folds instead of 5" in caplog.text and "5 were asked for" in splits.because
+    with pytest.raises(AutosegError, match="only one case"):
+        split(Made(cases=1))
+    with pytest.raises(AutosegError, match=r"one group \(6 cases"):
+        split(Made(cases=6, groups=dict.fromkeys(range(6), "p")))
+    with pytest.raises(AutosegError, match="at least 2"):
+        split(Made(), folds=1)
+
+
+def test_the_reason_names_what_was_kept_together() -> None:
+    groups = {k: f"p{k // 2}" for k in range(30)}
+    because = split(Made(cases=30, groups=groups, duplicates=((0, 1), (4, 8)))).because
+    assert "15 patients kept whole" in because and "4 cases in 2 clusters" in because
+    missing = split(Made(cases=30, classes={"a": 9.0, "b": 9.0}, presence={"b": 0.1})).because
+    assert "b (3 cases) is missing in the validation of fold" in missing
+
+
+def test_given_splits_are_read_in_both_forms(tmp_path: Path) -> None:
+    made = Made(cases=10)
+    ours = split(made, folds=2)
+    write_artefact(tmp_path / "ours.json", ours)
+    assert read_splits(tmp_path / "ours.json", made.fingerprint, made.spec) == ours
+    theirs = [{"train": fold.train, "val": fold.validation} for fold in ours.folds]
+    (tmp_path / "splits_final.json").write_text(json.dumps(theirs))
+    assert read_splits(tmp_path / "splits_final.json", made.fingerprint, made.spec).folds == ours.folds
+
+
+@pytest.mark.parametrize("text", ["nonsense", "{}", '[{"train": ["case_000"]}]', '[["case_000"]]', "[3]"])
+def test_a_file_that_holds_no_splits_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    made = Made(cases=10)
+    with pytest.raises(AutosegError, match="is no splits file"):
+        read_splits(tmp_path / "s.json", made.fingerprint, made.spec)
+    with pytest.raises(AutosegError, match="no splits file"):
+        read_splits(tmp_path / "missing.json", made.fingerprint, made.spec)
+
+
+def test_all_leaks_are_listed_at_once() -> None:
+    made = Made(cases=10, groups={0: "p", 1: "p"}, duplicates=((4, 5),))
+    fold = Fold(("case_000", "case_003", "case_004", "cas_007"), ("case_001", "case_003", "case_005"))
+    with pytest.raises(SeveralProblems) as raised:
+        check_splits(Splits((fold, Fold(("case_008",), ())), "given"), made.fingerprint, made.spec)
+    text = "\n".join(raised.value.problems)
+    assert "case_001 (validation) and case_000 (train) are of one patient" in text
+    assert "case_005 (validation) and case_004 (train)" in text
+    assert "case_003 is in train and in validation" in text
+    assert "no case 'cas_007' (did you mean 'case_007'?)" in text
+    assert "fold 1, validation: no cases" in text
+    assert len(raised.value.problems) == 5
