@@ -100,15 +100,22 @@ def convert_folders(
     number: int | None = None,
     labels: Sequence[str] | None = None,
     groups: str | None = None,
+    channels: Sequence[str] | None = None,
+    modality: str = "",
     overwrite: bool = False,
     root: Root = None,
 ) -> ConversionReport:
-    """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written."""
+    """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written.
+
+    labels: class names by value, background first. groups: a regular expression with one group that finds the patient in
+    a file's name. modality: such as "ultrasound", where the images do not tell.
+    """
     from dataset_conversion.folders import convert_folders as convert
 
     return convert(
-        Path(images), Path(masks), name, number, labels, groups, workspace=Workspace.at(root), overwrite=overwrite
-    )
+        Path(images), Path(masks), name, number, labels, groups,
+        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality,
+    )  # fmt: skip
 
 
 def fingerprint(dataset: str | int, root: Root = None) -> Fingerprint:
@@ -126,12 +133,14 @@ def plan_and_preprocess(
     memory: int | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
+    splits: str | Path | None = None,
     preprocess: bool = True,
     root: Root = None,
 ) -> Plan:
     """Fingerprint, plan for `models` (None: all), make the splits and the arrays. memory: bytes a training may take.
 
-    settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan.
+    settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan. splits: a
+    file of your own (autoseg's or nnU-Net's form), checked for leaks; without it, splits made before are kept.
     """
     from autoseg import models as registry
     from autoseg.fingerprint.measure import fingerprint_dataset
@@ -143,8 +152,7 @@ def plan_and_preprocess(
     raw = RawDataset.open(found)
     seen = fingerprint_dataset(found)
     plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
-    splits = _splits(found, raw, seen, plan)
-    write_artefact(found.splits, splits)
+    write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
     write_artefact(found.plan, plan)
     log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
     if preprocess:
@@ -209,13 +217,16 @@ def predict(
     overlays: bool = False,
     references: str | Path | None = None,
     tta: bool = False,
+    recursive: bool = False,
+    overwrite: bool = True,
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
     """Masks for an image or a folder of images, written to `output` in each image's own size and geometry.
 
     folds: those to average, None for all that are trained. overlays: also pictures with the contours; references: a
-    folder of masks to draw beside them. tta: average over mirrored views.
+    folder of masks to draw beside them. tta: average over mirrored views. recursive: subfolders too. overwrite: False
+    leaves masks that are there.
     """
     from autoseg.prediction.files import predict_files
     from autoseg.prediction.predictor import Predictor
@@ -228,6 +239,8 @@ def predict(
         probabilities=probabilities,
         overlays=overlays,
         references=Path(references) if references else None,
+        recursive=recursive,
+        overwrite=overwrite,
     )
 
 
@@ -238,16 +251,22 @@ def evaluate(predictions: str | Path, references: str | Path, output: str | Path
     return evaluate_folders(Path(predictions), Path(references), output=Path(output) if output else None)
 
 
-def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan) -> Splits:
-    """The splits on disk while they fit the cases, since a person may have made them; else new ones."""
-    from autoseg.planning.splits import check_splits, make_splits
+def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan, given: Path | None) -> Splits:
+    """Given splits, else those on disk while they fit cases and settings (a person may have made them), else new ones."""
+    from autoseg.planning.splits import check_splits, make_splits, read_splits
 
+    if given is not None:
+        return read_splits(given, seen, raw.spec)
     if found.splits.exists():
         splits = read_artefact(found.splits, Splits, f"delete {found.splits} to have it made again")
-        if {case for fold in splits.folds for case in fold.validation} == {case.name for case in raw.cases}:
+        asked = {"training.folds", "training.seed"} & set(plan.overrides)
+        if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
+            log.warn(f"the cases of {found.name} have changed: trainings on the new splits do not compare with older ones")
+        elif not asked or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
             check_splits(splits, seen, raw.spec)
             return splits
-        log.warn(f"the cases of {found.name} have changed: new splits are made, and old trainings do not compare with new ones")
+        else:
+            log.warn(f"new splits of {found.name}, as set: trainings on them do not compare with older ones")
     return make_splits(seen, raw.spec, plan.training.folds, plan.training.seed)
 
 

@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders.add_argument("--id", type=int, metavar="N", help="its number (default: the next free from 501)")
     folders.add_argument("--labels", type=entry.names, metavar="A,B,...", help="class names by value, background first")
     folders.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
+    folders.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
+    folders.add_argument("--modality", default="", help="such as ultrasound, where the images do not tell")
     folders.add_argument("--overwrite", action="store_true", help="replace a dataset of that id and name")
     folders.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="as above")
     options = parser.parse_args(arguments)
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number=options.id,
         labels=options.labels,
         groups=options.groups,
+        channels=options.channels,
+        modality=options.modality,
         overwrite=options.overwrite,
         root=options.root,
     )

@@ -33,6 +33,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{name}{'*' if name == row['default_variant'] else ''} {parameters / 1e6:.1f} M"
         for name, parameters in row["variants"].items()
     ]
-    size = f"{row['fixed_size']} inside" if row["fixed_size"] else f"multiples of {row['divisor']}" if row["divisor"] > 1 else "any"
+    size = "any" if row["divisor"] == 1 else f"multiples of {row['divisor']}"
+    size = f"{row['fixed_size']} inside" if row["fixed_size"] else size
     weights = ", ".join(row["weights"]) or "none"
     return [row["name"], row["family"], ", ".join(variants), size, weights, row["citation"]]

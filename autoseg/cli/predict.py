@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
     parser.add_argument("--probabilities", action="store_true", help="also write each class's probability (.npz)")
     parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
+    parser.add_argument("--references", type=Path, metavar="DIR", help="masks to draw into the pictures")
+    parser.add_argument("--recursive", action="store_true", help="subfolders too")
+    parser.add_argument("--keep", action="store_true", help="leave masks that are there already")
     parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")
     entry.add_device(parser)
     options = parser.parse_args(arguments)
@@ -36,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.model,
         entry.folds(options.folds),
         probabilities=options.probabilities,
-        overlays=options.overlays,
+        overlays=options.overlays or options.references is not None,
+        references=options.references,
         tta=options.tta,
+        recursive=options.recursive,
+        overwrite=not options.keep,
         device=options.device,
         root=options.root,
     )

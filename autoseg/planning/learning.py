@@ -13,7 +13,7 @@ from autoseg.schema.plan import Decision, Protocol, Training
 
 TARGET_BATCH = 8
 # Optimiser steps a protocol aims at. Quick: minutes on two cores. Auto: what fine-tuning a 2D network takes to level out.
-_QUICK_STEPS = 400
+_QUICK_STEPS = 200
 _AUTO_STEPS = {"cpu": 4_000, "cuda": 15_000, "mps": 8_000}
 # Auto shows large sets at least this many times, for at most four times the steps.
 _AUTO_EPOCHS = 50

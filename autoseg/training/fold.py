@@ -14,6 +14,7 @@ import autoseg
 from autoseg.inference.precision import usable
 from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
+from autoseg.models.contract import SegmentationNetwork
 from autoseg.preprocessing.store import Store
 from autoseg.preprocessing.store import identity as store_identity
 from autoseg.schema.dataset import DatasetSpec
@@ -28,7 +29,9 @@ from autoseg.training.checkpoint import Progress, State, build_network
 from autoseg.training.device import resolve
 from autoseg.training.identity import differences, digest, identity
 from autoseg.training.lock import holding
+from autoseg.training.losses import Loss
 from autoseg.training.pretrained import Source, fill, find
+from autoseg.training.prior import pixel_shares, start_at_prior
 from autoseg.training.stopping import stoppable
 from autoseg.training.trainer import Task, Trainer
 
@@ -145,8 +148,8 @@ def _train(task: Task, record: RunRecord, weights: Source | None, state: State |
     torch.manual_seed(task.plan.training.seed)
     network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
-    if weights is not None and state is None:
-        fill(network, weights)
+    if state is None:
+        _begin(network, task, weights)
     writer = _Record(task.folder, record)
     trainer = Trainer(task, network, writer.saved)
     if state is not None:
@@ -167,6 +170,15 @@ def _train(task: Task, record: RunRecord, weights: Source | None, state: State |
     if stop.requested:
         stop.obey()
     return finished
+
+
+def _begin(network: SegmentationNetwork, task: Task, weights: Source | None) -> None:
+    """The weights of the first step."""
+    shares = pixel_shares(task.store, task.split.train, task.scheme)
+    channels = task.plan.preparations[task.model_plan.preparation].channels
+    start_at_prior(network, channels, shares, Loss(task.plan.training.loss, task.scheme).sigmoid)
+    if weights is not None:
+        fill(network, weights)
 
 
 class _Record:

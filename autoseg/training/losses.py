@@ -21,7 +21,7 @@ class Loss:
 
     name: "ce" and "dice_ce" for classes that exclude each other; "bce" and "dice_bce" give each output a sigmoid of its
     own. For two classes both mean the same: a sigmoid of the difference of the logits is their softmax. Raises AutosegError
-    for "ce" with regions, which overlap.
+    for "ce" with regions, which overlap. sigmoid: whether each output has one of its own.
     """
 
     def __init__(self, name: str, scheme: LabelScheme) -> None:
@@ -32,7 +32,7 @@ class Loss:
             )
         self._scheme = scheme
         self._dice = name.startswith("dice_")
-        self._sigmoid = scheme.regions or (name.endswith("bce") and scheme.outputs > 2)
+        self.sigmoid = scheme.regions or (name.endswith("bce") and scheme.outputs > 2)
 
     def __call__(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """Scalar loss. labels: (B, H, W) label values, any integer type.
@@ -59,7 +59,7 @@ class Loss:
 
     def _of(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = logits.float()
-        return self._of_sigmoids(logits, labels) if self._sigmoid else self._of_softmax(logits, labels)
+        return self._of_sigmoids(logits, labels) if self.sigmoid else self._of_softmax(logits, labels)
 
     def _of_softmax(self, logits: Tensor, labels: Tensor) -> Tensor:
         ignore = -100 if self._scheme.ignore is None else self._scheme.ignore

@@ -56,7 +56,7 @@ def test_whole_images_with_a_rare_class_come_more_often():
     drawn = [draw.case for epoch in range(20) for draw in draws(Sampler(CASES, FOREGROUND, 5, 0.4, True, seed=0), epoch)]
     share = Counter(drawn)["c0"] / len(drawn)
     assert 0.4 < share < 0.55
-    assert {draw for draw in drawn} == set(CASES)
+    assert set(drawn) == set(CASES)
 
 
 def test_without_rare_classes_whole_images_come_once_each():

@@ -41,11 +41,13 @@ def test_more_memory_means_more_at_once_then_larger_inputs_then_larger_variants(
     assert [fit.memory for fit in found] == sorted(fit.memory for fit in found)
     variants = [v.name for v in models.spec("unet").variants]
     assert variants.index(found[0].variant) < variants.index(found[-1].variant)
-    small = fit_model(need("segformer", 6), FRAME, "auto")[0]
-    large = fit_model(need("segformer", 80), FRAME, "auto")[0]
-    spec = models.spec("segformer")
-    names = [v.name for v in spec.variants]
-    assert names.index(large.variant) > names.index(spec.default_variant) >= names.index(small.variant)
+
+
+def test_a_variant_larger_than_the_default_needs_room_for_the_whole_batch() -> None:
+    frame = Frame("whole", 256, (600, 600))
+    default = models.spec("efficientnet_lite0_upernet").default_variant
+    assert fit_model(need("efficientnet_lite0_upernet", 1), frame, "auto")[0].variant == default
+    assert fit_model(need("efficientnet_lite0_upernet", 80), frame, "auto")[0].variant == "wide"
 
 
 def test_the_study_keeps_variant_size_and_batch_and_says_what_does_not_fit() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -46,7 +48,7 @@ def test_rex_follows_its_formula():
     assert rates[0] == 0.2
     assert rates[50] == pytest.approx(0.2 * 0.5 / 0.75)
     assert rates[99] == pytest.approx(0.2 * 0.01 / 0.505)
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates))
 
 
 def test_poly_follows_its_formula():
