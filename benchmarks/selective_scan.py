@@ -20,8 +20,9 @@ from autoseg.models.layers.selective_scan import selective_scan, sequential_scan
 
 Scan = Callable[..., Tensor]
 GROUPS, STATE = 4, 16
-# (length, width): Swin-UMamba's last to first stage at 224 pixels, the first at 256 (a 64 x 64 map), and a long, narrow one.
-CASES = ((49, 1536), (196, 768), (784, 384), (3136, 192), (4096, 192), (65_536, 12))
+# (length, width): Swin-UMamba's last to first stage at 224 pixels, the first at 256 (a 64 x 64 map), that map with the
+# narrow states of a small network, and the first stage at 1024 pixels, narrowed so that the loops' memory suffices.
+CASES = ((49, 1536), (196, 768), (784, 384), (3136, 192), (4096, 192), (4096, 32), (65_536, 32))
 
 
 def mamba_loop(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, bias: Tensor) -> Tensor:

@@ -48,16 +48,19 @@ class Measurement:
         return replace(self, batch=batch, activations=activations, largest=round(self.largest * growth))
 
 
-def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32") -> Measurement:
+def measure(
+    network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32", flops: int | None = None
+) -> Measurement:
     """Measure a network (on any device, the meta device included) for a batch of `input_shape` (B, C, H, W).
 
-    precision: "fp32", or "bf16"/"fp16" for autocast. The network is left as it was.
+    precision: "fp32", or "bf16"/"fp16" for autocast. flops: where they were counted before. The network is left as
+    it was.
     """
     was_training = network.training
     weights = [*network.parameters()]
     try:
         saved = _saved(network.train(), input_shape, precision)
-        flops = count_flops(network, (1, *input_shape[1:]))
+        flops = count_flops(network, (1, *input_shape[1:])) if flops is None else flops
     finally:
         network.train(was_training)
     return Measurement(

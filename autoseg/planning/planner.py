@@ -11,7 +11,7 @@ from autoseg.planning import overrides
 from autoseg.planning.channels import Channels, decide_channels
 from autoseg.planning.facts import Facts, gather
 from autoseg.planning.geometry import Frame, Kind, decide_geometry, make_preparation
-from autoseg.planning.hardware import decide_precision, default_budget, resolve_device, show_memory
+from autoseg.planning.hardware import decide_precision, default_budget, parse_memory, resolve_device, show_memory
 from autoseg.planning.intensity import decide_normalisation
 from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.planning.sizing import Fit, Need, fit_model, fit_part
@@ -31,15 +31,15 @@ def make_plan(
     spec: DatasetSpec,
     protocol: Protocol,
     models: Sequence[str],
-    memory: int | None = None,
+    memory: int | str | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide for the dataset, then for each model.
 
-    memory: bytes a training may take, by default a share of what the device has. device: "auto", "cpu", "cuda", "mps".
-    settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (whole or patch) and `side`, the side
-    in pixels of a square as large as the network's input. Raises AutosegError for unknown models, fields and values.
+    memory: bytes a training may take (or "8G"), by default a share of what the device has. device: "auto", "cpu", "cuda",
+    "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (whole or patch) and `side`,
+    in pixels, of a square as large as the network's input. Raises AutosegError for unknown models, fields and values.
     """
     if protocol not in PROTOCOLS:
         raise AutosegError(f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
@@ -49,6 +49,7 @@ def make_plan(
     settings = dict(settings or {})
     kind, side = _wishes(settings)
     kind_of_device = resolve_device(device)
+    memory = parse_memory(memory) if isinstance(memory, str) else memory
     budget, because = (memory, "set by the user") if memory else default_budget(kind_of_device)
     facts = gather(fingerprint, spec, _FOLDS)
     channels, decisions = decide_channels(facts)

@@ -97,34 +97,32 @@ def _fit(need: Need, variant: str, size: tuple[int, int], measured: Measurement,
 
 def _climb(need: Need, frame: Frame) -> tuple[Fit, tuple[str, str]]:
     """With more memory: first a larger batch at once, then a larger input, then a larger variant."""
-    sizes = _sizes(need.spec, frame)
-    best = fit_part(need, need.spec.default_variant, sizes[0])
-    why = "the default", f"the smallest considered: {show_memory(need.budget)} leave no room for more"
-    while not best.fits and (smaller := _neighbour(need.spec, best.variant, -1)):
-        best = fit_part(need, smaller, sizes[0])
-        why = f"the largest that fits {show_memory(need.budget)}", why[1]
-    if best.fits and best.variant == need.spec.default_variant:
-        for size in reversed(sizes[1:]):
-            # Cheap first: if activations alone would be too many by their share of pixels, measuring is not worth it.
-            if _guess(need, best, size) > need.budget * _FILL:
-                continue
+    spec, memory = need.spec, show_memory(need.budget)
+    sizes = _sizes(spec, frame)
+    best, why_variant = fit_part(need, spec.default_variant, sizes[0]), "the default"
+    while not best.fits and (smaller := _neighbour(spec, best.variant, -1)):
+        best, why_variant = fit_part(need, smaller, sizes[0]), f"the largest that fits {memory}"
+    if best.fits and best.variant == spec.default_variant:
+        best = _larger_input(need, best, sizes)
+        while best.input_size == sizes[-1] and (larger := _neighbour(spec, best.variant, 1)):
+            grown = fit_part(need, larger, best.input_size)
+            if not grown.fits or grown.accumulate > 1:
+                break
+            best, why_variant = grown, f"{memory} hold a larger one than the default with the whole batch at once"
+    if best.input_size == sizes[-1]:
+        return best, (why_variant, _why_size(spec, frame))
+    why_size = f"the largest of those up to {_side(sizes[-1])} that {memory} hold with {_COMFORT} images at once or more"
+    return best, (why_variant, why_size)
+
+
+def _larger_input(need: Need, best: Fit, sizes: list[tuple[int, int]]) -> Fit:
+    for size in reversed(sizes[1:]):
+        # Where activations alone would be too many by their share of pixels, measuring is not worth its time.
+        if _guess(need, best, size) <= need.budget * _FILL:
             larger = fit_part(need, best.variant, size)
             if larger.fits and _comfortable(need, larger):
-                best = larger
-                break
-        if best.input_size == sizes[-1]:
-            why = why[0], _why_size(need.spec, frame)
-            while (variant := _neighbour(need.spec, best.variant, 1)) is not None:
-                larger = fit_part(need, variant, best.input_size)
-                if not (larger.fits and larger.accumulate == 1):
-                    break
-                best = larger
-                why = f"the memory ({show_memory(need.budget)}) holds a larger one than the default", why[1]
-        elif best.input_size != sizes[0]:
-            why = why[0], f"the largest that {show_memory(need.budget)} hold with {_COMFORT} images at once or more"
-    if len(sizes) == 1:
-        why = why[0], _why_size(need.spec, frame)
-    return best, why
+                return larger
+    return best
 
 
 def _comfortable(need: Need, found: Fit) -> bool:
@@ -183,7 +181,6 @@ def _why_size(spec: ModelSpec, frame: Frame) -> str:
 
 def _decisions(need: Need, found: Fit, variant_because: str, size_because: str) -> list[Decision]:
     prefix = f"models.{need.spec.name}"
-    height, width = found.input_size
     part = need.batch // found.accumulate
     held = f"{show_memory(found.memory)} measured of {show_memory(need.budget)}"
     if not found.fits:
@@ -195,9 +192,13 @@ def _decisions(need: Need, found: Fit, variant_because: str, size_because: str) 
     parameters = f"{found.measured.trainable / 4e6:.1f} M parameters"
     return [
         Decision(f"{prefix}.variant", found.variant, f"{variant_because}; {parameters}"),
-        Decision(f"{prefix}.input_size", f"{height}x{width}", size_because),
+        Decision(f"{prefix}.input_size", _side(found.input_size), size_because),
         Decision(f"{prefix}.batch_size", str(need.batch), batch),
     ]
+
+
+def _side(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 @lru_cache(maxsize=1024)
@@ -206,12 +207,13 @@ def _measured(
 ) -> Measurement:
     # Batch norms after global pooling refuse a single image.
     probe = (max(2, shape[0]), *shape[1:])
-    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), probe, precision)
+    flops = _flops(name, variant, shape[1], outputs, shape[2:], options)
+    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), probe, precision, flops)
 
 
 @lru_cache(maxsize=1024)
-def _flops(name: str, variant: str, channels: int, outputs: int, size: tuple[int, int]) -> int:
-    return count_flops(_on_meta(name, variant, channels, outputs, size, "{}"), (1, channels, *size))
+def _flops(name: str, variant: str, channels: int, outputs: int, size: tuple[int, int], options: str = "{}") -> int:
+    return count_flops(_on_meta(name, variant, channels, outputs, size, options), (1, channels, *size))
 
 
 def _on_meta(name: str, variant: str, channels: int, outputs: int, size: tuple[int, int], options: str) -> nn.Module:

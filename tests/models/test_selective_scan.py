@@ -137,7 +137,7 @@ def test_the_kernel_gets_its_own_layout() -> None:
     def kernel(
         u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, delta_softplus: bool
     ) -> Tensor:
-        """What `mamba_ssm` takes: u, delta (batch, channels, length), A (channels, state), B, C (batch, groups, state, length)."""
+        """u, delta: (batch, channels, length), A: (channels, state), B, C: (batch, groups, state, length)."""
         assert delta_softplus
         delta = F.softplus(delta + delta_bias[:, None])
         share = u.shape[1] // B.shape[1]

@@ -51,7 +51,7 @@ def test_fresh_scans_start_as_published() -> None:
     torch.manual_seed(0)
     scan = FourWayScan(32)
     steps = F.softplus(scan.step_bias.detach())
-    assert 0.9e-3 <= float(steps.min()) and float(steps.max()) <= 0.1001
+    assert float(steps.min()) >= 0.9e-3 and float(steps.max()) <= 0.1001
     assert float(steps.log10().mean()) == pytest.approx(-2.0, abs=0.2)
     assert torch.allclose(scan.decay.exp(), torch.arange(1.0, 17.0).expand(4 * 64, 16))
 

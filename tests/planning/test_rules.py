@@ -217,12 +217,13 @@ def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
     assert found.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
 
 
-@pytest.mark.parametrize("cases", [12, 60, 100, 1000])
-def test_quick_has_the_same_steps_whatever_the_number_of_images(cases: int) -> None:
-    made = Made(cases=cases)
-    budget = decide_budget(facts(made), "quick")
-    assert budget.batch == 8
-    assert 350 <= training(made).epochs * budget.steps <= 450
+def test_quick_has_the_same_steps_whatever_the_number_of_images() -> None:
+    steps = []
+    for cases in (12, 60, 100, 1000):
+        budget = decide_budget(facts(Made(cases=cases)), "quick")
+        assert budget.batch == 8
+        steps.append(training(Made(cases=cases)).epochs * budget.steps)
+    assert min(steps) > 0.9 * max(steps)
 
 
 def test_the_batch_is_no_larger_than_the_training_set() -> None:

@@ -15,7 +15,7 @@ from autoseg.models.contract import (
     SegmentationNetwork,
     Variant,
 )
-from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, classifier, resize_like
+from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, resize_like
 
 # Decoder width at stride 4 and at stride 2.
 _WIDTHS = {"light": (64, 32), "wide": (128, 48)}
@@ -69,7 +69,8 @@ class EfficientNetLite0UPerNet(SegmentationNetwork):
         self.detail = ConvNormReLU(finest, detail_channels, 1)
         self.refine = ConvNormReLU(detail_channels, detail_channels, 3)
         self.dropout = nn.Dropout2d(0.1)
-        self.classify = classifier(detail_channels, num_classes)
+        # Not UPerNet's start near zero: in a budget of a few hundred steps so narrow a head would lose half of them growing.
+        self.classify = nn.Conv2d(detail_channels, num_classes, 1)
         self.stem_weights = ("encoder.conv_stem.weight",)
         self.head_weights = ("classify.weight", "classify.bias")
 
