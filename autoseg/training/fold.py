@@ -73,8 +73,8 @@ def train_fold(
         state = checkpoint.load_last(folder)
         if state is not None:
             _refuse_other(state, task)
-            done = read_artefact(folder / checkpoint.RECORD, RunRecord, "train again with --restart")
-            if done.status == "finished":
+            done = _finished(folder)
+            if done is not None:
                 log.say(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
                 return done
         _describe(folder, plan, spec, splits)
@@ -225,6 +225,13 @@ def _refuse_other(state: State, task: Task) -> None:
             changed,
             "undo the change, or begin again with --restart (gives up that run)",
         )
+
+
+def _finished(folder: Path) -> RunRecord | None:
+    if not (folder / checkpoint.RECORD).exists():
+        return None
+    record = read_artefact(folder / checkpoint.RECORD, RunRecord, "delete it: the checkpoint is enough to go on")
+    return record if record.status == "finished" else None
 
 
 def _describe(folder: Path, plan: Plan, spec: DatasetSpec, splits: Splits) -> None:

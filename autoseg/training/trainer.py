@@ -81,7 +81,9 @@ class Trainer:
         """Go on from what a checkpoint holds."""
         self._network.load_state_dict(state["state_dict"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._step.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:
+            # Empty where the run began on a device that needs none.
+            self._step.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         if self.progress.best_epoch > 0:
             try:
