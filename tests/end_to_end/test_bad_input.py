@@ -55,7 +55,7 @@ def test_unknown_things_are_named_with_what_there_is(
     assert "training.epochs" in capsys.readouterr().err
     assert train.main(["501", "unett", "0", "--root", str(root)]) == 2
     assert train.main(["501", "nnunet", "zero", "--root", str(root)]) == 2
-    output = tmp_path / "masks"
+    output = tmp_path / "predicted"
     assert predict.main(["-i", str(folders[0]), "-o", str(output), "-d", "501", "-m", "nnunet", "--root", str(root)]) == 2
     assert "autoseg_train" in capsys.readouterr().err
     assert not output.exists()
