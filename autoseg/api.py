@@ -130,14 +130,15 @@ def plan_and_preprocess(
     *,
     protocol: Protocol = "auto",
     models: Sequence[str] | None = None,
-    memory: int | None = None,
+    memory: int | str | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
     splits: str | Path | None = None,
     preprocess: bool = True,
     root: Root = None,
 ) -> Plan:
-    """Fingerprint, plan for `models` (None: all), make the splits and the arrays. memory: bytes a training may take.
+    """Fingerprint, plan for `models` (None: all), make the splits and the arrays. memory: what a training may take,
+    in bytes or as "8G".
 
     settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan. splits: a
     file of your own (autoseg's or nnU-Net's form), checked for leaks; without it, splits made before are kept.

@@ -69,21 +69,6 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     )
 
 
-def size(text: str) -> int:
-    """Bytes from "8G", "512M" or a plain number."""
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    number, unit = text.strip().upper().removesuffix("B").removesuffix("I"), 1
-    if number and number[-1] in units:
-        number, unit = number[:-1], units[number[-1]]
-    try:
-        found = round(float(number) * unit)
-    except ValueError:
-        found = 0
-    if found <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory such as 8G or 512M")
-    return found
-
-
 def names(text: str) -> list[str]:
     """A comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]

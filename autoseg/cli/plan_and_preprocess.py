@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry.add_dataset(parser)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="auto", help="default: auto; quick takes minutes on a CPU")
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all (default)")
-    parser.add_argument("--memory", type=entry.size, metavar="SIZE", help="for a training, e.g. 8G (default: by the device)")
+    parser.add_argument("--memory", metavar="SIZE", help="for a training, e.g. 8G (default: by the device)")
     parser.add_argument("--explain", action="store_true", help="print each decision with its reason")
     entry.add_settings(parser)
     parser.add_argument("--splits", metavar="FILE", help="folds of your own: autoseg's or nnU-Net's splits file")

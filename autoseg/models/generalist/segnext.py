@@ -6,8 +6,6 @@ Geng et al.: Is Attention Better Than Matrix Decomposition? ICLR 2021 (the "Hamb
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
 from autoseg.models.layers import mscan
 from autoseg.models.layers.fusion import MapFusion
+from autoseg.models.layers.precision import full_precision
 from autoseg.models.layers.upernet import classifier
 from autoseg.models.renaming import drop_matching, give_renamed
 
@@ -77,9 +76,7 @@ class Decomposition(nn.Module):
         self.register_buffer("bases", F.normalize(torch.tensor(drawn), dim=1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.device.type
-        # Autocast knows no "meta", where nothing is computed anyway.
-        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+        with full_precision(x):
             return self._reconstruct(x.flatten(2).float()).to(x.dtype).view_as(x)
 
     def _reconstruct(self, matrix: Tensor) -> Tensor:

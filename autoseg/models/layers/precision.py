@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
+def full_precision(x: Tensor) -> torch.autocast:
     """A context without autocast on the device of `x`; tensors that come in half precision are for the caller to cast."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    # The meta device has no autocast of its own; memory is measured there under the processor's.
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
