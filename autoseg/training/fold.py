@@ -86,7 +86,7 @@ def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPla
         registry.spec(model)
         raise AutosegError(
             f"the plan of {plan.dataset} does not include {model}, only {', '.join(plan.models)}",
-            f"autoseg_plan_and_preprocess {plan.dataset} --models {model}",
+            f"autoseg_plan_and_preprocess {plan.dataset} --models {','.join([*plan.models, model])}",
         )
     if not 0 <= fold < len(splits.folds):
         raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")

@@ -245,7 +245,7 @@ def test_an_ignore_label_trains_and_is_not_scored(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "fold", "said"), [
-    ("tyni", 0, "no model 'tyni'.*\n.*tiny"), ("unet", 0, "does not include unet.*\n.*--models unet"),
+    ("tyni", 0, "no model 'tyni'.*\n.*tiny"), ("unet", 0, "does not include unet.*\n.*--models tiny,unet"),
     (NAME, 1, "no fold 1.*\n.*folds 0 to 0"),
 ])
 def test_what_cannot_be_trained_is_said_before_anything_is_written(tmp_path, model, fold, said):
