@@ -9,6 +9,9 @@ from pathlib import Path
 
 from autoseg.support.errors import AutosegError
 
+# The folder of raw/, preprocessed/ and results/ as callers give it; None: AUTOSEG_ROOT or ./autoseg_data.
+Root = str | Path | None
+
 _FULL_NAME = re.compile(r"^Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)$")
 
 

@@ -1,0 +1,43 @@
+"""The stages, composed: what both the commands and a notebook call.
+
+    from autoseg import api
+    api.convert_folders(images="photos", masks="masks", name="Polyp", labels=["background", "polyp"])
+    api.plan_and_preprocess("Polyp", protocol="quick", models=["nnunet"])
+    api.train("Polyp", "nnunet", folds=[0])
+    mask = api.Predictor.load("Polyp", "nnunet")(array)
+
+Every function takes `root`: the folder of raw/, preprocessed/ and results/; by default AUTOSEG_ROOT or ./autoseg_data.
+A mistake of the caller raises `AutosegError` (from `autoseg.support.errors`), which says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Each module imports its stage where it is used: scoring masks should not wait for torch to load.
+from autoseg.api.conversion import convert_folders
+from autoseg.api.evaluation import evaluate
+from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
+from autoseg.api.prediction import predict
+from autoseg.api.training import TrainedFold, train
+
+__all__ = [
+    "Predictor",
+    "TrainedFold",
+    "convert_folders",
+    "decisions",
+    "evaluate",
+    "fingerprint",
+    "model_table",
+    "plan_and_preprocess",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":
+        from autoseg.prediction.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module 'autoseg.api' has no attribute {name!r}")

@@ -1,0 +1,91 @@
+"""Learning, and scoring what was learnt on the held-out cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.api.planning import plan_and_preprocess
+from autoseg.schema.plan import Plan, Protocol, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import Scores
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact
+from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """record: of the training. scores: of its best weights on the fold's held-out cases, at their original size.
+
+    folder: where weights, curves and the held-out masks lie.
+    """
+
+    record: RunRecord
+    scores: Scores
+    folder: Path
+
+
+def train(
+    dataset: str | int,
+    model: str,
+    folds: Iterable[int] | None = None,
+    *,
+    protocol: Protocol | None = None,
+    settings: Mapping[str, str] | None = None,
+    device: str = "auto",
+    pretrained: str | None = None,
+    restart: bool = False,
+    root: Root = None,
+) -> list[TrainedFold]:
+    """Train `folds` (None: all), then predict and score each one's held-out cases. Cut-off runs go on where they were.
+
+    A plan for another protocol than the one on disk is made first. settings change this training only.
+    """
+    from autoseg import models as registry
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.planning.overrides import apply_overrides
+    from autoseg.preprocessing.build import build_store
+    from autoseg.training.fold import train_fold
+
+    registry.spec(model)
+    found = Workspace.at(root).dataset(dataset)
+    plan = _plan_to_train(found, model, protocol, device, root)
+    plan = apply_overrides(plan, settings or {})
+    splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
+    build_store(found, RawDataset.open(found), plan.preparations[plan.models[model].preparation])
+    chosen = range(len(splits.folds)) if folds is None else folds
+    trained = []
+    for fold in chosen:
+        if fold >= len(splits.folds):
+            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
+        record = train_fold(found, plan, splits, model, fold, device=device, pretrained=pretrained, restart=restart)
+        trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
+    return trained
+
+
+def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
+    remedy = f"autoseg_plan_and_preprocess {found.number}"
+    if not found.plan.exists():
+        log.say(f"{found.name} is not planned yet: planning it now")
+        return plan_and_preprocess(found.name, protocol=protocol or "auto", models=[model], device=device, root=root)
+    plan = read_artefact(found.plan, Plan, remedy)
+    if protocol is not None and plan.protocol != protocol:
+        log.say(f"{found.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        return plan_and_preprocess(found.name, protocol=protocol, models=list(plan.models), device=device, root=root)
+    if model not in plan.models:
+        raise AutosegError(
+            f"the plan of {found.name} is for {', '.join(plan.models)}, not for {model}",
+            f"{remedy} --protocol {plan.protocol} --models {','.join([*plan.models, model])}",
+        )
+    return plan
+
+
+def _score_fold(found: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
+    from autoseg.evaluation.evaluate import evaluate_folders
+    from autoseg.prediction.validation import predict_fold
+
+    folder = predict_fold(found, model, fold, device=device)
+    return evaluate_folders(folder, labels_folder(found), cases=splits.folds[fold].validation)
