@@ -7,11 +7,43 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class RateTrial:
+    """One learning rate tried: mean validation Dice of its best epoch on whole images, Dice of each class, what it cost."""
+
+    rate: float
+    best_dice: float
+    dice: dict[str, float]
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is taken for all folds.
+
+    identity: hash of all that decides the trials. steps, seconds: of all trials together; they belong to the model's budget.
+    """
+
+    fold: int
+    epochs: int
+    identity: str
+    tried: tuple[RateTrial, ...]
+    chosen: float
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """`run.json`. identity: hash of all that decides the weights (plan, split, model, seed); a resume needs it equal.
 
     best_dice: validation Dice of best.pt, mean over classes of the counts summed over the fold. dice: of each class.
     versions: of autoseg, torch, Python. pretrained: what the weights were filled from, "" for random ones.
+
+    seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, those
+    left out (not a number) not counted. images_per_second: training images, of all processes together. peak_memory:
+    most bytes the training process held in the machine's memory, PyTorch and all; peak_device_memory: most bytes of
+    tensors on a CUDA device. search: how the learning rate was chosen, None where it was not searched for.
     """
 
     dataset: str
@@ -33,3 +65,12 @@ class RunRecord:
     parameters: int = 0
     pretrained: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    batch_size: int = 0
+    processes: int = 1
+    steps: int = 0
+    epoch_seconds: float = 0.0
+    images_per_second: float = 0.0
+    peak_memory: int = 0
+    peak_device_memory: int = 0
+    search: RateSearch | None = None

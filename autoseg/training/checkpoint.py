@@ -38,7 +38,8 @@ class Progress:
 
     stale: epochs since the best one. skipped: steps left out because a loss or gradient was not a number; in_a_row of them
     without a good one between. losses, loss_sum: of the steps of the epoch so far. seconds: of the run so far;
-    epoch_seconds, waited: of the epoch so far, all of it and waiting for data.
+    validating: of these, in validation. epoch_seconds, waited: of the epoch so far, all of it and waiting for data.
+    peak_memory, peak_device_memory: see `RunRecord`.
     """
 
     epoch: int = 0
@@ -52,8 +53,11 @@ class Progress:
     losses: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    validating: float = 0.0
     epoch_seconds: float = 0.0
     waited: float = 0.0
+    peak_memory: int = 0
+    peak_device_memory: int = 0
 
 
 @dataclass(frozen=True)

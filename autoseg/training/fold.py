@@ -24,7 +24,7 @@ from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.training import checkpoint, log_file, plot
+from autoseg.training import checkpoint, log_file, memory, plot
 from autoseg.training.checkpoint import Progress, State, build_network
 from autoseg.training.device import resolve
 from autoseg.training.identity import differences, digest, identity
@@ -140,18 +140,21 @@ def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
         status="running",
         epochs_planned=task.plan.training.epochs,
         pretrained=weights.description if weights else "",
+        learning_rate=task.model_plan.learning_rate,
+        batch_size=task.model_plan.batch_size,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
 
 def _train(task: Task, record: RunRecord, weights: Source | None, state: State | None) -> RunRecord:
     torch.manual_seed(task.plan.training.seed)
+    memory.begin(task.device)
     network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _begin(network, task, weights)
-    writer = _Record(task.folder, record)
-    trainer = Trainer(task, network, writer.saved)
+    trainer = Trainer(task, network, lambda progress: writer.saved(progress))
+    writer = _Record(task.folder, record, trainer.steps_per_epoch)
     if state is not None:
         trainer.resume(state)
     _announce(task, record, trainer.progress)
@@ -184,9 +187,10 @@ def _begin(network: SegmentationNetwork, task: Task, weights: Source | None) -> 
 class _Record:
     """run.json, which speaks of what the checkpoints hold."""
 
-    def __init__(self, folder: Path, record: RunRecord) -> None:
+    def __init__(self, folder: Path, record: RunRecord, steps_per_epoch: int) -> None:
         self._folder = folder
         self._record = record
+        self._steps_per_epoch = steps_per_epoch
         self.progress = Progress()
 
     def saved(self, progress: Progress) -> None:
@@ -196,6 +200,8 @@ class _Record:
 
     def write(self, status: Literal["running", "finished", "stopped"], progress: Progress) -> RunRecord:
         self.progress = replace(progress)
+        begun = progress.epoch * self._steps_per_epoch + progress.step
+        trained = progress.seconds - progress.validating
         record = replace(
             self._record,
             status=status,
@@ -204,6 +210,11 @@ class _Record:
             best_dice=max(progress.best_dice, 0.0),
             dice=dict(progress.dice),
             seconds=progress.seconds,
+            steps=begun - progress.skipped,
+            epoch_seconds=(trained - progress.epoch_seconds) / max(1, progress.epoch),
+            images_per_second=begun * self._record.batch_size / trained if trained > 0 else 0.0,
+            peak_memory=progress.peak_memory,
+            peak_device_memory=progress.peak_device_memory,
         )
         write_artefact(self._folder / checkpoint.RECORD, record)
         return record

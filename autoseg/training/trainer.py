@@ -21,7 +21,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
-from autoseg.training import checkpoint, plot
+from autoseg.training import checkpoint, memory, plot
 from autoseg.training.checkpoint import Progress, State
 from autoseg.training.log_file import MetricsLog, Row
 from autoseg.training.losses import Loss
@@ -77,6 +77,10 @@ class Trainer:
         self._best: dict[str, Tensor] | None = None
         self._saving, self._drawing = _Pace(_SAVING_SHARE), _Pace(_DRAWING_SHARE, _DRAWING)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._batches.steps_per_epoch
+
     def resume(self, state: State) -> None:
         """Go on from what a checkpoint holds."""
         self._network.load_state_dict(state["state_dict"])
@@ -112,6 +116,8 @@ class Trainer:
         """best.pt where it changed, then last.pt: so a run that dies between them makes best.pt again, the same."""
         with self._saving:
             progress, folder, identity = self.progress, self._task.folder, self._task.identity
+            progress.peak_memory = max(progress.peak_memory, memory.peak())
+            progress.peak_device_memory = max(progress.peak_device_memory, memory.device_peak(self._task.device))
             if self._best is not None:
                 checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_dice)
                 self._best = None
@@ -207,6 +213,7 @@ class Trainer:
         row["dice"] = mean
         row.update({f"dice_{name}": value for name, value in dice.items() if not math.isnan(value)})
         progress.seconds += row["validation_seconds"]
+        progress.validating += row["validation_seconds"]
         # Without held-out cases there is nothing to compare, and the latest weights are the ones to keep.
         if held_out and mean <= progress.best_dice:
             return False

@@ -65,6 +65,9 @@ def test_a_run_leaves_a_folder_that_explains_itself(unbroken):
     record = read_artefact(folder / "run.json", RunRecord)
     assert (record.status, record.epochs_done, record.model, record.variant, record.fold) == ("finished", 4, NAME, "one", 0)
     assert record.best_dice == pytest.approx(np.mean(list(record.dice.values()))) and set(record.dice) == {"disc", "core"}
+    assert record.steps == 4 * STEPS and (record.batch_size, record.learning_rate) == (4, 0.01)
+    assert record.peak_memory > 1 << 24 and record.images_per_second > 0
+    assert 0 < record.epoch_seconds * 4 < record.seconds
     assert record.parameters > 0 and record.versions["torch"] == torch.__version__ and len(record.identity) == 64
     assert "epoch 4/4  loss" in said and "(disc 0." in said
     lines = (folder / "metrics.csv").read_text().splitlines()
@@ -213,7 +216,7 @@ def test_single_bad_steps_are_left_out_and_counted(tmp_path):
         record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
     finally:
         Step._backward = original  # type: ignore[method-assign]
-    assert record.status == "finished"
+    assert record.status == "finished" and record.steps == 4 * STEPS - 4
     assert (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()[-1].split(",")[-1] == "4"
 
 
