@@ -22,10 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("predictions", type=Path, metavar="PRED", help="folder of predicted masks")
     parser.add_argument("references", type=Path, metavar="REF", help="folder of reference masks")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the scores go (default: beside the masks)")
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, metavar="T", help="of the surface Dice, in pixels or mm (default: 2)"
+    )
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    scores = api.evaluate(options.predictions, options.references, options.output)
+    scores = api.evaluate(options.predictions, options.references, options.output, options.tolerance)
     entry.show_table(
         f"{len(scores.cases)} cases; distances in {scores.unit}",
         ("class", "metric", "pooled", "per image", "deviation", "undefined"),

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoseg.evaluation.case import ABSENT, Relabel, Rules, ScoredCase, cldice_of_pair, score_pair
 from autoseg.evaluation.pairing import Pair, pair_masks
 from autoseg.evaluation.summary import summarise
 from autoseg.evaluation.tables import write_scores
-from autoseg.io import Label, read_label
 from autoseg.io.raw_dataset import read_description
-from autoseg.metrics.overlap import Counts, counts
-from autoseg.metrics.rules import UNDEFINED, distance_is_defined
-from autoseg.metrics.surface import hd95
-from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.scores import CaseScore, ClassScore, Scores
+from autoseg.metrics.calibration import EMPTY
+from autoseg.metrics.skeleton import THIN
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workers import ordered_map
 
-Members = Mapping[str, Sequence[int]]
-LabelMap = NDArray[np.integer[Any]]
+T = TypeVar("T")
+# Pixels or mm a border may be off and still count as found, unless another tolerance is asked for.
+TOLERANCE = 2.0
 
 
 def evaluate_folders(
@@ -35,62 +34,50 @@ def evaluate_folders(
     *,
     cases: Collection[str] | None = None,
     output: Path | None = None,
+    tolerance: float = TOLERANCE,
+    relabel: Relabel | None = None,
     workers: int | None = None,
 ) -> Scores:
     """Score every reference's prediction and write scores.json and scores.csv to `output` (default: beside the masks).
 
     spec: names of the labels; by default from a dataset.json in or above the references' folder, and where there is none
-    every value but 0 is a class called by its number. cases: score only these. Distances are in mm where every reference
-    carries a spacing, else in pixels. Raises SeveralProblems listing all missing, unreadable and ill-sized masks and all
-    undeclared values.
+    every value but 0 is a class called by its number. cases: score only these. tolerance: of the surface Dice. relabel:
+    values to change in both masks first; `spec` then names what comes of it. Distances are in mm where every reference
+    carries a spacing, else in pixels. Where probabilities lie beside the masks (<case>.npz), their calibration is scored
+    too. Raises SeveralProblems listing all missing, unreadable and ill-sized masks and all undeclared values.
     """
+    if not tolerance >= 0:
+        raise AutosegError(f"the tolerance of the surface Dice cannot be {tolerance:g}", "give a distance of 0 or more")
     pairing = pair_masks(predictions, references, cases)
     if pairing.extra:
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         log.say(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
-    labels = _labels(spec or _description_beside(references))
-    scored = _score_all(pairing.pairs, labels, True, workers)
+    rules = Rules(_scheme(spec or _description_beside(references)), tolerance, relabel=relabel or Relabel())
+    scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):
         log.warn(f"{spaced.count(False)} of {len(spaced)} references carry no spacing: all distances are in pixels")
-        scored = _score_all(pairing.pairs, labels, False, workers)
-    if labels is None:
+        rules = replace(rules, spaced=False)
+        scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
+    if rules.scheme is None:
         _check_derived(scored)
-    names_of_all = labels.members if labels is not None else sorted({name for one in scored for name in one.classes}, key=int)
-    filled = [CaseScore(one.case, {name: one.classes.get(name, _ABSENT) for name in names_of_all}) for one in scored]
-    scores = summarise(filled, unit="mm" if all(spaced) else "px")
+    names_of_all = list(rules.scheme.foreground) if rules.scheme is not None else _derived(scored)
+    thin = [name for name in names_of_all if _is_thin(scored, name)]
+    filled = [CaseScore(one.case, {name: one.classes.get(name, ABSENT) for name in names_of_all}) for one in scored]
+    if thin:
+        filled = _with_cldice(filled, _of_all(lambda pair: cldice_of_pair(pair, rules, thin), pairing.pairs, workers))
+    scores = summarise(filled, "mm" if all(spaced) else "px", tolerance, thin, _calibration(scored))
     write_scores(scores, output or predictions)
     return scores
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """members: class name -> values. values: all that may stand in a mask."""
-
-    members: Members
-    ignore: int | None
-    values: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """One case, with what only the whole set can judge: the values met in both masks and the spacing."""
-
-    case: str
-    classes: dict[str, ClassScore]
-    predicted: frozenset[int]
-    referred: frozenset[int]
-    spacing: tuple[float, float] | None
-
-
-def _labels(spec: DatasetSpec | None) -> _Labels | None:
+def _scheme(spec: DatasetSpec | None) -> LabelScheme | None:
     if spec is None:
         return None
     try:
-        scheme = spec.label_scheme()
+        return spec.label_scheme()
     except ValueError as error:
         raise AutosegError(f"dataset.json: {error}", "correct its labels") from error
-    return _Labels(scheme.foreground, scheme.ignore, scheme.values)
 
 
 def _description_beside(references: Path) -> DatasetSpec | None:
@@ -100,105 +87,65 @@ def _description_beside(references: Path) -> DatasetSpec | None:
     return None
 
 
-def _score_all(pairs: Sequence[Pair], labels: _Labels | None, spaced: bool, workers: int | None) -> list[_Scored]:
-    """Scores by case. Raises SeveralProblems with the faults of all cases."""
-    found: list[_Scored] = []
+def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | None) -> list[T]:
+    """What `score` gives for every pair. Raises SeveralProblems with the faults of all of them."""
+    found: list[T] = []
     faults: list[str] = []
 
-    def attempt(pair: Pair) -> _Scored | list[str]:
+    def attempt(pair: Pair) -> tuple[T | None, list[str]]:
         try:
-            return _score(pair, labels, spaced)
+            return score(pair), []
         except SeveralProblems as several:
-            return list(several.problems)
+            return None, list(several.problems)
         except AutosegError as error:
-            return [f"{pair.case}: {error.problem}"]
+            return None, [f"{pair.case}: {error.problem}"]
 
-    for result in log.progress(ordered_map(attempt, pairs, workers), "scoring", len(pairs)):
-        if isinstance(result, _Scored):
+    for result, problems in log.progress(ordered_map(attempt, pairs, workers), "scoring", len(pairs)):
+        faults += problems
+        if result is not None:
             found.append(result)
-        else:
-            faults += result
     if faults:
         raise SeveralProblems("these masks cannot be scored:", faults, "mend or replace the files named")
     return found
 
 
-def _score(pair: Pair, labels: _Labels | None, spaced: bool) -> _Scored:
-    prediction, reference = read_label(pair.prediction), read_label(pair.reference)
-    predicted, referred = (frozenset(_values(label.array)) for label in (prediction, reference))
-    _check(pair, prediction, reference, predicted, referred, labels)
-    if labels is not None:
-        members: Members = labels.members
-        ignored = reference.array == labels.ignore if labels.ignore in referred else None
-    else:
-        members = {str(value): (value,) for value in sorted((predicted | referred) - {0})}
-        ignored = None
-    spacing = reference.spacing if spaced else None
-    classes = score_case(prediction.array, reference.array, members, ignored, spacing or (1.0, 1.0))
-    return _Scored(pair.case, classes, predicted, referred, reference.spacing)
+def _derived(scored: Iterable[ScoredCase]) -> list[str]:
+    return sorted({name for one in scored for name in one.classes}, key=int)
 
 
-def score_case(
-    prediction: LabelMap,
-    reference: LabelMap,
-    members: Members,
-    ignore: NDArray[np.bool_] | None = None,
-    spacing: tuple[float, float] = (1.0, 1.0),
-) -> dict[str, ClassScore]:
-    """Scores of each class of one case. Label maps (H, W); members: class name -> values; spacing: (row, column)."""
-    if not members:
-        return {}
-    found = {}
-    for name, count in counts(prediction, reference, members, ignore).items():
-        distance = UNDEFINED
-        if distance_is_defined(count.tp + count.fp > 0, count.tp + count.fn > 0):
-            first, second = (_mask(labels, members[name], ignore) for labels in (prediction, reference))
-            distance = hd95(first, second, spacing)
-        found[name] = _class_score(count, distance)
-    return found
+def _is_thin(scored: Sequence[ScoredCase], name: str) -> bool:
+    """Whether the mean width of a class over the set's references is a small share of the images' mean shorter side."""
+    holding = [(one.extents[name], one.side) for one in scored if one.extents.get(name, (0, 0))[0]]
+    if not holding:
+        return False
+    area, length = (sum(extent[place] for extent, _ in holding) for place in (0, 1))
+    return 2 * area / length <= THIN * sum(side for _, side in holding) / len(holding)
 
 
-def _class_score(count: Counts, distance: float) -> ClassScore:
-    return ClassScore(count.tp, count.fp, count.fn, count.dice, count.iou, count.precision, count.recall, distance)
+def _with_cldice(cases: Sequence[CaseScore], found: Sequence[dict[str, float]]) -> list[CaseScore]:
+    return [
+        replace(
+            case,
+            classes={
+                name: replace(score, cldice=values[name]) if name in values else score for name, score in case.classes.items()
+            },
+        )
+        for case, values in zip(cases, found, strict=True)
+    ]
 
 
-_ABSENT = _class_score(Counts(0, 0, 0), UNDEFINED)
+def _calibration(scored: Sequence[ScoredCase]) -> Calibration | None:
+    known = [one.reliability for one in scored if one.reliability is not None]
+    if not known:
+        return None
+    summed = sum(known, EMPTY)
+    with np.errstate(invalid="ignore"):
+        confidence, accuracy = (part / summed.pixels for part in (summed.confidence, summed.right))
+    share = summed.pixels / summed.pixels.sum()
+    return Calibration(summed.ece, len(known), *(tuple(map(float, part)) for part in (confidence, accuracy, share)))
 
 
-def _mask(labels: LabelMap, member: Sequence[int], ignore: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    mask = labels == member[0] if len(member) == 1 else np.isin(labels, member)
-    return mask if ignore is None else mask & ~ignore
-
-
-def _values(labels: LabelMap) -> list[int]:
-    if labels.dtype == np.uint8:
-        return [int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))]
-    return [int(value) for value in np.unique(labels)]
-
-
-def _check(
-    pair: Pair,
-    prediction: Label,
-    reference: Label,
-    predicted: frozenset[int],
-    referred: frozenset[int],
-    labels: _Labels | None,
-) -> None:
-    """Raises SeveralProblems for masks of two sizes and values that no label has."""
-    faults = []
-    if prediction.array.shape != reference.array.shape:
-        sizes = [" x ".join(str(length) for length in label.array.shape) for label in (prediction, reference)]
-        faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
-    for path, values in ((pair.prediction, predicted), (pair.reference, referred)):
-        strange = sorted(values - set(labels.values)) if labels is not None else []
-        if labels is not None and strange:
-            shown = ", ".join(str(value) for value in strange[:8]) + (", ..." if len(strange) > 8 else "")
-            faults.append(f"{path} holds the values {shown}; dataset.json declares {', '.join(map(str, labels.values))}")
-    if faults:
-        raise SeveralProblems(pair.case, faults)
-
-
-def _check_derived(scored: Sequence[_Scored]) -> None:
+def _check_derived(scored: Sequence[ScoredCase]) -> None:
     """Without declared labels, masks that share no value would all score 0 for a reason nobody wants to hear late."""
     predicted = set().union(*(one.predicted for one in scored)) - {0}
     referred = set().union(*(one.referred for one in scored)) - {0}

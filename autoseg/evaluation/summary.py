@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from autoseg.metrics.overlap import Counts, total
-from autoseg.metrics.rules import DEFINITIONS, DISTANCE, OVERLAP, RULE, UNDEFINED, is_defined
-from autoseg.schema.scores import CaseScore, ClassScore, ClassSummary, MetricSummary, Scores
+from autoseg.metrics.rules import DEFINITIONS, OVERLAP, RULE, SHAPE, UNDEFINED, is_defined
+from autoseg.schema.scores import Calibration, CaseScore, ClassScore, ClassSummary, MetricSummary, Scores
 
 
-def summarise(cases: Sequence[CaseScore], unit: str) -> Scores:
-    """Scores of a set. Every case must have the same classes. unit: of distances, "mm" or "px"."""
+def summarise(
+    cases: Sequence[CaseScore],
+    unit: str,
+    tolerance: float = 0.0,
+    thin: Collection[str] = (),
+    calibration: Calibration | None = None,
+) -> Scores:
+    """Scores of a set. Every case must have the same classes. unit: of distances, "mm" or "px". The rest: see Scores."""
     names = list(cases[0].classes) if cases else []
-    classes = {name: _summarise_class([case.classes[name] for case in cases]) for name in names}
+    classes = {name: _summarise_class([case.classes[name] for case in cases], name in thin) for name in names}
     undefined = sum(metric.undefined for one in classes.values() for metric in one.per_image.values())
-    return Scores(tuple(cases), classes, _overall(list(classes.values())), undefined, unit, RULE, dict(DEFINITIONS))
+    return Scores(
+        tuple(cases), classes, _overall(list(classes.values())), undefined, unit, RULE, dict(DEFINITIONS),
+        tolerance, tuple(name for name in names if name in thin), calibration,
+    )  # fmt: skip
 
 
-def _summarise_class(scores: Sequence[ClassScore]) -> ClassSummary:
+def _summarise_class(scores: Sequence[ClassScore], thin: bool) -> ClassSummary:
     summed = total(Counts(score.tp, score.fp, score.fn) for score in scores)
+    metrics = [metric for metric in (*OVERLAP, *SHAPE) if thin or metric != "cldice"]
     return ClassSummary(
         pooled={metric: float(getattr(summed, metric)) for metric in OVERLAP},
-        per_image={metric: _spread([getattr(score, metric) for score in scores]) for metric in (*OVERLAP, *DISTANCE)},
+        per_image={metric: _spread([getattr(score, metric) for score in scores]) for metric in metrics},
     )
 
 
@@ -38,8 +48,10 @@ def _spread(values: Sequence[float]) -> MetricSummary:
 def _overall(classes: Sequence[ClassSummary]) -> dict[str, float]:
     """Means over the classes: "pooled.dice" of the pooled numbers, "per_image.dice" of the per-image means, and so on."""
     overall = {f"pooled.{metric}": _mean(one.pooled[metric] for one in classes) for metric in OVERLAP}
-    for metric in (*OVERLAP, *DISTANCE):
-        overall[f"per_image.{metric}"] = _mean(one.per_image[metric].mean for one in classes)
+    for metric in (*OVERLAP, *SHAPE):
+        having = [one.per_image[metric].mean for one in classes if metric in one.per_image]
+        if having:
+            overall[f"per_image.{metric}"] = _mean(having)
     return overall
 
 

@@ -8,7 +8,9 @@ UNDEFINED = math.nan
 
 # Metrics that are quotients of pixel counts, and so can be taken of counts summed over a set as well.
 OVERLAP = ("dice", "iou", "precision", "recall")
-DISTANCE = ("hd95",)
+# Metrics of the masks' shapes, which only a single image has. The first three are distances: less is better.
+DISTANCE = ("hd95", "hd95_pooled", "asd")
+SHAPE = (*DISTANCE, "nsd", "cldice")
 
 DEFINITIONS = {
     "dice": "2 TP / (2 TP + FP + FN), from pixel counts",
@@ -20,6 +22,23 @@ DEFINITIONS = {
         "one mask to the nearest border pixel of the other; border pixels are those with a 4-neighbour outside the mask, "
         "pixels at the image's edge among them"
     ),
+    "hd95_pooled": (
+        "the 95th percentile of both directions' distances together, as medpy takes it; kept beside hd95 to compare with "
+        "papers that used it"
+    ),
+    "asd": "the mean of the distances of both masks' border pixels to the other border (average symmetric surface distance)",
+    "nsd": (
+        "normalised surface Dice: the share of both masks' border pixels that lie within the tolerance of the other border"
+    ),
+    "cldice": (
+        "the harmonic mean of the share of the predicted skeleton inside the reference and of the reference's skeleton inside "
+        "the prediction; taken of thin classes only, whose mean width in the references (twice the area over the border's "
+        "length) is at most 2 % of the images' shorter side"
+    ),
+    "ece": (
+        "expected calibration error: over 15 bins of the winning probability (of regions: of each output), the mean distance "
+        "between it and the share of pixels where it was right, weighed by pixels; of all pixels of the set"
+    ),
     "pooled": "a metric of the counts summed over all cases, so that large objects weigh more",
     "per_image": "the mean of a metric over the cases where it is defined, so that every image weighs the same",
     "overall": "the mean over the foreground classes for which the number is defined; the background is left out",
@@ -30,9 +49,10 @@ DEFINITIONS = {
 # counted and shown, since a model that finds nothing would otherwise hide its worst cases from the distances.
 RULE = (
     "A metric whose denominator is zero is undefined: it is left out of means and counted beside them. So where a class is "
-    "in neither mask, all its metrics are undefined; where it is in one mask only, Dice and IoU are 0, HD95 is undefined "
-    "since there is no border to measure to, precision is undefined without predicted pixels and recall without reference "
-    "pixels (the other one of the two is 0). Pixels that carry the ignore label in the reference count nowhere."
+    "in neither mask, all its metrics are undefined; where it is in one mask only, Dice, IoU, surface Dice and clDice are 0, "
+    "the distances are undefined since there is no border to measure to, precision is undefined without predicted pixels "
+    "and recall without reference pixels (the other one of the two is 0). Pixels that carry the ignore label in the "
+    "reference count nowhere."
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
@@ -16,16 +18,47 @@ Distances = NDArray[np.float64]
 _TREE_BELOW = 100_000
 
 
+@dataclass(frozen=True)
+class SurfaceScore:
+    """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd a share."""
+
+    hd95: float
+    hd95_pooled: float
+    asd: float
+    nsd: float
+
+
+NOWHERE = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
+# One mask only: no border pixel lies near one of the other.
+_APART = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, 0.0)
+
+
+def surface_score(
+    prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0), tolerance: float = 2.0
+) -> SurfaceScore:
+    """All metrics of the borders of two masks (H, W) from one measurement of their distances.
+
+    spacing: (row, column). tolerance: of nsd, in the units of the spacing. Raises ValueError where the shapes differ.
+    """
+    distances = border_distances(prediction, reference, spacing)
+    if distances is None:
+        return _APART if prediction.any() or reference.any() else NOWHERE
+    together = np.concatenate(distances)
+    return SurfaceScore(
+        hd95=float(max(np.percentile(one, 95) for one in distances)),
+        hd95_pooled=float(np.percentile(together, 95)),
+        asd=float(together.mean()),
+        nsd=float(np.count_nonzero(together <= tolerance) / len(together)),
+    )
+
+
 def hd95(prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
     """The greater of the two directed 95th percentiles of border distances (MONAI's and Metrics Reloaded's HD95).
 
     prediction, reference: (H, W) bool. spacing: (row, column). Undefined (not-a-number) where either is empty. Papers that
     used medpy pool both directions before taking the percentile and get another number.
     """
-    distances = border_distances(prediction, reference, spacing)
-    if distances is None:
-        return UNDEFINED
-    return float(max(np.percentile(one, 95) for one in distances))
+    return surface_score(prediction, reference, spacing).hd95
 
 
 def border_distances(
@@ -39,7 +72,7 @@ def border_distances(
         raise ValueError(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
     if not distance_is_defined(bool(prediction.any()), bool(reference.any())):
         return None
-    window = _window(prediction, reference)
+    window = joint_window(prediction, reference)
     first, second = border(prediction[window]), border(reference[window])
     if np.count_nonzero(first) + np.count_nonzero(second) > _TREE_BELOW:
         return _by_transform(first, second, spacing), _by_transform(second, first, spacing)
@@ -53,8 +86,9 @@ def border(mask: Mask) -> Mask:
     return mask & ~inner
 
 
-def _window(prediction: Mask, reference: Mask) -> tuple[slice, slice]:
-    """The smallest rectangle around both; beyond it lies background or the image's edge, and both make a border."""
+def joint_window(prediction: Mask, reference: Mask) -> tuple[slice, slice]:
+    """(rows, columns) of the smallest rectangle around two masks that are not both empty; beyond it lies background or the
+    image's edge, and both make a border."""
     rows = np.flatnonzero(prediction.any(axis=1) | reference.any(axis=1))
     columns = np.flatnonzero(prediction.any(axis=0) | reference.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

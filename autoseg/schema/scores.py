@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-METRICS = ("dice", "iou", "precision", "recall", "hd95")
+METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class in one case. Counts in pixels. A metric that is undefined (see `rule` in Scores) is not-a-number."""
+    """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest shares.
+
+    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one this file was written without.
+    """
 
     tp: int
     fp: int
@@ -19,6 +23,10 @@ class ClassScore:
     precision: float
     recall: float
     hd95: float
+    hd95_pooled: float = math.nan
+    asd: float = math.nan
+    nsd: float = math.nan
+    cldice: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,31 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over the set. pooled: metrics from the counts summed over all cases (no HD95). per_image: see MetricSummary."""
+    """One class over the set. pooled: metrics from the counts summed over all cases (overlap only). per_image: see
+    MetricSummary; clDice only of thin classes."""
 
     pooled: dict[str, float]
     per_image: dict[str, MetricSummary]
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """ece: expected calibration error. cases: how many kept their probabilities. confidence, accuracy, share: of each bin,
+    its mean confidence, how often it was right and its share of all pixels (not-a-number in empty bins)."""
+
+    ece: float
+    cases: int
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Scores:
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
-    rule: how empty masks are scored, in words. definitions: what each metric means, in words.
+    rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
+    thin: classes that have a clDice. calibration: where probabilities lay beside the masks.
     """
 
     cases: tuple[CaseScore, ...]
@@ -61,3 +83,6 @@ class Scores:
     unit: str
     rule: str
     definitions: dict[str, str] = field(default_factory=dict)
+    tolerance: float = 0.0
+    thin: tuple[str, ...] = ()
+    calibration: Calibration | None = None

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from autoseg.evaluation.evaluate import evaluate_folders, score_case
+from autoseg.evaluation.case import Relabel, score_case
+from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.io import write_label
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.scores import Scores
@@ -49,7 +50,7 @@ def test_empty_masks_are_left_out_and_counted(folders):
     assert lesion.per_image["dice"].mean == 0.8 and lesion.per_image["dice"].undefined == 1
     assert lesion.pooled["dice"] == 0.8
     assert math.isnan(scar.pooled["dice"]) and scar.per_image["hd95"].undefined == 2
-    assert scores.undefined == 5 * 1 + 5 * 2
+    assert scores.undefined == 8 * 1 + 8 * 2
     assert scores.overall["per_image.dice"] == 0.8
     assert "undefined" in scores.rule
 
@@ -71,9 +72,10 @@ def test_files_are_written_and_read_back(folders, tmp_path):
     assert [case.case for case in again.cases] == ["none", "shift"]
     assert again.classes["lesion"].per_image == scores.classes["lesion"].per_image
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
-    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,unit"
-    assert rows[1] == "none,lesion,0,0,0,,,,,,px"
-    assert rows[3] == "shift,lesion,80,20,20,0.800000,0.666667,0.800000,0.800000,2.000000,px"
+    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,hd95_pooled,asd,nsd,cldice,unit"
+    assert rows[1] == "none,lesion,0,0,0,,,,,,,,,,px"
+    assert rows[3].startswith("shift,lesion,80,20,20,0.800000,0.666667,0.800000,0.800000,2.000000,2.000000,")
+    assert rows[3].endswith(",1.000000,,px")
     assert len(rows) == 1 + 2 * 2
     assert not (folders[0] / "scores.json").exists()
     evaluate_folders(*folders, SPEC)
@@ -218,3 +220,51 @@ def test_the_number_of_threads_changes_nothing(folders):
 
 def test_a_case_without_classes_has_no_scores():
     assert score_case(square(1, 1), square(1, 1), {}) == {}
+
+
+def test_thin_classes_get_a_centreline_dice_and_thick_ones_do_not(folders):
+    predictions, references = folders
+    for folder, shift in ((references, 0), (predictions, 1)):
+        vessels = square(3, 3, side=20, size=(300, 300))
+        vessels[100:102, 10:290] = 2
+        vessels[200 + 5 * shift, 10:290] = 2
+        write_label(folder / "vessels.png", vessels)
+    scores = evaluate_folders(predictions, references, SPEC)
+    assert scores.thin == ("scar",) and "cldice" not in scores.classes["lesion"].per_image
+    # One of two lines is found, and one of the two predicted ones is right.
+    assert scores.classes["scar"].per_image["cldice"].mean == pytest.approx(0.5, abs=0.01)
+    assert scores.overall["per_image.cldice"] == scores.classes["scar"].per_image["cldice"].mean
+
+
+def test_calibration_where_probabilities_were_kept(folders, tmp_path):
+    predictions, references = folders
+    maps = np.zeros((3, 40, 50), np.float32)
+    maps[0] = 0.9
+    maps[1] = 0.1
+    np.savez_compressed(predictions / "shift.npz", probabilities=maps, names=np.array(["background", "lesion", "scar"]))
+    scores = evaluate_folders(predictions, references, SPEC, output=tmp_path / "out")
+    calibration = read_artefact(tmp_path / "out" / "scores.json", Scores).calibration
+    # All 2000 pixels are called background with 0.9, which 100 of them are not.
+    assert calibration.cases == 1 and calibration.ece == pytest.approx(abs(0.9 - 1900 / 2000), abs=1e-6)
+    assert calibration.accuracy[13] == pytest.approx(0.95) and math.isnan(calibration.accuracy[0])
+    assert scores.calibration.share[13] == 1
+    np.savez_compressed(predictions / "shift.npz", probabilities=maps[:, :5], names=np.array(["a", "b", "c"]))
+    with pytest.raises(SeveralProblems, match=r"shift.npz holds probabilities of shape \(3, 5, 50\)"):
+        evaluate_folders(predictions, references, SPEC)
+
+
+def test_labels_of_two_datasets_are_brought_together(folders):
+    predictions, references = folders
+    write_label(predictions / "shift.png", square(12, 10, value=2))
+    binary = DatasetSpec({"0": "R"}, {"background": 0, "lesion": 1}, 2, ".png")
+    with pytest.raises(SeveralProblems, match="holds the values 2; dataset.json declares 0, 1"):
+        evaluate_folders(predictions, references, binary)
+    scores = evaluate_folders(predictions, references, binary, relabel=Relabel(prediction={2: 1}))
+    assert scores.classes["lesion"].pooled["dice"] == 0.8
+
+
+def test_the_tolerance_is_the_callers(folders):
+    loose, tight = (evaluate_folders(*folders, SPEC, tolerance=one).classes["lesion"].per_image["nsd"].mean for one in (2, 1))
+    assert loose == 1 > tight
+    with pytest.raises(AutosegError, match="cannot be -1"):
+        evaluate_folders(*folders, SPEC, tolerance=-1)

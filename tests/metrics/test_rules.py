@@ -6,7 +6,7 @@ from autoseg.schema.scores import METRICS
 
 def test_every_metric_of_the_schema_is_defined_in_words():
     assert set(METRICS) <= set(rules.DEFINITIONS)
-    assert (*rules.OVERLAP, *rules.DISTANCE) == METRICS
+    assert (*rules.OVERLAP, *rules.SHAPE) == METRICS
 
 
 def test_quotients_of_nothing_are_undefined():

@@ -4,10 +4,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_hausdorff_distance
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 
 from autoseg.metrics import surface
-from autoseg.metrics.surface import border, border_distances, hd95
+from autoseg.metrics.surface import border, border_distances, hd95, surface_score
 
 
 def blobs(seed, size=(48, 64), count=3):
@@ -117,3 +117,24 @@ def test_empty_masks_have_no_distance():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="shape"):
         hd95(np.ones((2, 3), bool), np.ones((3, 2), bool))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.8)])
+@pytest.mark.parametrize("seed", range(4))
+def test_surface_dice_and_average_distance_equal_monai(seed, spacing):
+    first, second = blobs(seed, (96, 80), 5), blobs(seed + 50, (96, 80), 4)
+    tensors = [torch.from_numpy(one)[None, None] for one in (first, second)]
+    settings = {"include_background": True, "spacing": list(spacing)}
+    found = surface_score(first, second, spacing, tolerance=2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert found.nsd == pytest.approx(compute_surface_dice(*tensors, [2.0], **settings).item(), rel=1e-5)
+        mean = compute_average_surface_distance(*tensors, symmetric=True, **settings).item()
+    assert found.asd == pytest.approx(mean, rel=1e-5)
+    assert found.hd95_pooled == pytest.approx(np.percentile(np.concatenate(border_distances(first, second, spacing)), 95))
+
+
+def test_surface_dice_without_a_counterpart_is_zero():
+    something, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)
+    assert surface_score(something, nothing).nsd == surface_score(nothing, something).nsd == 0
+    assert math.isnan(surface_score(something, nothing).asd) and math.isnan(surface_score(nothing, nothing).nsd)

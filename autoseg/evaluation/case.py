@@ -1,0 +1,220 @@
+"""One case: two masks (and probabilities, where they were kept) to scores, after checking that they belong together."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.evaluation.pairing import Pair
+from autoseg.io import read_label
+from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
+from autoseg.metrics.overlap import Counts, counts
+from autoseg.metrics.rules import UNDEFINED
+from autoseg.metrics.skeleton import cldice, extent
+from autoseg.metrics.surface import NOWHERE, SurfaceScore, surface_score
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.scores import ClassScore
+from autoseg.support.errors import AutosegError, SeveralProblems
+
+Members = Mapping[str, Sequence[int]]
+LabelMap = NDArray[np.integer[Any]]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """Value -> value, applied to masks as they are read, where two datasets name the same thing differently."""
+
+    prediction: Mapping[int, int] = field(default_factory=dict)
+    reference: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How all cases of a set are scored. scheme: None where nothing declares the labels.
+
+    spaced: distances in mm, where the references carry a spacing. tolerance: of nsd.
+    """
+
+    scheme: LabelScheme | None
+    tolerance: float
+    spaced: bool = True
+    relabel: Relabel = Relabel()
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """One case, with what only the whole set can judge: the values met in both masks, the spacing, the shorter side of the
+    image and, by class, the pixels of the reference and of its border."""
+
+    case: str
+    classes: dict[str, ClassScore]
+    predicted: frozenset[int]
+    referred: frozenset[int]
+    spacing: tuple[float, float] | None
+    side: int
+    extents: dict[str, tuple[int, int]]
+    reliability: Reliability | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Both masks of a case. values: that stand in each."""
+
+    prediction: LabelMap
+    reference: LabelMap
+    spacing: tuple[float, float] | None
+    predicted: frozenset[int]
+    referred: frozenset[int]
+    members: Members
+    ignore: Mask | None
+
+
+def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
+    """Scores of one case, but for clDice. Raises SeveralProblems for masks that do not fit each other or the labels."""
+    read = _read(pair, rules)
+    spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
+    classes = score_case(read.prediction, read.reference, read.members, read.ignore, spacing, rules.tolerance)
+    extents = {
+        name: extent(mask_of(read.reference, member, read.ignore)) if classes[name].tp + classes[name].fn else (0, 0)
+        for name, member in read.members.items()
+    }
+    return ScoredCase(
+        pair.case, classes, read.predicted, read.referred, read.spacing, min(read.reference.shape), extents,
+        _reliability(pair, read, rules),
+    )  # fmt: skip
+
+
+def cldice_of_pair(pair: Pair, rules: Rules, names: Collection[str]) -> dict[str, float]:
+    """clDice of some classes of a case."""
+    read = _read(pair, rules)
+    return {
+        name: cldice(*(mask_of(one, read.members[name], read.ignore) for one in (read.prediction, read.reference)))
+        for name in names
+        if name in read.members
+    }
+
+
+def score_case(
+    prediction: LabelMap,
+    reference: LabelMap,
+    members: Members,
+    ignore: Mask | None = None,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    tolerance: float = 2.0,
+) -> dict[str, ClassScore]:
+    """Scores of each class of one case, but for clDice, which the set decides on.
+
+    Label maps (H, W); members: class name -> values; spacing: (row, column); tolerance: of nsd, in units of the spacing.
+    """
+    if not members:
+        return {}
+    found = {}
+    for name, count in counts(prediction, reference, members, ignore).items():
+        surface = NOWHERE
+        if count.tp + count.fp + count.fn:
+            first, second = (mask_of(labels, members[name], ignore) for labels in (prediction, reference))
+            surface = surface_score(first, second, spacing, tolerance)
+        found[name] = class_score(count, surface)
+    return found
+
+
+def class_score(count: Counts, surface: SurfaceScore) -> ClassScore:
+    """All numbers of a class in a case."""
+    return ClassScore(
+        count.tp, count.fp, count.fn, count.dice, count.iou, count.precision, count.recall,
+        surface.hd95, surface.hd95_pooled, surface.asd, surface.nsd, UNDEFINED,
+    )  # fmt: skip
+
+
+ABSENT = class_score(Counts(0, 0, 0), NOWHERE)
+
+
+def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None) -> Mask:
+    """Where a label map (H, W) holds one of the values and is not to be ignored."""
+    mask = labels == member[0] if len(member) == 1 else np.isin(labels, member)
+    return mask if ignore is None else mask & ~ignore
+
+
+def _read(pair: Pair, rules: Rules) -> _Read:
+    prediction, label = read_label(pair.prediction), read_label(pair.reference)
+    predicted = _relabelled(prediction.array, rules.relabel.prediction)
+    referred = _relabelled(label.array, rules.relabel.reference)
+    values = frozenset(_values(predicted)), frozenset(_values(referred))
+    _check(pair, predicted.shape, referred.shape, *values, rules.scheme)
+    if rules.scheme is None:
+        members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
+        return _Read(predicted, referred, label.spacing, *values, members, None)
+    ignore = referred == rules.scheme.ignore if rules.scheme.ignore in values[1] else None
+    return _Read(predicted, referred, label.spacing, *values, rules.scheme.foreground, ignore)
+
+
+def _relabelled(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
+    if not mapping:
+        return labels
+    changed: LabelMap = labels.copy()
+    for before, after in mapping.items():
+        changed[labels == before] = after
+    return changed
+
+
+def _reliability(pair: Pair, read: _Read, rules: Rules) -> Reliability | None:
+    """From <case>.npz beside the mask, where there is one and it fits; raises AutosegError where it cannot be read."""
+    path = pair.prediction.with_name(f"{pair.case}.npz")
+    if rules.scheme is None or rules.relabel.prediction or not path.is_file():
+        return None
+    maps = read_probabilities(path, rules.scheme.outputs, read.reference.shape)
+    if not rules.scheme.regions:
+        return reliability_of_classes(maps, read.reference, read.ignore)
+    of_regions = (
+        reliability_of_region(probability, np.isin(read.reference, member), read.ignore)
+        for probability, member in zip(maps, rules.scheme.members, strict=True)
+    )
+    return sum(of_regions, EMPTY)
+
+
+def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Probabilities (K, H, W) a prediction kept. Raises AutosegError where they are damaged or do not fit."""
+    remedy = "predict again with --probabilities, or delete the file"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            maps: NDArray[np.float32] = content["probabilities"].astype(np.float32)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise AutosegError(f"{path} holds no probabilities: {error}", remedy) from error
+    if maps.shape != (outputs, *size):
+        raise AutosegError(f"{path} holds probabilities of shape {maps.shape}, not {(outputs, *size)}", remedy)
+    return maps
+
+
+def _values(labels: LabelMap) -> list[int]:
+    if labels.dtype == np.uint8:
+        return [int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))]
+    return [int(value) for value in np.unique(labels)]
+
+
+def _check(
+    pair: Pair,
+    predicted_size: tuple[int, ...],
+    referred_size: tuple[int, ...],
+    predicted: frozenset[int],
+    referred: frozenset[int],
+    scheme: LabelScheme | None,
+) -> None:
+    """Raises SeveralProblems for masks of two sizes and values that no label has."""
+    faults = []
+    if predicted_size != referred_size:
+        sizes = [" x ".join(str(length) for length in size) for size in (predicted_size, referred_size)]
+        faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
+    for path, values in ((pair.prediction, predicted), (pair.reference, referred)):
+        strange = sorted(values - set(scheme.values)) if scheme is not None else []
+        if scheme is not None and strange:
+            shown = ", ".join(str(value) for value in strange[:8]) + (", ..." if len(strange) > 8 else "")
+            faults.append(f"{path} holds the values {shown}; dataset.json declares {', '.join(map(str, scheme.values))}")
+    if faults:
+        raise SeveralProblems(pair.case, faults)
