@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 import autoseg
 from autoseg.inference import restore
 from autoseg.io import Image, is_image, read_case, read_label, stem_of, write_label
 from autoseg.prediction.inputs import Job, find_jobs
 from autoseg.prediction.overlay import write_overlay
-from autoseg.prediction.predictor import Predictor, Prepared
+from autoseg.prediction.predictor import Inferred, Predictor, Prepared
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support import log
@@ -136,7 +135,7 @@ class _Loaded:
 @dataclass(frozen=True)
 class _Inferred:
     loaded: _Loaded
-    probabilities: Tensor
+    inferred: Inferred
     seconds: float
 
 
@@ -183,7 +182,7 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
         return
     began = time.perf_counter()
     try:
-        maps = predictor.average([item.prepared for item in batch])
+        found = predictor.infer([item.prepared for item in batch])
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -193,8 +192,8 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
             yield from _infer(predictor, [item])
         return
     seconds = (time.perf_counter() - began) / len(batch)
-    for item, probabilities in zip(batch, maps, strict=True):
-        yield _Inferred(item, probabilities, seconds)
+    for item, inferred in zip(batch, found, strict=True):
+        yield _Inferred(item, inferred, seconds)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -207,23 +206,25 @@ def _write(predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred |
     if isinstance(item, _Failure):
         return item
     began = time.perf_counter()
-    job, size = item.loaded.job, item.loaded.prepared.size
-    labels = predictor.label_map(item.probabilities, size)
+    job, size, maps = item.loaded.job, item.loaded.prepared.size, item.inferred.maps
+    labels = predictor.label_map(maps, size)
+    judged = predictor.judge(item.loaded.prepared, item.inferred, labels)
     write_label(folder / job.output, labels, like=item.loaded.image)
     if wanted.probabilities:
-        _write_probabilities(folder / f"{job.name}.npz", restore.resize(item.probabilities, size), predictor.scheme)
+        _write_probabilities(folder / f"{job.name}.npz", restore.resize(maps, size), predictor.scheme)
     if job.name in wanted.overlays:
         reference = read_label(job.reference).array if job.reference is not None else None
         write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded.image.array, labels, predictor.scheme, reference)
     seconds = {"read": item.loaded.seconds, "network": item.seconds, "write": time.perf_counter() - began}
-    found = np.bincount(labels.ravel(), minlength=max(predictor.scheme.values) + 1)
     return PredictedCase(
         job.name,
         job.output,
         size,
-        {name: int(found[list(member)].sum()) for name, member in predictor.scheme.foreground.items()},
+        judged.pixels,
         {stage: round(value, 4) for stage, value in seconds.items()},
         item.loaded.image.notes,
+        judged.confidence,
+        judged.warnings,
     )
 
 
@@ -239,7 +240,7 @@ def _record(
     skipped: tuple[str, ...],
     seconds: float,
 ) -> PredictionRecord:
-    first = predictor.members[0]
+    first, knowledge = predictor.members[0], predictor.knowledge
     return PredictionRecord(
         dataset=first.record.dataset,
         models=tuple(dict.fromkeys(member.record.model for member in predictor.members)),
@@ -254,4 +255,6 @@ def _record(
         failed=failed,
         skipped=skipped,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        calibration=knowledge.calibration,
+        postprocessing={name: str(what) for name, what in knowledge.postprocessing.items()},
     )

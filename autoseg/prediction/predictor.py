@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from torch import Tensor
 
 from autoseg.inference import restore
 from autoseg.inference.engine import Engine
+from autoseg.prediction import drift, postprocess
+from autoseg.prediction.confidence import Opinion, judge, opinion
+from autoseg.prediction.knowledge import Knowledge, knowledge_of
 from autoseg.preprocessing.transform import prepare_image
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import Preparation
+from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Dataset, Workspace
@@ -31,10 +35,32 @@ _FOLD = re.compile(r"^fold_(\d+)$")
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, once for each distinct preparation of the members. size: (H, W) before."""
+    """One image, once for each distinct preparation of the members. size: (H, W) before. measured: see `drift.measure`."""
 
     arrays: tuple[Array, ...]
     size: tuple[int, int]
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What the members say of one image. maps: mean probabilities (K, h, w), at the size the first member saw it.
+
+    opinions: of each member; none where there is only one.
+    """
+
+    maps: Tensor
+    opinions: tuple[Opinion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A mask and what is to be thought of it. labels: (H, W). pixels: class -> area."""
+
+    labels: Array
+    pixels: dict[str, int]
+    confidence: Confidence
+    warnings: tuple[str, ...]
 
 
 class Predictor:
@@ -43,10 +69,17 @@ class Predictor:
     Networks stay loaded; whatever their number, the probabilities of two at most stand in memory.
     """
 
-    def __init__(self, members: Sequence[Trained], device: torch.device | str = "cpu", tta: bool = False) -> None:
+    def __init__(
+        self,
+        members: Sequence[Trained],
+        device: torch.device | str = "cpu",
+        tta: bool = False,
+        knowledge: Knowledge | None = None,
+    ) -> None:
         """members: from `load_network`, on `device`. tta: average over the mirrored views each was trained with.
 
-        Raises AutosegError where the members were trained for different labels or channels.
+        knowledge: what training left beside the weights: how its images looked, how far confidence can be believed, what is
+        to be done to masks. Raises AutosegError where the members were trained for different labels or channels.
         """
         assert members
         first = members[0]
@@ -57,6 +90,7 @@ class Predictor:
                     "average only networks trained on one dataset",
                 )
         self.members = tuple(members)
+        self.knowledge = knowledge or Knowledge()
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
         self.preparations: tuple[Preparation, ...] = tuple(dict.fromkeys(member.preparation for member in members))
@@ -79,35 +113,31 @@ class Predictor:
     def load(
         cls,
         dataset: str | int | Path | Dataset,
-        model: str,
+        models: str | Sequence[str],
         folds: Sequence[int] | None = None,
         *,
         device: str = "auto",
         tta: bool = False,
         which: str = "best",
         root: str | Path | None = None,
+        postprocessing: Mapping[str, PostProcessing] | None = None,
     ) -> Predictor:
-        """Trained folds of a model, all of them by default.
+        """Trained folds of one or several models, all of them by default.
 
         dataset: its id, name or both, or the path of a results folder. which: "best" or "last" weights. root: see
-        `Workspace.at`. Raises AutosegError naming the folds that are not trained.
+        `Workspace.at`. postprocessing: class -> what is done to its mask. Raises AutosegError naming the folds that are
+        not trained.
         """
-        folders = trained_folds(_model_folder(dataset, model, root), which)
-        if not folders:
-            raise AutosegError(f"{model} has no trained fold for {dataset}", f"autoseg_train {dataset} {model} all")
-        chosen = sorted(folders) if folds is None else list(dict.fromkeys(folds))
-        missing = [f"fold {fold}" for fold in chosen if fold not in folders]
-        if missing:
-            raise SeveralProblems(
-                f"these folds of {model} are not trained:", missing, f"trained: {', '.join(map(str, sorted(folders)))}"
-            )
+        folders = []
+        for model in dict.fromkeys([models] if isinstance(models, str) else models):
+            folders += _chosen_folds(trained_folds(model_folder(dataset, model, root), which), dataset, model, folds)
         where = resolve(device)
-        members = [load_network(folders[fold], which, str(where)) for fold in chosen]
+        members = [load_network(folder, which, str(where)) for folder in folders]
         for member in members:
             if member.record.status != "finished":
                 done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
                 log.warn(f"{_title(member)} is not finished ({done})")
-        return cls(members, where, tta)
+        return cls(members, where, tta, knowledge_of(folders, members, postprocessing or {}))
 
     @property
     def scheme(self) -> LabelScheme:
@@ -143,6 +173,19 @@ class Predictor:
         prepared = self.prepare(image, spacing)
         return restore.resize(self.average([prepared])[0], prepared.size)
 
+    def judged(self, image: Array, spacing: Spacing = None) -> Judged:
+        """The label map of an image with its confidence and warnings; see `__call__`."""
+        prepared = self.prepare(image, spacing)
+        inferred = self.infer([prepared])[0]
+        return self.judge(prepared, inferred, self.label_map(inferred.maps, prepared.size))
+
+    def judge(self, prepared: Prepared, inferred: Inferred, labels: Array) -> Judged:
+        """What is to be thought of a label map that the same two led to."""
+        found = np.bincount(labels.ravel(), minlength=max(self.scheme.values) + 1)
+        pixels = {name: int(found[list(member)].sum()) for name, member in self.scheme.foreground.items()}
+        confidence = judge(inferred.maps, inferred.opinions, self.scheme, self.knowledge.calibration)
+        return Judged(labels, pixels, confidence, self.knowledge.warnings(prepared.measured, pixels, confidence))
+
     def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
         """What the networks are to see of an image (C, H, W), (H, W, C) or (H, W)."""
         planes = channels_first(np.asarray(image), self.channels)
@@ -150,7 +193,12 @@ class Predictor:
         if planes.dtype.kind == "f" and stored == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
             raise AutosegError("the image holds values 0..1, the training images 0..255", "multiply it by 255")
         arrays = tuple(prepare_image(planes, preparation, spacing) for preparation in self.preparations)
-        return Prepared(arrays, (planes.shape[1], planes.shape[2]))
+        size = (planes.shape[1], planes.shape[2])
+        if self.knowledge.appearance is None:
+            return Prepared(arrays, size)
+        # A gray model's arrays no longer show whether there was colour.
+        colour = drift.colourfulness(planes) if arrays[0].shape[2] == 1 else None
+        return Prepared(arrays, size, drift.measure(arrays[0], size, spacing, colour))
 
     def load_of(self, prepared: Prepared) -> int:
         """How many items of a batch an image is worth; see `batch_size`."""
@@ -158,20 +206,31 @@ class Predictor:
 
     def average(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         """Mean probabilities (K, h, w) of each image, at the size the first member saw it."""
+        return [inferred.maps for inferred in self.infer(prepared)]
+
+    def infer(self, prepared: Sequence[Prepared]) -> list[Inferred]:
+        """What the members say of each image. They are asked one after the other, and only their sum is kept."""
         total: list[Tensor] = []
+        opinions: list[list[Opinion]] = [[] for _ in prepared]
         for engine, place in self._engines:
             maps = engine.probabilities([one.arrays[place] for one in prepared])
+            if len(self._engines) == 1:
+                return [Inferred(map_) for map_ in maps]
+            for known, map_ in zip(opinions, maps, strict=True):
+                known.append(opinion(map_, self.scheme))
             if not total:
                 total = maps
                 continue
             for summed, added in zip(total, maps, strict=True):
                 size = (summed.shape[1], summed.shape[2])
                 summed += torch.from_numpy(restore.resize(added, size))
-        return [summed / len(self._engines) for summed in total] if len(self._engines) > 1 else total
+        count = len(self._engines)
+        return [Inferred(summed / count, tuple(known)) for summed, known in zip(total, opinions, strict=True)]
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
-        """Label map (H, W) of `size` from probabilities (K, h, w)."""
-        return restore.label_map(probabilities, self.scheme, size)
+        """Label map (H, W) of `size` from probabilities (K, h, w), with the post-processing that was chosen, if any."""
+        labels = restore.label_map(probabilities, self.scheme, size)
+        return postprocess.apply(labels, self.scheme, self.knowledge.postprocessing)
 
 
 def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
@@ -204,7 +263,8 @@ def channels_first(image: Array, channels: int) -> Array:
     )
 
 
-def _model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Path | None) -> Path:
+def model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Path | None) -> Path:
+    """Where a model's folds lie. dataset: as for `Predictor.load`."""
     if isinstance(dataset, Dataset):
         return dataset.results / model
     if isinstance(dataset, Path):
@@ -212,6 +272,20 @@ def _model_folder(dataset: str | int | Path | Dataset, model: str, root: str | P
             raise AutosegError(f"there is no results folder {dataset}", "give the folder that holds the models' folders")
         return dataset if dataset.name == model else dataset / model
     return Workspace.at(root).dataset(dataset).results / model
+
+
+def _chosen_folds(
+    trained: Mapping[int, Path], dataset: object, model: str, folds: Sequence[int] | None
+) -> list[Path]:
+    if not trained:
+        raise AutosegError(f"{model} has no trained fold for {dataset}", f"autoseg_train {dataset} {model} all")
+    chosen = sorted(trained) if folds is None else list(dict.fromkeys(folds))
+    missing = [f"fold {fold}" for fold in chosen if fold not in trained]
+    if missing:
+        raise SeveralProblems(
+            f"these folds of {model} are not trained:", missing, f"trained: {', '.join(map(str, sorted(trained)))}"
+        )
+    return [trained[fold] for fold in chosen]
 
 
 def _title(member: Trained) -> str:

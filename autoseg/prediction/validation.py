@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
+from autoseg.prediction import drift
 from autoseg.prediction.files import Wanted, predict_jobs
 from autoseg.prediction.inputs import Job
+from autoseg.prediction.knowledge import VALIDATION, Knowledge
 from autoseg.prediction.predictor import Predictor
+from autoseg.preprocessing.store import Store
+from autoseg.schema.appearance import Appearance
+from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Splits
 from autoseg.support.errors import SeveralProblems
-from autoseg.support.files import read_artefact, replacing_folder
+from autoseg.support.files import read_artefact, replacing_folder, write_artefact
 from autoseg.support.workspace import Dataset
+from autoseg.training.checkpoint import Trained
 
-FOLDER = "validation"
+FOLDER = VALIDATION
 
 
 def predict_fold(
@@ -38,6 +45,8 @@ def predict_fold(
     predictor = Predictor.load(dataset, model, [fold], device=device, tta=tta, which=which)
     home = dataset.fold(model, fold)
     splits = read_artefact(home / "splits.json", Splits, f"train the fold again: autoseg_train {dataset.number} {model} {fold}")
+    # Whatever calibration lies there is of these very cases, or of an older run.
+    predictor.knowledge = Knowledge(describe_training(dataset, predictor.members[0], home, splits.folds[fold].train))
     raw = RawDataset.open(dataset)
     cases = {case.name: case for case in raw.cases}
     held_back = splits.folds[fold].validation
@@ -53,3 +62,20 @@ def predict_fold(
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
             raise SeveralProblems(f"validation cases of fold {fold} cannot be predicted:", faults, "mend the files named")
     return home / FOLDER
+
+
+def describe_training(dataset: Dataset, member: Trained, home: Path, cases: Sequence[str]) -> Appearance | None:
+    """How a fold's training images look to its network, from the array store, written into the fold's folder.
+
+    None, and nothing written, where the store they were trained from is gone.
+    """
+    folder = dataset.store(member.preparation.key)
+    if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
+        return None
+    store = Store.open(folder)
+    spacings = {case.case: case.spacing for case in read_artefact(dataset.fingerprint, Fingerprint).cases}
+    known = [case for case in cases if case in store.cases]
+    measured = [drift.measure(store.image(case), store.shape_before(case), spacings.get(case)) for case in known]
+    found = drift.appearance(measured)
+    write_artefact(home / drift.FILE, found)
+    return found

@@ -2,7 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How far a mask can be trusted: each number from 0 (not at all) to 1, not-a-number where it cannot be had.
+
+    value: the one to rank by, least first; `classes`: the same for each class. expected_dice: `value` read through the
+    calibration on out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean over members and
+    classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. entropy: of the probabilities,
+    mean over pixels, as a share of the largest possible; low is sure.
+    """
+
+    value: float
+    expected_dice: float
+    soft_dice: float
+    agreement: float
+    entropy: float
+    classes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
+
+    error: mean absolute error of that line where each case is judged by the line of all others.
+    """
+
+    cases: int
+    slope: float
+    intercept: float
+    error: float
+
+    def __call__(self, confidence: float) -> float:
+        """Expected Dice, within 0 and 1."""
+        found = self.intercept + self.slope * confidence
+        return found if math.isnan(found) else min(max(found, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """What is done to one class of a mask, in this order. specks: objects of less than this share of the image are dropped.
+
+    keep_largest: all objects but the largest are dropped. fill_holes: background that the class encloses becomes it.
+    """
+
+    specks: float = 0.0
+    keep_largest: bool = False
+    fill_holes: bool = False
+
+    def __str__(self) -> str:
+        done = [f"objects below {self.specks:.4%} of the image dropped"] if self.specks else []
+        done += ["the largest object kept"] if self.keep_largest else []
+        done += ["holes filled"] if self.fill_holes else []
+        return ", ".join(done) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -10,7 +65,9 @@ class PredictedCase:
     """One mask that was written. output: its path within the folder. size: (height, width) in pixels.
 
     pixels: class -> pixels of the mask. seconds: what decoding, the network and writing took; the network's share of a
-    batch is an equal part. notes: what reading changed of the stored values.
+    batch is an equal part. notes: what reading changed of the stored values. confidence: see there. warnings: what a
+    person should know before trusting the mask. sha256: of the image file (of the hashes of several, where a case has
+    several). frame: which one of a file that holds many.
     """
 
     case: str
@@ -19,14 +76,19 @@ class PredictedCase:
     pixels: dict[str, int]
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    confidence: Confidence | None = None
+    warnings: tuple[str, ...] = ()
+    sha256: str = ""
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
 class PredictionRecord:
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
-    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases whose mask was there.
-    seconds: of the whole run, without loading the networks.
+    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases whose mask was there, made
+    by an earlier run of the same kind; they are among `cases`. seconds: of the whole run, without loading the networks.
+    calibration: what expected Dice rests on. postprocessing: class -> what was done to its mask, in words.
     """
 
     dataset: str
@@ -42,3 +104,5 @@ class PredictionRecord:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    postprocessing: dict[str, str] = field(default_factory=dict)

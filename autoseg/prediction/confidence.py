@@ -1,0 +1,110 @@
+"""How far a mask can be trusted, from the probabilities and from what the members of an ensemble say of each other.
+
+Agreement of members as a measure of confidence follows Zenk et al., Medical Image Analysis 101:103392 (2025).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.inference import restore
+from autoseg.metrics.overlap import counts
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.prediction import Calibration, Confidence
+
+# Members are compared on at most so many pixels, evenly spread, so that memory does not grow with them.
+_COMPARED = 1 << 20
+# Probabilities below this much are the tails of a sigmoid or softmax and not an opinion.
+_TAIL = 0.02
+DISAGREEMENT = 0.7
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one member says of one image. labels: (h, w), thinned out. soft: class -> see `soft_dice`."""
+
+    labels: NDArray[np.integer[Any]]
+    soft: dict[str, float]
+
+
+def opinion(maps: Tensor, scheme: LabelScheme) -> Opinion:
+    """From one member's probabilities (K, h, w), at the size its network saw."""
+    step = max(1, math.ceil(math.sqrt(maps.shape[1] * maps.shape[2] / _COMPARED)))
+    thin = maps[:, ::step, ::step]
+    return Opinion(restore.label_map(thin, scheme, (thin.shape[1], thin.shape[2])), soft_dice(maps, scheme))
+
+
+def soft_dice(maps: Tensor, scheme: LabelScheme) -> dict[str, float]:
+    """Class -> Dice the probabilities (K, h, w) expect of their own mask m: 2 sum(p m) / (sum(p) + sum(m)).
+
+    Where a class wins nowhere, how sure its absence is: 1 - the largest probability.
+    """
+    found = {}
+    best = None if scheme.regions else maps.argmax(0)
+    for index, name in enumerate(scheme.names):
+        if name not in scheme.foreground:
+            continue
+        map_ = maps[index]
+        mask = map_ > 0.5 if best is None else best == index
+        area = int(mask.sum())
+        if area:
+            inside = float(map_[mask].sum())
+            found[name] = 2 * inside / (float(torch.where(map_ > _TAIL, map_, 0.0).sum()) + area)
+        else:
+            found[name] = 1 - float(map_.max())
+    return found
+
+
+def entropy(maps: Tensor, scheme: LabelScheme) -> float:
+    """Mean over pixels of the probabilities' entropy, as a share of the largest possible."""
+    if scheme.regions:
+        both = torch.stack([maps, 1 - maps])
+        return float(torch.special.entr(both).sum(0).mean()) / math.log(2)
+    return float(torch.special.entr(maps).sum(0).mean()) / math.log(len(maps))
+
+
+def agreement(opinions: Sequence[Opinion], scheme: LabelScheme) -> dict[str, float]:
+    """Class -> mean Dice of all pairs of members; 1 for a pair that finds nothing. Empty where there is one member."""
+    pairs = list(combinations([each.labels for each in opinions], 2))
+    if not pairs:
+        return {}
+    sums = dict.fromkeys(scheme.foreground, 0.0)
+    for first, second in pairs:
+        for name, count in counts(first, second, scheme.foreground).items():
+            sums[name] += 1.0 if math.isnan(count.dice) else count.dice
+    return {name: value / len(pairs) for name, value in sums.items()}
+
+
+def judge(
+    maps: Tensor, opinions: Sequence[Opinion], scheme: LabelScheme, calibration: Calibration | None = None
+) -> Confidence:
+    """Confidence in the mask of `maps` (K, h, w), the mean of the members whose opinions are given (none for one member)."""
+    softs = [each.soft for each in opinions] or [soft_dice(maps, scheme)]
+    soft = {name: mean(each[name] for each in softs) for name in scheme.foreground}
+    agreed = agreement(opinions, scheme)
+    # One member can only be asked how sure it is; where several answer, how well they agree counts as much.
+    classes = {name: (soft[name] + agreed[name]) / 2 if agreed else soft[name] for name in scheme.foreground}
+    value = mean(classes.values())
+    return Confidence(
+        value=round(value, 4),
+        expected_dice=round(calibration(value), 4) if calibration else math.nan,
+        soft_dice=round(mean(soft.values()), 4),
+        agreement=round(mean(agreed.values()), 4) if agreed else math.nan,
+        entropy=round(entropy(maps, scheme), 4),
+        classes={name: round(found, 4) for name, found in classes.items()},
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; not-a-number of nothing."""
+    known = list(values)
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,22 @@
+"""What the images of a training looked like, so that a new one can be held against them: `appearance.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """Smallest, middle and largest value of one measure over the training images."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.drift` for what each one is."""
+
+    cases: int
+    measures: dict[str, Span]

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.prediction.calibration import calibrate, fit
+from autoseg.prediction.confidence import agreement, entropy, judge, opinion, soft_dice
+from autoseg.prediction.predictor import Predictor
+from autoseg.schema.dataset import label_scheme
+from autoseg.schema.prediction import Calibration
+from tests.prediction.stand_in import Bright, picture, trained
+
+TWO = label_scheme({"background": 0, "polyp": 1, "stone": 2}, None)
+REGIONS = label_scheme({"background": 0, "whole": (1, 2), "core": (2,)}, (1, 2))
+
+
+def maps_of(label, sure=0.9, classes=3):
+    """Probabilities (K, h, w): `sure` for the class of the label, the rest shared evenly."""
+    maps = np.full((classes, *label.shape), (1 - sure) / (classes - 1), np.float32)
+    for value in range(classes):
+        maps[value][label == value] = sure
+    return torch.from_numpy(maps)
+
+
+def square(*boxes, size=(40, 40)):
+    label = np.zeros(size, np.uint8)
+    for value, (top, left, bottom, right) in enumerate(boxes, 1):
+        label[top:bottom, left:right] = value
+    return label
+
+
+def test_sure_maps_expect_a_better_dice_than_unsure_ones():
+    label = square((5, 5, 20, 20), (25, 25, 35, 35))
+    surest, sure, unsure = (soft_dice(maps_of(label, value), TWO) for value in (1.0, 0.97, 0.6))
+    assert surest == {"polyp": 1.0, "stone": 1.0}
+    assert sure["polyp"] == pytest.approx(0.97 * 225 * 2 / (0.97 * 225 + 225), abs=1e-6)
+    assert unsure["polyp"] < 0.7 and unsure["stone"] < sure["stone"]
+
+
+def test_a_class_that_wins_nowhere_is_judged_by_its_largest_probability():
+    label = square((5, 5, 20, 20))
+    found = soft_dice(maps_of(label, 0.9), TWO)
+    assert found["stone"] == pytest.approx(0.95)
+
+
+def test_regions_are_judged_one_by_one():
+    maps = torch.zeros(2, 10, 10)
+    maps[0, 2:8, 2:8], maps[1, 4:6, 4:6] = 1.0, 0.75
+    assert soft_dice(maps, REGIONS) == {"whole": 1.0, "core": pytest.approx(2 * 3 / (3 + 4))}
+    assert entropy(torch.full((2, 4, 4), 0.5), REGIONS) == pytest.approx(1)
+
+
+def test_entropy_is_a_share_of_the_largest():
+    assert entropy(torch.full((3, 4, 4), 1 / 3), TWO) == pytest.approx(1, abs=1e-6)
+    assert entropy(maps_of(square((0, 0, 4, 4)), 1.0), TWO) == 0
+
+
+def test_agreement_is_the_mean_dice_of_all_pairs():
+    first, second, third = (square((0, 0, 10, end)) for end in (10, 20, 20))
+    opinions = [opinion(maps_of(label), TWO) for label in (first, second, third)]
+    found = agreement(opinions, TWO)
+    assert found["polyp"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert found["stone"] == 1.0
+    assert agreement(opinions[:1], TWO) == {}
+
+
+def test_large_maps_are_compared_thinned_out():
+    maps = maps_of(square((0, 0, 1500, 3000), size=(3000, 3000)), classes=2)
+    scheme = label_scheme({"background": 0, "polyp": 1}, None)
+    found = opinion(maps, scheme).labels
+    assert found.size <= 1 << 20 and found.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
+    label = square((5, 5, 20, 20), (25, 25, 35, 35))
+    alone = judge(maps_of(label), [], TWO)
+    assert math.isnan(alone.agreement) and math.isnan(alone.expected_dice) and alone.value == alone.soft_dice
+    other = square((5, 5, 20, 9), (25, 25, 35, 35))
+    both = [opinion(maps_of(one), TWO) for one in (label, other)]
+    apart = judge(maps_of(label), both, TWO, Calibration(20, 0.5, 0.1, 0.05))
+    assert apart.agreement < 1 and apart.classes["polyp"] < apart.classes["stone"]
+    assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
+
+
+def test_calibration_follows_the_cases_and_says_how_well():
+    confidence = np.linspace(0.3, 0.9, 20)
+    line = fit(confidence, 0.1 + 0.8 * confidence)
+    assert line.slope == pytest.approx(0.8) and line.intercept == pytest.approx(0.1) and line.error < 1e-6
+    assert line(2.0) == 1.0 and line(-1.0) == 0.0
+    falling = fit(confidence, 1 - confidence)
+    assert falling.slope == 0 and falling(0.5) == pytest.approx(0.4)
+    assert fit(confidence[:9], confidence[:9]) is None
+    assert calibrate([]) is None
+
+
+def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
+    image, _ = picture(low=40, high=140)
+    same = Predictor([trained(fold=0), trained(Bright(level=0.45), 1)]).judged(image)
+    other = Predictor([trained(fold=0), trained(Bright(level=0.9), 1)]).judged(image)
+    assert same.confidence.agreement == 1.0 and same.confidence.value > other.confidence.value
+    assert other.confidence.agreement == 0.0
+    assert any("disagree" in warning for warning in other.warnings) and not same.warnings
+    assert same.pixels == {"bright": pytest.approx(800, abs=60)}
+
+
+def test_an_empty_mask_is_a_warning():
+    assert Predictor([trained(Bright(level=0.99))]).judged(picture(high=100)[0]).warnings == ("nothing was found",)
