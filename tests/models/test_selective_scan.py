@@ -55,13 +55,14 @@ def test_narrow_states_equal_the_recurrence_in_double_precision(length: int) -> 
 
 @pytest.mark.parametrize("length", [1, 49, 700])
 def test_broad_states_equal_the_recurrence_in_double_precision(length: int) -> None:
-    assert len(module._stretches(700, torch.empty(4, 16, 96))) > 1, "the longest must need a kept state"
+    assert module._stretch(torch.empty(4, 16, 96)) < 700, "the longest must need a kept state"
     check(length, 2, BROAD)
 
 
+@pytest.mark.parametrize("pace", [module._ONE_CORE, module._CORES, module._GPU, module._Pace(100, 2**20)])
 @pytest.mark.parametrize("shape", [BROAD, NARROW], ids=["broad", "narrow"])
-def test_the_pace_of_other_devices_gives_the_same(monkeypatch: pytest.MonkeyPatch, shape: dict[str, int]) -> None:
-    monkeypatch.setattr(module, "_PACE", {"cuda": module._PACE["cuda"]})
+def test_every_pace_gives_the_same(monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], pace: module._Pace) -> None:
+    monkeypatch.setattr(module, "_pace", lambda x: pace)
     check(200, 3, shape)
 
 
