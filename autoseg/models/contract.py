@@ -36,13 +36,15 @@ class Variant:
 class PublishedWeights:
     """A checkpoint file others published, found by `--pretrained auto` under `file` in the weights folder.
 
-    `variant` is the variant it fits ("" fits all); `package` names an installable package that carries it, `url` where
+    `variant` is the variant it fits ("" fits all), `part` what it fills of a network whose parts have files of their own;
+    `package` names an installable package that carries it, `url` where
     it can be fetched by hand, `licence` what its authors allow. Nothing is ever downloaded without being asked for.
     """
 
     file: str
     trained_on: str
     variant: str = ""
+    part: str = ""
     package: str = ""
     url: str = ""
     licence: str = ""

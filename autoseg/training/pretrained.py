@@ -6,7 +6,7 @@ Nothing is downloaded. What is missing is named, with where to fetch it and wher
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +21,21 @@ from autoseg.support.files import hash_file
 
 @dataclass(frozen=True)
 class Source:
-    """A weights file. description: for the run's record."""
+    """A weights file, or several that fill one network together. description: for the run's record."""
 
-    path: Path
+    paths: tuple[Path, ...]
     description: str
 
     def hash(self) -> str:
-        """SHA-256 of the file."""
-        return hash_file(self.path)
+        """SHA-256 of the file, or of each, in order."""
+        return " ".join(hash_file(path) for path in self.paths)
 
 
 def find(choice: str, spec: ModelSpec, variant: str, folder: Path) -> Source | None:
     """Where the weights come from; None for random ones.
 
-    choice: "none", "auto" (`folder`, then installed packages), or a path. Says so where "auto" finds nothing. Raises
-    AutosegError where a path does not exist.
+    choice: "none", "auto" (`folder`, then installed packages), or a path. Says so where "auto" finds nothing, for the
+    network or for a part of it. Raises AutosegError where a path does not exist.
     """
     if choice == "none":
         return None
@@ -43,31 +43,55 @@ def find(choice: str, spec: ModelSpec, variant: str, folder: Path) -> Source | N
         path = Path(choice).expanduser()
         if not path.is_file():
             raise AutosegError(f"there is no weights file {path}", "--pretrained takes auto, none or the path of a file")
-        return Source(path, str(path))
+        return Source((path,), str(path))
     fitting = [weights for weights in spec.weights if weights.variant in ("", variant)]
-    for weights in fitting:
-        path = folder / weights.file
-        if path.is_file():
-            return Source(path, f"{weights.trained_on} ({weights.file})")
-    for weights in fitting:
+    found = []
+    for part in dict.fromkeys(weights.part for weights in fitting):
+        candidates = [weights for weights in fitting if weights.part == part]
+        where = _in_folder(candidates, folder) or _in_packages(candidates)
+        if where is None:
+            what = f"the {part} of {spec.title}" if part else spec.title
+            log.warn(f"{what} starts from random weights: {_how_to_get(candidates[0], folder)}")
+        else:
+            found.append(where)
+    if not found:
+        return None
+    return Source(tuple(path for path, _ in found), " and ".join(description for _, description in found))
+
+
+def _in_folder(candidates: Sequence[PublishedWeights], folder: Path) -> tuple[Path, str] | None:
+    for weights in candidates:
+        if (folder / weights.file).is_file():
+            return folder / weights.file, f"{weights.trained_on} ({weights.file})"
+    return None
+
+
+def _in_packages(candidates: Sequence[PublishedWeights]) -> tuple[Path, str] | None:
+    for weights in candidates:
         carried = _in_package(weights)
         if carried is not None:
-            return Source(carried, f"{weights.trained_on} ({weights.file} of the package {weights.package})")
-    for weights in fitting[:1]:
-        log.warn(f"{spec.title} starts from random weights: {_how_to_get(weights, folder)}")
+            return carried, f"{weights.trained_on} ({weights.file} of the package {weights.package})"
     return None
 
 
 def fill(network: SegmentationNetwork, source: Source) -> LoadReport:
-    """Fill the network from a file, and say what was used. Raises AutosegError where the file does not fit."""
-    tensors = read_tensors(source.path)
-    if tensors.keys() == network.state_dict().keys():
-        # A run of ours: the names are the network's own, not the published ones.
-        report = _own(network, tensors)
-    else:
-        report = load_published(network, tensors)
+    """Fill the network, and say what was used. Raises AutosegError where a file does not fit."""
+    reports = [_fill_from(network, path) for path in source.paths]
+    report = LoadReport(
+        loaded=tuple(name for each in reports for name in each.loaded),
+        dropped={name: reason for each in reports for name, reason in each.dropped.items()},
+        missing=tuple(name for name in reports[0].missing if all(name in each.missing for each in reports)),
+    )
     log.say(f"weights from {source.description}: {report}")
     return report
+
+
+def _fill_from(network: SegmentationNetwork, path: Path) -> LoadReport:
+    tensors = read_tensors(path)
+    if tensors.keys() == network.state_dict().keys():
+        # A run of ours: the names are the network's own, not the published ones.
+        return _own(network, tensors)
+    return load_published(network, tensors)
 
 
 def _own(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> LoadReport:

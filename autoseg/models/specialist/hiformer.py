@@ -26,6 +26,7 @@ from autoseg.models.renaming import drop_matching, give_renamed
 _SWIN_FILE = PublishedWeights(
     file="swin_tiny_patch4_window7_224.pth",
     trained_on="ImageNet-1k classification (Swin branch)",
+    part="Swin branch",
     url="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth",
     licence="MIT",
 )
@@ -33,6 +34,7 @@ _RESNET_FILES = tuple(
     PublishedWeights(
         file=file,
         trained_on="ImageNet-1k classification (ResNet branch)",
+        part="ResNet branch",
         variant=variant,
         url=f"https://download.pytorch.org/models/{file}",
         licence="BSD-3-Clause",
