@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
@@ -42,28 +43,49 @@ def train(
 ) -> list[TrainedFold]:
     """Train `folds` (None: all), then predict and score each one's held-out cases. Cut-off runs go on where they were.
 
-    A plan for another protocol than the one on disk is made first. settings change this training only.
+    A plan for another protocol than the one on disk is made first. settings change this training only. Where the plan asks
+    for it, candidates for the learning rate are tried first. Under torchrun all processes train together; the first one
+    scores and returns the list, the others return an empty one.
     """
     from autoseg import models as registry
-    from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
-    from autoseg.preprocessing.build import build_store
     from autoseg.training.fold import train_fold
+    from autoseg.training.search import with_searched_rate
+    from autoseg.training.team import joined
 
     registry.spec(model)
     found = Workspace.at(root).dataset(dataset)
-    plan = _plan_to_train(found, model, protocol, device, root)
-    plan = apply_overrides(plan, settings or {})
-    splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
-    build_store(found, RawDataset.open(found), plan.preparations[plan.models[model].preparation])
-    chosen = range(len(splits.folds)) if folds is None else folds
     trained = []
-    for fold in chosen:
-        if fold >= len(splits.folds):
-            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
-        record = train_fold(found, plan, splits, model, fold, device=device, pretrained=pretrained, restart=restart)
-        trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
+    with joined() as team:
+        if team.leads:
+            _prepare(found, model, protocol, settings or {}, device, root)
+        team.wait()
+        plan = apply_overrides(read_artefact(found.plan, Plan), settings or {})
+        splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
+        chosen = list(range(len(splits.folds)) if folds is None else folds)
+        for fold in chosen:
+            if not 0 <= fold < len(splits.folds):
+                last = len(splits.folds) - 1
+                raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {last}")
+        how: Any = {"device": device, "pretrained": pretrained, "team": team}
+        plan, search = with_searched_rate(found, plan, splits, model, **how)
+        for fold in chosen:
+            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, **how)
+            if team.leads:
+                trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained
+
+
+def _prepare(
+    found: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], device: str, root: Root
+) -> None:
+    """A plan on disk that has the model, and the arrays it needs under `settings`."""
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.planning.overrides import apply_overrides
+    from autoseg.preprocessing.build import build_store
+
+    plan = apply_overrides(_plan_to_train(found, model, protocol, device, root), settings)
+    build_store(found, RawDataset.open(found), plan.preparations[plan.models[model].preparation])
 
 
 def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:

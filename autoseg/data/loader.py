@@ -50,7 +50,8 @@ class Batches:
     """Batches of `model_plan.batch_size` windows of `model_plan.input_size`; see `Sampler` for what comes when.
 
     workers: threads; by default one less than the cores this process may use. pin: put batches where copies to a GPU
-    need not wait. Errors of a worker are raised in the loop that takes the batches, with the case's name.
+    need not wait. samples: those of a batch to make, None for all. Errors of a worker are raised in the loop that takes the
+    batches, with the case's name.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Batches:
         seed: int,
         workers: int | None = None,
         pin: bool = False,
+        samples: Sequence[int] | None = None,
     ) -> None:
+        self._samples = range(model_plan.batch_size) if samples is None else samples
         self._store = store
         self._size = model_plan.input_size
         self._normalisation = model_plan.normalisation
@@ -93,7 +96,7 @@ class Batches:
         return ordered_map(lambda step: self._batch(order, epoch, step), steps, min(self._workers, max(1, len(steps))))
 
     def _batch(self, order: NDArray[np.intp], epoch: int, step: int) -> Batch:
-        samples = [self._sample(order, epoch, step, sample) for sample in range(self.sampler.batch_size)]
+        samples = [self._sample(order, epoch, step, sample) for sample in self._samples]
         cases, pixels, labels = zip(*samples, strict=True)
         images = _to_tensor(pixels)
         marks = torch.from_numpy(np.stack(labels))

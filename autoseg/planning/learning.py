@@ -21,6 +21,8 @@ _STUDY_EPOCHS, _STUDY_PATIENCE = 150, 20
 # Validations a training has about room for, and the share of its time they may take.
 _VALIDATIONS = {"quick": 8, "auto": 50}
 _VALIDATION_SHARE = 0.15
+# Share of a training's epochs each candidate learning rate is tried for. Quick has no time to try.
+_SEARCH_SHARE = 0.05
 # A forward pass costs about a third of a training step.
 _FORWARD = 1 / 3
 # Classes held by fewer than a third of the cases are drawn more often.
@@ -56,6 +58,7 @@ def decide_training(
     share = _foreground_share(facts, frame)
     validate, augmentation = _validation(facts, frame, protocol, epochs), decide_augmentation(facts)
     rates = _RATES[protocol]
+    search = _search(protocol, epochs, len(rates))
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
     training = Training(
         epochs=epochs,
@@ -64,6 +67,7 @@ def decide_training(
         foreground_share=share[0],
         patience=patience,
         validate_every=validate[0],
+        search_epochs=search[0],
         folds=folds,
         seed=seed,
         augmentation=augmentation[0],
@@ -75,6 +79,7 @@ def decide_training(
         Decision("training.optimizer", "adamw", study or "works for every architecture here"),
         Decision("training.schedule", "rex", study or "the rate stays high for long, good for short budgets"),
         Decision("training.learning_rates", ", ".join(f"{rate:g}" for rate in rates), _why_rates(protocol)),
+        Decision("training.search_epochs", str(search[0]), search[1]),
         Decision("training.patience", str(patience), _why_patience(protocol)),
         Decision("training.foreground_share", f"{share[0]:g}", share[1]),
         Decision("training.validate_every", str(validate[0]), validate[1]),
@@ -84,10 +89,10 @@ def decide_training(
 
 
 def decide_learning_rate(protocol: Protocol, model: ModelSpec, rates: tuple[float, ...]) -> tuple[float, Decision]:
-    """The rate a model begins with; the others are candidates for a search."""
+    """The rate a model has unless a search chooses another candidate."""
     subject = f"models.{model.name}.learning_rate"
     if protocol == "benchmark":
-        return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates; choose by validation: --set it")
+        return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates, until the search has chosen")
     gentle = model.warmup_epochs > 0
     if protocol == "quick":
         rate = rates[2] if gentle else rates[1]
@@ -155,10 +160,21 @@ def _validation(facts: Facts, frame: Frame, protocol: Protocol, epochs: int) -> 
     return every, f"a validation costs about as much as {cost:.0%} of an epoch; {math.ceil(epochs / every)} of them in all"
 
 
+def _search(protocol: Protocol, epochs: int, candidates: int) -> tuple[int, str]:
+    if protocol == "quick":
+        return 0, "no search: minutes are all there is, and each model has a rate that is known to do"
+    tried = max(1, round(_SEARCH_SHARE * epochs))
+    share = candidates * tried / epochs
+    return tried, (
+        f"each of {candidates} rates is tried so long on fold 0, the best by Dice serves all folds; the trials take "
+        f"{share:.0%} of a fold's budget"
+    )
+
+
 def _why_rates(protocol: Protocol) -> str:
     if protocol == "benchmark":
         return "the study's candidates"
-    return "candidates; each model begins with one of them"
+    return "candidates, around the rate each model is planned with"
 
 
 def _why_patience(protocol: Protocol) -> str:

@@ -29,7 +29,7 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     """The plan with each dotted field set to the value its text stands for ("50", "0.001", "256x256", "[0,1]", "none").
 
     A model's batch is cut into parts as large as before; a model that sees whole images gets a store of its new input
-    size. Raises AutosegError for an unknown field, naming the nearest, and for a value of the wrong type or range.
+    size; a search for the learning rate keeps its share of the epochs. Raises AutosegError for an unknown field, naming the nearest, and for a value of the wrong type or range.
     """
     for path, text in settings.items():
         if path in AT_PLANNING:
@@ -37,7 +37,8 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
                 f"{path} decides how images are prepared, so it cannot be set for a single training",
                 f"autoseg_plan_and_preprocess ... --set {path}={text}",
             )
-        plan = _settled(_with_value(plan, path, text), path)
+        changed = _settled(_with_value(plan, path, text), path)
+        plan = _searched_in_proportion(plan, changed) if path == "training.epochs" else changed
     return plan
 
 
@@ -139,6 +140,8 @@ def _check_range(field: str, value: Any, path: str, text: str) -> None:
         raise AutosegError(f"{path} cannot be {text!r}", "give a value above zero")
     if (field.startswith("p_") or field == "foreground_share") and not 0 <= value <= 1:
         raise AutosegError(f"{path} cannot be {text!r}", "it is a share: give a value from 0 to 1")
+    if field in ("cldice", "search_epochs") and value < 0:
+        raise AutosegError(f"{path} cannot be {text!r}", "give 0, for none, or more")
     if field == "folds" and value < 2:
         raise AutosegError(f"{path} cannot be {text!r}", "cross-validation needs at least 2 folds")
     if field == "mirror" and not set(value) <= {0, 1}:
@@ -170,6 +173,14 @@ def _settled(plan: Plan, path: str) -> Plan:
     used = {one.preparation for one in models.values()}
     kept = {key: preparation for key, preparation in preparations.items() if key in used}
     return replace(plan, models=models, preparations=kept)
+
+
+def _searched_in_proportion(before: Plan, plan: Plan) -> Plan:
+    old = before.training
+    if old.search_epochs == 0 or "training.search_epochs" in plan.overrides:
+        return plan
+    tried = max(1, round(old.search_epochs * plan.training.epochs / old.epochs))
+    return replace(plan, training=replace(plan.training, search_epochs=tried))
 
 
 def whole_of_size(preparation: Preparation, size: tuple[int, int]) -> Preparation:

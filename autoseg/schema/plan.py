@@ -83,10 +83,11 @@ class Augmentation:
 class Training:
     """The budget and the rules, equal for all models of a plan.
 
-    loss: cross entropy or its sigmoid form, alone or with soft Dice. learning_rates: candidates; a model uses
-    `ModelPlan.learning_rate`. foreground_share: share of patches (or images) drawn to hold a rare class.
-    patience: epochs without a better validation Dice before stopping, 0 for never. validate_every: epochs between
-    validations; the last epoch always has one.
+    loss: cross entropy or its sigmoid form, alone or with soft Dice. cldice: weight of the clDice term, which rewards
+    unbroken thin structures. learning_rates: candidates; a model uses `ModelPlan.learning_rate`, or the one a search
+    finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
+    foreground_share: share of patches (or images) drawn to hold a rare class. patience: epochs without a better
+    validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
     """
 
     epochs: int
@@ -99,6 +100,8 @@ class Training:
     foreground_share: float = 0.33
     patience: int = 0
     validate_every: int = 1
+    search_epochs: int = 0
+    cldice: float = 0.0
     folds: int = 5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from autoseg.preprocessing.store import Store
 from autoseg.preprocessing.store import identity as store_identity
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import RateSearch, RunRecord
 from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
@@ -33,6 +34,7 @@ from autoseg.training.losses import Loss
 from autoseg.training.pretrained import Source, fill, find
 from autoseg.training.prior import pixel_shares, start_at_prior
 from autoseg.training.stopping import stoppable
+from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Task, Trainer
 
 # What a run leaves in its folder; whatever else lies there is not ours to remove.
@@ -52,24 +54,34 @@ def train_fold(
     device: str = "auto",
     pretrained: str | None = None,
     restart: bool = False,
+    team: Team = ALONE,
+    search: RateSearch | None = None,
+    trial: Path | None = None,
 ) -> RunRecord:
     """Train `model` on a fold of prepared data, into the dataset's results folder; returns the finished run's record.
 
     A run that was cut off goes on where it was, a finished one is left as it is, both only if all that decides the weights
     is the same. pretrained: "auto", "none" or a path instead of the plan's choice. restart: begin again; the earlier run is
-    kept until the new one has its first checkpoint.
+    kept until the new one has its first checkpoint. team: the processes that train it together; each calls this, the first
+    one writes. search: how the learning rate was found, for the record. trial: a folder to train in instead, for a run that
+    is not one of the dataset's results.
     Raises AutosegError for what the user can mend. Ctrl-C and SIGTERM write a checkpoint first, then end the program as
     usual (KeyboardInterrupt, SystemExit).
     """
     model_plan, split = _chosen(plan, splits, model, fold)
     spec = read_description(dataset.description)
-    weights = _weights(dataset, model_plan, pretrained)
-    task = _task(dataset, plan, model_plan, split, spec, device, weights, fold)
-    record, folder = _record(task, fold, weights), task.folder
+    weights = starting_weights(dataset, model_plan, pretrained)
+    task = _task(dataset, plan, model_plan, split, spec, team.device(resolve(device)), weights, fold)
+    task = replace(task, team=team, folder=trial or task.folder)
+    record, folder = replace(_record(task, fold, weights), search=search), task.folder
     # What a notebook draws from torch afterwards should not depend on our having trained.
-    with holding(folder), torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
-        if restart:
+    with (
+        holding(folder) if team.leads else nullcontext(),
+        torch.random.fork_rng([task.device] if task.device.type == "cuda" else []),
+    ):
+        if restart and team.leads:
             _set_aside(folder)
+        team.wait()
         state = checkpoint.load_last(folder)
         if state is not None:
             _refuse_other(state, task)
@@ -77,8 +89,12 @@ def train_fold(
             if done is not None:
                 log.say(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
                 return done
-        _describe(folder, plan, spec, splits)
-        return _train(task, record, weights, state)
+        team.wait()
+        if team.leads:
+            _describe(folder, plan, spec, splits)
+        finished = _train(task, record, weights, state)
+        team.wait()
+        return finished
 
 
 def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
@@ -93,9 +109,12 @@ def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPla
     return plan.models[model], splits.folds[fold]
 
 
-def _weights(dataset: Dataset, model_plan: ModelPlan, pretrained: str | None) -> Source | None:
+def starting_weights(
+    dataset: Dataset, model_plan: ModelPlan, pretrained: str | None, quiet: bool = False
+) -> Source | None:
+    """The weights file a run begins with, None for random ones. quiet: do not say where one could be had."""
     folder = Workspace(dataset.root).weights
-    return find(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder)
+    return find(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder, quiet)
 
 
 def _task(
@@ -104,7 +123,7 @@ def _task(
     model_plan: ModelPlan,
     split: Fold,
     spec: DatasetSpec,
-    device: str,
+    device: torch.device,
     weights: Source | None,
     fold: int,
 ) -> Task:
@@ -120,9 +139,7 @@ def _task(
     scheme = spec.label_scheme()
     parts = identity(plan, model_plan, scheme, split, weights.hash() if weights else "")
     title = f"{dataset.name}, {model_plan.model}, fold {fold}"
-    return Task(
-        dataset.fold(model_plan.model, fold), title, plan, model_plan, scheme, store, split, resolve(device), parts
-    )
+    return Task(dataset.fold(model_plan.model, fold), title, plan, model_plan, scheme, store, split, device, parts)
 
 
 def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
@@ -142,6 +159,7 @@ def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
         pretrained=weights.description if weights else "",
         learning_rate=task.model_plan.learning_rate,
         batch_size=task.model_plan.batch_size,
+        processes=task.team.size,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -154,10 +172,11 @@ def _train(task: Task, record: RunRecord, weights: Source | None, state: State |
     if state is None:
         _begin(network, task, weights)
     trainer = Trainer(task, network, lambda progress: writer.saved(progress))
-    writer = _Record(task.folder, record, trainer.steps_per_epoch)
+    writer = _Record(task, record, trainer.steps_per_epoch)
     if state is not None:
         trainer.resume(state)
-    _announce(task, record, trainer.progress)
+    if task.team.leads:
+        _announce(task, record, trainer.progress)
     writer.write("running", trainer.progress)
     benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
@@ -168,7 +187,8 @@ def _train(task: Task, record: RunRecord, weights: Source | None, state: State |
         raise
     finally:
         torch.backends.cudnn.benchmark = benchmark
-    (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    if task.team.leads:
+        (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
     finished = writer.write("finished", progress)
     if stop.requested:
         stop.obey()
@@ -187,8 +207,9 @@ def _begin(network: SegmentationNetwork, task: Task, weights: Source | None) -> 
 class _Record:
     """run.json, which speaks of what the checkpoints hold."""
 
-    def __init__(self, folder: Path, record: RunRecord, steps_per_epoch: int) -> None:
-        self._folder = folder
+    def __init__(self, task: Task, record: RunRecord, steps_per_epoch: int) -> None:
+        self._folder = task.folder
+        self._leads = task.team.leads
         self._record = record
         self._steps_per_epoch = steps_per_epoch
         self.progress = Progress()
@@ -216,12 +237,14 @@ class _Record:
             peak_memory=progress.peak_memory,
             peak_device_memory=progress.peak_device_memory,
         )
-        write_artefact(self._folder / checkpoint.RECORD, record)
+        if self._leads:
+            write_artefact(self._folder / checkpoint.RECORD, record)
         return record
 
 
 def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
     where = f"{record.device} ({record.precision})"
+    where += f", {task.team.size} processes" if task.team.size > 1 else ""
     images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
     log.say(f"{task.title}: {record.parameters / 1e6:.1f} M parameters, {images}, {record.epochs_planned} epochs on {where}")
     if progress.epoch or progress.step:

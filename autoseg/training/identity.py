@@ -13,14 +13,18 @@ from autoseg.support.files import hash_text
 # Raised whenever the same plan would lead to other weights: other draws, another order of computing.
 _VERSION = "1"
 # Fields that say something of a plan without deciding the weights of this run.
-_ASIDE_TRAINING = ("learning_rates", "folds")
+_ASIDE_TRAINING = ("learning_rates", "folds", "search_epochs")
+# Fields that came later, with the value that means what was done before there were any: runs from then can go on.
+_LATER_TRAINING = {"cldice": 0.0}
 _ASIDE_MODEL = ("parameters", "flops", "memory", "pretrained")
 
 
 def identity(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold, pretrained: str) -> dict[str, str]:
     """Part -> its content as text. pretrained: hash of the file the weights are filled from, "" for random ones."""
+    training = asdict(plan.training)
+    unchanged = tuple(name for name, value in _LATER_TRAINING.items() if training[name] == value)
     parts: dict[str, Any] = {
-        "training": _without(asdict(plan.training), _ASIDE_TRAINING),
+        "training": _without(training, (*_ASIDE_TRAINING, *unchanged)),
         "model": _without(asdict(model_plan), _ASIDE_MODEL),
         "preparation": asdict(plan.preparations[model_plan.preparation]),
         "labels": asdict(scheme),

@@ -31,11 +31,11 @@ class Source:
         return " ".join(hash_file(path) for path in self.paths)
 
 
-def find(choice: str, spec: ModelSpec, variant: str, folder: Path) -> Source | None:
+def find(choice: str, spec: ModelSpec, variant: str, folder: Path, quiet: bool = False) -> Source | None:
     """Where the weights come from; None for random ones.
 
     choice: "none", "auto" (`folder`, then installed packages), or a path. Says so where "auto" finds nothing, for the
-    network or for a part of it. Raises AutosegError where a path does not exist.
+    network or for a part of it, unless `quiet`. Raises AutosegError where a path does not exist.
     """
     if choice == "none":
         return None
@@ -49,6 +49,8 @@ def find(choice: str, spec: ModelSpec, variant: str, folder: Path) -> Source | N
     for part in dict.fromkeys(weights.part for weights in fitting):
         candidates = [weights for weights in fitting if weights.part == part]
         where = _in_folder(candidates, folder) or _in_packages(candidates)
+        if where is None and quiet:
+            continue
         if where is None:
             what = f"the {part} of {spec.title}" if part else spec.title
             log.warn(f"{what} starts from random weights: {_how_to_get(candidates[0], folder)}")

@@ -26,8 +26,9 @@ from autoseg.training.checkpoint import Progress, State
 from autoseg.training.log_file import MetricsLog, Row
 from autoseg.training.losses import Loss
 from autoseg.training.optim import learning_rate_at, make_optimizer
-from autoseg.training.step import Step, step_seed
+from autoseg.training.step import Step, shares, step_seed
 from autoseg.training.stopping import StopRequest
+from autoseg.training.team import ALONE, Team
 from autoseg.training.validate import mean_dice, validate
 
 # Steps in a row without a usable loss after which a run is given up.
@@ -40,9 +41,13 @@ _DRAWING = 0.6
 _LONGEST_UNSAVED = 600.0
 
 
+class Diverged(AutosegError):
+    """The loss stayed no number."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained. identity: see `identity.identity`. title: for people."""
+    """What is to be trained. identity: see `identity.identity`. title: for people. team: the processes that do it."""
 
     folder: Path
     title: str
@@ -53,24 +58,31 @@ class Task:
     split: Fold
     device: torch.device
     identity: dict[str, str]
+    team: Team = ALONE
 
 
 class Trainer:
-    """One run. saved: called after each checkpoint, with the progress it holds."""
+    """One run; in a team each process has one, and the first one writes.
+
+    saved: called after each checkpoint, with the progress it holds.
+    """
 
     def __init__(self, task: Task, network: SegmentationNetwork, saved: Callable[[Progress], None]) -> None:
         self.progress = Progress()
         self._task = task
+        self._team = task.team
         self._saved = saved
         training, model_plan, device = task.plan.training, task.model_plan, task.device
         self._training = training
         self._network = network.to(device)
         self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
-        loss = Loss(training.loss, task.scheme)
-        self._step = Step(network, self._optimizer, loss, model_plan, training.gradient_clip, device)
+        loss = Loss(training.loss, task.scheme, training.cldice, task.team)
+        self._step = Step(network, self._optimizer, loss, model_plan, training.gradient_clip, device, task.team)
+        mine = [sample for share in shares(model_plan, task.team) for sample in share]
         self._batches = Batches(
-            task.store, task.split.train, model_plan, training, task.scheme, training.seed, pin=device.type == "cuda"
-        )
+            task.store, task.split.train, model_plan, training, task.scheme, training.seed,
+            pin=device.type == "cuda", samples=mine,
+        )  # fmt: skip
         self._engine = Engine(network, model_plan, task.plan.preparations[model_plan.preparation], task.scheme, device)
         self._log = MetricsLog(task.folder, tuple(task.scheme.foreground))
         # Weights of the best epoch that best.pt does not hold yet.
@@ -97,9 +109,10 @@ class Trainer:
                 self.progress.best_dice, self.progress.best_epoch, self.progress.stale = -1.0, -1, 0
 
     def run(self, stop: StopRequest) -> Progress:
-        """All epochs that are left. Raises AutosegError where the loss stays no number; leaves by `stop` when asked to."""
+        """All epochs that are left. Raises Diverged where the loss stays no number; leaves by `stop` when asked to."""
         progress = self.progress
-        self._log.begin(progress.epoch)
+        if self._team.leads:
+            self._log.begin(progress.epoch)
         while progress.epoch < self._training.epochs and not self._exhausted():
             self._train_epoch(stop)
             self._end_epoch(stop)
@@ -114,6 +127,8 @@ class Trainer:
 
     def save(self) -> None:
         """best.pt where it changed, then last.pt: so a run that dies between them makes best.pt again, the same."""
+        if not self._team.leads:
+            return
         with self._saving:
             progress, folder, identity = self.progress, self._task.folder, self._task.identity
             progress.peak_memory = max(progress.peak_memory, memory.peak())
@@ -139,7 +154,8 @@ class Trainer:
             for batch in log.progress(self._timed(batches), what, steps - progress.step):
                 done = progress.epoch * steps + progress.step
                 rate = learning_rate_at(done, total, self._task.model_plan.learning_rate, training.schedule, warmup)
-                self._count(self._step(batch, rate, step_seed(training.seed, progress.epoch, progress.step)))
+                seed = step_seed(training.seed, progress.epoch, progress.step, self._team.rank)
+                self._count(self._step(batch, rate, seed))
                 progress.step += 1
                 self._leave_if_asked(stop)
                 if self._saving.elapsed > _LONGEST_UNSAVED:
@@ -149,7 +165,7 @@ class Trainer:
             batches.close()  # type: ignore[attr-defined]
 
     def _leave_if_asked(self, stop: StopRequest) -> None:
-        if stop.requested:
+        if self._team.any(stop.requested is not None):
             self.save()
             stop.obey()
 
@@ -173,7 +189,7 @@ class Trainer:
         progress.in_a_row += 1
         if progress.in_a_row >= MOST_SKIPPED:
             model = self._task.model_plan.model
-            raise AutosegError(
+            raise Diverged(
                 f"{self._task.title}: loss or gradient was not a number in {MOST_SKIPPED} steps in a row "
                 f"(epoch {progress.epoch + 1}); the last good state is kept in {self._task.folder}",
                 f"lower the learning rate (--set models.{model}.learning_rate=...), or compute at full precision "
@@ -199,15 +215,16 @@ class Trainer:
         progress.epoch, progress.step = epoch, 0
         progress.stale = 0 if better else progress.stale + 1
         progress.losses, progress.loss_sum, progress.epoch_seconds, progress.waited = 0, 0.0, 0.0, 0.0
-        self._log.append(row)
-        self._say(row, better)
+        if self._team.leads:
+            self._log.append(row)
+            self._say(row, better)
 
     def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
         """Fill in the row's Dice; whether it is the best so far, whose weights are then kept."""
         progress, task = self.progress, self._task
         begun = time.perf_counter()
         held_out = task.split.validation
-        dice = validate(self._engine, task.store, held_out, task.scheme, lambda: self._leave_if_asked(stop))
+        dice = validate(self._engine, task.store, held_out, task.scheme, lambda: self._leave_if_asked(stop), self._team)
         mean = mean_dice(dice)
         row["validation_seconds"] = time.perf_counter() - begun
         row["dice"] = mean
@@ -218,13 +235,16 @@ class Trainer:
         if held_out and mean <= progress.best_dice:
             return False
         progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
-        self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+        if self._team.leads:
+            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
         return True
 
     def _exhausted(self) -> bool:
         return 0 < self._training.patience <= self.progress.stale
 
     def _draw(self) -> None:
+        if not self._team.leads:
+            return
         with self._drawing:
             plot.draw(self._task.folder, self._log.rows, tuple(self._task.scheme.foreground), self._task.title)
 

@@ -9,24 +9,33 @@ from autoseg.inference.engine import Engine
 from autoseg.metrics.overlap import Counts, counts, total
 from autoseg.preprocessing.store import Store
 from autoseg.schema.dataset import LabelScheme
+from autoseg.training.team import ALONE, Team
 
 
 def validate(
-    engine: Engine, store: Store, cases: Sequence[str], scheme: LabelScheme, between: Callable[[], None]
+    engine: Engine,
+    store: Store,
+    cases: Sequence[str],
+    scheme: LabelScheme,
+    between: Callable[[], None],
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """Dice of each foreground class over all cases' prepared images; not-a-number where a class is nowhere, nor predicted.
 
-    between: called before each group of images, to leave by if need be.
+    between: called before each group of images, to leave by if need be; not in a team, whose processes leave together.
     """
     found: list[dict[str, Counts]] = []
-    for group in _groups(engine, store, cases):
-        between()
+    for group in _groups(engine, store, team.share(cases)):
+        if team.size == 1:
+            between()
         for case, probabilities in zip(group, engine.probabilities([store.image(case) for case in group]), strict=True):
             reference = store.label(case)
             prediction = engine.label_map(probabilities, reference.shape)
             ignored = None if scheme.ignore is None else reference == scheme.ignore
             found.append(counts(prediction, reference, scheme.foreground, ignored))
-    return {name: total(each[name] for each in found).dice for name in scheme.foreground}
+    added = {name: total(each[name] for each in found) for name in scheme.foreground}
+    everywhere = team.gather(added)
+    return {name: total(each[name] for each in everywhere).dice for name in scheme.foreground}
 
 
 def mean_dice(dice: dict[str, float]) -> float:

@@ -90,6 +90,7 @@ def test_a_set_variant_counts_its_own_parameters() -> None:
         ("training.learning_rates", "[1]", (1.0,)),
         ("training.weight_decay", "0", 0.0),
         ("training.loss", "ce", "ce"),
+        ("training.cldice", "0.5", 0.5),
         ("training.augmentation.chain", "classic", "classic"),
         ("training.augmentation.mirror", "[]", ()),
         ("training.augmentation.mirror", "1", (1,)),
@@ -126,6 +127,7 @@ def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: obj
         ("training.augmentation.p_noise", "2", "from 0 to 1"),
         ("training.augmentation.mirror", "2", "axes"),
         ("training.folds", "1", "at least 2"),
+        ("training.cldice", "-1", "0, for none, or more"),
         ("models.nnunet.input_size", "64", "cannot be '64'"),
         ("models.nnunet.accumulate", "3", "divisor"),
         ("models.nnunet.memory", "3", "follows from"),
@@ -150,6 +152,16 @@ def test_setting_twice_remembers_what_was_planned_once() -> None:
     second = apply_overrides(first, {"training.epochs": "60"})
     said = [d for d in second.decisions if d.subject == "training.epochs"]
     assert len(said) == 1 and said[0].value == "60" and second.overrides["training.epochs"] == 60
+
+
+def test_a_search_keeps_its_share_of_the_epochs_unless_it_was_set() -> None:
+    planned = plan(protocol="benchmark")
+    assert (planned.training.epochs, planned.training.search_epochs) == (150, 8)
+    assert apply_overrides(planned, {"training.epochs": "38"}).training.search_epochs == 2
+    assert apply_overrides(planned, {"training.epochs": "1"}).training.search_epochs == 1
+    given = apply_overrides(planned, {"training.search_epochs": "5", "training.epochs": "38"})
+    assert given.training.search_epochs == 5
+    assert apply_overrides(plan(protocol="quick"), {"training.epochs": "900"}).training.search_epochs == 0
 
 
 def test_a_smaller_batch_keeps_parts_that_fit() -> None:

@@ -1,0 +1,162 @@
+"""The learning rate, chosen by trying: each candidate of the plan trains briefly on fold 0, the best by Dice serves all folds.
+
+A trial is a run like any other, with the whole schedule in few epochs; it can be cut off and goes on. What it found stays
+in the results, beside the folds:
+
+    <model>/learning_rate/learning_rate.json       what was tried, what it cost, what was chosen
+    <model>/learning_rate/rate_0.0001/             run.json, metrics.csv, progress.png of a trial
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.io.raw_dataset import read_description
+from autoseg.schema.plan import Decision, Plan, Splits
+from autoseg.schema.run import RateSearch, RateTrial
+from autoseg.support import log
+from autoseg.support.files import hash_text, read_artefact, write_artefact
+from autoseg.support.workspace import Dataset
+from autoseg.training import checkpoint
+from autoseg.training.fold import starting_weights, train_fold
+from autoseg.training.identity import digest, identity
+from autoseg.training.lock import holding
+from autoseg.training.team import ALONE, Team
+from autoseg.training.trainer import Diverged
+
+FOLDER, NAME = "learning_rate", "learning_rate.json"
+_FOLD = 0
+# Of a trial's epochs: validations, and the share that may be warm-up.
+_VALIDATIONS, _WARMUP = 4, 4
+
+
+def wanted(plan: Plan, model: str) -> bool:
+    """Whether the plan asks for a search: not where the user set the model's rate, or nothing is to choose from."""
+    training = plan.training
+    return training.search_epochs > 0 and len(training.learning_rates) > 1 and _subject(model) not in plan.overrides
+
+
+def found(dataset: Dataset, model: str) -> RateSearch | None:
+    """The outcome of a model's search, None before it is over."""
+    search = _read(dataset, model)
+    return search if search is not None and search.tried else None
+
+
+def with_searched_rate(
+    dataset: Dataset,
+    plan: Plan,
+    splits: Splits,
+    model: str,
+    *,
+    device: str = "auto",
+    pretrained: str | None = None,
+    team: Team = ALONE,
+) -> tuple[Plan, RateSearch | None]:
+    """The plan with the model's best candidate for a learning rate, and how it was found; as it is where none is wanted.
+
+    An earlier search is reused while all that decides it is the same. Raises what `train_fold` raises; a candidate whose
+    loss stays no number counts as Dice 0.
+    """
+    if not wanted(plan, model):
+        return plan, None
+    short = _shortened(plan, model)
+    key = _key(dataset, plan, short, splits, model, pretrained)
+    search = found(dataset, model)
+    if search is None or search.identity != key:
+        folder = dataset.results / model / FOLDER
+        with holding(folder) if team.leads else nullcontext():
+            if team.leads:
+                _clear_for(dataset, model, key)
+            team.wait()
+            rates = plan.training.learning_rates
+            tried = [_try(dataset, short, splits, model, rate, device, pretrained, team) for rate in rates]
+            search = _chosen(tried, short.training.epochs, key)
+            if team.leads:
+                write_artefact(folder / NAME, search)
+                _forget_weights(folder)
+            team.wait()
+    if team.leads:
+        shown = ", ".join(f"{trial.rate:g}: {trial.best_dice:.3f}" for trial in search.tried)
+        log.say(f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({shown})")
+    return _with_rate(plan, model, search), search
+
+
+def _shortened(plan: Plan, model: str) -> Plan:
+    epochs = plan.training.search_epochs
+    every = max(1, epochs // _VALIDATIONS)
+    training = replace(plan.training, epochs=epochs, validate_every=every, patience=0, search_epochs=0)
+    planned = plan.models[model]
+    planned = replace(planned, learning_rate=0.0, warmup_epochs=min(planned.warmup_epochs, epochs // _WARMUP))
+    return replace(plan, training=training, models={**plan.models, model: planned})
+
+
+def _key(dataset: Dataset, plan: Plan, short: Plan, splits: Splits, model: str, pretrained: str | None) -> str:
+    """Hash of all that decides the outcome."""
+    scheme = read_description(dataset.description).label_scheme()
+    weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
+    parts = identity(short, short.models[model], scheme, splits.folds[_FOLD], weights.hash() if weights else "")
+    return hash_text(digest(parts), json.dumps(plan.training.learning_rates))
+
+
+def _read(dataset: Dataset, model: str) -> RateSearch | None:
+    path = dataset.results / model / FOLDER / NAME
+    return read_artefact(path, RateSearch, f"delete {path.parent} to search again") if path.exists() else None
+
+
+def _clear_for(dataset: Dataset, model: str, key: str) -> None:
+    """Note which search is under way; trials of another one make room, without asking: they are nobody's results."""
+    before = _read(dataset, model)
+    if before is not None and before.identity == key:
+        return
+    folder = dataset.results / model / FOLDER
+    for path in folder.glob("rate_*"):
+        shutil.rmtree(path)
+    write_artefact(folder / NAME, RateSearch(_FOLD, 0, key, (), 0.0, 0, 0.0))
+
+
+def _try(
+    dataset: Dataset, short: Plan, splits: Splits, model: str, rate: float, device: str, pretrained: str | None, team: Team
+) -> RateTrial:
+    plan = replace(short, models={**short.models, model: replace(short.models[model], learning_rate=rate)})
+    folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
+    if team.leads:
+        log.say(f"trying learning rate {rate:g}")
+    try:
+        record = train_fold(dataset, plan, splits, model, _FOLD, device=device, pretrained=pretrained, team=team, trial=folder)
+    except Diverged as error:
+        log.warn(error.problem)
+        return RateTrial(rate, 0.0, {}, 0, 0.0)
+    return RateTrial(rate, record.best_dice, record.dice, record.steps, record.seconds)
+
+
+def _chosen(tried: list[RateTrial], epochs: int, key: str) -> RateSearch:
+    # The first of equals: candidates stand from high to low, and a high rate gets further in the same time.
+    best = max(tried, key=lambda trial: trial.best_dice)
+    steps, seconds = sum(trial.steps for trial in tried), sum(trial.seconds for trial in tried)
+    return RateSearch(_FOLD, epochs, key, tuple(tried), best.rate, steps, seconds)
+
+
+def _forget_weights(folder: Path) -> None:
+    """Trials are kept for what they say, not to predict with."""
+    for name in (checkpoint.BEST, checkpoint.LAST, checkpoint.PREVIOUS):
+        for path in folder.glob(f"rate_*/{name}"):
+            path.unlink()
+
+
+def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
+    shown = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
+    because = f"tried on fold {search.fold} for {search.epochs} epochs each: {shown}"
+    decided = tuple(
+        Decision(decision.subject, f"{search.chosen:g}", because) if decision.subject == _subject(model) else decision
+        for decision in plan.decisions
+    )
+    models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
+    return replace(plan, models=models, decisions=decided)
+
+
+def _subject(model: str) -> str:
+    return f"models.{model}.learning_rate"

@@ -1,0 +1,63 @@
+"""What torchrun starts in the tests: train the tiny fold under the root given, in as many processes as there are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autoseg.support import log
+from autoseg.training.fold import train_fold
+from autoseg.training.team import joined
+from autoseg.training.trainer import Trainer
+from tests.training import tiny
+
+
+def without_chance() -> None:
+    """Dropout is drawn by each process for its own share, so only without it are more processes exactly one.
+
+    Batch norm takes the biases before it out again: their gradient is rounding, which AdamW brings to full size.
+    """
+    made = tiny.Tiny.__init__
+
+    def init(self: tiny.Tiny, *arguments: int) -> None:
+        made(self, *arguments)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout2d):
+                module.p = 0.0
+        for layers in (self.stem, self.body):
+            layers[0].bias.requires_grad_(False)  # type: ignore[operator,union-attr]
+
+    tiny.Tiny.__init__ = init  # type: ignore[method-assign]
+
+
+def train(root: Path, stop_before: int) -> None:
+    """stop_before: the last process is asked to stop before that step, 0 for never."""
+    tiny.register()
+    without_chance()
+    dataset, plan, splits = tiny.again(root)
+    # Large enough parts for shares of unequal size, two parts a step.
+    plan = tiny.with_model(tiny.with_training(plan, epochs=8, cldice=0.3), batch_size=6, accumulate=2, learning_rate=0.05)
+    with joined() as team:
+        log.set_up(team.leads)
+        if stop_before and team.rank == team.size - 1:
+            leave = Trainer._leave_if_asked
+            count = 0
+
+            def asked(self, stop):  # type: ignore[no-untyped-def]
+                nonlocal count
+                count += 1
+                if count == stop_before:
+                    import signal
+
+                    stop.requested = signal.SIGTERM
+                leave(self, stop)
+
+            Trainer._leave_if_asked = asked  # type: ignore[method-assign]
+        train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu", team=team)
+
+
+torch.set_num_threads(1)
+train(Path(sys.argv[1]), int(sys.argv[2]))

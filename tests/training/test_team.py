@@ -1,0 +1,101 @@
+"""Two processes under torchrun, talking through gloo, train the network one process trains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoseg.schema.plan import ModelPlan, Normalisation
+from autoseg.schema.run import RunRecord
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact
+from autoseg.training import checkpoint
+from autoseg.training.step import parts, shares
+from autoseg.training.team import ALONE, Team
+from tests.training import tiny
+
+REPOSITORY = Path(__file__).parents[2]
+EPOCHS, STEPS = 8, 2
+
+
+def run(root: Path, processes: int, stop_before: int = 0) -> subprocess.CompletedProcess[str]:
+    if not (root / "raw").exists():
+        tiny.prepare(root)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    script = ["-m", "tests.training.in_a_team", str(root), str(stop_before)]
+    return subprocess.run([sys.executable, *launcher, *script], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+
+
+def outcome(root: Path) -> tuple[RunRecord, dict[str, torch.Tensor], list[list[str]]]:
+    folder = root / "results" / "Dataset701_Discs" / tiny.NAME / "fold_0"
+    rows = [line.split(",")[:6] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    return read_artefact(folder / "run.json", RunRecord), checkpoint.read(folder / "last.pt")["state_dict"], rows
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    root = tmp_path_factory.mktemp("one")
+    done = run(root, 1)
+    assert done.returncode == 0, done.stderr
+    return outcome(root)
+
+
+def same(ones, others) -> None:
+    (record, weights, rows), (expected, wanted, lines) = ones, others
+    assert (record.status, record.steps, record.best_epoch) == ("finished", EPOCHS * STEPS, expected.best_epoch)
+    for row, line in zip(rows, lines, strict=True):
+        assert [float(value) for value in row] == pytest.approx([float(value) for value in line], abs=2e-3)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
+
+
+def test_two_processes_train_the_network_of_one(one, tmp_path):
+    """Batch norm, soft Dice and clDice look at the whole batch, shares are unequal, gradients come in two parts."""
+    done = run(tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    assert one[0].processes == 1 and one[0].best_dice > 0.5 and outcome(tmp_path)[0].processes == 2
+    same(outcome(tmp_path), one)
+    assert done.stderr.count("epoch 8/8") == 1, "one of them speaks"
+    assert "2 processes" in done.stderr
+
+
+def test_one_that_is_asked_to_stop_stops_all_at_the_same_step_and_one_process_may_go_on(one, tmp_path):
+    done = run(tmp_path, 2, stop_before=3)
+    assert done.returncode != 0
+    record = outcome(tmp_path)[0]
+    assert record.status == "stopped" and record.epochs_done == 1
+    again = run(tmp_path, 1)
+    assert again.returncode == 0 and "going on after epoch 1" in again.stderr, again.stderr
+    same(outcome(tmp_path), one)
+
+
+def planned(batch: int, accumulate: int) -> ModelPlan:
+    return ModelPlan(
+        "unet", "16", (8, 8), batch, accumulate, "fp32", "none", 1.0, 0, Normalisation("image"), "k", 0, 0, 0
+    )
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "size"), [(8, 1, 3), (5, 2, 2), (7, 3, 1), (8, 2, 4)])
+def test_shares_of_all_processes_make_up_each_part(batch, accumulate, size):
+    plan = planned(batch, accumulate)
+    of_all = [shares(plan, Team(rank, size)) for rank in range(size)]
+    for number, part in enumerate(parts(plan)):
+        assert [sample for mine in of_all for sample in mine[number]] == list(part)
+        lengths = [len(mine[number]) for mine in of_all]
+        assert max(lengths) - min(lengths) <= 1 and min(lengths) > 0
+    assert [sample for part in parts(plan) for sample in part] == list(range(batch))
+
+
+def test_more_processes_than_images_of_a_part_are_refused_with_the_remedy():
+    with pytest.raises(AutosegError, match=r"3 processes cannot share 2 images.*\n.*accumulate=1"):
+        shares(planned(8, 4), Team(0, 3))
+
+
+def test_alone_nothing_is_shared():
+    tensor = torch.ones(2)
+    assert ALONE.total(tensor) is tensor and ALONE.gather("a") == ["a"] and ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.device(torch.device("cuda")) == torch.device("cuda")
