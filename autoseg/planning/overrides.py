@@ -29,7 +29,8 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     """The plan with each dotted field set to the value its text stands for ("50", "0.001", "256x256", "[0,1]", "none").
 
     A model's batch is cut into parts as large as before; a model that sees whole images gets a store of its new input
-    size; a search for the learning rate keeps its share of the epochs. Raises AutosegError for an unknown field, naming the nearest, and for a value of the wrong type or range.
+    size; a search for the learning rate keeps its share of the epochs. Raises AutosegError for an unknown field, naming
+    the nearest, and for a value of the wrong type or range.
     """
     for path, text in settings.items():
         if path in AT_PLANNING:

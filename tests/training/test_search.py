@@ -39,7 +39,7 @@ def run(prepared, **options):
 
 
 def test_the_best_candidate_is_taken_and_the_trial_stays_in_the_results_and_the_budget(prepared):
-    dataset, plan, splits = prepared
+    dataset, _, splits = prepared
     chosen, found = run(prepared)
     assert [trial.rate for trial in found.tried] == list(RATES)
     best = max(found.tried, key=lambda trial: trial.best_dice)
@@ -47,7 +47,8 @@ def test_the_best_candidate_is_taken_and_the_trial_stays_in_the_results_and_the_
     assert (found.fold, found.epochs, found.steps) == (0, 3, 3 * 3 * STEPS)
     assert found.seconds == pytest.approx(sum(trial.seconds for trial in found.tried))
     assert chosen.models[NAME].learning_rate == found.chosen
-    assert "tried on fold 0 for 3 epochs" in chosen.decisions[0].because and f"{best.best_dice:.3f}" in chosen.decisions[0].because
+    reason = chosen.decisions[0].because
+    assert "tried on fold 0 for 3 epochs" in reason and f"{best.best_dice:.3f}" in reason
     folder = dataset.results / NAME / "learning_rate"
     assert read_artefact(folder / "learning_rate.json", RateSearch) == found
     for rate in RATES:
@@ -59,7 +60,7 @@ def test_the_best_candidate_is_taken_and_the_trial_stays_in_the_results_and_the_
 
 
 def test_a_search_is_done_once_and_again_only_when_something_changed(prepared):
-    dataset, plan, _ = prepared
+    _, plan, _ = prepared
     _, first = run(prepared)
     at_step(0, lambda: pytest.fail("it trains again"))
     assert run(prepared)[1] == first
@@ -100,7 +101,7 @@ def test_a_search_that_was_cut_off_keeps_the_trials_that_are_done(prepared):
 
 
 def test_no_search_where_the_user_set_the_rate_or_nothing_is_to_choose(prepared):
-    dataset, plan, splits = prepared
+    dataset, plan, _ = prepared
     given = Plan(**{**vars(plan), "overrides": {f"models.{NAME}.learning_rate": 0.5}})
     for without in (given, with_training(plan, search_epochs=0), with_training(plan, learning_rates=(0.1,))):
         assert run(prepared, plan=without) == (without, None)

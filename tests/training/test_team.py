@@ -25,9 +25,10 @@ EPOCHS, STEPS = 8, 2
 def run(root: Path, processes: int, stop_before: int = 0) -> subprocess.CompletedProcess[str]:
     if not (root / "raw").exists():
         tiny.prepare(root)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher = torchrun if processes > 1 else []
     script = ["-m", "tests.training.in_a_team", str(root), str(stop_before)]
-    return subprocess.run([sys.executable, *launcher, *script], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run([sys.executable, *launcher, *script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
 def outcome(root: Path) -> tuple[RunRecord, dict[str, torch.Tensor], list[list[str]]]:
