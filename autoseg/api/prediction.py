@@ -10,41 +10,52 @@ from autoseg.support.workspace import Root
 
 if TYPE_CHECKING:
     from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.inputs import DicomMasks
+    from autoseg.prediction.naming import Names
 
 
 def predict(
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     output: str | Path,
-    dataset: str | int,
-    model: str,
+    dataset: str | int | None = None,
+    model: str | Sequence[str] | None = None,
     folds: Sequence[int] | None = None,
     *,
+    bundle: str | Path | None = None,
     probabilities: bool = False,
     overlays: bool = False,
     references: str | Path | None = None,
     tta: bool = False,
     recursive: bool = False,
     overwrite: bool = True,
+    strict: bool = False,
+    names: Names = "auto",
+    dicom_masks: DicomMasks | None = None,
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Masks for an image or a folder of images, written to `output` in each image's own size and geometry.
+    """Masks for an image, several, or a folder of images, written to `output` in each image's own size and geometry.
 
-    folds: those to average, None for all that are trained. overlays: also pictures with the contours; references: a
-    folder of masks to draw beside them. tta: average over mirrored views. recursive: subfolders too. overwrite: False
-    leaves masks that are there.
+    model: one, several to average, or "best" for what `find_best` chose; folds: those to average, None for all that are
+    trained. bundle: a file `export` made, instead of dataset and model. overlays: also pictures with the contours;
+    references: a folder of masks to draw beside them. tta: average over mirrored views. recursive: subfolders too.
+    overwrite: False goes on where an earlier run was cut off. strict: stop at the first image that cannot be predicted.
+    names: "auto" replaces names that could tell who is shown, "keep" none, "hide" all. dicom_masks: "seg", "png" or "nii".
     """
     from autoseg.prediction.files import predict_files
-    from autoseg.prediction.predictor import Predictor
+    from autoseg.prediction.loading import load_predictor
 
-    predictor = Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)
+    predictor = load_predictor(dataset, model, folds, bundle=bundle, device=device, tta=tta, root=root)
     return predict_files(
         predictor,
-        Path(images),
+        Path(images) if isinstance(images, str | Path) else [Path(path) for path in images],
         Path(output),
         probabilities=probabilities,
         overlays=overlays,
         references=Path(references) if references else None,
         recursive=recursive,
         overwrite=overwrite,
+        strict=strict,
+        names=names,
+        dicom_masks=dicom_masks,
     )

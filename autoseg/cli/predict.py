@@ -2,50 +2,91 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.cli import entry
+from autoseg.support.errors import AutosegError
+
+if TYPE_CHECKING:
+    from autoseg.prediction.files import PredictionReport
 
 _SOME_FAILED = 1
+_SHOWN = 20
 
 
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = entry.parser(
-        "autoseg_predict",
-        "Write a mask for each image, in the image's own size and geometry.",
-        "example: autoseg_predict -i new_images -o masks -d 501 -m segformer",
-    )
-    parser.add_argument("-i", "--input", required=True, type=Path, metavar="IN", help="an image or a folder of images")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the masks")
-    parser.add_argument("-d", "--dataset", required=True, metavar="DATASET", help="the dataset the model was trained on")
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="the model")
-    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
-    parser.add_argument("--probabilities", action="store_true", help="also write each class's probability (.npz)")
-    parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
-    parser.add_argument("--references", type=Path, metavar="DIR", help="masks to draw into the pictures")
-    parser.add_argument("--recursive", action="store_true", help="subfolders too")
-    parser.add_argument("--keep", action="store_true", help="leave masks that are there already")
-    parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")
-    entry.add_device(parser)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    if (options.bundle is None) == (options.dataset is None):
+        raise AutosegError("say which networks to use", "either -d DATASET -m MODEL, or --bundle FILE.zip")
+    if options.dataset is not None and not options.models:
+        raise AutosegError("say which model of the dataset to use", "-m MODEL, -m A B for the mean of several, or -m best")
     from autoseg import api
 
     report = api.predict(
         options.input,
         options.output,
         options.dataset,
-        options.model,
+        options.models,
         entry.folds(options.folds),
+        bundle=options.bundle,
         probabilities=options.probabilities,
         overlays=options.overlays or options.references is not None,
         references=options.references,
         tta=options.tta,
         recursive=options.recursive,
-        overwrite=not options.keep,
+        overwrite=not options.resume,
+        strict=options.strict,
+        names="keep" if options.keep_names else "hide" if options.hide_names else "auto",
+        dicom_masks=options.dicom_masks,
         device=options.device,
         root=options.root,
     )
     print(report)
+    if options.review_list:
+        _review_list(report)
     return _SOME_FAILED if report.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = entry.parser(
+        "autoseg_predict",
+        "Write a mask for each image, in the image's own size and geometry, with how far it can be trusted.",
+        "exit code 1: some images could not be predicted, the others were\n"
+        "example: autoseg_predict -i new_images -o masks -d 501 -m segformer",
+    )
+    parser.add_argument("-i", "--input", required=True, nargs="+", type=Path, metavar="IN", help="images, or a folder of them")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder for the masks")
+    parser.add_argument("-d", "--dataset", metavar="DATASET", help="the dataset the model was trained on")
+    parser.add_argument(
+        "-m", "--models", "--model", nargs="+", metavar="MODEL", help="models to average; best: what autoseg_find_best chose"
+    )
+    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
+    parser.add_argument("--bundle", type=Path, metavar="FILE", help="a file of autoseg_export, instead of -d and -m")
+    parser.add_argument("--probabilities", action="store_true", help="also write each class's probability (.npz)")
+    parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
+    parser.add_argument("--references", type=Path, metavar="DIR", help="masks to draw into the pictures")
+    parser.add_argument("--recursive", action="store_true", help="subfolders too")
+    parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")
+    parser.add_argument("--review-list", action="store_true", help="say which masks to look at first; also review.csv")
+    parser.add_argument("--continue", dest="resume", action="store_true", help="go on where a run was cut off")
+    parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be predicted")
+    parser.add_argument("--dicom-masks", choices=("seg", "png", "nii"), help="for DICOM images (default: seg, if it can be)")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--keep-names", action="store_true", help="file names, and patient tags in DICOM-SEG, as they are")
+    names.add_argument("--hide-names", action="store_true", help="neutral names for all files, not only telling ones")
+    entry.add_device(parser)
+    return parser
+
+
+def _review_list(report: PredictionReport) -> None:
+    from autoseg.prediction.review_list import in_order, numbers, write_review_list
+
+    path = write_review_list(report.record.cases, report.folder)
+    rows = [(case.case, *numbers(case), "; ".join(case.warnings)) for case in in_order(report.record.cases)]
+    headings = ("case", "confidence", "expected Dice", "agreement", "warnings")
+    entry.show_table("To look at first", headings, rows[:_SHOWN])
+    print(f"all {len(rows)} in {path}")

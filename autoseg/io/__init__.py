@@ -3,6 +3,7 @@
 Takes paths; gives arrays. Must not resample, normalise or decide anything.
 """
 
+from autoseg.io import dicom, segmentation
 from autoseg.io.contents import Geometry, Image, Label
 from autoseg.io.files import (
     IMAGE_SUFFIXES,
@@ -25,12 +26,14 @@ __all__ = [
     "Image",
     "Label",
     "RawDataset",
+    "dicom",
     "is_image",
     "list_cases",
     "mask_ending",
     "read_case",
     "read_image",
     "read_label",
+    "segmentation",
     "stem_of",
     "suffix_of",
     "write_image",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import autoseg.io.dicom as dicom
 import autoseg.io.medical as medical
 import autoseg.io.raster as raster
 from autoseg.io.contents import Array, Image, Label, as_label
@@ -42,27 +43,28 @@ def mask_ending(file_ending: str) -> str:
     return {".dcm": ".nii.gz", ".mhd": ".mha"}.get(lower, lower if lower in _LOSSLESS else ".png")
 
 
-def read_image(path: Path | str) -> Image:
+def read_image(path: Path | str, frame: int | None = None) -> Image:
     """One image file: (C, H, W), RGB where it has colours. See `Image`.
 
-    PNG, JPEG, TIFF, BMP, NIfTI, MHA, NRRD, DICOM with one slice. EXIF orientation is applied, a constant alpha channel
-    is dropped, a DICOM's rescale slope is applied, signed integers become float32. Resolution tags of pictures are not
-    taken for a spacing: they speak of screens and printers. Raises AutosegError, naming the file and a remedy.
+    PNG, JPEG, TIFF, BMP, NIfTI, MHA, NRRD, DICOM. frame: which image of a DICOM file that holds several. EXIF orientation
+    is applied, a constant alpha channel is dropped, a DICOM's rescale slope is applied, signed integers become float32.
+    Resolution tags of pictures are not taken for a spacing: they speak of screens and printers. Raises AutosegError,
+    naming the file and a remedy.
     """
     path = Path(path)
-    image = medical.read_image(path) if _is_medical(path) else raster.read_image(path)
+    image = medical.read_image(path, frame) if _is_medical(path) else raster.read_image(path)
     if image.array.dtype == np.float32 and not np.isfinite(image.array).all():
         count = int((~np.isfinite(image.array)).sum())
         raise AutosegError(f"{path} holds {count} values that are not finite numbers", "replace them, for example by 0")
     return image
 
 
-def read_case(paths: Sequence[Path]) -> Image:
-    """The channel files of one case stacked: (C, H, W). Geometry and spacing are the first file's.
+def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
+    """The channel files of one case stacked: (C, H, W). Geometry and spacing are the first file's. frame: see `read_image`.
 
     Raises AutosegError where the files differ in size or spacing.
     """
-    images = [read_image(path) for path in paths]
+    images = [read_image(path, frame) for path in paths]
     first = images[0]
     if len(images) == 1:
         return first
@@ -129,7 +131,7 @@ def write_image(path: Path, array: Array, like: Image | Label | None = None) -> 
 def _is_medical(path: Path) -> bool:
     if suffix_of(path) in medical.SUFFIXES:
         return True
-    return not raster.knows(path) and medical.is_dicom(path)
+    return not raster.knows(path) and dicom.is_dicom(path)
 
 
 def _check_size(array: Array, like: Image | Label | None) -> None:

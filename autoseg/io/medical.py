@@ -1,4 +1,4 @@
-"""NIfTI, MetaImage, NRRD and DICOM through SimpleITK, which is imported only when such a file comes."""
+"""NIfTI, MetaImage, NRRD (and DICOM where pydicom is missing) through SimpleITK, imported only when such a file comes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import autoseg.io.dicom as dicom
+import autoseg.io.segmentation as segmentation
 from autoseg.io.contents import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import replacing
@@ -23,16 +25,10 @@ _RLE = "1.2.840.10008.1.2.5"
 _SPACING_TAGS = ("0028|0030", "0018|1164", "0018|2010")
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, whatever its name."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def read_image(path: Path) -> Image:
+def read_image(path: Path, frame: int | None = None) -> Image:
     """See `autoseg.io.read_image`."""
+    if _for_pydicom(path):
+        return dicom.read_image(path, frame)
     array, spacing, geometry, notes = _read(path)
     array, rounded = as_image(array)
     return Image(array, spacing, geometry, notes + rounded)
@@ -40,7 +36,10 @@ def read_image(path: Path) -> Image:
 
 def read_label(path: Path) -> Label:
     """See `autoseg.io.read_label`."""
-    array, spacing, geometry, notes = _read(path)
+    if _for_pydicom(path) and segmentation.is_segmentation(path):
+        return segmentation.read(path)
+    image = read_image(path)
+    array, spacing, geometry, notes = image.array, image.spacing, image.geometry, image.notes
     if array.shape[0] != 1:
         raise AutosegError(f"{path} is no mask: it has {array.shape[0]} channels", "store class ids in one channel")
     values = as_label(array[0])
@@ -72,6 +71,10 @@ def write(path: Path, array: Array, like: Image | Label | None) -> None:
             sitk.WriteImage(image, str(beside), useCompression=path.suffix != ".nii")
         except RuntimeError as error:
             raise AutosegError(f"{path} could not be written: {_reason(error)}", "check the disk and the folder") from error
+
+
+def _for_pydicom(path: Path) -> bool:
+    return dicom.available() and (path.suffix.lower() == ".dcm" or dicom.is_dicom(path))
 
 
 def _read(path: Path) -> tuple[Array, tuple[float, float] | None, Geometry, tuple[str, ...]]:

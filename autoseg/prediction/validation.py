@@ -9,9 +9,10 @@ from pathlib import Path
 from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.prediction import drift
-from autoseg.prediction.files import Wanted, predict_jobs
+from autoseg.prediction.files import predict_jobs
 from autoseg.prediction.inputs import Job
 from autoseg.prediction.knowledge import VALIDATION, Knowledge
+from autoseg.prediction.pipeline import Wanted
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.store import Store
 from autoseg.schema.appearance import Appearance

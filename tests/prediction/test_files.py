@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from autoseg.io import read_image, read_label, write_image, write_label
-from autoseg.prediction import files
+from autoseg.prediction import pipeline
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.prediction import PredictionRecord
@@ -164,8 +164,8 @@ def test_reading_network_and_writing_overlap(images, tmp_path, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(files, "read_case", noted("read", files.read_case))
-    monkeypatch.setattr(files, "write_label", noted("write", files.write_label))
+    monkeypatch.setattr(pipeline, "read_case", noted("read", pipeline.read_case))
+    monkeypatch.setattr(pipeline, "write_label", noted("write", pipeline.write_label))
     network = Bright()
     network.forward = noted("network", network.forward)
     predict_files(Predictor([trained(network)]), images[0], tmp_path / "out")

@@ -1,0 +1,153 @@
+"""Masks as DICOM-SEG objects through highdicom, and back: what a hospital's archive takes in beside the images."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autoseg
+import autoseg.io.dicom as dicom
+from autoseg.io.contents import UNREADABLE, Array, Label, as_label
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import replacing
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# What the standard asks every object to carry; empty where the source lacks it or it is to be left out.
+_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+_STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
+_OWN_CODES = "99AUTOSEG"
+_ONE_IMAGE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+def available() -> bool:
+    """Whether highdicom is installed; it is not imported for this."""
+    return importlib.util.find_spec("highdicom") is not None
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a DICOM file is a segmentation object."""
+    return str(dicom.header(path).get("SOPClassUID", "")) == dicom.SEGMENTATION
+
+
+def write(
+    path: Path, mask: Array, source: Path, names: Mapping[int, str], *, frame: int | None = None, keep_patient: bool = False
+) -> None:
+    """A label map (H, W) of the DICOM file `source` as a segmentation object that refers to it.
+
+    frame: the one the mask belongs to, where the source holds several. names: label value -> name of the segment; each
+    value becomes a segment, 1, 2, ... in the order of the values. Patient and study are left blank unless keep_patient;
+    the identifiers of study, series and image have to stay, since an archive could not tell otherwise what the mask belongs
+    to. Raises AutosegError where the source lacks what such an object needs.
+    """
+    import highdicom as hd
+
+    tags = _source(source, frame, keep_patient)
+    values = sorted(names)
+    # highdicom warns of empty segments and of what it cannot know of secondary captures; nobody can act on either.
+    logging.getLogger("highdicom").setLevel(logging.ERROR)
+    try:
+        made = hd.seg.Segmentation(
+            source_images=[tags],
+            pixel_array=np.searchsorted([0, *values], mask).astype(np.uint8),
+            segmentation_type="BINARY",
+            segment_descriptions=[_description(number, names[value]) for number, value in enumerate(values, 1)],
+            series_instance_uid=hd.UID(),
+            series_number=1000,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="autoseg",
+            manufacturer_model_name="autoseg",
+            software_versions=autoseg.__version__,
+            device_serial_number="0",
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AutosegError(f"no DICOM-SEG can be made for {source}: {error}", "ask for PNG masks instead") from error
+    if frame is not None:
+        _point_at(made, str(dicom.header(source).SOPClassUID), frame)
+    with replacing(path) as beside:
+        made.save_as(beside)
+
+
+def read(path: Path) -> Label:
+    """The label map of a segmentation object of one image: segment numbers as values, later segments over earlier ones.
+
+    Raises AutosegError where it belongs to several images.
+    """
+    import pydicom
+
+    try:
+        tags = pydicom.dcmread(path)
+        pixels = tags.pixel_array
+        frames = pixels if pixels.ndim == 3 else pixels[None]
+        groups, shared = tags.PerFrameFunctionalGroupsSequence, tags.SharedFunctionalGroupsSequence[0]
+        named = [group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence for group in groups]
+        numbers = [int(sequence[0].ReferencedSegmentNumber) for sequence in named]
+    except Exception as error:  # As in `dicom.header`: pydicom and its decoders raise many things.
+        raise AutosegError(f"{path} cannot be read as a segmentation: {error}", UNREADABLE) from error
+    if len(set(numbers)) < len(numbers):
+        raise AutosegError(f"{path} holds the masks of several images", "save each one as a file of its own")
+    labels = np.zeros(frames.shape[1:], np.uint16)
+    for number, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0]):
+        labels[frame > 0] = number
+    values = as_label(labels)
+    assert values is not None
+    return Label(values, None)
+
+
+def _source(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
+    """The tags of one image, with all that an object made from it has to carry."""
+    from pydicom.uid import generate_uid
+
+    tags = dicom.header(path)
+    for name in (*_PATIENT, *_STUDY):
+        if not keep_patient or name not in tags:
+            setattr(tags, name, "")
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not tags.get(name):
+            setattr(tags, name, generate_uid())
+    if frame is not None:
+        # highdicom takes several frames only where they lie in space, which those of a video do not.
+        if tags.get("PerFrameFunctionalGroupsSequence"):
+            tags.NumberOfFrames = 1
+            tags.PerFrameFunctionalGroupsSequence = [tags.PerFrameFunctionalGroupsSequence[frame]]
+        else:
+            del tags.NumberOfFrames
+            tags.SOPClassUID = _ONE_IMAGE
+    return tags
+
+
+def _point_at(made: Dataset, kind: str, frame: int) -> None:
+    """Say which frame of the source each mask belongs to, and what the source really is."""
+    for element in made.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = kind
+    for group in made.PerFrameFunctionalGroupsSequence:
+        for derivation in group.get("DerivationImageSequence") or ():
+            for image in derivation.SourceImageSequence:
+                image.ReferencedFrameNumber = frame + 1
+
+
+def _description(number: int, name: str) -> Any:
+    import highdicom as hd
+    from highdicom.sr.coding import CodedConcept
+
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        # No standard code can be known for the names a dataset gives its classes; a private scheme says so honestly.
+        segmented_property_category=CodedConcept("class", _OWN_CODES, "class of a trained network"),
+        segmented_property_type=CodedConcept(f"class-{number}", _OWN_CODES, name[:64]),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name="autoseg",
+            version=autoseg.__version__,
+            family=CodedConcept("123109", "DCM", "Artificial Intelligence"),
+        ),
+    )

@@ -1,0 +1,123 @@
+"""DICOM as hospitals have it: both readers agree, frames and ultrasound's spacing are known, nothing is executed or told."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from autoseg.io import dicom, read_image, read_label, segmentation
+from autoseg.support.errors import AutosegError
+from tests.io.scans import scan
+
+pydicom = pytest.importorskip("pydicom")
+RNG = np.random.default_rng(8)
+GRAY = RNG.integers(0, 200, (40, 48)).astype(np.uint8)
+COLOUR = np.kron(RNG.integers(0, 255, (10, 12, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+
+
+def through_simpleitk(path):
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+    return np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
+
+
+@pytest.mark.parametrize("syntax", ["plain", "rle", "j2k", "jls", "deflated", "big endian"])
+@pytest.mark.parametrize("pixels", [GRAY, GRAY.astype(np.uint16) * 20, COLOUR], ids=["gray", "gray 16", "colour"])
+def test_lossless_syntaxes_give_the_stored_values(tmp_path, syntax, pixels):
+    if syntax == "jls" and pixels.ndim == 3:
+        pytest.skip("the encoder wants another plane order")
+    path = scan(tmp_path / "a.dcm", pixels, syntax=syntax)
+    found = read_image(path).array
+    expected = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
+    assert found.dtype == pixels.dtype and np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["jpeg gray", "jpeg colour", "ybr", "palette", "monochrome1", "slope", "signed"])
+def test_both_readers_agree(tmp_path, kind):
+    options = {
+        "jpeg gray": {"pixels": GRAY, "syntax": "jpeg"},
+        "jpeg colour": {"pixels": COLOUR, "syntax": "jpeg"},
+        "ybr": {"pixels": COLOUR, "photometric": "YBR_FULL"},
+        "palette": {"pixels": GRAY % 16, "palette": RNG.integers(0, 256, (16, 3))},
+        "monochrome1": {"pixels": GRAY.astype(np.uint16) * 16, "photometric": "MONOCHROME1", "stored": 12},
+        "slope": {"pixels": GRAY, "RescaleSlope": 2, "RescaleIntercept": -100},
+        "signed": {"pixels": GRAY.astype(np.int16) - 90},
+    }[kind]
+    path = scan(tmp_path / "a.dcm", **options)
+    image = read_image(path)
+    assert image.array.shape[0] == (3 if kind in ("jpeg colour", "ybr", "palette") else 1)
+    assert np.abs(image.array.astype(float) - through_simpleitk(path).astype(float)).max() <= (1 if kind == "ybr" else 0)
+
+
+def test_spacing_of_pixels_detectors_and_ultrasound(tmp_path):
+    assert read_image(scan(tmp_path / "a.dcm", GRAY)).spacing is None
+    assert read_image(scan(tmp_path / "a.dcm", GRAY, PixelSpacing=[0.5, 0.25])).spacing == (0.5, 0.25)
+    assert read_image(scan(tmp_path / "a.dcm", GRAY, ImagerPixelSpacing=[0.2, 0.2])).spacing == (0.2, 0.2)
+    two = scan(tmp_path / "a.dcm", GRAY, regions=[((0, 0, 5, 5), 0.5), ((0, 6, 31, 23), 0.02)])
+    image = read_image(two)
+    assert image.spacing == pytest.approx((0.2, 0.2)) and "largest ultrasound region" in image.notes[0]
+    assert read_image(scan(tmp_path / "a.dcm", GRAY, regions=[((0, 0, 5, 5), 0.5, 4)])).spacing is None
+
+
+def test_frames(tmp_path):
+    frames = np.stack([GRAY, GRAY + 20, GRAY + 40])
+    path = scan(tmp_path / "a.dcm", frames, syntax="rle")
+    assert dicom.frames_in(path) == 3 and dicom.frames_in(tmp_path / "none.png") == 1
+    assert np.array_equal(read_image(path, 2).array[0], GRAY + 40)
+    with pytest.raises(AutosegError, match="3 frames"):
+        read_image(path)
+    with pytest.raises(AutosegError, match="no frame 3"):
+        read_image(path, 3)
+
+
+def test_faulty_files_are_named(tmp_path):
+    path = scan(tmp_path / "a.dcm", GRAY)
+    whole = path.read_bytes()
+    for name, content in (("cut", whole[:-200]), ("short", whole[:140]), ("garbage", b"x" * 500)):
+        bad = tmp_path / f"{name}.dcm"
+        bad.write_bytes(content)
+        with pytest.raises(AutosegError, match=f"{name}.dcm"):
+            read_image(bad)
+    del (report := pydicom.dcmread(path)).Rows, report.Columns, report.PixelData
+    report.save_as(tmp_path / "report.dcm")
+    with pytest.raises(AutosegError, match="holds no image"):
+        read_image(tmp_path / "report.dcm")
+
+
+def test_who_is_shown(tmp_path):
+    path = scan(tmp_path / "a.dcm", GRAY, PatientName="Mustermann^Erika", PatientID="4711-08")
+    assert dicom.identity(path) == ("4711-08", "erika", "mustermann")
+    (tmp_path / "b.png").write_bytes(b"no dicom")
+    assert dicom.identity(tmp_path / "b.png") == ()
+
+
+@pytest.fixture
+def mask():
+    made = np.zeros(GRAY.shape, np.uint8)
+    made[4:10, 4:20], made[12:20, 8:30] = 1, 2
+    return made
+
+
+@pytest.mark.parametrize("kind", ["gray", "colour", "mr", "video"])
+def test_segmentations_come_back_and_refer_to_their_image(tmp_path, mask, kind):
+    pytest.importorskip("highdicom")
+    pixels = {"gray": GRAY, "colour": COLOUR, "mr": GRAY.astype(np.uint16), "video": np.stack([GRAY, GRAY, GRAY])}[kind]
+    source = scan(tmp_path / "a.dcm", pixels, mr=kind == "mr", PatientName="Secret^Name", PatientID="S1")
+    frame = 1 if kind == "video" else None
+    segmentation.write(tmp_path / "s.dcm", mask, source, {1: "cyst", 2: "lesion"}, frame=frame)
+    assert np.array_equal(read_label(tmp_path / "s.dcm").array, mask)
+    written, origin = pydicom.dcmread(tmp_path / "s.dcm"), pydicom.dcmread(source)
+    assert written.PatientName == "" and written.PatientID == "" and b"Secret" not in (tmp_path / "s.dcm").read_bytes()
+    assert written.StudyInstanceUID == origin.StudyInstanceUID
+    assert [segment.SegmentLabel for segment in written.SegmentSequence] == ["cyst", "lesion"]
+    (referred,) = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert (referred.ReferencedSOPInstanceUID, referred.ReferencedSOPClassUID) == (origin.SOPInstanceUID, origin.SOPClassUID)
+    if kind == "video":
+        group = written.PerFrameFunctionalGroupsSequence[0]
+        assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 2
+
+
+def test_segmentations_keep_the_patient_where_asked_and_may_be_empty(tmp_path, mask):
+    pytest.importorskip("highdicom")
+    source = scan(tmp_path / "a.dcm", GRAY, PatientName="Known^Name")
+    segmentation.write(tmp_path / "s.dcm", mask * 0, source, {1: "cyst"}, keep_patient=True)
+    assert pydicom.dcmread(tmp_path / "s.dcm").PatientName == "Known^Name"
+    assert not read_label(tmp_path / "s.dcm").array.any()
