@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,28 +17,14 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress
 from autoseg.support.workers import ordered_map
-from autoseg.support.workspace import Dataset, Workspace
+from autoseg.support.workspace import Workspace
 from dataset_conversion.masks import Coding, MaskFacts, decide_coding, encode, facts_of
 from dataset_conversion.pairing import Pair, pair_files
-from dataset_conversion.writer import NewCase, common_ending, next_number, safe_names, write_dataset
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What was written. notes: everything that was decided or changed without asking. renamed: file stem -> case."""
-
-    dataset: Dataset
-    spec: DatasetSpec
-    cases: int
-    notes: tuple[str, ...]
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        labels = ", ".join(f"{value} {name}" for name, value in self.spec.labels.items())
-        patients = len(set(self.spec.groups.values()))
-        cases = f"{self.cases} cases" + (f" of {patients} patients or other groups" if patients else "")
-        lines = [f"{self.dataset.raw}: {cases}", f"labels: {labels}", *(f"  - {note}" for note in self.notes)]
-        return "\n".join(lines)
+from dataset_conversion.reading import DISPUTED
+from dataset_conversion.report import ConversionReport
+from dataset_conversion.run import already_there, conversion_key, group_expression, place_for
+from dataset_conversion.source import Source
+from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
 
 
 @dataclass(frozen=True)
@@ -69,17 +54,22 @@ def convert_folders(
     channels: Sequence[str] | None = None,
     modality: str = "",
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> ConversionReport:
     """Writes raw/DatasetXXX_Name from images and masks that belong together by their names (see `pairing`).
 
     number: 501 or the next free one by default. labels: class names by value, background first; by default as found.
     groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
     it finds is the patient. channels: names of the channels. modality: such as "ultrasound", for the planner.
-    Raises SeveralProblems with everything that is wrong; nothing is written then.
+    Converting the same files in the same way again does nothing. Raises SeveralProblems with everything that is wrong;
+    nothing is written then.
     """
     images, masks = Path(images), Path(masks)
-    workspace = workspace or Workspace.at()
-    dataset = workspace.new_dataset(next_number(workspace) if number is None else number, name)
+    dataset = place_for(workspace or Workspace.at(), name, number)
+    key = conversion_key("folders", name, (labels, groups, channels, modality), _signature(images, masks))
+    if not overwrite and (there := already_there(dataset, key)) is not None:
+        return there
+    check_free(dataset, overwrite)
     pairing = pair_files(images, masks, labels)
     pairs = pairing.pairs
     surveys = list(progress(ordered_map(_survey, pairs, workers), "read", len(pairs)))
@@ -94,7 +84,6 @@ def convert_folders(
             f"{images} and {masks} have {count}; nothing was written", problems, "mend these and convert again"
         )
     names = safe_names([pair.stem for pair in pairs])
-    disputed: Counter[str] = Counter()
     spec = DatasetSpec(
         channel_names=_channel_names(surveys[0].channels, channels),
         labels={label: value for value, label in enumerate(coding.labels)},
@@ -103,14 +92,25 @@ def convert_folders(
         name=name,
         modality=modality,
     )
-    makers: list[Callable[[], NewCase]] = [
-        partial(_case, pair, names[pair.stem], patients.get(pair.stem, ""), turn, coding, disputed)
+    cases = [
+        NewCase(
+            names[pair.stem], pair.images, partial(_label, pair, turn, coding), patients.get(pair.stem, ""), turned=True
+        )
         for pair, turn in zip(pairs, turns, strict=True)
     ]
-    written, changes = write_dataset(dataset, spec, makers, overwrite, workers)
     renamed = {stem: case for stem, case in names.items() if stem != case}
-    notes = [*pairing.notes, *coding.notes, *_mask_notes(surveys), *changes, *_closing_notes(renamed, disputed, turns)]
-    return ConversionReport(dataset, written, len(pairs), tuple(notes), renamed)
+    notes = [*pairing.notes, *coding.notes, *_mask_notes(surveys), *_closing_notes(renamed, turns)]
+    return write_dataset(
+        dataset, spec, cases, overwrite, workers, key=key, notes=notes, renamed=renamed, dry_run=dry_run
+    )
+
+
+def _signature(images: Path, masks: Path) -> str:
+    """Of all files in both folders, "" where one is missing, which is complained about later."""
+    if not images.is_dir() or not masks.is_dir():
+        return ""
+    with Source(images) as one, Source(masks) as other:
+        return one.signature() + other.signature()
 
 
 def _survey(pair: Pair) -> _Survey:
@@ -161,7 +161,7 @@ def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[in
     return turns, problems
 
 
-def _case(pair: Pair, name: str, group: str, turn: int, coding: Coding, disputed: Counter[str]) -> NewCase:
+def _label(pair: Pair, turn: int, coding: Coding) -> Label:
     labels: list[tuple[Label, str]] = []
     for mask in pair.masks:
         label = read_label(mask.path)
@@ -169,13 +169,11 @@ def _case(pair: Pair, name: str, group: str, turn: int, coding: Coding, disputed
             label = Label(upright(label.array, turn), None, lossy=label.lossy)
         labels.append((label, mask.kind))
     ids, pixels = encode(labels, coding)
-    if pixels:
-        if not coding.kinds:
-            raise AutosegError(
-                f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels"
-            )
-        disputed[name] = pixels
-    return NewCase(name, pair.images, ids, group)
+    if pixels and not coding.kinds:
+        raise AutosegError(
+            f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels"
+        )
+    return Label(ids, None, notes=(f"{pixels} {DISPUTED}",) if pixels else ())
 
 
 def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None) -> list[str]:
@@ -203,16 +201,7 @@ def _channel_names(count: int, names: Sequence[str] | None) -> dict[str, str]:
 def _patients(pairs: Sequence[Pair], expression: str | None) -> tuple[dict[str, str], list[str]]:
     if expression is None:
         return {}, []
-    try:
-        pattern = re.compile(expression)
-    except re.error as error:
-        raise AutosegError(
-            f"the expression for groups, {expression!r}, is not valid: {error}", r"for example (patient\d+)"
-        ) from error
-    if pattern.groups != 1:
-        raise AutosegError(
-            f"the expression for groups, {expression!r}, needs exactly one group in ()", r"for example (patient\d+)"
-        )
+    pattern = group_expression(expression)
     found = {pair.stem: pattern.search(pair.stem) for pair in pairs}
     problems = [
         f"{stem}: the expression for groups, {expression!r}, finds nothing in it" for stem, match in found.items() if not match
@@ -226,18 +215,14 @@ def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:
     several = sum(1 for survey in surveys if len([fact for fact in survey.masks if not fact.kind]) > 1)
     if several:
         notes.append(f"{several} images have several masks, which were joined")
-    empty = sum(1 for survey in surveys if all(set(fact.counts) <= {0} for fact in survey.masks))
-    return [*notes, f"{empty} masks mark nothing"] if empty else notes
+    return notes
 
 
-def _closing_notes(renamed: dict[str, str], disputed: Counter[str], turns: Sequence[int]) -> list[str]:
+def _closing_notes(renamed: dict[str, str], turns: Sequence[int]) -> list[str]:
     notes = []
     if renamed:
         stem, case = next(iter(renamed.items()))
         notes.append(f"{len(renamed)} cases got a name without signs that files may not bear, such as {stem!r} -> {case!r}")
-    if disputed:
-        pixels = sum(disputed.values())
-        notes.append(f"{pixels} pixels of {len(disputed)} images belong to two classes; the later label won there")
     turned = sum(turn != 1 for turn in turns)
     if turned:
         notes.append(f"{turned} masks were turned with their images")

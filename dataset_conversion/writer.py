@@ -8,96 +8,106 @@ files are copied byte for byte, unless reading had to change something (see `Ima
 from __future__ import annotations
 
 import re
-import shutil
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from autoseg.fingerprint.checks import one_line, undeclared_values
-from autoseg.io import Image, Label, read_image, suffix_of, write_image, write_label
-from autoseg.io.contents import Array
+from autoseg.io import suffix_of
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import replacing_folder
 from autoseg.support.log import progress
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset, Workspace
+from dataset_conversion.contact_sheet import write_contact_sheet
+from dataset_conversion.report import SHEET, ConversionReport, case_notes, make_record, write_record
+from dataset_conversion.stage import Stage, StoredCase, staged
+from dataset_conversion.storing import NewCase, store_case
+
+__all__ = ["NewCase", "common_ending", "next_number", "safe_names", "write_dataset"]
 
 _MIXED_TIFF = (".tif", ".tiff")
-_COPIED = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
 _STORED_AS = {".jpg": ".png", ".jpeg": ".png", ".dcm": ".nii.gz", ".mhd": ".mha", "": ".nii.gz"}
 _FIRST_NUMBER = 501
-
-
-@dataclass(frozen=True, eq=False)
-class NewCase:
-    """A case to be written. images: one file or decoded image for each channel, or one that holds all.
-
-    label: (H, W) of label values; None for a test case without a reference. group: the patient, "" if not known.
-    """
-
-    name: str
-    images: Sequence[Path | Image]
-    label: Array | None
-    group: str = ""
-    part: Literal["Tr", "Ts"] = "Tr"
 
 
 def write_dataset(
     dataset: Dataset,
     spec: DatasetSpec,
-    cases: Iterable[NewCase | Callable[[], NewCase]],
+    cases: Iterable[NewCase],
     overwrite: bool = False,
     workers: int | None = None,
-) -> tuple[DatasetSpec, tuple[str, ...]]:
-    """Writes the raw dataset; gives its description as written and notes on what was changed of the files.
+    *,
+    key: str = "",
+    notes: Sequence[str] = (),
+    renamed: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+) -> ConversionReport:
+    """Writes the raw dataset, with `conversion.json` and a contact sheet.
 
-    spec: numTraining and groups are filled in here. cases: those given as functions are made in the worker threads.
+    spec: numTraining and groups are filled in here. key: hash of what is converted and how, which lets a run that broke
+    off be taken up again; "" where there is none. notes, renamed: for the report. dry_run: read and check only.
     Raises SeveralProblems with every fault of every case, and AutosegError where the dataset exists and may not be
     overwritten; the folder is then as it was before.
     """
-    _check_free(dataset, overwrite)
-    scheme = spec.label_scheme()
-    notes: Counter[str] = Counter()
+    check_free(dataset, overwrite)
+    if dry_run:
+        stored = _write(None, cases, spec, workers, dataset)
+        return _report(dataset, spec, stored, key, notes, renamed, dry_run=True)
+    with staged(dataset, key) as stage:
+        stored = _write(stage, cases, spec, workers, dataset)
+        report = _report(dataset, spec, stored, key, notes, renamed)
+        write_description(stage.folder / "dataset.json", report.spec)
+        write_record(stage.folder, report.record, stored)
+        write_contact_sheet(stage.folder / SHEET, stage.folder, report.spec, stored)
+    return report
+
+
+def _write(
+    stage: Stage | None, cases: Iterable[NewCase], spec: DatasetSpec, workers: int | None, dataset: Dataset
+) -> list[StoredCase]:
+    scheme: LabelScheme = spec.label_scheme()
     problems: list[str] = []
-    groups: dict[str, str] = {}
+    stored: list[StoredCase] = []
     taken: dict[str, str] = {}
-    training = 0
-    with replacing_folder(dataset.raw) as folder:
-        for part in ("imagesTr", "labelsTr"):
-            (folder / part).mkdir()
 
-        def write(case: NewCase | Callable[[], NewCase]) -> tuple[NewCase | None, list[str], list[str]]:
-            try:
-                made = case() if callable(case) else case
-                return made, *_write_case(folder, made, spec, scheme)
-            except AutosegError as error:
-                return None, [one_line(error)], []
+    def store(case: NewCase) -> tuple[NewCase, StoredCase | None, list[str]]:
+        known = None if stage is None else stage.done.get((case.part, case.name))
+        if known is not None:
+            return case, known, []
+        return case, *store_case(None if stage is None else stage.folder, case, spec, scheme)
 
-        for made, faults, changes in progress(ordered_map(write, cases, workers), "write"):
-            problems += faults
-            notes.update(changes)
-            if made is None:
-                continue
-            if made.name.casefold() in taken:
-                problems.append(f"two cases are called {made.name} and {taken[made.name.casefold()]}")
-            taken[made.name.casefold()] = made.name
-            training += made.part == "Tr"
-            if made.group:
-                groups[made.name] = made.group
-        if not training and not problems:
-            problems.append("there is no training case")
-        if problems:
-            raise SeveralProblems(f"{dataset.name} was not written", problems, "mend these files and convert again")
-        written = replace(spec, numTraining=training, groups=groups, name=spec.name or dataset.short_name)
-        write_description(folder / "dataset.json", written)
-    return written, tuple(f"{note} ({count} file{'s' if count > 1 else ''})" for note, count in sorted(notes.items()))
+    for case, made, faults in progress(ordered_map(store, cases, workers), "check" if stage is None else "write"):
+        problems += faults
+        if case.name.casefold() in taken:
+            problems.append(f"two cases are called {case.name} and {taken[case.name.casefold()]}")
+        taken[case.name.casefold()] = case.name
+        if made is not None:
+            stored.append(made)
+            if stage is not None and (case.part, case.name) not in stage.done:
+                stage.keep(made)
+    if not problems and not any(case.part == "Tr" for case in stored):
+        problems.append("there is no training case")
+    if problems:
+        raise SeveralProblems(f"{dataset.name} was not written", problems, "mend these files and convert again")
+    return stored
+
+
+def _report(
+    dataset: Dataset,
+    spec: DatasetSpec,
+    stored: Sequence[StoredCase],
+    key: str,
+    notes: Sequence[str],
+    renamed: Mapping[str, str] | None,
+    dry_run: bool = False,
+) -> ConversionReport:
+    changes = case_notes(note for case in stored for note in case.notes)
+    record = make_record(key, spec, stored, [*notes, *changes])
+    groups = {case.name: case.group for case in stored if case.group}
+    written = replace(spec, numTraining=record.training, groups=groups, name=spec.name or dataset.short_name)
+    return ConversionReport(dataset, written, record, dict(renamed or {}), dry_run)
 
 
 def next_number(workspace: Workspace) -> int:
@@ -137,54 +147,10 @@ def safe_names(stems: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _check_free(dataset: Dataset, overwrite: bool) -> None:
+def check_free(dataset: Dataset, overwrite: bool) -> None:
+    """Raises AutosegError where the number belongs to another dataset, or the folder is there and must stay."""
     for other in Workspace(dataset.root).datasets():
         if other.number == dataset.number and other.name.casefold() != dataset.name.casefold():
             raise AutosegError(f"the number {dataset.number} belongs to {other.name}", "choose another number with --id")
     if dataset.raw.exists() and not overwrite:
-        raise AutosegError(f"{dataset.raw} exists", "choose another number or name, or allow it to be overwritten")
-
-
-def _write_case(folder: Path, case: NewCase, spec: DatasetSpec, scheme: LabelScheme) -> tuple[list[str], list[str]]:
-    """Faults and changes."""
-    images = [read_image(item) if isinstance(item, Path) else item for item in case.images]
-    faults = _faults(case, images, spec, scheme)
-    if faults:
-        return faults, []
-    changes: list[str] = []
-    for channel, (item, image) in enumerate(zip(case.images, images, strict=True)):
-        target = folder / f"images{case.part}" / f"{case.name}_{channel:04d}{spec.file_ending}"
-        if isinstance(item, Path) and suffix_of(item) == spec.file_ending and spec.file_ending in _COPIED and not image.notes:
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(item, target)
-            continue
-        try:
-            write_image(target, image.array, image)
-        except ValueError as error:
-            return [f"{item if isinstance(item, Path) else case.name}: {error}"], []
-        changes += image.notes
-        if isinstance(item, Path) and suffix_of(item) != spec.file_ending:
-            changes.append(f"stored as {spec.file_ending[1:]} instead of {suffix_of(item)[1:] or 'a file without suffix'}")
-    if case.label is not None:
-        write_label(folder / f"labels{case.part}" / f"{case.name}{spec.file_ending}", case.label, images[0])
-    return [], changes
-
-
-def _faults(case: NewCase, images: Sequence[Image], spec: DatasetSpec, scheme: LabelScheme) -> list[str]:
-    faults = []
-    where = str(case.images[0]) if isinstance(case.images[0], Path) else case.name
-    channels = sum(image.array.shape[0] for image in images)
-    if channels != len(spec.channel_names):
-        faults.append(f"{where}: {channels} channels, expected {len(spec.channel_names)}")
-    shapes = {image.array.shape[1:] for image in images} | ({case.label.shape} if case.label is not None else set())
-    if len(shapes) > 1:
-        faults.append(f"{where}: image and mask differ in size: {' and '.join(_size(shape) for shape in sorted(shapes))}")
-    if case.label is None and case.part == "Tr":
-        faults.append(f"{where}: a training case without a mask")
-    if case.label is not None:
-        faults += undeclared_values(Path(where), Label(np.asarray(case.label), None), scheme.values)
-    return faults
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in shape)
+        raise AutosegError(f"{dataset.raw} exists", "choose another --name or --id, or let it be replaced with --overwrite")

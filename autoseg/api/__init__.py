@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
-from autoseg.api.conversion import convert_folders
+from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
 from autoseg.api.prediction import predict
@@ -24,6 +24,7 @@ from autoseg.api.training import TrainedFold, train
 __all__ = [
     "Predictor",
     "TrainedFold",
+    "convert",
     "convert_folders",
     "decisions",
     "evaluate",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
-    from dataset_conversion.folders import ConversionReport
+    from dataset_conversion.report import ConversionReport
 
 
 def convert_folders(
@@ -23,6 +23,7 @@ def convert_folders(
     modality: str = "",
     overwrite: bool = False,
     root: Root = None,
+    dry_run: bool = False,
 ) -> ConversionReport:
     """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written.
 
@@ -33,5 +34,29 @@ def convert_folders(
 
     return convert(
         Path(images), Path(masks), name, number, labels, groups,
-        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality,
+        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality, dry_run=dry_run,
+    )  # fmt: skip
+
+
+def convert(
+    which: str,
+    source: str | Path,
+    name: str = "",
+    number: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    merge_test: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    root: Root = None,
+) -> ConversionReport:
+    """A published dataset, or one in a common layout, into raw/DatasetXXX_Name; see `autoseg_convert --list`.
+
+    source: the folder or archive as it is published. options: those of this converter, by name. merge_test: make training
+    cases of the test cases that have masks. Raises SeveralProblems with everything that is wrong; nothing is written then.
+    """
+    from dataset_conversion.run import convert as run
+
+    return run(
+        which, Path(source), Workspace.at(root), name, number, options,
+        merge_test=merge_test, overwrite=overwrite, dry_run=dry_run,
     )  # fmt: skip

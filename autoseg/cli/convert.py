@@ -1,47 +1,103 @@
-"""autoseg_convert: somebody's images and masks into a raw dataset."""
+"""autoseg_convert: a published dataset, or somebody's images and masks, into a raw dataset."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from autoseg.cli import entry
+from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, Converter, Option
+
+_EXAMPLES = """examples:
+  autoseg_convert --list
+  autoseg_convert folders --images photos --masks masks --name Polyp --labels background,polyp
+  autoseg_convert busi Dataset_BUSI.zip --dry-run
+  autoseg_convert coco export.zip --name Cells"""
 
 
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
-        "autoseg_convert",
-        "Bring a dataset in: write it in nnU-Net v2's raw layout, after checking every file.",
-        "example: autoseg_convert folders --images photos --masks masks --name Polyp --labels background,polyp",
+        "autoseg_convert", "Bring a dataset in: write it in nnU-Net v2's raw layout, after checking every file.", _EXAMPLES
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    folders = kinds.add_parser("folders", help="a folder of images and a folder of masks with the same names")
-    folders.add_argument("--images", required=True, type=Path, metavar="DIR", help="the images")
-    folders.add_argument("--masks", required=True, type=Path, metavar="DIR", help="the masks: same names, pixels are class ids")
-    folders.add_argument("--name", required=True, help="what to call the dataset")
-    folders.add_argument("--id", type=int, metavar="N", help="its number (default: the next free from 501)")
-    folders.add_argument("--labels", type=entry.names, metavar="A,B,...", help="class names by value, background first")
-    folders.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
-    folders.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
-    folders.add_argument("--modality", default="", help="such as ultrasound, where the images do not tell")
-    folders.add_argument("--overwrite", action="store_true", help="replace a dataset of that id and name")
-    folders.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="as above")
+    parser.add_argument("--list", action="store_true", help="the published datasets and layouts that are known, as a table")
+    kinds = parser.add_subparsers(dest="kind", metavar="NAME")
+    _add_folders(kinds)
+    for known in CONVERTERS.values():
+        _add(kinds, known)
     options = parser.parse_args(arguments)
+    if options.list:
+        return _list()
+    if options.kind is None:
+        parser.error("which dataset or layout? autoseg_convert --list shows them")
     from autoseg import api
 
-    report = api.convert_folders(
-        images=options.images,
-        masks=options.masks,
-        name=options.name,
-        number=options.id,
-        labels=options.labels,
-        groups=options.groups,
-        channels=options.channels,
-        modality=options.modality,
-        overwrite=options.overwrite,
-        root=options.root,
+    general = {key: getattr(options, key) for key in ("name", "number", "overwrite", "dry_run", "root")}
+    if options.kind == "folders":
+        given = {key: getattr(options, key) for key in ("images", "masks", "labels", "groups", "channels", "modality")}
+        print(api.convert_folders(**given, **general))
+        return 0
+    own = {option.name: _value(option, getattr(options, option.name)) for option in CONVERTERS[options.kind].options}
+    print(api.convert(options.kind, options.source, options=own, merge_test=options.merge_test, **general))
+    return 0
+
+
+def _add_folders(kinds: Any) -> None:
+    made = kinds.add_parser("folders", help="a folder of images and a folder of masks with the same names")
+    made.add_argument("--images", required=True, type=Path, metavar="DIR", help="the images")
+    made.add_argument("--masks", required=True, type=Path, metavar="DIR", help="the masks: same names, pixels are class ids")
+    made.add_argument("--labels", type=entry.names, metavar="A,B,...", help="class names by value, background first")
+    made.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
+    made.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
+    made.add_argument("--modality", default="", help="such as ultrasound, where the images do not tell")
+    _add_general(made, title="")
+
+
+def _add(kinds: Any, known: Converter) -> None:
+    what = known.paper if known.general else f"{known.modality}: {known.classes}"
+    made = kinds.add_parser(known.name, help=what, description=what)
+    made.add_argument("source", type=Path, metavar="SOURCE", help="the folder or archive (ZIP, TAR) as it is published")
+    for option in known.options:
+        if option.kind == "flag":
+            made.add_argument(option.flag, action="store_true", help=option.help, dest=option.name)
+        else:
+            kind = int if option.kind == "int" else str
+            made.add_argument(option.flag, type=kind, help=option.help, dest=option.name, metavar=_metavar(option))
+    made.add_argument("--merge-test", action="store_true", help="make training cases of test cases that have masks")
+    _add_general(made, known.title)
+
+
+def _add_general(made: argparse.ArgumentParser, title: str) -> None:
+    named = f"what to call the dataset (default: {title})" if title else "what to call the dataset"
+    made.add_argument("--name", required=not title, default=title, help=named)
+    made.add_argument("--id", type=int, metavar="N", dest="number", help="its number (default: the next free from 501)")
+    made.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
+    made.add_argument("--overwrite", action="store_true", help="replace a dataset of that id and name")
+    made.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="as above")
+
+
+def _metavar(option: Option) -> str:
+    return "|".join(option.choices) or {"int": "N"}.get(option.kind, "TEXT")
+
+
+def _value(option: Option, given: Any) -> Any:
+    return entry.names(given) if option.name == "labels" and given else given
+
+
+def _list() -> int:
+    entry.show_table(
+        "published datasets: autoseg_convert NAME SOURCE",
+        ("name", "modality", "classes", "images", "licence", "paper"),
+        [(row.name, row.modality, row.classes, row.size, row.licence, row.paper) for row in PUBLISHED],
     )
-    print(report)
+    entry.show_table(
+        "layouts: autoseg_convert NAME SOURCE --name NAME",
+        ("name", "what", "classes from"),
+        [
+            ("folders", "a folder of images and a folder of masks: --images DIR --masks DIR", "values, names, --labels"),
+            *((row.name, row.paper, row.classes) for row in LAYOUTS),
+        ],
+    )
     return 0

@@ -68,10 +68,11 @@ def test_nothing_to_say_of_a_set_that_fits(tmp_path, convert):
 
 def test_numbers_and_overwriting(tmp_path, convert):
     folders(tmp_path, ["a"])
-    assert [convert().dataset.number, convert().dataset.number, convert(number=7).dataset.number] == [501, 502, 7]
+    assert [convert().dataset.number, convert(number=7).dataset.number] == [501, 7]
+    assert convert(number=7).unchanged and not convert(number=7, overwrite=True).unchanged
+    folders(tmp_path, ["a", "b"])
     with pytest.raises(AutosegError, match="exists"):
         convert(number=7)
-    folders(tmp_path, ["a", "b"])
     assert convert(number=7, overwrite=True).cases == 2
     with pytest.raises(AutosegError, match="belongs to Dataset501_Set"):
         convert_folders(tmp_path / "images", tmp_path / "masks", "Other", 501, workspace=Workspace(tmp_path / "root"))
@@ -198,12 +199,12 @@ def test_groups(tmp_path, convert):
     assert report.spec.groups == {"patient01_a": "patient01", "patient01_b": "patient01", "patient02_a": "patient02"}
     assert RawDataset.open(report.dataset).spec.groups == report.spec.groups
     folders(tmp_path, ["other"])
-    assert faults(convert, groups=r"(patient\d+)") == [
+    assert faults(convert, groups=r"(patient\d+)", overwrite=True) == [
         "other: the expression for groups, '(patient\\\\d+)', finds nothing in it"
     ]
     for wrong in (r"patient\d+", r"(a)(b)", "("):
         with pytest.raises(AutosegError, match="expression"):
-            convert(groups=wrong)
+            convert(groups=wrong, overwrite=True)
 
 
 def test_jpeg_masks_of_jpeg_images(tmp_path, convert):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autoseg.io import Image, RawDataset, read_image, read_label
+from autoseg.io import Image, Label, RawDataset, read_image, read_label
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Workspace
@@ -26,11 +26,14 @@ def test_decoded_images_files_and_functions(tmp_path, dataset):
     path = save(tmp_path / "x" / "a.png", colours(1))
     cases = [
         NewCase("a", [path], box(), "p"),
-        NewCase("b", [picture(2)], box(0)),
-        lambda: NewCase("t", [picture(3)], None, part="Ts"),
+        NewCase("b", [picture(2)], lambda: Label(box(0), None, notes=("drawn by hand", "7 pixels were guessed"))),
+        NewCase("t", [lambda: picture(3)], None, part="Ts"),
     ]
-    spec, notes = write_dataset(dataset, SPEC, cases, workers=2)
-    assert (spec.numTraining, spec.groups, spec.name, notes) == (2, {"a": "p"}, "Set", ())
+    report = write_dataset(dataset, SPEC, cases, workers=2)
+    assert (report.spec.numTraining, report.spec.groups, report.spec.name) == (2, {"a": "p"}, "Set")
+    assert report.notes == ("drawn by hand (1 file)", "7 pixels of 1 images were guessed", "1 masks mark nothing")
+    assert (report.record.training, report.record.test, report.record.groups) == (2, 1, 1)
+    assert report.record.classes["thing"].cases == 1
     raw = RawDataset.open(dataset)
     assert [case.name for case in (*raw.cases, *raw.test_cases)] == ["a", "b", "t"] and raw.spec.licence == "CC0"
     assert (read_image(raw.cases[1].images[0]).array == picture(2).array).all()
@@ -46,7 +49,7 @@ def test_all_faults_and_nothing_left(dataset):
         NewCase("b", [picture()], box(size=(9, 30))),
         NewCase("c", [Image(picture().array[:1], None)], box()),
         NewCase("d", [picture()], None),
-        broken,
+        NewCase("x", [broken], box()),
         NewCase("E", [picture()], box()),
         NewCase("e", [picture()], box()),
         NewCase("f", [Image(picture().array.astype(np.float32), None)], box()),

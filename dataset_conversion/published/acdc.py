@@ -1,0 +1,46 @@
+"""ACDC: the ventricles and the myocardium in cardiac MR, two phases of 150 patients; each slice is a case.
+
+Bernard et al.: Deep Learning Techniques for Automatic MRI Cardiac Multi-structures Segmentation and Diagnosis. IEEE TMI 37
+(2018). Licence: CC BY-NC-SA 4.0. To be had from humanheart-project.creatis.insa-lyon.fr/database. Layout (as in that archive
+and in torch-em's loader):
+
+    database/training/patient001/patient001_frame01.nii.gz      patient001_frame01_gt.nii.gz      Info.cfg
+    database/testing/patient101/
+
+Values: 1 right ventricle, 2 myocardium, 3 left ventricle. Slices lie some 5 to 10 mm apart, pixels 1 to 2 mm. `Info.cfg`
+tells the disease (Group), which is kept in cases.csv; height and weight are not taken over.
+`patient001_4d.nii.gz`, the whole cycle, has no masks and is left out.
+"""
+
+from __future__ import annotations
+
+from autoseg.support.errors import AutosegError
+from dataset_conversion.draft import Draft, Options, matched
+from dataset_conversion.source import Entry, Source
+from dataset_conversion.volumes import Volumes, slices
+
+_CASE = r"(?P<part>training|testing)/(?P<patient>patient\d+)/(?P<id>(?P=patient)_frame\d+)"
+_IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz)", rf"{_CASE}_gt\.(nii|nii\.gz)"
+
+
+def find(source: Source, options: Options) -> Draft:
+    """One gray channel named MR with spacing, four classes, groups by patient; the official test split is kept."""
+    draft = Draft(("background", "right_ventricle", "myocardium", "left_ventricle"), ("MR",), ".nii.gz")
+    volumes = Volumes()
+    for item in matched(source, _IMAGES, _MASKS, draft):
+        attributes = {"disease": _disease(source, item.image)}
+        test = item.said["part"].casefold() == "testing"
+        try:
+            draft.cases += slices(
+                volumes, item.said["id"], [item.image], item.masks[0] if item.masks else None, axis=0,
+                group=item.said["patient"], part="Ts" if test else "Tr", attributes=attributes,
+            )  # fmt: skip
+        except AutosegError as error:
+            draft.problems.append(error.problem)
+    return draft
+
+
+def _disease(source: Source, image: Entry) -> str:
+    info = source.get(f"{image.folder}/Info.cfg")
+    lines = (line.partition(":") for line in (info.text() if info else "").splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == "Group"), "")

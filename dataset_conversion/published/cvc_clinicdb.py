@@ -1,0 +1,37 @@
+"""CVC-ClinicDB: 612 frames with polyps from 29 (some count 31) colonoscopy sequences.
+
+Bernal et al.: WM-DOVA maps for accurate polyp highlighting in colonoscopy. Computerized Medical Imaging and Graphics 43
+(2015). For research; to be had from polyp.grand-challenge.org/CVCClinicDB. Layout (as public training code has it):
+
+    Original/<number>.tif      Ground Truth/<number>.tif      (a second copy as PNG/Original/<number>.png may stand beside it)
+    metadata.csv               (in some mirrors) with the columns sequence_id and png_image_path
+
+Where `metadata.csv` is there, frames of one sequence are one group.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import PurePosixPath
+
+from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.source import Source
+
+_IMAGES = r"Original/(?P<id>\d+)\.{}"
+_MASKS = r"Ground ?Truth/(?P<id>\d+)\.{}"
+_ALONE = "no metadata.csv tells the sequences: frames of one sequence may stand on both sides of a split"
+
+
+def find(source: Source, options: Options) -> Draft:
+    """RGB, polyp; grouped by sequence where that is told."""
+    suffix = "tif" if source.find(_IMAGES.format("tif")) else "png"
+    table = source.one(r"metadata\.csv")
+    rows = list(csv.DictReader(io.StringIO(table.text()))) if table else []
+    sequences = {PurePosixPath(row["png_image_path"]).stem: f"sequence{row['sequence_id'].strip()}" for row in rows}
+    draft = binary(
+        source, _IMAGES.format(suffix), _MASKS.format(suffix), "polyp", group=lambda said: sequences.get(said["id"], "")
+    )
+    if not sequences:
+        draft.notes.append(_ALONE)
+    return draft

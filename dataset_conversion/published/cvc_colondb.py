@@ -1,0 +1,24 @@
+"""CVC-ColonDB: colonoscopy polyps, frames of 15 recordings.
+
+Bernal, Sanchez, Vilarino: Towards automatic polyp detection with a polyp appearance model. Pattern Recognition 45 (2012);
+the set of 380 frames with masks: Tajbakhsh, Gurudu, Liang, IEEE TMI 35 (2016). For research; its page at the Computer
+Vision Center, Barcelona, tells where the archive is. Layout (as public training code has it, such as the test sets of
+PraNet):
+
+    images/<number>.png      masks/<number>.png            (also .tif, .tiff, .bmp)
+
+Frames of one recording look alike and are numbered in its order, but the recordings are not told.
+"""
+
+from __future__ import annotations
+
+from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.source import Source
+
+_IMAGES = r"images/(?P<id>\d+)\.(png|tiff?|bmp)"
+_MASKS = r"masks/(?P<id>\d+)\.(png|tiff?|bmp)"
+
+
+def find(source: Source, options: Options) -> Draft:
+    """RGB, polyp."""
+    return binary(source, _IMAGES, _MASKS, "polyp")

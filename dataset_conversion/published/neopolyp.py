@@ -1,0 +1,36 @@
+"""BKAI-IGH NeoPolyp-Small: colonoscopy polyps, neoplastic and not.
+
+Lan et al.: NeoUNet: Towards Accurate Colon Polyp Segmentation and Neoplasm Detection. ISVC 2021. To be had from the Kaggle
+competition bkai-igh-neopolyp, whose rules allow research. Layout (as that competition's archive has it, seen in several
+public notebooks; folders may be doubled, train/train/):
+
+    train/<id>.jpeg      train_gt/<id>.jpeg      test/<id>.jpeg
+
+1,000 training images and 200 test images without masks. Masks are JPEG: red is neoplastic, green non-neoplastic, with the
+noise that JPEG makes, so each pixel goes to the nearest colour. Patients are not told.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dataset_conversion.draft import Draft, Options, matched
+from dataset_conversion.reading import coloured
+from dataset_conversion.source import Source
+from dataset_conversion.storing import NewCase
+
+_IMAGES = r"(?P<split>train|test)(/(train|test))?/(?P<id>[^/]+)\.(jpe?g|png)"
+_MASKS = r"train_gt(/train_gt)?/(?P<id>[^/]+)\.(jpe?g|png)"
+_COLOURS = {(255, 0, 0): 1, (0, 255, 0): 2}
+
+
+def find(source: Source, options: Options) -> Draft:
+    """RGB, neoplastic and non_neoplastic."""
+    draft = Draft(("background", "neoplastic", "non_neoplastic"))
+    for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
+        if not item.masks and item.said["split"].casefold() == "train":
+            draft.problems.append(f"{item.image.where}: no mask for this image")
+            continue
+        label = partial(coloured, item.masks[0], _COLOURS) if item.masks else None
+        draft.cases.append(NewCase(item.said["id"], [item.image], label, part="Tr" if item.masks else "Ts"))
+    return draft

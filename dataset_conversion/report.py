@@ -1,0 +1,201 @@
+"""What a conversion tells when it is done: counts, what was changed without asking, and which images are the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoseg.fingerprint.resemblance import compare, groups
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact, write_artefact, write_text
+from autoseg.support.workspace import Dataset
+from dataset_conversion.stage import StoredCase
+
+RECORD, TABLE, SHEET = "conversion.json", "cases.csv", "contact_sheet.png"
+_SHOWN = 10
+_PIXELS = re.compile(r"^(\d+) pixels (.*)$")
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """cases: training cases that hold the class; share: of all their pixels."""
+
+    cases: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ConversionRecord:
+    """`conversion.json`, beside `dataset.json`. key: hash of what was converted and how; the same one needs no second run.
+
+    duplicates, alike, similar: sets of cases with the same pixels, with the same picture in other pixels, and with pictures
+    much more alike than is usual in the set.
+    """
+
+    key: str
+    training: int
+    test: int
+    classes: dict[str, ClassCount]
+    groups: int
+    notes: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    alike: tuple[tuple[str, ...], ...] = ()
+    similar: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written, or would be (dry_run), or stood there already (unchanged). renamed: published name -> case."""
+
+    dataset: Dataset
+    spec: DatasetSpec
+    record: ConversionRecord
+    renamed: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+    unchanged: bool = False
+
+    @property
+    def cases(self) -> int:
+        """Training cases."""
+        return self.record.training
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Everything that was decided or changed without asking."""
+        return self.record.notes
+
+    def __str__(self) -> str:
+        record = self.record
+        cases = f"{record.training} cases" + (f" and {record.test} for testing" if record.test else "")
+        cases += f" of {record.groups} patients or other groups" if record.groups else ""
+        lines = [f"{self.dataset.raw}: {cases}", f"labels: {', '.join(self._label(name) for name in self.spec.labels)}"]
+        lines += [f"  - {note}" for note in record.notes]
+        lines += _listed("cases hold the same pixels", record.duplicates)
+        lines += _listed("cases show the same picture, or nearly: copies, or frames of one recording", record.alike)
+        lines += _listed("cases look much more alike than is usual here: perhaps one patient", record.similar)
+        if self.dry_run:
+            lines.append("dry run: everything was read and checked, nothing was written")
+        elif self.unchanged:
+            lines.append("it stood there already, made from the same files in the same way: nothing was done")
+        elif (self.dataset.raw / SHEET).is_file():
+            lines.append(f"look at {self.dataset.raw / SHEET}")
+        return "\n".join(lines)
+
+    def _label(self, name: str) -> str:
+        value = self.spec.labels[name]
+        shown = f"{value if isinstance(value, int) else '+'.join(map(str, value))} {name}"
+        count = self.record.classes.get(name)
+        return f"{shown} (in {count.cases}, {count.share:.2%} of the pixels)" if count else shown
+
+
+def make_record(
+    key: str, spec: DatasetSpec, cases: Sequence[StoredCase], notes: Sequence[str]
+) -> ConversionRecord:
+    """Counts and look-alikes of the cases that were written."""
+    training = [case for case in cases if case.part == "Tr"]
+    empty = sum(1 for case in training if set(case.pixels) <= {"0"})
+    said = [*notes, f"{empty} masks mark nothing"] if empty else list(notes)
+    likeness = compare([case.small for case in cases])
+    return ConversionRecord(
+        key=key,
+        training=len(training),
+        test=len(cases) - len(training),
+        classes=_classes(spec, training),
+        groups=len({case.group for case in cases if case.group}),
+        notes=tuple(said),
+        duplicates=_duplicates(cases),
+        alike=_alike(cases, likeness.same),
+        similar=_alike(cases, likeness.scene),
+    )
+
+
+def finished(dataset: Dataset, key: str) -> ConversionRecord | None:
+    """The record of a dataset that was made with this key, None where it was not."""
+    path = dataset.raw / RECORD
+    if not key or not path.is_file():
+        return None
+    try:
+        record = read_artefact(path, ConversionRecord)
+    except AutosegError:
+        # Another release's, or somebody's own file: then the dataset was not made by this conversion.
+        return None
+    return record if record.key == key else None
+
+
+def write_record(folder: Path, record: ConversionRecord, cases: Sequence[StoredCase]) -> None:
+    """`conversion.json` and, where cases have more to tell than their names, `cases.csv`."""
+    write_artefact(folder / RECORD, record)
+    columns = list(dict.fromkeys(key for case in cases for key in case.attributes))
+    if not columns:
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["case", "part", "group", *columns])
+    for case in cases:
+        table.writerow([case.name, case.part, case.group, *(case.attributes.get(column, "") for column in columns)])
+    write_text(folder / TABLE, text.getvalue())
+
+
+def _classes(spec: DatasetSpec, training: Sequence[StoredCase]) -> dict[str, ClassCount]:
+    every = sum(sum(case.pixels.values()) for case in training)
+    counts = {}
+    for name, value in spec.labels.items():
+        values = {str(item) for item in ((value,) if isinstance(value, int) else value)}
+        held = [sum(case.pixels.get(item, 0) for item in values) for case in training]
+        if name != "background":
+            counts[name] = ClassCount(sum(map(bool, held)), sum(held) / max(every, 1))
+    return counts
+
+
+def _duplicates(cases: Sequence[StoredCase]) -> tuple[tuple[str, ...], ...]:
+    by_hash: dict[str, list[str]] = {}
+    for case in cases:
+        by_hash.setdefault(case.pixel_hash, []).append(_shown_name(case))
+    return tuple(tuple(names) for names in by_hash.values() if len(names) > 1)
+
+
+def _alike(cases: Sequence[StoredCase], pairs: Iterable[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
+    distinct = [(one, other) for one, other in pairs if cases[one].pixel_hash != cases[other].pixel_hash]
+    found = []
+    for group in groups(distinct):
+        members = [cases[place] for place in group]
+        # Slices and frames of one patient are expected to look alike, and are kept together anyway.
+        if not members[0].group or len({(case.group, case.part) for case in members}) > 1:
+            found.append(tuple(_shown_name(case) for case in members))
+    return tuple(found)
+
+
+def _shown_name(case: StoredCase) -> str:
+    return case.name if case.part == "Tr" else f"{case.name} (test)"
+
+
+def _listed(what: str, sets: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"  - {len(names)} {what}: {', '.join(names[:_SHOWN])}" for names in sets[:_SHOWN]]
+    if len(sets) > _SHOWN:
+        lines.append(f"  - and {len(sets) - _SHOWN} more such sets, listed in {RECORD}")
+    across = sum(1 for names in sets if len({name.endswith(" (test)") for name in names}) > 1)
+    if across:
+        lines.append(f"  - {across} of these sets stand on both sides of the test split")
+    return lines
+
+
+def case_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes on single files, each once, with how many they are true of; numbers of pixels are added up."""
+    files: Counter[str] = Counter()
+    pixels: Counter[str] = Counter()
+    for note in notes:
+        count = _PIXELS.match(note)
+        text = count[2] if count else note
+        files[text] += 1
+        pixels[text] += int(count[1]) if count else 0
+    return tuple(
+        f"{pixels[text]} pixels of {many} images {text}" if pixels[text] else f"{text} ({many} file{'s' if many > 1 else ''})"
+        for text, many in sorted(files.items())
+    )
+

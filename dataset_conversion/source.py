@@ -1,0 +1,289 @@
+"""What a dataset comes in: a folder, an archive, or a folder of archives, as one list of files.
+
+Archives (ZIP, TAR) are read in place. A member never chooses where it is unpacked: where a reader needs a file, it gets a
+temporary one. Members with unsafe paths, links, encrypted ones and ones that unpack to far more than an image are refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO
+
+from autoseg.io import suffix_of
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import hash_text
+
+_LARGEST = 2**32  # bytes of a member: a whole volume series stays below
+_BOMB_RATIO, _BOMB_SIZE = 1000, 2**28
+_JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+_ZIP, _TAR = (".zip",), (".tar", ".tgz")
+_OTHERS = (".rar", ".7z")
+_GZIP = b"\x1f\x8b"
+_UNREADABLE = "the archive is damaged or cut short: fetch it again"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a source. name: its path inside, with '/'. where: its path as a person would look for it.
+
+    path: the file itself, None inside an archive. stamp: changes when the content does (as far as that can be told
+    without reading it).
+    """
+
+    name: str
+    where: str
+    size: int
+    stamp: str
+    path: Path | None
+    _open: Callable[[], AbstractContextManager[IO[bytes]]] = field(repr=False, compare=False)
+
+    @property
+    def suffix(self) -> str:
+        """In lower case, `.nii.gz`, `.ppm.gz` and the like whole."""
+        last = suffix_of(self.name)
+        return suffix_of(self.name[: -len(last)]) + last if last == ".gz" else last
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).name[: -len(self.suffix) or None]
+
+    @property
+    def folder(self) -> str:
+        """The path inside without the file's name; "" at the top."""
+        return self.name.rpartition("/")[0]
+
+    def bytes(self) -> bytes:
+        """The content. Raises AutosegError where it cannot be read."""
+        try:
+            with self._open() as stream:
+                content = stream.read(self.size + 1)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise AutosegError(f"{self.where} cannot be read: {error}", _UNREADABLE) from error
+        if len(content) != self.size:
+            raise AutosegError(f"{self.where} holds {len(content)} bytes instead of {self.size}", _UNREADABLE)
+        return content
+
+    def text(self) -> str:
+        """The content as text: UTF-8, else Latin-1."""
+        content = self.bytes()
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return content.decode("latin-1")
+
+    @contextmanager
+    def local(self, *others: Entry) -> Iterator[Path]:
+        """A path to the file for the block's time, with `others` beside it; complaints about it name the entry."""
+        if self.path is not None:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="autoseg_") as folder:
+            for entry in (self, *others):
+                Path(folder, PurePosixPath(entry.name).name).write_bytes(entry.bytes())
+            path = Path(folder, PurePosixPath(self.name).name)
+            try:
+                yield path
+            except AutosegError as error:
+                problem = error.problem.replace(str(path), self.where).replace(folder, self.where)
+                raise AutosegError(problem, error.remedy) from error
+
+
+class Source:
+    """The files of a folder or archive. Use it in a `with` block: archives stay open in it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises AutosegError where there is nothing, or an archive that cannot be read."""
+        self.path = path
+        self._closing: list[Callable[[], None]] = []
+        try:
+            found = list(self._walk(path))
+        except BaseException:
+            self.close()
+            raise
+        self.entries = tuple(sorted(found, key=lambda entry: entry.name))
+        self._by_name = {entry.name: entry for entry in self.entries}
+        if not self.entries:
+            self.close()
+            raise AutosegError(f"{path} is empty", "give the folder or archive as it was published")
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes archives and removes temporary files."""
+        while self._closing:
+            self._closing.pop()()
+
+    def get(self, name: str) -> Entry | None:
+        """The file of exactly this name."""
+        return self._by_name.get(name)
+
+    def find(self, pattern: str) -> list[tuple[Entry, re.Match[str]]]:
+        """Files whose path inside, or the end of it after a '/', fits a regular expression; capitals don't count."""
+        expression = re.compile(rf"(?:^|.*/)(?:{pattern})$", re.IGNORECASE)
+        found = ((entry, expression.match(entry.name)) for entry in self.entries)
+        return [(entry, match) for entry, match in found if match]
+
+    def one(self, pattern: str) -> Entry | None:
+        """The only file that fits, None where there is none. Raises AutosegError where there are several."""
+        found = [entry for entry, _ in self.find(pattern)]
+        if len(found) > 1:
+            shown = ", ".join(entry.where for entry in found[:_SHOWN])
+            raise AutosegError(f"{self.path} holds {len(found)} files where one is expected: {shown}", "give the right one")
+        return found[0] if found else None
+
+    def nothing_found(self, what: str) -> AutosegError:
+        """The error for a source of another layout."""
+        shown = ", ".join(entry.name for entry in self.entries[:_SHOWN])
+        return AutosegError(
+            f"{self.path} holds no {what}; it begins with {shown}", "give the folder or archive as it was published"
+        )
+
+    def signature(self) -> str:
+        """SHA-256 of all names, sizes and stamps: another one, when a file changed."""
+        return hash_text(*(f"{entry.name}\0{entry.size}\0{entry.stamp}" for entry in self.entries))
+
+    def _walk(self, path: Path) -> Iterator[Entry]:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                inside = file.relative_to(path).as_posix()
+                if not file.is_file() or _JUNK.search(inside):
+                    continue
+                if _is_archive(file.name):
+                    yield from self._archive(file, f"{_without_suffix(inside)}/", str(file))
+                else:
+                    yield _plain(file, inside)
+        elif not path.exists():
+            raise AutosegError(f"{path} does not exist", "check the path")
+        elif path.suffix.lower() in _OTHERS:
+            raise AutosegError(f"{path} is an archive that autoseg does not read", "unpack it and give the folder")
+        elif _is_archive(path.name):
+            yield from self._archive(path, "", str(path))
+        else:
+            yield _plain(path, path.name)
+
+    def _archive(self, path: Path, prefix: str, where: str, depth: int = 0) -> Iterator[Entry]:
+        members = self._zip(path, prefix, where) if path.suffix.lower() in _ZIP else self._tar(path, prefix, where)
+        for entry in members:
+            if _is_archive(entry.name) and depth == 0:
+                yield from self._archive(self._unpacked(entry), f"{_without_suffix(entry.name)}/", entry.where, depth + 1)
+            else:
+                yield entry
+
+    def _zip(self, path: Path, prefix: str, where: str) -> Iterator[Entry]:
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise AutosegError(f"{where} cannot be read as a ZIP archive: {error}", _UNREADABLE) from error
+        self._closing.append(archive.close)
+        for info in archive.infolist():
+            name = _checked(info.filename, where)
+            if info.is_dir() or _JUNK.search(name):
+                continue
+            if info.external_attr >> 28 == 0xA:
+                raise AutosegError(f"{where}/{name} is a link, which may lead anywhere", "unpack it by hand and look at it")
+            if info.flag_bits & 1:
+                raise AutosegError(f"{where} is encrypted", "unpack it with its password and give the folder")
+            bomb = info.file_size > _BOMB_SIZE and info.file_size > _BOMB_RATIO * max(info.compress_size, 1)
+            if info.file_size > _LARGEST or bomb:
+                raise AutosegError(f"{where}/{name} would unpack to {info.file_size} bytes", "this is no image: look at it")
+            yield Entry(
+                f"{prefix}{name}", f"{where}/{name}", info.file_size, str(info.CRC), None, _Member(archive, info).open
+            )
+
+    def _tar(self, path: Path, prefix: str, where: str) -> Iterator[Entry]:
+        try:
+            with path.open("rb") as stream:
+                packed = stream.read(2) == _GZIP
+            # Members of a compressed TAR cannot be reached one by one, so it is expanded once.
+            plain = self._expanded(path) if packed else path
+            with tarfile.open(plain, "r:") as archive:
+                members = archive.getmembers()
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise AutosegError(f"{where} cannot be read as a TAR archive: {error}", _UNREADABLE) from error
+        for info in members:
+            name = _checked(info.name, where)
+            if info.isdir() or _JUNK.search(name):
+                continue
+            if not info.isreg() or info.issparse():
+                raise AutosegError(f"{where}/{name} is a link or device", "unpack it by hand and look at it")
+            place = _Slice(plain, info.offset_data, info.size)
+            yield Entry(f"{prefix}{name}", f"{where}/{name}", info.size, f"{place.start} {info.mtime}", None, place.open)
+
+    def _expanded(self, path: Path) -> Path:
+        target = self._temporary() / "expanded.tar"
+        with gzip.open(path) as packed, target.open("wb") as plain:
+            shutil.copyfileobj(packed, plain)
+        return target
+
+    def _unpacked(self, entry: Entry) -> Path:
+        target = self._temporary() / PurePosixPath(entry.name).name
+        target.write_bytes(entry.bytes())
+        return target
+
+    def _temporary(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="autoseg_")
+        self._closing.append(folder.cleanup)
+        return Path(folder.name)
+
+
+@dataclass(frozen=True)
+class _Member:
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        return self.archive.open(self.info)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """A stretch of a file."""
+
+    path: Path
+    start: int
+    size: int
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        with self.path.open("rb") as stream:
+            stream.seek(self.start)
+            yield io.BytesIO(stream.read(self.size))
+
+
+def _plain(file: Path, inside: str) -> Entry:
+    status = file.stat()
+    return Entry(inside, str(file), status.st_size, str(status.st_mtime_ns), file, lambda: file.open("rb"))
+
+
+def _checked(name: str, where: str) -> str:
+    """A member's path with '/'. Raises AutosegError where it leads out of the archive."""
+    plain = name.replace("\\", "/")
+    if "\0" in plain or plain.startswith("/") or re.match(r"^[A-Za-z]:", plain) or ".." in plain.split("/"):
+        raise AutosegError(f"{where} holds a member with the unsafe path {name!r}", "fetch the archive from its publisher")
+    return plain.removeprefix("./")
+
+
+def _is_archive(name: str) -> bool:
+    lower = name.lower()
+    return lower.endswith((*_ZIP, *_TAR, ".tar.gz"))
+
+
+def _without_suffix(name: str) -> str:
+    return re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", name, flags=re.IGNORECASE)

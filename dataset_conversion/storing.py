@@ -1,0 +1,156 @@
+"""One case: read, checked, stored. What is wrong with it is part of the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from autoseg.fingerprint.checks import count_values, one_line, undeclared_values
+from autoseg.fingerprint.resemblance import thumbnail
+from autoseg.io import Image, Label, read_image, suffix_of, write_image, write_label
+from autoseg.io.contents import Array
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.support.errors import AutosegError
+from dataset_conversion.reading import image_of
+from dataset_conversion.source import Entry
+from dataset_conversion.stage import StoredCase, packed
+
+_COPIED = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
+Picture = Path | Entry | Image | Callable[[], Image]
+
+
+@dataclass(frozen=True, eq=False)
+class NewCase:
+    """A case to be written. images: for each channel, or one for all: a file, a decoded image, or a function that makes it.
+
+    label: (H, W) of label values, or a function that makes it, called in a worker thread; None for a test case without a
+    reference. group: the patient, "" if not known. attributes: what else is known, such as the quality of the image.
+    turned: the mask is known to fit the image as its EXIF orientation shows it.
+    """
+
+    name: str
+    images: Sequence[Picture]
+    label: Array | Callable[[], Label] | None
+    group: str = ""
+    part: Literal["Tr", "Ts"] = "Tr"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    turned: bool = False
+
+
+def store_case(
+    folder: Path | None, case: NewCase, spec: DatasetSpec, scheme: LabelScheme
+) -> tuple[StoredCase | None, list[str]]:
+    """Writes a case below `folder` (None: only reads and checks it); the faults stand in the second place."""
+    try:
+        images = [_read(item) for item in case.images]
+        label = _label(case)
+    except AutosegError as error:
+        return None, [one_line(error)]
+    faults = _faults(case, images, label, spec, scheme)
+    if faults:
+        return None, faults
+    places = [f"images{case.part}/{case.name}_{channel:04d}{spec.file_ending}" for channel in range(len(images))]
+    notes = list(label.notes) if label is not None else []
+    for item, image, place in zip(case.images, images, places, strict=True):
+        try:
+            notes += _store_image(item, image, spec.file_ending, None if folder is None else folder / place)
+        except ValueError as error:
+            return None, [f"{_where(case, item)}: {error}"]
+    if label is not None:
+        places.append(f"labels{case.part}/{case.name}{spec.file_ending}")
+        if folder is not None:
+            write_label(folder / places[-1], label.array, images[0])
+    planes = np.concatenate([image.array for image in images]) if len(images) > 1 else images[0].array
+    return StoredCase(
+        name=case.name,
+        part=case.part,
+        group=case.group,
+        files=tuple(places),
+        pixels={} if label is None else _pixels(label.array),
+        pixel_hash=_hash(planes),
+        thumbnail=packed(thumbnail(planes)),
+        notes=tuple(notes),
+        attributes=dict(case.attributes),
+    ), []
+
+
+def _read(item: Picture) -> Image:
+    if isinstance(item, Image):
+        return item
+    if isinstance(item, Path):
+        return read_image(item)
+    return image_of(item) if isinstance(item, Entry) else item()
+
+
+def _label(case: NewCase) -> Label | None:
+    if case.label is None or callable(case.label):
+        return case.label() if case.label is not None else None
+    return Label(np.asarray(case.label), None)
+
+
+def _store_image(item: Picture, image: Image, ending: str, target: Path | None) -> list[str]:
+    """What was changed of it. Raises ValueError where the format cannot hold it."""
+    suffix = _suffix(item)
+    if suffix == ending and ending in _COPIED and not image.notes:
+        if target is not None:
+            target.parent.mkdir(exist_ok=True)
+            if isinstance(item, Path):
+                shutil.copyfile(item, target)
+            elif isinstance(item, Entry):
+                target.write_bytes(item.bytes())
+        return []
+    if target is not None:
+        write_image(target, image.array, image)
+    if suffix is None or suffix == ending:
+        return list(image.notes)
+    return [*image.notes, f"stored as {ending[1:]} instead of {suffix[1:] or 'a file without suffix'}"]
+
+
+def _suffix(item: Picture) -> str | None:
+    """The suffix of the file an image comes from, None for one made otherwise."""
+    if isinstance(item, Entry):
+        return item.suffix
+    return suffix_of(item) if isinstance(item, Path) else None
+
+
+def _where(case: NewCase, item: Picture) -> str:
+    return item.where if isinstance(item, Entry) else str(item) if isinstance(item, Path) else case.name
+
+
+def _faults(
+    case: NewCase, images: Sequence[Image], label: Label | None, spec: DatasetSpec, scheme: LabelScheme
+) -> list[str]:
+    faults = []
+    where = _where(case, case.images[0])
+    channels = sum(image.array.shape[0] for image in images)
+    if channels != len(spec.channel_names):
+        faults.append(f"{where}: {channels} channels, expected {len(spec.channel_names)}")
+    shapes = {image.array.shape[1:] for image in images} | ({label.array.shape} if label is not None else set())
+    if len(shapes) > 1:
+        faults.append(f"{where}: image and mask differ in size: {' and '.join(_size(shape) for shape in sorted(shapes))}")
+    if label is None:
+        return [*faults, f"{where}: a training case without a mask"] if case.part == "Tr" else faults
+    if any(image.orientation != 1 for image in images) and not case.turned:
+        faults.append(f"{where}: has an EXIF orientation, and nothing tells whether its mask was drawn on the turned image")
+    return [*faults, *undeclared_values(Path(where), label, scheme.values)]
+
+
+def _pixels(array: Array) -> dict[str, int]:
+    counts = count_values(array)
+    return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def _hash(planes: Array) -> str:
+    digest = hashlib.sha256(f"{planes.shape} {planes.dtype}".encode())
+    digest.update(np.ascontiguousarray(planes).tobytes())
+    return digest.hexdigest()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in shape)
