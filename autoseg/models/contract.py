@@ -25,11 +25,15 @@ OwnLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Variant:
-    """One size of an architecture. `parameters` counts 3 input channels and 2 classes."""
+    """One size of an architecture. `parameters` counts 3 input channels and 2 classes.
+
+    any_size: does not resize to the architecture's `fixed_size` inside, as its other variants do.
+    """
 
     name: str
     parameters: int
     note: str = ""
+    any_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ class ModelSpec:
             if candidate.name == name:
                 return candidate
         raise KeyError(name)
+
+    def size_inside(self, variant: str) -> int | None:
+        """The side of the square a variant resizes to inside, None where it works at any size."""
+        return None if self.variant(variant).any_size else self.fixed_size
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Which changes of an image still give an image that could have been taken."""
+"""Which changes of an image still give an image that could have been taken, and how strong they are."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
+from typing import Any
 
 from autoseg.planning.facts import Facts
+from autoseg.planning.geometry import Frame
 from autoseg.schema.plan import Augmentation, Decision
 
 _SIDES = {"left", "right", "lt", "rt", "sinister", "dexter", "links", "rechts", "gauche", "droite"}
@@ -12,20 +15,42 @@ _SIDES = {"left", "right", "lt", "rt", "sinister", "dexter", "links", "rechts", 
 _UPRIGHT = ("ultrasound", "xray")
 # Pictures without any upright position.
 _FREE = ("microscopy", "colour")
+# Fewer training images than this see each change more often, by this factor.
+_FEW, _OFTEN = 64, 1.5
+# Below this thickness, in pixels of the network's input, blur and low resolution wipe out what is to be found.
+_FRAGILE = 4.0
+_PREFIX = "training.augmentation"
 
 
-def decide_augmentation(facts: Facts) -> tuple[Augmentation, list[Decision]]:
-    """Mirror axes and rotation by modality and label names; the rest is the same for all."""
-    mirror, because = _mirror(facts)
-    modality = facts.fingerprint.modality
-    rotation, why = (30.0, f"{modality}: pictures are taken upright, give or take")
-    if modality in _FREE:
-        rotation, why = 180.0, f"{modality}: pictures have no upright position"
-    axes = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[mirror]
-    return Augmentation(mirror=mirror, rotation=rotation), [
-        Decision("training.augmentation.mirror", axes, because),
-        Decision("training.augmentation.rotation", f"up to {rotation:g} degrees", why),
-    ]
+@dataclass(frozen=True)
+class _Rule:
+    """values: fields of Augmentation. subject: the first of them, under which the decision is listed."""
+
+    subject: str
+    shown: str
+    because: str
+    source: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def decide_augmentation(facts: Facts, frame: Frame) -> tuple[Augmentation, list[Decision]]:
+    """Mirror axes, rotation, tones, deformation and loss of detail: by modality, label names, thickness, number of images."""
+    rules = [_mirror(facts), _rotation(facts), _scaling(facts), _tones(facts), _elastic(facts), _detail(facts, frame)]
+    values = {name: value for rule in rules for name, value in rule.values.items()}
+    chances = {name: values.get(name, getattr(Augmentation(), name)) for name in vars(Augmentation()) if name.startswith("p_")}
+    few = facts.training_cases < _FEW
+    factor, because = (_OFTEN, f"fewer than {_FEW}") if few else (1.0, f"{_FEW} or more")
+    often = {name: round(min(1.0, chance * factor), 3) for name, chance in chances.items()}
+    rules.append(
+        _Rule(
+            "chances",
+            f"{factor:g} times the usual",
+            f"{facts.training_cases} training images, {because}: " + ("each is varied more often" if few else "as usual"),
+            facts.cite("cases"),
+        )
+    )
+    decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.because, rule.source) for rule in rules]
+    return Augmentation(**{**values, **often}), decisions
 
 
 def sided(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -35,17 +60,84 @@ def sided(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, found in tokens.items() if any(token in _SIDES or _paired(token, known) for token in found))
 
 
-def _mirror(facts: Facts) -> tuple[tuple[int, ...], str]:
+def _mirror(facts: Facts) -> _Rule:
     modality = facts.fingerprint.modality
     named = sided(facts.label_names)
+    axes: tuple[int, ...] = (0, 1)
     if named:
-        axes: tuple[int, ...] = () if modality in _UPRIGHT else (0,)
-        return axes, f"{', '.join(named)}: mirroring would turn left into right"
-    if modality in _UPRIGHT:
-        return (1,), f"{modality}: upside down is never seen, and no label tells left from right"
-    return (0, 1), "no label tells left from right"
+        axes = () if modality in _UPRIGHT else (0,)
+        because = f"{', '.join(named)}: mirroring would turn left into right"
+    elif modality in _UPRIGHT:
+        axes, because = (1,), f"{modality}: upside down is never seen, and no label tells left from right"
+    else:
+        because = "no label tells left from right"
+    shown = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
+    source = f"{facts.cite('modality')}; classes {', '.join(facts.label_names)}"
+    return _Rule("mirror", shown, because, source, {"mirror": axes})
 
 
+def _rotation(facts: Facts) -> _Rule:
+    modality = facts.fingerprint.modality
+    if modality in _FREE:
+        degrees, because = 180.0, f"{modality}: pictures have no upright position"
+    elif modality in _UPRIGHT:
+        degrees, because = 15.0, f"{modality}: the probe or the patient is upright; shadows and lungs point down"
+    else:
+        degrees, because = 30.0, f"{modality}: pictures are taken upright, give or take"
+    return _Rule("rotation", f"up to {degrees:g} degrees", because, facts.cite("modality"), {"rotation": degrees})
+
+
+def _scaling(facts: Facts) -> _Rule:
+    """Where every file has a spacing, objects have a size of their own, which a wide range would deny."""
+    if facts.spacings:
+        limits, because = (0.85, 1.2), "every image has a spacing, so sizes vary only as anatomy does"
+    else:
+        limits, because = (0.75, 1.35), "distance and zoom of the camera are unknown, so sizes vary"
+    source = facts.cite("median_spacing")
+    return _Rule("scaling", f"{limits[0]:g} to {limits[1]:g} times", because, source, {"scaling": limits})
+
+
+def _tones(facts: Facts) -> _Rule:
+    modality = facts.fingerprint.modality
+    if modality == "ct":
+        gentle = (0.9, 1.1)
+        values: dict[str, Any] = {
+            "brightness": gentle, "contrast": gentle, "gamma": gentle, "p_brightness": 0.1, "p_contrast": 0.1, "p_gamma": 0.1,
+        }
+        because = "ct: values are in Hounsfield units and mean the same everywhere, so they are hardly touched"
+    elif modality in _FREE:
+        values = {"brightness": (0.7, 1.3), "contrast": (0.7, 1.3), "p_brightness": 0.3, "p_contrast": 0.3}
+        because = f"{modality}: light and stain differ from picture to picture"
+    else:
+        values, because = {"p_gamma": 0.3}, f"{modality}: gain and display curve differ between machines, much as a gamma does"
+    changed = Augmentation(**values)
+    shown = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
+    return _Rule("tones", shown, because, facts.cite("modality"), values)
+
+
+def _elastic(facts: Facts) -> _Rule:
+    modality = facts.fingerprint.modality
+    soft = modality == "microscopy"
+    because = "tissue on a slide is torn and stretched" if soft else "smooth deformation is rarely what one patient differs by"
+    chance = 0.2 if soft else 0.0
+    return _Rule("elastic", "on" if soft else "off", f"{modality}: {because}", facts.cite("modality"), {"p_elastic": chance})
+
+
+def _detail(facts: Facts, frame: Frame) -> _Rule:
+    thinnest = facts.thinnest
+    if thinnest is None:
+        return _Rule("detail", "blur and low resolution as usual", "no foreground was found that they could wipe out")
+    thickness = thinnest.thickness * frame.zoom(facts.size)
+    what = f"{thinnest.name} is {thickness:.1f} px thick in the network's input"
+    if thickness >= _FRAGILE:
+        because = f"{what}: it outlives them"
+        return _Rule("detail", "blur and low resolution as usual", because, facts.where_thinnest)
+    values = {"p_low_resolution": 0.0, "p_blur": 0.05, "blur": (0.3, 0.7)}
+    return _Rule("detail", "little blur, no low resolution", f"{what}: they would wipe it out", facts.where_thinnest, values)
+
+
+def _range(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:g}..{limits[1]:g}"
 def _tokens(name: str) -> list[str]:
     apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     return [token.lower() for token in re.split(r"[^A-Za-z]+", apart) if token]

@@ -41,7 +41,10 @@ def decide_channels(facts: Facts) -> tuple[Channels, list[Decision]]:
         kept = f"files of {', '.join(sorted(types))} are kept in the type that holds them all"
     else:
         kept = f"the files' own type ({dtype}): no bit is lost, and normalisation happens on the batch"
-    return Channels(count, merged, dtype), [Decision("channels", str(count), because), Decision("dtype", dtype, kept)]
+    return Channels(count, merged, dtype), [
+        Decision("channels", str(count), because, facts.cite("channels", "gray_as_rgb", "modality")),
+        Decision("dtype", dtype, kept, facts.cite("dtype")),
+    ]
 
 
 def _rank(dtype: str) -> int:

@@ -6,21 +6,21 @@ from autoseg.schema.plan import Decision, Plan
 
 
 def explain(plan: Plan) -> list[Decision]:
-    """subject, value, because: the dataset's first, then the models'. One row for models that agree in value and reason:
-    "models.{nnunet, unet}.precision", "models.all.precision"."""
+    """The dataset's decisions, then the models'; one for models that agree in value and reason, with a subject such as
+    "models.{nnunet, unet}.precision" or "models.all.precision"."""
     general = [decision for decision in plan.decisions if not decision.subject.startswith("models.")]
-    shared: dict[tuple[str, str, str], list[str]] = {}
+    shared: dict[tuple[str, str, str, str], list[str]] = {}
     for decision in plan.decisions:
         if decision.subject.startswith("models."):
             _, model, field = decision.subject.split(".", 2)
-            shared.setdefault((field, decision.value, decision.because), []).append(model)
-    fields = list(dict.fromkeys(field for field, _, _ in shared))
+            shared.setdefault((field, decision.value, decision.because, decision.source), []).append(model)
+    fields = list(dict.fromkeys(field for field, *_ in shared))
     rows = list(general)
     for wanted in fields:
-        for (field, value, because), models in shared.items():
+        for (field, value, because, source), models in shared.items():
             if field == wanted:
                 whose = models[0] if len(models) == 1 else "{" + ", ".join(models) + "}"
                 if len(models) == len(plan.models) > 1:
                     whose = "all"
-                rows.append(Decision(f"models.{whose}.{field}", value, because))
+                rows.append(Decision(f"models.{whose}.{field}", value, because, source))
     return rows

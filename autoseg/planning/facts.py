@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import ClassStatistics, Fingerprint
@@ -41,6 +42,33 @@ class Facts:
     def foreground_share(self) -> float:
         """Share of all pixels that are foreground."""
         return sum(found.pixel_share for found in self.classes)
+
+    @property
+    def where_thinnest(self) -> str:
+        """The fingerprint's fields that say how thin the thinnest class is."""
+        thinnest = self.thinnest
+        return self.cite("median_size", *([] if thinnest is None else [("classes", thinnest.name, "thickness")]))
+
+    def cite(self, *paths: str | tuple[str, ...]) -> str:
+        """Fields of the fingerprint with their values: cite("modality", ("classes", "vessel", "thickness")).
+
+        Of a list, an item is chosen by its name; a whole list is cited by its length.
+        """
+        return "; ".join(self._cited((path,) if isinstance(path, str) else path) for path in paths)
+
+    def _cited(self, path: tuple[str, ...]) -> str:
+        value: Any = self.fingerprint
+        for key in path:
+            value = next(item for item in value if item.name == key) if isinstance(value, tuple) else getattr(value, key)
+        if isinstance(value, tuple) and path[-1] in ("cases", "channels", "classes"):
+            return f"{len(value)} {path[-1]}"
+        return f"{'.'.join(path)} {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "/".join(_shown(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def gather(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> Facts:

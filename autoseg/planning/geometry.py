@@ -61,6 +61,12 @@ class Frame:
         height, width = (math.ceil(length / _MULTIPLE) * _MULTIPLE for length in self.native)
         return (min(side, height), min(side, width))
 
+    def zoom(self, size: tuple[int, int]) -> float:
+        """Pixels of the network's input for one pixel of a file whose image has this (height, width), along a side."""
+        if self.kind == "whole":
+            return self.side / math.sqrt(size[0] * size[1])
+        return math.sqrt(self.native[0] * self.native[1] / (size[0] * size[1]))
+
 
 def kept_by_resizing(thickness: float) -> float:
     """Dice left when things of this thickness (pixels after resizing) are resized and brought back without any error."""
@@ -84,15 +90,22 @@ def decide_geometry(
     facts: Facts, protocol: Protocol, device: str, budget: int, forced: Kind | None = None, side: int | None = None
 ) -> tuple[Frame, list[Decision]]:
     """The frame for a dataset. forced, side: what the user set; the reason then says so, with the figures all the same."""
-    if protocol == "benchmark" and forced is None:
-        return _study(facts, side or _STUDY)
-    working = side or _working_side(facts, protocol, device, budget)
-    scale = working / facts.side
-    kind, because = _kind(facts, working, scale)
-    if forced is not None and forced != kind:
-        kind, because = forced, f"set by the user; the planner would have taken {kind}: {because}"
-    frame = _patches(facts, working) if kind == "patch" else Frame("whole", working, facts.size, facts.aspect)
-    return frame, [Decision("geometry", _describe(frame), because)]
+    if protocol == "benchmark" and forced != "patch":
+        return _study(facts, side)
+    planned, why_side = _working_side(facts, protocol, device, budget)
+    working = side or planned
+    kind, because = _kind(facts, working, working / facts.side)
+    whole = Frame("whole", working, facts.size, facts.aspect)
+    # Patches where the rule sees no need for them show the files' own pixels: shrunk, they would be whole images again.
+    frame = _patches(facts, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
+    if forced is not None:
+        agreed = "the planner would have done the same" if forced == kind else f"the planner would have taken {kind}"
+        kind, because = forced, f"set by the user; {agreed}: {because}"
+    source = facts.where_thinnest + ("; " + facts.cite("median_spacing") if facts.spacings else "")
+    return frame, [
+        Decision("geometry", _describe(frame), because, source),
+        _decide_side(facts, working, planned, why_side, side is not None),
+    ]
 
 
 def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> Preparation:
@@ -107,7 +120,14 @@ def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, in
     return replace(blank, key=key, scale=frame.scale)
 
 
-def _study(facts: Facts, side: int) -> tuple[Frame, list[Decision]]:
+def _decide_side(facts: Facts, side: int, planned: int, because: str, was_set: bool) -> Decision:
+    if was_set:
+        because = f"set by the user; planned was {planned}: {because}"
+    return Decision("side", str(side), because, facts.cite("median_size"))
+
+
+def _study(facts: Facts, wanted: int | None) -> tuple[Frame, list[Decision]]:
+    side = wanted or _STUDY
     because = "the study's protocol: every image at this size, for every model"
     thinnest = facts.thinnest
     if thinnest is not None:
@@ -118,19 +138,29 @@ def _study(facts: Facts, side: int) -> tuple[Frame, list[Decision]]:
                 f"{kept_by_resizing(thickness):.2f}"
             )
     frame = Frame("whole", side, facts.size, facts.aspect, square=True)
-    return frame, [Decision("geometry", _describe(frame), because)]
+    return frame, [
+        Decision("geometry", _describe(frame), because, facts.where_thinnest),
+        _decide_side(facts, side, _STUDY, "the study's protocol", wanted is not None),
+    ]
 
 
-def _working_side(facts: Facts, protocol: Protocol, device: str, budget: int) -> int:
+def _working_side(facts: Facts, protocol: Protocol, device: str, budget: int) -> tuple[int, str]:
+    """Side of a square as large as the network's input, and the reason."""
     enlarged = math.ceil(facts.side * _ENLARGE / _MULTIPLE) * _MULTIPLE
-    if protocol != "auto":
-        return max(2 * _MULTIPLE, min(_QUICK, enlarged))
-    wanted = _WORKING_SIDE[device]
-    if device == "cuda":
-        wanted = next((side for memory, side in _LARGER if budget >= memory), wanted)
-    native = math.ceil(facts.side / _MULTIPLE) * _MULTIPLE
-    # Small images are enlarged a little, others not at all.
-    return max(2 * _MULTIPLE, min(wanted, max(native, min(_SMALLEST, enlarged))))
+    if protocol == "auto":
+        wanted = _WORKING_SIDE[device]
+        if device == "cuda":
+            wanted = next((side for memory, side in _LARGER if budget >= memory), wanted)
+        native = math.ceil(facts.side / _MULTIPLE) * _MULTIPLE
+        limit, because = max(native, min(_SMALLEST, enlarged)), f"what a training on {device} has time and memory for"
+    elif protocol == "benchmark":
+        return _STUDY, "the study's input size"
+    else:
+        wanted, limit, because = _QUICK, enlarged, "small enough for minutes on a processor"
+    if limit >= wanted:
+        return wanted, f"{because}; in pixels, of a square as large as the network's input"
+    what = "small images are enlarged a little, others not at all"
+    return max(2 * _MULTIPLE, limit), f"the images have as many pixels as {facts.side:.0f}x{facts.side:.0f}: {what}"
 
 
 def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
@@ -155,11 +185,11 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
     return "whole", f"{figures}, and the network sees the whole image"
 
 
-def _patches(facts: Facts, working: int) -> Frame:
+def _patches(facts: Facts, working: int, shrink: bool) -> Frame:
     spacing = facts.fingerprint.median_spacing
     thinnest = facts.thinnest
     scale = 1.0
-    if thinnest is not None and thinnest.thickness > _THICK_ENOUGH:
+    if shrink and thinnest is not None and thinnest.thickness > _THICK_ENOUGH:
         scale = max(_SMALLEST_SCALE, round(_THICK_ENOUGH / thinnest.thickness, 2))
     if facts.spacings and spacing is not None and _unlike_spacings(facts):
         ratio = _views_ratio(facts)

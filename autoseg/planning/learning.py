@@ -9,9 +9,12 @@ from autoseg.models.contract import ModelSpec
 from autoseg.planning.augmentation import decide_augmentation
 from autoseg.planning.facts import Facts
 from autoseg.planning.geometry import Frame
+from autoseg.planning.hardware import show_memory
 from autoseg.schema.plan import Decision, Protocol, Training
 
 TARGET_BATCH = 8
+# On GPUs with this much memory, if an epoch still has at least as many steps as a batch has images.
+_LARGE_BATCH, _LARGE_MEMORY = 16, 20 << 30
 # Optimiser steps a protocol aims at. Quick: minutes on two cores. Auto: what fine-tuning a 2D network takes to level out.
 _QUICK_STEPS = 200
 _AUTO_STEPS = {"cpu": 4_000, "cuda": 15_000, "mps": 8_000}
@@ -41,12 +44,20 @@ class Budget:
     steps: int
 
 
-def decide_budget(facts: Facts, protocol: Protocol) -> Budget:
-    """The same batch for every model; smaller only where there are fewer training images than it holds."""
-    batch = TARGET_BATCH
-    while protocol != "benchmark" and batch > 2 and batch > facts.training_cases:
+def decide_budget(facts: Facts, protocol: Protocol, device: str, memory: int) -> tuple[Budget, Decision]:
+    """The same batch for every model, so that they can be compared; parts of it follow each model's memory."""
+    batch, cases = TARGET_BATCH, facts.training_cases
+    because = "the same for every model; what does not fit at once goes through in equal parts"
+    if protocol == "benchmark":
+        because = "the study's protocol; what does not fit at once goes through in equal parts"
+    elif protocol == "auto" and device == "cuda" and memory >= _LARGE_MEMORY and cases >= _LARGE_BATCH**2:
+        batch = _LARGE_BATCH
+        room = f"{show_memory(memory)} of a GPU hold a larger batch, and {cases} training images leave steps enough"
+        because = f"{room}; {because}"
+    while protocol != "benchmark" and batch > 2 and batch > cases:
         batch //= 2
-    return Budget(batch, math.ceil(facts.training_cases / batch))
+        because = f"no more than the {cases} training images; the same for every model"
+    return Budget(batch, math.ceil(cases / batch)), Decision("batch", str(batch), because, facts.cite("cases"))
 
 
 def decide_training(
@@ -56,8 +67,8 @@ def decide_training(
     epochs, decided = _epochs(facts, protocol, device, budget)
     loss = _loss(facts, protocol)
     share = _foreground_share(facts, frame)
-    validate, augmentation = _validation(facts, frame, protocol, epochs), decide_augmentation(facts)
-    rates = _RATES[protocol]
+    validate, augmentation = _validation(facts, frame, protocol, epochs), decide_augmentation(facts, frame)
+    rates, drawn = _RATES[protocol], _shares(facts, "presence", "pixel_share")
     search = _search(protocol, epochs, len(rates))
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
     training = Training(
@@ -75,14 +86,14 @@ def decide_training(
     study = "the study's protocol" if protocol == "benchmark" else ""
     decisions = [
         *decided,
-        Decision("training.loss", loss[0], loss[1]),
+        Decision("training.loss", loss[0], loss[1], facts.cite(*_shares(facts, "pixel_share"))),
         Decision("training.optimizer", "adamw", study or "works for every architecture here"),
         Decision("training.schedule", "rex", study or "the rate stays high for long, good for short budgets"),
         Decision("training.learning_rates", ", ".join(f"{rate:g}" for rate in rates), _why_rates(protocol)),
         Decision("training.search_epochs", str(search[0]), search[1]),
         Decision("training.patience", str(patience), _why_patience(protocol)),
-        Decision("training.foreground_share", f"{share[0]:g}", share[1]),
-        Decision("training.validate_every", str(validate[0]), validate[1]),
+        Decision("training.foreground_share", f"{share[0]:g}", share[1], facts.cite(*drawn)),
+        Decision("training.validate_every", str(validate[0]), validate[1], facts.cite("cases")),
         *augmentation[1],
     ]
     return training, decisions
@@ -117,7 +128,7 @@ def _epochs(facts: Facts, protocol: Protocol, device: str, budget: Budget) -> tu
         least = min(_AUTO_EPOCHS, math.ceil(4 * steps / budget.steps))
         epochs = max(math.ceil(steps / budget.steps), least)
         because = f"{what}: {epochs * budget.steps} steps for every model"
-    return epochs, [Decision("training.epochs", str(epochs), because)]
+    return epochs, [Decision("training.epochs", str(epochs), because, facts.cite("cases"))]
 
 
 def _loss(facts: Facts, protocol: Protocol) -> tuple[str, str]:
@@ -169,6 +180,10 @@ def _search(protocol: Protocol, epochs: int, candidates: int) -> tuple[int, str]
         f"each of {candidates} rates is tried so long on fold 0, the best by Dice serves all folds; the trials take "
         f"{share:.0%} of a fold's budget"
     )
+
+
+def _shares(facts: Facts, *fields: str) -> list[tuple[str, ...]]:
+    return [("classes", found.name, field) for found in facts.classes for field in fields]
 
 
 def _why_rates(protocol: Protocol) -> str:

@@ -26,11 +26,10 @@ _LOSS_MAPS = 3
 
 @dataclass(frozen=True)
 class Measurement:
-    """Bytes, but for batch and flops. activations: what a training forward pass saves for the backward pass.
+    """Bytes, but for the batch. activations: what a training forward pass saves for the backward pass.
 
     fixed: the part of them that does not grow with the batch (autocast's half-precision copies of the weights). largest:
     the largest single storage that grows. parameters: weights and buffers. trainable: the weights that get gradients.
-    flops: multiplications and additions of one image's forward pass in evaluation mode.
     """
 
     batch: int
@@ -39,7 +38,6 @@ class Measurement:
     largest: int
     parameters: int
     trainable: int
-    flops: int
 
     def at_batch(self, batch: int) -> Measurement:
         """The same network with another batch: what grows, grows evenly."""
@@ -48,19 +46,15 @@ class Measurement:
         return replace(self, batch=batch, activations=activations, largest=round(self.largest * growth))
 
 
-def measure(
-    network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32", flops: int | None = None
-) -> Measurement:
+def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32") -> Measurement:
     """Measure a network (on any device, the meta device included) for a batch of `input_shape` (B, C, H, W).
 
-    precision: "fp32", or "bf16"/"fp16" for autocast. flops: where they were counted before. The network is left as
-    it was.
+    precision: "fp32", or "bf16"/"fp16" for autocast. The network is left as it was.
     """
     was_training = network.training
     weights = [*network.parameters()]
     try:
         saved = _saved(network.train(), input_shape, precision)
-        flops = count_flops(network, (1, *input_shape[1:])) if flops is None else flops
     finally:
         network.train(was_training)
     return Measurement(
@@ -70,7 +64,6 @@ def measure(
         largest=max((size for size, fixed in saved if not fixed), default=0),
         parameters=sum(_bytes(tensor) for tensor in [*weights, *network.buffers()]),
         trainable=sum(_bytes(weight) for weight in weights if weight.requires_grad),
-        flops=flops,
     )
 
 

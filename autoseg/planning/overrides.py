@@ -22,6 +22,12 @@ _DERIVED = {"dataset", "protocol", "content_hash", "decisions", "overrides", "me
 _POSITIVE = {
     "epochs", "batch_size", "accumulate", "learning_rate", "learning_rates", "validate_every", "scale", "size", "input_size",
 }
+# Fields that have an option or a file of their own.
+_ELSEWHERE = {
+    "memory_budget": "autoseg_plan_and_preprocess ... --memory 8G",
+    "device": "autoseg_plan_and_preprocess ... --device cuda",
+    "channels": "name the channels of the files in dataset.json",
+}
 _SET = "set by the user"
 
 
@@ -84,7 +90,7 @@ def _find(plan: Plan, keys: list[str], path: str) -> Any:
     for depth, key in enumerate(keys):
         known = _fields(value)
         free = depth > 0 and keys[depth - 1] == "options"
-        if (key not in known and not free) or key in _DERIVED:
+        if (key not in known and not free) or key in _DERIVED or (key in _ELSEWHERE and not free):
             _unknown(plan, path, keys)
         value = known.get(key)
     if dataclasses.is_dataclass(value) or (isinstance(value, dict) and keys[-1] != "options"):
@@ -94,6 +100,8 @@ def _find(plan: Plan, keys: list[str], path: str) -> Any:
 
 
 def _unknown(plan: Plan, path: str, keys: list[str]) -> None:
+    if keys[-1] in _ELSEWHERE:
+        raise AutosegError(f"{path} is not set this way", _ELSEWHERE[keys[-1]])
     if keys[-1] in _DERIVED and len(keys) <= 3:
         raise AutosegError(f"{path} follows from the other fields and cannot be set", "set what it follows from")
     known = [*AT_PLANNING, *_paths(plan)]
@@ -105,7 +113,7 @@ def _unknown(plan: Plan, path: str, keys: list[str]) -> None:
 
 def _paths(value: Any, prefix: str = "") -> Iterator[str]:
     for key, inner in _fields(value).items():
-        if key in _DERIVED:
+        if key in _DERIVED or key in _ELSEWHERE:
             continue
         if dataclasses.is_dataclass(inner) or (isinstance(inner, dict) and inner):
             yield from _paths(inner, f"{prefix}{key}.")
@@ -182,6 +190,16 @@ def _searched_in_proportion(before: Plan, plan: Plan) -> Plan:
         return plan
     tried = max(1, round(old.search_epochs * plan.training.epochs / old.epochs))
     return replace(plan, training=replace(plan.training, search_epochs=tried))
+
+
+def with_input_size(plan: Plan, model: str, size: tuple[int, int], because: str) -> Plan:
+    """The plan with a model's input size changed for a reason that is not the user's own wish, and the store it needs."""
+    path = f"models.{model}.input_size"
+    changed = replace(plan, models={**plan.models, model: replace(plan.models[model], input_size=size)})
+    decisions = tuple(
+        Decision(path, f"{size[0]}x{size[1]}", because) if found.subject == path else found for found in plan.decisions
+    )
+    return _settled(replace(changed, decisions=decisions), path)
 
 
 def whole_of_size(preparation: Preparation, size: tuple[int, int]) -> Preparation:

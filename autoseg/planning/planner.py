@@ -14,7 +14,8 @@ from autoseg.planning.geometry import Frame, Kind, decide_geometry, make_prepara
 from autoseg.planning.hardware import decide_precision, default_budget, parse_memory, resolve_device, show_memory
 from autoseg.planning.intensity import decide_normalisation
 from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
-from autoseg.planning.sizing import Fit, Need, fit_model, fit_part
+from autoseg.planning.sizing import Fit, Need, admissible_size, fit_model, fit_part, flops_of, holds
+from autoseg.planning.splits import decide_folds
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, Preparation, Protocol, Training
@@ -54,12 +55,12 @@ def make_plan(
     facts = gather(fingerprint, spec, _FOLDS)
     channels, decisions = decide_channels(facts)
     frame, geometry = decide_geometry(facts, protocol, kind_of_device, budget, kind, side)
-    steps = decide_budget(facts, protocol)
+    steps, why_batch = decide_budget(facts, protocol, kind_of_device, budget)
     training, learning = decide_training(facts, frame, protocol, kind_of_device, steps, _FOLDS, _SEED)
     decisions = [
-        Decision("modality", fingerprint.modality, fingerprint.evidence),
+        Decision("modality", fingerprint.modality, fingerprint.evidence, facts.cite("modality")),
         Decision("memory_budget", show_memory(budget), f"{kind_of_device}: {because}"),
-        *decisions, *geometry, *learning,
+        *decisions, *geometry, why_batch, *learning, decide_folds(fingerprint, spec, _FOLDS),
     ]
     planned: dict[str, ModelPlan] = {}
     preparations: dict[str, Preparation] = {}
@@ -84,7 +85,8 @@ def make_plan(
         if value is not None:
             plan = replace(plan, overrides={**plan.overrides, path: value})
     changed = overrides.apply_overrides(plan, {k: v for k, v in settings.items() if k not in overrides.AT_PLANNING})
-    return _measured_again(plan, changed, context)
+    finished = _measured_again(plan, _resized(plan, changed, context), context)
+    return replace(finished, decisions=(*finished.decisions, _what_memory_holds(finished)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class _Context:
 
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:
     precision, why_precision = decide_precision(context.device, model.mixed_precision, model.name)
-    found, decisions = fit_model(context.need(model, precision, context.steps.batch), context.frame, context.protocol)
+    need = context.need(model, precision, context.steps.batch)
+    found, decisions = fit_model(need, context.frame, context.protocol)
     if not found.fits:
         _warn(model.name, found, context.budget)
     preparation = make_preparation(context.frame, context.channels, found.input_size)
@@ -128,11 +131,28 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Prepara
         normalisation=normalisation,
         preparation=preparation.key,
         parameters=found.measured.trainable // 4,
-        flops=found.measured.flops,
+        flops=flops_of(need, found.variant, found.input_size),
         memory=found.memory,
     )
     decisions += [why_precision, why_normalisation, why_rate, _why_pretrained(model)]
     return plan, preparation, decisions
+
+
+def _resized(planned: Plan, changed: Plan, context: _Context) -> Plan:
+    """A variant that was set may work at another size inside than the planned one: its input follows, unless set too."""
+    for name, model in changed.models.items():
+        spec = registry.spec(name)
+        known = {variant.name for variant in spec.variants}
+        if model.variant not in known:
+            offered = ", ".join(variant.name for variant in spec.variants)
+            raise AutosegError(f"models.{name}.variant cannot be {model.variant!r}", f"choose one of: {offered}")
+        before = planned.models[name].variant
+        same = spec.size_inside(model.variant) == spec.size_inside(before) or context.protocol == "benchmark"
+        if same or f"models.{name}.input_size" in changed.overrides:
+            continue
+        because = f"the variant {model.variant} was set, which works at another size than {before}"
+        changed = overrides.with_input_size(changed, name, admissible_size(spec, model.variant, context.frame), because)
+    return changed
 
 
 def _measured_again(planned: Plan, changed: Plan, context: _Context) -> Plan:
@@ -147,14 +167,35 @@ def _measured_again(planned: Plan, changed: Plan, context: _Context) -> Plan:
         found = fit_part(need, model.variant, model.input_size, model.options, wanted)
         if not found.fits:
             _warn(name, found, context.budget)
+        if need.spec.batch_statistics and model.batch_size == found.accumulate:
+            warn(f"{name} normalises over the batch, and now sees one image at a time: its statistics will be noise")
         models[name] = replace(
             model,
             accumulate=found.accumulate,
             parameters=found.measured.trainable // 4,
-            flops=found.measured.flops,
+            flops=flops_of(need, model.variant, model.input_size, model.options),
             memory=found.memory,
         )
     return replace(changed, models=models)
+
+
+def _what_memory_holds(plan: Plan) -> Decision:
+    """Which models see the whole batch at once, which in parts, which not at all."""
+    held = {name: holds(plan.memory_budget, model.memory) for name, model in plan.models.items()}
+    parts = [
+        f"{name} {model.accumulate} x {model.batch_size // model.accumulate}"
+        for name, model in plan.models.items()
+        if held[name] and model.accumulate > 1
+    ]
+    beyond = [f"{name} ({show_memory(model.memory)})" for name, model in plan.models.items() if not held[name]]
+    at_once = sum(held.values()) - len(parts)
+    value = f"{at_once} models at once, {len(parts)} in parts, {len(beyond)} not at all"
+    because = f"within {show_memory(plan.memory_budget)}"
+    if parts:
+        because += f"; gradients are gathered over parts, so that a step still sees the batch: {', '.join(parts)}"
+    if beyond:
+        because += f"; the smallest part is too large for {', '.join(beyond)}: those need more --memory"
+    return Decision("batches_held", value, because)
 
 
 def _wishes(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:

@@ -19,12 +19,16 @@ from autoseg.schema.plan import Decision, Protocol
 
 # Of the budget, the part that may be planned for: allocators round up and leave gaps.
 _FILL = 0.9
-# Sides an input may have, as a square of the same area.
-_SIDES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
-# Batch statistics of fewer images than this are noise: a larger input or variant must leave room for as many.
+# Sides an input may have, as a square of the same area. The small ones are for networks that fit no other way.
+_SMALL_SIDES = (128, 192)
+_SIDES = (256, 320, 384, 448, 512, 640, 768, 1024)
+# Batch statistics of fewer images than this are noise: a larger input must leave room for as many at once.
 _COMFORT = 4
 # Floating-point operations of one image that two cores forward in a blink; `quick` takes the largest variant below it.
 _QUICK_FLOPS = 8e9
+# Activations grow with the pixels, those of global attention faster: a guess from another size is trusted so far.
+_GUESS = 0.8
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Fit:
     """part: images that go through the network at once, `batch / accumulate`. memory: bytes that takes."""
 
     variant: str
-    input_size: tuple[int, int]
+    input_size: Size
     accumulate: int
     measured: Measurement
     memory: int
@@ -54,27 +58,24 @@ class Fit:
 
 def fit_model(need: Need, frame: Frame, protocol: Protocol) -> tuple[Fit, list[Decision]]:
     """The best fit the protocol allows, with reasons."""
+    spec = need.spec
     if protocol == "benchmark":
-        found = fit_part(need, need.spec.default_variant, frame.input_size(frame.side))
+        found = fit_part(need, spec.default_variant, frame.input_size(frame.side))
         why = "the default, which is the study's where it has this model", "the study's input size"
     elif protocol == "quick":
-        size = _input_size(need.spec, frame, frame.side)
-        variant, reason = _light_variant(need, size)
-        found = fit_part(need, variant, size)
-        while not found.fits and (smaller := _neighbour(need.spec, found.variant, -1)):
+        variant, reason = _light_variant(need, frame)
+        found = fit_part(need, variant, admissible_size(spec, variant, frame))
+        while not found.fits and (smaller := _neighbour(spec, found.variant, -1)):
+            size = admissible_size(spec, smaller, frame)
             found, reason = fit_part(need, smaller, size), "the largest that fits the memory"
-        why = reason, _why_size(need.spec, frame)
+        why = reason, _why_size(spec, found.variant, frame)
     else:
         found, why = _climb(need, frame)
     return found, _decisions(need, found, *why)
 
 
 def fit_part(
-    need: Need,
-    variant: str,
-    input_size: tuple[int, int],
-    options: dict[str, Any] | None = None,
-    accumulate: int | None = None,
+    need: Need, variant: str, input_size: Size, options: dict[str, Any] | None = None, accumulate: int | None = None
 ) -> Fit:
     """The whole batch at once if the memory allows, else the largest equal part of it; `fits` is False if none does.
 
@@ -90,76 +91,91 @@ def fit_part(
     return next((found for found in fits if found.fits), _fit(need, variant, input_size, measured, parts[-1]))
 
 
-def _fit(need: Need, variant: str, size: tuple[int, int], measured: Measurement, part: int) -> Fit:
+def admissible_size(spec: ModelSpec, variant: str, frame: Frame) -> Size:
+    """(height, width) of the input at the frame's working size: the variant's own where it has one."""
+    inside = spec.size_inside(variant)
+    return frame.input_size(frame.side) if inside is None else (inside, inside)
+
+
+def flops_of(need: Need, variant: str, size: Size, options: dict[str, Any] | None = None) -> int:
+    """Multiplications and additions of one image's forward pass."""
+    return _flops(need.spec.name, variant, need.channels, need.outputs, size, json.dumps(options or {}))
+
+
+def holds(budget: int, memory: int) -> bool:
+    """Whether a training of so many bytes has room in the budget."""
+    return memory <= budget * _FILL
+
+
+def _fit(need: Need, variant: str, size: Size, measured: Measurement, part: int) -> Fit:
     memory = training_memory(measured.at_batch(part), part * need.outputs * size[0] * size[1], need.optimizer)
-    return Fit(variant, size, need.batch // part, measured, memory, memory <= need.budget * _FILL)
+    return Fit(variant, size, need.batch // part, measured, memory, holds(need.budget, memory))
 
 
 def _climb(need: Need, frame: Frame) -> tuple[Fit, tuple[str, str]]:
-    """With more memory: first a larger batch at once, then a larger input, then a larger variant."""
+    """With more memory: first more images at once, then a larger input, then a larger variant."""
     spec, memory = need.spec, show_memory(need.budget)
     sizes = _sizes(spec, frame)
-    best, why_variant = fit_part(need, spec.default_variant, sizes[0]), "the default"
+    full = sizes[-1]
+    best, why_variant = _largest_input(need, spec.default_variant, sizes), "the default"
     while not best.fits and (smaller := _neighbour(spec, best.variant, -1)):
-        best, why_variant = fit_part(need, smaller, sizes[0]), f"the largest that fits {memory}"
-    if best.fits and best.variant == spec.default_variant:
-        best = _larger_input(need, best, sizes)
-        while best.input_size == sizes[-1] and (larger := _neighbour(spec, best.variant, 1)):
-            grown = fit_part(need, larger, best.input_size)
-            if not grown.fits or grown.accumulate > 1:
-                break
-            best, why_variant = grown, f"{memory} hold a larger one than the default with the whole batch at once"
-    if best.input_size == sizes[-1]:
-        return best, (why_variant, _why_size(spec, frame))
-    why_size = f"the largest of those up to {_side(sizes[-1])} that {memory} hold with {_COMFORT} images at once or more"
-    return best, (why_variant, why_size)
+        best, why_variant = _largest_input(need, smaller, sizes), f"the largest that fits {memory}"
+    while best.fits and best.input_size == full and best.accumulate == 1 and (larger := _neighbour(spec, best.variant, 1)):
+        grown = fit_part(need, larger, full)
+        if not grown.fits or grown.accumulate > 1:
+            break
+        best, why_variant = grown, f"{memory} hold a larger one than the default with the whole batch at once"
+    if best.input_size == full:
+        return best, (why_variant, _why_size(spec, best.variant, frame))
+    if best.fits and _comfortable(need, best):
+        why = f"the largest of those up to {_side(full)} that {memory} hold with {_COMFORT} images at once or more"
+        return best, (why_variant, why)
+    for side in reversed(_SMALL_SIDES):
+        if not best.fits and side >= spec.min_size:
+            best = fit_part(need, best.variant, frame.input_size(side))
+    return best, (why_variant, f"no larger one fits {memory} with as many images at once as batch statistics need")
 
 
-def _larger_input(need: Need, best: Fit, sizes: list[tuple[int, int]]) -> Fit:
+def _largest_input(need: Need, variant: str, sizes: list[Size]) -> Fit:
+    """The largest size with enough images at once, else the smallest."""
+    found: Fit | None = None
     for size in reversed(sizes[1:]):
         # Where activations alone would be too many by their share of pixels, measuring is not worth its time.
-        if _guess(need, best, size) <= need.budget * _FILL:
-            larger = fit_part(need, best.variant, size)
-            if larger.fits and _comfortable(need, larger):
-                return larger
-    return best
+        if found is None or _guess(need, found, size) <= need.budget * _FILL:
+            found = fit_part(need, variant, size)
+            if found.fits and _comfortable(need, found):
+                return found
+    return fit_part(need, variant, sizes[0])
 
 
 def _comfortable(need: Need, found: Fit) -> bool:
     return need.batch // found.accumulate >= min(_COMFORT, need.batch)
 
 
-def _guess(need: Need, found: Fit, size: tuple[int, int]) -> float:
-    """About the least memory of a comfortable part at another size: activations grow at least with the pixels."""
-    grown = size[0] * size[1] / (found.input_size[0] * found.input_size[1])
-    return 0.8 * found.measured.at_batch(min(_COMFORT, need.batch)).activations * grown
+def _guess(need: Need, found: Fit, size: Size) -> float:
+    """About the least memory of a comfortable part at a smaller size than the one that was measured."""
+    ratio = size[0] * size[1] / (found.input_size[0] * found.input_size[1])
+    # Global attention shrinks with the square of the pixels.
+    return float(_GUESS * found.measured.at_batch(min(_COMFORT, need.batch)).activations * ratio**1.2)
 
 
-def _sizes(spec: ModelSpec, frame: Frame) -> list[tuple[int, int]]:
-    """Admissible input sizes, small to large, up to the frame's."""
-    if spec.fixed_size is not None:
-        return [(spec.fixed_size, spec.fixed_size)]
-    sides = [side for side in _SIDES if spec.min_size <= side < frame.side] + [frame.side]
-    smallest = [side for side in sides if side >= min(256, frame.side)]
-    return list(dict.fromkeys(frame.input_size(side) for side in smallest))
+def _sizes(spec: ModelSpec, frame: Frame) -> list[Size]:
+    """Admissible input sizes of the default variant, small to large, up to the frame's."""
+    full = admissible_size(spec, spec.default_variant, frame)
+    if spec.size_inside(spec.default_variant) is not None:
+        return [full]
+    sides = [side for side in _SIDES if spec.min_size <= side < frame.side]
+    return list(dict.fromkeys([*(frame.input_size(side) for side in sides), full]))
 
 
-def _input_size(spec: ModelSpec, frame: Frame, side: int) -> tuple[int, int]:
-    return (spec.fixed_size, spec.fixed_size) if spec.fixed_size is not None else frame.input_size(side)
-
-
-def _light_variant(need: Need, size: tuple[int, int]) -> tuple[str, str]:
+def _light_variant(need: Need, frame: Frame) -> tuple[str, str]:
     spec = need.spec
-    variant: str | None = spec.default_variant
-    while variant is not None:
-        flops = _flops(spec.name, variant, need.channels, need.outputs, size)
-        if flops <= _QUICK_FLOPS:
-            break
+    variant = spec.default_variant
+    while (flops := flops_of(need, variant, admissible_size(spec, variant, frame))) > _QUICK_FLOPS:
         smaller = _neighbour(spec, variant, -1)
         if smaller is None:
             return variant, f"the smallest there is; {flops / 1e9:.1f} GFLOP an image make it slow on two cores"
         variant = smaller
-    assert variant is not None
     what = "the default" if variant == spec.default_variant else "the largest within 8 GFLOP an image"
     return variant, f"{what}: {flops / 1e9:.1f} GFLOP an image are quick enough on two cores"
 
@@ -171,8 +187,8 @@ def _neighbour(spec: ModelSpec, variant: str, step: int) -> str | None:
     return plain[place] if 0 <= place < len(plain) else None
 
 
-def _why_size(spec: ModelSpec, frame: Frame) -> str:
-    if spec.fixed_size is not None:
+def _why_size(spec: ModelSpec, variant: str, frame: Frame) -> str:
+    if spec.size_inside(variant) is not None:
         return "the size this architecture works at inside, so that nothing is resized twice"
     if frame.kind == "patch":
         return "patches of the working size, no larger than the images"
@@ -197,7 +213,7 @@ def _decisions(need: Need, found: Fit, variant_because: str, size_because: str) 
     ]
 
 
-def _side(size: tuple[int, int]) -> str:
+def _side(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
@@ -207,15 +223,16 @@ def _measured(
 ) -> Measurement:
     # Batch norms after global pooling refuse a single image.
     probe = (max(2, shape[0]), *shape[1:])
-    flops = _flops(name, variant, shape[1], outputs, shape[2:], options)
-    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), probe, precision, flops)
+    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), probe, precision)
 
 
 @lru_cache(maxsize=1024)
-def _flops(name: str, variant: str, channels: int, outputs: int, size: tuple[int, int], options: str = "{}") -> int:
+def _flops(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> int:
     return count_flops(_on_meta(name, variant, channels, outputs, size, options), (1, channels, *size))
 
 
-def _on_meta(name: str, variant: str, channels: int, outputs: int, size: tuple[int, int], options: str) -> nn.Module:
+@lru_cache(maxsize=2)
+def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> nn.Module:
+    """A network without values; the last ones are kept, since memory and operations of one are asked for in turn."""
     with torch.device("meta"):
         return models.build(name, variant, channels, outputs, input_size=size, **json.loads(options))

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
-from autoseg.schema.plan import Fold, Splits
+from autoseg.schema.plan import Decision, Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import warn
 
@@ -52,6 +52,16 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
         parts = list(splitter.split(names, strata, [groups[name] for name in names]))
     made = tuple(Fold(_sorted(names[train]), _sorted(names[validation])) for train, validation in parts)
     return Splits(made, _because(fingerprint, spec, groups, made, folds), seed)
+
+
+def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, wanted: int) -> Decision:
+    """How many folds are asked of `make_splits`, and how many it can make."""
+    count = len(set(_groups(fingerprint, spec.groups).values()))
+    because = "as in the studies this compares with"
+    if count < wanted:
+        because = f"{because}; there are only {count} independent groups of cases, so {count} are made"
+    found = f"{count} independent groups: {len(fingerprint.cases)} cases, {len(fingerprint.duplicates)} clusters of duplicates"
+    return Decision("training.folds", str(wanted), because, found)
 
 
 def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:

@@ -11,11 +11,15 @@ PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice. subject: dotted path of the field. because: the reason, with the measured value it rests on."""
+    """One choice. subject: dotted path of a field, or of what several fields share. because: the reason, with figures.
+
+    source: the fields of fingerprint.json it was read from, with their values; "" where it rests on no measurement of data.
+    """
 
     subject: str
     value: str
     because: str
+    source: str = ""
 
 
 @dataclass(frozen=True)

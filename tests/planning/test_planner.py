@@ -58,11 +58,62 @@ def test_geometry_and_side_can_be_set() -> None:
     (preparation,) = whole.preparations.values()
     assert preparation.geometry == "whole" and preparation.size == (384, 384)
     assert whole.overrides == {"geometry": "whole", "side": 384}
-    because = next(decision.because for decision in whole.decisions if decision.subject == "geometry")
-    assert "set by the user" in because and "vessel" in because
+    said = {decision.subject: decision for decision in whole.decisions}
+    assert "set by the user; the planner would have taken patch" in said["geometry"].because
+    assert "vessel" in said["geometry"].because
+    assert (said["side"].value, said["side"].source) == ("384", "median_size 584/565")
+    assert "set by the user; planned was 256" in said["side"].because
     for setting, value in (("geometry", "round"), ("side", "250"), ("side", "big")):
         with pytest.raises(AutosegError, match=setting):
             plan(**{setting: value})
+
+
+def test_patches_against_the_rule_show_the_files_own_pixels() -> None:
+    (preparation,) = plan(geometry="patch").preparations.values()
+    assert (preparation.geometry, preparation.scale) == ("patch", 1.0)
+
+
+def test_the_study_keeps_its_size_when_its_geometry_is_set() -> None:
+    assert all(model.input_size == (512, 512) for model in plan(protocol="benchmark", geometry="whole").models.values())
+
+
+def test_decisions_cite_the_fingerprint() -> None:
+    said = {decision.subject: decision.source for decision in plan(VESSELS).decisions}
+    assert "classes.vessel.thickness 2" in said["geometry"] and "median_size 584/565" in said["geometry"]
+    assert said["training.epochs"] == "40 cases" and said["modality"] == "modality colour"
+    assert "channels.c.mean 100" in said["models.unet.normalisation"]
+    assert said["training.optimizer"] == "", "no measurement of the data speaks for an optimiser"
+
+
+def test_a_variant_without_the_fixed_size_gets_the_working_size() -> None:
+    made = Made(size=(300, 500))
+    fixed, free = plan(made, models=("missformer",)), plan(made, models=("missformer",), models__missformer__variant="free")
+    assert fixed.models["missformer"].input_size == (224, 224)
+    model = free.models["missformer"]
+    assert model.input_size == (192, 320) and free.preparations[model.preparation].size == (192, 320)
+    assert set(free.overrides) == {"models.missformer.variant"}
+    because = next(d.because for d in free.decisions if d.subject == "models.missformer.input_size")
+    assert "free" in because and "another size" in because
+    set_too = {"models__missformer__variant": "free", "models__missformer__input_size": "96x96"}
+    assert plan(made, models=("missformer",), **set_too).models["missformer"].input_size == (96, 96)
+    with pytest.raises(AutosegError, match="choose one of: 224, free"):
+        plan(models=("missformer",), models__missformer__variant="large")
+
+
+def test_the_plan_says_whose_batch_the_memory_holds() -> None:
+    made = Made()
+    found = make_plan(made.fingerprint, made.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
+    said = next(decision for decision in found.decisions if decision.subject == "batches_held")
+    assert said.value == "1 models at once, 2 in parts, 0 not at all"
+    assert "unet 2 x 4" in said.because and all(m.batch_size == 8 for m in found.models.values())
+    small = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), GIGABYTE, "cpu")
+    assert "unet (" in next(d.because for d in small.decisions if d.subject == "batches_held")
+
+
+def test_a_batch_of_one_for_batch_statistics_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="autoseg"):
+        plan(models=("unet",), models__unet__batch_size="1")
+    assert "one image at a time" in caplog.text
 
 
 def test_a_set_input_size_is_prepared_measured_and_explained() -> None:
@@ -131,6 +182,9 @@ def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: obj
         ("models.nnunet.input_size", "64", "cannot be '64'"),
         ("models.nnunet.accumulate", "3", "divisor"),
         ("models.nnunet.memory", "3", "follows from"),
+        ("memory_budget", "8000000000", "--memory"),
+        ("device", "cuda", "--device"),
+        ("channels", "1", "dataset.json"),
         ("geometry", "patch", "autoseg_plan_and_preprocess"),
     ],
 )

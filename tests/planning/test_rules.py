@@ -12,8 +12,8 @@ from autoseg.planning.channels import decide_channels
 from autoseg.planning.facts import Facts, gather
 from autoseg.planning.geometry import Frame, decide_geometry, kept_by_resizing, make_preparation, whole_size
 from autoseg.planning.intensity import decide_normalisation
-from autoseg.planning.learning import decide_budget, decide_learning_rate, decide_training
-from autoseg.schema.plan import Normalisation, Protocol, Training
+from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
+from autoseg.schema.plan import Augmentation, Normalisation, Protocol, Training
 from tests.planning.fingerprints import Made
 
 PRETRAINED = models.spec("efficientnet_lite0_upernet")
@@ -39,9 +39,13 @@ def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget:
     return found, decisions[0].because
 
 
+def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
+    return decide_budget(facts(made), protocol, device, memory)[0]
+
+
 def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
     known = facts(made)
-    return decide_training(known, frame(made, protocol, device)[0], protocol, device, decide_budget(known, protocol), 5, 0)[0]
+    return decide_training(known, frame(made, protocol, device)[0], protocol, device, budget(made, protocol, device), 5, 0)[0]
 
 
 @pytest.mark.parametrize(
@@ -213,23 +217,63 @@ def test_labels_that_tell_left_from_right(names: tuple[str, ...], expected: tupl
     ],
 )
 def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
-    found, decisions = decide_augmentation(facts(made))
+    found, decisions = decide_augmentation(facts(made), frame(made)[0])
     assert found.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
+
+
+def augmentation(made: Made) -> tuple[Augmentation, dict[str, str]]:
+    found, decisions = decide_augmentation(facts(made), frame(made)[0])
+    return found, {decision.subject.rpartition(".")[2]: decision.because for decision in decisions}
+
+
+def test_thin_things_are_not_blurred_away() -> None:
+    thin, because = augmentation(VESSELS)
+    thick, _ = augmentation(POLYPS)
+    assert thin.p_low_resolution == 0 and thin.p_blur < thick.p_blur and "vessel is 2.0 px" in because["detail"]
+    assert thick.p_low_resolution > 0
+
+
+def test_tones_follow_what_values_mean() -> None:
+    colour, _ = augmentation(Made(cases=500))
+    ct, because = augmentation(Made(cases=500, channels=1, dtype="float32", modality="ct"))
+    assert ct.brightness == ct.gamma == (0.9, 1.1) and "Hounsfield" in because["tones"]
+    assert colour.p_brightness > ct.p_brightness and colour.brightness == (0.7, 1.3)
+    assert augmentation(MR)[0].p_gamma > colour.p_gamma
+
+
+def test_rotation_deformation_and_scaling() -> None:
+    degrees = {kind: augmentation(Made(modality=kind, channels=1))[0].rotation for kind in ("microscopy", "mr", "xray")}
+    assert degrees == {"microscopy": 180, "mr": 30, "xray": 15}
+    assert augmentation(Made(modality="microscopy"))[0].p_elastic > 0 == augmentation(MR)[0].p_elastic
+    assert augmentation(Made(spacings=((1.0, 1.0),)))[0].scaling == (0.85, 1.2) != augmentation(Made())[0].scaling
+
+
+def test_few_images_are_varied_more_often() -> None:
+    few, many = (augmentation(Made(cases=cases))[0] for cases in (30, 300))
+    assert few.p_rotation == pytest.approx(1.5 * many.p_rotation) and few.rotation == many.rotation
 
 
 def test_quick_has_the_same_steps_whatever_the_number_of_images() -> None:
     steps = []
     for cases in (12, 60, 100, 1000):
-        budget = decide_budget(facts(Made(cases=cases)), "quick")
-        assert budget.batch == 8
-        steps.append(training(Made(cases=cases)).epochs * budget.steps)
+        found = budget(Made(cases=cases))
+        assert found.batch == 8
+        steps.append(training(Made(cases=cases)).epochs * found.steps)
     assert min(steps) > 0.9 * max(steps)
 
 
 def test_the_batch_is_no_larger_than_the_training_set() -> None:
-    assert decide_budget(facts(Made(cases=6)), "quick").batch == 4
-    assert decide_budget(facts(Made(cases=2)), "auto").batch == 2
-    assert decide_budget(facts(Made(cases=6)), "benchmark").batch == 8
+    assert budget(Made(cases=6)).batch == 4
+    assert budget(Made(cases=2), "auto").batch == 2
+    assert budget(Made(cases=6), "benchmark").batch == 8
+
+
+def test_a_large_gpu_gets_a_larger_batch_for_large_sets_but_the_study_keeps_its_own() -> None:
+    large = 24 * GIGABYTE
+    assert budget(Made(cases=1000), "auto", "cuda", large).batch == 16
+    assert budget(Made(cases=100), "auto", "cuda", large).batch == 8
+    assert budget(Made(cases=1000), "auto", "cuda").batch == budget(Made(cases=1000), "auto", "cpu", large).batch == 8
+    assert budget(Made(cases=1000), "benchmark", "cuda", large).batch == 8
 
 
 def test_the_study_to_the_letter() -> None:

@@ -43,6 +43,22 @@ def test_more_memory_means_more_at_once_then_larger_inputs_then_larger_variants(
     assert variants.index(found[0].variant) < variants.index(found[-1].variant)
 
 
+@pytest.mark.parametrize("name", ["unet", "segformer"])
+def test_no_size_of_machine_gets_a_batch_of_one_or_an_input_that_does_not_fit(name: str) -> None:
+    sizes = []
+    for budget in (0.5, 4, 24, 80):
+        fit, decisions = fit_model(need(name, budget), Frame("whole", 1024, (1200, 1200)), "auto")
+        assert fit.fits and 8 // fit.accumulate >= 2 and fit.memory <= budget * GIGABYTE
+        assert all(decision.because for decision in decisions)
+        sizes.append(fit.input_size[0])
+    assert sizes == sorted(sizes) and sizes[0] < 512 and sizes[-1] == 1024
+
+
+def test_what_fits_no_other_way_gets_a_small_input() -> None:
+    fit, decisions = fit_model(need("swin_umamba", 1.6), FRAME, "auto")
+    assert fit.fits and fit.input_size[0] < 256 and "no larger one fits" in decisions[1].because
+
+
 def test_a_variant_larger_than_the_default_needs_room_for_the_whole_batch() -> None:
     frame = Frame("whole", 256, (600, 600))
     default = models.spec("efficientnet_lite0_upernet").default_variant

@@ -22,7 +22,9 @@ SPEC = ModelSpec(
     ),
     variants=(
         Variant("224", 42_462_082),
-        Variant("free", 35_452_290, note="any multiple of 32 inside; without the parameters that are never used"),
+        Variant(
+            "free", 35_452_290, note="any multiple of 32 inside; without the parameters that are never used", any_size=True
+        ),
     ),
     default_variant="224",
     divisor=32,
