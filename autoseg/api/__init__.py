@@ -17,13 +17,16 @@ from typing import Any
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate
+from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
 from autoseg.api.prediction import predict
 from autoseg.api.training import TrainedFold, train
 
 __all__ = [
+    "Omnimodel",
     "Predictor",
     "TrainedFold",
+    "ask_omnimodel",
     "convert",
     "convert_folders",
     "decisions",

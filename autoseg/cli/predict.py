@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli import entry
+from autoseg.cli import _readers, entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
     from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.naming import Names
 
 _SOME_FAILED = 1
 _SHOWN = 20
@@ -26,6 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise AutosegError("say which model of the dataset to use", "-m MODEL, -m A B for the mean of several, or -m best")
     from autoseg import api
 
+    reader = _readers.zero_shot(options)
+    if reader is not None:
+        report = api.ask_omnimodel(
+            options.input, options.output, options.dataset, _readers.omnimodel(options, reader),
+            confirm=_readers.confirm(options), recursive=options.recursive, names=_names(options), device=options.device,
+            root=options.root,
+        )  # fmt: skip
+        print(report)
+        return _SOME_FAILED if report.failed else 0
     report = api.predict(
         options.input,
         options.output,
@@ -40,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recursive=options.recursive,
         overwrite=not options.resume,
         strict=options.strict,
-        names="keep" if options.keep_names else "hide" if options.hide_names else "auto",
+        names=_names(options),
         dicom_masks=options.dicom_masks,
         device=options.device,
         root=options.root,
@@ -79,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument("--keep-names", action="store_true", help="file names, and patient tags in DICOM-SEG, as they are")
     names.add_argument("--hide-names", action="store_true", help="neutral names for all files, not only telling ones")
     entry.add_device(parser)
+    _readers.add_arguments(parser)
     return parser
+
+
+def _names(options: argparse.Namespace) -> Names:
+    return "keep" if options.keep_names else "hide" if options.hide_names else "auto"
 
 
 def _review_list(report: PredictionReport) -> None:

@@ -14,6 +14,7 @@ from autoseg.planning.geometry import Frame, Kind, decide_geometry, make_prepara
 from autoseg.planning.hardware import decide_precision, default_budget, parse_memory, resolve_device, show_memory
 from autoseg.planning.intensity import decide_normalisation
 from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
+from autoseg.planning.prompts import prompts
 from autoseg.planning.sizing import Fit, Need, admissible_size, fit_model, fit_part, flops_of, holds
 from autoseg.planning.splits import decide_folds
 from autoseg.schema.dataset import DatasetSpec
@@ -80,6 +81,7 @@ def make_plan(
         preparations=preparations,
         models=planned,
         decisions=tuple(decisions),
+        prompts=prompts(list(spec.label_scheme().foreground), f"{spec.modality} {spec.name} {fingerprint.modality}"),
     )
     for path, value in ((overrides.GEOMETRY, kind), (overrides.SIDE, side)):
         if value is not None:

@@ -38,7 +38,7 @@ def draw_overlay(image: Array, labels: Array, scheme: LabelScheme, reference: Ar
 
     Predicted contours are solid, those of `reference` dashed, each class or region in its own colour; a legend stands below.
     """
-    picture = _shown(image)
+    picture = shown(image)
     width = _mean_width(labels if reference is None else reference)
     size = _display_size(picture.shape[:2], width)
     shrinks = size[0] < picture.shape[0]
@@ -62,8 +62,8 @@ def write_overlay(path: Path, image: Array, labels: Array, scheme: LabelScheme, 
     write_image(path, draw_overlay(image, labels, scheme, reference).transpose(2, 0, 1))
 
 
-def _shown(image: Array) -> Array:
-    """(H, W, 3) uint8: colours as they are, anything else as gray between its 0.5 and 99.5 percentiles."""
+def shown(image: Array) -> Array:
+    """(H, W, 3) uint8 of (C, H, W): colours as they are, anything else as gray between its 0.5 and 99.5 percentiles."""
     planes = image if image.shape[0] == 3 else image[:1]
     if planes.dtype != np.uint8:
         low, high = np.percentile(planes, (0.5, 99.5))

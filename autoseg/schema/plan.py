@@ -141,7 +141,8 @@ class ModelPlan:
 class Plan:
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
-    labels and channels are the dataset's, carried along so that a results folder explains itself.
+    labels and channels are the dataset's, carried along so that a results folder explains itself. prompts: class -> what a
+    zero-shot image model is asked for it; no training looks at them.
     """
 
     dataset: str
@@ -155,6 +156,7 @@ class Plan:
     models: dict[str, ModelPlan]
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where everything lies. The one place that knows folders and the environment variable AUTOSEG_ROOT."""
+"""Where everything lies. The one place that knows folders and reads environment variables: AUTOSEG_ROOT and keys."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from autoseg.support.errors import AutosegError
 Root = str | Path | None
 
 _FULL_NAME = re.compile(r"^Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)$")
+
+
+def secret(*names: str) -> str:
+    """The first of these environment variables that is set, "" for none. For keys: never to be written or shown."""
+    return next((value.strip() for name in names if (value := os.environ.get(name, "").strip())), "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,143 @@
+"""Masks from image models that nobody trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.schema.omnimodel import READERS, Threshold
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.support.workspace import Root, Workspace, secret
+
+if TYPE_CHECKING:
+    from autoseg.omnimodel.asking import Asker
+    from autoseg.omnimodel.reader import Task
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.inputs import Job
+    from autoseg.prediction.naming import Names
+
+
+@dataclass(frozen=True)
+class Omnimodel:
+    """How to ask. reader: gemini, image_edit or sam. model: its full name ("" for gemini's default).
+
+    send_images_to: must be the reader's name before anything is sent to it. endpoint: another address that speaks the same
+    API. threshold: "fixed" at one half, or "otsu". rate: requests a minute. timeout: seconds of a request. attempts: requests
+    of a question. again: ask once more where an earlier answer held no picture. weights: sam's folder (default:
+    <root>/weights/sam). boxes_from: a folder of masks whose objects give sam its boxes.
+    """
+
+    reader: str
+    model: str = ""
+    send_images_to: str | None = None
+    endpoint: str = ""
+    threshold: Threshold = "fixed"
+    rate: float = 10.0
+    timeout: float = 60.0
+    attempts: int = 4
+    again: bool = False
+    weights: str | Path | None = None
+    boxes_from: str | Path | None = None
+
+
+def ask_omnimodel(
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    dataset: str | int,
+    omnimodel: Omnimodel,
+    *,
+    confirm: Callable[[str], bool] | None = None,
+    recursive: bool = False,
+    names: Names = "auto",
+    device: str = "auto",
+    root: Root = None,
+) -> PredictionReport:
+    """Masks of images, written to `output` as `predict` writes them, for the classes of a dataset.
+
+    Prompts come from the dataset's plan; without a plan, from its labels. confirm: is told how many requests are about to be
+    sent and says whether to; None: nobody is asked. Images are sent as pixels only, to no one but the reader that
+    `send_images_to` names, and never twice: answers are kept in <root>/omnimodel. Keys come from the environment
+    (GEMINI_API_KEY; AUTOSEG_IMAGE_EDIT_KEY or OPENAI_API_KEY) and are written nowhere.
+    """
+    from autoseg.prediction.inputs import find_jobs
+
+    inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
+    found = Workspace.at(root).dataset(dataset)
+    task, channels = _task(found.name, omnimodel, root)
+    jobs = find_jobs(inputs, channels, recursive, Path(output), names, "nii")
+    if omnimodel.reader == "sam":
+        from autoseg.omnimodel.sam import Sam, read_with_boxes
+
+        if omnimodel.boxes_from is None:
+            raise AutosegError("sam needs boxes to look into", "--boxes-from MASKS, or use it as --second-reader sam")
+        folder = Path(omnimodel.weights) if omnimodel.weights else Workspace.at(root).weights / "sam"
+        return read_with_boxes(Sam(folder, device), jobs, Path(omnimodel.boxes_from), Path(output), task)
+    return _ask_service(jobs, Path(output), task, omnimodel, confirm, root)
+
+
+def _ask_service(
+    jobs: Sequence[Job],
+    output: Path,
+    task: Task,
+    omnimodel: Omnimodel,
+    confirm: Callable[[str], bool] | None,
+    root: Root,
+) -> PredictionReport:
+    from autoseg.omnimodel.reader import estimate, read_files
+
+    asker = _asker(omnimodel, root)
+    expected = estimate(asker, jobs, task)
+    log.say(f"{asker.backend.model}: {expected}")
+    new = expected.questions - expected.known
+    question = f"send {new} requests (at most {new * omnimodel.attempts} with repeats) to {omnimodel.reader}?"
+    if new and confirm is not None and not confirm(question):
+        raise AutosegError("nothing was sent", "answer yes, or give --yes")
+    return read_files(asker, jobs, output, task)
+
+
+def _asker(omnimodel: Omnimodel, root: Root) -> Asker:
+    from autoseg.omnimodel import gemini, image_edit
+    from autoseg.omnimodel.asking import Asker, Cache, Patience, check_consent
+
+    check_consent(omnimodel.reader, omnimodel.send_images_to)
+    model, endpoint, timeout = omnimodel.model, omnimodel.endpoint, omnimodel.timeout
+    keys = gemini.KEYS if omnimodel.reader == "gemini" else image_edit.KEYS
+    key = secret(*keys)
+    backend: gemini.Gemini | image_edit.ImageEdit
+    if omnimodel.reader == "gemini":
+        if not key:
+            raise AutosegError("gemini needs a key", f"put it into the environment variable {keys[0]}; it is written nowhere")
+        backend = gemini.Gemini(key, model, endpoint, timeout)
+    else:
+        backend = image_edit.ImageEdit(key, model, endpoint, timeout)
+    patience = Patience(omnimodel.rate, omnimodel.attempts)
+    return Asker(backend, Cache(Workspace.at(root).root / "omnimodel"), patience, omnimodel.again)
+
+
+def _task(dataset: str, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:
+    """What to find, and the channels of an image."""
+    from autoseg.io.raw_dataset import read_description
+    from autoseg.omnimodel.reader import Task
+    from autoseg.planning.prompts import prompts
+    from autoseg.schema.plan import Plan
+    from autoseg.support.files import read_artefact
+
+    if omnimodel.reader not in READERS:
+        raise AutosegError(f"there is no reader {omnimodel.reader!r}", f"there: {', '.join(READERS)}")
+    if omnimodel.threshold not in ("fixed", "otsu"):
+        raise AutosegError(f"there is no threshold {omnimodel.threshold!r}", "choose fixed or otsu")
+    if omnimodel.attempts < 1 or omnimodel.timeout <= 0:
+        raise AutosegError("a question needs at least one attempt and some time", "give --attempts 1 or more")
+    found = Workspace.at(root).dataset(dataset)
+    spec = read_description(found.description)
+    try:
+        scheme = spec.label_scheme()
+    except ValueError as error:
+        raise AutosegError(f"{found.description}: {error}", "correct its labels") from error
+    words = dict(read_artefact(found.plan, Plan).prompts) if found.plan.is_file() else {}
+    made = prompts(list(scheme.foreground), f"{spec.modality} {found.short_name}")
+    asked = {name: words.get(name) or made[name] for name in scheme.foreground}
+    return Task(found.name, spec.labels, scheme, asked, omnimodel.threshold), len(spec.channel_names)

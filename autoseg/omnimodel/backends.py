@@ -1,0 +1,61 @@
+"""What a service must be able to do, and the ways in which it fails."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """picture: an encoded image file, None where none came. text: what was said beside it. refused: on grounds of policy."""
+
+    picture: bytes | None
+    text: str = ""
+    refused: bool = False
+
+
+class Backend(Protocol):
+    """A service. name: what --send-images-to has to say. model: its full name. endpoint: "" for the service's own."""
+
+    name: str
+    model: str
+    endpoint: str
+
+    def ask(self, picture: bytes, prompt: str) -> Answer:
+        """One request, not repeated. picture: PNG. Raises Passing, Lasting, and AutosegError where no request can succeed."""
+
+
+class Passing(Exception):
+    """It may work next time: overload, time-out, connection lost. wait: seconds the service asks for, 0 for none."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Lasting(Exception):
+    """This request will not work, others may."""
+
+
+PASSING_CODES = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+ACCESS_CODES = (401, 403)
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the services' packages let through when the network fails: of httpx or its successor, whichever they use."""
+    found: list[type[Exception]] = [ConnectionError, TimeoutError]
+    for name in ("httpx", "httpx2"):
+        try:
+            found.append(importlib.import_module(name).HTTPError)
+        except ImportError:
+            continue
+    return tuple(found)
+
+
+def asked_wait(headers: object) -> float:
+    """Seconds of a Retry-After header; 0 where there is none, or a date."""
+    get = getattr(headers, "get", None)
+    text = str(get("retry-after") or "") if get is not None else ""
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0

@@ -1,0 +1,77 @@
+"""Any service that speaks OpenAI's image-edit interface, one in the hospital's own cellar among them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from autoseg.omnimodel.backends import ACCESS_CODES, PASSING_CODES, Answer, Lasting, Passing, asked_wait
+from autoseg.support.errors import AutosegError
+
+KEYS = ("AUTOSEG_IMAGE_EDIT_KEY", "OPENAI_API_KEY")
+# These always send pictures inside the answer, and refuse to be told so.
+_INLINE_ONLY = ("gpt-image", "chatgpt-image")
+_REFUSALS = ("moderation", "content_policy", "safety")
+
+
+class ImageEdit:
+    """POST ENDPOINT/images/edits with an image and a prompt; the edited image comes back inside the answer."""
+
+    name = "image_edit"
+
+    def __init__(self, key: str, model: str, endpoint: str, timeout: float = 60.0) -> None:
+        """endpoint: with its version, such as http://server:8000/v1. timeout: seconds of one request."""
+        if not endpoint or not model:
+            raise AutosegError(
+                "image_edit needs to know where to ask, and which model", "--endpoint http://server:8000/v1 --omnimodel NAME"
+            )
+        try:
+            import openai
+        except ImportError as error:
+            raise AutosegError("image_edit needs the package openai", 'pip install "autoseg[omnimodel]"') from error
+        self.model = model
+        self.endpoint = endpoint
+        self._openai = openai
+        # Servers without keys still want the header, and the package wants a key.
+        self._client = openai.OpenAI(api_key=key or "none", base_url=endpoint, timeout=timeout, max_retries=0)
+
+    def ask(self, picture: bytes, prompt: str) -> Answer:
+        """See Backend."""
+        wanted: dict[str, Any] = {} if self.model.startswith(_INLINE_ONLY) else {"response_format": "b64_json"}
+        try:
+            reply = self._client.images.edit(
+                model=self.model, image=("image.png", picture, "image/png"), prompt=prompt, n=1, **wanted
+            )
+        except self._openai.APIStatusError as error:
+            return _refusal(error, self.model)
+        except self._openai.APIConnectionError as error:
+            raise Passing(f"no answer: {type(error).__name__}") from error
+        except (self._openai.OpenAIError, ValueError, TypeError) as error:
+            raise Lasting("the answer cannot be read: it does not follow the API") from error
+        data = getattr(reply, "data", None) or []
+        if not data:
+            return Answer(None, "the answer holds no picture")
+        if data[0].b64_json:
+            try:
+                return Answer(base64.b64decode(data[0].b64_json, validate=True))
+            except (binascii.Error, ValueError) as error:
+                raise Lasting("the picture within the answer is damaged") from error
+        if data[0].url:
+            raise Lasting("the service answered with a link, which is not followed: have it send pictures inside the answer")
+        return Answer(None, str(data[0].revised_prompt or ""))
+
+
+def _refusal(error: Any, model: str) -> Answer:
+    """An answer where the service declined; raises what the status means otherwise."""
+    code, body = int(error.status_code), error.body if isinstance(error.body, dict) else {}
+    reason, message = str(body.get("code") or body.get("type") or ""), str(body.get("message") or "")
+    if code in ACCESS_CODES:
+        raise AutosegError(f"image_edit refuses the key ({code})", f"put a valid key into {KEYS[0]}") from error
+    if code == 404:
+        raise AutosegError(f"{error.request.url.host} has no image-edit service for {model!r}", "check --endpoint") from error
+    if code in PASSING_CODES:
+        raise Passing(f"{code} {reason} {message}"[:200], asked_wait(error.response.headers)) from error
+    if any(word in reason for word in _REFUSALS):
+        return Answer(None, message or reason, refused=True)
+    raise Lasting(f"{code} {reason} {message}"[:200]) from error
