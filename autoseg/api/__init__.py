@@ -17,6 +17,7 @@ from typing import Any
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate
+from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
 from autoseg.api.prediction import predict
@@ -32,9 +33,11 @@ __all__ = [
     "decisions",
     "evaluate",
     "fingerprint",
+    "grid_status",
     "model_table",
     "plan_and_preprocess",
     "predict",
+    "run",
     "train",
 ]
 

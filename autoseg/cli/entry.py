@@ -8,9 +8,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Main = Callable[[Sequence[str] | None], int]
 USER_ERROR, INTERRUPTED = 2, 130
@@ -74,13 +78,14 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def settings(pairs: Sequence[str]) -> dict[str, str]:
-    """`--set key=value` pairs. Raises AutosegError for one without '='."""
+def settings(pairs: Sequence[str], option: str = "--set") -> dict[str, str]:
+    """`--set key=value` pairs, or those of another option. Raises AutosegError for one without '='."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise AutosegError(f"--set {pair!r} is not key=value", "for example --set training.epochs=50")
+            example = "for example --set training.epochs=50" if option == "--set" else ""
+            raise AutosegError(f"{option} {pair!r} is not key=value", example)
         found[key.strip()] = value.strip()
     return found
 
@@ -96,21 +101,27 @@ def folds(words: Sequence[str]) -> list[int] | None:
 
 def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output: as wide as the terminal, or wide enough to read where output goes to a file."""
-    from rich import box
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
+    console.print(table(title, headings, rows))
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """The table that `show_table` prints."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
     shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, heading in enumerate(headings):
         # The first column names things: it is what one looks for, and copies from.
         shown.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
-    console.print(shown)
+    return shown
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

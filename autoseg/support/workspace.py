@@ -1,9 +1,10 @@
-"""Where everything lies. The one place that knows folders and reads environment variables: AUTOSEG_ROOT and keys."""
+"""Where everything lies. The one place that knows folders and environment variables: AUTOSEG_ROOT, keys, those of others."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,16 @@ class Dataset:
         match = _FULL_NAME.match(self.name)
         assert match is not None, self.name
         return match
+
+
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process to be started: ours, with some variables set."""
+    return {**os.environ, **variables}
+
+
+def set_variable(name: str, value: str) -> None:
+    """Set an environment variable of this process, unless the user has."""
+    os.environ.setdefault(name, value)
 
 
 def images_folder(dataset: Dataset, part: str = "Tr") -> Path:

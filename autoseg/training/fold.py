@@ -76,7 +76,7 @@ def train_fold(
     record, folder = replace(_record(task, fold, weights), search=search), task.folder
     # What a notebook draws from torch afterwards should not depend on our having trained.
     with (
-        holding(folder) if team.leads else nullcontext(),
+        holding(folder) if team.leads else nullcontext() as hold,
         torch.random.fork_rng([task.device] if task.device.type == "cuda" else []),
     ):
         if restart and team.leads:
@@ -90,6 +90,8 @@ def train_fold(
                 log.say(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
                 return done
         team.wait()
+        if hold is not None:
+            task = replace(task, guard=hold.check)
         if team.leads:
             _describe(folder, plan, spec, splits)
         finished = _train(task, record, weights, state)

@@ -1,10 +1,15 @@
-"""One run at a time on a results folder, and a name to the one that holds it."""
+"""One run at a time on a results folder, and a name to the one that holds it.
+
+Whether a process of this host still runs can be seen. Those of other hosts show it by touching the lock now and then: one
+that has not for five minutes, by the file system's own clock, is taken to be gone with its machine.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +19,7 @@ from autoseg.support.errors import AutosegError
 
 NAME = "run.lock"
 _PROC = Path("/proc")
+_BEAT, _SILENCE = 20.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Holder:
 
     @property
     def gone(self) -> bool:
-        """Whether it is certain that the process no longer runs. Never certain of other hosts."""
+        """Whether it is certain that the process no longer runs. Never certain of other hosts: see `_silent`."""
         if self.host != socket.gethostname():
             return False
         if self.boot != _boot() or not _runs(self.pid):
@@ -39,11 +45,32 @@ class Holder:
         return bool(self.began) and self.began != _began(self.pid)
 
 
+@dataclass(frozen=True)
+class Hold:
+    """A folder that is held."""
+
+    path: Path
+
+    def check(self) -> None:
+        """Raise AutosegError where another run took over, as it may when this one's machine was frozen for long."""
+        if _read(self.path) != Holder.this():
+            raise AutosegError(
+                f"{self.path.parent} was taken over by another run while this one did not move", "leave it to that run"
+            )
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """The process that works on a folder now, None where nobody does."""
+    path = folder / NAME
+    holder = _read(path)
+    return None if holder is None or holder.gone or _silent(path) else holder
+
+
 @contextmanager
-def holding(folder: Path) -> Iterator[None]:
+def holding(folder: Path) -> Iterator[Hold]:
     """Hold the folder while the block runs. Raises AutosegError naming host and process where another run holds it.
 
-    The lock of a process of this host that no longer runs is taken over.
+    The lock of a process that no longer runs is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
@@ -51,16 +78,40 @@ def holding(folder: Path) -> Iterator[None]:
         holder = _read(path)
         if holder is None and not path.exists():
             continue
-        if holder is None or not holder.gone:
+        if holder is None or not (holder.gone or _silent(path)):
             who = "a run" if holder is None else f"process {holder.pid} on {holder.host}"
             raise AutosegError(
                 f"{folder} is in use by {who}", f"wait for it or stop it; if you are sure that it no longer runs, delete {path}"
             )
         _clear(path)
+    over = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, over), daemon=True)
+    heart.start()
     try:
-        yield
+        yield Hold(path)
     finally:
-        path.unlink(missing_ok=True)
+        over.set()
+        heart.join()
+        if _read(path) == Holder.this():
+            path.unlink(missing_ok=True)
+
+
+def _beat(path: Path, over: threading.Event) -> None:
+    while not over.wait(_BEAT):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def _silent(path: Path) -> bool:
+    """Whether a lock has not been touched for long, seen by the clock of the file system it lies on."""
+    probe = path.with_name(f".{NAME}.now.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
+    with suppress(OSError):
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - path.stat().st_mtime > _SILENCE
+        finally:
+            probe.unlink(missing_ok=True)
+    return False
 
 
 def _take(path: Path) -> bool:
@@ -102,7 +153,7 @@ def _clear(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.rename(aside)
         holder = _read(aside)
-        if holder is not None and not holder.gone:
+        if holder is not None and not (holder.gone or _silent(aside)):
             with suppress(OSError):
                 os.link(aside, path)
         aside.unlink(missing_ok=True)

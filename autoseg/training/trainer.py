@@ -47,7 +47,10 @@ class Diverged(AutosegError):
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained. identity: see `identity.identity`. title: for people. team: the processes that do it."""
+    """What is to be trained. identity: see `identity.identity`. title: for people. team: the processes that do it.
+
+    guard: raises where the folder is no longer ours to write to.
+    """
 
     folder: Path
     title: str
@@ -59,6 +62,7 @@ class Task:
     device: torch.device
     identity: dict[str, str]
     team: Team = ALONE
+    guard: Callable[[], None] = lambda: None
 
 
 class Trainer:
@@ -129,6 +133,7 @@ class Trainer:
         """best.pt where it changed, then last.pt: so a run that dies between them makes best.pt again, the same."""
         if not self._team.leads:
             return
+        self._task.guard()
         with self._saving:
             progress, folder, identity = self.progress, self._task.folder, self._task.identity
             progress.peak_memory = max(progress.peak_memory, memory.peak())

@@ -5,12 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 
 import pytest
 
 from autoseg.support.errors import AutosegError
-from autoseg.training.lock import NAME, Holder, holding
+from autoseg.training.lock import NAME, Holder, holder_of, holding
 
 
 def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path):
@@ -54,6 +55,38 @@ def test_nobody_judges_the_processes_of_another_host(tmp_path):
     (tmp_path / NAME).write_text(json.dumps(asdict(replace(Holder.this(), host="elsewhere", pid=2**30))))
     with pytest.raises(AutosegError, match=r"on elsewhere\n.*delete .*run\.lock"), holding(tmp_path):
         pass
+
+
+def test_another_host_that_was_silent_for_long_gives_way(tmp_path):
+    path = tmp_path / NAME
+    path.write_text(json.dumps(asdict(replace(Holder.this(), host="elsewhere", pid=2**30))))
+    assert holder_of(tmp_path) is not None
+    now = path.stat().st_mtime
+    os.utime(path, (now - 400, now - 400))
+    assert holder_of(tmp_path) is None
+    with holding(tmp_path) as hold:
+        hold.check()
+        assert holder_of(tmp_path) == Holder.this()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.training.lock._BEAT", 0.02)
+    with holding(tmp_path):
+        path = tmp_path / NAME
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 0
+
+
+def test_a_run_that_was_frozen_writes_no_more_and_leaves_the_others_lock(tmp_path):
+    with holding(tmp_path) as hold:
+        (tmp_path / NAME).write_text(json.dumps(asdict(replace(Holder.this(), host="elsewhere"))))
+        with pytest.raises(AutosegError, match="taken over by another run"):
+            hold.check()
+    assert (tmp_path / NAME).exists()
 
 
 def test_a_lock_that_cannot_be_read_is_respected(tmp_path):

@@ -1,0 +1,108 @@
+"""autoseg_run: every model, every fold, every dataset, on one machine or many."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from autoseg.cli import entry
+from autoseg.schema.plan import PROTOCOLS
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+
+if TYPE_CHECKING:
+    from autoseg.schema.grid import GridTable
+
+_SOME_FAILED = 1
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    from autoseg import api
+    from autoseg.grid.table import HEADINGS, lines
+
+    if options.status:
+        table = api.grid_status(options.root)
+        title = f"grid of {table.host}, process {table.pid}, engine {table.engine}, last heard of {table.updated}"
+        entry.show_table(title, HEADINGS, lines(table.rows))
+        return 0
+    if not options.datasets:
+        raise AutosegError("say which datasets to run", "--datasets 501,502, or --status to see the grid that ran last")
+    with _watching() as watch:
+        table = api.run(
+            entry.names(options.datasets),
+            None if options.models == "all" else entry.names(options.models),
+            entry.folds(entry.names(options.folds)),
+            engine=options.engine,
+            workers=options.workers,
+            gpus_per_run=options.gpus_per_run,
+            address=options.address,
+            slurm=entry.settings(options.slurm, "--slurm"),
+            retries=options.retries,
+            protocol=options.protocol,
+            settings=entry.settings(options.set),
+            pretrained=options.pretrained,
+            device=options.device,
+            watch=watch,
+            root=options.root,
+        )
+    entry.show_table("", HEADINGS, lines(table.rows))
+    return _SOME_FAILED if any(row.state != "done" for row in table.rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = entry.parser(
+        "autoseg_run",
+        "Train, score and compare every (dataset, model, fold) that is not done yet. A run that dies is started again.",
+        "exit code 1: some runs failed, the others are done\n"
+        "example: autoseg_run --datasets 501,502 --models all --folds all --workers 2",
+    )
+    parser.add_argument("--datasets", metavar="A,B", help="ids or names")
+    parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
+    parser.add_argument("--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
+    parser.add_argument("--status", action="store_true", help="print where the grid stands, and end")
+    parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="what runs them (default: local)")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs side by side (default: 1, or as the GPUs allow)")
+    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs each run gets (default: 0)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of this machine is started)")
+    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="such as slurm_partition=gpu")
+    parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a run that dies (default: 2)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan for this protocol if it is not the one planned")
+    parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    entry.add_settings(parser)
+    entry.add_device(parser)
+    return parser
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[GridTable], None]]:
+    """A live table where a person is watching; else the lines each change leaves in the log are enough."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda table: None
+        return
+    from rich.live import Live
+
+    from autoseg.grid.table import HEADINGS, lines
+
+    with Live(console=console, refresh_per_second=2, redirect_stderr=True) as live:
+        # The latest that fit on the screen: what is under way and what failed stands above what waits.
+        def watch(table: GridTable) -> None:
+            live.update(_fitting(table, console.height - 4, HEADINGS, lines))
+
+        # Messages go above the table: the handler has to be told of the stream that does so.
+        log.set_up()
+        yield watch
+    log.set_up()
+
+
+def _fitting(table: GridTable, height: int, headings: Sequence[str], lines: Callable[..., Any]) -> Any:
+    order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
+    rows = sorted(table.rows, key=lambda row: order[row.state])
+    counted = ", ".join(f"{sum(row.state == state for row in rows)} {state}" for state in order)
+    return entry.table(counted, headings, lines(rows[: max(1, height)]))

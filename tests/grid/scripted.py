@@ -1,0 +1,119 @@
+"""A dataset that is planned and split but empty, and an engine whose processes do what a test says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from autoseg.grid.cells import Asked
+from autoseg.grid.engine import Outcome
+from autoseg.schema.grid import Cell
+from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.run import RunRecord
+from autoseg.support.files import write_artefact
+from autoseg.support.workspace import Dataset, Workspace
+
+FOLDS = 3
+RATES = (1e-3, 1e-4)
+
+
+def planned(root: Path, models: Sequence[str] = ("unet", "segformer"), search_epochs: int = 0) -> Dataset:
+    dataset = Workspace.at(root).new_dataset(501, "Paper")
+    dataset.raw.mkdir(parents=True)
+    plan = ModelPlan(
+        "unet", "16", (64, 64), 4, 1, "fp32", "none", 1e-3, 0, Normalisation("image"), "whole_64x64", 0, 0, 0
+    )
+    training = Training(10, "ce", RATES, search_epochs=search_epochs)
+    preparation = Preparation("whole_64x64", "whole", "uint8", 3, size=(64, 64))
+    write_artefact(
+        dataset.plan,
+        Plan(
+            dataset.name, "quick", "hash", 1 << 30, "cpu", 3, training, {preparation.key: preparation},
+            {model: replace(plan, model=model) for model in models}, (),
+        ),
+    )  # fmt: skip
+    cases = tuple(f"case{number}" for number in range(FOLDS))
+    folds = tuple(Fold(tuple(c for c in cases if c != held_out), (held_out,)) for held_out in cases)
+    write_artefact(dataset.splits, Splits(folds, "for tests"))
+    return dataset
+
+
+def finish(root: Path, cell: Cell, status: str = "finished", epochs: int = 10) -> None:
+    """Leave what a run leaves."""
+    folder = Dataset(root, cell.dataset).fold(cell.model, cell.fold)
+    record = RunRecord(
+        cell.dataset, cell.model, "16", cell.fold, "quick", "id", 0, "cpu", "fp32", status, 10, epochs, 3, 0.75  # type: ignore[arg-type]
+    )
+    write_artefact(folder / "run.json", record)
+    if status == "finished":
+        (folder / "validation").mkdir(exist_ok=True)
+        (folder / "validation" / "scores.json").write_text("{}")
+
+
+@dataclass
+class Job:
+    """Ends at the poll of that number, with what `script` gives for it."""
+
+    cell: Cell
+    script: Callable[[], Outcome]
+    polls: int
+    where: str = "here"
+    stopped: bool = False
+
+    def poll(self) -> Outcome | None:
+        self.polls -= 1
+        return None if self.polls > 0 and not self.stopped else self.script()
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclass
+class Scripted:
+    """script: what becomes of the nth attempt (from 1) of a cell. together: cells that were under way at each start."""
+
+    root: Path
+    script: Callable[[Cell, int], Outcome]
+    count: int = 1
+    polls: int = 1
+    name: str = "scripted"
+    started: list[Cell] = field(default_factory=list)
+    together: list[set[Cell]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+
+    def slots(self) -> int:
+        return self.count
+
+    def start(self, command: Sequence[str], log: Path) -> Job:
+        at = 3
+        cell = Cell(command[at], command[at + 1], int(command[at + 2]))
+        self.started.append(cell)
+        attempt = self.started.count(cell)
+        self.together.append({job.cell for job in self.jobs if job.polls > 0} | {cell})
+        self.jobs.append(Job(cell, lambda: self.script(cell, attempt), self.polls))
+        return self.jobs[-1]
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.stop()
+
+
+def well(root: Path) -> Callable[[Cell, int], Outcome]:
+    """Every attempt succeeds."""
+
+    def script(cell: Cell, attempt: int) -> Outcome:
+        finish(root, cell)
+        return Outcome(0, "there")
+
+    return script
+
+
+def asked(root: Path) -> Asked:
+    return Asked(root)
+
+
+def on_disk(root: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((root / "results" / "grid.json").read_text())
+    return content
