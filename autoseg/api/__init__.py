@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
+from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
-from autoseg.api.evaluation import evaluate
+from autoseg.api.evaluation import evaluate, evaluate_external
 from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
@@ -28,10 +29,12 @@ __all__ = [
     "Predictor",
     "TrainedFold",
     "ask_omnimodel",
+    "compare",
     "convert",
     "convert_folders",
     "decisions",
     "evaluate",
+    "evaluate_external",
     "fingerprint",
     "grid_status",
     "model_table",

@@ -78,14 +78,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def settings(pairs: Sequence[str], option: str = "--set") -> dict[str, str]:
-    """`--set key=value` pairs, or those of another option. Raises AutosegError for one without '='."""
+def settings(pairs: Sequence[str], option: str = "--set", example: str = "training.epochs=50") -> dict[str, str]:
+    """`--set key=value` pairs, or another option's. Raises AutosegError for one without '='."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            example = "for example --set training.epochs=50" if option == "--set" else ""
-            raise AutosegError(f"{option} {pair!r} is not key=value", example)
+            raise AutosegError(f"{option} {pair!r} is not key=value", f"for example {option} {example}")
         found[key.strip()] = value.strip()
     return found
 

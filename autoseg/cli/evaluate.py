@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cli import entry
+from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
+    from autoseg.evaluation.external import Tested
     from autoseg.schema.scores import Scores
+
+_DICE = ("pooled.dice", "per_image.dice")
 
 
 @entry.command
@@ -17,15 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_evaluate",
         "Score masks against references: per case, per class and overall; writes scores.json and scores.csv beside the masks.",
-        "example: autoseg_evaluate masks autoseg_data/raw/Dataset501_Polyp/labelsTs",
+        "examples: autoseg_evaluate masks autoseg_data/raw/Dataset501_Polyp/labelsTs\n"
+        "          autoseg_evaluate Polyp --external OtherPolyps --map neoplastic=polyp --map non_neoplastic=polyp",
     )
-    parser.add_argument("predictions", type=Path, metavar="PRED", help="folder of predicted masks")
-    parser.add_argument("references", type=Path, metavar="REF", help="folder of reference masks")
+    parser.add_argument("predictions", metavar="PRED", help="folder of predicted masks; with --external: a dataset")
+    parser.add_argument("references", nargs="?", metavar="REF", help="folder of reference masks")
+    parser.add_argument("--external", metavar="DATASET", help="test the models trained on PRED on this other dataset")
+    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="where labels differ")
+    parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="with --external: only these")
+    entry.add_device(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the scores go (default: beside the masks)")
     parser.add_argument(
         "--tolerance", type=float, default=2.0, metavar="T", help="of the surface Dice, in pixels or mm (default: 2)"
     )
     options = parser.parse_args(arguments)
+    if options.external is not None:
+        return _external(options)
+    if options.references is None:
+        raise AutosegError("there are no references to score against", "autoseg_evaluate PRED REF")
     from autoseg import api
 
     scores = api.evaluate(options.predictions, options.references, options.output, options.tolerance)
@@ -36,6 +50,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(scores.rule)
     return 0
+
+
+def _external(options: argparse.Namespace) -> int:
+    labels = entry.settings(options.map, "--map", "neoplastic=polyp")
+    if options.references is not None:
+        raise AutosegError(f"--external leaves no place for {options.references}", "autoseg_evaluate DATASET --external OTHER")
+    from autoseg import api
+
+    tested = api.evaluate_external(
+        options.predictions,
+        options.external,
+        models=options.models,
+        labels=labels,
+        tolerance=options.tolerance,
+        device=options.device,
+        root=options.root,
+    )
+    first = tested[0]
+    entry.show_table(
+        f"trained on {first.record.dataset}, tested on {len(first.external.cases)} cases of {first.record.external}",
+        ("model", "fold", "Dice of all pixels here", "there", "Dice of images here", "there"),
+        [
+            (one.record.model, str(one.record.fold), *(_number(side.overall[key]) for key in _DICE for side in _sides(one)))
+            for one in tested
+        ],
+    )
+    print(f"labels: {', '.join(f'{ours} as {theirs}' for ours, theirs in first.record.labels.items())}")
+    print("autoseg_compare shows the drop of all models")
+    return 0
+
+
+def _sides(tested: Tested) -> tuple[Scores, Scores]:
+    return tested.internal, tested.external
 
 
 def _rows(scores: Scores) -> Iterator[tuple[str, ...]]:

@@ -243,6 +243,12 @@ def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
     return found
 
 
+def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
+    """Names of the models with a trained fold in a dataset's results folder, sorted."""
+    folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    return tuple(folder.name for folder in folders if trained_folds(folder, which))
+
+
 def channels_first(image: Array, channels: int) -> Array:
     """(C, H, W) from (C, H, W), (H, W, C) or (H, W). Raises AutosegError where the axes cannot be told.
 

@@ -1,0 +1,61 @@
+"""autoseg_compare: all finished models of one or several datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.cli import entry
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_compare",
+        "Compare finished trainings: tables, paired tests, ranking, cost, easy and hard cases; writes comparison.json,\n"
+        "comparison.csv and report.html.",
+        "example: autoseg_compare Polyp --stratify-by segformer --share 0.05",
+    )
+    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="ids or names")
+    parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="only these (default: all that are trained)")
+    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="N", help="only these folds")
+    parser.add_argument("--metric", default="dice", metavar="NAME", help="what is tested and ranked, of cases (default: dice)")
+    parser.add_argument(
+        "--stratify-by", action="append", default=[], metavar="BY",
+        help="a model (easy and hard cases by its Dice), or object_size, objects, thickness, image_size, classes, brightness, "
+        "group, case=PATTERN, group=PATTERN; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--share", type=float, default=0.05, metavar="S", help="of the cases that are easy or hard (default: 0.05)"
+    )
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=DIR", help="masks from elsewhere, scored by autoseg_evaluate"
+    )
+    parser.add_argument("--allow-unequal", action="store_true", help="compare runs of different splits or budgets all the same")
+    parser.add_argument("--no-report", action="store_true", help="tables only, no page")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: results/DATASET/comparison)")
+    options = parser.parse_args(arguments)
+    folds, also = entry.folds(options.folds), entry.settings(options.also, "--also", "other_program=masks")
+    from autoseg import api
+
+    comparison = api.compare(
+        options.datasets,
+        models=options.models,
+        folds=folds,
+        metric=options.metric,
+        stratify_by=options.stratify_by,
+        share=options.share,
+        also=also,
+        allow_unequal=options.allow_unequal,
+        output=options.output,
+        report=not options.no_report,
+        root=options.root,
+    )
+    from autoseg.comparison.tables import tables
+
+    for table in tables(comparison):
+        entry.show_table(table.title, table.headings, table.rows)
+        print(f"  {table.note}\n")
+    for note in (f"{dataset.dataset}: {note}" for dataset in comparison.datasets for note in dataset.notes):
+        print(f"note: {note}")
+    return 0

@@ -1,0 +1,41 @@
+"""What each model takes, from what its runs recorded, and which models nothing beats at their cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from autoseg.comparison.evidence import ModelEvidence
+from autoseg.schema.comparison import Cost
+
+
+def cost(model: ModelEvidence) -> Cost:
+    """Of a model that was trained here: means over its folds, latency over all images its folds predicted."""
+    runs = list(model.folds.values())
+    first, plan = runs[0], runs[0].model_plan
+    seconds = [
+        case.seconds["network"] for run in runs if run.prediction for case in run.prediction.cases if "network" in case.seconds
+    ]
+    return Cost(
+        parameters=first.record.parameters,
+        flops=plan.flops,
+        input_size=plan.input_size,
+        steps=round(statistics.mean(run.record.steps for run in runs)),
+        epoch_seconds=statistics.mean(run.record.epoch_seconds for run in runs),
+        training_seconds=statistics.mean(run.record.seconds for run in runs),
+        peak_memory=max(run.record.peak_memory for run in runs),
+        peak_device_memory=max(run.record.peak_device_memory for run in runs),
+        planned_memory=plan.memory,
+        latency=statistics.median(seconds) if seconds else 0.0,
+        device=first.record.device,
+        precision=first.record.precision,
+    )
+
+
+def pareto(costs: Mapping[str, float], scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Models that no other beats: none is at least as good at no more cost, and better in one of them. By cost."""
+    kept: list[str] = []
+    for name in sorted(costs, key=lambda name: (costs[name], -scores[name])):
+        if not kept or scores[name] > scores[kept[-1]]:
+            kept.append(name)
+    return tuple(kept)

@@ -1,0 +1,131 @@
+"""Numbers to judgements: paired tests, bootstrap intervals, rankings. Knows arrays only.
+
+A matrix here is (models, units): a value of each model for each unit, the same units for all, none undefined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import friedmanchisquare, kendalltau, rankdata, studentized_range, wilcoxon
+
+from autoseg.schema.comparison import Estimate, Interval, PairTest, Ranking
+
+Matrix = NDArray[np.float64]
+RESAMPLES = 2000
+_SEED = 0
+# Samples drawn at once, so that many units do not fill the memory.
+_BLOCK = 100
+LEVEL = 0.05
+
+
+def estimate(folds: dict[str, float]) -> Estimate:
+    """Mean and sample deviation over folds, of those where the number is defined."""
+    defined = [value for value in folds.values() if not math.isnan(value)]
+    mean = sum(defined) / len(defined) if defined else math.nan
+    std = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
+    return Estimate(mean, std, folds)
+
+
+def bootstrap_means(matrix: Matrix) -> Matrix:
+    """Means (resamples, models) over units drawn with replacement, the same draw for all models; the seed is fixed."""
+    draw = np.random.default_rng(_SEED)
+    units = matrix.shape[1]
+    blocks = [matrix[:, draw.integers(0, units, (_BLOCK, units))].mean(axis=2).T for _ in range(RESAMPLES // _BLOCK)]
+    return np.concatenate(blocks)
+
+
+def interval(values: Matrix, resampled: Matrix) -> Interval:
+    """Mean of values (units,) with the percentiles of its resampled means (resamples,)."""
+    low, high = np.percentile(resampled, (50 * LEVEL, 100 - 50 * LEVEL))
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tuple[PairTest, ...]:
+    """Every pair of models, corrected for their number by Holm's method."""
+    pairs = list(combinations(range(len(names)), 2))
+    found = [signed_rank(matrix[one] - matrix[other]) for one, other in pairs]
+    return tuple(
+        PairTest(
+            names[one],
+            names[other],
+            matrix.shape[1],
+            interval(matrix[one] - matrix[other], resampled[:, one] - resampled[:, other]),
+            p,
+            adjusted,
+        )
+        for (one, other), p, adjusted in zip(pairs, found, holm(found), strict=True)
+    )
+
+
+def signed_rank(differences: NDArray[Any]) -> float:
+    """p of the two-sided Wilcoxon signed-rank test; zeros are shared out between both signs (Pratt). 1 where all are zero."""
+    return float(wilcoxon(differences, zero_method="pratt").pvalue) if np.any(differences) else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p in the order given."""
+    adjusted = [1.0] * len(p)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def rank(names: Sequence[str], matrix: Matrix, resampled: Matrix, higher_is_better: bool) -> Ranking:
+    """Order by mean, mean ranks with Nemenyi's critical difference, and how stable the order is under resampling."""
+    sign = -1.0 if higher_is_better else 1.0
+    ranks = rankdata(sign * matrix, axis=0).mean(axis=1)
+    means = sign * matrix.mean(axis=1)
+    orders = rankdata(sign * resampled, axis=1)
+    leading = (orders == orders.min(axis=1, keepdims=True)).astype(float)
+    first = (leading / leading.sum(axis=1, keepdims=True)).mean(axis=0)
+    taus = [kendalltau(means, sample).statistic for sample in sign * resampled]
+    many = len(names) > 2 and matrix.shape[1] > 1
+    difference = critical_difference(len(names), matrix.shape[1])
+    return Ranking(
+        order=tuple(names[index] for index in np.argsort(means, kind="stable")),
+        mean_ranks={name: float(value) for name, value in zip(names, ranks, strict=True)},
+        first={name: float(value) for name, value in zip(names, first, strict=True)},
+        tau=float(np.nanmean(taus)) if not np.all(np.isnan(taus)) else math.nan,
+        friedman_p=float(friedmanchisquare(*matrix).pvalue) if many else math.nan,
+        critical_difference=difference,
+        cliques=cliques(names, ranks, difference),
+    )
+
+
+def critical_difference(models: int, units: int) -> float:
+    """Mean ranks that lie further apart differ at 5 % (Nemenyi's test; Demsar, JMLR 2006)."""
+    quantile = studentized_range.ppf(1 - LEVEL, models, np.inf) / math.sqrt(2)
+    return float(quantile * math.sqrt(models * (models + 1) / (6 * units)))
+
+
+def cliques(names: Sequence[str], ranks: Sequence[float] | NDArray[Any], difference: float) -> tuple[tuple[str, ...], ...]:
+    """Largest groups of models, by rank, whose best and worst lie less than the critical difference apart."""
+    order = sorted(range(len(names)), key=lambda index: ranks[index])
+    found: list[tuple[int, ...]] = []
+    for start in range(len(order)):
+        group = tuple(index for index in order[start:] if ranks[index] - ranks[order[start]] < difference)
+        if len(group) > 1 and not (found and set(group) <= set(found[-1])):
+            found.append(group)
+    return tuple(tuple(names[index] for index in group) for group in found)
+
+
+def risk_coverage(confidence: Sequence[float], risk: Sequence[float]) -> tuple[Matrix, Matrix, float]:
+    """Coverage and mean risk (units,) of the most confident units, and the area below (mean over all coverages).
+
+    Units of equal confidence come in together, at their mean risk, so that their order cannot matter.
+    """
+    values, losses = np.asarray(confidence, float), np.asarray(risk, float)
+    order = np.argsort(-values, kind="stable")
+    values, losses = values[order], losses[order]
+    _, place = np.unique(-values, return_inverse=True)
+    shared = np.bincount(place, losses) / np.bincount(place)
+    running = np.cumsum(shared[place]) / np.arange(1, len(losses) + 1)
+    return np.arange(1, len(losses) + 1) / len(losses), running, float(running.mean())

@@ -1,0 +1,147 @@
+"""Cases sorted into easy and hard by a reference model, or by what is known of them; every model scored on each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from autoseg.comparison.evidence import Evidence
+from autoseg.comparison.values import dice_of_cases, mean_over_classes
+from autoseg.metrics.rules import is_defined
+from autoseg.schema.comparison import Stratification, Stratum, StratumScore
+from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
+from autoseg.support.errors import AutosegError
+
+EASY, HARD = "easy", "hard"
+_HINT = "give a pattern, such as case=(benign|malignant)"
+_NUMBERS: dict[str, tuple[str, Callable[[CaseFingerprint], float]]] = {
+    "object_size": ("share of the image that is foreground", lambda case: _foreground(case) / (case.size[0] * case.size[1])),
+    "objects": ("number of objects", lambda case: sum(one.objects for one in case.classes.values())),
+    "thickness": ("thickness of the thinnest class there, in pixels", lambda case: _thinnest(case)),
+    "image_size": ("pixels of the image", lambda case: case.size[0] * case.size[1]),
+    "border": ("share of the image in constant borders", lambda case: case.border),
+    "brightness": ("mean value inside the foreground", lambda case: _brightness(case)),
+}
+_NAMES: dict[str, tuple[str, Callable[[CaseFingerprint], str]]] = {
+    "case": ("the case's name", lambda case: case.case),
+    "group": ("its group", lambda case: case.group),
+    "dtype": ("the stored type", lambda case: case.dtype),
+    "channels": ("the number of channels", lambda case: str(case.channels)),
+    "classes": ("the classes it holds", lambda case: _held(case)),
+}
+
+
+def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[], Fingerprint]) -> Stratification:
+    """Strata by a model's name (easy and hard cases, each `share` of all), or by a column of the fingerprint.
+
+    Columns of numbers are cut into thirds; columns of names make a stratum of each value, or, as "case=PATTERN" and
+    "group=PATTERN", of what the regular expression finds in it. Raises AutosegError where `by` is neither, or where nothing
+    can be told apart.
+    """
+    if not 0 < share <= 0.5:
+        raise AutosegError(f"a share of {share:g} cannot be cut from both ends", "give one above 0 and up to 0.5, such as 0.05")
+    column, _, pattern = by.partition("=")
+    if by in evidence.models:
+        rule, members = _by_model(evidence, by, share)
+    elif column in _NUMBERS and not pattern:
+        rule, members = _by_number(column, fingerprint())
+    elif column in _NAMES:
+        rule, members = _by_name(column, pattern, fingerprint())
+    else:
+        raise AutosegError(
+            f"cases cannot be stratified by {by!r}",
+            f"a model: {', '.join(evidence.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}; case=PATTERN",
+        )
+    known = {case for model in evidence.models.values() for case in model.cases}
+    strata = [_score(evidence, name, [case for case in cases if case in known]) for name, cases in members.items()]
+    return Stratification(by, rule, tuple(stratum for stratum in strata if stratum.cases))
+
+
+def _by_model(evidence: Evidence, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
+    dice = dice_of_cases(evidence.models[model])
+    # Ties are parted by name, so that the same scores give the same strata.
+    order = sorted(dice, key=lambda case: (-dice[case], case))
+    count = max(1, round(share * len(order)))
+    rule = (
+        f"the {count} of {len(order)} held-out cases ({share:.0%} of all, at least one) where {model} has the highest Dice, "
+        f"and as many where it has the lowest; cases where its Dice is undefined are in neither"
+    )
+    return rule, {EASY: order[:count], HARD: order[-count:]}
+
+
+def _by_number(column: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:
+    what, value = _NUMBERS[column]
+    values = {case.case: value(case) for case in fingerprint.cases}
+    values = {case: number for case, number in values.items() if is_defined(number)}
+    if not values or len(set(values.values())) == 1:
+        raise AutosegError(f"{column} is the same in all cases of {fingerprint.dataset}", "stratify by something else")
+    low, high = np.quantile(list(values.values()), (1 / 3, 2 / 3))
+    names = {
+        "lower third": [case for case, number in values.items() if number <= low],
+        "middle third": [case for case, number in values.items() if low < number <= high],
+        "upper third": [case for case, number in values.items() if number > high],
+    }
+    return f"{what}: up to {low:.3g}, up to {high:.3g}, and above", names
+
+
+def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:
+    what, value = _NAMES[column]
+    try:
+        expression = re.compile(pattern) if pattern else None
+    except re.error as error:
+        raise AutosegError(f"{pattern!r} is no regular expression: {error}", _HINT) from error
+    found: dict[str, list[str]] = {}
+    for case in fingerprint.cases:
+        text = value(case)
+        if expression is not None:
+            match = expression.search(text)
+            text = (match.group(1) if expression.groups else match.group()) if match else "other"
+        found.setdefault(text, []).append(case.case)
+    if len(found) < 2:
+        raise AutosegError(f"{what} does not tell the cases of {fingerprint.dataset} apart", _HINT)
+    if len(found) > 12:
+        raise AutosegError(f"{what} has {len(found)} values: too many for a table", _HINT)
+    return what + (f", by the pattern {pattern}" if pattern else ""), dict(sorted(found.items()))
+
+
+def _score(evidence: Evidence, name: str, cases: list[str]) -> Stratum:
+    scores = {}
+    for model, one in evidence.models.items():
+        of_model = one.cases
+        found = [of_model[case] for case in cases if case in of_model]
+        if found:
+            scores[model] = _summary(
+                [mean_over_classes(case, "dice") for case in found], [mean_over_classes(case, "hd95") for case in found]
+            )
+    return Stratum(name, tuple(cases), scores)
+
+
+def _summary(dice: list[float], hd95: list[float]) -> StratumScore:
+    def spread(values: list[float]) -> tuple[float, float]:
+        defined = np.array([value for value in values if is_defined(value)])
+        return (float(defined.mean()), float(defined.std())) if len(defined) else (float("nan"), float("nan"))
+
+    return StratumScore(*spread(dice), *spread(hd95), sum(not is_defined(value) for value in hd95))
+
+
+def _foreground(case: CaseFingerprint) -> int:
+    return sum(one.pixels for one in case.classes.values())
+
+
+def _held(case: CaseFingerprint) -> str:
+    return " and ".join(name for name, one in case.classes.items() if one.pixels) or "none"
+
+
+def _thinnest(case: CaseFingerprint) -> float:
+    return min((one.thickness for one in case.classes.values() if one.pixels), default=float("nan"))
+
+
+def _brightness(case: CaseFingerprint) -> float:
+    return sum(case.foreground_mean) / len(case.foreground_mean) if case.foreground_mean else float("nan")
+
+
+def columns() -> Mapping[str, str]:
+    """Column -> what it is, for the command's help."""
+    return {name: text for table in (_NUMBERS, _NAMES) for name, (text, _) in table.items()}

@@ -1,0 +1,258 @@
+"""A comparison as rows: long ones for programs (CSV), short ones for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from autoseg.metrics.rules import is_defined
+from autoseg.schema.comparison import Comparison, DatasetComparison, Estimate, ModelResult, Ranking, StratumScore
+
+ALL = "all classes"
+# The first study's four numbers, from counts summed over a fold.
+STUDY = {"mDSC": "pooled.dice", "mIoU": "pooled.iou", "mPrec": "pooled.precision", "mRec": "pooled.recall"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """title: what it shows. note: how to read it. rows: cells as text, the first column names things."""
+
+    title: str
+    note: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One row per dataset, model, class, averaging and metric: mean and deviation over folds; undefined cells are empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["dataset", "model", "family", "variant", "class", "averaging", "metric", "mean", "std", "folds", "cases"])
+    for dataset in comparison.datasets:
+        for result in dataset.models:
+            for name, estimates in ((ALL, result.overall), *result.classes.items()):
+                for key, estimate in estimates.items():
+                    averaging, _, metric = key.partition(".")
+                    numbers = [f"{value:.6f}" if is_defined(value) else "" for value in (estimate.mean, estimate.std)]
+                    about = [dataset.dataset, result.model, result.family, result.variant, name, averaging, metric]
+                    writer.writerow([*about, *numbers, len(estimate.folds), result.cases])
+    return stream.getvalue()
+
+
+def tables(comparison: Comparison) -> Iterator[Table]:
+    """What a person wants to see first, dataset by dataset."""
+    if len(comparison.datasets) > 1:
+        yield across(comparison)
+    for dataset in comparison.datasets:
+        yield overall(dataset)
+        yield per_class(dataset)
+        if dataset.tests:
+            yield pairs(dataset)
+        if dataset.ranking is not None:
+            yield ranking(dataset, dataset.ranking)
+        yield families(dataset)
+        yield costs(dataset)
+        yield from strata(dataset)
+        if dataset.drops:
+            yield external(dataset)
+        if dataset.risk_coverage:
+            yield risks(dataset)
+
+
+def across(comparison: Comparison) -> Table:
+    names = [dataset.dataset for dataset in comparison.datasets]
+    rows = [
+        (model, *(percent(numbers.get(name, float("nan"))) for name in (*names, "mean")))
+        for model, numbers in comparison.across.items()
+    ]
+    return Table("Mean Dice over datasets", "mDSC in %, the mean over folds", ("model", *names, "mean"), tuple(rows))
+
+
+def overall(dataset: DatasetComparison) -> Table:
+    rows = []
+    for result in ordered(dataset):
+        numbers = [spread(result.overall[key]) for key in STUDY.values()]
+        surface = result.overall.get("per_image.hd95")
+        images = [spread(result.overall["per_image.dice"]), spread(surface, 1.0) if surface else ""]
+        rows.append((result.model, result.family, *numbers, *images, interval(result), folds(result)))
+    note = (
+        "mDSC, mIoU, mPrec, mRec: counts summed over a fold, mean over foreground classes; Dice and HD95 of images: the mean "
+        f"over cases. In % (HD95 in {dataset.unit}), mean ± deviation over folds; the interval is of the {dataset.units}s' "
+        f"{dataset.metric}"
+    )
+    headings = ("model", "family", *STUDY, "Dice of images", "HD95 of images", "95 % interval", "folds")
+    return Table(f"Models on {dataset.dataset}", note, headings, tuple(rows))
+
+
+def per_class(dataset: DatasetComparison) -> Table:
+    keys = {"Dice": "pooled.dice", "Dice of images": "per_image.dice", "HD95": "per_image.hd95", "NSD": "per_image.nsd"}
+    if any("per_image.cldice" in numbers for result in dataset.models for numbers in result.classes.values()):
+        keys["clDice"] = "per_image.cldice"
+    rows = []
+    for name in dataset.classes:
+        for result in ordered(dataset):
+            estimates = result.classes[name]
+            cells = [spread(estimates.get(key), 1.0 if heading == "HD95" else 100.0) for heading, key in keys.items()]
+            rows.append((name, result.model, *cells))
+    note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
+    return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows))
+
+
+def pairs(dataset: DatasetComparison) -> Table:
+    rows = []
+    for test in sorted(dataset.tests, key=lambda test: test.p_adjusted):
+        low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
+        verdict = "differ" if test.p_adjusted < 0.05 else "not told apart"
+        mean = points(test.difference.mean, dataset.metric)
+        values = (mean, f"{low} to {high}", p_value(test.p), p_value(test.p_adjusted))
+        rows.append((f"{test.first} - {test.second}", *values, verdict))
+    note = f"two-sided Wilcoxon signed-rank tests over {dataset.tests[0].units} {dataset.units}s, corrected by Holm; 5 %"
+    headings = ("pair", f"difference of {dataset.metric}", "95 % interval", "p", "p corrected", "verdict")
+    return Table(f"Pairs on {dataset.dataset}", note, headings, tuple(rows))
+
+
+def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
+    rows = [
+        (name, str(place), f"{one.mean_ranks[name]:.2f}", f"{one.first[name]:.0%}")
+        for place, name in enumerate(one.order, start=1)
+    ]
+    groups = "; ".join(", ".join(group) for group in one.cliques) or "none"
+    note = (
+        f"by the mean {dataset.metric} of {dataset.units}s; first: share of bootstrap samples a model leads; mean ranks differ "
+        f"at 5 % from {one.critical_difference:.2f} apart (Nemenyi), so not told apart: {groups}"
+    )
+    if is_defined(one.friedman_p):
+        note += f"; no difference at all: p {p_value(one.friedman_p)} (Friedman)"
+    if is_defined(one.tau):
+        note += f"; Kendall's tau between this ranking and those of bootstrap samples: {one.tau:.2f}"
+    return Table(f"Ranking on {dataset.dataset}", note, ("model", "place", "mean rank", "first"), tuple(rows))
+
+
+def families(dataset: DatasetComparison) -> Table:
+    rows = [(one.family, ", ".join(one.models), percent(one.mean), percent(one.std), one.best) for one in dataset.families]
+    note = "mean and deviation over models of their mDSC in %"
+    if dataset.family_test is not None:
+        test = dataset.family_test
+        low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
+        mean = points(test.difference.mean, dataset.metric)
+        what = f"generalists minus specialists, {dataset.metric} of {dataset.units}s"
+        note += f"; {what}: {mean} ({low} to {high}), p {p_value(test.p)}"
+    return Table(f"Families on {dataset.dataset}", note, ("family", "models", "mDSC", "deviation", "best"), tuple(rows))
+
+
+def costs(dataset: DatasetComparison) -> Table:
+    rows = []
+    for result in ordered(dataset):
+        cost = result.cost
+        if cost is None:
+            continue
+        peak = max(cost.peak_memory, cost.peak_device_memory)
+        memory = amount(peak) if peak else f"{amount(cost.planned_memory)} planned"
+        rows.append(
+            (
+                result.model,
+                result.variant,
+                f"{cost.parameters / 1e6:.2f} M",
+                f"{cost.flops / 1e9:.2f} G",
+                f"{cost.input_size[0]} x {cost.input_size[1]}",
+                memory,
+                f"{cost.epoch_seconds:.1f} s" if cost.epoch_seconds else f"{cost.training_seconds:.0f} s in all",
+                f"{cost.latency * 1000:.0f} ms" if cost.latency else "not recorded",
+                f"{cost.device}, {cost.precision}",
+            )
+        )
+    note = (
+        "FLOPs: one image's forward pass; memory: the most the training process held; latency: the network's time, the median "
+        "over held-out images"
+    )
+    headings = ("model", "variant", "parameters", "FLOPs", "input", "memory", "an epoch", "latency", "measured on")
+    return Table(f"Cost on {dataset.dataset}", note, headings, tuple(rows))
+
+
+def strata(dataset: DatasetComparison) -> Iterator[Table]:
+    for one in dataset.strata:
+        rows = []
+        for stratum in one.strata:
+            for model, score in stratum.scores.items():
+                rows.append((stratum.name, str(len(stratum.cases)), model, *_stratum_cells(score)))
+        headings = ("stratum", "cases", "model", "Dice", f"HD95 ({dataset.unit})", "without HD95")
+        yield Table(f"{dataset.dataset} by {one.by}", f"{one.rule}; per-image means ± deviation", headings, tuple(rows))
+
+
+def external(dataset: DatasetComparison) -> Table:
+    rows = []
+    for drop in dataset.drops:
+        change = drop.external_pooled.mean - drop.internal_pooled.mean
+        cells = [spread(one) for one in (drop.internal_pooled, drop.external_pooled)]
+        images = [spread(one) for one in (drop.internal_per_image, drop.external_per_image)]
+        rows.append((drop.model, drop.external, str(drop.cases), *cells, points(change, "dice"), *images))
+    mapped = "; ".join(
+        f"{drop.external}: {', '.join(f'{a} as {b}' for a, b in drop.labels.items())}"
+        for drop in {drop.external: drop for drop in dataset.drops}.values()
+    )
+    headings = ("model", "other dataset", "cases", "mDSC here", "mDSC there", "change", "Dice of images here", "there")
+    note = f"both sides with the same labels ({mapped}); mean ± deviation over folds, in %"
+    return Table(f"Trained on {dataset.dataset}, tested elsewhere", note, headings, tuple(rows))
+
+
+def risks(dataset: DatasetComparison) -> Table:
+    rows = [
+        (one.model, one.confidence, *(f"{value:.4f}" for value in (one.aurc, one.best, one.random)))
+        for one in dataset.risk_coverage
+    ]
+    note = "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better"
+    return Table(f"Confidence on {dataset.dataset}", note, ("model", "confidence", "AURC", "perfect", "random"), tuple(rows))
+
+
+def ordered(dataset: DatasetComparison) -> list[ModelResult]:
+    """Models, the best pooled Dice first."""
+    return sorted(dataset.models, key=lambda result: -_or_last(result.overall["pooled.dice"].mean))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}" if is_defined(value) else "–"
+
+
+def points(value: float, metric: str) -> str:
+    """A signed difference: of shares in percentage points, of distances in their unit."""
+    if not is_defined(value):
+        return "–"
+    return f"{value:+.2f}" if metric in ("hd95", "hd95_pooled", "asd") else f"{100 * value:+.1f}"
+
+
+def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
+    """mean ± deviation, without the deviation where there is one fold."""
+    if estimate is None or not is_defined(estimate.mean):
+        return "–"
+    text = f"{factor * estimate.mean:.1f}"
+    return f"{text} ± {factor * estimate.std:.1f}" if is_defined(estimate.std) else text
+
+
+def interval(result: ModelResult) -> str:
+    one = result.case_mean
+    return f"{percent(one.low)} to {percent(one.high)}" if is_defined(one.low) else "–"
+
+
+def folds(result: ModelResult) -> str:
+    return ", ".join(map(str, result.folds)) or "–"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def amount(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _stratum_cells(score: StratumScore) -> Sequence[str]:
+    def cell(mean: float, std: float, factor: float) -> str:
+        return f"{factor * mean:.1f} ± {factor * std:.1f}" if is_defined(mean) else "–"
+
+    return cell(score.dice, score.dice_std, 100), cell(score.hd95, score.hd95_std, 1), str(score.undefined)
+
+
+def _or_last(value: float) -> float:
+    return value if is_defined(value) else -1.0

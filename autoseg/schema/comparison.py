@@ -1,0 +1,208 @@
+"""What came of comparing models: `comparison.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number over the folds. mean and std (sample deviation) of those folds where it is defined; folds: fold -> value."""
+
+    mean: float
+    std: float
+    folds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over units (see DatasetComparison) and its 95 % bootstrap confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes; 0 where a run did not record it.
+
+    flops: floating-point operations of one image's forward pass at input_size (height, width). steps, training_seconds: of
+    a fold, the mean over folds; epoch_seconds: of an epoch without validation. peak_memory: bytes of the training process;
+    peak_device_memory: bytes of tensors on a CUDA device; planned_memory: bytes the planner measured for training. latency:
+    median over images of the network's seconds, an equal part of its batch's; device, precision: of all these.
+    """
+
+    parameters: int
+    flops: int
+    input_size: tuple[int, int]
+    steps: int
+    epoch_seconds: float
+    training_seconds: float
+    peak_memory: int
+    peak_device_memory: int
+    planned_memory: int
+    latency: float
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model on one dataset. overall, classes: "pooled.dice", "per_image.hd95", ... -> estimate (see Scores).
+
+    case_mean: of the comparison's metric over units. cost: None for masks that come from elsewhere. identities: fold -> of
+    its run. calibration: expected calibration error, not-a-number without kept probabilities.
+    """
+
+    model: str
+    title: str
+    family: str
+    variant: str
+    pretrained: str
+    folds: tuple[int, ...]
+    cases: int
+    overall: dict[str, Estimate]
+    classes: dict[str, dict[str, Estimate]]
+    case_mean: Interval
+    cost: Cost | None
+    calibration: float = math.nan
+    identities: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Two models (or families) on the same units: mean of first minus second with its 95 % bootstrap interval; p of the
+    two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs of the dataset."""
+
+    first: str
+    second: str
+    units: int
+    difference: Interval
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """order: best mean over units first. mean_ranks: over units, 1 is best. first: share of bootstrap samples a model leads.
+
+    tau: mean Kendall tau between the ranking and those of bootstrap samples (1: always the same). friedman_p: of no
+    difference at all. critical_difference: of mean ranks (Nemenyi, 5 %). cliques: models no pair of which differs by it.
+    """
+
+    order: tuple[str, ...]
+    mean_ranks: dict[str, float]
+    first: dict[str, float]
+    tau: float
+    friedman_p: float
+    critical_difference: float
+    cliques: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one kind: mean and deviation over models of their mean over folds of the pooled Dice; which is best."""
+
+    family: str
+    models: tuple[str, ...]
+    mean: float
+    std: float
+    best: str
+
+
+@dataclass(frozen=True)
+class StratumScore:
+    """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`)."""
+
+    dice: float
+    dice_std: float
+    hd95: float
+    hd95_std: float
+    undefined: int
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Cases that have something in common."""
+
+    name: str
+    cases: tuple[str, ...]
+    scores: dict[str, StratumScore]
+
+
+@dataclass(frozen=True)
+class Stratification:
+    """by: as asked for. rule: in words."""
+
+    by: str
+    rule: str
+    strata: tuple[Stratum, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One model on another dataset: pooled and per-image Dice (mean over classes), its own held-out cases with the same
+    labels beside. labels: label of the training data -> of the other dataset."""
+
+    model: str
+    external: str
+    labels: dict[str, str]
+    cases: int
+    internal_pooled: Estimate
+    external_pooled: Estimate
+    internal_per_image: Estimate
+    external_per_image: Estimate
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """How well a confidence sorts a model's held-out cases. risk: 1 - Dice of the most confident share `coverage`; aurc:
+    the area below; best: with a perfect order; random: with none."""
+
+    model: str
+    confidence: str
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    aurc: float
+    best: float
+    random: float
+
+
+@dataclass(frozen=True)
+class DatasetComparison:
+    """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
+
+    units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
+    notes: in what the runs are not equal.
+    """
+
+    dataset: str
+    protocol: str
+    metric: str
+    unit: str
+    tolerance: float
+    classes: tuple[str, ...]
+    cases: int
+    units: str
+    models: tuple[ModelResult, ...]
+    tests: tuple[PairTest, ...]
+    ranking: Ranking | None
+    families: tuple[Family, ...]
+    family_test: PairTest | None
+    strata: tuple[Stratification, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    risk_coverage: tuple[RiskCoverage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
+
+    datasets: tuple[DatasetComparison, ...]
+    across: dict[str, dict[str, float]]
+    rule: str
+    definitions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)

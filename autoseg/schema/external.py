@@ -1,0 +1,20 @@
+"""A trained fold tested on another dataset: `external.json` beside its masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class External:
+    """external: full name of the other dataset. labels: label of the training data -> label of the other dataset, or
+    "background". ignored: labels of the other dataset that nothing is mapped to; they count as background. identity: of the
+    run whose masks these are."""
+
+    dataset: str
+    model: str
+    fold: int
+    external: str
+    labels: dict[str, str]
+    ignored: tuple[str, ...]
+    identity: str

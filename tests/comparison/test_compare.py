@@ -1,0 +1,187 @@
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoseg import api
+from autoseg.comparison.evidence import gather
+from autoseg.comparison.values import case_values, paired
+from autoseg.evaluation.evaluate import evaluate_folders
+from autoseg.metrics.overlap import Counts, total
+from autoseg.schema.comparison import Comparison
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import CaseScore, ClassScore, Scores
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import read_artefact, write_artefact
+from tests.comparison.results import make, plan_of, write_fold
+
+
+@pytest.fixture(scope="module")
+def compared(made, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out")
+    found = api.compare(
+        "Polyps", root=made.root, output=output, stratify_by=["unet", "object_size", r"case=(\d)$"], share=0.25, report=False
+    )
+    return found, output
+
+
+def copied(made, tmp_path):
+    shutil.copytree(made.root, tmp_path / "root")
+    return tmp_path / "root"
+
+
+def scores_of(made, model, fold):
+    return read_artefact(made.dataset.fold(model, fold) / "validation" / "scores.json", Scores)
+
+
+def test_numbers_are_those_of_the_score_files(made, compared):
+    (dataset,) = compared[0].datasets
+    assert [one.model for one in dataset.models] == ["segformer", "segnext", "unet"] and dataset.cases == 12
+    for result in dataset.models:
+        folds = [scores_of(made, result.model, fold) for fold in (0, 1)]
+        for key in ("pooled.dice", "pooled.iou", "per_image.hd95", "per_image.nsd"):
+            expected = [one.overall[key] for one in folds]
+            assert result.overall[key].mean == pytest.approx(np.mean(expected))
+            assert result.overall[key].std == pytest.approx(np.std(expected, ddof=1))
+        one = [case.classes["neoplastic"] for case in folds[0].cases]
+        counted = total(Counts(score.tp, score.fp, score.fn) for score in one).dice
+        assert result.classes["neoplastic"]["pooled.dice"].folds["0"] == pytest.approx(counted)
+
+
+def test_statistics_are_over_cases(compared):
+    (dataset,) = compared[0].datasets
+    assert dataset.ranking.order[0] == "segformer" and dataset.ranking.order[-1] == "unet"
+    assert len(dataset.tests) == 3 and all(test.units == 12 for test in dataset.tests)
+    assert dataset.family_test.difference.mean > 0 and {one.family for one in dataset.families} == {"generalist", "specialist"}
+    assert dataset.families[0].best == "segformer"
+    assert {one.model for one in dataset.risk_coverage} == {"segformer", "segnext", "unet"}
+    assert all(one.best <= one.aurc < one.random for one in dataset.risk_coverage)
+
+
+def test_files_say_the_same(compared):
+    found, output = compared
+    again = read_artefact(output / "comparison.json", Comparison)
+    assert again.datasets[0].ranking == found.datasets[0].ranking and again.across == found.across
+    rows = list(csv.DictReader((output / "comparison.csv").read_text().splitlines()))
+    wanted = [row for row in rows if (row["model"], row["class"], row["averaging"]) == ("unet", "all classes", "pooled")]
+    by_metric = {row["metric"]: float(row["mean"]) for row in wanted}
+    unet = next(one for one in found.datasets[0].models if one.model == "unet")
+    assert by_metric["dice"] == pytest.approx(unet.overall["pooled.dice"].mean, abs=1e-6)
+    assert {row["class"] for row in rows} == {"all classes", "neoplastic", "non_neoplastic"}
+
+
+def test_easy_and_hard_cases_are_the_reference_models(made, compared):
+    by_model, by_size, by_pattern = compared[0].datasets[0].strata
+    easy, hard = by_model.strata
+    dice = {
+        case.case: np.nanmean([one.dice for one in case.classes.values()])
+        for fold in (0, 1)
+        for case in scores_of(made, "unet", fold).cases
+    }
+    order = sorted(dice, key=dice.get)
+    assert set(hard.cases) == set(order[:3]) and set(easy.cases) == set(order[-3:])
+    assert hard.scores["unet"].dice == pytest.approx(np.mean([dice[case] for case in order[:3]]))
+    assert set(easy.scores) == {"segformer", "segnext", "unet"}
+    assert [len(one.cases) for one in by_size.strata] == [4, 4, 4]
+    assert [one.name for one in by_pattern.strata] == list("0123456789")
+
+
+@pytest.mark.parametrize("by", ["unett", "case=(", "image_colour", "dtype"])
+def test_strata_that_cannot_be_made(made, tmp_path, by):
+    with pytest.raises(AutosegError):
+        api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=[by], report=False)
+    with pytest.raises(AutosegError, match="share"):
+        api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=["unet"], share=0.7, report=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unequal_runs_are_refused_by_name(made, tmp_path):
+    root = copied(made, tmp_path)
+    folder = root / made.dataset.fold("unet", 1).relative_to(made.root)
+    spec = read_artefact(folder / "dataset.json", DatasetSpec)
+    moved = replace(made, root=root, dataset=replace(made.dataset, root=root))
+    write_fold(moved, spec, "unet", 1, plan=plan_of(made.dataset, "unet", spec, epochs=9))
+    with pytest.raises(SeveralProblems, match="not equal") as caught:
+        api.compare("Polyps", root=root, report=False)
+    assert list(caught.value.problems) == ["epochs: 4 for most, 9 for unet, fold 1"]
+    assert not (root / "results" / "Dataset501_Polyps" / "comparison").exists()
+    assert "epochs: 4 for most" in api.compare("Polyps", root=root, allow_unequal=True, report=False).datasets[0].notes[0]
+    assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
+
+
+def test_other_splits_and_folds_are_refused(made, tmp_path):
+    root = copied(made, tmp_path)
+    folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)
+    splits = json.loads((folder / "splits.json").read_text())
+    splits["folds"][0]["train"].pop()
+    (folder / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(SeveralProblems, match="the split of fold 0") as caught:
+        api.compare("Polyps", root=root, report=False)
+    assert "5 training" in caught.value.problems[0] and "segnext, fold 0" in caught.value.problems[0]
+    shutil.rmtree(folder)
+    with pytest.raises(SeveralProblems, match="segnext has 1; unet has 0, 1"):
+        api.compare("Polyps", root=root, report=False)
+    assert api.compare("Polyps", root=root, folds=[1], report=False).datasets[0].cases == 6
+
+
+def test_unfinished_folds_are_left_out_and_damaged_ones_named(made, tmp_path, caplog):
+    root = copied(made, tmp_path)
+    folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)
+    record = read_artefact(folder / "run.json", RunRecord)
+    write_artefact(folder / "run.json", replace(record, status="stopped", epochs_done=2))
+    with caplog.at_level("WARNING", logger="autoseg"):
+        api.compare("Polyps", root=root, allow_unequal=True, report=False)
+    assert "stopped after 2 of 4 epochs" in caplog.text
+    write_artefact(folder / "run.json", replace(record, identity="another"))
+    (root / made.dataset.fold("unet", 1).relative_to(made.root) / "validation" / "scores.json").unlink()
+    with pytest.raises(SeveralProblems) as caught:
+        api.compare("Polyps", root=root, report=False)
+    assert "masks of another run" in caught.value.problems[0] and "scores.json is missing" in caught.value.problems[1]
+
+
+def test_what_is_not_there(made, tmp_path):
+    with pytest.raises(SeveralProblems, match="unett: no finished fold"):
+        api.compare("Polyps", root=made.root, models=["unett"], output=tmp_path, report=False)
+    with pytest.raises(AutosegError, match="no metric"):
+        api.compare("Polyps", root=made.root, metric="dicee", output=tmp_path, report=False)
+
+
+def test_masks_from_elsewhere_stand_beside_the_trained_models(made, tmp_path):
+    masks = tmp_path / "masks"
+    for fold in (0, 1):
+        shutil.copytree(made.dataset.fold("segformer", fold) / "validation", masks, dirs_exist_ok=True)
+    evaluate_folders(masks, made.dataset.raw / "labelsTr", output=masks)
+    found = api.compare(
+        "Polyps", root=made.root, also={"other": masks}, stratify_by=["unet"], output=tmp_path / "o", report=False
+    )
+    other = next(one for one in found.datasets[0].models if one.model == "other")
+    assert other.cost is None and other.family == "other" and other.cases == 12
+    same = next(one for one in found.datasets[0].tests if {one.first, one.second} == {"segformer", "other"})
+    assert same.p == 1 and same.difference.mean == 0
+    assert "other" in found.datasets[0].strata[0].strata[0].scores
+
+
+def test_false_alarms_cost_and_distances_need_all():
+    def score(dice, hd95):
+        return CaseScore(
+            "x", {"lesion": ClassScore(0, 0, 0, dice, dice, dice, dice, hd95), "scar": ClassScore(0, 0, 0, *[math.nan] * 5)}
+        )
+
+    right, wrong, half = score(math.nan, math.nan), score(0.0, math.nan), score(0.5, 3.0)
+    assert case_values([right, wrong], "dice") == [1.0, 0.0]
+    assert case_values([right, right], "dice") is None
+    assert case_values([half, wrong], "dice") == [0.5, 0.0]
+    assert case_values([half, wrong], "hd95") is None and case_values([half, half], "hd95") == [3.0, 3.0]
+
+
+def test_patients_count_once(tmp_path):
+    made = make(tmp_path, "heart", cases=8, folds=2, models=("unet", "segformer"))
+    evidence = gather(made.dataset)
+    found = paired(evidence, "dice")
+    assert found.matrix.shape == (2, 4) and set(found.units) == {f"patient{index:03d}" for index in range(4)}
+    assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"
