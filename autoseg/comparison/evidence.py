@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.prediction.files import RECORD as PREDICTION
+from autoseg.prediction.journal import RECORD as PREDICTION
 from autoseg.prediction.predictor import trained_folds, trained_models
 from autoseg.prediction.validation import FOLDER
 from autoseg.schema.dataset import DatasetSpec

@@ -10,8 +10,9 @@ from autoseg.evaluation.case import Relabel
 from autoseg.evaluation.evaluate import TOLERANCE, evaluate_folders
 from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
-from autoseg.prediction.files import Wanted, predict_jobs
+from autoseg.prediction.files import predict_jobs
 from autoseg.prediction.inputs import Job
+from autoseg.prediction.pipeline import Wanted
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER as HELD_OUT
 from autoseg.schema.dataset import DatasetSpec
