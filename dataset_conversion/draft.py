@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
+from autoseg.io import IMAGE_SUFFIXES
+from autoseg.support.errors import AutosegError
 from dataset_conversion.reading import foreground_of, gray_image_of, within
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
 RGB, GRAY = ("R", "G", "B"), ("gray",)
 Options = Mapping[str, Any]
+READABLE = IMAGE_SUFFIXES
 
 
 @dataclass
@@ -74,6 +79,49 @@ def matched(
         missing = [found[key][0].where for key in found if key not in owned]
         draft.problems += [f"{where}: no mask for this image" for where in missing]
     return [Found(entry, tuple(owned.get(key, ())), said) for key, (entry, said) in sorted(found.items())]
+
+
+def names_given(options: Options) -> list[str]:
+    """The option `labels`, a list or text with commas, with the background first; empty where it is not given."""
+    given = options.get("labels") or []
+    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
+    return names if not names or names[0].casefold() == "background" else ["background", *names]
+
+
+def is_test(path: str) -> bool:
+    """Whether a folder in a path, or a word of its file's name, says that this is the test split."""
+    return any(word == "test" for word in re.split(r"[/_\-. ]", path.casefold()))
+
+
+class Images:
+    """The images of a source by their names, as tables and annotations refer to them."""
+
+    def __init__(self, source: Source, folder: str = "") -> None:
+        """folder: only those with this folder in their path."""
+        inside = f"/{folder.strip('/')}/".casefold() if folder else ""
+        self.entries = [
+            entry for entry in source.entries if entry.suffix in READABLE and inside in f"/{entry.folder}/".casefold()
+        ]
+        self._names: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for name in {entry.name, PurePosixPath(entry.name).name, entry.stem}:
+                self._names.setdefault(name.casefold(), []).append(entry)
+
+    def get(self, name: str, near: str = "") -> Entry | None:
+        """The image of a path, file name or stem; of several the one in the folder `near`. None for none.
+
+        Raises AutosegError where several have the name and nothing tells them apart.
+        """
+        plain = name.replace("\\", "/").casefold()
+        found = self._names.get(plain) or self._names.get(PurePosixPath(plain).name) or []
+        if len(found) > 1:
+            ends = [entry for entry in found if f"/{entry.name}".casefold().endswith(f"/{plain}")]
+            close = [entry for entry in ends or found if near and entry.name.startswith(f"{near}/")]
+            found = close or ends or found
+        if len(found) > 1:
+            shown = " and ".join(entry.where for entry in found[:2])
+            raise AutosegError(f"{name!r} may be {shown}", "give the files different names")
+        return found[0] if found else None
 
 
 def _key(said: Mapping[str, str]) -> tuple[str, str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from matplotlib.path import Path as Outline  # here and not where it is used: that is in threads, which matplotlib cannot bear
 from PIL import Image as Pillow
 
 from autoseg.io import Image, Label, read_image, read_label
@@ -85,19 +86,12 @@ def foreground_of(entries: Sequence[Entry], instances: bool = False) -> Label:
 
 def classes_of(masks: Mapping[int, Sequence[Entry]]) -> Label:
     """Class ids (H, W) from masks of one class each: id -> its files. Where they overlap, the later wins, with a note."""
-    ids: Array | None = None
-    notes: tuple[str, ...] = ()
-    for value, entries in masks.items():
-        one = foreground_of(entries)
-        if ids is None:
-            ids = np.zeros(one.array.shape, np.uint8)
-        if ids.shape != one.array.shape:
-            raise AutosegError(f"{entries[0].where}: {_size(one.array)} pixels, another {_size(ids)}", "look at both")
-        disputed = int((ids[one.array > 0] > 0).sum())
-        notes = (*notes, *one.notes, *([f"{disputed} {DISPUTED}"] if disputed else []))
-        ids[one.array > 0] = value
-    assert ids is not None, "an image without masks"
-    return Label(ids, None, notes=notes)
+    objects = {value: foreground_of(entries) for value, entries in masks.items()}
+    shapes = {one.array.shape: masks[value][0].where for value, one in objects.items()}
+    if len(shapes) > 1:
+        raise AutosegError(f"{' and '.join(shapes.values())} differ in size", "masks of one image are of one size")
+    notes = [note for one in objects.values() for note in one.notes]
+    return painted(next(iter(shapes)), ((value, one.array > 0) for value, one in objects.items()), notes)
 
 
 def within(label: Callable[[], Label], field: Entry, ignore: int) -> Label:
@@ -137,8 +131,6 @@ def outlines(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[n
 
     A pixel belongs to an outline if its centre lies inside.
     """
-    from matplotlib.path import Path as Outline
-
     union = np.zeros(shape, np.bool_)
     for polygon in polygons:
         if len(polygon) < 3:
@@ -151,6 +143,17 @@ def outlines(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[n
         inside = Outline(polygon).contains_points(np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], 1))
         union[low[1] : high[1], low[0] : high[0]] |= inside.reshape(columns.shape)
     return union
+
+
+def painted(shape: tuple[int, ...], objects: Iterable[tuple[int, npt.NDArray[np.bool_]]], notes: Sequence[str] = ()) -> Label:
+    """Class ids (H, W) from objects, value and mask, painted one over the other; a note tells pixels that two classes claim."""
+    ids = np.zeros(shape, np.uint8)
+    disputed = np.zeros(shape, np.bool_)
+    for value, inside in objects:
+        disputed |= inside & (ids > 0) & (ids != value)
+        ids[inside] = value
+    pixels = int(disputed.sum())
+    return Label(ids, None, notes=(*notes, f"{pixels} {DISPUTED}") if pixels else tuple(notes))
 
 
 def run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> npt.NDArray[np.bool_]:

@@ -116,7 +116,45 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 
-LAYOUTS: tuple[Converter, ...] = ()
+_LABELS = Option("labels", "class names by value, background first, with commas", "text")
+_IMAGES = Option("images", "folder of the images inside", "text", default="images")
+_GROUPS = Option("groups", r"regular expression that finds the patient in a name, e.g. '(patient\d+)'", "text")
+_MODALITY = Option("modality", "such as ultrasound, where the images do not tell", "text")
+_YOUR_OWN = (_GROUPS, _MODALITY)
+
+LAYOUTS = (
+    Converter(
+        "nnunet", "", "", "as it says", "", "", "nnU-Net v2's raw datasets; slices of volumes",
+        (Option("axis", "slices of volumes across this axis (default: that of the widest spacing)", "text", ("x", "y", "z")),
+         Option("labelled", "of volumes, only the slices that hold a label"), _GROUPS, _MODALITY), True,
+    ),
+    Converter(
+        "coco", "", "", "categories", "", "", "COCO JSON: polygons and run lengths",
+        (Option("annotations", "which JSON file inside (default: the only one)", "text"), *_YOUR_OWN), True,
+    ),
+    Converter("labelme", "", "", "labels of the shapes", "", "", "LabelMe JSON, one an image", (_LABELS, *_YOUR_OWN), True),
+    Converter(
+        "voc", "", "", "labelmap.txt or --labels", "", "", "Pascal VOC: JPEGImages, SegmentationClass, ImageSets",
+        (_LABELS, *_YOUR_OWN), True,
+    ),
+    Converter("yolo", "", "", "data.yaml", "", "", "YOLO segmentation: images, labels/*.txt", (_LABELS, *_YOUR_OWN), True),
+    Converter(
+        "mask_per_class", "", "", "folders", "", "", "a folder of images and a folder of masks for each class",
+        (_IMAGES, _LABELS, *_YOUR_OWN), True,
+    ),
+    Converter(
+        "rle_csv", "", "", "a column, or one", "", "", "Kaggle's tables of run lengths",
+        (_IMAGES,
+         Option("table", "which CSV file inside (default: the only one)", "text"),
+         Option("id_column", "column of the image's name (default: guessed)", "text"),
+         Option("rle_column", "column of the run lengths (default: guessed)", "text"),
+         Option("class_column", "column of the class (default: guessed, or none)", "text"),
+         Option("by_rows", "runs go along rows instead of down columns"), _LABELS, *_YOUR_OWN), True,
+    ),
+    Converter(
+        "dicom_seg", "", "", "segments", "", "", "DICOM segmentation objects with their images", (_MODALITY,), True
+    ),
+)  # fmt: skip
 
 CONVERTERS = {converter.name: converter for converter in (*PUBLISHED, *LAYOUTS)}
 

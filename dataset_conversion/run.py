@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -104,8 +105,8 @@ def _options(known: Converter, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cases(draft: Draft, groups: str | None, merge_test: bool) -> tuple[list[NewCase], dict[str, str]]:
     names = safe_names([case.name for case in draft.cases])
-    if len(names) < len(draft.cases):
-        draft.problems.append("two cases have one name")
+    counts = Counter(case.name for case in draft.cases)
+    draft.problems += [f"{count} cases are called {name}" for name, count in counts.items() if count > 1]
     cases = [replace(case, name=names[case.name]) for case in draft.cases]
     if merge_test:
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]

@@ -47,6 +47,11 @@ class Volumes:
             raise AutosegError(f"{entry.where} has {image.GetDimension()} dimensions instead of 3", "look at the file")
         return Grid(tuple(image.GetSize()[::-1]), tuple(float(step) for step in image.GetSpacing()[::-1]))
 
+    def is_volume(self, entry: Entry) -> bool:
+        """Whether a file has three axes longer than one pixel."""
+        image = _read(entry, header=True)
+        return image.GetDimension() == 3 and all(side > 1 for side in image.GetSize())
+
     def array(self, entry: Entry) -> Array:
         """(z, y, x)."""
         import SimpleITK as sitk  # noqa: N813

@@ -1,0 +1,114 @@
+"""COCO's JSON: `images`, `annotations` with polygons or run lengths, `categories`.
+
+Lin et al.: Microsoft COCO: Common Objects in Context. ECCV 2014; the format is described at cocodataset.org/#format-data. One
+or several JSON files, such as a folder each for train, valid and test; where a folder or the file's name says test, the
+images are test cases. Polygons and run lengths are drawn by pycocotools, COCO's own library. Where objects of two classes
+overlap, the smaller one wins. Images without annotations have empty masks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoseg.io import Label
+from autoseg.support.errors import AutosegError
+from dataset_conversion.draft import Draft, Images, Options, is_test
+from dataset_conversion.layouts.settle import settle
+from dataset_conversion.reading import painted
+from dataset_conversion.source import Entry, Source
+from dataset_conversion.storing import NewCase
+
+_KEYS = {
+    "images": {"id", "file_name", "height", "width"},
+    "annotations": {"image_id", "category_id"},
+    "categories": {"id", "name"},
+}
+
+
+def find(source: Source, options: Options) -> Draft:
+    """A class for each category, in the order of their ids."""
+    _coco()
+    tables = _tables(source, options.get("annotations"))
+    names = {int(item["id"]): str(item["name"]) for _, table in tables for item in table["categories"]}
+    order = [number for number in sorted(names) if names[number].casefold() != "background"]
+    values = {number: value for value, number in enumerate(order, 1)}
+    draft = Draft(["background", *(names[number] for number in order)])
+    images = Images(source)
+    for entry, table in tables:
+        drawn: dict[Any, list[Mapping[str, Any]]] = {}
+        for item in table["annotations"]:
+            drawn.setdefault(item["image_id"], []).append(item)
+        for item in table["images"]:
+            image = images.get(str(item["file_name"]), entry.folder)
+            if image is None:
+                draft.problems.append(f"{entry.where}: names the image {item['file_name']}, which is not there")
+                continue
+            shape = (int(item["height"]), int(item["width"]))
+            label = partial(_drawn, shape, drawn.get(item["id"], []), values, image.where)
+            draft.cases.append(NewCase(image.stem, [image], label, part="Ts" if is_test(entry.name) else "Tr"))
+    settle(draft)
+    return draft
+
+
+def _tables(source: Source, wanted: str | None) -> list[tuple[Entry, dict[str, Any]]]:
+    found = []
+    for entry in source.entries:
+        if entry.suffix != ".json" or (wanted and not entry.name.endswith(wanted)):
+            continue
+        try:
+            content = json.loads(entry.text())
+        except json.JSONDecodeError as error:
+            raise AutosegError(f"{entry.where} is no JSON: {error}", "mend the file") from error
+        if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _KEYS):
+            _check(entry, content)
+            found.append((entry, content))
+    if not found:
+        raise source.nothing_found(f"COCO annotations (JSON with {', '.join(_KEYS)})")
+    return found
+
+
+def _check(entry: Entry, content: Mapping[str, Any]) -> None:
+    """Raises AutosegError for items without what every item of their kind has."""
+    for kind, keys in _KEYS.items():
+        for place, item in enumerate(content[kind]):
+            missing = sorted(keys - set(item)) if isinstance(item, dict) else sorted(keys)
+            if missing:
+                raise AutosegError(f"{entry.where}: {kind}[{place}] lacks {', '.join(missing)}", "mend the JSON")
+
+
+def _drawn(shape: tuple[int, int], annotations: Sequence[Mapping[str, Any]], values: Mapping[int, int], where: str) -> Label:
+    objects = []
+    for item in annotations:
+        number = int(item["category_id"])
+        if item.get("segmentation") and number in values:
+            objects.append((values[number], _mask(item["segmentation"], shape, where)))
+    return painted(shape, sorted(objects, key=lambda one: -int(one[1].sum())))
+
+
+def _mask(segmentation: Any, shape: tuple[int, int], where: str) -> npt.NDArray[np.bool_]:
+    """(H, W) of polygons, of plain run lengths or of packed ones. Raises AutosegError for anything else."""
+    coco = _coco()
+    polygons = isinstance(segmentation, list)
+    if polygons:
+        fits = all(isinstance(polygon, list) and len(polygon) >= 6 and not len(polygon) % 2 for polygon in segmentation)
+    else:
+        fits = isinstance(segmentation, dict) and list(segmentation.get("size", ())) == list(shape)
+    if not fits or not (polygons or isinstance(segmentation.get("counts"), (str, bytes, list))):
+        raise AutosegError(f"{where}: an annotation is neither polygons nor run lengths of {shape}", "mend the JSON")
+    packed = not polygons and not isinstance(segmentation["counts"], list)
+    coded = segmentation if packed else coco.frPyObjects(segmentation, *shape)
+    return np.asarray(coco.decode(coco.merge(coded) if polygons else coded), np.bool_)
+
+
+def _coco() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise AutosegError("COCO masks are drawn by pycocotools, which is not here", 'pip install "autoseg[coco]"') from error
+    return mask

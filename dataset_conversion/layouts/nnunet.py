@@ -1,0 +1,85 @@
+"""nnU-Net v2's raw datasets: 2D ones as they are, 3D ones as slices.
+
+Isensee et al.: nnU-Net. Nature Methods 18 (2021); the layout is described in nnU-Net's documentation/dataset_format.md:
+
+    dataset.json      imagesTr/<case>_0000.nii.gz      labelsTr/<case>.nii.gz      imagesTs/      labelsTs/
+
+A 2D dataset needs no conversion; this checks one, tells its duplicates and makes its contact sheet. Of a volume, each slice
+across one axis (by default the one with the widest spacing) becomes a case with the spacing of its plane, and the volume, or
+the patient in `groups`, a group. Labels, regions and the ignore label stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Literal
+
+from autoseg.io.raw_dataset import read_description
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.support.errors import AutosegError
+from dataset_conversion.draft import Draft, Options
+from dataset_conversion.reading import values_of
+from dataset_conversion.source import Entry, Source
+from dataset_conversion.storing import NewCase
+from dataset_conversion.volumes import AXES, Volumes, slices
+
+_MEDICAL = (".nii", ".nii.gz", ".mha", ".nrrd")
+Part = Literal["Tr", "Ts"]
+_PARTS: tuple[Part, ...] = ("Tr", "Ts")
+
+
+def find(source: Source, options: Options) -> Draft:
+    """What dataset.json says; slices are stored as NIfTI."""
+    description = source.one(r"dataset\.json")
+    if description is None:
+        raise source.nothing_found("dataset.json")
+    with description.local() as path:
+        spec = read_description(path)
+    draft = Draft(list(spec.labels), list(spec.channel_names.values()), spec.file_ending)
+    draft.spec = {"labels": spec.labels, "regions_class_order": spec.regions_class_order}
+    draft.spec |= {key: kept for key in ("licence", "reference", "description") if (kept := getattr(spec, key))}
+    if spec.modality and not options["modality"]:
+        draft.spec["modality"] = spec.modality
+    volumes = Volumes()
+    for part in _PARTS:
+        for name, files in sorted(_cases(source, description.folder, part, spec.file_ending).items()):
+            images = [files[number] for number in sorted(files)]
+            mask = source.get(_inside(description.folder, f"labels{part}/{name}{spec.file_ending}"))
+            if mask is None and part == "Tr":
+                draft.problems.append(f"{images[0].where}: no mask for this image")
+                continue
+            try:
+                draft.cases += _made(volumes, name, images, mask, part, spec, options)
+            except AutosegError as error:
+                draft.problems.append(error.problem)
+    if any("_slice" in case.name and "slice" in case.attributes for case in draft.cases):
+        draft.ending = ".nii.gz"
+    if not draft.cases and not draft.problems:
+        raise source.nothing_found(f"imagesTr/*_0000{spec.file_ending}")
+    return draft
+
+
+def _inside(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder else path
+
+
+def _cases(source: Source, folder: str, part: str, ending: str) -> dict[str, dict[int, Entry]]:
+    """Case -> number of the channel -> file."""
+    found: dict[str, dict[int, Entry]] = {}
+    expression = re.compile(rf"{re.escape(_inside(folder, f'images{part}/'))}([^/]+?)(?:_(\d{{4}}))?{re.escape(ending)}")
+    for entry in source.entries:
+        match = expression.fullmatch(entry.name)
+        if match:
+            found.setdefault(match[1], {})[int(match[2] or 0)] = entry
+    return found
+
+
+def _made(
+    volumes: Volumes, name: str, images: list[Entry], mask: Entry | None, part: Part, spec: DatasetSpec, options: Options
+) -> list[NewCase]:
+    group = spec.groups.get(name, "")
+    if images[0].suffix in _MEDICAL and volumes.is_volume(images[0]):
+        axis = AXES.index(options["axis"]) if options["axis"] else None
+        return slices(volumes, name, images, mask, axis, group=group, part=part, labelled=options["labelled"])
+    return [NewCase(name, list(images), partial(values_of, mask) if mask else None, group, part)]
