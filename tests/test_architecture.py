@@ -25,7 +25,7 @@ ORDER = [
     {"training"},
     {"prediction"},
     {"evaluation"},
-    {"explanation", "omnimodel", "comparison"},
+    {"explanation", "omnimodel", "comparison", "audit"},
     {"grid"},
     {"api"},
     {"cli"},

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from autoseg.api.audit import audit, correct
+
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
 from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
@@ -29,9 +31,11 @@ __all__ = [
     "Predictor",
     "TrainedFold",
     "ask_omnimodel",
+    "audit",
     "compare",
     "convert",
     "convert_folders",
+    "correct",
     "decisions",
     "evaluate",
     "evaluate_external",

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="the published datasets and layouts that are known, as a table")
     kinds = parser.add_subparsers(dest="kind", metavar="NAME")
     _add_folders(kinds)
+    _add_corrections(kinds)
     for known in CONVERTERS.values():
         _add(kinds, known)
     options = parser.parse_args(arguments)
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = {key: getattr(options, key) for key in ("images", "masks", "labels", "groups", "channels", "modality")}
         print(api.convert_folders(**given, **general))
         return 0
+    if options.kind == "corrections":
+        print(api.correct(options.decisions, audit=options.audit, **general))
+        return 0
     own = {option.name: _value(option, getattr(options, option.name)) for option in CONVERTERS[options.kind].options}
     print(api.convert(options.kind, options.source, options=own, merge_test=options.merge_test, **general))
     return 0
@@ -52,6 +56,13 @@ def _add_folders(kinds: Any) -> None:
     made.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
     made.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
     made.add_argument("--modality", default="", help="such as ultrasound, where the images do not tell")
+    _add_general(made, title="")
+
+
+def _add_corrections(kinds: Any) -> None:
+    made = kinds.add_parser("corrections", help="what was accepted in the gallery of autoseg_audit, as a corrected dataset")
+    made.add_argument("decisions", type=Path, metavar="DECISIONS", help="the file the gallery saved")
+    made.add_argument("--audit", type=Path, metavar="DIR", help="the audit's folder (default: results/DATASET/audit)")
     _add_general(made, title="")
 
 

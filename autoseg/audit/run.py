@@ -1,0 +1,135 @@
+"""An audit from end to end: opinions, contradictions, duplicates; then files a person can click through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.audit.contradictions import Contradiction, find
+from autoseg.audit.gallery import write_gallery
+from autoseg.audit.opinions import Opinions, audited_models, gather, predicted
+from autoseg.io import Case, read_label, write_label
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.schema.audit import Audit, AuditFinding
+from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.fingerprint import Fingerprint
+from autoseg.support import log
+from autoseg.support.errors import SeveralProblems
+from autoseg.support.files import hash_file, read_artefact, replacing_folder, write_artefact
+from autoseg.support.workspace import Dataset
+
+RECORD, GALLERY, SUGGESTIONS = "audit.json", "gallery.html", "suggestions"
+UNCHANGED = 65535
+_REASONS = {
+    "missed_object": "the models see {label} here with a mean probability of {certainty:.2f}; the reference marks none",
+    "empty_mask": "the reference is empty; the models see {label} here with a mean probability of {certainty:.2f}",
+    "extra_object": "the reference marks {label} here; the models give it a mean probability of {rest:.2f}",
+    "wrong_class": "the reference says {label}, the models {other} (by {certainty:.2f} in mean probability)",
+    "shifted": "the reference of {label} lies beside what the models see: {detail}",
+    "boundary": "the reference of {label} is drawn unlike what the models see: {detail}",
+}
+
+
+def audit(
+    dataset: Dataset, models: Sequence[str] | None = None, output: Path | None = None, most: int = 100, device: str = "auto"
+) -> Audit:
+    """Write audit.json, suggestions/ and gallery.html into `output` (default: results/<dataset>/audit).
+
+    models: only these of the trained ones. most: findings that are kept. Raises AutosegError where no model has held-out
+    predictions, SeveralProblems for models that are not there.
+    """
+    known = audited_models(dataset)
+    unknown = [name for name in models or () if name not in known]
+    if unknown:
+        raise SeveralProblems(f"these models have no held-out predictions on {dataset.name}:", unknown, ", ".join(known))
+    chosen = {name: known[name] for name in models or known}
+    raw = RawDataset.open(dataset)
+    cases = {case.name: case for case in raw.cases if case.label is not None}
+    opinions = gather(dataset, cases, raw.scheme, chosen, device)
+    found = find(opinions, raw.scheme)
+    ranked: dict[str, float] = {}
+    folder = output or dataset.results / "audit"
+    with replacing_folder(folder) as beside:
+        findings = [_finding(beside, one, opinions, number) for number, one in enumerate(found[:most])]
+        findings += _duplicates(dataset, cases, opinions, raw.scheme)
+        findings.sort(key=lambda one: (-one.score, one.id))
+        for one in findings:
+            ranked.setdefault(one.case, one.score)
+        references = {case.name: hash_file(case.label) for case in cases.values() if case.label is not None}
+        result = Audit(dataset.name, tuple(chosen), ranked, tuple(findings), references)
+        write_artefact(beside / RECORD, result)
+        write_gallery(beside / GALLERY, result, cases, {one.case: one for one in opinions}, raw.scheme)
+    log.say(f"{dataset.name}: {len(findings)} findings in {len(ranked)} of {len(opinions)} cases; look at {folder / GALLERY}")
+    return result
+
+
+def _finding(folder: Path, one: Contradiction, opinions: Sequence[Opinions], number: int) -> AuditFinding:
+    size = next(each.size for each in opinions if each.case == one.case)
+    name = f"{SUGGESTIONS}/{number:04d}.png"
+    patch = np.where(one.where, one.proposal, UNCHANGED).astype(np.uint16)
+    write_label(folder / name, cv2.resize(patch, (size[1], size[0]), interpolation=cv2.INTER_NEAREST))
+    reason = _REASONS[one.kind].format(
+        label=one.label, certainty=one.certainty, rest=1 - one.certainty, other=one.other, detail=one.detail
+    )
+    score = round(min(one.score, 1.0), 4)
+    return AuditFinding(f"{number:04d}", one.case, one.kind, one.label, score, reason, _box(one.where, size), name)
+
+
+def _box(where: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    down, across = size[0] / where.shape[0], size[1] / where.shape[1]
+    return int(rows[0] * down), int(columns[0] * across), int((rows[-1] + 1) * down), int((columns[-1] + 1) * across)
+
+
+def _duplicates(
+    dataset: Dataset, cases: dict[str, Case], opinions: Sequence[Opinions], scheme: LabelScheme
+) -> Iterator[AuditFinding]:
+    """Of images that look the same but are masked differently: the one that the models agree with less."""
+    if not dataset.fingerprint.is_file():
+        return
+    said = {one.case: predicted(one, scheme) for one in opinions}
+    seen = read_artefact(dataset.fingerprint, Fingerprint)
+    groups = [one.cases for one in seen.findings if one.kind in ("exact_duplicate", "near_duplicate")]
+    for number, group in enumerate(groups):
+        masks = {case: _thumbnail(cases[case]) for case in group if case in cases}
+        pairs = [(a, b) for place, a in enumerate(masks) for b in list(masks)[place + 1 :]]
+        for a, b in pairs:
+            alike = _alike(masks[a], masks[b], scheme)
+            if alike > 0.8:
+                continue
+            worse, other = sorted((a, b), key=lambda case: _fits(case, opinions, said, scheme))
+            reason = f"{a} and {b} show the same image; their masks overlap by {alike:.0%}. "
+            reason += f"{worse} fits the models less than {other}"
+            box = (0, 0, *next((one.size for one in opinions if one.case == worse), (1, 1)))
+            name = f"d{number:03d}_{a}_{b}"
+            yield AuditFinding(name, worse, "conflicting_duplicates", "", round(1 - alike, 4), reason, box, "")
+
+
+def _fits(case: str, opinions: Sequence[Opinions], said: Any, scheme: LabelScheme) -> float:
+    one = next((each for each in opinions if each.case == case), None)
+    if one is None:
+        return 0.0
+    painted = np.zeros(one.reference.shape, np.int64)
+    for name, mask in said[case].items():
+        painted[mask] = scheme.foreground[name][0]
+    return _alike(one.reference, painted, scheme)
+
+
+def _thumbnail(case: Case) -> NDArray[Any]:
+    assert case.label is not None
+    return cv2.resize(read_label(case.label).array.astype(np.uint16), (128, 128), interpolation=cv2.INTER_NEAREST)
+
+
+def _alike(one: NDArray[Any], other: NDArray[Any], scheme: LabelScheme) -> float:
+    """Mean Dice over the classes that either mask holds; 1 where both are empty."""
+    found = []
+    for member in scheme.foreground.values():
+        a, b = np.isin(one, member), np.isin(other, member)
+        if a.any() or b.any():
+            found.append(2 * float((a & b).sum()) / float(a.sum() + b.sum()))
+    return sum(found) / len(found) if found else 1.0

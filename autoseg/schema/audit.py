@@ -1,0 +1,47 @@
+"""What an audit of reference masks found, and what a person decided: `audit.json`, `decisions.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "shifted", "boundary", "conflicting_duplicates"]
+Choice = Literal["accept", "reject", "later"]
+
+
+@dataclass(frozen=True)
+class AuditFinding:
+    """One place where confident models contradict the reference. score: 0 to 1, to rank by. reason: for people.
+
+    label: the class. box: (top, left, bottom, right) in pixels of the image. suggestion: file within the audit's folder,
+    a mask (uint16) of values to write, 65535 where the reference stays; "" where accepting leaves the case out.
+    """
+
+    id: str
+    case: str
+    kind: Kind
+    label: str
+    score: float
+    reason: str
+    box: tuple[int, int, int, int]
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`audit.json`. findings: by score, highest first. cases: by their highest score: case -> score. models: whose
+    out-of-fold predictions were held against the references. references: case -> SHA-256 of its mask's file."""
+
+    dataset: str
+    models: tuple[str, ...]
+    cases: dict[str, float]
+    findings: tuple[AuditFinding, ...]
+    references: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """`decisions.json`, as the gallery saves it. decisions: finding's id -> choice."""
+
+    dataset: str
+    decisions: dict[str, Choice] = field(default_factory=dict)
