@@ -23,7 +23,7 @@ from autoseg.api.evaluation import evaluate, evaluate_external
 from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
-from autoseg.api.prediction import predict
+from autoseg.api.prediction import export, find_best, predict
 from autoseg.api.training import TrainedFold, train
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
     "decisions",
     "evaluate",
     "evaluate_external",
+    "export",
+    "find_best",
     "fingerprint",
     "grid_status",
     "model_table",

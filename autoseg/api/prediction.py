@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.support.workspace import Root
+from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
+    from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import DicomMasks
     from autoseg.prediction.naming import Names
+    from autoseg.schema.prediction import BestChoice
 
 
 def predict(
@@ -59,3 +61,31 @@ def predict(
         names=names,
         dicom_masks=dicom_masks,
     )
+
+
+def find_best(
+    dataset: str | int, models: Sequence[str] | None = None, *, device: str = "auto", root: Root = None
+) -> BestChoice:
+    """The best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.
+
+    Written to the dataset's results as best.json; `predict(..., model="best")` uses it.
+    """
+    from autoseg.prediction import best
+
+    return best.find_best(Workspace.at(root).dataset(dataset), models, device)
+
+
+def export(
+    dataset: str | int,
+    models: str | Sequence[str],
+    path: str | Path,
+    folds: Sequence[int] | None = None,
+    *,
+    onnx: bool = False,
+    root: Root = None,
+) -> Exported:
+    """Trained networks and all that predicting with them needs as one zip file; onnx: also an ONNX file for each."""
+    from autoseg.prediction import export as exporting
+
+    named = [models] if isinstance(models, str) else list(models)
+    return exporting.export(Workspace.at(root).dataset(dataset), named, Path(path), folds, onnx)

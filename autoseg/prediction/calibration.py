@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def confidence_and_dice(folder: Path) -> list[tuple[float, float]]:
         return []
     record = read_artefact(folder / "prediction.json", PredictionRecord)
     scores = read_artefact(folder / "scores.json", Scores)
-    known = {case.case: case.confidence.value for case in record.cases if case.confidence is not None}
+    known = {case.case: case.confidence.soft_dice for case in record.cases if case.confidence is not None}
     return [(known[score.case], case_dice(score)) for score in scores.cases if score.case in known]
 
 
@@ -42,7 +43,9 @@ def case_dice(score: CaseScore) -> float:
     return sum(found) / len(found) if found else 1.0
 
 
-def fit(confidence: Sequence[float], dice: Sequence[float]) -> Calibration | None:
+def fit(
+    confidence: Sequence[float], dice: Sequence[float], of: Literal["soft_dice", "value"] = "soft_dice"
+) -> Calibration | None:
     """Least squares; a line that falls is replaced by the mean."""
     x, y = np.asarray(confidence, np.float64), np.asarray(dice, np.float64)
     known = np.isfinite(x) & np.isfinite(y)
@@ -52,7 +55,7 @@ def fit(confidence: Sequence[float], dice: Sequence[float]) -> Calibration | Non
     slope, intercept = _line(x, y)
     others = [_line(np.delete(x, place), np.delete(y, place)) for place in range(len(x))]
     missed = [abs(min(max(a * x[place] + b, 0.0), 1.0) - y[place]) for place, (a, b) in enumerate(others)]
-    return Calibration(len(x), round(slope, 5), round(intercept, 5), round(float(np.mean(missed)), 4))
+    return Calibration(len(x), round(slope, 5), round(intercept, 5), round(float(np.mean(missed)), 4), of)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -96,12 +96,18 @@ def judge(
     value = mean(classes.values())
     return Confidence(
         value=round(value, 4),
-        expected_dice=round(calibration(value), 4) if calibration else math.nan,
+        expected_dice=_expected(calibration, value, mean(soft.values())),
         soft_dice=round(mean(soft.values()), 4),
         agreement=round(mean(agreed.values()), 4) if agreed else math.nan,
         entropy=round(entropy(maps, scheme), 4),
         classes={name: round(found, 4) for name, found in classes.items()},
     )
+
+
+def _expected(calibration: Calibration | None, value: float, soft: float) -> float:
+    if calibration is None:
+        return math.nan
+    return round(calibration(soft if calibration.of == "soft_dice" else value), 4)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -53,6 +53,34 @@ class Inferred:
     opinions: tuple[Opinion, ...] = ()
 
 
+class Together:
+    """The sum of what several members say of one image, and their opinions; memory does not grow with the members."""
+
+    def __init__(self, scheme: LabelScheme, members: int) -> None:
+        self._scheme = scheme
+        self._members = members
+        self._total: Tensor | None = None
+        self._opinions: list[Opinion] = []
+
+    def add(self, maps: Tensor) -> None:
+        """Probabilities (K, h, w) of one member; brought to the size the first one saw."""
+        if self._total is not None:
+            size = (self._total.shape[1], self._total.shape[2])
+            maps = torch.from_numpy(restore.resize(maps, size))
+        if self._members > 1:
+            self._opinions.append(opinion(maps, self._scheme))
+        if self._total is None:
+            self._total = maps if self._members == 1 else maps.clone()
+        else:
+            self._total += maps
+
+    def finish(self) -> Inferred:
+        """The mean, once all members were added."""
+        assert self._total is not None
+        mean = self._total if self._members == 1 else self._total / self._members
+        return Inferred(mean, tuple(self._opinions))
+
+
 @dataclass(frozen=True)
 class Judged:
     """A mask and what is to be thought of it. labels: (H, W). pixels: class -> area."""
@@ -210,22 +238,12 @@ class Predictor:
 
     def infer(self, prepared: Sequence[Prepared]) -> list[Inferred]:
         """What the members say of each image. They are asked one after the other, and only their sum is kept."""
-        total: list[Tensor] = []
-        opinions: list[list[Opinion]] = [[] for _ in prepared]
+        together = [Together(self.scheme, len(self._engines)) for _ in prepared]
         for engine, place in self._engines:
             maps = engine.probabilities([one.arrays[place] for one in prepared])
-            if len(self._engines) == 1:
-                return [Inferred(map_) for map_ in maps]
-            for known, map_ in zip(opinions, maps, strict=True):
-                known.append(opinion(map_, self.scheme))
-            if not total:
-                total = maps
-                continue
-            for summed, added in zip(total, maps, strict=True):
-                size = (summed.shape[1], summed.shape[2])
-                summed += torch.from_numpy(restore.resize(added, size))
-        count = len(self._engines)
-        return [Inferred(summed / count, tuple(known)) for summed, known in zip(total, opinions, strict=True)]
+            for one, map_ in zip(together, maps, strict=True):
+                one.add(map_)
+        return [one.finish() for one in together]
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
         """Label map (H, W) of `size` from probabilities (K, h, w), with the post-processing that was chosen, if any."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Confidence:
     """How far a mask can be trusted: each number from 0 (not at all) to 1, not-a-number where it cannot be had.
 
-    value: the one to rank by, least first; `classes`: the same for each class. expected_dice: `value` read through the
-    calibration on out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean over members and
+    value: the one to rank by, least first; `classes`: the same for each class. expected_dice: by the calibration on
+    out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean over members and
     classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. entropy: of the probabilities,
     mean over pixels, as a share of the largest possible; low is sure.
     """
@@ -28,13 +29,15 @@ class Confidence:
 class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
-    error: mean absolute error of that line where each case is judged by the line of all others.
+    error: mean absolute error of that line where each case is judged by the line of all others. of: which confidence it
+    reads; out of fold one member answers, so that folds of one model are calibrated by soft Dice.
     """
 
     cases: int
     slope: float
     intercept: float
     error: float
+    of: Literal["soft_dice", "value"] = "soft_dice"
 
     def __call__(self, confidence: float) -> float:
         """Expected Dice, within 0 and 1."""
@@ -106,3 +109,33 @@ class PredictionRecord:
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     postprocessing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model or several together, and their Dice on out-of-fold cases: mean over classes and cases."""
+
+    models: tuple[str, ...]
+    dice: float
+
+
+@dataclass(frozen=True)
+class BestChoice:
+    """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
+
+    candidates: all that were tried, best first. cases: how many they were tried on, all out of fold. identities: member ->
+    its `RunRecord.identity`, so that a later training is noticed. calibration: of the confidence of these models together.
+    command: how to predict with the choice.
+    """
+
+    dataset: str
+    models: tuple[str, ...]
+    folds: tuple[int, ...]
+    dice: float
+    dice_before: float
+    cases: int
+    candidates: tuple[Candidate, ...]
+    postprocessing: dict[str, PostProcessing]
+    identities: dict[str, str]
+    command: str
+    calibration: Calibration | None = None

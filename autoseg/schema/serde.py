@@ -38,6 +38,15 @@ def from_json(text: str, kind: type[T]) -> T:
     return from_dict(content, kind)
 
 
+def peek(text: str, field: str) -> Any:
+    """One field of JSON text, None where there is none; whatever schema the rest follows. Raises SchemaError."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"not valid JSON: {error}") from error
+    return content.get(field) if isinstance(content, dict) else None
+
+
 def from_dict(content: dict[str, Any], kind: type[T]) -> T:
     """The dataclass a plain dict describes; lists become tuples where the field is one. Raises SchemaError."""
     config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number})

@@ -34,29 +34,31 @@ class Bright(nn.Module):
         return torch.cat([-high, high], 1)
 
 
-def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1)):
+def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
     normalisation = Normalisation("constant", mean=(0.0,) * channels, std=(highest,) * channels)
     preparation = Preparation("p", geometry, dtype, channels, size=size if geometry == "whole" else None, spacing=spacing)
-    model = ModelPlan("bright", "b", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation, "p", 2, 0, 0)
+    planned = ModelPlan(model, "b", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation, "p", 2, 0, 0)
     training = Training(3, "dice_ce", (1e-3,), augmentation=Augmentation(mirror=mirror))
-    return Plan("Dataset501_Tiny", "quick", "hash", 0, "cpu", channels, training, {"p": preparation}, {"bright": model}, ())
+    return Plan("Dataset501_Tiny", "quick", "hash", 0, "cpu", channels, training, {"p": preparation}, {model: planned}, ())
 
 
-def record_of(fold=0, status="finished"):
-    return RunRecord("Dataset501_Tiny", "bright", "b", fold, "quick", f"id{fold}", 0, "cpu", "fp32", status, 3, 3)
+def record_of(fold=0, status="finished", model="bright"):
+    name = f"id{fold}" if model == "bright" else f"{model}{fold}"
+    return RunRecord("Dataset501_Tiny", model, "b", fold, "quick", name, 0, "cpu", "fp32", status, 3, 3)
 
 
 def trained(network=None, fold=0, spec=SPEC, **plan):
     made = plan_of(spec, **plan)
-    model = made.models["bright"]
-    preparation = made.preparations["p"]
-    return Trained((network or Bright()).eval(), made, model, preparation, spec.label_scheme(), spec, record_of(fold))
+    name = plan.get("model", "bright")
+    planned, preparation = made.models[name], made.preparations["p"]
+    record = record_of(fold, model=name)
+    return Trained((network or Bright()).eval(), made, planned, preparation, spec.label_scheme(), spec, record)
 
 
 def write_fold(folder: Path, fold=0, network=None, status="finished", splits=None, spec=SPEC, **plan):
     """A results folder as training leaves it."""
-    write_artefact(folder / checkpoint.RECORD, record_of(fold, status))
+    write_artefact(folder / checkpoint.RECORD, record_of(fold, status, plan.get("model", "bright")))
     write_artefact(folder / checkpoint.PLAN, plan_of(spec, **plan))
     write_artefact(folder / checkpoint.DATASET, spec)
     write_artefact(folder / checkpoint.SPLITS, splits or Splits((Fold(("a",), ("b",)),), "by hand"))

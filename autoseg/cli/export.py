@@ -1,0 +1,30 @@
+"""autoseg_export: trained networks in one file to share, or as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.cli import entry
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_export",
+        "Write trained networks and all that predicting with them needs to one file, which autoseg_predict --bundle reads.",
+        "example: autoseg_export 501 segformer -o lesions.zip",
+    )
+    entry.add_dataset(parser)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="models to average; best: what autoseg_find_best chose")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the bundle, FILE.zip")
+    parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
+    parser.add_argument("--onnx", action="store_true", help="also FILE.<model>.fold_<k>.onnx, checked against torch on images")
+    options = parser.parse_args(arguments)
+    from autoseg import api
+
+    exported = api.export(
+        options.dataset, options.models, options.output, entry.folds(options.folds), onnx=options.onnx, root=options.root
+    )
+    print(exported)
+    return 0

@@ -1,0 +1,34 @@
+"""autoseg_find_best: the best model, pair or triple of a dataset, and what to do to its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoseg.cli import entry
+
+_SHOWN = 12
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_find_best",
+        "Choose the best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.",
+        "example: autoseg_find_best 501; autoseg_predict -i new -o masks -d 501 -m best",
+    )
+    entry.add_dataset(parser)
+    parser.add_argument("-m", "--models", nargs="+", metavar="MODEL", help="choose among these (default: all that are trained)")
+    entry.add_device(parser)
+    options = parser.parse_args(arguments)
+    from autoseg import api
+
+    choice = api.find_best(options.dataset, options.models, device=options.device, root=options.root)
+    rows = [(" + ".join(one.models), f"{one.dice:.4f}") for one in choice.candidates[:_SHOWN]]
+    entry.show_table(f"Dice on {choice.cases} out-of-fold cases, mean over classes and cases", ("models", "Dice"), rows)
+    print(f"best: {' + '.join(choice.models)}, folds {', '.join(map(str, choice.folds))}: {choice.dice_before:.4f}")
+    for name, what in choice.postprocessing.items():
+        print(f"  {name}: {what}")
+    if choice.postprocessing:
+        print(f"with that: {choice.dice:.4f} (chosen on these very cases: a little optimistic)")
+    print(choice.command)
+    return 0

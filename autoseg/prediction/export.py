@@ -1,0 +1,60 @@
+"""A dataset's networks as a bundle, and as ONNX where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.io import RawDataset, read_case
+from autoseg.prediction.bundle import export_bundle
+from autoseg.prediction.loading import load_predictor
+from autoseg.prediction.onnx_file import OnnxFile, export_onnx
+from autoseg.prediction.predictor import Predictor
+from autoseg.support.errors import AutosegError
+from autoseg.support.workspace import Dataset
+
+# Enough to meet images of several sizes and contents.
+_CHECKED_ON = 5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; its text is for people."""
+
+    bundle: Path
+    members: tuple[str, ...]
+    onnx: tuple[OnnxFile, ...]
+
+    def __str__(self) -> str:
+        size = self.bundle.stat().st_size / 1e6
+        lines = [f"{self.bundle} ({size:.1f} MB): {', '.join(self.members)}"]
+        lines += [str(file) for file in self.onnx]
+        return "\n".join(lines)
+
+
+def export(
+    dataset: Dataset, models: Sequence[str], path: Path, folds: Sequence[int] | None = None, onnx: bool = False
+) -> Exported:
+    """Write the bundle, and with `onnx` a file for each member beside it.
+
+    ONNX files are checked against torch on the first images of the dataset. Raises AutosegError, before anything is
+    written, where the name does not end in .zip or a network cannot be exported.
+    """
+    if path.suffix.lower() != ".zip":
+        raise AutosegError(f"{path} does not end in .zip", "call the bundle FILE.zip")
+    predictor = load_predictor(dataset.name, list(models), folds, device="cpu", root=dataset.root)
+    written = _onnx(predictor, dataset, path) if onnx else ()
+    folders = [dataset.fold(member.record.model, member.record.fold) for member in predictor.members]
+    export_bundle(predictor, folders, path, dataset.fingerprint)
+    titles = tuple(f"{member.record.model} fold {member.record.fold}" for member in predictor.members)
+    return Exported(path, titles, written)
+
+
+def _onnx(predictor: Predictor, dataset: Dataset, path: Path) -> tuple[OnnxFile, ...]:
+    cases = RawDataset.open(dataset).cases[:_CHECKED_ON]
+    images = [read_case(case.images) for case in cases]
+    return tuple(
+        export_onnx(member, path.with_name(f"{path.stem}.{member.record.model}.fold_{member.record.fold}.onnx"), images)
+        for member in predictor.members
+    )

@@ -1,0 +1,157 @@
+"""A trained network as an ONNX file that says what has to happen before and after it, checked against torch on images."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import autoseg
+from autoseg.inference.tiles import Layout
+from autoseg.io import Image
+from autoseg.models import registry
+from autoseg.preprocessing.normalise import normalise
+from autoseg.preprocessing.transform import prepare_image
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import replacing, write_text
+from autoseg.training.checkpoint import Trained
+
+OPSET = 18
+# Both compute in 32 bits, in another order; more than this is another network.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What was written, and how it was checked: largest difference of probabilities, share of pixels of one class."""
+
+    path: Path
+    images: int
+    difference: float
+    agreement: float
+
+    def __str__(self) -> str:
+        size = self.path.stat().st_size / 1e6
+        checked = f"on {self.images} images probabilities differ by at most {self.difference:.1e} from torch's"
+        return f"{self.path} ({size:.1f} MB): {checked}, {self.agreement:.3%} of pixels have the same class"
+
+
+def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFile:
+    """Write the network (1, C, H, W) -> logits (1, K, H, W) of its plan's input size, and `<path>.json` beside it.
+
+    What has to be done before and after stands in both: `description`. images: from the training set, to check with.
+    Raises AutosegError where the network cannot be exported (its spec says so), an extra is missing, or the file does not
+    compute what torch computes; nothing is left then.
+    """
+    _check_possible(member)
+    network = member.network.cpu().float().eval()
+    channels = member.preparation.channels
+    example = torch.zeros(1, channels, *member.model_plan.input_size)
+    said = description(member)
+    with replacing(path) as beside:
+        torch.onnx.export(
+            network, (example,), str(beside), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            input_names=["image"], output_names=["logits"],
+        )
+        _describe(beside, said)
+        checked = _checked(member, beside, path, [_input(member, image) for image in images])
+    write_text(path.with_suffix(".onnx.json"), json.dumps(said, indent=1) + "\n")
+    return checked
+
+
+def description(member: Trained) -> dict[str, Any]:
+    """What has to happen before and after the network, in words and numbers; the same as stands in the file."""
+    plan, preparation, scheme = member.model_plan, member.preparation, member.scheme
+    resize = {
+        "whole": f"resize to {preparation.size} (height, width): area average where it shrinks, bilinear where it grows",
+        "patch": "cut into overlapping tiles of the input's size, blend the probabilities with Gaussian weights; "
+        "before that scale by `scale`, or resample to `spacing` mm where it is given",
+    }[preparation.geometry]
+    return {
+        "producer": f"autoseg {autoseg.__version__}",
+        "dataset": member.record.dataset,
+        "model": f"{plan.model} {plan.variant}, fold {member.record.fold}",
+        "input": {"name": "image", "axes": "batch, channel, row, column", "shape": [1, preparation.channels, *plan.input_size]},
+        "channels": list(member.spec.channel_names.values()),
+        "before": [
+            "colours in the order RGB; a gray image for three channels is repeated",
+            resize,
+            f"values as stored ({preparation.dtype}), not scaled to 0..1",
+            "normalise each channel: (clip(x, lower, upper) - mean) / std, with the numbers of `normalisation`; the scheme "
+            '"image" takes mean and std of the image itself',
+        ],
+        "geometry": preparation.geometry,
+        "size": preparation.size,
+        "scale": preparation.scale,
+        "spacing": preparation.spacing,
+        "normalisation": asdict(plan.normalisation),
+        "output": {"name": "logits", "axes": "batch, class, row, column"},
+        "after": [
+            "sigmoid for each region" if scheme.regions else "softmax over the classes",
+            "resize the probabilities to the image's size, bilinear with pixel centres at halves",
+            "each region above one half paints its value, later ones over earlier ones"
+            if scheme.regions
+            else "the most probable class's value",
+        ],
+        "classes": [
+            {"name": name, "values": list(member_)} for name, member_ in zip(scheme.names, scheme.members, strict=True)
+        ],
+        "paint": list(scheme.paint),
+    }
+
+
+def _check_possible(member: Trained) -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AutosegError(f"ONNX needs {', '.join(missing)}", 'pip install "autoseg[onnx]"')
+    if not registry.spec(member.record.model).onnx:
+        raise AutosegError(f"{member.record.model} cannot be exported to ONNX", "export the bundle without --onnx")
+
+
+def _describe(path: Path, said: dict[str, Any]) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"autoseg": json.dumps(said)})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _input(member: Trained, image: Image) -> Tensor:
+    """What the network sees of an image: all of it, or its first tile."""
+    prepared = prepare_image(image.array, member.preparation, image.spacing)
+    layout = Layout.of((prepared.shape[0], prepared.shape[1]), member.model_plan.input_size)
+    seen = layout.crop(layout.pad(prepared), layout.corners[0])
+    values = torch.from_numpy(np.ascontiguousarray(seen).astype(np.float32)).permute(2, 0, 1)[None]
+    return normalise(values, member.model_plan.normalisation).contiguous()
+
+
+def _checked(member: Trained, file: Path, path: Path, inputs: Sequence[Tensor]) -> OnnxFile:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    difference, same, pixels = 0.0, 0, 0
+    for values in inputs:
+        with torch.no_grad():
+            ours = _probabilities(member, member.network(values))
+        theirs = _probabilities(member, torch.from_numpy(session.run(None, {"image": values.numpy()})[0]))
+        difference = max(difference, float((ours - theirs).abs().max()))
+        first, second = (maps > 0.5 if member.scheme.regions else maps.argmax(1) for maps in (ours, theirs))
+        same, pixels = same + int((first == second).sum()), pixels + first.numel()
+    if not difference <= _TOLERANCE:
+        raise AutosegError(
+            f"{path} would not compute what torch computes: probabilities differ by {difference:.2g}",
+            "export the bundle without --onnx, and report this",
+        )
+    return OnnxFile(path, len(inputs), difference, same / pixels)
+
+
+def _probabilities(member: Trained, logits: Tensor) -> Tensor:
+    return logits.sigmoid() if member.scheme.regions else logits.softmax(dim=1)

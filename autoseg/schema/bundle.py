@@ -1,0 +1,51 @@
+"""What a bundle says of itself: `bundle.json` in the zip file that shares trained networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autoseg.schema.appearance import Appearance
+from autoseg.schema.prediction import Calibration, PostProcessing
+
+BUNDLE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BundledFile:
+    """A file of the bundle. sha256 and size are of its content."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class BundledMember:
+    """One trained fold: files within the bundle. scores: class -> pooled Dice on its held-out cases, as far as scored."""
+
+    model: str
+    fold: int
+    weights: str
+    run: str
+    plan: str
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`bundle.json`. format: raised when older releases could not read the bundle rightly. files: path -> its content.
+
+    description: the path of the dataset's description, without cases or patients. fingerprint: the path of what was
+    measured of the training set as a whole. licence: of the data the networks were trained on.
+    """
+
+    format: int
+    dataset: str
+    members: tuple[BundledMember, ...]
+    files: dict[str, BundledFile]
+    description: str
+    fingerprint: str
+    licence: str
+    appearance: Appearance | None = None
+    calibration: Calibration | None = None
+    postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.io import Image
+from autoseg.models import registry
+from autoseg.models.registry import build
+from autoseg.prediction import onnx_file
+from autoseg.prediction.onnx_file import export_onnx
+from autoseg.support.errors import AutosegError
+from tests.prediction.stand_in import picture, trained
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+IMAGES = [Image(picture((50 + 9 * number, 70), high=160 + 20 * number)[0], None) for number in range(3)]
+
+
+@pytest.fixture
+def member():
+    torch.manual_seed(0)
+    network = build("unet", "16", in_channels=3, num_classes=2, input_size=(32, 48))
+    return trained(network, size=(32, 48), model="unet")
+
+
+def test_the_file_computes_what_torch_computes_and_says_how_to_use_it(member, tmp_path):
+    written = export_onnx(member, tmp_path / "u.onnx", IMAGES)
+    assert written.images == 3 and written.difference < 1e-3 and written.agreement > 0.999
+    assert "differ by at most" in str(written)
+    model = onnx.load(tmp_path / "u.onnx")
+    said = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "autoseg"))
+    assert said == json.loads((tmp_path / "u.onnx.json").read_text())
+    assert said["input"]["shape"] == [1, 3, 32, 48] and said["normalisation"]["std"] == [255.0] * 3
+    assert [one["name"] for one in said["classes"]] == ["background", "bright"] and "softmax" in said["after"][0]
+    values = np.random.default_rng(0).normal(size=(1, 3, 32, 48)).astype(np.float32)
+    found = onnxruntime.InferenceSession(tmp_path / "u.onnx").run(None, {"image": values})[0]
+    with torch.no_grad():
+        assert np.allclose(found, member.network(torch.from_numpy(values)).numpy(), atol=1e-4)
+
+
+def test_a_file_that_computes_something_else_is_not_left(member, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_TOLERANCE", -1.0)
+    with pytest.raises(AutosegError, match="would not compute"):
+        export_onnx(member, tmp_path / "u.onnx", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_cannot_be_exported_say_so(member, tmp_path):
+    other = next((name for name in registry.names() if not registry.spec(name).onnx), None)
+    if other is None:
+        pytest.skip("every model can be exported")
+    made = trained(member.network, size=(32, 48), model=other)
+    with pytest.raises(AutosegError, match=f"{other} cannot be exported"):
+        export_onnx(made, tmp_path / "u.onnx", IMAGES)
