@@ -60,6 +60,11 @@ class Engine:
         with self._evaluating(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
             return self._tiled(prepared) if self.preparation.geometry == "patch" else self._whole(prepared)
 
+    def tiles(self, stored: Sequence[Prepared], statistics: Tensor | None = None) -> Tensor:
+        """Probabilities (B, K, h, w) of tiles (h, w, C) of one image. statistics: its own (1, 2, C), see `normalise`."""
+        with self._evaluating(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
+            return self._forward(stored, [statistics] * len(stored))
+
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> NDArray[np.integer]:
         """Label map (H, W) of `size` from probabilities (K, h, w); see `restore.label_map`."""
         return restore.label_map(probabilities, self.scheme, size)

@@ -49,11 +49,11 @@ def _most_probable(
 ) -> None:
     if len(maps) == 2:
         # Two probabilities that sum to one stay so under interpolation.
-        np.copyto(out, values[1], where=_band(maps[1], size, rows) > 0.5)
+        np.copyto(out, values[1], where=band(maps[1], size, rows) > 0.5)
         return
-    best = _band(maps[0], size, rows).copy()
+    best = band(maps[0], size, rows).copy()
     for channel, value in zip(maps[1:], values[1:], strict=True):
-        candidate = _band(channel, size, rows)
+        candidate = band(channel, size, rows)
         np.copyto(out, value, where=candidate > best)
         np.maximum(best, candidate, out=best)
 
@@ -62,7 +62,7 @@ def _paint(
     maps: FloatMaps, size: tuple[int, int], rows: tuple[int, int], values: tuple[int, ...], out: NDArray[np.integer]
 ) -> None:
     for channel, value in zip(maps, values, strict=True):
-        np.copyto(out, value, where=_band(channel, size, rows) > 0.5)
+        np.copyto(out, value, where=band(channel, size, rows) > 0.5)
 
 
 def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -71,7 +71,7 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     return ((start, min(start + rows, height)) for start in range(0, height, rows))
 
 
-def _band(channel: FloatMaps, size: tuple[int, int], rows: tuple[int, int]) -> FloatMaps:
+def band(channel: FloatMaps, size: tuple[int, int], rows: tuple[int, int]) -> FloatMaps:
     """Rows `rows` of one map (h, w) brought to `size`, as if all of it had been."""
     (height, width), (start, stop) = size, rows
     if channel.shape == size:

@@ -86,13 +86,14 @@ class Canvas:
         """The blended probabilities (K, H, W) of the image without its padding, on the CPU."""
         tops = sorted({top for top, _ in self._layout.corners})
         lefts = sorted({left for _, left in self._layout.corners})
-        self._total /= _covered(tops, self._rows, self._layout.padded[0])[:, None]
-        self._total /= _covered(lefts, self._columns, self._layout.padded[1])
+        self._total /= covered(tops, self._rows, self._layout.padded[0])[:, None]
+        self._total /= covered(lefts, self._columns, self._layout.padded[1])
         (top, left), (height, width) = self._layout.before, self._layout.size
         return self._total[:, top : top + height, left : left + width].contiguous().cpu()
 
 
-def _covered(begins: list[int], weights: Tensor, length: int) -> Tensor:
+def covered(begins: list[int], weights: Tensor, length: int) -> Tensor:
+    """Sum of the weights (patch,) of tiles that begin at these pixels of one axis: (length,)."""
     total = torch.zeros(length, dtype=torch.float32, device=weights.device)
     for begin in begins:
         total[begin : begin + len(weights)] += weights

@@ -20,6 +20,9 @@ _PNG = b"\x89PNG"
 _SIGNATURES = (_PNG, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _TIFF_JPEG = (6, 7)
+_LARGE = 1 << 28
+# OpenCV's own limit; Pillow refuses at twice its limit, and large scans are no attack.
+Pillow.MAX_IMAGE_PIXELS = 1 << 29
 
 # OpenCV prints its own complaints about damaged files; the error raised here says more, and once.
 if hasattr(cv2, "setLogLevel"):
@@ -46,7 +49,7 @@ def read_image(path: Path) -> Image:
         array, dropped = _without_alpha(array, path)
         notes += dropped
     if array.ndim == 3 and array.shape[2] == 3:
-        array = array[..., 0] if gray else cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+        array = array[..., 0] if gray else _rgb(array)
     if orientation != 1:
         array = upright(array, orientation)
         notes += (f"EXIF orientation {orientation} applied",)
@@ -98,6 +101,15 @@ def upright(array: Array, orientation: int) -> Array:
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return np.ascontiguousarray(array)
+
+
+def _rgb(array: Array) -> Array:
+    """From OpenCV's order, in place where a second array would be large."""
+    if array.nbytes < _LARGE:
+        return np.asarray(cv2.cvtColor(array, cv2.COLOR_BGR2RGB))
+    for start in range(0, len(array), 256):
+        array[start : start + 256] = array[start : start + 256, :, ::-1].copy()
+    return array
 
 
 def _bytes(path: Path) -> bytes:

@@ -48,20 +48,37 @@ def soft_dice(maps: Tensor, scheme: LabelScheme) -> dict[str, float]:
 
     Where a class wins nowhere, how sure its absence is: 1 - the largest probability.
     """
-    found = {}
-    best = None if scheme.regions else maps.argmax(0)
-    for index, name in enumerate(scheme.names):
-        if name not in scheme.foreground:
-            continue
-        map_ = maps[index]
-        mask = map_ > 0.5 if best is None else best == index
-        area = int(mask.sum())
-        if area:
-            inside = float(map_[mask].sum())
-            found[name] = 2 * inside / (float(torch.where(map_ > _TAIL, map_, 0.0).sum()) + area)
-        else:
-            found[name] = 1 - float(map_.max())
-    return found
+    sums = SoftSums(scheme)
+    sums.add(maps)
+    return sums.soft_dice()
+
+
+class SoftSums:
+    """What soft Dice is made of, summed over parts of an image."""
+
+    def __init__(self, scheme: LabelScheme) -> None:
+        self._scheme = scheme
+        self._sums = {name: [0.0, 0.0, 0.0, 0.0] for name in scheme.foreground}
+
+    def add(self, maps: Tensor) -> None:
+        """Probabilities (K, h, w) of one part."""
+        best = None if self._scheme.regions else maps.argmax(0)
+        for index, name in enumerate(self._scheme.names):
+            if name not in self._sums:
+                continue
+            map_, known = maps[index], self._sums[name]
+            mask = map_ > 0.5 if best is None else best == index
+            known[0] += float(map_[mask].sum())
+            known[1] += float(torch.where(map_ > _TAIL, map_, 0.0).sum())
+            known[2] += int(mask.sum())
+            known[3] = max(known[3], float(map_.max()))
+
+    def soft_dice(self) -> dict[str, float]:
+        """Of all parts together."""
+        return {
+            name: 2 * inside / (total + area) if area else 1 - highest
+            for name, (inside, total, area, highest) in self._sums.items()
+        }
 
 
 def entropy(maps: Tensor, scheme: LabelScheme) -> float:
@@ -89,17 +106,53 @@ def judge(
 ) -> Confidence:
     """Confidence in the mask of `maps` (K, h, w), the mean of the members whose opinions are given (none for one member)."""
     softs = [each.soft for each in opinions] or [soft_dice(maps, scheme)]
-    soft = {name: mean(each[name] for each in softs) for name in scheme.foreground}
-    agreed = agreement(opinions, scheme)
+    return _composed(softs, agreement(opinions, scheme), entropy(maps, scheme), calibration)
+
+
+class Sums:
+    """The same for an image that is too large to be judged at once: parts of rows from the top down."""
+
+    def __init__(self, scheme: LabelScheme, members: int, size: tuple[int, int]) -> None:
+        self._scheme = scheme
+        self._step = max(1, math.ceil(math.sqrt(size[0] * size[1] / _COMPARED)))
+        self._softs = [SoftSums(scheme) for _ in range(members)]
+        self._labels: list[list[NDArray[np.integer[Any]]]] = [[] for _ in range(members)]
+        self._pixels = size[0] * size[1]
+        self._entropy = 0.0
+
+    def add_member(self, number: int, maps: Tensor, start: int) -> None:
+        """Probabilities (K, rows, W) of one member; start: the first row."""
+        self._softs[number].add(maps)
+        if len(self._softs) > 1:
+            thin = maps[:, -start % self._step :: self._step, :: self._step].contiguous()
+            if thin.shape[1]:
+                self._labels[number].append(restore.label_map(thin, self._scheme, (thin.shape[1], thin.shape[2])))
+
+    def add_mean(self, maps: Tensor) -> None:
+        """Mean probabilities of the same rows."""
+        self._entropy += entropy(maps, self._scheme) * maps.shape[1] * maps.shape[2] / self._pixels
+
+    def confidence(self, calibration: Calibration | None) -> Confidence:
+        """Once all rows were added."""
+        softs = [each.soft_dice() for each in self._softs]
+        stacked = [np.concatenate(parts) for parts in self._labels if parts]
+        agreed = agreement([Opinion(labels, {}) for labels in stacked], self._scheme)
+        return _composed(softs, agreed, self._entropy, calibration)
+
+
+def _composed(
+    softs: Sequence[dict[str, float]], agreed: dict[str, float], entropy_: float, calibration: Calibration | None
+) -> Confidence:
+    soft = {name: mean(each[name] for each in softs) for name in softs[0]}
     # One member can only be asked how sure it is; where several answer, how well they agree counts as much.
-    classes = {name: (soft[name] + agreed[name]) / 2 if agreed else soft[name] for name in scheme.foreground}
+    classes = {name: (soft[name] + agreed[name]) / 2 if agreed else soft[name] for name in soft}
     value = mean(classes.values())
     return Confidence(
         value=round(value, 4),
         expected_dice=_expected(calibration, value, mean(soft.values())),
         soft_dice=round(mean(soft.values()), 4),
         agreement=round(mean(agreed.values()), 4) if agreed else math.nan,
-        entropy=round(entropy(maps, scheme), 4),
+        entropy=round(entropy_, 4),
         classes={name: round(found, 4) for name, found in classes.items()},
     )
 

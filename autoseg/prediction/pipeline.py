@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from autoseg.inference import restore
 from autoseg.io import Image, read_case, read_label, segmentation, suffix_of, write_label
 from autoseg.prediction.inputs import Job
+from autoseg.prediction.large import LargeResult, is_large, predict_large, thin_labels
 from autoseg.prediction.predictor import Inferred, Predictor, Prepared
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase
@@ -54,6 +55,19 @@ class _Loaded:
 
 
 @dataclass(frozen=True)
+class _Large:
+    job: Job
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _LargeInferred:
+    job: Job
+    sha256: str
+    result: LargeResult
+
+
+@dataclass(frozen=True)
 class _Inferred:
     loaded: _Loaded
     inferred: Inferred
@@ -72,9 +86,12 @@ def run(
     yield from ordered_map(partial(_write, predictor, folder, wanted), inferred, count)
 
 
-def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | Failure:
+def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Large | Failure:
     began = time.perf_counter()
     try:
+        if is_large(job):
+            # One at a time: several of them side by side would fill the memory.
+            return _Large(job, content_hash(job))
         image = read_case(job.images, job.frame)
         prepared = predictor.prepare(image.array, image.spacing)
         sha256 = content_hash(job)
@@ -101,13 +118,20 @@ def _failure(job: Job, problem: str) -> Failure:
     return Failure(job, job.tell(problem))
 
 
-def _through_network(predictor: Predictor, loaded: Iterable[_Loaded | Failure]) -> Iterator[_Inferred | Failure]:
+def _through_network(
+    predictor: Predictor, loaded: Iterable[_Loaded | _Large | Failure]
+) -> Iterator[_Inferred | _LargeInferred | Failure]:
     """Runs in the thread that asks: one network, all cores. Images wait until they fill a batch."""
     waiting: list[_Loaded] = []
     load = 0
     for item in loaded:
         if isinstance(item, Failure):
             yield item
+            continue
+        if isinstance(item, _Large):
+            yield from _infer(predictor, waiting)
+            waiting, load = [], 0
+            yield _infer_large(predictor, item)
             continue
         waiting.append(item)
         load += predictor.load_of(item.prepared)
@@ -136,15 +160,30 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
         yield _Inferred(item, inferred, seconds)
 
 
+def _infer_large(predictor: Predictor, item: _Large) -> _LargeInferred | Failure:
+    try:
+        return _LargeInferred(item.job, item.sha256, predict_large(predictor, item.job))
+    except AutosegError as error:
+        return _failure(item.job, error.problem)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _failure(item.job, f"{item.job.images[0]}: too large for the memory of {predictor.device}")
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     # On processors torch raises a plain RuntimeError, told by its text only.
     known = (MemoryError, torch.cuda.OutOfMemoryError)
     return isinstance(error, known) or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
-def _write(predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred | Failure) -> PredictedCase | Failure:
+def _write(
+    predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred | _LargeInferred | Failure
+) -> PredictedCase | Failure:
     if isinstance(item, Failure):
         return item
+    if isinstance(item, _LargeInferred):
+        return _write_large(predictor, folder, wanted, item)
     began = time.perf_counter()
     job, size, maps = item.loaded.job, item.loaded.prepared.size, item.inferred.maps
     labels = predictor.label_map(maps, size)
@@ -172,6 +211,25 @@ def _write(predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred |
         judged.warnings,
         item.loaded.sha256,
         job.frame,
+    )
+
+
+def _write_large(predictor: Predictor, folder: Path, wanted: Wanted, item: _LargeInferred) -> PredictedCase:
+    began = time.perf_counter()
+    job, judged, warnings = item.job, item.result.judged, item.result.judged.warnings
+    if wanted.probabilities:
+        warnings += ("too large for probabilities to be written",)
+    if job.name in wanted.overlays:
+        from autoseg.prediction.overlay import write_overlay
+
+        write_overlay(
+            folder / OVERLAYS / f"{job.name}.png", item.result.image.array, thin_labels(judged.labels), predictor.scheme
+        )
+    write_label(folder / job.output, judged.labels)
+    seconds = {"network": round(item.result.seconds, 4), "write": round(time.perf_counter() - began, 4)}
+    size = (judged.labels.shape[0], judged.labels.shape[1])
+    return PredictedCase(
+        job.name, job.output, size, judged.pixels, seconds, (), judged.confidence, warnings, item.sha256
     )
 
 

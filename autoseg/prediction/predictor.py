@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Predictor:
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
         self.preparations: tuple[Preparation, ...] = tuple(dict.fromkeys(member.preparation for member in members))
-        self._engines = [
+        self.engines = [
             (
                 Engine(
                     member.network,
@@ -185,7 +185,7 @@ class Predictor:
     @property
     def batch_size(self) -> int:
         """Items (images, or tiles of large images) the network takes at once."""
-        return min(engine.batch_size for engine, _ in self._engines)
+        return min(engine.batch_size for engine, _ in self.engines)
 
     def __call__(self, image: Array, spacing: Spacing = None) -> Array:
         """The label map (H, W) of an image (C, H, W), (H, W, C) or (H, W).
@@ -209,10 +209,17 @@ class Predictor:
 
     def judge(self, prepared: Prepared, inferred: Inferred, labels: Array) -> Judged:
         """What is to be thought of a label map that the same two led to."""
-        found = np.bincount(labels.ravel(), minlength=max(self.scheme.values) + 1)
-        pixels = {name: int(found[list(member)].sum()) for name, member in self.scheme.foreground.items()}
         confidence = judge(inferred.maps, inferred.opinions, self.scheme, self.knowledge.calibration)
-        return Judged(labels, pixels, confidence, self.knowledge.warnings(prepared.measured, pixels, confidence))
+        return self.judged_as(labels, confidence, prepared.measured)
+
+    def judged_as(self, labels: Array, confidence: Confidence, measured: Mapping[str, float]) -> Judged:
+        """The same where confidence is known already. measured: see `drift.measure`; empty where nothing was."""
+        highest = max(self.scheme.values)
+        found = np.zeros(highest + 1, np.int64)
+        for band in _in_bands(labels):
+            found += np.bincount(band.ravel(), minlength=highest + 1)
+        pixels = {name: int(found[list(member)].sum()) for name, member in self.scheme.foreground.items()}
+        return Judged(labels, pixels, confidence, self.knowledge.warnings(measured, pixels, confidence))
 
     def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
         """What the networks are to see of an image (C, H, W), (H, W, C) or (H, W)."""
@@ -230,7 +237,7 @@ class Predictor:
 
     def load_of(self, prepared: Prepared) -> int:
         """How many items of a batch an image is worth; see `batch_size`."""
-        return max(engine.load_of(prepared.arrays[place]) for engine, place in self._engines)
+        return max(engine.load_of(prepared.arrays[place]) for engine, place in self.engines)
 
     def average(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         """Mean probabilities (K, h, w) of each image, at the size the first member saw it."""
@@ -238,8 +245,8 @@ class Predictor:
 
     def infer(self, prepared: Sequence[Prepared]) -> list[Inferred]:
         """What the members say of each image. They are asked one after the other, and only their sum is kept."""
-        together = [Together(self.scheme, len(self._engines)) for _ in prepared]
-        for engine, place in self._engines:
+        together = [Together(self.scheme, len(self.engines)) for _ in prepared]
+        for engine, place in self.engines:
             maps = engine.probabilities([one.arrays[place] for one in prepared])
             for one, map_ in zip(together, maps, strict=True):
                 one.add(map_)
@@ -310,6 +317,11 @@ def _chosen_folds(
             f"these folds of {model} are not trained:", missing, f"trained: {', '.join(map(str, sorted(trained)))}"
         )
     return [trained[fold] for fold in chosen]
+
+
+def _in_bands(labels: Array) -> Iterator[Array]:
+    """Parts of a label map; counting makes its values eight bytes large."""
+    return (labels[start : start + 2048] for start in range(0, len(labels), 2048))
 
 
 def _title(member: Trained) -> str:

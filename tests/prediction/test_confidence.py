@@ -80,7 +80,9 @@ def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
     both = [opinion(maps_of(one), TWO) for one in (label, other)]
     apart = judge(maps_of(label), both, TWO, Calibration(20, 0.5, 0.1, 0.05))
     assert apart.agreement < 1 and apart.classes["polyp"] < apart.classes["stone"]
-    assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
+    assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.soft_dice, abs=1e-3)
+    together = judge(maps_of(label), both, TWO, Calibration(20, 0.5, 0.1, 0.05, "value"))
+    assert together.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
 
 
 def test_calibration_follows_the_cases_and_says_how_well():
