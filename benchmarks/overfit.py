@@ -28,11 +28,13 @@ ENOUGH, RATE, GENTLE_RATE = 0.95, 5e-4, 2e-4
 
 
 def four(folder: Path, side: int) -> tuple[Tensor, Tensor]:
-    """Images (4, 3, side, side) of mean 0 and deviation 1, and labels (4, side, side), of the four largest foregrounds
-    among the first twenty.
+    """Images (4, 3, side, side) of mean 0 and deviation 1, and labels (4, side, side).
+
+    Of the first twenty, those with a middling share of foreground: neither invisible nor all of the picture.
     """
-    masks = sorted((folder / "masks").iterdir())[:20]
-    masks = sorted(masks, key=lambda path: -(np.asarray(Image.open(path)) > 0).mean())[:4]
+    shares = {path: float((np.asarray(Image.open(path)) > 0).mean()) for path in sorted((folder / "masks").iterdir())[:20]}
+    middle = float(np.median(list(shares.values())))
+    masks = sorted(shares, key=lambda path: abs(shares[path] - middle))[:4]
     images, labels = [], []
     for mask in masks:
         image = cv2.imread(str(next((folder / "images").glob(f"{mask.stem}.*"))))[..., ::-1]
