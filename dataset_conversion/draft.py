@@ -65,7 +65,7 @@ def matched(
             draft.problems.append(f"{entry.where}: called as {found[key][0].where}")
         found.setdefault(key, (entry, said))
     if not found:
-        raise source.nothing_found(f"images in the layout this converter knows ({images})")
+        raise source.nothing_found("images in the layout this converter knows")
     owned: dict[tuple[str, str], list[Entry]] = {}
     for entry, match in source.find(masks):
         if without and f"{without}/" in f"{entry.name}/":

@@ -5,8 +5,10 @@ Figures are of the datasets as published. Licences as far as the publishers' pag
 
 from __future__ import annotations
 
+import ast
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 from autoseg.support.errors import AutosegError
 
@@ -46,6 +48,11 @@ class Converter:
     @property
     def module(self) -> str:
         return f"dataset_conversion.{'layouts' if self.general else 'published'}.{self.name}"
+
+    def about(self) -> str:
+        """The top of its script: citation, licence, where it is to be had, layout. The script is read, not imported."""
+        path = Path(__file__).parent / ("layouts" if self.general else "published") / f"{self.name}.py"
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 _FIELD = Option("field_of_view", "give pixels outside the field of view the ignore label, so that they are not scored")

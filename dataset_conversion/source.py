@@ -152,7 +152,8 @@ class Source:
         """The error for a source of another layout."""
         shown = ", ".join(entry.name for entry in self.entries[:_SHOWN])
         return AutosegError(
-            f"{self.path} holds no {what}; it begins with {shown}", "give the folder or archive as it was published"
+            f"{self.path} holds no {what}; it begins with {shown}",
+            "give the folder or archive as it was published; autoseg_convert NAME --help shows its layout",
         )
 
     def signature(self) -> str:

@@ -103,7 +103,7 @@ def staged(dataset: Dataset, key: str) -> Iterator[Stage]:
 
 
 def _done(folder: Path, journal: IO[str], key: str) -> dict[tuple[str, str], StoredCase]:
-    """What the journal names and the folder holds, if it is of this key; else both are emptied."""
+    """What the journal names and the folder holds, if it is of this key; all else in both is removed."""
     journal.seek(0)
     lines = journal.read().splitlines()
     found: dict[tuple[str, str], StoredCase] = {}
@@ -115,12 +115,10 @@ def _done(folder: Path, journal: IO[str], key: str) -> dict[tuple[str, str], Sto
                 break  # The line that was being written when the run broke off.
             if all((folder / file).is_file() for file in case.files):
                 found[case.part, case.name] = case
-    else:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _JOURNAL:
-                path.unlink()
+    kept = {folder / file for case in found.values() for file in case.files} | {folder / _JOURNAL}
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in kept:
+            path.unlink()  # Also half a file that was being written.
     journal.seek(0)
     journal.truncate()
     journal.write(key + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "autoseg_convert", "Bring a dataset in: write it in nnU-Net v2's raw layout, after checking every file.", _EXAMPLES
     )
     parser.add_argument("--list", action="store_true", help="the published datasets and layouts that are known, as a table")
-    kinds = parser.add_subparsers(dest="kind", metavar="NAME")
+    kinds = parser.add_subparsers(dest="kind", metavar="NAME", parser_class=_Described)
     _add_folders(kinds)
     _add_corrections(kinds)
     for known in CONVERTERS.values():
@@ -48,6 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Described(argparse.ArgumentParser):
+    """A parser whose help begins with a text that is fetched only when somebody asks for help."""
+
+    about: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.about is not None:
+            self.description = self.about()
+        return super().format_help()
+
+
 def _add_folders(kinds: Any) -> None:
     made = kinds.add_parser("folders", help="a folder of images and a folder of masks with the same names")
     made.add_argument("--images", required=True, type=Path, metavar="DIR", help="the images")
@@ -68,7 +79,8 @@ def _add_corrections(kinds: Any) -> None:
 
 def _add(kinds: Any, known: Converter) -> None:
     what = known.paper if known.general else f"{known.modality}: {known.classes}"
-    made = kinds.add_parser(known.name, help=what, description=what)
+    made = kinds.add_parser(known.name, help=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.about = known.about
     made.add_argument("source", type=Path, metavar="SOURCE", help="the folder or archive (ZIP, TAR) as it is published")
     for option in known.options:
         if option.kind == "flag":

@@ -16,6 +16,16 @@ def test_the_list_names_every_dataset_with_its_facts(capsys):
     assert all(known.licence and known.paper and known.size and known.modality for known in PUBLISHED)
 
 
+def test_help_shows_citation_and_layout(capsys):
+    for name in CONVERTERS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert CONVERTERS[name].about().splitlines()[0] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["busi", "--help"])
+    assert "Dataset_BUSI_with_GT/benign/benign (1).png      benign (1)_mask.png" in capsys.readouterr().out
+
+
 def test_options_reach_the_converter(tmp_path, capsys):
     official.bus_ucm(tmp_path / "source")
     root = str(tmp_path / "root")

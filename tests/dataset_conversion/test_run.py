@@ -66,6 +66,7 @@ def test_a_killed_run_is_taken_up_where_it_broke_off(tmp_path, workspace, monkey
     with pytest.raises(Killed):
         convert("glas", tmp_path / "source", workspace, workers=1)
     assert workspace.datasets() == [] and len(written) == 3
+    (workspace.raw / ".Dataset501_GlaS.partial" / "imagesTr" / ".half.png").write_bytes(b"cut short")
 
     def going_on(folder, case, spec, scheme):
         written.append(case.name)
