@@ -20,6 +20,7 @@ from autoseg.api.audit import audit, correct
 from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate, evaluate_external
+from autoseg.api.explanation import explain
 from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
@@ -39,6 +40,7 @@ __all__ = [
     "decisions",
     "evaluate",
     "evaluate_external",
+    "explain",
     "export",
     "find_best",
     "fingerprint",

@@ -48,5 +48,9 @@ def compare(
     folder = Path(output) if output else (found[0].results if len(found) == 1 else workspace.root / "results") / "comparison"
     write_artefact(folder / "comparison.json", comparison)
     write_text(folder / "comparison.csv", comparison_csv(comparison))
+    if report:
+        from autoseg.comparison.report import write_report
+
+        write_report(folder / "report.html", comparison, evidences)
     log.say(f"comparison in {folder}")
     return comparison

@@ -1,0 +1,46 @@
+"""autoseg_explain: where a trained network looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoseg.cli import entry
+
+
+@entry.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = entry.parser(
+        "autoseg_explain",
+        "Heat maps of a trained fold: Grad-CAM and a gradient-free method, as pictures and as shares of the heat.",
+        "example: autoseg_explain Polyp segformer 0 --cases polyp_001,polyp_007",
+    )
+    entry.add_dataset(parser)
+    parser.add_argument("model", metavar="MODEL", help="a trained model")
+    parser.add_argument("fold", type=int, metavar="FOLD", help="0, 1, ...")
+    parser.add_argument("--cases", type=entry.names, metavar="A,B", help="default: the first held-out cases")
+    parser.add_argument("--layer", default="auto", metavar="NAME", help="a module of the network (default: the model's own)")
+    parser.add_argument(
+        "--region", choices=("predicted", "reference"), default="predicted", help="where the class's logits are averaged"
+    )
+    entry.add_device(parser)
+    options = parser.parse_args(arguments)
+    from autoseg import api
+
+    found = api.explain(
+        options.dataset,
+        options.model,
+        options.fold,
+        options.cases,
+        layer=options.layer,
+        region=options.region,
+        device=options.device,
+        root=options.root,
+    )
+    entry.show_table(
+        f"{found.model}, fold {found.fold}, layer {found.layer}: shares of the heat",
+        ("case", "class", "method", "inside", "ring", "outside"),
+        [(one.case, one.name, one.method, *(f"{v:.2f}" for v in (one.inside, one.ring, one.outside))) for one in found.heats],
+    )
+    for what, why in found.skipped.items():
+        print(f"left out: {what}: {why}")
+    return 0

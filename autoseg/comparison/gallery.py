@@ -1,0 +1,105 @@
+"""Best, median and worst cases as small pictures: the image with the reference, and with each model's contour."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from autoseg.comparison.evidence import Evidence, ModelEvidence
+from autoseg.comparison.values import dice_of_cases
+from autoseg.io import read_case, read_label
+from autoseg.io.raw_dataset import Case, RawDataset
+from autoseg.prediction.overlay import draw_overlay
+from autoseg.schema.dataset import LabelScheme
+from autoseg.support.errors import AutosegError
+
+_WIDTH, _QUALITY, _EACH = 300, 82, 3
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture. caption: what it shows; text: for who cannot see it. data: a JPEG as a data URI."""
+
+    caption: str
+    text: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case. kind: "best", "median" or "worst" by the mean Dice of all models."""
+
+    kind: str
+    case: str
+    dice: float
+    pictures: tuple[Shown, ...]
+
+
+def gallery(evidence: Evidence, each: int = _EACH) -> tuple[Row, ...]:
+    """Rows of pictures of the cases all models have; none where the raw images are gone."""
+    by_model = {name: dice_of_cases(model) for name, model in evidence.models.items()}
+    common = set.intersection(*(set(one) for one in by_model.values()))
+    means = {case: sum(one[case] for one in by_model.values()) / len(by_model) for case in common}
+    try:
+        raw = {case.name: case for case in RawDataset.open(evidence.dataset).cases}
+    except AutosegError:
+        return ()
+    order = sorted((case for case in means if case in raw), key=lambda case: (-means[case], case))
+    scheme = evidence.spec.label_scheme()
+    return tuple(
+        Row(kind, case, means[case], tuple(_pictures(evidence.models.values(), by_model, raw[case], scheme)))
+        for kind, cases in _chosen(order, each)
+        for case in cases
+    )
+
+
+def _chosen(order: Sequence[str], each: int) -> list[tuple[str, Sequence[str]]]:
+    """No case twice, also where there are few."""
+    each = min(each, len(order) // 3) or min(1, len(order))
+    middle = max(each, len(order) // 2 - each // 2)
+    parts = [
+        ("best", order[:each]),
+        ("median", order[middle : middle + each]),
+        ("worst", order[max(each, len(order) - each) :]),
+    ]
+    seen: set[str] = set()
+    kept = []
+    for kind, cases in parts:
+        kept.append((kind, [case for case in cases if case not in seen]))
+        seen |= set(cases)
+    return kept
+
+
+def _pictures(
+    models: Iterable[ModelEvidence], by_model: dict[str, dict[str, float]], case: Case, scheme: LabelScheme
+) -> Iterator[Shown]:
+    if case.label is None:
+        return
+    image, reference = read_case(case.images).array, read_label(case.label).array
+    yield Shown("reference", f"{case.name} with the reference's contour", _encode(draw_overlay(image, reference, scheme)))
+    for model in models:
+        path = model.mask_of(case.name)
+        if path is not None:
+            picture = draw_overlay(image, read_label(path).array, scheme, reference)
+            dice = f"Dice {by_model[model.model][case.name]:.3f}"
+            yield Shown(f"{model.model}, {dice}", f"{case.name} as {model.model} sees it: {dice}", _encode(picture))
+
+
+def encode_file(path: Path) -> str:
+    """A picture file as a small JPEG in a data URI; "" where it cannot be read."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return _encode(picture[..., ::-1]) if picture is not None else ""
+
+
+def _encode(picture: NDArray[Any]) -> str:
+    height = max(1, round(picture.shape[0] * _WIDTH / picture.shape[1]))
+    small = cv2.resize(picture, (_WIDTH, height), interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert done
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

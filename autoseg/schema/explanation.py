@@ -1,0 +1,38 @@
+"""Where a network looked: `explanation.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One heat map of one class of one case. method: gradcam or gradient-free. picture: file name.
+
+    region: "predicted" or "reference", where the target's logits were averaged. inside, ring, outside: shares of the heat
+    inside the true region, within a ring around it and elsewhere; not-a-number without a true region. width: of the ring,
+    in pixels of the image.
+    """
+
+    case: str
+    name: str
+    method: str
+    region: str
+    picture: str
+    inside: float
+    ring: float
+    outside: float
+    width: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`explanation.json`. identity: of the run. layer: module whose output was read. skipped: case and class -> why."""
+
+    dataset: str
+    model: str
+    fold: int
+    identity: str
+    layer: str
+    heats: tuple[Heat, ...]
+    skipped: dict[str, str]

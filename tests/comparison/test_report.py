@@ -1,0 +1,108 @@
+"""The page as text, and in a real browser where there is one."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from autoseg import api
+from tests.comparison.results import make
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here: apt-get install chromium")
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Three models, five folds, a hundred cases, as the page is meant to hold."""
+    root = tmp_path_factory.mktemp("large")
+    make(root, cases=100, folds=5)
+    api.compare("Polyps", root=root, stratify_by=["unet"])
+    return root / "results" / "Dataset501_Polyps" / "comparison" / "report.html"
+
+
+def in_browser(page, folder, *options):
+    command = [
+        BROWSER,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={folder}",
+    ]
+    return subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+def test_the_page_is_one_small_file_that_asks_for_nothing(page):
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 15e6
+    asked = [
+        value
+        for _, attributes in Outline(text).tags
+        for key, value in attributes.items()
+        if key in ("src", "href", "xlink:href")
+    ]
+    assert asked and all(value.startswith(("data:", "#")) for value in asked)
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_the_page_tells_the_story(page):
+    text = page.read_text(encoding="utf-8")
+    tags = Outline(text).tags
+    assert "segformer has the highest mDSC" in text and "tell it apart" in text
+    for title in ("Models on", "Pairs on", "Cost on", "by unet", "Risk and coverage", "Mean ranks", "Dice against cost"):
+        assert title in text
+    for kind in ("best", "median", "worst"):
+        assert text.count(f"<h4>{kind}: ") == 3
+    pictures = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(pictures) == 9 * 4 and all(one["alt"] for one in pictures)
+    names = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(names) == len(set(names))
+
+
+def test_names_are_text_and_never_code(tmp_path):
+    made = make(tmp_path, cases=6, folds=2, models=("unet", "segformer"))
+    path = made.dataset.fold("unet", 0) / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "pretrained": "<script>alert(1)</script>"}))
+    api.compare("Polyps", root=tmp_path)
+    text = (made.dataset.results / "comparison" / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+
+
+@browser
+def test_tables_sort_and_nothing_is_wider_than_a_phone(page, tmp_path):
+    script = """<script>
+const table = document.querySelector("table"), head = table.querySelectorAll("thead button")[2];
+const read = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent));
+head.click(); const up = read(); head.click(); const down = read();
+document.title = JSON.stringify({up, down, sort: head.closest("th").getAttribute("aria-sort"),
+  wide: document.documentElement.scrollWidth, screen: innerWidth});
+</script>"""
+    copy = tmp_path / "sorted.html"
+    copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
+    found = in_browser(copy, tmp_path / "profile", "--window-size=500,900", "--dump-dom")
+    said = json.loads(re.search(r"<title>(.*?)</title>", found).group(1))
+    assert said["up"] == sorted(said["up"]) and said["down"] == said["up"][::-1] and said["sort"] == "descending"
+    assert said["wide"] <= said["screen"]
+
+
+@browser
+def test_it_prints(page, tmp_path):
+    in_browser(page, tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoseg import models
+from autoseg.explanation.cam import GRADCAM, GRADIENT_FREE, as_map, find_layer, heat_map
+from autoseg.support.errors import AutosegError
+
+pytest.importorskip("pytorch_grad_cam")
+SIZE = (64, 96)
+
+
+class Two(nn.Module):
+    """A layer of two maps, the first of which alone makes class 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Identity()
+
+    def forward(self, x):
+        features = self.maps(x * 1.0)
+        return torch.stack([-features[:, 0], features[:, 0]], 1)
+
+
+def test_gradcam_is_its_definition():
+    """Weights are the spatial means of the target's gradients; negative evidence is cut off; the largest value is 1."""
+    images = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.3
+    region = np.zeros((8, 8), bool)
+    region[2:5, 2:5] = True
+    network = Two().eval()
+    found = heat_map(network, network.maps, images, 1, region, GRADCAM)
+    expected = images[0, 0].clamp(min=0).detach().numpy()
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999 and found.max() == pytest.approx(1, abs=1e-4)
+
+
+def test_tokens_become_a_map():
+    tokens = torch.arange(6.0).reshape(1, 6, 1)
+    assert as_map((20, 30))(tokens).tolist() == [[[[0, 1, 2], [3, 4, 5]]]]
+    assert as_map(SIZE, 8)(torch.rand(1, 3, 32, 4)).shape == (1, 3, 8, 4)
+    with pytest.raises(AutosegError, match="no grid"):
+        as_map((20, 30))(torch.rand(1, 7, 1))
+
+
+def test_unknown_layers_are_named():
+    with pytest.raises(AutosegError, match="no layer 'decodr'"):
+        find_layer(models.build("unet", "16"), "decodr")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_models_own_layer_gives_a_map(name):
+    spec = models.spec(name)
+    variant = min(spec.variants, key=lambda one: one.parameters).name
+    torch.manual_seed(0)
+    network = models.build(name, variant, 3, 3, input_size=SIZE).eval()
+    layer = find_layer(network, spec.cam_layer)
+    region = np.zeros(SIZE, bool)
+    region[20:40, 30:60] = True
+    for method in (GRADCAM, GRADIENT_FREE):
+        heat = heat_map(network, layer, torch.rand(1, 3, *SIZE), 1, region, method)
+        assert heat.shape == SIZE and np.isfinite(heat).all() and 0 <= heat.min() <= heat.max() <= 1.0001
+        assert heat.max() > 0
