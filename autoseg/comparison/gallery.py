@@ -69,7 +69,7 @@ def _chosen(order: Sequence[str], each: int) -> list[tuple[str, Sequence[str]]]:
         ("worst", order[max(each, len(order) - each) :]),
     ]
     seen: set[str] = set()
-    kept = []
+    kept: list[tuple[str, Sequence[str]]] = []
     for kind, cases in parts:
         kept.append((kind, [case for case in cases if case not in seen]))
         seen |= set(cases)

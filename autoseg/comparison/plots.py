@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -20,7 +21,7 @@ from autoseg.schema.comparison import DatasetComparison, Ranking
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00")
 MARKERS = "osD^vPX*"
 _INK = "#010203"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
@@ -41,7 +42,7 @@ def plots(
 ) -> dict[str, str]:
     """Title -> SVG, of what there is. curves: model -> rows of its first fold's metrics.csv."""
     found = {
-        f"Dice of images, {name}": _draw(f"box{place}", lambda axes, name=name: _boxes(axes, dataset, evidence, name))
+        f"Dice of images, {name}": _draw(f"box{place}", partial(_boxes, dataset=dataset, evidence=evidence, name=name))
         for place, name in enumerate(dataset.classes)
     }
     found["mDSC of each fold"] = _draw("folds", lambda axes: _folds(axes, dataset))

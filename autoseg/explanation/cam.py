@@ -47,7 +47,8 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     """The module at a dotted path. Raises AutosegError, with near paths, where there is none."""
     modules = dict(network.named_modules())
     if name in modules and name:
-        return modules[name]
+        found: nn.Module = modules[name]
+        return found
     near = difflib.get_close_matches(name, modules, n=5, cutoff=0.3) or [path for path in modules if path and "." not in path]
     raise AutosegError(f"the network has no layer {name!r}", f"for example: {', '.join(near[:8])}")
 
@@ -81,7 +82,7 @@ def as_map(size: tuple[int, ...] | torch.Size, largest: int | None = None) -> Ca
         if one.ndim == 4:
             sides = tuple(one.shape[-2:])
             if largest is not None and max(sides) > largest:
-                return F.adaptive_avg_pool2d(one, [min(side, largest) for side in sides])
+                return F.adaptive_avg_pool2d(one, (min(sides[0], largest), min(sides[1], largest)))
             return one
         if one.ndim != 3:
             raise AutosegError(f"the layer gives an array of {one.ndim} axes, not a map", "choose another layer")

@@ -115,7 +115,7 @@ def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], 
             picture = f"{case.name}_{name}_{method}.png"
             shown = draw_overlay(_heated(image.array, heat), labels, predictor.scheme, reference)
             write_image(folder / picture, shown.transpose(2, 0, 1))
-            heats.append(Heat(case.name, name, method, asked.region, picture, *shares(heat, truth)))
+            heats.append(Heat(case.name, name, method, asked.region, picture, *shares(heat.astype(np.float32), truth)))
     return heats, skipped
 
 
