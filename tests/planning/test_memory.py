@@ -3,46 +3,35 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from autoseg import models
 from autoseg.planning.memory import count_flops, measure, training_memory
+from benchmarks.memory import compare, really_saved
 
 QUICK = ("nnunet", "unet", "efficientnet_lite0_upernet", "segformer")
-NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
-
-
-def really_saved(network: nn.Module, images: Tensor, half: bool = False) -> int:
-    """Bytes a real forward pass keeps for its backward pass, weights left out."""
-    own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
-    found = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            found[storage._cdata] = storage
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=half):
-        output = network.train()(images)
-    total = sum(storage.nbytes() for storage in found.values())
-    del output
-    return total
+# Every model and variant; those that take long to build and run are slow tests. `python -m benchmarks.memory` prints the table.
+VARIANTS = [
+    pytest.param(name, variant.name, marks=() if name in QUICK and variant.parameters < 1e7 else pytest.mark.slow)
+    for name in models.names()
+    for variant in models.spec(name).variants
+]
 
 
 def smallest(name: str) -> str:
     return min(models.spec(name).variants, key=lambda variant: variant.parameters).name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_real_step_in_single_precision_saves_what_was_measured(name: str) -> None:
-    size = (64, 96)
-    with torch.device("meta"):
-        measured = measure(models.build(name, smallest(name), 3, 3, input_size=size), (2, 3, *size))
-    network = models.build(name, smallest(name), 3, 3, input_size=size)
-    real = really_saved(network, torch.randn(2, 3, *size))
-    assert measured.activations == pytest.approx(real, rel=0.05)
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_real_step_saves_what_was_measured(name: str, variant: str) -> None:
+    measured, real = compare(name, variant, (2, 3, 64, 96), "fp32")
+    assert measured == pytest.approx(real, rel=0.1)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_weights_are_counted(name: str) -> None:
+    network = models.build(name, smallest(name), 3, 3, input_size=(64, 64))
+    measured = measure(network, (2, 3, 64, 64))
     assert measured.parameters == sum(t.nbytes for t in [*network.parameters(), *network.buffers()])
     assert measured.trainable == sum(p.nbytes for p in network.parameters())
 

@@ -1,0 +1,110 @@
+"""Measured on the meta device against a real training step: what is kept for the backward pass, every model and variant.
+
+    python -m benchmarks.memory [--models A,B] [--precision fp32] [--size 64x96] [--batch 2] [--step]
+
+Prints a table. With --step also the peak of a whole step (forward, loss, backward, AdamW) in a process of its own, as growth
+of its resident memory, against the number the planner goes by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import subprocess
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from autoseg import models
+from autoseg.planning.memory import measure, training_memory
+
+
+def really_saved(network: nn.Module, images: Tensor, half: bool = False) -> int:
+    """Bytes a real forward pass keeps for its backward pass, weights left out."""
+    own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
+    found = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        output = network.train()(images)
+    total = sum(storage.nbytes() for storage in found.values())
+    del output
+    return total
+
+
+def compare(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> tuple[int, int]:
+    """Bytes measured without computing, and bytes really saved."""
+    with torch.device("meta"):
+        planned = measure(models.build(name, variant, shape[1], 3, input_size=shape[2:]), shape, precision)
+    network = models.build(name, variant, shape[1], 3, input_size=shape[2:])
+    return planned.activations, really_saved(network, torch.randn(shape), precision != "fp32")
+
+
+def peak_of_a_step(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> None:
+    """Prints growth of this process's resident memory over two steps, and what the planner reckons, in bytes."""
+    network = models.build(name, variant, shape[1], 3, input_size=shape[2:]).train()
+    gc.collect()
+    held = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held
+    optimizer = torch.optim.AdamW(network.parameters(), foreach=False)
+    target = torch.zeros((shape[0], *shape[2:]), dtype=torch.long)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
+            output = network(torch.randn(shape))
+        # Networks with a loss of their own are stepped on their logits too: the same activations go backward.
+        loss = F.cross_entropy(output.logits.float(), target)
+        loss = loss + sum(weight * extra.float().mean() for extra, weight in output.auxiliary)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    planned = training_memory(measure(network, shape, precision), shape[0] * 3 * shape[2] * shape[3])
+    print(planned, grown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(models.names()))
+    parser.add_argument("--variants", default="")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--size", default="64x96")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--step", action="store_true")
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    height, width = map(int, options.size.split("x"))
+    shape = (options.batch, 3, height, width)
+    if options.in_this_process:
+        peak_of_a_step(options.models, options.variants, shape, options.precision)
+        return
+    print(f"batch {options.batch}, {options.size}, {options.precision}")
+    stepped = " step: planned | peak | ratio |" * options.step
+    print(f"| model | variant | measured, MiB | really saved, MiB | ratio |{stepped}")
+    print("|---|---|---|---|---|" + "---|---|---|" * options.step)
+    for name in options.models.split(","):
+        wanted = options.variants.split(",") if options.variants else [v.name for v in models.spec(name).variants]
+        for variant in wanted:
+            measured, real = compare(name, variant, shape, options.precision)
+            row = f"| {name} | {variant} | {measured / 2**20:.1f} | {real / 2**20:.1f} | {measured / real:.3f} |"
+            if options.step:
+                command = [sys.executable, "-m", "benchmarks.memory", "--in-this-process"]
+                command += ["--models", name, "--variants", variant]
+                command += ["--precision", options.precision, "--size", options.size, "--batch", str(options.batch)]
+                answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                planned, grown = int(answer[-2]), int(answer[-1])
+                row += f" {planned / 2**20:.0f} | {grown / 2**20:.0f} | {planned / grown:.2f} |"
+            print(row, flush=True)
+            gc.collect()
+
+
+if __name__ == "__main__":
+    main()
