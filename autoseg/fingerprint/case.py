@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from autoseg.fingerprint.appearance import background_share, border_share, brightness, busy_box, layering, overlay_share
 from autoseg.fingerprint.checks import case_faults, load_case
 from autoseg.fingerprint.intensities import Counted, count
 from autoseg.fingerprint.objects import SPECK, measure_class
@@ -16,24 +18,34 @@ from autoseg.io.contents import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
 
-_BORDER_STEP = 8 / 255  # of the value range: black bars of a JPEG are not quite one value
+_OUTLINE = 32
+
+
+@dataclass(frozen=True)
+class SeenMask:
+    """What findings need beyond the fingerprint. gray: three channels that are equal everywhere. label_hash: of the decoded
+    mask. specks: objects of at most 4 pixels. astray: share of the foreground on nothing. outline: (32, 32) of the foreground.
+    """
+
+    gray: bool
+    label_hash: str
+    specks: int
+    astray: float
+    outline: Array
 
 
 @dataclass(frozen=True)
 class MeasuredCase:
     """What the set's sums need of one case. values: of each channel, everywhere and inside the foreground.
 
-    whole: the values are integer levels. gray: three channels that are equal everywhere. label_hash: of the decoded mask.
-    specks: objects of at most 4 pixels.
+    whole: the values are integer levels.
     """
 
     case: CaseFingerprint
     values: tuple[tuple[Counted, Counted], ...]
     whole: bool
     thumbnail: Thumbnail | None
-    gray: bool
-    label_hash: str
-    specks: int
+    mask: SeenMask
 
 
 def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str) -> MeasuredCase | list[str]:
@@ -51,6 +63,7 @@ def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: 
     small = thumbnail(pixels)
     classes, specks = classes_in(label.array, scheme)
     marked = bool(mask.any())
+    bright = brightness(planes)
     fingerprint = CaseFingerprint(
         case=case.name,
         size=(pixels.shape[1], pixels.shape[2]),
@@ -66,8 +79,14 @@ def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: 
         classes=classes,
         group=spec.groups.get(case.name, ""),
         foreground_mean=tuple(counted.mean for _, counted in values) if marked else (),
+        bits=32 if pixels.dtype == np.float32 else int(pixels.max()).bit_length(),
+        background=background_share(bright),
+        layering=layering(bright),
+        overlay=overlay_share(planes, bright, inside),
+        notes=image.notes,
     )
-    return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, gray, _hash([label.array]), specks)
+    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside), outline(inside))
+    return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen)
 
 
 def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase], int]:
@@ -80,20 +99,20 @@ def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase
     return found, specks
 
 
-def border_share(planes: list[Array]) -> float:
-    """Share of the image in rows and columns at its edges that hold one value, such as black bars; 1 for a blank image."""
-    stack = np.stack(planes)
-    height, width = stack.shape[1:]
-    step = _BORDER_STEP * float(stack.max() - stack.min())
-    for axis in (1, 2, 1):
-        others = 3 - axis
-        low, high = stack.min(others), stack.max(others)
-        busy = np.flatnonzero((high.astype(np.float64) - low > step).any(0))
-        if not busy.size:
-            return 1.0
-        stack = stack.take(range(busy[0], busy[-1] + 1), axis)
-    share: float = 1.0 - stack.shape[1] * stack.shape[2] / (height * width)
-    return share
+def outline(inside: Array) -> Array:
+    """(32, 32) uint8 of where a mask (H, W) bool marks anything: enough to see whether two agree."""
+    return cv2.resize(inside.astype(np.uint8) * 255, (_OUTLINE, _OUTLINE), interpolation=cv2.INTER_AREA)
+
+
+def astray(planes: list[Array], inside: Array) -> float:
+    """Share of the foreground (H, W) bool that lies in the constant borders; 1 where all of it lies on one value."""
+    pixels = int(inside.sum())
+    if pixels <= SPECK:
+        return 0.0
+    if all(plane[inside].min() == plane[inside].max() for plane in planes):
+        return 1.0
+    top, bottom, left, right = busy_box(planes)
+    return 1.0 - int(inside[top:bottom, left:right].sum()) / pixels
 
 
 def _hash(planes: list[Array]) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from autoseg.fingerprint.case import SeenMask
 from autoseg.fingerprint.objects import SPECK
 from autoseg.fingerprint.resemblance import Likeness, groups
 from autoseg.schema.dataset import DatasetSpec
@@ -12,27 +15,30 @@ from autoseg.schema.fingerprint import CaseFingerprint, Finding
 
 _TINY_SHARE = 1e-4  # of the image: 7 pixels of 256 x 256
 _BLANK = 0.01
+_DRAWN_OVER = 5e-4  # of the image: 33 pixels of 256 x 256, a few letters
+_ASTRAY = 0.5  # of the foreground
+_AGREE = 0.5  # Dice of the masks of one picture, below which they contradict each other
 
 
 def find(
     spec: DatasetSpec,
     cases: Sequence[CaseFingerprint],
     likeness: Likeness,
-    label_hashes: Mapping[str, str],
-    grays: Sequence[bool],
-    specks: Mapping[str, int],
+    masks: Sequence[SeenMask],
 ) -> tuple[Finding, ...]:
-    """All findings, duplicates first. label_hashes, specks: case -> hash of its decoded mask, objects of at most 4 pixels."""
+    """All findings, duplicates first. masks: one for each case."""
     return (
-        *_exact(cases, label_hashes),
+        *_exact(cases, masks),
         *_alike(cases, likeness),
-        *_masks(cases, specks),
-        *_images(cases, grays),
+        *_conflicts(cases, likeness, masks),
+        *_masks(cases, masks),
+        *_images(cases, masks),
         *_description(spec, cases),
     )
 
 
-def _exact(cases: Sequence[CaseFingerprint], label_hashes: Mapping[str, str]) -> Iterable[Finding]:
+def _exact(cases: Sequence[CaseFingerprint], masks: Sequence[SeenMask]) -> Iterable[Finding]:
+    label_hashes = {case.case: mask.label_hash for case, mask in zip(cases, masks, strict=True)}
     same: dict[str, list[CaseFingerprint]] = defaultdict(list)
     for case in cases:
         same[case.pixel_hash].append(case)
@@ -59,12 +65,30 @@ def _alike(cases: Sequence[CaseFingerprint], likeness: Likeness) -> Iterable[Fin
             yield Finding(kind, f"{len(members)} cases {text}{_patients(members)}", tuple(case.case for case in members))
 
 
+def _conflicts(cases: Sequence[CaseFingerprint], likeness: Likeness, masks: Sequence[SeenMask]) -> Iterable[Finding]:
+    """Pictures that are nearly the same, not to the pixel, with masks that are not."""
+    for one, other in likeness.same:
+        if cases[one].pixel_hash == cases[other].pixel_hash:
+            continue
+        first, second = (masks[place].outline.astype(np.float64) for place in (one, other))
+        whole = float(first.sum() + second.sum())
+        dice = 2 * float(np.minimum(first, second).sum()) / whole if whole else 1.0
+        if dice < _AGREE:
+            names = (cases[one].case, cases[other].case)
+            yield Finding("conflicting_masks", f"nearly the same image has masks that agree little (Dice {dice:.2f})", names)
+
+
 def _patients(members: Sequence[CaseFingerprint]) -> str:
     known = sorted({case.group for case in members if case.group})
     return f"; they belong to different groups: {', '.join(known)}" if len(known) > 1 else ""
 
 
-def _masks(cases: Sequence[CaseFingerprint], specks: Mapping[str, int]) -> Iterable[Finding]:
+def _masks(cases: Sequence[CaseFingerprint], masks: Sequence[SeenMask]) -> Iterable[Finding]:
+    specks = {case.case: mask.specks for case, mask in zip(cases, masks, strict=True)}
+    stray = tuple(case.case for case, mask in zip(cases, masks, strict=True) if mask.astray > _ASTRAY)
+    if stray:
+        text = f"{len(stray)} masks mark a constant border or a single value: shifted, or of another image?"
+        yield Finding("mask_on_nothing", text, stray)
     empty = tuple(case.case for case in cases if not any(item.pixels for item in case.classes.values()))
     if empty:
         yield Finding("empty_mask", f"{len(empty)} of {len(cases)} masks mark nothing", empty)
@@ -85,7 +109,15 @@ def _masks(cases: Sequence[CaseFingerprint], specks: Mapping[str, int]) -> Itera
         )
 
 
-def _images(cases: Sequence[CaseFingerprint], grays: Sequence[bool]) -> Iterable[Finding]:
+def _images(cases: Sequence[CaseFingerprint], masks: Sequence[SeenMask]) -> Iterable[Finding]:
+    grays = [mask.gray for mask in masks]
+    drawn = tuple(case.case for case in cases if case.overlay > _DRAWN_OVER)
+    if drawn:
+        most = max(case.overlay for case in cases)
+        text = f"{len(drawn)} images seem to hold text or markers ({most:.2%} of the pixels at most): may they tell the class?"
+        yield Finding("overlay", text, drawn)
+    for note in sorted({note for case in cases for note in case.notes}):
+        yield Finding("read_as", f"reading changed the stored form: {note}", tuple(c.case for c in cases if note in c.notes))
     span = max(case.high for case in cases) - min(case.low for case in cases)
     blank = tuple(case.case for case in cases if case.high - case.low <= _BLANK * span)
     if blank:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from autoseg.fingerprint.case import MeasuredCase, measure_case
+from autoseg.fingerprint.case import MeasuredCase, SeenMask, measure_case
 from autoseg.fingerprint.checks import layout_faults, raise_faults
 from autoseg.fingerprint.findings import find
 from autoseg.fingerprint.intensities import Pool
@@ -24,7 +24,7 @@ from autoseg.support.log import progress
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
 
-_RULES = "1"  # goes up when what is measured changes, so that older fingerprints are made again
+_RULES = "2"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
 def fingerprint_dataset(dataset: Dataset, workers: int | None = None) -> Fingerprint:
@@ -91,16 +91,12 @@ class _Tally:
         self.pools = [(Pool(), Pool()) for _ in range(channels)]
         self.cases: list[CaseFingerprint] = []
         self.thumbnails: list[Thumbnail | None] = []
-        self.grays: list[bool] = []
-        self.label_hashes: dict[str, str] = {}
-        self.specks: dict[str, int] = {}
+        self.masks: list[SeenMask] = []
 
     def add(self, found: MeasuredCase) -> None:
         self.cases.append(found.case)
         self.thumbnails.append(found.thumbnail)
-        self.grays.append(found.gray)
-        self.label_hashes[found.case.case] = found.label_hash
-        self.specks[found.case.case] = found.specks
+        self.masks.append(found.mask)
         for (everywhere, inside), counted in zip(self.pools, found.values, strict=True):
             everywhere.add(counted[0], found.whole)
             inside.add(counted[1], found.whole)
@@ -123,9 +119,10 @@ def _measure(dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], w
     raise_faults(faults)
     likeness = compare(tally.thumbnails)
     cases = tally.cases
-    gray_as_rgb = len(names) == 3 and all(tally.grays)
+    gray_as_rgb = len(names) == 3 and all(mask.gray for mask in tally.masks)
+    channels = tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True))
     dtype = str(np.result_type(*{case.dtype for case in cases}))
-    kind, evidence = modality(raw.spec, dataset.short_name, cases, gray_as_rgb, dtype)
+    kind, evidence = modality(raw.spec, dataset.short_name, cases, gray_as_rgb, dtype, [channel.mean for channel in channels])
     return Fingerprint(
         dataset=dataset.name,
         content_hash=whole,
@@ -133,13 +130,13 @@ def _measure(dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], w
         evidence=evidence,
         gray_as_rgb=gray_as_rgb,
         dtype=dtype,
-        channels=tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True)),
+        channels=channels,
         classes=tuple(_class(name, cases) for name in raw.scheme.foreground),
         cases=tuple(cases),
         median_size=_median_size(cases),
         median_spacing=_median_spacing(cases),
         duplicates=_duplicates(cases, likeness),
-        findings=find(raw.spec, cases, likeness, tally.label_hashes, tally.grays, tally.specks),
+        findings=find(raw.spec, cases, likeness, tally.masks),
     )
 
 
@@ -163,6 +160,9 @@ def _class(name: str, cases: Sequence[CaseFingerprint]) -> ClassStatistics:
         objects=median(float(item.objects) for _, item in holding),
         thickness=median(item.thickness for _, item in holding),
         relative_thickness=median(item.thickness / min(case.size) for case, item in holding),
+        object_area=median(item.object_area for _, item in holding),
+        object_share=median(item.object_area / (case.size[0] * case.size[1]) for case, item in holding),
+        compactness=median(item.compactness for _, item in holding),
     )
 
 

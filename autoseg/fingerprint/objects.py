@@ -1,4 +1,4 @@
-"""Size and thickness of what a mask marks."""
+"""Size, thickness and outline of what a mask marks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,28 @@ def measure_class(mask: Array) -> tuple[ClassInCase, Array]:
     framed = cv2.copyMakeBorder(mask[top : top + height, left : left + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     number, components, stats, _ = cv2.connectedComponentsWithStats(framed, connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
-    return ClassInCase(int(areas.sum()), number - 1, int(areas.max()), _thickness(framed, components, areas)), areas
+    found = ClassInCase(
+        pixels=int(areas.sum()),
+        objects=number - 1,
+        largest=int(areas.max()),
+        thickness=_thickness(framed, components, areas),
+        object_area=float(np.median(areas)),
+        compactness=_compactness(framed, components, areas),
+    )
+    return found, areas
+
+
+def _compactness(framed: Array, components: Array, areas: Array) -> float:
+    """4 pi area / perimeter^2 of each object, holes' edges included, weighted by area; at most 1."""
+    contours, hierarchy = cv2.findContours(framed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    perimeters = np.zeros(len(areas))
+    for contour, (*_, parent) in zip(contours, hierarchy[0], strict=True):
+        column, row = contour[0, 0]
+        # A contour runs through the middles of pixels; the edge lies half a pixel outside, in a hole half a pixel inside.
+        edge = cv2.arcLength(contour, True) + (np.pi if parent < 0 else -np.pi)
+        perimeters[components[row, column] - 1] += max(edge, 0.0)
+    quotients = np.minimum(4 * np.pi * areas / perimeters**2, 1.0)
+    return float(np.average(quotients, weights=areas))
 
 
 def _thickness(framed: Array, components: Array, areas: Array) -> float:

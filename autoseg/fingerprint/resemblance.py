@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
+import imagehash
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from autoseg.io.contents import Array
 
@@ -49,13 +51,12 @@ def thumbnail(image: Array) -> Thumbnail | None:
 
 
 def perceptual_hash(small: Thumbnail | None) -> str:
-    """64 bits in hex: signs of the 8 x 8 lowest frequencies against their median, the mean left out; "" for flat images."""
+    """64 bits in hex, imagehash's phash of the thumbnail (its lowest frequencies against their median); "" for flat images."""
     if small is None:
         return ""
-    frequencies = cv2.dct(small)[:8, :8].ravel()
-    bits = frequencies > np.median(frequencies[1:])
-    bits[0] = False
-    return np.packbits(bits).tobytes().hex()
+    low, high = float(small.min()), float(small.max())
+    levels = ((small - low) * (255 / (high - low))).astype(np.uint8)
+    return str(imagehash.phash(Image.fromarray(levels)))
 
 
 def compare(thumbnails: Sequence[Thumbnail | None]) -> Likeness:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from autoseg.schema.fingerprint import Fingerprint
 
 Rows = list[tuple[str, ...]]
@@ -9,6 +11,7 @@ Rows = list[tuple[str, ...]]
 
 def overview(fingerprint: Fingerprint) -> Rows:
     """Rows (what, value)."""
+    aspects = [case.size[0] / case.size[1] for case in fingerprint.cases]
     heights, widths = zip(*(case.size for case in fingerprint.cases), strict=True)
     patients = {case.group or case.case for case in fingerprint.cases}
     height, width = fingerprint.median_size
@@ -16,11 +19,27 @@ def overview(fingerprint: Fingerprint) -> Rows:
     return [
         ("cases", f"{len(fingerprint.cases)} ({len(patients)} patients or other groups)"),
         ("modality", f"{fingerprint.modality}: {fingerprint.evidence}"),
-        ("stored as", fingerprint.dtype + (", gray in three equal channels" if fingerprint.gray_as_rgb else "")),
+        ("stored as", _stored(fingerprint)),
         ("size", f"{height} x {width} (from {min(heights)} x {min(widths)} to {max(heights)} x {max(widths)})"),
+        ("height : width", f"{np.median(aspects):.2f} (from {min(aspects):.2f} to {max(aspects):.2f})"),
         ("spacing", f"{spacing[0]:.3g} x {spacing[1]:.3g} mm" if spacing else "not known"),
+        ("dark ground", _shares([case.background for case in fingerprint.cases])),
+        ("constant borders", _shares([case.border for case in fingerprint.cases])),
+        ("drawn over it", _shares([case.overlay for case in fingerprint.cases])),
         ("duplicates", f"{sum(map(len, fingerprint.duplicates))} cases in {len(fingerprint.duplicates)} sets"),
     ]
+
+
+def _stored(fingerprint: Fingerprint) -> str:
+    bits = max(case.bits for case in fingerprint.cases)
+    used = f", {bits} bits used" if fingerprint.dtype == "uint16" else ""
+    dropped = any("alpha" in note for case in fingerprint.cases for note in case.notes)
+    gray = ", gray in three equal channels" if fingerprint.gray_as_rgb else ""
+    return fingerprint.dtype + used + gray + (", with an alpha channel that says nothing" if dropped else "")
+
+
+def _shares(values: list[float]) -> str:
+    return f"{np.median(values):.1%} of the median image, at most {max(values):.1%}"
 
 
 def channels(fingerprint: Fingerprint) -> Rows:
@@ -35,11 +54,13 @@ def channels(fingerprint: Fingerprint) -> Rows:
 
 def classes(fingerprint: Fingerprint) -> Rows:
     """A heading and a row for each class: how often, how large, how thick."""
-    rows: Rows = [("class", "cases", "of all pixels", "of an image", "objects", "thickness", "of the shorter side")]
+    headings = ("class", "cases", "of all pixels", "of an image", "objects", "of one", "thickness", "of the side", "compact")
+    rows: Rows = [headings]
     for item in fingerprint.classes:
-        shares = (f"{item.pixel_share:.2%}", f"{item.area_share:.2%}", f"{item.objects:g}")
+        shares = (f"{item.pixel_share:.2%}", f"{item.area_share:.2%}", f"{item.objects:g}", f"{item.object_share:.2%}")
         cases = f"{item.cases} ({item.presence:.0%})"
-        rows.append((item.name, cases, *shares, f"{item.thickness:.1f} px", f"{item.relative_thickness:.1%}"))
+        thickness = (f"{item.thickness:.1f} px", f"{item.relative_thickness:.1%}")
+        rows.append((item.name, cases, *shares, *thickness, f"{item.compactness:.2f}"))
     return rows
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.fingerprint.case import border_share
+from autoseg.fingerprint.appearance import border_share
 from autoseg.schema.appearance import Appearance, Span
 
 FILE = "appearance.json"

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 class ClassInCase:
     """One class in one label map. pixels: area. objects: 8-connected components.
 
-    largest: pixels of the largest object. thickness: twice the median of the distance transform's ridge, in pixels; each
-    object weighs by its area.
+    largest, object_area: pixels of the largest and of the median object. thickness: twice the median of the distance
+    transform's ridge, in pixels. compactness: 4 pi area / perimeter^2, 0.8 to 0.9 for a disc of pixels, near 0 for a branching line. In both
+    each object weighs by its area.
     """
 
     pixels: int
     objects: int
     largest: int
     thickness: float
+    object_area: float = 0.0
+    compactness: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,10 @@ class CaseFingerprint:
 
     file_hash and pixel_hash: SHA-256 of the image files' bytes and of the decoded pixels; perceptual_hash: 64 bits in hex,
     "" for flat images. classes: every foreground class, zeros where it is absent. low, high: smallest and largest value.
-    border: share of the image in constant borders. foreground_mean: mean value of each channel inside the foreground
-    (empty where there is none).
+    bits: that the highest value needs, 32 for floats. Shares of the image: border, in constant borders; background, as
+    dark as its darkest parts; overlay, drawn over it (text, markers). layering: changes down against changes across.
+    foreground_mean: mean value of each channel inside the foreground (empty where there is none). notes: what reading
+    changed, such as an alpha channel that was dropped.
     """
 
     case: str
@@ -43,6 +48,11 @@ class CaseFingerprint:
     classes: dict[str, ClassInCase]
     group: str = ""
     foreground_mean: tuple[float, ...] = ()
+    bits: int = 8
+    background: float = 0.0
+    layering: float = 1.0
+    overlay: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,8 @@ class ClassStatistics:
     """One class over the set. presence: share of cases that hold it. pixel_share: of all pixels.
 
     Medians are taken over the cases that hold it: area share of the image, objects a case, thickness in pixels and
-    relative_thickness as a share of the image's shorter side.
+    relative_thickness as a share of the image's shorter side, object_area in pixels and object_share of the image,
+    compactness (see ClassInCase).
     """
 
     name: str
@@ -74,6 +85,9 @@ class ClassStatistics:
     objects: float
     thickness: float
     relative_thickness: float
+    object_area: float = 0.0
+    object_share: float = 0.0
+    compactness: float = 0.0
 
 
 @dataclass(frozen=True)

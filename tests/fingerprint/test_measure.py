@@ -95,6 +95,36 @@ def test_duplicates_of_all_sorts(tmp_path):
     assert kinds(found)["conflicting_masks"] == {"case1", "case5"}
 
 
+def test_nearly_the_same_picture_with_another_mask_is_said(tmp_path):
+    dataset = raw_dataset(tmp_path, 6)
+    brighter = (picture(1) * 0.9 + 10).astype(np.uint8)
+    write_image(dataset.raw / "imagesTr" / "case4_0000.png", brighter)
+    assert "conflicting_masks" not in kinds(fingerprint_dataset(dataset))
+    write_label(dataset.raw / "labelsTr" / "case4.png", np.fliplr(np.flipud(mask())))
+    assert kinds(fingerprint_dataset(dataset))["conflicting_masks"] == {"case1", "case4"}
+
+
+def test_depth_alpha_and_outlines_are_measured(tmp_path):
+    dataset = raw_dataset(tmp_path, 3)
+    opaque = np.dstack([*picture(0)[::-1], np.full((60, 80), 255, np.uint8)])
+    cv2.imwrite(str(dataset.raw / "imagesTr" / "case0_0000.png"), opaque)
+    found = fingerprint_dataset(dataset)
+    assert kinds(found)["read_as"] == {"case0"} and "alpha" in found.cases[0].notes[0]
+    assert dict(row for row in table.overview(found))["stored as"] == "uint8, with an alpha channel that says nothing"
+    assert {case.bits for case in found.cases} == {8}
+    disc, line = found.classes
+    assert disc.compactness > 0.8 > 0.4 > line.compactness > 0.1
+    assert disc.object_area == (mask() == 1).sum() and disc.object_share == pytest.approx((mask() == 1).mean())
+
+
+def test_masks_beside_the_picture_are_found(tmp_path):
+    dataset = raw_dataset(tmp_path, 3)
+    framed = picture(0).copy()
+    framed[:, :55] = 0
+    write_image(dataset.raw / "imagesTr" / "case0_0000.png", framed)
+    assert kinds(fingerprint_dataset(dataset))["mask_on_nothing"] == {"case0"}
+
+
 def test_duplicates_across_patients_are_said_and_within_one_are_expected(tmp_path):
     dataset = raw_dataset(tmp_path, 6)
     for source, copy in ((0, 4), (1, 5)):

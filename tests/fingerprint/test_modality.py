@@ -1,10 +1,12 @@
 """What kind of images these are, and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from autoseg.fingerprint.modality import modality
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.fingerprint import CaseFingerprint
+from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
 
 RGB = {"0": "R", "1": "G", "2": "B"}
 GRAY = {"0": "gray"}
@@ -14,9 +16,14 @@ def case(low=0.0, high=255.0):
     return CaseFingerprint("a", (4, 4), 1, "uint8", None, "", "", "", low, high, 0.0, {})
 
 
-def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", **said):
+def cells(number, compactness=0.8):
+    held = {"thing": ClassInCase(900, number, 100, 9.0, 90.0, compactness)}
+    return CaseFingerprint("a", (4, 4), 1, "uint8", None, "", "", "", 0.0, 255.0, 0.0, held)
+
+
+def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **said):
     spec = DatasetSpec(channels, said.pop("labels", {"background": 0, "thing": 1}), 1, ".png", **said)
-    return modality(spec, name, cases or [case()], gray, dtype)
+    return modality(spec, name, cases or [case()], gray, dtype, means)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +46,14 @@ def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", **said):
         ("ct", {"channels": GRAY, "dtype": "float32", "cases": [case(-1000, 2000)]}),
         ("mr", {"channels": GRAY, "dtype": "uint16", "cases": [case(0, 300), case(0, 900), case(0, 2000)]}),
         ("gray", {"channels": GRAY, "dtype": "uint16", "cases": [case(0, 4095), case(0, 4095)]}),
+        ("ultrasound", {"channels": GRAY, "cases": [replace(case(), layering=2.2)]}),
+        ("microscopy", {"channels": GRAY, "cases": [cells(30)]}),
+        ("gray", {"channels": GRAY, "cases": [cells(30, 0.1)]}),
+        ("microscopy", {"channels": RGB, "cases": [cells(30)], "means": (170.0, 140.0, 200.0)}),
+        ("colour", {"channels": RGB, "cases": [cells(1)], "means": (170.0, 140.0, 200.0)}),
+        ("colour", {"channels": RGB, "cases": [cells(30)], "means": (170.0, 140.0, 100.0)}),
+        ("xray", {"channels": GRAY, "cases": [replace(case(), size=(1200, 1000), background=0.1)]}),
+        ("gray", {"channels": GRAY, "cases": [replace(case(), size=(1200, 1000), background=0.6)]}),
     ],
 )
 def test_kinds(expected, arguments):

@@ -5,9 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoseg.fingerprint import fingerprint_dataset
+from autoseg.fingerprint.appearance import brightness, overlay_share
 from autoseg.fingerprint.objects import measure_class
 from autoseg.fingerprint.resemblance import compare, groups, thumbnail
-from autoseg.io import read_image, read_label
+from autoseg.io import read_image, read_label, write_image, write_label
+from autoseg.io.raw_dataset import write_description
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.support.workspace import Workspace
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real sets are not at {DATA}")
@@ -23,6 +28,33 @@ def twins(name):
     files = sorted((DATA / name / "images").iterdir())
     found = compare([thumbnail(read_image(path).array) for path in files])
     return [[files[place].stem for place in group] for group in groups([*found.same, *found.scene])]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("busi", "ultrasound"), ("acdc", "mr"), ("nuclei_histology", "microscopy"), ("isic", "colour"), ("drive", "colour")],
+)
+def test_kinds_are_seen_in_the_values_alone(name, expected, tmp_path):
+    """Names that say nothing: what is left are values, channels and objects."""
+    files = sorted((DATA / name / "images").iterdir())[:20]
+    highest = max(int(read_label(path).array.max()) for path in (DATA / name / "masks").iterdir())
+    first = read_image(files[0]).array
+    channels = {"0": "R", "1": "G", "2": "B"} if len(first) == 3 else {"0": "image"}
+    labels = {"background": 0, **{f"thing{value}": value for value in range(1, highest + 1)}}
+    dataset = Workspace(tmp_path).new_dataset(501, "Set")
+    for path in files:
+        write_image(dataset.raw / "imagesTr" / f"{path.stem}_0000.png", read_image(path).array)
+        write_label(dataset.raw / "labelsTr" / f"{path.stem}.png", read_label(DATA / name / "masks" / f"{path.stem}.png").array)
+    write_description(dataset.description, DatasetSpec(channels, labels, len(files), ".png"))
+    assert fingerprint_dataset(dataset).modality == expected
+
+
+def test_text_in_the_corners_of_colonoscopies_is_seen():
+    shares = []
+    for path in sorted((DATA / "neopolyp" / "images").iterdir())[:10]:
+        planes, mask = list(read_image(path).array), read_label(DATA / "neopolyp" / "masks" / f"{path.stem}.png").array
+        shares.append(overlay_share(planes, brightness(planes), mask > 0))
+    assert min(shares) > 5e-4 and max(shares) < 0.03
 
 
 def test_vessels_are_thin_and_polyps_are_not():
