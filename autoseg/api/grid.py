@@ -33,6 +33,7 @@ def run(
     protocol: Protocol | None = None,
     settings: Mapping[str, str] | None = None,
     pretrained: str | None = None,
+    log_to: Sequence[str] = (),
     device: str = "auto",
     watch: Callable[[GridTable], None] = lambda table: None,
     root: Root = None,
@@ -57,7 +58,7 @@ def run(
     for dataset in found:
         _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, settings or {})
     with_gpus = max(1, gpus_per_run)
-    asked = Asked(place, device if not gpus_per_run else "cuda", pretrained, settings, with_gpus)
+    asked = Asked(place, device if not gpus_per_run else "cuda", pretrained, settings, with_gpus, tuple(log_to))
     chosen = _engine(engine, workers, gpus_per_run, address, slurm, place)
     table = run_grid(cells, asked, chosen, retries=retries, watch=watch)
     return table

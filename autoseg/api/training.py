@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,14 @@ def train(
     device: str = "auto",
     pretrained: str | None = None,
     restart: bool = False,
+    log_to: Sequence[str] = (),
     root: Root = None,
 ) -> list[TrainedFold]:
     """Train `folds` (None: all), then predict and score each one's held-out cases. Cut-off runs go on where they were.
 
     A plan for another protocol than the one on disk is made first. settings change this training only. Where the plan asks
-    for it, candidates for the learning rate are tried first. Under torchrun all processes train together; the first one
-    scores and returns the list, the others return an empty one.
+    for it, candidates for the learning rate are tried first. log_to: of "tensorboard", "mlflow", "wandb". Under torchrun
+    all processes train together; the first one scores and returns the list, the others return an empty one.
     """
     from autoseg import models as registry
     from autoseg.planning.overrides import apply_overrides
@@ -70,7 +71,7 @@ def train(
         how: Any = {"device": device, "pretrained": pretrained, "team": team}
         plan, search = with_searched_rate(found, plan, splits, model, **how)
         for fold in chosen:
-            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, **how)
+            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, log_to=log_to, **how)
             if team.leads:
                 trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained

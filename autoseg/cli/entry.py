@@ -66,6 +66,11 @@ def add_device(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
+def add_log_to(made: argparse.ArgumentParser) -> None:
+    """--log-to."""
+    made.add_argument("--log-to", default="", metavar="A,B", help="also log to tensorboard, mlflow or wandb (default: none)")
+
+
 def add_settings(made: argparse.ArgumentParser) -> None:
     """--set."""
     made.add_argument(

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             protocol=options.protocol,
             settings=entry.settings(options.set),
             pretrained=options.pretrained,
+            log_to=entry.names(options.log_to),
             device=options.device,
             watch=watch,
             root=options.root,
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a run that dies (default: 2)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan for this protocol if it is not the one planned")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    entry.add_log_to(parser)
     entry.add_settings(parser)
     entry.add_device(parser)
     return parser

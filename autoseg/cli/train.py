@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
     parser.add_argument("--restart", action="store_true", help="begin again, giving up what an earlier run left")
+    entry.add_log_to(parser)
     entry.add_settings(parser)
     entry.add_device(parser)
     options = parser.parse_args(arguments)
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         pretrained=options.pretrained,
         restart=options.restart,
+        log_to=entry.names(options.log_to),
         root=options.root,
     )
     for fold in trained:

@@ -28,6 +28,7 @@ class Asked:
     pretrained: str | None = None
     settings: Mapping[str, str] | None = None
     processes: int = 1
+    log_to: tuple[str, ...] = ()
 
 
 def fold_cells(dataset: Dataset, models: Sequence[str] | None, folds: Sequence[int] | None) -> list[Cell]:
@@ -83,6 +84,8 @@ def command_of(cell: Cell, asked: Asked) -> list[str]:
     options = ["--pretrained", asked.pretrained] if asked.pretrained else []
     for key, value in (asked.settings or {}).items():
         options += ["--set", f"{key}={value}"]
+    if asked.log_to:
+        options += ["--log-to", ",".join(asked.log_to)]
     enter = [sys.executable, "-c", _ENTER.format(command="train")]
     if asked.processes > 1:
         several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(asked.processes), "--no-python"]

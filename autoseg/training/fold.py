@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from autoseg.training.lock import holding
 from autoseg.training.losses import Loss
 from autoseg.training.pretrained import Source, fill, find
 from autoseg.training.prior import pixel_shares, start_at_prior
+from autoseg.training.sinks import Sinks
 from autoseg.training.stopping import stoppable
 from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Task, Trainer
@@ -56,6 +58,7 @@ def train_fold(
     restart: bool = False,
     team: Team = ALONE,
     search: RateSearch | None = None,
+    log_to: Sequence[str] = (),
     trial: Path | None = None,
 ) -> RunRecord:
     """Train `model` on a fold of prepared data, into the dataset's results folder; returns the finished run's record.
@@ -63,7 +66,8 @@ def train_fold(
     A run that was cut off goes on where it was, a finished one is left as it is, both only if all that decides the weights
     is the same. pretrained: "auto", "none" or a path instead of the plan's choice. restart: begin again; the earlier run is
     kept until the new one has its first checkpoint. team: the processes that train it together; each calls this, the first
-    one writes. search: how the learning rate was found, for the record. trial: a folder to train in instead, for a run that
+    one writes. search: how the learning rate was found, for the record. log_to: sinks besides metrics.csv (see
+    `sinks`). trial: a folder to train in instead, for a run that
     is not one of the dataset's results.
     Raises AutosegError for what the user can mend. Ctrl-C and SIGTERM write a checkpoint first, then end the program as
     usual (KeyboardInterrupt, SystemExit).
@@ -94,7 +98,7 @@ def train_fold(
             task = replace(task, guard=hold.check)
         if team.leads:
             _describe(folder, plan, spec, splits)
-        finished = _train(task, record, weights, state)
+        finished = _train(task, record, weights, state, log_to if team.leads else ())
         team.wait()
         return finished
 
@@ -166,14 +170,18 @@ def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
     )
 
 
-def _train(task: Task, record: RunRecord, weights: Source | None, state: State | None) -> RunRecord:
+def _train(
+    task: Task, record: RunRecord, weights: Source | None, state: State | None, log_to: Sequence[str]
+) -> RunRecord:
     torch.manual_seed(task.plan.training.seed)
     memory.begin(task.device)
     network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _begin(network, task, weights)
-    trainer = Trainer(task, network, lambda progress: writer.saved(progress))
+    done = 0 if state is None else int(state["progress"]["epoch"])
+    sinks = Sinks(log_to, task.folder, record, done)
+    trainer = Trainer(task, network, lambda progress: writer.saved(progress), sinks.add)
     writer = _Record(task, record, trainer.steps_per_epoch)
     if state is not None:
         trainer.resume(state)
@@ -189,6 +197,7 @@ def _train(task: Task, record: RunRecord, weights: Source | None, state: State |
         raise
     finally:
         torch.backends.cudnn.benchmark = benchmark
+        sinks.close()
     if task.team.leads:
         (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
     finished = writer.write("finished", progress)

@@ -68,14 +68,21 @@ class Task:
 class Trainer:
     """One run; in a team each process has one, and the first one writes.
 
-    saved: called after each checkpoint, with the progress it holds.
+    saved: called after each checkpoint, with the progress it holds. told: called with each epoch's row of metrics.csv.
     """
 
-    def __init__(self, task: Task, network: SegmentationNetwork, saved: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        network: SegmentationNetwork,
+        saved: Callable[[Progress], None],
+        told: Callable[[Row], None] = lambda row: None,
+    ) -> None:
         self.progress = Progress()
         self._task = task
         self._team = task.team
         self._saved = saved
+        self._told = told
         training, model_plan, device = task.plan.training, task.model_plan, task.device
         self._training = training
         self._network = network.to(device)
@@ -222,6 +229,7 @@ class Trainer:
         progress.losses, progress.loss_sum, progress.epoch_seconds, progress.waited = 0, 0.0, 0.0, 0.0
         if self._team.leads:
             self._log.append(row)
+            self._told(row)
             self._say(row, better)
 
     def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
