@@ -10,8 +10,8 @@ class ClassInCase:
     """One class in one label map. pixels: area. objects: 8-connected components.
 
     largest, object_area: pixels of the largest and of the median object. thickness: twice the median of the distance
-    transform's ridge, in pixels. compactness: 4 pi area / perimeter^2, 0.8 to 0.9 for a disc of pixels, near 0 for a branching line. In both
-    each object weighs by its area.
+    transform's ridge, in pixels. compactness: 4 pi area / perimeter^2, 0.8 to 0.9 for a disc of pixels, near 0 for a
+    branching line. In both each object weighs by its area.
     """
 
     pixels: int
