@@ -38,7 +38,7 @@ def run(
     watch: Callable[[GridTable], None] = lambda table: None,
     root: Root = None,
 ) -> GridTable:
-    """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
+    """Train and score every (dataset, model, fold) that is not done, and predict the test images there are.
 
     models, folds: None for all of each dataset's plan. A dataset without a plan, or with one for another protocol than
     asked for, is planned first. engine: "local" (`workers` runs side by side), "ray" (a cluster at `address`, else one of
