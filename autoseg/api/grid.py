@@ -10,6 +10,7 @@ from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.grid import GridTable
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.support import log
+from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
@@ -38,7 +39,7 @@ def run(
     watch: Callable[[GridTable], None] = lambda table: None,
     root: Root = None,
 ) -> GridTable:
-    """Train and score every (dataset, model, fold) that is not done, and predict the test images there are.
+    """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
 
     models, folds: None for all of each dataset's plan. A dataset without a plan, or with one for another protocol than
     asked for, is planned first. engine: "local" (`workers` runs side by side), "ray" (a cluster at `address`, else one of
@@ -61,6 +62,7 @@ def run(
     asked = Asked(place, device if not gpus_per_run else "cuda", pretrained, settings, with_gpus, tuple(log_to))
     chosen = _engine(engine, workers, gpus_per_run, address, slurm, place)
     table = run_grid(cells, asked, chosen, retries=retries, watch=watch)
+    _compare(table, place)
     return table
 
 
@@ -69,6 +71,22 @@ def grid_status(root: Root = None) -> GridTable:
     from autoseg.grid.table import status
 
     return status(Workspace.at(root).root)
+
+
+def _compare(table: GridTable, root: Path) -> None:
+    """The models of each dataset that has several; where they cannot be compared fairly the grid is done all the same."""
+    from autoseg.api.comparison import compare
+
+    finished: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.state == "done" and not row.cell.predicts:
+            finished.setdefault(row.cell.dataset, []).append(row.cell.model)
+    for dataset, models in finished.items():
+        if len(set(models)) > 1:
+            try:
+                compare(dataset, models=list(dict.fromkeys(models)), root=root)
+            except AutosegError as error:
+                log.warn(f"{dataset} is not compared: {error}")
 
 
 def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path) -> None:

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = entry.parser(
         "autoseg_run",
-        "Train and score every (dataset, model, fold) that is not done yet. A run that dies is started again.",
+        "Train, score and compare every (dataset, model, fold) that is not done yet. A run that dies is started again.",
         "exit code 1: some runs failed, the others are done\n"
         "example: autoseg_run --datasets 501,502 --models all --folds all --workers 2",
     )
