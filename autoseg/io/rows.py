@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,14 @@ def pixels_of(path: Path) -> int:
             return picture.width * picture.height
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
         return 0
+
+
+def _known(codecs: Any, name: Any) -> bool:
+    try:
+        codecs[name]
+    except KeyError:
+        return False
+    return True
 
 
 class ArrayRows:
@@ -64,7 +73,9 @@ class TiffRows:
             page: Any = file.pages[0]
         except (tifffile.TiffFileError, OSError, ValueError, IndexError):
             return None
-        plain = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+        # Without imagecodecs some compressions cannot be undone part by part.
+        decodes = _known(tifffile.TIFF.DECOMPRESSORS, page.compression) and _known(tifffile.TIFF.UNPREDICTORS, page.predictor)
+        plain = decodes and int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
         if plain and str(page.dtype) in _KINDS and page.samplesperpixel in (1, 3):
             return cls(path, file)
         file.close()
@@ -74,7 +85,7 @@ class TiffRows:
         """(stop - start, W, C). Raises AutosegError for damaged parts."""
         try:
             return self._plain(start, stop) if self._page.is_contiguous else self._decoded(start, stop)
-        except (OSError, ValueError, IndexError, RuntimeError) as error:
+        except (OSError, ValueError, IndexError, RuntimeError, zlib.error) as error:
             raise AutosegError(f"{self._path} cannot be read: {error}", UNREADABLE) from error
 
     def __enter__(self) -> TiffRows:
