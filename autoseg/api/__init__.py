@@ -25,6 +25,7 @@ from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict
+from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.training import TrainedFold, train
 
 __all__ = [
@@ -48,7 +49,9 @@ __all__ = [
     "model_table",
     "plan_and_preprocess",
     "predict",
+    "predict_with_second_reader",
     "run",
+    "study_readers",
     "train",
 ]
 

@@ -65,17 +65,30 @@ def ask_omnimodel(
     from autoseg.prediction.inputs import find_jobs
 
     inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
-    found = Workspace.at(root).dataset(dataset)
-    task, channels = _task(found.name, omnimodel, root)
+    _, channels = _task(dataset, omnimodel, root)
     jobs = find_jobs(inputs, channels, recursive, Path(output), names, "nii")
+    return read_jobs(jobs, Path(output), dataset, omnimodel, confirm, device, root)
+
+
+def read_jobs(
+    jobs: Sequence[Job],
+    output: Path,
+    dataset: str | int,
+    omnimodel: Omnimodel,
+    confirm: Callable[[str], bool] | None,
+    device: str,
+    root: Root,
+) -> PredictionReport:
+    """The same for images that are known already."""
+    task, _ = _task(dataset, omnimodel, root)
     if omnimodel.reader == "sam":
         from autoseg.omnimodel.sam import Sam, read_with_boxes
 
         if omnimodel.boxes_from is None:
             raise AutosegError("sam needs boxes to look into", "--boxes-from MASKS, or use it as --second-reader sam")
         folder = Path(omnimodel.weights) if omnimodel.weights else Workspace.at(root).weights / "sam"
-        return read_with_boxes(Sam(folder, device), jobs, Path(omnimodel.boxes_from), Path(output), task)
-    return _ask_service(jobs, Path(output), task, omnimodel, confirm, root)
+        return read_with_boxes(Sam(folder, device), jobs, Path(omnimodel.boxes_from), output, task)
+    return _ask_service(jobs, output, task, omnimodel, confirm, root)
 
 
 def _ask_service(
@@ -117,7 +130,7 @@ def _asker(omnimodel: Omnimodel, root: Root) -> Asker:
     return Asker(backend, Cache(Workspace.at(root).root / "omnimodel"), patience, omnimodel.again)
 
 
-def _task(dataset: str, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:
+def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:
     """What to find, and the channels of an image."""
     from autoseg.io.raw_dataset import read_description
     from autoseg.omnimodel.reader import Task

@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.schema.omnimodel import READERS, SERVICES
+from autoseg.schema.second_reader import POLICIES
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
     from autoseg.api import Omnimodel
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.naming import Names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The group of options."""
+    second = parser.add_argument_group("second reader")
+    second.add_argument(
+        "--second-reader", metavar="MODEL", help="also reads what is not trusted: a model, a bundle's file or a zero-shot model"
+    )
+    second.add_argument("--trust", type=float, default=0.8, metavar="DICE", help="expected Dice that needs none (default: 0.8)")
+    second.add_argument(
+        "--policy", choices=POLICIES, default="flag", help="what becomes of two masks (default: flag, the first stays)"
+    )
     group = parser.add_argument_group("zero-shot models", f"as MODEL or as second reader: {', '.join(READERS)}")
     group.add_argument(
         "--send-images-to", metavar="NAME", choices=SERVICES, help="allow images to leave this machine, for this service only"
@@ -49,6 +60,24 @@ def zero_shot(options: argparse.Namespace) -> str | None:
     if found and len(options.models) > 1:
         raise AutosegError(f"{found[0]} cannot be averaged with others", "ask it alone, or as --second-reader")
     return found[0] if found else None
+
+
+def with_second(options: argparse.Namespace, names: Names) -> PredictionReport:
+    """Predict with a second reader. Raises AutosegError where other options do not go with one."""
+    from autoseg import api
+    from autoseg.cli.entry import folds
+
+    unfit = ("bundle", "probabilities", "overlays", "references", "resume", "strict", "dicom_masks")
+    given = [f"--{'continue' if name == 'resume' else name.replace('_', '-')}" for name in unfit if getattr(options, name)]
+    if given:
+        raise AutosegError(f"{', '.join(given)} cannot be used with a second reader", "leave it out")
+    second = options.second_reader
+    return api.predict_with_second_reader(
+        options.input, options.output, options.dataset, options.models,
+        omnimodel(options, second) if second in READERS else second, folds(options.folds), trust=options.trust,
+        policy=options.policy, confirm=confirm(options), tta=options.tta, recursive=options.recursive, names=names,
+        device=options.device, root=options.root,
+    )  # fmt: skip
 
 
 def confirm(options: argparse.Namespace) -> Callable[[str], bool] | None:

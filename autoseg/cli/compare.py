@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR", help="masks from elsewhere, scored by autoseg_evaluate"
     )
+    parser.add_argument(
+        "--risk-coverage", action="store_true",
+        help="instead: how well confidence ranks cases (AURC), what a second reader gains and loses on hard and easy ones",
+    )  # fmt: skip
+    parser.add_argument("--first", metavar="MODEL", help="for --risk-coverage: the first reader (default: the best)")
+    parser.add_argument("--second", metavar="MODEL", help="the second reader (default: the next best)")
+    parser.add_argument("--trust", type=float, default=0.8, metavar="DICE", help="expected Dice that needs no second (0.8)")
     parser.add_argument("--allow-unequal", action="store_true", help="compare runs of different splits or budgets all the same")
     parser.add_argument("--no-report", action="store_true", help="tables only, no page")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: results/DATASET/comparison)")
@@ -38,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folds, also = entry.folds(options.folds), entry.settings(options.also, "--also", "other_program=masks")
     from autoseg import api
 
+    if options.risk_coverage:
+        return _risk_coverage(options, folds, also)
     comparison = api.compare(
         options.datasets,
         models=options.models,
@@ -58,4 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"  {table.note}\n")
     for note in (f"{dataset.dataset}: {note}" for dataset in comparison.datasets for note in dataset.notes):
         print(f"note: {note}")
+    return 0
+
+
+def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: dict[str, str]) -> int:
+    from autoseg import api
+
+    for dataset in options.datasets:
+        study = api.study_readers(
+            dataset, models=options.models, folds=folds, first=options.first, second=options.second, trust=options.trust,
+            share=options.share, also=also, output=options.output, root=options.root,
+        )  # fmt: skip
+        areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.area, one.best, one.blind))) for one in study.areas]
+        entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "perfect", "blind"), areas)
+        title = f"{study.first}, read again by {study.second} below {study.threshold:g}: {len(study.asked)} cases"
+        rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", f"{one.hd95:.1f}") for one in study.scores]
+        entry.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
     return 0

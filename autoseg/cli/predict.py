@@ -36,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         print(report)
         return _SOME_FAILED if report.failed else 0
+    if options.second_reader:
+        report = _readers.with_second(options, _names(options))
+        print(f"{report}\nwho made each mask, and why: {report.folder / 'second_reader.json'}")
+        return _SOME_FAILED if report.failed else 0
     report = api.predict(
         options.input,
         options.output,

@@ -115,3 +115,34 @@ def test_a_finished_training_is_not_begun_again(street: tuple[str, Path, Path]) 
     before = best.stat().st_mtime_ns
     assert train.main(["501", MODEL, "0", "--root", str(root), "--pretrained", "auto"]) == 0
     assert best.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("policy", ["flag", "replace", "union", "consensus"])
+def test_doubtful_cases_are_read_twice(street: tuple[str, Path, Path], tmp_path: Path, policy: str) -> None:
+    """The second reader is a bundle of the first, so every policy must leave the first's masks."""
+    _, images, root = street
+    bundle = tmp_path / "second.zip"
+    api.export(501, [MODEL], bundle, root=root)
+    some = sorted(images.iterdir())[:3]
+    words = ["--root", str(root), "-i", *map(str, some), "-d", "501", "-m", MODEL]
+    assert predict.main([*words, "-o", str(tmp_path / "once")]) == 0
+    asked = ["--second-reader", str(bundle), "--trust", "1", "--policy", policy]
+    assert predict.main([*words, "-o", str(tmp_path / "twice"), *asked]) == 0
+    record = json.loads((tmp_path / "twice" / "second_reader.json").read_text())
+    by = {"flag": "first", "replace": "second", "union": "both", "consensus": "both"}[policy]
+    trusts = {reading["case"]: reading["trust"] for reading in record["cases"]}
+    for reading in record["cases"]:
+        assert reading["reader"] == (by if trusts[reading["case"]] < 1 else "first")
+        assert reading["because"]
+    for image in some:
+        once = cv2.imread(str(tmp_path / "once" / image.name), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(cv2.imread(str(tmp_path / "twice" / image.name), cv2.IMREAD_UNCHANGED), once)
+
+
+def test_a_second_reader_is_not_asked_where_the_first_is_trusted(street: tuple[str, Path, Path], tmp_path: Path) -> None:
+    _, images, root = street
+    image = str(sorted(images.iterdir())[0])
+    words = ["--root", str(root), "-i", image, "-o", str(tmp_path), "-d", "501", "-m", MODEL]
+    assert predict.main([*words, "--second-reader", MODEL, "--trust", "0"]) == 0
+    assert not (tmp_path / "second_reader").exists()
+    assert predict.main([*words, "--second-reader", MODEL, "--trust", "2"]) == 2

@@ -1,0 +1,182 @@
+"""A second reader for the cases the first is not sure of."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoseg.api.omnimodel import Omnimodel, read_jobs
+from autoseg.api.prediction import predict
+from autoseg.schema.second_reader import POLICIES, Policy, ReaderStudy, Reading, SecondReading
+from autoseg.support import log
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import write_artefact
+from autoseg.support.workspace import Root, Workspace
+
+if TYPE_CHECKING:
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.prediction.inputs import Job
+    from autoseg.prediction.naming import Names
+    from autoseg.schema.dataset import LabelScheme
+
+RECORD, FIRST, SECOND = "second_reader.json", "first_reader", "second_reader"
+
+
+def predict_with_second_reader(
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    dataset: str | int,
+    model: str | Sequence[str],
+    second: str | Path | Omnimodel,
+    folds: Sequence[int] | None = None,
+    *,
+    trust: float = 0.8,
+    policy: Policy = "flag",
+    confirm: Callable[[str], bool] | None = None,
+    tta: bool = False,
+    recursive: bool = False,
+    names: Names = "auto",
+    device: str = "auto",
+    root: Root = None,
+) -> PredictionReport:
+    """Masks by `model`; where one's expected Dice lies below `trust`, `second` reads the case too and `policy` decides.
+
+    second: a model of the dataset, a bundle's file, or an `Omnimodel`. policy: "flag" keeps the first mask and says that the
+    two were compared, "replace" takes the second, "union" what either marks, "consensus" what both mark alike. Both readers'
+    masks stay in first_reader/ and second_reader/; second_reader.json says who made each mask, and why. A case the second
+    cannot read keeps the first mask.
+    """
+    from autoseg.io.raw_dataset import read_description
+    from autoseg.prediction.inputs import find_jobs
+    from autoseg.prediction.second_reader import doubtful
+
+    if policy not in POLICIES:
+        raise AutosegError(f"there is no policy {policy!r}", f"choose one of {', '.join(POLICIES)}")
+    if not 0 <= trust <= 1:
+        raise AutosegError(f"a trust of {trust:g} is no expected Dice", "give a number from 0 to 1, such as 0.8")
+    inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
+    target = Path(output)
+    report = predict(
+        images, target, dataset, model, folds, tta=tta, recursive=recursive, names=names, dicom_masks="nii", device=device,
+        root=root,
+    )  # fmt: skip
+    spec = read_description(Workspace.at(root).dataset(dataset).description)
+    asked = set(doubtful(report.record.cases, trust))
+    jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
+    log.say(f"{len(jobs)} of {len(report.cases)} masks are below {trust:g} and go to the second reader, {_name(second)}")
+    failed = _read_again(jobs, target, dataset, second, confirm, device, root) if jobs else {}
+    scheme = spec.label_scheme()
+    return _settle(report, target, {job.name for job in jobs}, failed, scheme, policy, trust, _name(second))
+
+
+def study_readers(
+    dataset: str | int,
+    *,
+    models: Sequence[str] | None = None,
+    folds: Sequence[int] | None = None,
+    first: str | None = None,
+    second: str | None = None,
+    trust: float = 0.8,
+    share: float = 0.05,
+    also: Mapping[str, str | Path] | None = None,
+    output: str | Path | None = None,
+    root: Root = None,
+) -> ReaderStudy:
+    """How well each score of confidence ranks held-out cases (AURC), and what a second reader gains on the hard `share` of
+    them and loses on the easy; written as risk_coverage.json into `output` (default: results/<dataset>/comparison).
+
+    first, second: by default the two models with the best Dice. also: name -> folder of scored masks from elsewhere, such as
+    a zero-shot model's.
+    """
+    from autoseg.comparison.evidence import gather
+    from autoseg.comparison.readers import study
+
+    found = Workspace.at(root).dataset(dataset)
+    evidence = gather(found, models, folds, {name: Path(folder) for name, folder in (also or {}).items()})
+    result = study(evidence, first, second, trust, share)
+    write_artefact((Path(output) if output else found.results / "comparison") / "risk_coverage.json", result)
+    return result
+
+
+def _name(second: str | Path | Omnimodel) -> str:
+    return second.reader if isinstance(second, Omnimodel) else Path(second).name
+
+
+def _read_again(
+    jobs: Sequence[Job],
+    target: Path,
+    dataset: str | int,
+    second: str | Path | Omnimodel,
+    confirm: Callable[[str], bool] | None,
+    device: str,
+    root: Root,
+) -> dict[str, str]:
+    """Masks of the jobs in target/second_reader, by the jobs' names; gives those that failed."""
+    from autoseg.prediction.files import predict_jobs
+    from autoseg.prediction.loading import load_predictor
+    from autoseg.prediction.pipeline import Wanted
+
+    folder = target / SECOND
+    if not isinstance(second, Omnimodel):
+        bundle = second if Path(second).is_file() else None
+        which, model = (None, None) if bundle else (dataset, str(second))
+        predictor = load_predictor(which, model, bundle=bundle, device=device, root=root)
+        return predict_jobs(predictor, jobs, folder, Wanted()).failed
+    asked = replace(second, boxes_from=second.boxes_from or target)
+    return read_jobs(jobs, folder, dataset, asked, confirm, device, root).failed
+
+
+def _settle(
+    report: PredictionReport,
+    target: Path,
+    asked: set[str],
+    failed: dict[str, str],
+    scheme: LabelScheme,
+    policy: Policy,
+    threshold: float,
+    second: str,
+) -> PredictionReport:
+    """Combine the masks and say who made which."""
+    from autoseg.io import read_label, write_label
+    from autoseg.prediction.files import PredictionReport as Report
+    from autoseg.prediction.journal import RECORD as PREDICTION
+    from autoseg.prediction.second_reader import agreement, combine, trust_of
+
+    readings, cases = [], []
+    for case in report.record.cases:
+        sure = trust_of(case)
+        if case.case not in asked:
+            readings.append(Reading(case.case, "first", sure, math.nan, f"trusted: {sure:.2f} is not below {threshold:g}"))
+            cases.append(case)
+            continue
+        doubt = f"{sure:.2f} is below {threshold:g}"
+        if case.case in failed or not (target / SECOND / case.output).is_file():
+            because = f"{doubt}, but {second} gave no mask: {failed.get(case.case, 'none was written')}"
+            readings.append(Reading(case.case, "first", sure, math.nan, because))
+            cases.append(replace(case, warnings=(*case.warnings, f"to be looked at: {because}")))
+            continue
+        kept = target / FIRST / case.output
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target / case.output, kept)
+        one, other = read_label(kept), read_label(target / SECOND / case.output)
+        alike = agreement(one.array, other.array, scheme)
+        labels = combine(one.array, other.array, policy)
+        write_label(target / case.output, labels, like=one)
+        pixels = {name: int(np.isin(labels, member).sum()) for name, member in scheme.foreground.items()}
+        reader = {"flag": "first", "replace": "second"}.get(policy, "both")
+        because = f"{doubt}; {second} was asked, and the two masks agree by a Dice of {alike:.2f}; {policy}"
+        readings.append(Reading(case.case, reader, sure, alike, because))
+        cases.append(replace(case, pixels=pixels, warnings=(*case.warnings, f"read twice: {because}")))
+    known = [case.confidence for case in report.record.cases if case.confidence is not None]
+    calibrated = bool(known) and not any(math.isnan(one.expected_dice) for one in known)
+    first = " + ".join(report.record.models)
+    write_artefact(target / RECORD, SecondReading(first, second, policy, threshold, calibrated, tuple(readings)))
+    record = replace(report.record, cases=tuple(cases))
+    write_artefact(target / PREDICTION, record)
+    return Report(target, record)

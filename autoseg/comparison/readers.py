@@ -1,0 +1,181 @@
+"""Which confidence is worth trusting, and what a second reader would have gained and lost, on held-out cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.comparison.evidence import Evidence
+from autoseg.comparison.statistics import risk_coverage
+from autoseg.evaluation.case import score_case
+from autoseg.io import read_label
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.metrics.rules import is_defined
+from autoseg.prediction.calibration import case_dice, fit
+from autoseg.prediction.second_reader import agreement, combine
+from autoseg.schema.prediction import Confidence
+from autoseg.schema.scores import ClassScore
+from autoseg.schema.second_reader import POLICIES, ConfidenceArea, HybridScore, ReaderStudy
+from autoseg.support.errors import AutosegError
+
+# High is sure.
+_SCORES: dict[str, Callable[[Confidence], float]] = {
+    "value": lambda one: one.value,
+    "soft Dice": lambda one: one.soft_dice,
+    "agreement of members": lambda one: one.agreement,
+    "entropy": lambda one: -one.entropy,
+    "least sure class": lambda one: min(one.classes.values(), default=math.nan),
+}
+_WITH_OTHERS = "agreement with the other models"
+LabelMap = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One held-out case: the reference and each model's mask, (H, W)."""
+
+    reference: LabelMap
+    masks: Mapping[str, LabelMap]
+    spacing: tuple[float, float] | None
+
+
+def study(
+    evidence: Evidence, first: str | None = None, second: str | None = None, threshold: float = 0.8, share: float = 0.05
+) -> ReaderStudy:
+    """Areas for every model that recorded its confidence; the hybrid for two readers, by default the two with the best
+    mean Dice.
+
+    Trust in a case of the first reader is its expected Dice, by a line fitted to all other cases. Raises AutosegError
+    where there are fewer than two readers, or the first has no confidence.
+    """
+    dice = {name: {case: case_dice(score) for case, score in model.cases.items()} for name, model in evidence.models.items()}
+    order = sorted(dice, key=lambda name: -float(np.mean(list(dice[name].values()))))
+    first = first or next((name for name in order if name in evidence.trained), order[0])
+    second = second or next((name for name in order if name != first), None)
+    for name in (first, second):
+        if name not in evidence.models:
+            raise AutosegError(f"there is no reader {name or 'besides ' + first!r}", f"there: {', '.join(evidence.models)}")
+    assert second is not None
+    shared = sorted(set(dice[first]) & set(dice[second]))
+    loaded = _load(evidence, sorted(set().union(*(set(one) for one in dice.values()))))
+    confidence = {name: _confidences(evidence, name) for name in evidence.trained}
+    areas = [area for name in confidence for area in _areas(name, dice[name], confidence[name], loaded, evidence)]
+    if len(shared) < 3 or not set(shared) <= set(confidence.get(first, {})):
+        raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
+    expected = _expected(confidence[first], dice[first], shared)
+    asked = tuple(case for case in shared if expected[case] < threshold)
+    scores = _hybrid(evidence, loaded, shared, set(asked), dice[first], first, second, share)
+    return ReaderStudy(evidence.dataset.name, tuple(areas), first, second, threshold, share, asked, tuple(scores))
+
+
+def _confidences(evidence: Evidence, model: str) -> dict[str, Confidence]:
+    runs = evidence.models[model].folds.values()
+    return {
+        case.case: case.confidence
+        for run in runs
+        if run.prediction is not None
+        for case in run.prediction.cases
+        if case.confidence is not None
+    }
+
+
+def _areas(
+    model: str,
+    dice: Mapping[str, float],
+    confidence: Mapping[str, Confidence],
+    loaded: Mapping[str, _Case],
+    evidence: Evidence,
+) -> list[ConfidenceArea]:
+    tables = {name: {case: of(one) for case, one in confidence.items()} for name, of in _SCORES.items()}
+    scheme = evidence.spec.label_scheme()
+    if len(evidence.models) > 1:
+        tables[_WITH_OTHERS] = {}
+        for case in dice:
+            masks = loaded[case].masks
+            others = [agreement(masks[model], mask, scheme) for name, mask in masks.items() if name != model]
+            tables[_WITH_OTHERS][case] = sum(others) / len(others) if others else math.nan
+    found = []
+    for name, table in tables.items():
+        cases = [case for case in dice if is_defined(table.get(case, math.nan))]
+        if len(cases) < 3:
+            continue
+        risk = [1 - dice[case] for case in cases]
+        area = risk_coverage([table[case] for case in cases], risk)[2]
+        best = risk_coverage([-value for value in risk], risk)[2]
+        found.append(ConfidenceArea(model, name, len(cases), round(area, 4), round(best, 4), round(float(np.mean(risk)), 4)))
+    return found
+
+
+def _expected(confidence: Mapping[str, Confidence], dice: Mapping[str, float], cases: Sequence[str]) -> dict[str, float]:
+    """Expected Dice of each case, by the line of all others; the plain confidence where there are too few."""
+    found = {}
+    for case in cases:
+        others = [one for one in cases if one != case]
+        line = fit([confidence[one].value for one in others], [dice[one] for one in others])
+        found[case] = line(confidence[case].value) if line is not None else confidence[case].value
+    return found
+
+
+def _load(evidence: Evidence, cases: Sequence[str]) -> dict[str, _Case]:
+    references = {case.name: case.label for case in RawDataset.open(evidence.dataset).cases}
+    found = {}
+    for case in cases:
+        path = references.get(case)
+        if path is None:
+            raise AutosegError(f"{case} has no reference in {evidence.dataset.raw}", "put its mask back")
+        label = read_label(path)
+        paths = {name: model.mask_of(case) for name, model in evidence.models.items() if case in model.cases}
+        masks = {name: read_label(path).array for name, path in paths.items() if path is not None}
+        found[case] = _Case(label.array, masks, label.spacing)
+    return found
+
+
+def _hybrid(
+    evidence: Evidence,
+    loaded: Mapping[str, _Case],
+    shared: Sequence[str],
+    asked: set[str],
+    dice: Mapping[str, float],
+    first: str,
+    second: str,
+    share: float,
+) -> list[HybridScore]:
+    count = max(1, round(share * len(shared)))
+    order = sorted(shared, key=lambda case: (dice[case], case))
+    strata = {"all": list(shared), f"hard {share:.0%}": order[:count], f"easy {share:.0%}": order[-count:]}
+    readers: dict[str, Callable[[str], LabelMap]] = {
+        first: lambda case: loaded[case].masks[first],
+        second: lambda case: loaded[case].masks[second],
+    }
+    for policy in POLICIES[1:]:
+
+        def mask(case: str, policy: Any = policy) -> LabelMap:
+            one, other = loaded[case].masks[first], loaded[case].masks[second]
+            return combine(one, other, policy) if case in asked else one
+
+        readers[f"hybrid: {policy}"] = mask
+    found = []
+    for reader, mask_of in readers.items():
+        scored = {case: _scored(mask_of(case), loaded[case], evidence) for case in shared}
+        for stratum, members in strata.items():
+            pairs = [scored[case] for case in members]
+            distances = [distance for _, distance in pairs if is_defined(distance)]
+            mean = sum(distances) / len(distances) if distances else math.nan
+            average = sum(value for value, _ in pairs) / len(pairs)
+            found.append(HybridScore(stratum, reader, len(pairs), round(average, 4), round(mean, 2)))
+    return found
+
+
+def _scored(mask: LabelMap, case: _Case, evidence: Evidence) -> tuple[float, float]:
+    """Dice, 1 for a class that is rightly not found, and HD95 where defined; means over the classes."""
+    scheme = evidence.spec.label_scheme()
+    ignore = case.reference == scheme.ignore if scheme.ignore is not None else None
+    scores: dict[str, ClassScore] = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))
+    dice = [one.dice if is_defined(one.dice) else 1.0 for one in scores.values()]
+    distances = [one.hd95 for one in scores.values() if is_defined(one.hd95)]
+    return sum(dice) / len(dice), sum(distances) / len(distances) if distances else math.nan

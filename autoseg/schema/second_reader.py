@@ -1,0 +1,80 @@
+"""Which reader made which mask, and why: `second_reader.json` beside the masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# flag: the first mask stays, and is said to need a look. replace: the second. union: what either marks. consensus: what both.
+Policy = Literal["flag", "replace", "union", "consensus"]
+POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One case. reader: who made the mask: "first", "second" or "both". trust: expected Dice of the first mask (its plain
+    confidence where none is calibrated). agreement: mean Dice of the two masks, not-a-number where there is one."""
+
+    case: str
+    reader: str
+    trust: float
+    agreement: float
+    because: str
+
+
+@dataclass(frozen=True)
+class SecondReading:
+    """`second_reader.json`. first, second: the readers' names. threshold: below it the second was asked.
+
+    calibrated: whether trust is an expected Dice.
+    """
+
+    first: str
+    second: str
+    policy: str
+    threshold: float
+    calibrated: bool
+    cases: tuple[Reading, ...]
+
+
+@dataclass(frozen=True)
+class ConfidenceArea:
+    """How well one score of confidence ranks one model's held-out cases by their risk (1 - Dice).
+
+    area: below the risk-coverage curve (AURC), less is better; best: of a perfect ranking; blind: of none (the mean risk).
+    """
+
+    model: str
+    score: str
+    cases: int
+    area: float
+    best: float
+    blind: float
+
+
+@dataclass(frozen=True)
+class HybridScore:
+    """One way of reading one stratum: mean Dice and HD95 over its cases, where defined. reader: a model, or a policy."""
+
+    stratum: str
+    reader: str
+    cases: int
+    dice: float
+    hd95: float
+
+
+@dataclass(frozen=True)
+class ReaderStudy:
+    """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
+
+    strata: all; hard and easy, the share of cases where the first has its lowest and highest Dice.
+    """
+
+    dataset: str
+    areas: tuple[ConfidenceArea, ...]
+    first: str
+    second: str
+    threshold: float
+    share: float
+    asked: tuple[str, ...]
+    scores: tuple[HybridScore, ...]
