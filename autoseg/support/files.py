@@ -19,6 +19,17 @@ T = TypeVar("T")
 
 
 @contextmanager
+def telling_full_disk(path: Path) -> Iterator[None]:
+    """Turn the system's error of a full disk, met while `path` is written, into an AutosegError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
 
@@ -29,15 +40,12 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     beside = Path(name)
     try:
-        yield beside
-        _flush(beside)
-        # mkstemp makes private files; a result should be as readable as any other file of the user.
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
-        raise
+        with telling_full_disk(path):
+            yield beside
+            _flush(beside)
+            # mkstemp makes private files; a result should be as readable as any other file of the user.
+            beside.chmod(0o666 & ~_umask())
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -48,15 +56,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:60]}.", dir=path.parent))
     try:
-        yield beside
-        beside.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
-        raise
+        with telling_full_disk(path):
+            yield beside
+            beside.chmod(0o777 & ~_umask())
+            if path.exists():
+                shutil.rmtree(path)
+            beside.replace(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

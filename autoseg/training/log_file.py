@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.support.files import write_text
+from autoseg.support.files import telling_full_disk, write_text
 
 NAME = "metrics.csv"
 Row = dict[str, float]
@@ -34,7 +34,7 @@ class MetricsLog:
     def append(self, row: Row) -> None:
         assert row.keys() <= set(self.columns), row.keys()
         self.rows.append(row)
-        with self._path.open("a", encoding="utf-8", newline="") as stream:
+        with telling_full_disk(self._path), self._path.open("a", encoding="utf-8", newline="") as stream:
             stream.write(self._text(header=False, rows=[row]))
 
     def _text(self, header: bool, rows: Sequence[Row]) -> str:

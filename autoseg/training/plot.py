@@ -12,7 +12,7 @@ NAME = "progress.png"
 
 
 def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) -> None:
-    """Loss, validation Dice, learning rate and seconds by epoch, as progress.png."""
+    """Loss, validation Dice, learning rate, seconds and the share of them spent waiting for data, by epoch, as progress.png."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -21,7 +21,7 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     # Fixed margins: a layout that measures every text takes as long as the drawing.
-    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.07, top=0.9, hspace=0.15, wspace=0.14)
+    figure.subplots_adjust(left=0.07, right=0.95, bottom=0.07, top=0.9, hspace=0.15, wspace=0.14)
     loss, dice, rate, time = figure.subplots(2, 2, sharex=True).flat
     marker = "o" if len(rows) < 3 else ""
     loss.plot(*_series(rows, "loss"), marker=marker)
@@ -40,12 +40,14 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     rate.set_title("learning rate")
     time.plot(*_series(rows, "seconds"), marker=marker, label="training")
     time.plot(*_series(rows, "validation_seconds"), marker=marker, label="validation")
-    waited = [row["seconds"] * row["data_wait"] for row in rows]
-    time.plot([row["epoch"] for row in rows], waited, marker=marker, label="waiting for data")
+    share = time.twinx()
+    share.plot(*_series(rows, "data_wait"), marker=marker, color="tab:red", linestyle="--", label="waiting for data (share)")
+    share.set_ylim(0, 1)
     # Room above the lines for the legend.
     time.set_ylim(0, 1.35 * max((row["seconds"] for row in rows), default=1.0))
     time.set_title("seconds an epoch")
-    time.legend(loc="upper right", fontsize="small")
+    lines = [*time.get_lines(), *share.get_lines()]
+    time.legend(lines, [str(line.get_label()) for line in lines], loc="upper right", fontsize="small")
     for axes in (loss, dice, rate, time):
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -112,6 +112,15 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_pat
     assert [row.split(",")[:6] for row in rows] == [row.split(",")[:6] for row in expected]
 
 
+def test_a_run_killed_between_the_parts_of_a_step_loses_nothing(unbroken, tmp_path):
+    """Each step has two parts: the second of the second epoch's second step."""
+    root, _ = unbroken
+    assert in_a_process(tmp_path, signal.SIGKILL, part=2 * (STEPS + 1) + 1)[0] == -9
+    code, said = in_a_process(tmp_path)
+    assert code == 0 and "going on after epoch 1" in said
+    assert same_weights(folder_of(tmp_path), folder_of(root))
+
+
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_being_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_the_epoch(unbroken, tmp_path, asked, code):
     root, _ = unbroken
@@ -231,6 +240,25 @@ def test_early_stopping_counts_epochs_without_a_better_dice(tmp_path, monkeypatc
     assert train_fold(
         dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu"
     ).epochs_done == 5
+
+
+def test_early_stopping_goes_on_counting_after_an_interruption(tmp_path, monkeypatch):
+    """Two epochs without a better Dice before it and one after it make three."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    patient = with_training(plan, epochs=30, patience=3)
+    monkeypatch.setattr("autoseg.training.trainer._SAVING_SHARE", 1e3)
+    dices = iter([0.2, 0.5, 0.4, 0.5, 0.3])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    at_step(4 * STEPS + 1, leave)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(dataset, patient, splits, NAME, 0, device="cpu")
+    assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["stale"] == 2
+    record = train_fold(dataset, patient, splits, NAME, 0, device="cpu")
+    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
 
 
 def test_validation_may_be_rarer_but_never_misses_the_last_epoch(tmp_path):

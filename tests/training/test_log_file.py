@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from autoseg.support.errors import AutosegError
 from autoseg.training.log_file import NAME, MetricsLog
 
 
@@ -40,3 +45,11 @@ def test_a_new_run_begins_an_empty_log(tmp_path):
     again = MetricsLog(tmp_path, ["a"])
     again.begin(0)
     assert again.rows == [] and (tmp_path / NAME).read_text().count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_told(tmp_path):
+    log = MetricsLog(tmp_path, ("a",))
+    (tmp_path / NAME).symlink_to("/dev/full")
+    with pytest.raises(AutosegError, match=r"the disk is full: .*metrics.csv.*\n.*free some space"):
+        log.append({"epoch": 1.0})

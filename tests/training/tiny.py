@@ -25,6 +25,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.support import log
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import fold, trainer
+from autoseg.training.losses import Loss
 from autoseg.training.step import Step
 
 NAME = "tiny"
@@ -127,22 +128,40 @@ def at_step(number: int, what: Any) -> None:
     Step.__call__ = counting  # type: ignore[method-assign]
 
 
-def in_a_process(root: Path, asked: signal.Signals | None = None, step: int = 0) -> tuple[int, str]:
-    """Train in a process of its own, which gets a signal before that step if asked to; its exit code and what it said.
+def at_part(number: int, what: Any) -> None:
+    """Call `what` after the forward pass of that part (from 0) of all parts of steps of this process."""
+    original = Loss.__call__
+    count = 0
+
+    def counting(self: Loss, *arguments: Any) -> Tensor:
+        nonlocal count
+        count += 1
+        if count == number + 1:
+            what()
+        return original(self, *arguments)
+
+    Loss.__call__ = counting  # type: ignore[method-assign]
+
+
+def in_a_process(
+    root: Path, asked: signal.Signals | None = None, step: int = 0, part: int | None = None
+) -> tuple[int, str]:
+    """Train in a process of its own, which gets a signal before that step (or within that part of a step) if asked to; its
+    exit code and what it said.
 
     Its parent is a server that has everything imported, which takes longer than training.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.imported"])
     said = root.with_name(root.name + ".said")
-    process = context.Process(target=_process, args=(root, said, asked, step))
+    process = context.Process(target=_process, args=(root, said, asked, step, part))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, said.read_text()
 
 
-def _process(root: Path, said: Path, asked: signal.Signals | None, step: int) -> None:
+def _process(root: Path, said: Path, asked: signal.Signals | None, step: int, part: int | None) -> None:
     with said.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
@@ -151,5 +170,8 @@ def _process(root: Path, said: Path, asked: signal.Signals | None, step: int) ->
         # A checkpoint after each epoch, however short.
         trainer._SAVING_SHARE = 1e3
         if asked is not None:
-            at_step(step, lambda: os.kill(os.getpid(), asked))
+            if part is None:
+                at_step(step, lambda: os.kill(os.getpid(), asked))
+            else:
+                at_part(part, lambda: os.kill(os.getpid(), asked))
         train(root)
