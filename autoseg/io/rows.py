@@ -24,7 +24,7 @@ def pixels_of(path: Path) -> int:
         return 0
     try:
         with Pillow.open(path) as picture:
-            return picture.width * picture.height
+            return int(picture.width * picture.height)
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
         return 0
 
