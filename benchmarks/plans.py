@@ -34,14 +34,22 @@ MEMORIES = ("4G", "8G", "24G", "80G")
 Drawn = tuple[NDArray[np.generic], NDArray[np.uint8], tuple[float, float] | None]
 
 
+def tissue(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """Blotches of deviation 1, different in each picture, so that two pictures are no copies of each other."""
+    return cv2.resize(rng.normal(size=(12, 12)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+
+
 def draw_ct(index: int) -> Drawn:
     """A body in air with an organ and a small lesion in it, in Hounsfield units."""
     rng, side = np.random.default_rng((1, index)), 256
     values = np.full((side, side), -1000.0, np.float32)
     label = np.zeros((side, side), np.uint8)
-    cv2.ellipse(values, (128, 128), (110, 80), 0, 0, 360, 40.0, -1)
-    cv2.ellipse(label, (90, 120), (45, 35), 0, 0, 360, 1, -1)
-    cv2.circle(label, (int(rng.integers(75, 105)), int(rng.integers(105, 135))), int(rng.integers(5, 12)), 2, -1)
+    body, organ = np.zeros_like(label), (int(rng.integers(80, 110)), int(rng.integers(105, 140)))
+    cv2.ellipse(body, (128, 128), (int(rng.integers(90, 120)), int(rng.integers(65, 95))), 0, 0, 360, 1, -1)
+    cv2.ellipse(label, organ, (int(rng.integers(32, 45)), int(rng.integers(25, 35))), 0, 0, 360, 1, -1)
+    lesion = (organ[0] + int(rng.integers(-15, 16)), organ[1] + int(rng.integers(-10, 11)))
+    cv2.circle(label, lesion, int(rng.integers(5, 12)), 2, -1)
+    values[body == 1] = (40 + 40 * tissue(rng, side))[body == 1]
     values[label == 1], values[label == 2] = 110.0, 60.0
     return (values + rng.normal(0, 12, values.shape).astype(np.float32))[None], label, (0.8, 0.8)
 
@@ -51,9 +59,9 @@ def draw_mr(index: int) -> Drawn:
     rng = np.random.default_rng((2, index))
     side = int(rng.choice((192, 256, 320)))
     label, centre = np.zeros((side, side), np.uint8), (side // 2, side // 2)
-    cv2.circle(label, centre, side // 6, 1, -1)
-    cv2.circle(label, centre, side // 9, 2, -1)
-    values = np.array([300, 500, 1100], np.float32)[label] * rng.uniform(0.4, 3.0)
+    cv2.circle(label, centre, side // int(rng.integers(5, 8)), 1, -1)
+    cv2.circle(label, centre, side // int(rng.integers(9, 12)), 2, -1)
+    values = (np.array([300, 500, 1100], np.float32)[label] + 120 * tissue(rng, side)) * rng.uniform(0.4, 3.0)
     noisy = values + rng.normal(0, 30, label.shape)
     return noisy.clip(0, 65535).astype(np.uint16)[None], label, (360 / side, 360 / side)
 
