@@ -60,13 +60,18 @@ def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[]
 
 
 def _by_model(evidence: Evidence, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
-    dice = dice_of_cases(evidence.models[model])
+    scored = evidence.models[model]
+    # In the study every image shows something: where the reference is empty, one stray pixel would make the hardest case.
+    shown = {name for name, case in scored.cases.items() if any(one.tp + one.fn for one in case.classes.values())}
+    dice = {case: value for case, value in dice_of_cases(scored).items() if case in shown}
+    if len(dice) < 2:
+        raise AutosegError(f"{model} has {len(dice)} held-out cases whose reference shows something", "train more folds")
     # Ties are parted by name, so that the same scores give the same strata.
     order = sorted(dice, key=lambda case: (-dice[case], case))
     count = max(1, round(share * len(order)))
     rule = (
         f"the {count} of {len(order)} held-out cases ({share:.0%} of all, at least one) where {model} has the highest Dice, "
-        f"and as many where it has the lowest; cases where its Dice is undefined are in neither"
+        f"and as many where it has the lowest; cases whose reference is empty are in neither"
     )
     return rule, {EASY: order[:count], HARD: order[-count:]}
 
