@@ -24,7 +24,7 @@ from autoseg.api.explanation import explain
 from autoseg.api.grid import grid_status, run
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
-from autoseg.api.prediction import export, find_best, predict
+from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.training import TrainedFold, train
 
@@ -50,6 +50,7 @@ __all__ = [
     "plan_and_preprocess",
     "predict",
     "predict_with_second_reader",
+    "review_page",
     "run",
     "study_readers",
     "train",

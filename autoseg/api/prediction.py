@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoseg.support.workspace import Root, Workspace
 
@@ -89,3 +89,13 @@ def export(
 
     named = [models] if isinstance(models, str) else list(models)
     return exporting.export(Workspace.at(root).dataset(dataset), named, Path(path), folds, onnx)
+
+
+def review_page(what: str | Path, *, cases: str | Path | None = None, device: str = "auto", root: Root = None) -> Any:
+    """A page to try a bundle's or a dataset's networks and correct masks: gradio's Blocks, to be launched (extra [web]).
+
+    cases: a folder for corrections; by default they become training cases of the dataset, or go to ./corrected.
+    """
+    from autoseg.prediction.page import build, session_for
+
+    return build(session_for(what, Path(cases) if cases else None, device, root))
