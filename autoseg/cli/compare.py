@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,10 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
         areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.area, one.best, one.blind))) for one in study.areas]
         entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "perfect", "blind"), areas)
         title = f"{study.first}, read again by {study.second} below {study.threshold:g}: {len(study.asked)} cases"
-        rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", f"{one.hd95:.1f}") for one in study.scores]
+        rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95)) for one in study.scores]
         entry.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
     return 0
+
+
+def _distance(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autoseg.cli import entry
@@ -39,8 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry.show_table(
         f"{found.model}, fold {found.fold}, layer {found.layer}: shares of the heat",
         ("case", "class", "method", "inside", "ring", "outside"),
-        [(one.case, one.name, one.method, *(f"{v:.2f}" for v in (one.inside, one.ring, one.outside))) for one in found.heats],
+        [(one.case, one.name, one.method, *map(_share, (one.inside, one.ring, one.outside))) for one in found.heats],
     )
+    if any(math.isnan(one.inside) for one in found.heats):
+        print("–: the reference has no such class there, or the map holds no heat")
     for what, why in found.skipped.items():
         print(f"left out: {what}: {why}")
     return 0
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from autoseg.comparison.evidence import Evidence
 from autoseg.comparison.statistics import risk_coverage
+from autoseg.comparison.values import extremes, mean_over_classes, shows_something
 from autoseg.evaluation.case import score_case
 from autoseg.io import read_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.rules import is_defined
-from autoseg.prediction.calibration import case_dice, fit
+from autoseg.prediction.calibration import by_the_others, case_dice, fit, is_empty
 from autoseg.prediction.second_reader import agreement, combine
 from autoseg.schema.prediction import Confidence
-from autoseg.schema.scores import ClassScore
+from autoseg.schema.scores import CaseScore
 from autoseg.schema.second_reader import POLICIES, ConfidenceArea, HybridScore, ReaderStudy
 from autoseg.support.errors import AutosegError
 
@@ -31,6 +32,9 @@ _SCORES: dict[str, Callable[[Confidence], float]] = {
     "entropy": lambda one: -one.entropy,
     "least sure class": lambda one: min(one.classes.values(), default=math.nan),
 }
+# By the line of these same cases: lines of all other cases would each lie lower the better the case, and sort them wrongly.
+# All that the line adds to the order of `value` is what an empty mask is worth, one number for all cases.
+_EXPECTED = "expected Dice"
 _WITH_OTHERS = "agreement with the other models"
 LabelMap = NDArray[np.integer[Any]]
 
@@ -67,7 +71,7 @@ def study(
     areas = [area for name in confidence for area in _areas(name, dice[name], confidence[name], loaded, evidence)]
     if len(shared) < 3 or not set(shared) <= set(confidence.get(first, {})):
         raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
-    expected = _expected(confidence[first], dice[first], shared)
+    expected = _expected(confidence[first], evidence.models[first].cases, dice[first], shared)
     asked = tuple(case for case in shared if expected[case] < threshold)
     scores = _hybrid(evidence, loaded, shared, set(asked), dice[first], first, second, share)
     return ReaderStudy(evidence.dataset.name, tuple(areas), first, second, threshold, share, asked, tuple(scores))
@@ -92,6 +96,11 @@ def _areas(
     evidence: Evidence,
 ) -> list[ConfidenceArea]:
     tables = {name: {case: of(one) for case, one in confidence.items()} for name, of in _SCORES.items()}
+    scores = evidence.models[model].cases
+    known = [case for case in dice if case in confidence]
+    line = fit([confidence[c].value for c in known], [dice[c] for c in known], [is_empty(scores[c]) for c in known], "value")
+    if line is not None:
+        tables[_EXPECTED] = {case: line(confidence[case].value, is_empty(scores[case])) for case in known}
     scheme = evidence.spec.label_scheme()
     if len(evidence.models) > 1:
         tables[_WITH_OTHERS] = {}
@@ -111,14 +120,13 @@ def _areas(
     return found
 
 
-def _expected(confidence: Mapping[str, Confidence], dice: Mapping[str, float], cases: Sequence[str]) -> dict[str, float]:
-    """Expected Dice of each case, by the line of all others; the plain confidence where there are too few."""
-    found = {}
-    for case in cases:
-        others = [one for one in cases if one != case]
-        line = fit([confidence[one].value for one in others], [dice[one] for one in others])
-        found[case] = line(confidence[case].value) if line is not None else confidence[case].value
-    return found
+def _expected(
+    confidence: Mapping[str, Confidence], scores: Mapping[str, CaseScore], dice: Mapping[str, float], cases: Sequence[str]
+) -> dict[str, float]:
+    """Expected Dice of each case, by the line of all others."""
+    columns = ([confidence[one].value for one in cases], [dice[one] for one in cases], [is_empty(scores[one]) for one in cases])
+    found = by_the_others(*(np.asarray(column, np.float64) for column in columns))
+    return dict(zip(cases, map(float, found), strict=True))
 
 
 def _load(evidence: Evidence, cases: Sequence[str]) -> dict[str, _Case]:
@@ -145,9 +153,9 @@ def _hybrid(
     second: str,
     share: float,
 ) -> list[HybridScore]:
-    count = max(1, round(share * len(shared)))
-    order = sorted(shared, key=lambda case: (dice[case], case))
-    strata = {"all": list(shared), f"hard {share:.0%}": order[:count], f"easy {share:.0%}": order[-count:]}
+    cases = evidence.models[first].cases
+    easy, hard, _ = extremes({case: dice[case] for case in shared if shows_something(cases[case])}, share)
+    strata = {"all": list(shared), f"hard {share:.0%}": hard, f"easy {share:.0%}": easy}
     readers: dict[str, Callable[[str], LabelMap]] = {
         first: lambda case: loaded[case].masks[first],
         second: lambda case: loaded[case].masks[second],
@@ -172,10 +180,9 @@ def _hybrid(
 
 
 def _scored(mask: LabelMap, case: _Case, evidence: Evidence) -> tuple[float, float]:
-    """Dice, 1 for a class that is rightly not found, and HD95 where defined; means over the classes."""
+    """Dice (see `case_dice`) and HD95 where defined; means over the classes."""
     scheme = evidence.spec.label_scheme()
     ignore = case.reference == scheme.ignore if scheme.ignore is not None else None
-    scores: dict[str, ClassScore] = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))
-    dice = [one.dice if is_defined(one.dice) else 1.0 for one in scores.values()]
-    distances = [one.hd95 for one in scores.values() if is_defined(one.hd95)]
-    return sum(dice) / len(dice), sum(distances) / len(distances) if distances else math.nan
+    scores = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))
+    score = CaseScore("", scores)
+    return case_dice(score), mean_over_classes(score, "hd95")

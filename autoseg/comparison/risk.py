@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from autoseg.comparison.evidence import Evidence, ModelEvidence
 from autoseg.comparison.statistics import risk_coverage as curve
-from autoseg.comparison.values import mean_over_classes
 from autoseg.metrics.rules import is_defined
+from autoseg.prediction.calibration import case_dice
 from autoseg.schema.comparison import RiskCoverage
 
 # Points of a curve that are kept: what a picture can show.
@@ -29,10 +29,9 @@ def _of_model(name: str, model: ModelEvidence) -> RiskCoverage | None:
         for case in run.prediction.cases
         if case.confidence is not None and is_defined(case.confidence.value)
     }
-    dice = {case: mean_over_classes(score, "dice") for case, score in model.cases.items() if case in confidence}
-    if len(dice) < 2:
+    risk = {case: 1 - case_dice(score) for case, score in model.cases.items() if case in confidence}
+    if len(risk) < 2:
         return None
-    risk = {case: 1 - value if is_defined(value) else 0.0 for case, value in dice.items()}
     coverage, running, area = curve([confidence[case] for case in risk], list(risk.values()))
     _, _, best = curve([-value for value in risk.values()], list(risk.values()))
     step = max(1, len(coverage) // _POINTS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from autoseg.comparison.evidence import Evidence
-from autoseg.comparison.values import dice_of_cases, mean_over_classes
+from autoseg.comparison.values import dice_of_cases, extremes, mean_over_classes, shows_something
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Stratification, Stratum, StratumScore
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
@@ -61,19 +61,15 @@ def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[]
 
 def _by_model(evidence: Evidence, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
     scored = evidence.models[model]
-    # In the study every image shows something: where the reference is empty, one stray pixel would make the hardest case.
-    shown = {name for name, case in scored.cases.items() if any(one.tp + one.fn for one in case.classes.values())}
-    dice = {case: value for case, value in dice_of_cases(scored).items() if case in shown}
+    dice = {case: value for case, value in dice_of_cases(scored).items() if shows_something(scored.cases[case])}
     if len(dice) < 2:
         raise AutosegError(f"{model} has {len(dice)} held-out cases whose reference shows something", "train more folds")
-    # Ties are parted by name, so that the same scores give the same strata.
-    order = sorted(dice, key=lambda case: (-dice[case], case))
-    count = max(1, round(share * len(order)))
+    easy, hard, ties = extremes(dice, share)
     rule = (
-        f"the {count} of {len(order)} held-out cases ({share:.0%} of all, at least one) where {model} has the highest Dice, "
-        f"and as many where it has the lowest; cases whose reference is empty are in neither"
+        f"the {len(easy)} of {len(dice)} held-out cases ({share:.0%} of all, at least one) where {model} has the highest Dice, "
+        f"and as many where it has the lowest; cases whose reference is empty are in neither" + (f"; {ties}" if ties else "")
     )
-    return rule, {EASY: order[:count], HARD: order[-count:]}
+    return rule, {EASY: easy, HARD: hard}
 
 
 def _by_number(column: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:

@@ -69,6 +69,28 @@ def dice_of_cases(model: ModelEvidence) -> dict[str, float]:
     return {name: value for name, value in found.items() if is_defined(value)}
 
 
+def shows_something(score: CaseScore) -> bool:
+    """Whether the reference is not empty. Easy and hard cases are chosen among these, as in the second study, where every
+    image shows something: one stray pixel on an empty image would make the hardest case."""
+    return any(one.tp + one.fn for one in score.classes.values())
+
+
+def extremes(dice: Mapping[str, float], share: float) -> tuple[list[str], list[str], str]:
+    """The cases of highest and of lowest Dice, `share` of all each (at least one), and what to know of ties ("" if nothing).
+
+    Ties are parted by name, so that the same scores give the same cases.
+    """
+    order = sorted(dice, key=lambda case: (-dice[case], case))
+    count = max(1, round(share * len(order)))
+    easy, hard = order[:count], order[len(order) - count :]
+    notes = []
+    for what, edge, chosen in (("highest", dice[easy[-1]], easy), ("lowest", dice[hard[0]], hard)):
+        tied = sum(value == edge for value in dice.values())
+        if tied > sum(dice[case] == edge for case in chosen):
+            notes.append(f"{tied} cases share a Dice of {edge:.3f} at the {what} end, so that their names decided")
+    return easy, hard, "; ".join(notes)
+
+
 def _by_group(rows: Mapping[str, list[float] | None], groups: Mapping[str, str]) -> dict[str, list[float]]:
     members: dict[str, list[list[float]]] = {}
     for case, values in rows.items():

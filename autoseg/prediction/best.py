@@ -16,7 +16,7 @@ from autoseg.inference import restore
 from autoseg.io import Case, RawDataset, read_case, read_label
 from autoseg.metrics.overlap import counts
 from autoseg.prediction.calibration import fit
-from autoseg.prediction.confidence import judge
+from autoseg.prediction.confidence import found_in, judge
 from autoseg.prediction.postprocess import clean
 from autoseg.prediction.predictor import Inferred, Predictor, Together, model_folder, trained_folds
 from autoseg.schema.dataset import LabelScheme
@@ -191,8 +191,8 @@ def _labels(held: _Held, inferred: Inferred, scheme: LabelScheme) -> NDArray[Any
 
 def _dice(labels: NDArray[Any], reference: NDArray[Any], scheme: LabelScheme) -> float:
     ignored = None if scheme.ignore is None else reference == scheme.ignore
-    found = [one.dice for one in counts(labels, reference, scheme.foreground, ignored).values()]
-    return float(np.mean([1.0 if math.isnan(one) else one for one in found]))
+    found = [one.dice for one in counts(labels, reference, scheme.foreground, ignored).values() if not math.isnan(one.dice)]
+    return float(np.mean(found)) if found else 1.0
 
 
 def _refined(
@@ -201,7 +201,7 @@ def _refined(
     """Post-processing of each class that raises its Dice, the Dice with it, and the calibration of the choice."""
     tried = _candidates()
     dice: dict[str, list[list[float]]] = {name: [] for name in scheme.foreground}
-    confidence, plain = [], []
+    confidence, plain, empty = [], [], []
     for held in held_out:
         inferred = _together(held, models, scheme)
         labels = _labels(held, inferred, scheme)
@@ -209,6 +209,7 @@ def _refined(
             dice[name].append(_each_way(labels, held.reference, member, scheme.ignore, tried))
         confidence.append(judge(inferred.maps, inferred.opinions, scheme).value)
         plain.append(_dice(labels, held.reference, scheme))
+        empty.append(not found_in(inferred.maps, scheme))
     chosen, after = {}, []
     for name, rows in dice.items():
         means = np.mean(rows, axis=0)
@@ -216,7 +217,7 @@ def _refined(
         if means[best] > means[0] + _LEAST_GAIN:
             chosen[name] = tried[best]
         after.append(float(means[best] if name in chosen else means[0]))
-    return chosen, float(np.mean(after)), fit(confidence, plain, "value")
+    return chosen, float(np.mean(after)), fit(confidence, plain, empty, "value")
 
 
 def _candidates() -> list[PostProcessing]:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.schema.prediction import Calibration, PredictionRecord
 from autoseg.schema.scores import CaseScore, Scores
 from autoseg.support.files import read_artefact
 
+Vector = NDArray[np.float64]
 # With fewer cases a line says more of chance than of the model.
 _FEWEST = 10
+# Empty masks are few: what they add to the line is drawn towards nothing as by so many cases that lie on it.
+_DRAWN = 3.0
 
 
 def calibrate(folders: Iterable[Path]) -> Calibration | None:
@@ -23,42 +27,70 @@ def calibrate(folders: Iterable[Path]) -> Calibration | None:
     Folders that lack one of them, or were predicted before confidence was recorded, are left out. None where fewer than
     ten cases remain.
     """
-    pairs = [pair for folder in folders for pair in confidence_and_dice(folder)]
-    return fit([confidence for confidence, _ in pairs], [dice for _, dice in pairs])
+    known = [case for folder in folders for case in _judged(folder)]
+    return fit([one for one, _, _ in known], [dice for _, dice, _ in known], [empty for _, _, empty in known])
 
 
-def confidence_and_dice(folder: Path) -> list[tuple[float, float]]:
-    """(confidence, Dice) of each case of a folder of scored masks."""
+def _judged(folder: Path) -> list[tuple[float, float, bool]]:
+    """Confidence, Dice and whether nothing was found, of each case of a folder of scored masks."""
     if not (folder / "prediction.json").is_file() or not (folder / "scores.json").is_file():
         return []
     record = read_artefact(folder / "prediction.json", PredictionRecord)
     scores = read_artefact(folder / "scores.json", Scores)
     known = {case.case: case.confidence.soft_dice for case in record.cases if case.confidence is not None}
-    return [(known[score.case], case_dice(score)) for score in scores.cases if score.case in known]
+    return [(known[score.case], case_dice(score), is_empty(score)) for score in scores.cases if score.case in known]
+
+
+def is_empty(score: CaseScore) -> bool:
+    """Whether the mask holds no class at all."""
+    return not any(one.tp + one.fp for one in score.classes.values())
 
 
 def case_dice(score: CaseScore) -> float:
-    """Mean Dice over the classes; a class that is in neither mask was rightly not found and counts as 1."""
-    found = [1.0 if math.isnan(one.dice) else one.dice for one in score.classes.values()]
+    """Mean Dice over the classes that stand in either mask; 1 where nothing was there and nothing was found.
+
+    A class that was rightly not found does not help: an image whose only polyp was missed has Dice 0, however many other
+    classes the dataset knows.
+    """
+    found = [one.dice for one in score.classes.values() if not math.isnan(one.dice)]
     return sum(found) / len(found) if found else 1.0
 
 
 def fit(
-    confidence: Sequence[float], dice: Sequence[float], of: Literal["soft_dice", "value"] = "soft_dice"
+    confidence: Sequence[float],
+    dice: Sequence[float],
+    empty: Sequence[bool],
+    of: Literal["soft_dice", "value"] = "soft_dice",
 ) -> Calibration | None:
-    """Least squares; a line that falls is replaced by the mean."""
-    x, y = np.asarray(confidence, np.float64), np.asarray(dice, np.float64)
+    """Least squares of Dice on confidence, and what it is off by where nothing was found; a line that falls is replaced by
+    the mean. None where fewer than ten cases are known."""
+    x, y, nothing = np.asarray(confidence, np.float64), np.asarray(dice, np.float64), np.asarray(empty, np.float64)
     known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
+    x, y, nothing = x[known], y[known], nothing[known]
     if len(x) < _FEWEST:
         return None
-    slope, intercept = _line(x, y)
-    others = [_line(np.delete(x, place), np.delete(y, place)) for place in range(len(x))]
-    missed = [abs(min(max(a * x[place] + b, 0.0), 1.0) - y[place]) for place, (a, b) in enumerate(others)]
-    return Calibration(len(x), round(slope, 5), round(intercept, 5), round(float(np.mean(missed)), 4), of)
+    slope, intercept, added = _line(x, y, nothing)
+    error = float(np.abs(by_the_others(x, y, nothing) - y).mean())
+    return Calibration(len(x), round(slope, 5), round(intercept, 5), round(error, 4), of, round(added, 5))
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = max(float(((x - x.mean()) * (y - y.mean())).sum()) / spread, 0.0) if spread > 1e-12 else 0.0
-    return slope, float(y.mean()) - slope * float(x.mean())
+def by_the_others(x: Vector, y: Vector, empty: Vector) -> Vector:
+    """Each case's expected Dice by the line of all other cases. x: confidence; y: Dice; empty: 1 where nothing was found."""
+    found = []
+    for place in range(len(x)):
+        slope, intercept, added = _line(*(np.delete(column, place) for column in (x, y, empty)))
+        found.append(min(max(slope * x[place] + intercept + added * empty[place], 0.0), 1.0))
+    return np.array(found)
+
+
+def _line(x: Vector, y: Vector, empty: Vector) -> tuple[float, float, float]:
+    """Slope and intercept of the masks that show something, and what an empty one adds."""
+    shown = empty == 0
+    if shown.sum() < 2:
+        shown = np.ones_like(shown)
+    across, up = x[shown], y[shown]
+    spread = float(((across - across.mean()) ** 2).sum())
+    slope = max(float(((across - across.mean()) * (up - up.mean())).sum()) / spread, 0.0) if spread > 1e-12 else 0.0
+    intercept = float(up.mean()) - slope * float(across.mean())
+    missed = (y - intercept - slope * x)[empty != 0]
+    return slope, intercept, float(missed.sum()) / (len(missed) + _DRAWN)

@@ -6,7 +6,7 @@ Agreement of members as a measure of confidence follows Zenk et al., Medical Ima
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -106,7 +106,15 @@ def judge(
 ) -> Confidence:
     """Confidence in the mask of `maps` (K, h, w), the mean of the members whose opinions are given (none for one member)."""
     softs = [each.soft for each in opinions] or [soft_dice(maps, scheme)]
-    return _composed(softs, agreement(opinions, scheme), entropy(maps, scheme), calibration)
+    return _composed(softs, agreement(opinions, scheme), entropy(maps, scheme), calibration, found_in(maps, scheme))
+
+
+def found_in(maps: Tensor, scheme: LabelScheme) -> set[str]:
+    """Names of the classes that probabilities (K, h, w) lead to somewhere."""
+    values = maps.numpy()
+    highest = None if scheme.regions else values.max(axis=0)
+    won = [bool((map_ > 0.5).any() if highest is None else (map_ == highest).any()) for map_ in values]
+    return {name for name, somewhere in zip(scheme.names, won, strict=True) if somewhere and name in scheme.foreground}
 
 
 class Sums:
@@ -119,6 +127,7 @@ class Sums:
         self._labels: list[list[NDArray[np.integer[Any]]]] = [[] for _ in range(members)]
         self._pixels = size[0] * size[1]
         self._entropy = 0.0
+        self._found: set[str] = set()
 
     def add_member(self, number: int, maps: Tensor, start: int) -> None:
         """Probabilities (K, rows, W) of one member; start: the first row."""
@@ -131,36 +140,46 @@ class Sums:
     def add_mean(self, maps: Tensor) -> None:
         """Mean probabilities of the same rows."""
         self._entropy += entropy(maps, self._scheme) * maps.shape[1] * maps.shape[2] / self._pixels
+        self._found |= found_in(maps, self._scheme)
 
     def confidence(self, calibration: Calibration | None) -> Confidence:
         """Once all rows were added."""
         softs = [each.soft_dice() for each in self._softs]
         stacked = [np.concatenate(parts) for parts in self._labels if parts]
         agreed = agreement([Opinion(labels, {}) for labels in stacked], self._scheme)
-        return _composed(softs, agreed, self._entropy, calibration)
+        return _composed(softs, agreed, self._entropy, calibration, self._found)
 
 
 def _composed(
-    softs: Sequence[dict[str, float]], agreed: dict[str, float], entropy_: float, calibration: Calibration | None
+    softs: Sequence[dict[str, float]],
+    agreed: dict[str, float],
+    entropy_: float,
+    calibration: Calibration | None,
+    found: Collection[str],
 ) -> Confidence:
-    soft = {name: mean(each[name] for each in softs) for name in softs[0]}
+    """found: the classes in the mask that comes of the members' mean."""
+    softly = {name: mean(each[name] for each in softs) for name in softs[0]}
     # One member can only be asked how sure it is; where several answer, how well they agree counts as much.
-    classes = {name: (soft[name] + agreed[name]) / 2 if agreed else soft[name] for name in soft}
-    value = mean(classes.values())
+    classes = {name: (softly[name] + agreed[name]) / 2 if agreed else softly[name] for name in softly}
+
+    def over(values: dict[str, float]) -> float:
+        return mean(values[name] for name in (found or values))
+
+    value, soft = over(classes), over(softly)
     return Confidence(
         value=round(value, 4),
-        expected_dice=_expected(calibration, value, mean(soft.values())),
-        soft_dice=round(mean(soft.values()), 4),
-        agreement=round(mean(agreed.values()), 4) if agreed else math.nan,
+        expected_dice=_expected(calibration, value, soft, not found),
+        soft_dice=round(soft, 4),
+        agreement=round(over(agreed), 4) if agreed else math.nan,
         entropy=round(entropy_, 4),
-        classes={name: round(found, 4) for name, found in classes.items()},
+        classes={name: round(one, 4) for name, one in classes.items()},
     )
 
 
-def _expected(calibration: Calibration | None, value: float, soft: float) -> float:
+def _expected(calibration: Calibration | None, value: float, soft: float, empty: bool) -> float:
     if calibration is None:
         return math.nan
-    return round(calibration(soft if calibration.of == "soft_dice" else value), 4)
+    return round(calibration(soft if calibration.of == "soft_dice" else value, empty), 4)
 
 
 def mean(values: Iterable[float]) -> float:

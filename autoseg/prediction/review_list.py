@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from autoseg.prediction.second_reader import trust_of
 from autoseg.schema.prediction import PredictedCase
 from autoseg.support.files import write_text
 
@@ -16,7 +17,7 @@ FILE = "review.csv"
 
 def in_order(cases: Sequence[PredictedCase]) -> list[PredictedCase]:
     """Least trusted first: by confidence, and among all cases those with a warning before those without."""
-    return sorted(cases, key=lambda case: (not case.warnings, _confidence(case), case.case))
+    return sorted(cases, key=lambda case: (not case.warnings, trust_of(case), case.case))
 
 
 def write_review_list(cases: Sequence[PredictedCase], folder: Path) -> Path:
@@ -36,8 +37,3 @@ def numbers(case: PredictedCase) -> tuple[str, str, str]:
     known = (found.value, found.expected_dice, found.agreement) if found else (math.nan,) * 3
     first, second, third = ("" if math.isnan(value) else f"{value:.3f}" for value in known)
     return first, second, third
-
-
-def _confidence(case: PredictedCase) -> float:
-    value = case.confidence.value if case.confidence else 0.0
-    return 0.0 if math.isnan(value) else value

@@ -11,10 +11,12 @@ from typing import Literal
 class Confidence:
     """How far a mask can be trusted: each number from 0 (not at all) to 1, not-a-number where it cannot be had.
 
-    value: the one to rank by, least first; `classes`: the same for each class. expected_dice: by the calibration on
-    out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean over members and
-    classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. entropy: of the probabilities,
-    mean over pixels, as a share of the largest possible; low is sure.
+    value: the one to rank by, least first, where there is no expected_dice; `classes`: the same for each class.
+    expected_dice: by the calibration on out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean
+    over members and classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. All three
+    means are over the classes that stand in the mask: how sure a network is that some class is absent says little of the
+    one it drew; over all classes where nothing was found. entropy: of the probabilities, mean over pixels, as a share of
+    the largest possible; low is sure.
     """
 
     value: float
@@ -29,8 +31,10 @@ class Confidence:
 class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
-    error: mean absolute error of that line where each case is judged by the line of all others. of: which confidence it
-    reads; out of fold one member answers, so that folds of one model are calibrated by soft Dice.
+    empty: what is added where nothing was found. An empty mask is confident in its own way: where every image shows
+    something it is always wrong, however sure. error: mean absolute error of that line where each case is judged by the
+    line of all others. of: which confidence it reads; out of fold one member answers, so that folds of one model are
+    calibrated by soft Dice.
     """
 
     cases: int
@@ -38,10 +42,11 @@ class Calibration:
     intercept: float
     error: float
     of: Literal["soft_dice", "value"] = "soft_dice"
+    empty: float = 0.0
 
-    def __call__(self, confidence: float) -> float:
-        """Expected Dice, within 0 and 1."""
-        found = self.intercept + self.slope * confidence
+    def __call__(self, confidence: float, empty: bool = False) -> float:
+        """Expected Dice, within 0 and 1. empty: nothing was found."""
+        found = self.intercept + self.slope * confidence + (self.empty if empty else 0.0)
         return found if math.isnan(found) else min(max(found, 0.0), 1.0)
 
 

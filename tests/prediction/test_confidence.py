@@ -87,13 +87,33 @@ def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
 
 def test_calibration_follows_the_cases_and_says_how_well():
     confidence = np.linspace(0.3, 0.9, 20)
-    line = fit(confidence, 0.1 + 0.8 * confidence)
+    some = np.zeros(20, bool)
+    line = fit(confidence, 0.1 + 0.8 * confidence, some)
     assert line.slope == pytest.approx(0.8) and line.intercept == pytest.approx(0.1) and line.error < 1e-6
     assert line(2.0) == 1.0 and line(-1.0) == 0.0
-    falling = fit(confidence, 1 - confidence)
+    falling = fit(confidence, 1 - confidence, some)
     assert falling.slope == 0 and falling(0.5) == pytest.approx(0.4)
-    assert fit(confidence[:9], confidence[:9]) is None
+    assert fit(confidence[:9], confidence[:9], some[:9]) is None
     assert calibrate([]) is None
+
+
+def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():
+    found = judge(maps_of(square((5, 5, 20, 20)), 0.6), [], TWO)
+    assert found.classes["stone"] > found.classes["polyp"] == found.value == found.soft_dice
+    nothing = judge(maps_of(square(), 0.9), [], TWO)
+    assert nothing.value == pytest.approx(0.95) and nothing.classes == {"polyp": 0.95, "stone": 0.95}
+
+
+def test_where_every_image_shows_something_an_empty_mask_is_not_trusted_however_sure():
+    confidence = np.concatenate([np.linspace(0.5, 0.9, 30), np.full(10, 0.99)])
+    empty = confidence == 0.99
+    dice = np.where(empty, 0.0, confidence)
+    line = fit(confidence, dice, empty)
+    assert line.empty < 0 and line(0.99, True) < 0.25 < line(0.6) < line(0.9)
+    rightly = fit(confidence, np.where(empty, 1.0, confidence), empty)
+    assert rightly(0.99, True) > 0.95
+    together = judge(maps_of(square(), 0.98), [], TWO, line)
+    assert together.value > 0.98 and together.expected_dice == pytest.approx(line(together.soft_dice, True), abs=1e-3)
 
 
 def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
