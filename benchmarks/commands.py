@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +21,22 @@ from autoseg.schema.plan import Splits
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Workspace, labels_folder
 from benchmarks.street import bring_in
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has come to its end. cpu: seconds of processor time; memory: the most it held, in bytes."""
-
-    code: int
-    output: str
-    seconds: float
-    cpu: float
-    memory: int
+from benchmarks.suite.processes import Ended, must
+from benchmarks.suite.processes import run as run_process
 
 
 def command(name: str, *words: str, interrupt_after: str = "") -> Ended:
     """Run an autoseg command of this checkout; SIGTERM when a line begins with `interrupt_after`."""
-    code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; main()"
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if interrupt_after and line.startswith(interrupt_after):
+    code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; raise SystemExit(main())"
+    interrupted = not interrupt_after
+
+    def look(process: subprocess.Popen[str], line: str) -> None:
+        nonlocal interrupted
+        if not interrupted and line.startswith(interrupt_after):
             process.send_signal(signal.SIGTERM)
-            interrupt_after = ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - started
-    return Ended(process.returncode, "".join(lines), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+            interrupted = True
 
-
-def must(ended: Ended, what: str) -> Ended:
-    if ended.code:
-        raise SystemExit(f"{what} ended with code {ended.code}:\n{ended.output}")
-    return ended
+    return run_process([sys.executable, "-c", code, *words], on_line=look)
 
 
 def held_out(found: Dataset, fold: int, folder: Path) -> tuple[Path, Path]:

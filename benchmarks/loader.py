@@ -4,7 +4,7 @@
 
 Counts processor time, not seconds on the wall, so that a busy machine matters little; chains take turns within each
 round, and the median round is printed. Ours goes through `Batches` (sampling, memory-mapped store, augmentation, tensors);
-nnU-Net's is its own `get_training_transforms` on an image that lies in memory, cut to its own initial patch size.
+nnU-Net's is its own `get_training_transforms` on an image that lies in memory (see `benchmarks/suite/theirs.py`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
 from autoseg.data.loader import Batches
+from autoseg.io import read_case, read_label
 from autoseg.preprocessing.store import Store, writing
+from autoseg.preprocessing.transform import prepare_image, prepare_label
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, Preparation, Training
+from benchmarks.suite.images import write_raw
+from benchmarks.suite.theirs import chain
 
 CASES, BATCH = 48, 8
-SCHEME = LabelScheme(("background", "object"), ((0,), (1,)))
+SCHEME = LabelScheme(("background", "blob", "disc"), ((0,), (1,), (2,)))
 # nnU-Net v2's own chances and ranges; its two gamma transforms, of 0.1 and 0.3, are one here.
 NNUNET = Augmentation(
     rotation=180.0, p_rotation=0.2, p_scaling=0.2, scaling=(0.7, 1.4), p_noise=0.1, p_blur=0.2, p_brightness=0.15,
@@ -41,15 +44,14 @@ OURS = {
 THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 
-def photographs(folder: Path, side: int) -> Store:
-    """A store of smooth RGB pictures with a blob each."""
-    random = np.random.default_rng(0)
+def store_of(raw: Path, folder: Path, side: int) -> Store:
+    """A store of a raw dataset's RGB images, resized to a square."""
     preparation = Preparation("k", "whole", "uint8", 3, size=(side, side))
     with writing(folder, preparation, "benchmark") as writer:
-        for index in range(CASES):
-            coarse = random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
-            image = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
-            writer.add(f"case{index}", image, (cv2.blur(image[..., 0], (31, 31)) > 128).astype(np.uint8), (side, side))
+        for path in sorted((raw / "imagesTr").iterdir()):
+            image = read_case([path]).array
+            label = read_label(raw / "labelsTr" / path.name.replace("_0000", "")).array
+            writer.add(path.stem, prepare_image(image, preparation), prepare_label(label, preparation), label.shape)
     return Store.open(folder)
 
 
@@ -71,37 +73,6 @@ def ours(store: Store, side: int, settings: Augmentation) -> Callable[[float], f
     return rate
 
 
-def theirs(store: Store, side: int) -> Callable[[float], float] | None:
-    """The same for nnU-Net v2; None where it is not installed."""
-    try:
-        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-        from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
-        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    except ImportError as error:
-        print(f"nnU-Net v2 is not compared: {error}")
-        return None
-    angles = (-np.pi, np.pi)
-    initial = get_patch_size((side, side), angles, angles, angles, (0.85, 1.25))
-    transforms = nnUNetTrainer.get_training_transforms((side, side), angles, None, (0, 1), False)
-    images = [np.ascontiguousarray(store.image(case).transpose(2, 0, 1), np.float32) / 64 - 2 for case in store.cases]
-    labels = [store.label(case)[None].astype(np.int16) for case in store.cases]
-    low = [int((side - wide) // 2) for wide in initial]
-    box = [[start, start + int(wide)] for start, wide in zip(low, initial, strict=True)]
-
-    def rate(seconds: float) -> float:
-        begun, made = time.process_time(), 0
-        while time.process_time() - begun < seconds:
-            image, label = images[made % CASES], labels[made % CASES]
-            transforms(
-                image=torch.from_numpy(crop_and_pad_nd(image, box, 0)),
-                segmentation=torch.from_numpy(crop_and_pad_nd(label, box, -1)),
-            )
-            made += 1
-        return made / (time.process_time() - begun)
-
-    return rate
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="256,512", help="sides of the square images (default: 256,512)")
@@ -112,14 +83,17 @@ def main() -> None:
     cv2.setNumThreads(1)
     for side in (int(text) for text in options.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            store = photographs(Path(folder) / "store", side)
+            raw = Path(folder) / "raw"
+            write_raw(raw, "rgb", CASES, side, side)
+            store = store_of(raw, Path(folder) / "store", side)
             chains = {name: ours(store, side, settings) for name, settings in OURS.items()}
-            other = theirs(store, side)
-            if other is not None:
-                chains[THEIRS] = other
-            for chain in chains.values():
-                chain(options.seconds / 4)
-            rounds = [{name: chain(options.seconds) for name, chain in chains.items()} for _ in range(options.rounds)]
+            try:
+                chains[THEIRS] = chain(raw, side)
+            except ImportError as error:
+                print(f"nnU-Net v2 is not compared: {error}")
+            for make in chains.values():
+                make(options.seconds / 4)
+            rounds = [{name: make(options.seconds) for name, make in chains.items()} for _ in range(options.rounds)]
         print(f"\n{side} x {side} RGB, images per second of one core (median of {options.rounds} rounds)")
         rates = {name: statistics.median(each[name] for each in rounds) for name in chains}
         for name, rate in rates.items():

@@ -14,6 +14,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch.nn import functional as F
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 from autoseg.data.loader import Batch
 from autoseg.inference.precision import autocast
 from autoseg.models import registry
+from autoseg.models.contract import SegmentationNetwork
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Normalisation, Training
@@ -29,7 +32,7 @@ from autoseg.training.optim import learning_rate_at, make_optimizer
 from autoseg.training.step import Step, step_seed
 
 CPU = torch.device("cpu")
-SCHEME = LabelScheme(("background", "object"), ((0,), (1,)))
+SCHEME = LabelScheme(("background", "blob", "disc"), ((0,), (1,), (2,)))
 PLAIN = Normalisation("constant", (0.5,) * 3, (0.25,) * 3)
 LIKE = "bare with the plan's loss"
 TRAINING = Training(1, "dice_ce", (1e-4,))
@@ -42,42 +45,72 @@ def measured(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def compare(model: str, side: int, size: int, rounds: int, precision: str) -> None:
-    variant = registry.spec(model).variants[0].name
-    plan = ModelPlan(model, variant, (side, side), size, 1, precision, "none", 1e-4, 0, PLAIN, "k", 0, 0, 0)  # type: ignore[arg-type]
-    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
-    labels = (torch.rand(size, side // 16, side // 16) > 0.7).repeat_interleave(16, 1).repeat_interleave(16, 2).to(torch.uint8)
-    batch = Batch(images, labels, None, ("case",) * size)
+@dataclass(frozen=True)
+class Ingredients:
+    """The same network, plan and batch for every kind of step."""
 
-    def network_and_optimizer() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    plan: ModelPlan
+    network: SegmentationNetwork
+    optimizer: torch.optim.Optimizer
+    batch: Batch
+
+    @classmethod
+    def of(cls, model: str, variant: str, side: int, size: int, precision: str, device: torch.device) -> Ingredients:
+        plan = ModelPlan(model, variant, (side, side), size, 1, precision, "none", 1e-4, 0, PLAIN, "k", 0, 0, 0)  # type: ignore[arg-type]
+        random = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=random)
+        coarse = torch.randint(0, len(SCHEME.names), (size, side // 16, side // 16), dtype=torch.uint8, generator=random)
+        labels = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
         torch.manual_seed(0)
-        network = registry.build(model, variant, in_channels=3, num_classes=2).train()
-        return network, make_optimizer(network, TRAINING, 1e-4)
+        network = registry.build(
+            model, variant, in_channels=3, num_classes=SCHEME.outputs, input_size=(side, side)
+        )
+        network.train().to(device)
+        batch = Batch(images, labels, None, ("case",) * size)
+        return cls(plan, network, make_optimizer(network, TRAINING, 1e-4), batch)
 
-    bare_network, bare_optimizer = network_and_optimizer()
-    inputs, wanted = normalise(images, PLAIN, None), labels.long()
 
-    def bare(loss: Loss | None) -> None:
-        bare_optimizer.zero_grad(set_to_none=True)
-        with autocast(precision, CPU):
-            output = bare_network(inputs)
+def bare_step(
+    model: str, variant: str, side: int, size: int, precision: str, device: torch.device = CPU, loss: Loss | None = None
+) -> Callable[[], None]:
+    """Forward pass, loss, backward pass, optimiser. loss: plain cross entropy where it is None."""
+    made = Ingredients.of(model, variant, side, size, precision, device)
+    inputs, labels = normalise(made.batch.images.to(device), PLAIN, None), made.batch.labels.to(device)
+    wanted = labels.long()
+
+    def bare() -> None:
+        made.optimizer.zero_grad(set_to_none=True)
+        with autocast(precision, device):
+            output = made.network(inputs)
         value = F.cross_entropy(output.logits.float(), wanted) if loss is None else loss(output, labels)
         value.backward()
-        bare_optimizer.step()
+        made.optimizer.step()
 
-    network, optimizer = network_and_optimizer()
-    step = Step(network, optimizer, Loss(TRAINING.loss, SCHEME), plan, TRAINING.gradient_clip, CPU)  # type: ignore[arg-type]
-    number = 0
+    return bare
+
+
+def trainer_step(
+    model: str, variant: str, side: int, size: int, precision: str, device: torch.device = CPU
+) -> Callable[[], None]:
+    """A step of the trainer, the way from stored values to the device included."""
+    made = Ingredients.of(model, variant, side, size, precision, device)
+    step = Step(made.network, made.optimizer, Loss(TRAINING.loss, SCHEME), made.plan, TRAINING.gradient_clip, device)
+    number = count()
 
     def trainer() -> None:
-        nonlocal number
-        rate = learning_rate_at(number, 10_000, 1e-4, "rex")
-        step(batch, rate, step_seed(0, 0, number))
-        number += 1
+        now = next(number)
+        step(made.batch, learning_rate_at(now, 10_000, 1e-4, "rex"), step_seed(0, 0, now))
 
-    chains: dict[str, Callable[[], None]] = {
-        "bare": lambda: bare(None), LIKE: lambda: bare(Loss(TRAINING.loss, SCHEME)), "trainer": trainer,
-    }  # fmt: skip
+    return trainer
+
+
+def compare(model: str, side: int, size: int, rounds: int, precision: str) -> None:
+    variant = registry.spec(model).variants[0].name
+    chains = {
+        "bare": bare_step(model, variant, side, size, precision),
+        LIKE: bare_step(model, variant, side, size, precision, loss=Loss(TRAINING.loss, SCHEME)),
+        "trainer": trainer_step(model, variant, side, size, precision),
+    }
     for chain in chains.values():
         chain()
     seconds = [{name: measured(chain) for name, chain in chains.items()} for _ in range(rounds)]

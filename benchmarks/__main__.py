@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: see `benchmarks.suite.run`."""
+
+from benchmarks.suite.run import main
+
+main()

@@ -1,0 +1,93 @@
+"""A B A B: every side of a stage in turn, so many times; medians, ratios, and whether the targets are met."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+
+from benchmarks.suite import processes
+from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, Side, Stage
+
+CPU, WALL, MEMORY = "cpu", "wall", "memory"
+# Peak memory should be a third of nnU-Net's.
+_THIRD = 3.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of one side cost: seconds of processor time and on the clock, bytes at the peak."""
+
+    cpu: float
+    wall: float
+    memory: int
+
+
+Runs = dict[str, list[Run]]
+
+
+def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Runs:
+    """All runs of each side. A side that fails ends the benchmark with what it printed."""
+    found: Runs = {name: [] for name in stage.sides}
+    for number in range(pairs):
+        for name, side in stage.sides.items():
+            one = once(name, side)
+            found[name].append(one)
+            say(f"  {number + 1}/{pairs} {name:12s} {one.cpu:8.3f} cpu  {one.wall:8.3f} wall  {one.memory / 2**20:6.0f} MiB")
+    return found
+
+
+def once(name: str, side: Side) -> Run:
+    for path in side.clear:
+        shutil.rmtree(path, ignore_errors=True)
+    ended = processes.must(processes.run(side.words, side.environment), f"{name}: {' '.join(side.words)}")
+    if not side.reports:
+        return Run(ended.cpu, ended.seconds, ended.memory)
+    said = json.loads(ended.output.splitlines()[-1])
+    return Run(said[CPU], said[WALL], ended.memory)
+
+
+def summary(stage: Stage, runs: Runs) -> dict[str, object]:
+    """Medians of each side, of the pairs' ratios to nnU-Net and of what lies beyond start-up to the bound; all runs."""
+    medians = {
+        name: {key: median(getattr(one, key) for one in taken) for key in (CPU, WALL, MEMORY)} for name, taken in runs.items()
+    }
+    ratios = {key: _ratio(runs, key, NNUNET, OURS) for key in (CPU, WALL, MEMORY)}
+    bound = None
+    if BOUND in runs and stage.above is not None:
+        bound = median(_beyond(runs, OURS, place) / _beyond(runs, BOUND, place) for place in range(len(runs[OURS])))
+    least = min(ratios[CPU], ratios[WALL])
+    return {
+        "title": stage.title,
+        "per": stage.per,
+        "note": stage.note,
+        "pairs": len(runs[OURS]),
+        "medians": medians,
+        "times_cheaper": ratios,
+        "times_the_bound": bound,
+        "targets": {
+            "times_cheaper": stage.against,
+            "memory": _THIRD if stage.memory else None,
+            "times_the_bound": stage.above,
+            "seconds": stage.within,
+        },
+        "met": {
+            "times_cheaper": least >= stage.against,
+            "memory": ratios[MEMORY] >= _THIRD if stage.memory else None,
+            "times_the_bound": None if bound is None or stage.above is None else bound <= stage.above,
+            "seconds": None if stage.within is None else medians[OURS][WALL] <= stage.within,
+        },
+        "runs": {name: [asdict(one) for one in taken] for name, taken in runs.items()},
+    }
+
+
+def _ratio(runs: Runs, key: str, above: str, below: str) -> float:
+    return median(getattr(one, key) / getattr(other, key) for one, other in zip(runs[above], runs[below], strict=True))
+
+
+def _beyond(runs: Runs, name: str, place: int) -> float:
+    """Processor seconds of a run, less those of the same command on few images where these were measured."""
+    few = runs.get(name + FEW)
+    return runs[name][place].cpu - (few[place].cpu if few else 0.0)

@@ -1,0 +1,177 @@
+"""What autoseg's side of a stage needs besides the commands. The last line printed is JSON.
+
+    python -m benchmarks.suite.ours network --root ROOT --dataset D      random weights into a results folder; for nnU-Net too
+    python -m benchmarks.suite.ours forward --root ROOT --dataset D      seconds of the network alone on so many images
+    python -m benchmarks.suite.ours compare --root ROOT --dataset D      largest difference between both sides' logits
+    python -m benchmarks.suite.ours loader FOLDER --side 256             seconds an image, of one core
+    python -m benchmarks.suite.ours step [--bare]                        seconds a training step, or of the bare one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+
+from autoseg.inference.precision import autocast
+from autoseg.io import read_case
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.models.specialist.nnunet import NNUNet
+from autoseg.prediction import drift
+from autoseg.preprocessing.normalise import normalise
+from autoseg.preprocessing.transform import prepare_image
+from autoseg.schema.plan import Plan
+from autoseg.schema.run import RunRecord
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.workspace import Dataset, Workspace
+from autoseg.training import checkpoint
+from benchmarks.loader import NNUNET, ours, store_of
+from benchmarks.step import bare_step, trainer_step
+
+MODEL = "nnunet"
+# Both sides' logits of the same numbers, for the proof that they run one and the same network.
+EXCHANGE = "network.pt"
+_SEEN = 20
+
+
+def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
+    """A results folder as a finished training leaves it, but for the weights, which are random; and EXCHANGE beside it."""
+    plan = read_artefact(dataset.plan, Plan)
+    model_plan = plan.models[MODEL]
+    preparation = plan.preparations[model_plan.preparation]
+    torch.manual_seed(0)
+    made = checkpoint.build_network(model_plan, preparation, raw.spec.label_scheme())
+    assert isinstance(made, NNUNet)
+    folder = dataset.fold(MODEL, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for case in raw.cases[:_SEEN]:
+        image = read_case(case.images).array
+        prepared = prepare_image(image, preparation)
+        measured.append(drift.measure(prepared, (image.shape[1], image.shape[2]), None))
+    record = RunRecord(
+        dataset.name, MODEL, model_plan.variant, 0, plan.protocol, "benchmark", 0, "cpu", model_plan.precision,
+        status="finished", epochs_planned=1, epochs_done=1, parameters=sum(p.numel() for p in made.parameters()),
+    )  # fmt: skip
+    checkpoint.save_best(folder, {"benchmark": "random weights"}, made.state_dict(), 0, 0.0)
+    for name, artefact in (
+        (checkpoint.PLAN, plan), (checkpoint.DATASET, raw.spec), (checkpoint.RECORD, record),
+        (drift.FILE, drift.appearance(measured)),
+    ):  # fmt: skip
+        write_artefact(folder / name, artefact)
+    probe = torch.randn(1, preparation.channels, *model_plan.input_size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = made.eval()(probe)
+    inner = made.network
+    convolutions = [stage[0].convs[0].conv for stage in inner.encoder.stages]
+    torch.save(
+        {
+            "weights": inner.state_dict(),
+            "features": [convolution.out_channels for convolution in convolutions],
+            "input_size": list(model_plan.input_size),
+            "probe": probe,
+            "logits": logits,
+        },
+        folder / EXCHANGE,
+    )
+    return {"parameters": record.parameters}
+
+
+def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> dict[str, float]:
+    """The network alone: batches of the plan's size, its precision, `views` passes for each image."""
+    trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
+    size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
+    shape = (size, trained.preparation.channels, *trained.model_plan.input_size)
+    batch = normalise(torch.randint(0, 256, shape, dtype=torch.uint8, device=device), trained.model_plan.normalisation)
+
+    def once(count: int) -> None:
+        with torch.no_grad(), autocast(trained.model_plan.precision, device):
+            trained.network(batch[:count])
+
+    once(size)
+    whole, rest = divmod(images * views, size)
+    return timed(lambda: [once(size) for _ in range(whole)] + ([once(rest)] if rest else []), device)
+
+
+def compare(dataset: Dataset) -> dict[str, float]:
+    """Largest difference between the logits of both sides for the same input, and the largest logit.
+
+    Raises SystemExit where they are not the same network.
+    """
+    exchanged = torch.load(dataset.fold(MODEL, 0) / EXCHANGE, weights_only=True)
+    theirs = torch.load(dataset.fold(MODEL, 0) / f"theirs_{EXCHANGE}", weights_only=True)
+    difference, largest = float((exchanged["logits"] - theirs).abs().max()), float(theirs.abs().max())
+    if difference > 1e-3 * largest:
+        raise SystemExit(f"the networks differ: {difference} of {largest}")
+    return {"difference": difference, "largest": largest}
+
+
+def loader(folder: Path, side: int, seconds: float) -> dict[str, float]:
+    """nnU-Net's own chances and ranges, so that both do the same work."""
+    with tempfile.TemporaryDirectory() as place:
+        rate = ours(store_of(folder, Path(place) / "store", side), side, NNUNET)
+        rate(seconds / 4)
+        each = 1 / rate(seconds)
+    return {"cpu": each, "wall": each}
+
+
+def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds of processor time and on the clock, until the device is done."""
+    began, clock = time.process_time(), time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return {"cpu": time.process_time() - began, "wall": time.perf_counter() - clock}
+
+
+def step(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    make = bare_step if options.bare else trainer_step
+    work = make(MODEL, "small", options.side, options.batch, options.precision, device)
+    work()
+    taken = [timed(work, device) for _ in range(options.rounds)]
+    return {name: statistics.median(one[name] for one in taken) for name in ("cpu", "wall")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("network", "forward", "compare", "loader", "step"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--dataset")
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--views", type=int, default=1)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--bare", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    device = torch.device(options.device)
+    dataset = Workspace.at(options.root).dataset(options.dataset) if options.dataset else None
+    if options.task == "loader":
+        torch.set_num_threads(1)
+        found = loader(options.folder, options.side, options.seconds)
+    elif options.task == "step":
+        found = step(options, device)
+    else:
+        assert dataset is not None
+        found = (
+            network(dataset, RawDataset.open(dataset)) if options.task == "network"
+            else compare(dataset) if options.task == "compare"
+            else forward(dataset, options.images, options.views, device)
+        )  # fmt: skip
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

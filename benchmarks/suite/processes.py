@@ -1,0 +1,114 @@
+"""A command run to its end, and what it cost: processor time and memory, those of its children included.
+
+Imports nothing heavy: a process begins its life with its parent's peak, as the kernel counts it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has come to its end. cpu: seconds of processor time of it and of all children it waited for.
+
+    memory: bytes. The largest sum over the process and all its descendants of what each holds, shared pages divided among
+    those who share them, seen every 0.1 s; or the kernel's peak of the largest one alone, where that is more.
+    """
+
+    code: int
+    output: str
+    seconds: float
+    cpu: float
+    memory: int
+
+
+def run(
+    words: Sequence[str],
+    variables: Mapping[str, str] | None = None,
+    on_line: Callable[[subprocess.Popen[str], str], None] | None = None,
+) -> Ended:
+    """Run a command; its standard output and errors together are `output`. variables: its whole environment, None: ours."""
+    started = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
+    watch = _Watch(process.pid)
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if on_line is not None:
+            on_line(process, line)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - started
+    peak = max(watch.stop(), usage.ru_maxrss * 1024)
+    return Ended(process.returncode, "".join(lines), seconds, usage.ru_utime + usage.ru_stime, peak)
+
+
+def must(ended: Ended, what: str) -> Ended:
+    """The same, unless the command failed."""
+    if ended.code:
+        raise SystemExit(f"{what} ended with code {ended.code}:\n{ended.output[-4000:]}")
+    return ended
+
+
+class _Watch:
+    """A thread that looks at a process and its descendants until it is stopped. Sees nothing where there is no /proc."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._done.set()
+        self._thread.join()
+        return self._peak
+
+    def _look(self) -> None:
+        while not self._done.wait(_EVERY):
+            family = _family(self._pid)
+            # Dear to ask for, and never more than what is resident.
+            if sum(map(_resident, family)) > self._peak:
+                self._peak = max(self._peak, sum(map(_held, family)))
+
+
+def _family(root: int) -> list[int]:
+    """The process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Processes end while they are looked at.
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found = [root]
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Bytes, those shared with others counted whole."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _held(pid: int) -> int:
+    """Bytes, shared pages divided among those who share them."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

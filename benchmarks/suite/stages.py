@@ -1,0 +1,291 @@
+"""What each stage runs. Both sides read the same files; what is in the way of a clean start is removed before each run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.suite import processes
+from benchmarks.suite.environment import Sides, cores
+
+THEIRS = Path(__file__).with_name("theirs.py")
+OURS, NNUNET, BOUND = "autoseg", "nnunet", "bound"
+# The same command on a tenth of the images: what is left after taking it away is no start-up.
+FEW = " few"
+
+
+@dataclass(frozen=True)
+class Side:
+    """words: the command. clear: removed before each run. reports: its last line holds the seconds that count, as JSON."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
+    clear: tuple[Path, ...] = ()
+    reports: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """against: how many times cheaper than nnU-Net v2 it should be. above: how many times the bound it may take.
+
+    per: what the seconds are of. note: what a reader must know of it. memory: whether the peak is asked to be a third.
+    within: seconds on the clock it may take.
+    """
+
+    title: str
+    sides: dict[str, Side]
+    per: str
+    against: float
+    above: float | None = None
+    note: str = ""
+    memory: bool = True
+    within: float | None = None
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much there is to do. predicted: low and high side of the images to predict, and the network's input."""
+
+    images: int = 200
+    predicted: int = 40
+    masks: int = 200
+    sides: tuple[int, int] = (384, 768)
+    gray: tuple[int, int] = (256, 640)
+    small: tuple[int, int] = (256, 512)
+    input: int = 256
+    mask: int = 512
+    seconds: float = 4.0
+    rounds: int = 5
+
+    @property
+    def few(self) -> int:
+        """Folds and splits need ten."""
+        return max(10, self.images // 10)
+
+
+QUICK = Amounts(
+    images=12, predicted=4, masks=6, sides=(64, 96), gray=(64, 96), small=(64, 96), input=64, mask=64, seconds=0.2, rounds=1
+)
+
+# Each kind of stage once.
+QUICK_STAGES = ("help", "prepare-rgb", "loader-256", "step-fp32", "predict", "evaluate")
+
+
+@dataclass
+class Bench:
+    """Where the work lies and how much there is. Data are drawn once."""
+
+    root: Path
+    hands: Sides
+    amounts: Amounts = field(default_factory=Amounts)
+
+    def ours(self, *words: str, clear: tuple[Path, ...] = (), reports: bool = False) -> Side:
+        return Side((sys.executable, *words), self.hands.ours(), clear, reports)
+
+    def command(self, name: str, *words: str, clear: tuple[Path, ...] = ()) -> Side:
+        """One of autoseg's commands, of this checkout."""
+        code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; raise SystemExit(main())"
+        return self.ours("-c", code, *words, clear=clear)
+
+    def nnunet(self, module: str, function: str, *words: str, clear: tuple[Path, ...] = ()) -> Side:
+        """One of nnU-Net's commands, by its entry point."""
+        code = f"import sys; from nnunetv2.{module} import {function}; sys.argv[0] = '{function}'; {function}()"
+        return Side((self.hands.theirs, "-c", code, *words), self.hands.nnunet(self.root), clear)
+
+    def theirs(self, *words: str) -> Side:
+        return Side((self.hands.theirs, str(THEIRS), *words), self.hands.nnunet(self.root), reports=True)
+
+    def must(self, side: Side, what: str) -> processes.Ended:
+        return processes.must(processes.run(side.words, side.environment), what)
+
+    def raw(self, number: int, name: str, kind: str, count: int, sides: tuple[int, int]) -> Path:
+        """A raw dataset under `root`, drawn unless it is there."""
+        folder = self.root / "raw" / f"Dataset{number}_{name}{count}"
+        if not (folder / "dataset.json").exists():
+            words = ("raw", str(folder), "--kind", kind, "--count", str(count), "--low", str(sides[0]), "--high", str(sides[1]))
+            self.must(self.ours("-m", "benchmarks.suite.images", *words), "drawing images")
+        return folder
+
+    def masks(self, count: int, side: int) -> Path:
+        """references/ and predictions/, drawn unless they are there."""
+        folder = self.root / f"masks_{count}_{side}"
+        if not folder.exists():
+            words = ("masks", str(folder), "--count", str(count), "--high", str(side))
+            self.must(self.ours("-m", "benchmarks.suite.images", *words), "drawing masks")
+        return folder
+
+
+def start(bench: Bench) -> Stage:
+    sides = {
+        OURS: bench.command("train", "--help"),
+        NNUNET: bench.nnunet("run.run_training", "run_training_entry", "--help"),
+        BOUND: bench.ours("-c", "pass"),
+    }
+    return Stage("`--help` of training", sides, "command", 10.0, None, "bound: an interpreter that does nothing", within=0.3)
+
+
+def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
+    """Fingerprint, plan and preprocessing from nothing."""
+
+    def stage(bench: Bench) -> Stage:
+        amounts = bench.amounts
+        size = amounts.sides if kind == "rgb" else amounts.gray
+        raw = bench.raw(number, name, kind, amounts.images, size)
+        some = bench.raw(number + 1, name, kind, amounts.few, size)
+
+        def ours(folder: Path) -> Side:
+            words = (folder.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root))
+            return bench.command("plan_and_preprocess", *words, clear=(bench.root / "preprocessed" / folder.name,))
+
+        def least(count: int) -> Side:
+            output = bench.root / "bound"
+            words = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(count))
+            return bench.ours("-m", "benchmarks.suite.bounds", *words, clear=(output,))
+
+        words = ("-d", str(number), "-c", "2d", "-npfp", str(cores()), "-np", str(cores()), "--no_pbar")
+        nnunet = bench.nnunet(
+            "experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry", *words,
+            clear=(bench.root / "theirs" / raw.name,),
+        )  # fmt: skip
+        sides = {
+            OURS: ours(raw), NNUNET: nnunet, BOUND: least(amounts.images),
+            OURS + FEW: ours(some), BOUND + FEW: least(amounts.few),
+        }  # fmt: skip
+        title = f"fingerprint, plan, preprocess: {amounts.images} {kind} images of {size[0]}-{size[1]} px"
+        note = "bound: decode, resize to 384 x 384, write; each beyond start-up"
+        return Stage(title, sides, f"{amounts.images} images", 8.0, 2.0, note)
+
+    return stage
+
+
+def loader(side: int, against: float) -> Callable[[Bench], Stage]:
+    def stage(bench: Bench) -> Stage:
+        raw = bench.raw(920 + side // 256, f"Square{side}", "rgb", 48, (side, side))
+        words = ("loader", str(raw), "--side", str(side), "--seconds", str(bench.amounts.seconds))
+        sides = {
+            OURS: bench.ours("-m", "benchmarks.suite.ours", *words, reports=True),
+            NNUNET: bench.theirs(*words),
+        }
+        note = "one core; nnU-Net's chances on both sides; its images lie in memory, ours are read from the store"
+        return Stage(f"loader and augmentation, RGB, {side} x {side}", sides, "image", against, None, note, memory=False)
+
+    return stage
+
+
+def trained(bench: Bench) -> tuple[Path, Path, Path]:
+    """The raw dataset, autoseg's results folder and nnU-Net's, with one and the same network; its logits are compared."""
+    amounts = bench.amounts
+    raw = bench.raw(930, "Predict", "rgb", amounts.predicted, amounts.small)
+    fold = bench.root / "results" / raw.name / "nnunet" / "fold_0"
+    theirs = bench.root / "theirs_results" / raw.name
+    if (theirs / "agreed.json").exists():
+        return raw, fold, theirs
+    side, root, device = amounts.input, ("--root", str(bench.root)), ("--device", bench.hands.device)
+    settings = ("geometry=whole", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
+    given = ("--models", "nnunet", "--no-preprocess", *(word for pair in settings for word in ("--set", pair)))
+    bench.must(bench.command("plan_and_preprocess", raw.name, *given, *device, *root), "planning")
+    words = ("-d", "930", "-c", "2d", "-npfp", str(cores()), "--no_pp", "--no_pbar")
+    entry = ("experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry")
+    bench.must(bench.nnunet(*entry, *words), "nnU-Net's planning")
+    worker = ("-m", "benchmarks.suite.ours")
+    bench.must(bench.ours(*worker, "network", "--dataset", raw.name, *root), "making the network")
+    plans = bench.root / "theirs" / raw.name / "nnUNetPlans.json"
+    made = (str(fold / "network.pt"), str(plans), str(raw / "dataset.json"), str(theirs))
+    bench.must(bench.theirs("network", *made), "making nnU-Net's network")
+    agreed = bench.must(bench.ours(*worker, "compare", "--dataset", raw.name, *root), "comparing the networks")
+    (theirs / "agreed.json").write_text(agreed.output.splitlines()[-1])
+    return raw, fold, theirs
+
+
+def step(precision: str) -> Callable[[Bench], Stage]:
+    def stage(bench: Bench) -> Stage:
+        amounts = bench.amounts
+        _, fold, theirs = trained(bench)
+        words = ("--side", str(amounts.input), "--rounds", str(amounts.rounds), "--device", bench.hands.device)
+        ours = ("-m", "benchmarks.suite.ours", "step", *words, "--precision", precision)
+        sides = {
+            OURS: bench.ours(*ours, reports=True),
+            NNUNET: bench.theirs("step", str(fold / "network.pt"), str(theirs), *words),
+            BOUND: bench.ours(*ours, "--bare", reports=True),
+        }
+        title = f"training step, 4 x 3 x {amounts.input} x {amounts.input}, {precision}"
+        note = "bound: forward, cross entropy on the full size, backward, optimiser; nnU-Net trains in fp32 on processors"
+        return Stage(title, sides, "step", 1.0, 1.05, note, memory=False)
+
+    return stage
+
+
+def predict(mirrored: bool) -> Callable[[Bench], Stage]:
+    def stage(bench: Bench) -> Stage:
+        amounts, root = bench.amounts, ("--root", str(bench.root))
+        raw, _, model = trained(bench)
+        device = ("--device", bench.hands.device)
+        first = sorted((raw / "imagesTr").iterdir())[: max(1, amounts.predicted // 10)]
+        output, elsewhere = bench.root / "masks", bench.root / "theirs_masks"
+
+        def ours(*images: Path) -> Side:
+            words = ("-i", *map(str, images), "-o", str(output), "-d", raw.name, "-m", "nnunet", *device, *root)
+            return bench.command("predict", *words, *(("--tta",) if mirrored else ()), clear=(output,))
+
+        words = (
+            "-i", str(raw / "imagesTr"), "-o", str(elsewhere), "-m", str(model), "-f", "0", "-device", bench.hands.device,
+            "-npp", str(cores()), "-nps", str(cores()), "--disable_progress_bar", *(() if mirrored else ("--disable_tta",)),
+        )  # fmt: skip
+        alone = (
+            "--dataset", raw.name, "--images", str(amounts.predicted - len(first)), "--views", "4" if mirrored else "1",
+            *device, *root,
+        )  # fmt: skip
+        entry = ("inference.predict_from_raw_data", "predict_entry_point_modelfolder")
+        sides = {
+            OURS: ours(raw / "imagesTr"),
+            NNUNET: bench.nnunet(*entry, *words, clear=(elsewhere,)),
+            BOUND: bench.ours("-m", "benchmarks.suite.ours", "forward", *alone, reports=True),
+            OURS + FEW: ours(*first),
+        }
+        low, high = amounts.small
+        title = f"prediction of {amounts.predicted} images of {low}-{high} px{', mirrored' if mirrored else ''}"
+        note = "bound: the network alone at its input size, against autoseg beyond start-up"
+        return Stage(title, sides, f"{amounts.predicted} images", 8.0 if mirrored else 4.0, 1.25, note)
+
+    return stage
+
+
+def evaluate(bench: Bench) -> Stage:
+    amounts = bench.amounts
+    folder = bench.masks(amounts.masks, amounts.mask)
+    some = bench.masks(max(1, amounts.masks // 10), amounts.mask)
+
+    def ours(where: Path) -> Side:
+        words = (str(where / "predictions"), str(where / "references"), "-o", str(bench.root / "scores"))
+        return bench.command("evaluate", *words)
+
+    def least(where: Path) -> Side:
+        return bench.ours("-m", "benchmarks.suite.bounds", "masks", str(where))
+
+    output = ("-o", str(bench.root / "summary.json"))
+    words = (str(folder / "references"), str(folder / "predictions"), "-l", "1", "2", "-np", str(cores()), *output)
+    sides = {
+        OURS: ours(folder),
+        NNUNET: bench.nnunet("evaluation.evaluate_predictions", "evaluate_simple_entry_point", *words),
+        BOUND: least(folder), OURS + FEW: ours(some), BOUND + FEW: least(some),
+    }  # fmt: skip
+    note = "nnU-Net computes Dice and IoU only; autoseg HD95, surface Dice and surface distance too; bound: decode"
+    title = f"evaluation, {amounts.masks} masks of {amounts.mask} x {amounts.mask}"
+    return Stage(title, sides, f"{amounts.masks} pairs", 3.0, None, note)
+
+
+STAGES: dict[str, Callable[[Bench], Stage]] = {
+    "help": start,
+    "prepare-rgb": prepare(901, "Rgb", "rgb"),
+    "prepare-gray8": prepare(903, "Gray", "gray8"),
+    "prepare-gray16": prepare(905, "Deep", "gray16"),
+    "loader-256": loader(256, 3.0),
+    "loader-512": loader(512, 2.0),
+    "step-fp32": step("fp32"),
+    "step-bf16": step("bf16"),
+    "predict": predict(mirrored=False),
+    "predict-mirrored": predict(mirrored=True),
+    "evaluate": evaluate,
+}
