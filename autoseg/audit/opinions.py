@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 
 from autoseg.inference import restore
 from autoseg.io import Case, is_image, read_case, read_label, stem_of
+from autoseg.metrics.rules import is_defined
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
+from autoseg.schema.scores import Scores
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
@@ -25,6 +28,7 @@ from autoseg.support.workspace import Dataset
 Maps = NDArray[np.float32]
 # Opinions are compared at this size: contradictions worth a person's time are not smaller.
 SIDE = 256
+_ENOUGH = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,23 @@ def audited_models(dataset: Dataset) -> dict[str, Path]:
         remedy = f"autoseg_train {dataset.number} MODEL all"
         raise AutosegError(f"{dataset.name} has no trained models to hold against it", remedy)
     return found
+
+
+def good_enough(models: Mapping[str, Path]) -> dict[str, Path]:
+    """Without the models whose held-out Dice is less than 80 % of the best one's: what a poor model contradicts is no
+    evidence, and in the mean it drowns those that know better. Readers without scores stay."""
+    dice = {name: _dice(folder) for name, folder in models.items()}
+    least = _ENOUGH * max((value for value in dice.values() if is_defined(value)), default=0.0)
+    left_out = [name for name, value in dice.items() if is_defined(value) and value < least]
+    if left_out:
+        log.say(f"not asked, since held-out Dice is below {least:.2f}: {', '.join(left_out)} (--models asks them all the same)")
+    return {name: folder for name, folder in models.items() if name not in left_out}
+
+
+def _dice(folder: Path) -> float:
+    scores = [read_artefact(path, Scores) for path in folder.glob(f"fold_*/{FOLDER}/scores.json")]
+    found = [one.overall.get("pooled.dice", math.nan) for one in scores]
+    return sum(found) / len(found) if found else math.nan
 
 
 def _of_model(

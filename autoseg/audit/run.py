@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.audit.contradictions import Contradiction, find
 from autoseg.audit.gallery import write_gallery
-from autoseg.audit.opinions import Opinions, audited_models, gather, predicted
+from autoseg.audit.opinions import Opinions, audited_models, gather, good_enough, predicted
 from autoseg.io import Case, read_label, write_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.schema.audit import Audit, AuditFinding
@@ -40,14 +40,14 @@ def audit(
 ) -> Audit:
     """Write audit.json, suggestions/ and gallery.html into `output` (default: results/<dataset>/audit).
 
-    models: only these of the trained ones. most: findings that are kept. Raises AutosegError where no model has held-out
-    predictions, SeveralProblems for models that are not there.
+    models: only these of the trained ones; by default those that are good enough. most: findings that are kept. Raises
+    AutosegError where no model has held-out predictions, SeveralProblems for models that are not there.
     """
     known = audited_models(dataset)
     unknown = [name for name in models or () if name not in known]
     if unknown:
         raise SeveralProblems(f"these models have no held-out predictions on {dataset.name}:", unknown, ", ".join(known))
-    chosen = {name: known[name] for name in models or known}
+    chosen = {name: known[name] for name in models} if models else good_enough(known)
     raw = RawDataset.open(dataset)
     cases = {case.name: case for case in raw.cases if case.label is not None}
     opinions = gather(dataset, cases, raw.scheme, chosen, device)

@@ -36,6 +36,22 @@ def test_the_faulty_masks_come_first_and_each_for_its_reason(found: Audit) -> No
     assert found.models == ("one", "two")
 
 
+def test_much_worse_models_are_not_asked(tmp_path: Path, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(faulty.root, root)
+    dataset = Workspace.at(root).dataset("Faulty")
+    shutil.copytree(dataset.results / "one", dataset.results / "poor")
+    for path in (dataset.results / "poor").rglob("*.png"):
+        cv2.imwrite(str(path), np.zeros(SIZE, np.uint8))
+    for name in ("one", "poor"):
+        held_out = dataset.results / name / "fold_0" / "validation"
+        api.evaluate(held_out, dataset.raw / "labelsTr", output=held_out)
+    with caplog.at_level("INFO", logger="autoseg"):
+        assert api.audit("Faulty", output=tmp_path / "audit", root=root).models == ("one", "two")
+    assert any("not asked" in record.getMessage() and "poor" in record.getMessage() for record in caplog.records)
+    assert api.audit("Faulty", models=["poor"], output=tmp_path / "asked", root=root).models == ("poor",)
+
+
 def test_right_masks_score_low(found: Audit) -> None:
     worst_right = max((score for case, score in found.cases.items() if case not in FAULTS), default=0.0)
     assert worst_right < 0.1 < min(found.cases[case] for case in FAULTS)
