@@ -11,7 +11,7 @@ from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import hash_text
 
 # Fields of a training that do not spend anything: candidates, and how many folds the splits have.
-_ASIDE = ("learning_rates", "folds", "seed")
+_ASIDE = ("learning_rates", "folds", "seed", "time_formats")
 
 
 def inequalities(evidence: Evidence) -> list[str]:
@@ -41,11 +41,12 @@ def check(evidence: Evidence, allow_unequal: bool) -> tuple[str, ...]:
 
 
 def differences_in_start(evidence: Evidence) -> list[str]:
-    """What is not unfair but should be read beside the numbers: pretrained weights and devices."""
+    """What is not unfair but should be read beside the numbers: pretrained weights, devices, precision."""
     runs = {name: model.first for name, model in evidence.trained.items()}
     return [
         *_differing("the starting weights", runs, lambda run: run.record.pretrained or "random"),
         *_differing("the device", runs, lambda run: run.record.device),
+        *_differing("the precision", runs, lambda run: run.record.precision),
     ]
 
 

@@ -52,11 +52,16 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
 def record(plan: Plan, path: str, value: Any, planned: str = "") -> Plan:
     """The plan with an override noted, in `overrides` and among the decisions."""
     because = f"{_SET}; planned was {planned}" if planned else _SET
-    said = Decision(path, _show(value), because)
-    kept = [decision for decision in plan.decisions if decision.subject != path]
-    place = next((n for n, decision in enumerate(plan.decisions) if decision.subject == path), len(kept))
+    plan = with_decision(plan, Decision(path, _show(value), because))
+    return replace(plan, overrides={**plan.overrides, path: _plain(value)})
+
+
+def with_decision(plan: Plan, said: Decision) -> Plan:
+    """The plan with a decision in the place of the one on the same subject, or at the end."""
+    kept = [decision for decision in plan.decisions if decision.subject != said.subject]
+    place = next((n for n, decision in enumerate(plan.decisions) if decision.subject == said.subject), len(kept))
     kept.insert(place, said)
-    return replace(plan, decisions=tuple(kept), overrides={**plan.overrides, path: _plain(value)})
+    return replace(plan, decisions=tuple(kept))
 
 
 def _with_value(plan: Plan, path: str, text: str) -> Plan:
@@ -196,10 +201,7 @@ def with_input_size(plan: Plan, model: str, size: tuple[int, int], because: str)
     """The plan with a model's input size changed for a reason that is not the user's own wish, and the store it needs."""
     path = f"models.{model}.input_size"
     changed = replace(plan, models={**plan.models, model: replace(plan.models[model], input_size=size)})
-    decisions = tuple(
-        Decision(path, f"{size[0]}x{size[1]}", because) if found.subject == path else found for found in plan.decisions
-    )
-    return _settled(replace(changed, decisions=decisions), path)
+    return _settled(with_decision(changed, Decision(path, f"{size[0]}x{size[1]}", because)), path)
 
 
 def whole_of_size(preparation: Preparation, size: tuple[int, int]) -> Preparation:

@@ -11,7 +11,14 @@ from autoseg.planning import overrides
 from autoseg.planning.channels import Channels, decide_channels
 from autoseg.planning.facts import Facts, gather
 from autoseg.planning.geometry import Frame, Kind, decide_geometry, make_preparation
-from autoseg.planning.hardware import decide_precision, default_budget, parse_memory, resolve_device, show_memory
+from autoseg.planning.hardware import (
+    decide_memory_format,
+    decide_precision,
+    default_budget,
+    parse_memory,
+    resolve_device,
+    show_memory,
+)
 from autoseg.planning.intensity import decide_normalisation
 from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.planning.prompts import prompts
@@ -111,6 +118,7 @@ class _Context:
 
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:
     precision, why_precision = decide_precision(context.device, model.mixed_precision, model.name)
+    memory_format, why_format = decide_memory_format(context.device, model.name)
     need = context.need(model, precision, context.steps.batch)
     found, decisions = fit_model(need, context.frame, context.protocol)
     if not found.fits:
@@ -135,8 +143,9 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Prepara
         parameters=found.measured.trainable // 4,
         flops=flops_of(need, found.variant, found.input_size),
         memory=found.memory,
+        memory_format=memory_format,
     )
-    decisions += [why_precision, why_normalisation, why_rate, _why_pretrained(model)]
+    decisions += [why_precision, why_format, why_normalisation, why_rate, _why_pretrained(model)]
     return plan, preparation, decisions
 
 

@@ -92,6 +92,7 @@ class Training:
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
     foreground_share: share of patches (or images) drawn to hold a rare class. patience: epochs without a better
     validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
+    time_formats: let a training choose `ModelPlan.memory_format` by trying, where that is "auto".
     """
 
     epochs: int
@@ -109,6 +110,7 @@ class Training:
     folds: int = 5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    time_formats: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class ModelPlan:
 
     batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
     gradients and optimiser state of one part. flops: of one image's forward pass. preparation: key of its store.
-    precision: "bf16" and "fp16" are autocast. options: handed to the model's builder.
+    precision: "bf16" and "fp16" are autocast. options: handed to the model's builder. memory_format: how tensors lie in
+    memory while training; results differ by rounding only. "auto": what is found faster when a training begins.
     """
 
     model: str
@@ -135,6 +138,7 @@ class ModelPlan:
     flops: int
     memory: int
     options: dict[str, Any] = field(default_factory=dict)
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
 @dataclass(frozen=True)

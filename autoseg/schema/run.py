@@ -43,7 +43,8 @@ class RunRecord:
     seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, those
     left out (not a number) not counted. images_per_second: training images, of all processes together. peak_memory:
     most bytes the training process held in the machine's memory, PyTorch and all; peak_device_memory: most bytes of
-    tensors on a CUDA device. search: how the learning rate was chosen, None where it was not searched for.
+    tensors on a CUDA device. search: how the learning rate was chosen, None where it was not searched for. memory_format:
+    how tensors lay in memory; the reason stands in the plan.
     """
 
     dataset: str
@@ -74,3 +75,4 @@ class RunRecord:
     peak_memory: int = 0
     peak_device_memory: int = 0
     search: RateSearch | None = None
+    memory_format: str = "contiguous"

@@ -73,14 +73,17 @@ class Trained:
     record: RunRecord
 
 
-def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress) -> None:
-    """Write last.pt; the one before stays as last.previous.pt. states: name -> state dict.
+def save_last(
+    folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress, memory_format: str
+) -> None:
+    """Write last.pt; the one before stays as last.previous.pt. states: name -> state dict. memory_format: of the run.
 
     Raises AutosegError on a full disk; the files that were there are then still there.
     """
     path = folder / LAST
     with replacing(path) as beside:
-        _write({"format": FORMAT, "identity": identity, "progress": asdict(progress), **states}, beside)
+        content = {"format": FORMAT, "identity": identity, "progress": asdict(progress), "memory_format": memory_format}
+        _write({**content, **states}, beside)
         if path.exists():
             path.replace(folder / PREVIOUS)
 

@@ -35,6 +35,7 @@ from autoseg.training.losses import Loss
 from autoseg.training.pretrained import Source, fill, find
 from autoseg.training.prior import pixel_shares, start_at_prior
 from autoseg.training.sinks import Sinks
+from autoseg.training.speed import CONTIGUOUS, with_memory_format
 from autoseg.training.stopping import stoppable
 from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Task, Trainer
@@ -77,7 +78,7 @@ def train_fold(
     weights = starting_weights(dataset, model_plan, pretrained)
     task = _task(dataset, plan, model_plan, split, spec, team.device(resolve(device)), weights, fold)
     task = replace(task, team=team, folder=trial or task.folder)
-    record, folder = replace(_record(task, fold, weights), search=search), task.folder
+    folder = task.folder
     # What a notebook draws from torch afterwards should not depend on our having trained.
     with (
         holding(folder) if team.leads else nullcontext() as hold,
@@ -96,8 +97,10 @@ def train_fold(
         team.wait()
         if hold is not None:
             task = replace(task, guard=hold.check)
+        task = with_memory_format(task, dataset.root, None if state is None else _format_of(state))
         if team.leads:
-            _describe(folder, plan, spec, splits)
+            _describe(folder, task.plan, spec, splits)
+        record = replace(_record(task, fold, weights), search=search)
         finished = _train(task, record, weights, state, log_to if team.leads else ())
         team.wait()
         return finished
@@ -163,6 +166,7 @@ def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
         status="running",
         epochs_planned=task.plan.training.epochs,
         pretrained=weights.description if weights else "",
+        memory_format=task.model_plan.memory_format,
         learning_rate=task.model_plan.learning_rate,
         batch_size=task.model_plan.batch_size,
         processes=task.team.size,
@@ -254,7 +258,8 @@ class _Record:
 
 
 def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
-    where = f"{record.device} ({record.precision})"
+    form = "" if record.memory_format == CONTIGUOUS else f", {record.memory_format}"
+    where = f"{record.device} ({record.precision}{form})"
     where += f", {task.team.size} processes" if task.team.size > 1 else ""
     images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
     log.say(f"{task.title}: {record.parameters / 1e6:.1f} M parameters, {images}, {record.epochs_planned} epochs on {where}")
@@ -262,8 +267,16 @@ def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
         log.say(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
 
 
+def _format_of(state: State) -> str:
+    # Checkpoints did not say before there was a choice.
+    return str(state.get("memory_format", CONTIGUOUS))
+
+
 def _refuse_other(state: State, task: Task) -> None:
     changed = differences(state["identity"], task.identity)
+    wanted, before = task.model_plan.memory_format, _format_of(state)
+    if wanted not in ("auto", before):
+        changed.append(f"model.memory_format: {before} -> {wanted}")
     if changed:
         raise SeveralProblems(
             f"{task.folder} holds a run that was made differently, and cannot be gone on with. Then -> now:",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoseg.io.raw_dataset import read_description
+from autoseg.planning import overrides
 from autoseg.schema.plan import Decision, Plan, Splits
 from autoseg.schema.run import RateSearch, RateTrial
 from autoseg.support import log
@@ -150,12 +151,8 @@ def _forget_weights(folder: Path) -> None:
 def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
     shown = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
     because = f"tried on fold {search.fold} for {search.epochs} epochs each: {shown}"
-    decided = tuple(
-        Decision(decision.subject, f"{search.chosen:g}", because) if decision.subject == _subject(model) else decision
-        for decision in plan.decisions
-    )
     models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
-    return replace(plan, models=models, decisions=decided)
+    return overrides.with_decision(replace(plan, models=models), Decision(_subject(model), f"{search.chosen:g}", because))
 
 
 def _subject(model: str) -> str:

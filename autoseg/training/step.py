@@ -42,6 +42,8 @@ class Step:
     ) -> None:
         self.network = network
         self.optimizer = optimizer
+        self._format = memory_format(model_plan)
+        network.to(memory_format=self._format)
         scales = device.type == "cuda" and usable(model_plan.precision, device) == torch.float16
         self.scaler = torch.amp.GradScaler("cuda" if scales else "cpu", enabled=scales)
         self._loss = loss
@@ -90,7 +92,7 @@ class Step:
             images = batch.images[chosen].to(self._device, non_blocking=True)
             labels = batch.labels[chosen].to(self._device, non_blocking=True)
             statistics = None if batch.statistics is None else batch.statistics[chosen].to(self._device)
-            inputs = normalise(images, self._plan.normalisation, statistics)
+            inputs = normalise(images, self._plan.normalisation, statistics).contiguous(memory_format=self._format)
             weight = self._weight_of(number)
             with ExitStack() as context:
                 if self._parallel is None:
@@ -112,6 +114,11 @@ class Step:
     def _weight_of(self, number: int) -> float:
         """A part's share of the batch."""
         return len(parts(self._plan)[number]) / self._plan.batch_size
+
+
+def memory_format(model_plan: ModelPlan) -> torch.memory_format:
+    """How a plan wants tensors to lie in memory; rows first where it does not say."""
+    return torch.channels_last if model_plan.memory_format == "channels_last" else torch.contiguous_format
 
 
 def parts(model_plan: ModelPlan) -> list[range]:

@@ -153,7 +153,7 @@ class Trainer:
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._step.scaler.state_dict(),
             }
-            checkpoint.save_last(folder, identity, states, progress)
+            checkpoint.save_last(folder, identity, states, progress, self._task.model_plan.memory_format)
             self._saved(progress)
 
     def _train_epoch(self, stop: StopRequest) -> None:
@@ -249,7 +249,11 @@ class Trainer:
             return False
         progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
         if self._team.leads:
-            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._network.state_dict().items()}
+            # As everybody expects tensors to lie, however they lie here.
+            self._best = {
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+                for name, tensor in self._network.state_dict().items()
+            }
         return True
 
     def _exhausted(self) -> bool:

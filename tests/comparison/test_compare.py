@@ -114,6 +114,18 @@ def test_unequal_runs_are_refused_by_name(made, tmp_path):
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
+def test_another_precision_is_noted_and_another_memory_format_is_not(made, tmp_path):
+    root = copied(made, tmp_path)
+    for fold in range(2):
+        path = root / made.dataset.fold("unet", fold).relative_to(made.root) / "run.json"
+        record = read_artefact(path, RunRecord)
+        write_artefact(path, replace(record, precision="bf16", memory_format="channels_last"))
+    (found,) = api.compare("Polyps", root=root, report=False).datasets
+    (said,) = [note for note in found.notes if "bf16" in note]
+    assert said.startswith("the precision: fp32 for most, bf16 for unet")
+    assert not [note for note in found.notes if "channels_last" in note]
+
+
 def test_other_splits_and_folds_are_refused(made, tmp_path):
     root = copied(made, tmp_path)
     folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)

@@ -20,6 +20,18 @@ def smallest(name: str) -> str:
     return min(spec.variants, key=lambda v: v.parameters).name
 
 
+def loss_of(output: ModelOutput, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy over three classes with auxiliary outputs, or the network's own loss."""
+    if output.own_loss is not None:
+        target = F.one_hot(labels, 3).movedim(-1, 1).float()
+        return output.own_loss(target, torch.ones(len(labels), 1, *labels.shape[1:]))
+    loss = F.cross_entropy(output.logits, labels)
+    for auxiliary, weight in output.auxiliary:
+        small = F.interpolate(labels[:, None].float(), auxiliary.shape[-2:]).long()[:, 0]
+        loss = loss + weight * F.cross_entropy(auxiliary, small)
+    return loss
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_spec_speaks_for_its_own_name(name: str) -> None:
     spec = models.spec(name)
@@ -63,19 +75,28 @@ def test_same_image_same_logits_alone_or_in_a_batch(name: str, channels: int, cl
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_channels_last_changes_no_more_than_rounding(name: str) -> None:
+    """A training may choose it; validation then sees ordinary tensors, also of odd sizes."""
+    torch.manual_seed(0)
+    network = models.build(name, smallest(name), 3, 3).eval()
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        usual = network(images)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for given in (images, images.contiguous(memory_format=torch.channels_last)):
+            torch.testing.assert_close(network(given), usual, rtol=1e-3, atol=1e-3 * float(usual.std()))
+    images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    loss_of(network.train()(images), torch.randint(0, 3, (2, 64, 64))).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_step_has_finite_gradients_and_changes_the_output(name: str) -> None:
     torch.manual_seed(0)
     network = models.build(name, smallest(name), 3, 3).train()
     images, labels = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
     output = network(images)
-    if output.own_loss is not None:
-        target = F.one_hot(labels, 3).movedim(-1, 1).float()
-        loss = output.own_loss(target, torch.ones(2, 1, 64, 64))
-    else:
-        loss = F.cross_entropy(output.logits, labels)
-        for auxiliary, weight in output.auxiliary:
-            small = F.interpolate(labels[:, None].float(), auxiliary.shape[-2:]).long()[:, 0]
-            loss = loss + weight * F.cross_entropy(auxiliary, small)
+    loss = loss_of(output, labels)
     loss.backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     assert gradients and all(torch.isfinite(g).all() for g in gradients)

@@ -15,7 +15,7 @@ class Evil:
 
 def save(folder, epoch):
     states = {"state_dict": {"w": torch.full((3,), float(epoch))}, "optimizer": {}, "scaler": {}}
-    checkpoint.save_last(folder, {"training": "x"}, states, Progress(epoch=epoch, dice={"a": float("nan")}))
+    checkpoint.save_last(folder, {"training": "x"}, states, Progress(epoch=epoch, dice={"a": float("nan")}), "contiguous")
 
 
 def test_the_last_and_the_one_before_are_kept(tmp_path):

@@ -43,6 +43,48 @@ def test_decay_shrinks_weights_and_leaves_the_rest(name):
     assert torch.equal(after["norm.weight"], before["norm.weight"]) and torch.equal(after["scale"], before["scale"])
 
 
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_update_is_the_plain_one_in_either_memory_format(form):
+    """It goes over memory as it lies, so weights, gradients and moments must lie alike: also after a resume."""
+    training = Training(1, "ce", (0.01,))
+
+    def made(net: nn.Module, fused: bool) -> torch.optim.Optimizer:
+        if fused:
+            return make_optimizer(net, training, 0.01)
+        groups = [{"params": group, "weight_decay": decay} for group, decay in zip(decayed(net), (0.01, 0.0), strict=True)]
+        return torch.optim.AdamW(groups, lr=0.01)
+
+    nets, optimizers = [], []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 3))
+        nets.append(net.to(memory_format=form))
+        optimizers.append(made(net, fused))
+    assert all(group["fused"] for group in optimizers[1].param_groups)
+    for number in range(6):
+        images = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(number))
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            optimizer.zero_grad()
+            net(images).square().mean().backward()
+            optimizer.step()
+        if number == 2:
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            fresh = [made(net, fused) for fused, net in enumerate(nets)]
+            for optimizer, state in zip(fresh, states, strict=True):
+                optimizer.load_state_dict(state)
+            optimizers = fresh
+    for plain, fused in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_that_began_without_the_fused_update_goes_on_without_it():
+    net = Net()
+    old = torch.optim.AdamW([{"params": group} for group in decayed(net)], lr=0.1)
+    now = make_optimizer(net, Training(1, "ce", (0.1,)), 0.1)
+    now.load_state_dict(old.state_dict())
+    assert not any(group["fused"] for group in now.param_groups)
+
+
 def test_rex_follows_its_formula():
     rates = [learning_rate_at(step, 100, 0.2, "rex") for step in range(100)]
     assert rates[0] == 0.2

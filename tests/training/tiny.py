@@ -81,7 +81,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
             writer.add(case, image.clip(0, 255).astype(np.uint8)[..., None], label.astype(np.uint8), (SIDE, SIDE))
     model_plan = ModelPlan(
         NAME, "one", (SIDE, SIDE), 4, 2, "fp32", "none", 1e-2, 1, Normalisation("constant", (100.0,), (60.0,)),
-        preparation.key, 0, 0, 0,
+        preparation.key, 0, 0, 0, memory_format="contiguous",
     )
     training = Training(4, "dice_ce", (1e-2,), augmentation=Augmentation(p_noise=0.5, p_blur=0.5))
     plan = Plan(
@@ -98,9 +98,10 @@ def with_model(plan: Plan, **changes: Any) -> Plan:
     return replace(plan, models={NAME: replace(plan.models[NAME], **changes)})
 
 
-def train(root: Path, **options: Any) -> RunRecord:
+def train(root: Path, memory_format: str = "contiguous", **options: Any) -> RunRecord:
     """Train the fold of what `prepare` prepared there."""
     dataset, plan, splits = prepare(root) if not (root / "raw").exists() else again(root)
+    plan = with_model(plan, memory_format=memory_format)
     return fold.train_fold(dataset, plan, splits, NAME, 0, device="cpu", **options)
 
 
@@ -144,7 +145,11 @@ def at_part(number: int, what: Any) -> None:
 
 
 def in_a_process(
-    root: Path, asked: signal.Signals | None = None, step: int = 0, part: int | None = None
+    root: Path,
+    asked: signal.Signals | None = None,
+    step: int = 0,
+    part: int | None = None,
+    memory_format: str = "contiguous",
 ) -> tuple[int, str]:
     """Train in a process of its own, which gets a signal before that step (or within that part of a step) if asked to; its
     exit code and what it said.
@@ -154,14 +159,16 @@ def in_a_process(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.imported"])
     said = root.with_name(root.name + ".said")
-    process = context.Process(target=_process, args=(root, said, asked, step, part))
+    process = context.Process(target=_process, args=(root, said, asked, step, part, memory_format))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, said.read_text()
 
 
-def _process(root: Path, said: Path, asked: signal.Signals | None, step: int, part: int | None) -> None:
+def _process(
+    root: Path, said: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str
+) -> None:
     with said.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
@@ -174,4 +181,4 @@ def _process(root: Path, said: Path, asked: signal.Signals | None, step: int, pa
                 at_step(step, lambda: os.kill(os.getpid(), asked))
             else:
                 at_part(part, lambda: os.kill(os.getpid(), asked))
-        train(root)
+        train(root, memory_format)
