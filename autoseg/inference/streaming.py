@@ -16,7 +16,7 @@ from autoseg.schema.plan import Normalisation
 
 # Rows first..last of an image as (rows, W, C) stored values.
 ReadRows = Callable[[int, int], NDArray[Any]]
-_BAND = 256
+_BAND = 64
 
 
 def can_stream(engine: Engine, size: tuple[int, int]) -> bool:

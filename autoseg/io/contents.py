@@ -57,6 +57,8 @@ def as_label(array: Array) -> Array | None:
     """Whole, non-negative values as the smallest unsigned type; None where they are not such."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
+    if array.dtype == np.uint8:
+        return array
     if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 65535):
         return None
     if array.dtype.kind == "f" and (array != np.rint(array)).any():

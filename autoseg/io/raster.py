@@ -21,12 +21,15 @@ _SIGNATURES = (_PNG, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _TIFF_JPEG = (6, 7)
 _LARGE = 1 << 28
+_LARGE_FILE = 1 << 26
 # OpenCV's own limit; Pillow refuses at twice its limit, and large scans are no attack.
 Pillow.MAX_IMAGE_PIXELS = 1 << 29
 
 # OpenCV prints its own complaints about damaged files; the error raised here says more, and once.
 if hasattr(cv2, "setLogLevel"):
     cv2.setLogLevel(0)
+elif hasattr(cv2.utils, "logging"):  # OpenCV 5
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def knows(path: Path) -> bool:
@@ -41,8 +44,11 @@ def read_image(path: Path) -> Image:
     """See `autoseg.io.read_image`."""
     data = _bytes(path)
     orientation, notes, gray = _look(data, path)
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or _cut_short(data):
+    whole = not _cut_short(data)
+    if len(data) >= _LARGE_FILE:
+        data = b""  # So that the file and its pixels do not stand in memory together.
+    array = _pixels(data, path)
+    if array is None or not whole:
         raise AutosegError(f"{path} cannot be read as an image", UNREADABLE)
     array, rounded = as_image(array)
     if array.ndim == 3 and array.shape[2] in (2, 4):
@@ -101,6 +107,15 @@ def upright(array: Array, orientation: int) -> Array:
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return np.ascontiguousarray(array)
+
+
+def _pixels(data: bytes, path: Path) -> Array | None:
+    """As OpenCV decodes them; from the disk where the data are let go."""
+    array = None if data else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        # From the disk OpenCV does not read turned TIFFs, nor, on some systems, paths with letters beyond ASCII.
+        array = cv2.imdecode(np.frombuffer(data or path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    return array
 
 
 def _rgb(array: Array) -> Array:

@@ -48,19 +48,23 @@ def measure(
     colour: see `colourfulness`, where the prepared image cannot show it.
     """
     step = max(1, math.ceil(max(prepared.shape[:2]) / _LARGEST_SIDE))
-    small = np.ascontiguousarray(prepared[::step, ::step])
-    gray = small.mean(axis=2, dtype=np.float32)
+    small = _planes(np.moveaxis(prepared[::step, ::step], 2, 0))
+    gray = small[0].astype(np.float32)
+    for plane in small[1:]:
+        gray += plane
+    gray /= len(small)
     contrast = float(gray.std())
-    darkest, brightest = (float(value) for value in np.percentile(gray, (1, 99)))
+    # A quarter of the pixels tells these as well, in a quarter of the time.
+    darkest, brightest = (float(value) for value in np.percentile(gray[::2, ::2], (1, 99)))
     found = {
         "size": float(max(size)),
         "brightness": float(gray.mean()),
         "contrast": contrast,
         "darkest": darkest,
         "brightest": brightest,
-        "colour": colourfulness(np.moveaxis(small, 2, 0)) if colour is None else colour,
+        "colour": _apart(small) if colour is None else colour,
         "sharpness": float(np.abs(cv2.Laplacian(gray, cv2.CV_32F)).mean()) / max(contrast, 1e-6),
-        "border": border_share(list(np.moveaxis(small, 2, 0))),
+        "border": border_share(small),
     }
     if spacing is not None:
         found["spacing"] = float(spacing[0])
@@ -69,12 +73,22 @@ def measure(
 
 def colourfulness(planes: NDArray[Any]) -> float:
     """Of (C, H, W): 0 where it has not three channels."""
-    if planes.shape[0] != 3:
-        return 0.0
     step = max(1, math.ceil(max(planes.shape[1:]) / _LARGEST_SIDE))
-    thin = planes[:, ::step, ::step].astype(np.float32)
-    spread = float(thin.max() - thin.min())
-    return float((thin.max(axis=0) - thin.min(axis=0)).mean()) / spread if spread else 0.0
+    return _apart(_planes(planes[:, ::step, ::step]))
+
+
+def _planes(image: NDArray[Any]) -> list[NDArray[Any]]:
+    """The channels of (C, H, W), each contiguous: work on them goes several times faster than on interleaved pixels."""
+    return [np.ascontiguousarray(plane) for plane in image]
+
+
+def _apart(planes: list[NDArray[Any]]) -> float:
+    if len(planes) != 3:
+        return 0.0
+    first, second, third = planes
+    largest, smallest = (step(step(first, second), third) for step in (np.maximum, np.minimum))
+    spread = float(largest.max()) - float(smallest.min())
+    return float((largest - smallest).mean()) / spread if spread else 0.0
 
 
 def appearance(measured: Sequence[dict[str, float]]) -> Appearance:

@@ -21,6 +21,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 _COVERED = 0.45
 # cv2 resizes at most this many channels in its fast paths, and no more at all in some releases.
 _CV2_CHANNELS = 4
+_BAND_PIXELS = 1 << 20
 
 Array = NDArray[Any]
 
@@ -140,16 +141,24 @@ def _channels(image: Array, preparation: Preparation) -> Array:
     if wanted == 1 and found == 3:
         if np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2]):
             return image[:1]
-        luminance = np.tensordot(np.asarray(_LUMINANCE, np.float32), image.astype(np.float32), axes=1)
-        if image.dtype.kind in "ui":
-            luminance = np.rint(luminance)
-        return luminance[None].astype(image.dtype)
+        return _luminance(image)[None]
     if wanted == 3 and found == 1:
         return np.repeat(image, 3, axis=0)
     raise AutosegError(
         f"the image has {found} channel{'s' if found > 1 else ''}, the plan was made for {wanted}",
         "give the same channels in the same order as in the training images",
     )
+
+
+def _luminance(image: Array) -> Array:
+    """(3, H, W) -> (H, W) of the same type, in bands: in between, each value takes four bytes."""
+    gray = np.empty(image.shape[1:], image.dtype)
+    rows = max(1, _BAND_PIXELS // image.shape[2])
+    for start in range(0, image.shape[1], rows):
+        colours = image[:, start : start + rows].astype(np.float32)
+        mixed = np.tensordot(np.asarray(_LUMINANCE, np.float32), colours, axes=1)
+        gray[start : start + rows] = np.rint(mixed) if image.dtype.kind in "ui" else mixed
+    return gray
 
 
 def _finite(image: Array) -> Array:

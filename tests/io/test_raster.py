@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from autoseg.io import read_image, read_label, write_image, write_label
+from autoseg.io import raster, read_image, read_label, write_image, write_label
 from autoseg.support.errors import AutosegError
 
 RNG = np.random.default_rng(0)
@@ -26,6 +26,23 @@ def test_colours_come_as_rgb_planes(tmp_path, suffix):
     assert image.array.dtype == np.uint8
     assert (image.array == pixels.transpose(2, 0, 1)).all()
     assert image.spacing is None and image.notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".jpg"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_files_are_read_from_the_disk_to_the_same_values(tmp_path, monkeypatch, suffix, orientation):
+    tags = Pillow.Exif()
+    tags[0x0112] = orientation
+    Pillow.fromarray(rgb()).save(tmp_path / f"a{suffix}", **({} if suffix == ".bmp" else {"exif": tags}))
+    usual = read_image(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(raster, "_LARGE_FILE", 1)
+    large = read_image(tmp_path / f"a{suffix}")
+    assert (large.array == usual.array).all() and (large.notes, large.orientation) == (usual.notes, usual.orientation)
+    cut = (tmp_path / f"a{suffix}").read_bytes()[:-60]
+    (tmp_path / f"cut{suffix}").write_bytes(cut)
+    if suffix in (".png", ".jpg"):
+        with pytest.raises(AutosegError, match="cannot be read"):
+            read_image(tmp_path / f"cut{suffix}")
 
 
 def test_jpeg_equals_the_reference_decoder(tmp_path):

@@ -38,6 +38,16 @@ def test_sure_maps_expect_a_better_dice_than_unsure_ones():
     assert unsure["polyp"] < 0.7 and unsure["stone"] < sure["stone"]
 
 
+def test_the_first_among_equals_wins_as_in_the_mask():
+    steps = np.random.default_rng(0).integers(0, 4, (3, 30, 40)).astype(np.float32)
+    maps = torch.from_numpy(steps / np.maximum(steps.sum(0), 1))
+    found, label = soft_dice(maps, TWO), maps.argmax(0)
+    for value, name in enumerate(TWO.names[1:], 1):
+        mask = label == value
+        wanted = 2 * maps[value][mask].sum() / (maps[value].sum() + mask.sum())
+        assert found[name] == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_a_class_that_wins_nowhere_is_judged_by_its_largest_probability():
     label = square((5, 5, 20, 20))
     found = soft_dice(maps_of(label, 0.9), TWO)

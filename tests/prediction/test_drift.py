@@ -53,6 +53,16 @@ def test_colour_and_gray():
     assert drift.colourfulness(np.zeros((3, 4, 4))) == 0 and drift.colourfulness(np.ones((1, 4, 4))) == 0
 
 
+def test_measures_of_a_colour_picture_are_what_they_are_called():
+    image = RNG.integers(20, 200, (60, 80, 3), dtype=np.uint8)
+    found, values = drift.measure(image, (60, 80), None), image.astype(float)
+    assert found["colour"] == pytest.approx(np.ptp(values, axis=2).mean() / np.ptp(values), rel=1e-4)
+    assert found["brightness"] == pytest.approx(values.mean(), rel=1e-4)
+    assert found["contrast"] == pytest.approx(values.mean(axis=2).std(), rel=1e-4)
+    assert found["darkest"] == pytest.approx(np.percentile(values.mean(axis=2), 1), abs=5)
+    assert drift.measure(np.repeat(image[..., :1], 3, axis=2), (60, 80), None)["colour"] == 0
+
+
 def test_spacing():
     known = training(spacing=(0.5, 0.5))
     assert warned(scene(20), spacing=(0.5, 0.5), known=known) == ""

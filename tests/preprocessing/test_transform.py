@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg.preprocessing import transform
 from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_label, resize_pixels
 from autoseg.schema.plan import Preparation
 from autoseg.support.errors import AutosegError
@@ -67,6 +68,15 @@ def test_gray_and_colour_meet_the_stored_channels() -> None:
     assert np.all(prepare_image(red, merged) == 30)
     with pytest.raises(AutosegError, match="2 channels, the plan was made for 3"):
         prepare_image(colour(32, 48, 2), whole())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_luminance_in_bands_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
+    image = colour(32, 48).astype(dtype)
+    merged = whole(dtype=np.dtype(dtype).name, channels=1, merge_gray=True)
+    at_once = prepare_image(image, merged)
+    monkeypatch.setattr(transform, "_BAND_PIXELS", 5 * 48)
+    np.testing.assert_array_equal(prepare_image(image, merged), at_once)
 
 
 def test_values_the_store_cannot_hold_are_refused_and_never_wrapped() -> None:
