@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from autoseg.comparison.cost import pareto
 from autoseg.comparison.evidence import Evidence
@@ -47,8 +48,9 @@ def plots(
     }
     found["mDSC of each fold"] = _draw("folds", lambda axes: _folds(axes, dataset))
     if dataset.ranking is not None and len(dataset.models) > 2:
-        ranking = dataset.ranking
-        found["Mean ranks and critical difference"] = _draw("ranks", lambda axes: _critical(axes, ranking), height=1.2)
+        found["Mean ranks and critical difference"] = _draw(
+            "ranks", partial(_critical, dataset=dataset, ranking=dataset.ranking), height=1.0 + 0.4 * len(dataset.models)
+        )
     if any(result.cost for result in dataset.models):
         found["Dice against cost"] = _draw("pareto", lambda axes: _pareto(axes, dataset))
     if curves:
@@ -111,19 +113,19 @@ def _folds(axes: Axes, dataset: DatasetComparison) -> None:
     axes.set_xlabel("mDSC (bar: mean)")
 
 
-def _critical(axes: Axes, ranking: Ranking) -> None:
-    for place, (name, value) in enumerate(sorted(ranking.mean_ranks.items(), key=lambda pair: pair[1])):
-        axes.plot(value, 0, marker="o", color=_INK)
-        axes.annotate(
-            f"{name} {value:.2f}", (value, 0), (0, 12 if place % 2 else 26), textcoords="offset points", ha="center", fontsize=9
-        )
-    for place, group in enumerate(ranking.cliques):
-        ranks = [ranking.mean_ranks[name] for name in group]
-        height = -0.3 - 0.2 * place
-        axes.plot([min(ranks), max(ranks)], [height, height], color=COLOURS[0], linewidth=4, solid_capstyle="round")
-    axes.set(ylim=(-0.5 - 0.2 * len(ranking.cliques), 1.6), yticks=[], xlim=(0.8, len(ranking.order) + 0.2))
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"mean rank, 1 is best; bars join what is less than {ranking.critical_difference:.2f} apart")
+def _critical(axes: Axes, dataset: DatasetComparison, ranking: Ranking) -> None:
+    """A row a model, with half the critical difference to either side: names never meet, and bars overlap just where ranks
+    are less than the difference apart."""
+    rows = sorted(ranking.mean_ranks.items(), key=lambda pair: pair[1])
+    for place, (name, value) in enumerate(rows):
+        colour, marker = _look(dataset, name)
+        half = ranking.critical_difference / 2
+        axes.plot([value - half, value + half], [place, place], color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        axes.plot(value, place, marker=marker, color=colour, markersize=7)
+        axes.annotate(f"{value:.2f}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.8)
+    axes.set_xlabel(f"mean rank, 1 is best; bars ({ranking.critical_difference:.2f}) apart: differ")
 
 
 def _pareto(axes: Axes, dataset: DatasetComparison) -> None:
@@ -137,6 +139,8 @@ def _pareto(axes: Axes, dataset: DatasetComparison) -> None:
         axes.scatter(costs[name], scores[name], color=colour, marker=marker, s=60)
         axes.annotate(name, (costs[name], scores[name]), (6, 5), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.2, y=0.15)
     axes.set(xlabel="GFLOPs of one image's forward pass (dashed: nothing is better for less)", ylabel="mDSC")
 

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.comparison.evidence import Evidence
+from autoseg.comparison.risk import calibrated
 from autoseg.comparison.statistics import risk_coverage
 from autoseg.comparison.values import extremes, mean_over_classes, shows_something
 from autoseg.evaluation.case import score_case
 from autoseg.io import read_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.rules import is_defined
-from autoseg.prediction.calibration import by_the_others, case_dice, fit, is_empty
+from autoseg.prediction.calibration import by_the_others, case_dice, is_empty
 from autoseg.prediction.second_reader import agreement, combine
 from autoseg.schema.prediction import Confidence
 from autoseg.schema.scores import CaseScore
@@ -32,8 +33,6 @@ _SCORES: dict[str, Callable[[Confidence], float]] = {
     "entropy": lambda one: -one.entropy,
     "least sure class": lambda one: min(one.classes.values(), default=math.nan),
 }
-# By the line of these same cases: lines of all other cases would each lie lower the better the case, and sort them wrongly.
-# All that the line adds to the order of `value` is what an empty mask is worth, one number for all cases.
 _EXPECTED = "expected Dice"
 _WITH_OTHERS = "agreement with the other models"
 LabelMap = NDArray[np.integer[Any]]
@@ -96,11 +95,10 @@ def _areas(
     evidence: Evidence,
 ) -> list[ConfidenceArea]:
     tables = {name: {case: of(one) for case, one in confidence.items()} for name, of in _SCORES.items()}
-    scores = evidence.models[model].cases
-    known = [case for case in dice if case in confidence]
-    line = fit([confidence[c].value for c in known], [dice[c] for c in known], [is_empty(scores[c]) for c in known], "value")
-    if line is not None:
-        tables[_EXPECTED] = {case: line(confidence[case].value, is_empty(scores[case])) for case in known}
+    values = {case: one.value for case, one in confidence.items() if case in dice and is_defined(one.value)}
+    expected = calibrated(values, evidence.models[model].cases)
+    if expected is not None:
+        tables[_EXPECTED] = expected
     scheme = evidence.spec.label_scheme()
     if len(evidence.models) > 1:
         tables[_WITH_OTHERS] = {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autoseg.comparison.evidence import Evidence, ModelEvidence
 from autoseg.comparison.statistics import risk_coverage as curve
 from autoseg.metrics.rules import is_defined
-from autoseg.prediction.calibration import case_dice
+from autoseg.prediction.calibration import case_dice, fit, is_empty
 from autoseg.schema.comparison import RiskCoverage
+from autoseg.schema.scores import CaseScore
 
 # Points of a curve that are kept: what a picture can show.
 _POINTS = 100
@@ -21,24 +24,39 @@ def risk_coverage(evidence: Evidence) -> tuple[RiskCoverage, ...]:
     return tuple(one for one in found if one is not None)
 
 
+def calibrated(confidence: Mapping[str, float], scores: Mapping[str, CaseScore]) -> dict[str, float] | None:
+    """Case -> expected Dice, by a line of confidence fitted to these cases; None where they are too few for one.
+
+    Lines of all other cases, one for each, would sort them wrongly: the better a case, the lower its line. All that the
+    line adds to the order of confidence is what an empty mask is worth, one number for all cases.
+    """
+    cases = list(confidence)
+    empty = [is_empty(scores[case]) for case in cases]
+    line = fit([confidence[case] for case in cases], [case_dice(scores[case]) for case in cases], empty, "value")
+    return None if line is None else {case: line(confidence[case], none) for case, none in zip(cases, empty, strict=True)}
+
+
 def _of_model(name: str, model: ModelEvidence) -> RiskCoverage | None:
-    confidence = {
+    scores = model.cases
+    plain = {
         case.case: case.confidence.value
         for run in model.folds.values()
         if run.prediction is not None
         for case in run.prediction.cases
-        if case.confidence is not None and is_defined(case.confidence.value)
+        if case.confidence is not None and is_defined(case.confidence.value) and case.case in scores
     }
-    risk = {case: 1 - case_dice(score) for case, score in model.cases.items() if case in confidence}
-    if len(risk) < 2:
+    if len(plain) < 2:
         return None
+    expected = calibrated(plain, scores)
+    confidence = expected or plain
+    risk = {case: 1 - case_dice(scores[case]) for case in confidence}
     coverage, running, area = curve([confidence[case] for case in risk], list(risk.values()))
     _, _, best = curve([-value for value in risk.values()], list(risk.values()))
     step = max(1, len(coverage) // _POINTS)
     shown = slice((len(coverage) - 1) % step, None, step)
     return RiskCoverage(
         name,
-        "of the prediction (prediction.json)",
+        "expected Dice" if expected else "of the prediction",
         tuple(float(value) for value in coverage[shown]),
         tuple(float(value) for value in running[shown]),
         area,

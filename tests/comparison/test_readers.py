@@ -37,7 +37,7 @@ def test_confidence_is_judged_alike_in_the_comparison_and_here(made, tmp_path):
     root, name = made.dataset.root, made.dataset.name
     study = api.study_readers(name, output=tmp_path, root=root)
     compared = api.compare([name], output=tmp_path / "comparison", report=False, root=root).datasets[0]
-    here = {one.model: one.area for one in study.areas if one.score == "value"}
+    here = {one.model: one.area for one in study.areas if one.score == "expected Dice"}
     assert here == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
 
 
