@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,20 +68,21 @@ def plan_and_preprocess(
     """
     from autoseg import models as registry
     from autoseg.fingerprint.measure import fingerprint_dataset
+    from autoseg.io.kept import Kept
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.planner import make_plan
     from autoseg.preprocessing.build import build_store
 
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
-    seen = fingerprint_dataset(found)
-    plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
-    write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
-    write_artefact(found.plan, plan)
-    log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
-    if preprocess:
-        for preparation in plan.preparations.values():
-            build_store(found, raw, preparation)
+    with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
+        seen = fingerprint_dataset(found, kept=kept)
+        plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
+        write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
+        write_artefact(found.plan, plan)
+        log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
+        for preparation in plan.preparations.values() if preprocess else ():
+            build_store(found, raw, preparation, kept=kept)
     return plan
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -13,6 +15,7 @@ _GROUND = 0.02  # of the picture: with less dark ground nothing can stand out fr
 _STROKE = 15  # pixels: strokes of letters and markers are narrower
 _BRIGHT, _MOSTLY = 0.5, 0.3  # of the value range; of a stroke's pixels
 _SMALLEST = 4  # pixels
+_STRIP = 8  # rows
 _VIVID, _PALE = 0.25, 0.02  # of the value range: how far the channels of a coloured and of a gray pixel are apart
 _RARE = 0.05  # of the picture: with more colour than this it is a colour picture
 Box = tuple[int, int, int, int]
@@ -23,36 +26,66 @@ def busy_box(planes: list[Array]) -> Box:
 
     Of a blank image nothing remains: four zeros.
     """
-    stack = np.stack(planes)
-    step = _BORDER_STEP * float(stack.max() - stack.min())
-    edges = [0, stack.shape[1], 0, stack.shape[2]]
-    # Rows, columns, and rows again: without black bars at the sides more rows may hold one value.
-    for axis in (1, 2, 1):
-        part = stack[:, edges[0] : edges[1], edges[2] : edges[3]]
-        others = 3 - axis
-        low, high = part.min(others), part.max(others)
-        busy = np.flatnonzero((high.astype(np.float64) - low > step).any(0))
-        if not busy.size:
-            return 0, 0, 0, 0
-        start = edges[2 * axis - 2]
-        edges[2 * axis - 2 : 2 * axis] = start + int(busy[0]), start + int(busy[-1]) + 1
-    return edges[0], edges[1], edges[2], edges[3]
+    step = _BORDER_STEP * _spread(planes)
+    width = planes[0].shape[1]
+    top, bottom = _busy(planes, step)
+    left, right = _busy([plane[top:bottom].T for plane in planes], step)
+    if (left, right) != (0, width):
+        # Rows again: without black bars at the sides more of them may hold one value.
+        first, last = _busy([plane[top:bottom, left:right] for plane in planes], step)
+        top, bottom = top + first, top + last
+    return (top, bottom, left, right) if top < bottom and left < right else (0, 0, 0, 0)
+
+
+def _busy(planes: list[Array], step: float) -> tuple[int, int]:
+    """First and last + 1 of the rows whose values are more than `step` apart in some channel."""
+    rows = len(planes[0])
+    idle = _idle(planes, step)
+    return (idle, rows - _idle([plane[::-1] for plane in planes], step)) if idle < rows else (0, 0)
+
+
+def _idle(planes: list[Array], step: float) -> int:
+    """Rows before the first busy one. Most pictures have none, so that a strip at the edge is all that is looked at."""
+    rows, columns = int(planes[0].shape[0]), int(planes[0].shape[1])
+    for start in range(0, rows if columns else 0, _STRIP):
+        strips = [plane[start : start + _STRIP] for plane in planes]
+        apart = [strip.max(1).astype(np.float64) - strip.min(1) > step for strip in strips]
+        busy = np.flatnonzero(np.any(apart, axis=0))
+        if busy.size:
+            return start + int(busy[0])
+    return rows
+
+
+def _spread(planes: list[Array]) -> float:
+    """Largest less smallest value of all channels."""
+    return max(float(plane.max()) for plane in planes) - min(float(plane.min()) for plane in planes)
 
 
 def border_share(planes: list[Array]) -> float:
     """Share of the image in rows and columns at its edges that hold one value, such as black bars; 1 for a blank image."""
-    top, bottom, left, right = busy_box(planes)
-    return 1.0 - (bottom - top) * (right - left) / planes[0].size
+    return share_outside(busy_box(planes), planes[0].size)
+
+
+def share_outside(box: Box, pixels: int) -> float:
+    """Share of an image of so many pixels that lies outside a box."""
+    top, bottom, left, right = box
+    return 1.0 - (bottom - top) * (right - left) / pixels
 
 
 def brightness(planes: list[Array]) -> Array:
     """(H, W) float32 in 0..1: the sum of the channels, from its lowest value to its percentile 99.5."""
-    gray: Array = planes[0].astype(np.float32)
-    for plane in planes[1:]:
-        gray = gray + plane
+    gray = summed(planes)
     low, high = float(gray.min()), float(np.percentile(gray[::2, ::2], 99.5))
     scaled: Array = (gray - low) / max(high - low, 1e-6)
     return scaled
+
+
+def summed(planes: Sequence[Array] | Array) -> Array:
+    """(H, W) float32: the sum of the channels."""
+    gray: Array = planes[0].astype(np.float32)
+    for plane in planes[1:]:
+        cv2.add(gray, plane, dst=gray, dtype=cv2.CV_32F)
+    return gray
 
 
 def background_share(bright: Array) -> float:
@@ -66,8 +99,12 @@ def layering(bright: Array) -> float:
     Ultrasound sees finer along the beam than across it: breast images have 1.8 to 3.0. Photographs of polyps and skin,
     fundus, cardiac MR and stained tissue stay below 1.3.
     """
-    down, across = (float(np.abs(np.diff(bright, axis=axis)).mean()) if bright.shape[axis] > 1 else 0.0 for axis in (0, 1))
+    down, across = _change(bright[1:], bright[:-1]), _change(bright[:, 1:], bright[:, :-1])
     return down / across if across > 0 else 0.0
+
+
+def _change(one: Array, other: Array) -> float:
+    return float(cv2.mean(cv2.absdiff(one, other))[0]) if one.size else 0.0
 
 
 def overlay_share(planes: list[Array], bright: Array, marked: Array) -> float:
@@ -104,8 +141,12 @@ def _strokes(bright: Array, marked: Array) -> Array:
 def _colours(planes: list[Array], marked: Array) -> Array:
     if len(planes) != 3:
         return np.zeros(marked.shape, bool)
-    stack = np.stack(planes).astype(np.float32)
-    apart = (stack.max(0) - stack.min(0)) / max(float(stack.max() - stack.min()), 1e-6)
-    vivid = (apart > _VIVID) & ~marked
-    gray = float(np.median(apart)) <= _PALE and vivid.mean() <= _RARE
-    return vivid if gray else np.zeros(marked.shape, bool)
+    first, second, third = planes
+    apart = cv2.subtract(cv2.max(cv2.max(first, second), third), cv2.min(cv2.min(first, second), third))
+    # Levels are compared as whole numbers, without being turned into others.
+    kind = float if apart.dtype.kind == "f" else int
+    pale, vivid_from = (kind(share * max(_spread(planes), 1e-6)) for share in (_PALE, _VIVID))
+    # The median is at most this where half of the pixels are: no need to sort them.
+    gray = 2 * np.count_nonzero(apart <= pale) >= apart.size
+    vivid = (apart > vivid_from) & ~marked if gray else np.zeros(marked.shape, bool)
+    return vivid if vivid.mean() <= _RARE else np.zeros(marked.shape, bool)

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from autoseg.fingerprint.appearance import background_share, border_share, brightness, busy_box, layering, overlay_share
+from autoseg.fingerprint.appearance import (
+    Box,
+    background_share,
+    brightness,
+    busy_box,
+    layering,
+    overlay_share,
+    share_outside,
+)  # fmt: skip
 from autoseg.fingerprint.checks import case_faults, load_case
 from autoseg.fingerprint.intensities import Counted, count
 from autoseg.fingerprint.objects import SPECK, measure_class
 from autoseg.fingerprint.resemblance import Thumbnail, perceptual_hash, thumbnail
-from autoseg.io import Case
+from autoseg.io import Case, Kept
 from autoseg.io.contents import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
@@ -48,9 +56,11 @@ class MeasuredCase:
     mask: SeenMask
 
 
-def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str) -> MeasuredCase | list[str]:
-    """The case's fingerprint, or a list of its faults."""
-    image, label, faults = load_case(case)
+def measure_case(
+    case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str, kept: Kept | None = None
+) -> MeasuredCase | list[str]:
+    """The case's fingerprint, or a list of its faults. kept: see `load_case`."""
+    image, label, faults = load_case(case, kept)
     faults += case_faults(case, image, label, len(spec.channel_names), scheme)
     if faults or image is None or label is None:
         return faults
@@ -63,7 +73,7 @@ def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: 
     small = thumbnail(pixels)
     classes, specks = classes_in(label.array, scheme)
     marked = bool(mask.any())
-    bright = brightness(planes)
+    bright, box = brightness(planes), busy_box(planes)
     fingerprint = CaseFingerprint(
         case=case.name,
         size=(pixels.shape[1], pixels.shape[2]),
@@ -75,7 +85,7 @@ def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: 
         perceptual_hash=perceptual_hash(small),
         low=min(float(plane.min()) for plane in planes),
         high=max(float(plane.max()) for plane in planes),
-        border=border_share(planes),
+        border=share_outside(box, planes[0].size),
         classes=classes,
         group=spec.groups.get(case.name, ""),
         foreground_mean=tuple(counted.mean for _, counted in values) if marked else (),
@@ -85,7 +95,7 @@ def measure_case(case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: 
         overlay=overlay_share(planes, bright, inside),
         notes=image.notes,
     )
-    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside), outline(inside))
+    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside, box), outline(inside))
     return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen)
 
 
@@ -104,14 +114,17 @@ def outline(inside: Array) -> Array:
     return cv2.resize(inside.astype(np.uint8) * 255, (_OUTLINE, _OUTLINE), interpolation=cv2.INTER_AREA)
 
 
-def astray(planes: list[Array], inside: Array) -> float:
-    """Share of the foreground (H, W) bool that lies in the constant borders; 1 where all of it lies on one value."""
+def astray(planes: list[Array], inside: Array, box: Box) -> float:
+    """Share of the foreground (H, W) bool that lies in the constant borders; 1 where all of it lies on one value.
+
+    box: what `busy_box` leaves of the image.
+    """
     pixels = int(inside.sum())
     if pixels <= SPECK:
         return 0.0
     if all(plane[inside].min() == plane[inside].max() for plane in planes):
         return 1.0
-    top, bottom, left, right = busy_box(planes)
+    top, bottom, left, right = box
     return 1.0 - int(inside[top:bottom, left:right].sum()) / pixels
 
 

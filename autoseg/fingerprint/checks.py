@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.io import Case, Image, Label, RawDataset, is_image, read_case, read_label, stem_of
+from autoseg.io import Case, Image, Kept, Label, RawDataset, is_image, read_case, read_label, stem_of
 from autoseg.io.contents import Array
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -54,19 +54,19 @@ def layout_faults(raw: RawDataset) -> list[str]:
     return faults
 
 
-def load_case(case: Case) -> tuple[Image | None, Label | None, list[str]]:
-    """The image and mask of a case, None where it cannot be read, and why."""
+def load_case(case: Case, kept: Kept | None = None) -> tuple[Image | None, Label | None, list[str]]:
+    """The image and mask of a case, None where it cannot be read, and why. kept: reads them, for others to use too."""
     problems = []
     image, label = None, None
     try:
-        image = read_case(case.images)
+        image = kept.image(case.images) if kept else read_case(case.images)
     except AutosegError as error:
         problems.append(one_line(error))
     if case.label is None:
         problems.append(f"{case.name}: no mask beside {case.images[0]}")
         return image, None, problems
     try:
-        label = read_label(case.label)
+        label = kept.label(case.label) if kept else read_label(case.label)
     except AutosegError as error:
         problems.append(one_line(error))
     return image, label, problems

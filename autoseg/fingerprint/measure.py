@@ -15,7 +15,7 @@ from autoseg.fingerprint.findings import find
 from autoseg.fingerprint.intensities import Pool
 from autoseg.fingerprint.modality import modality
 from autoseg.fingerprint.resemblance import Likeness, Thumbnail, compare, groups
-from autoseg.io import Case, RawDataset
+from autoseg.io import Case, Kept, RawDataset
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_json
 from autoseg.support.errors import AutosegError
@@ -27,10 +27,11 @@ from autoseg.support.workspace import Dataset
 _RULES = "2"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
-def fingerprint_dataset(dataset: Dataset, workers: int | None = None) -> Fingerprint:
+def fingerprint_dataset(dataset: Dataset, workers: int | None = None, kept: Kept | None = None) -> Fingerprint:
     """Measures a raw dataset and writes `dataset.fingerprint`; one that fits the files as they are is used again.
 
-    Checks the dataset on the way. Raises SeveralProblems with all its faults; nothing is written then.
+    kept: holds what was read afterwards. Checks the dataset on the way. Raises SeveralProblems with all its faults; nothing
+    is written then.
     """
     raw = RawDataset.open(dataset)
     hashes = _file_hashes(raw, workers)
@@ -39,7 +40,7 @@ def fingerprint_dataset(dataset: Dataset, workers: int | None = None) -> Fingerp
     if known is not None:
         return known
     with _one_opencv_thread():
-        fingerprint = _measure(dataset, raw, hashes, whole, workers)
+        fingerprint = _measure(dataset, raw, hashes, whole, workers, kept)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
@@ -102,13 +103,15 @@ class _Tally:
             inside.add(counted[1], found.whole)
 
 
-def _measure(dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], whole: str, workers: int | None) -> Fingerprint:
+def _measure(
+    dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], whole: str, workers: int | None, kept: Kept | None
+) -> Fingerprint:
     names = tuple(raw.spec.channel_names.values())
     tally = _Tally(len(names))
     faults = layout_faults(raw)
 
     def measure(job: tuple[Case, _FileHashes]) -> MeasuredCase | list[str]:
-        return measure_case(job[0], raw.spec, raw.scheme, job[1].images)
+        return measure_case(job[0], raw.spec, raw.scheme, job[1].images, kept)
 
     jobs = list(zip(raw.cases, hashes, strict=True))
     for found in progress(ordered_map(measure, jobs, workers), "fingerprint", len(jobs)):

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from autoseg.fingerprint.appearance import summed
 from autoseg.io.contents import Array
 
 _SIDE = 32
@@ -42,8 +43,8 @@ class Likeness:
 
 def thumbnail(image: Array) -> Thumbnail | None:
     """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other."""
-    planes = [cv2.resize(plane.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for plane in image]
-    small = np.mean(planes, axis=0, dtype=np.float32)
+    # Summed first: one plane is resized and not several.
+    small = cv2.resize(summed(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) / len(image)
     centred = small - small.mean()
     length = float(np.linalg.norm(centred))
     flat = length <= 0.002 * _SIDE * max(float(np.abs(small).max()), 1e-6)

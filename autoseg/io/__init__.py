@@ -17,6 +17,7 @@ from autoseg.io.files import (
     write_image,
     write_label,
 )
+from autoseg.io.kept import Kept
 from autoseg.io.raw_dataset import Case, RawDataset, list_cases
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Case",
     "Geometry",
     "Image",
+    "Kept",
     "Label",
     "RawDataset",
     "dicom",

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.morphology import skeletonize
 
 from autoseg.metrics.rules import UNDEFINED
 from autoseg.metrics.surface import border, joint_window
@@ -25,6 +24,9 @@ def cldice(prediction: Mask, reference: Mask) -> float:
         raise ValueError(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
     if not prediction.any() or not reference.any():
         return 0.0 if prediction.any() or reference.any() else UNDEFINED
+    # Half a second to bring in, and most sets have no thin class.
+    from skimage.morphology import skeletonize
+
     window = joint_window(prediction, reference)
     predicted, referred = prediction[window], reference[window]
     precision, recall = _inside(skeletonize(predicted), referred), _inside(skeletonize(referred), predicted)

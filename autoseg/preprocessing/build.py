@@ -10,6 +10,7 @@ import cv2
 from numpy.typing import NDArray
 
 from autoseg.io.files import read_case, read_label
+from autoseg.io.kept import Kept
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.preprocessing.store import Store, identity, writing
 from autoseg.preprocessing.transform import prepare_image, prepare_label
@@ -36,12 +37,13 @@ def build_store(
     preparation: Preparation,
     workers: int | None = None,
     content_hash: str | None = None,
+    kept: Kept | None = None,
 ) -> Store:
     """The store of `preparation` under the dataset's preprocessed folder.
 
     content_hash: of the raw data; by default the one in fingerprint.json. A store with the same hash and preparation is
     reused. Cases are read side by side in threads, a few at a time. Raises AutosegError naming the case that failed;
-    nothing half-written is left behind.
+    nothing half-written is left behind. kept: may hold the cases already, and reads those it does not.
     """
     if content_hash is None:
         remedy = "run autoseg_plan_and_preprocess"
@@ -54,7 +56,7 @@ def build_store(
     # Our own threads work side by side; OpenCV's would only get in their way.
     cv2.setNumThreads(1)
     with writing(folder, preparation, content_hash, raw.scheme.ignore) as writer:
-        prepared = ordered_map(lambda case: _prepare(case, preparation), raw.cases, workers)
+        prepared = ordered_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers)
         for one in progress(prepared, f"preparing {preparation.key}", len(raw.cases)):
             writer.add(one.name, one.image, one.label, one.before)
     return Store.open(folder, wanted)
@@ -70,11 +72,12 @@ def _usable(folder: Path, wanted: str) -> Store | None:
         return None
 
 
-def _prepare(case: Case, preparation: Preparation) -> _Prepared:
+def _prepare(case: Case, preparation: Preparation, kept: Kept | None) -> _Prepared:
     try:
         if case.label is None:
             raise AutosegError("it has no label map", "put one into labelsTr, or take the image out of imagesTr")
-        image, label = read_case(case.images), read_label(case.label)
+        image = kept.image(case.images) if kept else read_case(case.images)
+        label = kept.label(case.label) if kept else read_label(case.label)
         before = (int(image.array.shape[1]), int(image.array.shape[2]))
         if label.array.shape != before:
             raise AutosegError(

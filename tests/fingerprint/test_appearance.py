@@ -70,9 +70,9 @@ def test_masks_on_nothing() -> None:
     framed = np.pad(picture(3)[0], ((20, 0), (0, 0)))
     inside = np.zeros(framed.shape, bool)
     inside[40:50, 10:20] = True
-    assert astray([framed], inside) == 0
+    assert astray([framed], inside, busy_box([framed])) == 0
     inside[40:50] = False
     inside[15:25, 10:20] = True
-    assert astray([framed], inside) == pytest.approx(0.5)
-    assert astray([np.full(framed.shape, 7, np.uint8)], inside) == 1.0
-    assert astray([framed], np.zeros(framed.shape, bool)) == 0
+    assert astray([framed], inside, busy_box([framed])) == pytest.approx(0.5)
+    assert astray([np.full(framed.shape, 7, np.uint8)], inside, busy_box([np.full(framed.shape, 7, np.uint8)])) == 1.0
+    assert astray([framed], np.zeros(framed.shape, bool), busy_box([framed])) == 0

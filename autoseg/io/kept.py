@@ -1,0 +1,92 @@
+"""What was read, for who reads it next: decoding a picture costs as much as all else that is done to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from autoseg.io.contents import Image, Label
+from autoseg.io.files import read_case, read_label
+
+# Bytes of the disk. What comes after them is decoded again.
+_LIMIT = 2 << 30
+_NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Place:
+    start: int
+    size: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Kept:
+    """Reads images and masks, and keeps them as they are in a file without a name, which ends with the block.
+
+    Safe to use from several threads; memory holds where each lies. A full disk ends the keeping and nothing else.
+    """
+
+    def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
+        """folder: on the disk to write to; it is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._left = limit
+        self._lock = Lock()
+        self._known: dict[tuple[Path, ...], tuple[Image | Label, _Place]] = {}
+
+    def image(self, paths: Sequence[Path]) -> Image:
+        """See `read_case`."""
+        found = self._find(tuple(paths))
+        if found is None:
+            found = read_case(paths)
+            self._keep(tuple(paths), found)
+        assert isinstance(found, Image)
+        return found
+
+    def label(self, path: Path) -> Label:
+        """See `read_label`."""
+        found = self._find((path,))
+        if found is None:
+            found = read_label(path)
+            self._keep((path,), found)
+        assert isinstance(found, Label)
+        return found
+
+    def _find(self, key: tuple[Path, ...]) -> Image | Label | None:
+        if key not in self._known:
+            return None
+        read, place = self._known[key]
+        with self._lock:
+            self._stream.seek(place.start)
+            data = self._stream.read(place.size)
+        array = np.frombuffer(data, place.dtype).reshape(place.shape)
+        return replace(read, array=np.moveaxis(array, -1, 0) if isinstance(read, Image) else array)
+
+    def _keep(self, key: tuple[Path, ...], read: Image | Label) -> None:
+        # Interleaved, as most pictures lie in memory: nothing is copied.
+        array = np.ascontiguousarray(np.moveaxis(read.array, 0, -1) if isinstance(read, Image) else read.array)
+        with self._lock:
+            if array.nbytes > self._left:
+                return
+            start = self._stream.seek(0, 2)
+            try:
+                self._stream.write(array.data)
+            except OSError:
+                self._left = 0
+                return
+            self._left -= array.nbytes
+            self._known[key] = replace(read, array=_NOTHING), _Place(start, array.nbytes, array.dtype, array.shape)
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.close()
