@@ -65,7 +65,7 @@ def decide_precision(device: str, mixed: bool, model: str) -> tuple[Literal["fp3
         return "fp32", Decision(subject, "fp32", "this architecture is known to be unstable in half precision")
     if device == "cpu":
         if processor_has_bf16():
-            return "bf16", Decision(subject, "bf16", "the processor has bf16 instructions, which train about twice as fast")
+            return "bf16", Decision(subject, "bf16", "the processor has bf16 instructions: up to twice as fast")
         return "fp32", Decision(subject, "fp32", "the processor has no bf16 instructions; emulated they would be slower")
     if device == "cuda" and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", Decision(subject, "bf16", "the GPU has bf16, which needs no loss scaling")

@@ -22,7 +22,7 @@ from autoseg.data.loader import Batch, Batches
 from autoseg.inference.precision import usable
 from autoseg.models.contract import SegmentationNetwork
 from autoseg.planning import overrides
-from autoseg.schema.plan import Decision, ModelPlan
+from autoseg.schema.plan import Decision
 from autoseg.schema.speed import Timing
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
@@ -30,17 +30,18 @@ from autoseg.support.files import hash_text, read_artefact, write_artefact
 from autoseg.support.workers import available_cores
 from autoseg.training.checkpoint import build_network
 from autoseg.training.losses import Loss
-from autoseg.training.step import Step
+from autoseg.training.step import Step, parts
 from autoseg.training.trainer import Task
 
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 FOLDER = "speed"
 # The usual format stays unless the other one is faster by this much, by both clocks: less may be chance.
 _WORTH = 1.1
-# Batch norm wants two images. Each format is tried at least twice: the first time also pays for what is set up once.
-_IMAGES, _ROUNDS, _MOST_ROUNDS = 2, 2, 4
-# Seconds after which no further round is begun.
-_SECONDS = 8.0
+# Each format is tried so often; no further round is begun after so many seconds.
+_ROUNDS, _MOST_ROUNDS, _SECONDS = 2, 4, 6.0
+# As many images at once as training will see, since the gain depends on it, or fewer where a step takes longer than this; two
+# at least, which batch norm wants.
+_LONGEST_STEP, _FEWEST_IMAGES = 1.5, 2
 # A training of fewer steps is over before the timing has paid for itself.
 _FEW_STEPS = 50
 # Seconds on the clock, and of processor time of all threads. On a busy machine the former lie, with many threads the latter.
@@ -66,33 +67,33 @@ def with_memory_format(task: Task, root: Path, began_with: str | None) -> Task:
 
 def time_formats(task: Task) -> Timing:
     """Train a few steps on real samples in either format, with a network that is thrown away; no file is written."""
-    model_plan = replace(task.model_plan, batch_size=_IMAGES, accumulate=1)
-    batch = _batch(task, model_plan)
+    batch, clock = _batch(task), _CLOCKS[0]
     seconds: dict[str, float] = {}
     processor: dict[str, float] = {}
     failed: dict[str, str] = {}
     with torch.random.fork_rng([]):
-        network = build_network(model_plan, task.plan.preparations[model_plan.preparation], task.scheme).train()
-        begun, rounds = _CLOCKS[0](), 0
-        while rounds < _ROUNDS or (rounds < _MOST_ROUNDS and _CLOCKS[0]() - begun < _SECONDS):
+        network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme).train()
+        few = _first(batch, _FEWEST_IMAGES)
+        # Also pays for what is set up once.
+        one = _took(task, CONTIGUOUS, network, few)[0] / len(few.cases)
+        batch = _first(batch, max(_FEWEST_IMAGES, int(_LONGEST_STEP / max(one, 1e-9))))
+        begun, rounds = clock(), 0
+        while rounds < _ROUNDS or (rounds < _MOST_ROUNDS and clock() - begun < _SECONDS):
             for form in (CONTIGUOUS, CHANNELS_LAST):
                 if form in failed:
                     continue
                 try:
-                    step = _step(task, replace(model_plan, memory_format=form), network)  # type: ignore[arg-type]
-                    before = [clock() for clock in _CLOCKS]
-                    step(batch, 0.0, rounds)
+                    wall, cpu = _took(task, form, network, batch)
                 except RuntimeError as error:
                     if form == CONTIGUOUS:
                         raise
                     failed[form] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                     continue
-                wall, cpu = (clock() - start for clock, start in zip(_CLOCKS, before, strict=True))
                 seconds[form] = min(wall, seconds.get(form, wall))
                 processor[form] = min(cpu, processor.get(form, cpu))
             rounds += 1
     chosen = CONTIGUOUS if failed or _gain(seconds, processor) < _WORTH else CHANNELS_LAST
-    return Timing(_work(task), machine(), _IMAGES, seconds, processor, failed, chosen)
+    return Timing(_work(task), machine(), len(batch.cases), seconds, processor, failed, chosen)
 
 
 def machine() -> dict[str, str]:
@@ -149,6 +150,7 @@ def _work(task: Task) -> dict[str, str]:
         "model": plan.model,
         "variant": plan.variant,
         "options": json.dumps(plan.options, sort_keys=True),
+        "images": str(len(parts(plan)[0])),
         "input_size": f"{plan.input_size[0]}x{plan.input_size[1]}",
         "channels": str(preparation.channels),
         "outputs": str(task.scheme.outputs),
@@ -157,9 +159,12 @@ def _work(task: Task) -> dict[str, str]:
     }
 
 
-def _batch(task: Task, model_plan: ModelPlan) -> Batch:
-    training = task.plan.training
-    batches = Batches(task.store, task.split.train, model_plan, training, task.scheme, training.seed, workers=1)
+def _batch(task: Task) -> Batch:
+    """What goes through the network at once in the training's first step."""
+    training, (part, *_) = task.plan.training, parts(task.model_plan)
+    batches = Batches(
+        task.store, task.split.train, task.model_plan, training, task.scheme, training.seed, workers=1, samples=part
+    )
     first = batches.epoch(0)
     try:
         return next(first)
@@ -167,11 +172,22 @@ def _batch(task: Task, model_plan: ModelPlan) -> Batch:
         first.close()  # type: ignore[attr-defined]
 
 
-def _step(task: Task, model_plan: ModelPlan, network: SegmentationNetwork) -> Step:
-    # An optimiser that holds nothing: what it would do is the same in either format.
+def _first(batch: Batch, images: int) -> Batch:
+    statistics = None if batch.statistics is None else batch.statistics[:images]
+    return Batch(batch.images[:images], batch.labels[:images], statistics, batch.cases[:images])
+
+
+def _took(task: Task, form: str, network: SegmentationNetwork, batch: Batch) -> tuple[float, ...]:
+    """Seconds of a step by each clock."""
+    plan, training = task.model_plan, task.plan.training
+    plan = replace(plan, batch_size=len(batch.cases), accumulate=1, memory_format=form)  # type: ignore[arg-type]
+    # An optimiser that holds nothing: what a real one does is the same in either format.
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    loss = Loss(task.plan.training.loss, task.scheme, task.plan.training.cldice)
-    return Step(network, optimizer, loss, model_plan, task.plan.training.gradient_clip, task.device)
+    loss = Loss(training.loss, task.scheme, training.cldice)
+    step = Step(network, optimizer, loss, plan, training.gradient_clip, task.device)
+    before = [clock() for clock in _CLOCKS]
+    step(batch, 0.0, training.seed)
+    return tuple(clock() - start for clock, start in zip(_CLOCKS, before, strict=True))
 
 
 def _gain(seconds: dict[str, float], processor: dict[str, float]) -> float:

@@ -66,13 +66,14 @@ def test_the_format_that_is_clearly_faster_is_chosen_with_its_reason(tmp_path, m
     assert task.model_plan.memory_format == task.plan.models[NAME].memory_format == chosen
     (said,) = [found for found in task.plan.decisions if found.subject == f"models.{NAME}.memory_format"]
     assert said.value == chosen and f"contiguous 1 s, channels_last {cost:g} s" in said.because
-    assert clock.steps[:4] == ["contiguous", "channels_last"] * 2 and len(clock.steps) <= 8
+    # The first one tells how many images may go at once.
+    assert clock.steps[:5] == ["contiguous"] + ["contiguous", "channels_last"] * 2 and len(clock.steps) <= 9
     (path,) = (tmp_path / "speed").iterdir()
     timing = read_artefact(path, Timing)
-    assert timing.chosen == chosen and timing.seconds == {"contiguous": 1.0, "channels_last": cost}
+    assert timing.chosen == chosen and timing.seconds == pytest.approx({"contiguous": 1.0, "channels_last": cost})
     # The second training finds it there.
     again = speed.with_memory_format(with_steps(task_of(tmp_path)), tmp_path, None)
-    assert again.plan.decisions == task.plan.decisions and len(clock.steps) <= 8
+    assert again.plan.decisions == task.plan.decisions and len(clock.steps) <= 9
 
 
 def with_steps(task: Task) -> Task:
@@ -89,7 +90,15 @@ def test_both_clocks_must_agree():
 def test_slow_steps_are_tried_twice_and_no_more(tmp_path, monkeypatch):
     clock = Clock(monkeypatch, contiguous=60.0, channels_last=60.0)
     speed.with_memory_format(with_steps(task_of(tmp_path)), tmp_path, None)
-    assert len(clock.steps) == 4
+    assert len(clock.steps) == 5
+
+
+@pytest.mark.parametrize(("cost", "images"), [(0.1, 6), (1.0, 3), (60.0, 2)])
+def test_as_many_images_are_timed_as_will_train_unless_that_takes_long(tmp_path, monkeypatch, cost, images):
+    """cost: of the first step, which has two images."""
+    Clock(monkeypatch, contiguous=cost, channels_last=cost)
+    task = task_of(tmp_path, batch_size=12, accumulate=2)
+    assert speed.time_formats(task).images == images
 
 
 def test_nothing_is_timed_where_it_is_not_asked_for_or_would_not_pay(tmp_path, monkeypatch):
@@ -109,15 +118,17 @@ def test_nothing_is_timed_where_it_is_not_asked_for_or_would_not_pay(tmp_path, m
     assert speed.with_memory_format(short, tmp_path, None).model_plan.memory_format == "channels_last"
 
 
-def test_another_machine_size_or_precision_is_timed_by_itself(tmp_path, monkeypatch):
+def test_another_machine_size_or_batch_is_timed_by_itself(tmp_path, monkeypatch):
     Clock(monkeypatch, contiguous=1.0, channels_last=0.1)
     timed = {"one": with_steps(task_of(tmp_path))}
-    timed["size"] = replace(timed["one"], model_plan=replace(timed["one"].model_plan, input_size=(16, 16)))
+    model_plan = timed["one"].model_plan
+    timed["size"] = replace(timed["one"], model_plan=replace(model_plan, input_size=(16, 16)))
+    timed["batch"] = replace(timed["one"], model_plan=replace(model_plan, batch_size=6, accumulate=1))
     for task in timed.values():
         speed.with_memory_format(task, tmp_path, None)
     monkeypatch.setattr(speed, "_processor", lambda: "another")
     speed.with_memory_format(timed["one"], tmp_path, None)
-    assert len(list((tmp_path / "speed").iterdir())) == 3
+    assert len(list((tmp_path / "speed").iterdir())) == 4
 
 
 def test_a_damaged_timing_is_made_again(tmp_path, monkeypatch, caplog):
