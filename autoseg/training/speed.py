@@ -53,11 +53,12 @@ def with_memory_format(task: Task, root: Path, began_with: str | None) -> Task:
 
     began_with: the format of the checkpoint that is gone on with, None for a fresh run: a run keeps the one it began with.
     """
-    model_plan = task.model_plan
-    if began_with is not None:
-        return _decided(task, began_with, "the format this run began with")
-    if model_plan.memory_format != "auto":
+    if task.model_plan.memory_format != "auto":
         return task
+    if began_with is not None:
+        known = _read(_path(root, task))
+        told = known is not None and known.chosen == began_with
+        return _decided(task, began_with, _reason(known) if known and told else "the format this run began with")
     if task.device.type != "cpu":
         return _decided(task, CONTIGUOUS, f"the usual one: nothing was timed on {task.device.type}")
     # One of a team tries, the others hear of it.

@@ -81,6 +81,17 @@ def with_steps(task: Task) -> Task:
     return replace(task, plan=with_training(task.plan, epochs=100))
 
 
+def test_a_run_that_goes_on_keeps_its_format_and_the_reason_where_it_is_known(tmp_path, monkeypatch):
+    task = with_steps(task_of(tmp_path))
+    unknown = speed.with_memory_format(task, tmp_path, "channels_last")
+    assert unknown.plan.decisions[-1].because == "the format this run began with" and not (tmp_path / "speed").exists()
+    Clock(monkeypatch, contiguous=1.0, channels_last=0.5)
+    fresh = speed.with_memory_format(task, tmp_path, None)
+    assert speed.with_memory_format(task, tmp_path, "channels_last").plan.decisions == fresh.plan.decisions
+    other = speed.with_memory_format(task, tmp_path, "contiguous")
+    assert other.model_plan.memory_format == "contiguous" and "began with" in other.plan.decisions[-1].because
+
+
 def test_both_clocks_must_agree():
     faster, slower = {"contiguous": 2.0, "channels_last": 1.0}, {"contiguous": 1.0, "channels_last": 1.0}
     assert speed._gain(faster, faster) == 2.0
