@@ -1,7 +1,7 @@
 """Object by object: where a reference and what the models say of the image cannot both be right.
 
 A contradiction weighs by how sure the models are of it, and by how seldom they contradict references of this class in this
-way: a class the models often miss is no evidence where they miss it once more (the thought behind confident learning,
+way as surely: a class the models often miss is no evidence where they miss it once more (the thought behind confident learning,
 Northcutt et al., JAIR 2021).
 """
 
@@ -61,8 +61,10 @@ def find(opinions: Sequence[Opinions], scheme: LabelScheme) -> list[Contradictio
     """All contradictions of a set, scored, highest first."""
     tally = Tally(Counter(), Counter(), {}, {})
     found = [one for each in opinions for one in _of_case(each, scheme, tally)]
-    kinds = Counter((one.kind, one.label, one.other) for one in found)
-    scored = [replace(one, score=_score(one, kinds, tally)) for one in found]
+    alike: dict[tuple[Kind, str, str], list[float]] = {}
+    for one in found:
+        alike.setdefault((one.kind, one.label, one.other), []).append(one.certainty)
+    scored = [replace(one, score=_score(one, alike, tally)) for one in found]
     return sorted((one for one in scored if one.score > 0.01), key=lambda one: (-one.score, one.case, one.label))
 
 
@@ -125,7 +127,7 @@ def _met(
     return _made(opinions, kind, name, dispute | thing, proposal, amount, detail)
 
 
-def _score(one: Contradiction, kinds: Mapping[tuple[Kind, str, str], int], tally: Tally) -> float:
+def _score(one: Contradiction, alike: Mapping[tuple[Kind, str, str], Sequence[float]], tally: Tally) -> float:
     if one.kind in ("boundary", "shifted"):
         known = np.asarray(tally.disagreement[one.label])
         middle = float(np.median(known))
@@ -133,7 +135,8 @@ def _score(one: Contradiction, kinds: Mapping[tuple[Kind, str, str], int], tally
         beyond = max(0.0, (one.certainty - middle) / spread - 1)
         # Half the weight: borders differ between people too.
         return one.certainty * (1 - float(np.exp(-beyond / 2))) * (1.0 if one.kind == "shifted" else 0.5)
-    seen = kinds[one.kind, one.label, one.other]
+    # Only what is contradicted as surely counts as alike: that a class is often half seen does not excuse the rest.
+    seen = sum(certainty >= one.certainty for certainty in alike[one.kind, one.label, one.other])
     total = tally.predictions[one.label] if one.kind in ("missed_object", "empty_mask") else tally.references[one.label]
     rarity = 1 - min(1.0, (seen - 1) / max(total, 1))
     typical = float(np.median(tally.areas.get(one.label, [one.size])))
