@@ -29,7 +29,7 @@ _SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelate
 _SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
 _ENOUGH = 20  # images, before a common part means anything
 _LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
-_BLOCK = 1024
+_BLOCK = 256
 Thumbnail = npt.NDArray[np.float32]
 
 
@@ -61,30 +61,31 @@ def perceptual_hash(small: Thumbnail | None) -> str:
 
 
 def compare(thumbnails: Sequence[Thumbnail | None]) -> Likeness:
-    """Which images are alike; flat ones are never. Memory: 8 KB an image and one block of pairs."""
-    index = np.array([place for place, small in enumerate(thumbnails) if small is not None], np.int64)
-    if len(index) < 2:
+    """Which images are alike; flat ones are never. Memory: 8 KB an image and one block of pairs; time grows with the pairs."""
+    known = [(place, small) for place, small in enumerate(thumbnails) if small is not None]
+    if len(known) < 2:
         return Likeness((), ())
-    layouts = np.array([small.ravel() for small in thumbnails if small is not None])
-    details = np.array([_detail(small) for small in thumbnails if small is not None])
-    enough = len(index) >= _ENOUGH
+    details = np.empty((len(known), _SIDE * _SIDE), np.float32)
+    for row, (_, small) in zip(details, known, strict=True):
+        row[:] = _detail(small)
+    enough = len(known) >= _ENOUGH
     centred = _unit(details - details.mean(0)) if enough else details
     usual, spread = _usual(centred) if enough else (0.0, np.inf)
     same: list[tuple[int, int]] = []
     scene: list[tuple[int, int]] = []
-    for start in range(0, len(index), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        likeness = centred[rows] @ centred.T
-        alike = (details[rows] @ details.T >= _SAME_RAW) | (enough & (likeness >= _SAME))
-        score = (likeness - usual) / spread >= _SCENE_SCORE
-        candidates = np.argwhere(alike | score)
-        for row, column in candidates[candidates[:, 0] + start < candidates[:, 1]]:
-            pair = (int(index[row + start]), int(index[column]))
+    for start in range(0, len(known), _BLOCK):
+        # Each pair once: what came before was compared with these already.
+        rows, columns = slice(start, start + _BLOCK), slice(start, None)
+        likeness = centred[rows] @ centred[columns].T
+        alike = (details[rows] @ details[columns].T >= _SAME_RAW) | (enough & (likeness >= _SAME))
+        candidates = np.argwhere(alike | ((likeness - usual) / spread >= _SCENE_SCORE))
+        for row, column in candidates[candidates[:, 0] < candidates[:, 1]]:
+            (first, one), (second, other) = known[start + row], known[start + column]
             if alike[row, column]:
-                same.append(pair)
-            elif layouts[row + start] @ layouts[column] >= _SCENE_LAYOUT:
-                scene.append(pair)
-    return Likeness(tuple(same), _without_sprawl(scene, len(index)))
+                same.append((first, second))
+            elif one.ravel() @ other.ravel() >= _SCENE_LAYOUT:
+                scene.append((first, second))
+    return Likeness(tuple(same), _without_sprawl(scene, len(known)))
 
 
 def groups(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
@@ -115,9 +116,9 @@ def _detail(small: Thumbnail) -> Thumbnail:
 
 
 def _unit(rows: Array) -> Array:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: Array = rows / np.maximum(lengths, 1e-6)
-    return result
+    """Rows of unit length, in place."""
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return rows
 
 
 def _usual(rows: Array) -> tuple[float, float]:

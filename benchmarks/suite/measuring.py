@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 from benchmarks.suite import processes
 from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, Side, Stage
@@ -28,15 +29,21 @@ class Run:
 Runs = dict[str, list[Run]]
 
 
-def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Runs:
-    """All runs of each side. A side that fails ends the benchmark with what it printed."""
-    found: Runs = {name: [] for name in stage.sides}
+def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Iterator[Runs]:
+    """One run of each side, so many times. A side that fails ends the benchmark with what it printed."""
     for number in range(pairs):
+        found: Runs = {}
         for name, side in stage.sides.items():
             one = once(name, side)
-            found[name].append(one)
+            found[name] = [one]
             say(f"  {number + 1}/{pairs} {name:12s} {one.cpu:8.3f} cpu  {one.wall:8.3f} wall  {one.memory / 2**20:6.0f} MiB")
-    return found
+        yield found
+
+
+def joined(known: dict[str, list[dict[str, float]]], found: Runs) -> Runs:
+    """Runs as they stand in performance.json, and later ones."""
+    before = {name: [Run(one[CPU], one[WALL], int(one[MEMORY])) for one in taken] for name, taken in known.items()}
+    return {name: [*before.get(name, ()), *taken] for name, taken in found.items()}
 
 
 def once(name: str, side: Side) -> Run:
@@ -49,7 +56,7 @@ def once(name: str, side: Side) -> Run:
     return Run(said[CPU], said[WALL], ended.memory)
 
 
-def summary(stage: Stage, runs: Runs) -> dict[str, object]:
+def summary(stage: Stage, runs: Runs) -> dict[str, Any]:
     """Medians of each side, of the pairs' ratios to nnU-Net and of what lies beyond start-up to the bound; all runs."""
     medians = {
         name: {key: median(getattr(one, key) for one in taken) for key in (CPU, WALL, MEMORY)} for name, taken in runs.items()

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.suite import environment, report
-from benchmarks.suite.measuring import measure, summary
+from benchmarks.suite.measuring import joined, measure, summary
 from benchmarks.suite.stages import QUICK, QUICK_STAGES, STAGES, Amounts, Bench
 
 
@@ -39,6 +39,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu or cuda (default: what is there)")
     parser.add_argument("--threads", type=int, default=1, help="of OpenMP in each process (default: 1)")
     parser.add_argument("--quick", action="store_true", help="few tiny images, one pair: does it run at all? (output: root)")
+    parser.add_argument("--add", action="store_true", help="keep the pairs measured before, and add to them")
     parser.add_argument("--draw", action="store_true", help="measure nothing: table and picture of what is in performance.json")
     return parser
 
@@ -64,10 +65,13 @@ def main() -> None:
     for name in names:
         stage = STAGES[name](bench)
         _say(f"{name}: {stage.title}")
-        found = summary(stage, measure(stage, 1 if options.quick else options.pairs, _say))
         machine = _machine(version, device, options.threads)
-        # After each, so that a run that is stopped has lost nothing.
-        merged = report.merge(output / "performance.json", machine, {name: found}, list(STAGES))
+        known = merged[name]["runs"] if options.add and name in merged and merged[name]["title"] == stage.title else {}
+        for pair in measure(stage, 1 if options.quick else options.pairs, _say):
+            found = summary(stage, joined(known, pair))
+            known = found["runs"]
+            # After each, so that a run that is stopped has lost nothing.
+            merged = report.merge(output / "performance.json", machine, {name: found}, list(STAGES))
     report.plot(merged, output / "pictures" / "performance.png")
     print(report.table(merged))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.suite import bounds, images, processes, report
-from benchmarks.suite.measuring import Run, summary
+from benchmarks.suite.measuring import Run, joined, summary
 from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, STAGES, Side, Stage
 from tests.test_architecture import LONGEST_FILE, REPOSITORY
 
@@ -63,6 +63,13 @@ def test_what_is_missed_is_said(tmp_path: Path) -> None:
     assert [one["machine"]["cores"] for one in second.values()] == [2, 4]
     report.plot(second, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_pairs_can_be_added_to_those_measured_before() -> None:
+    names = (OURS, NNUNET, BOUND, OURS + FEW, BOUND + FEW)
+    first = summary(stage(above=None), {name: runs(2.0) for name in names})
+    both = joined(json.loads(json.dumps(first["runs"])), {name: runs(4.0, 6.0) for name in names})
+    assert summary(stage(above=None), both)["medians"][OURS]["cpu"] == 4.0 and both[OURS][0] == runs(2.0)[0]
 
 
 def test_a_stage_that_does_not_exist_is_refused() -> None:
