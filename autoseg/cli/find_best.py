@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from autoseg.cli import entry
@@ -30,5 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"  {name}: {what}")
     if choice.postprocessing:
         print(f"with that: {choice.dice:.4f} (chosen on these very cases: a little optimistic)")
-    print(choice.command)
+    else:
+        print("no post-processing would raise that")
+    print(choice.command if options.root is None else f"{choice.command} --root {shlex.quote(options.root)}")
     return 0

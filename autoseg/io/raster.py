@@ -21,7 +21,7 @@ _SIGNATURES = (_PNG, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _TIFF_JPEG = (6, 7)
 _LARGE = 1 << 28
-_LARGE_FILE = 1 << 26
+_LARGE_FILE = 1 << 23
 # OpenCV's own limit; Pillow refuses at twice its limit, and large scans are no attack.
 Pillow.MAX_IMAGE_PIXELS = 1 << 29
 
@@ -110,12 +110,18 @@ def upright(array: Array, orientation: int) -> Array:
 
 
 def _pixels(data: bytes, path: Path) -> Array | None:
-    """As OpenCV decodes them; from the disk where the data are let go."""
-    array = None if data else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        # From the disk OpenCV does not read turned TIFFs, nor, on some systems, paths with letters beyond ASCII.
-        array = cv2.imdecode(np.frombuffer(data or path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    return array
+    """As OpenCV decodes them; from the disk where the data are let go, into an array that numpy owns: what OpenCV owns it
+    copies, and both stand in memory for a moment."""
+    if not data:
+        try:
+            array = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
+        except cv2.error:  # Turned TIFFs; every file before OpenCV 4.11.
+            array = None
+        if array is not None:
+            return array
+        # On some systems OpenCV opens no path with letters beyond ASCII.
+        data = path.read_bytes()
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def _rgb(array: Array) -> Array:

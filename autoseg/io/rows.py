@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from autoseg.io.contents import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 
+_ORIENTATION = 274
 _TIFF = (".tif", ".tiff")
 _KINDS = ("uint8", "uint16", "float32")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", *_TIFF)
@@ -63,7 +64,7 @@ class TiffRows:
 
     @classmethod
     def open(cls, path: Path) -> TiffRows | None:
-        """None where this is no gray or RGB TIFF of whole pixels, which has to be decoded at once."""
+        """None where this is no upright gray or RGB TIFF of whole pixels, which has to be decoded at once."""
         import tifffile
 
         if path.suffix.lower() not in _TIFF:
@@ -76,6 +77,7 @@ class TiffRows:
         # Without imagecodecs some compressions cannot be undone part by part.
         decodes = _known(tifffile.TIFF.DECOMPRESSORS, page.compression) and _known(tifffile.TIFF.UNPREDICTORS, page.predictor)
         plain = decodes and int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+        plain = plain and page.tags.valueof(_ORIENTATION, default=1) == 1
         if plain and str(page.dtype) in _KINDS and page.samplesperpixel in (1, 3):
             return cls(path, file)
         file.close()

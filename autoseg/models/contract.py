@@ -62,6 +62,7 @@ class ModelSpec:
     divisor: the network itself works on multiples of this (it pads inside). fixed_size: it resizes to this square inside.
     batch_statistics: normalises over the batch, so a batch of one cannot be trained.
     mixed_precision: False where half precision is known to be unstable.
+    no_onnx: why it cannot be exported to ONNX; empty where it can (tested for every model).
     warmup_epochs: linear warm-up the architecture wants in training.
     input_mean, input_std: normalisation (of values in 0..1) the published weights expect.
     cam_layer: module path of the default layer for Grad-CAM.
@@ -79,7 +80,7 @@ class ModelSpec:
     deep_supervision: bool = False
     batch_statistics: bool = True
     mixed_precision: bool = True
-    onnx: bool = True
+    no_onnx: str = ""
     warmup_epochs: int = 0
     weights: tuple[PublishedWeights, ...] = ()
     input_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

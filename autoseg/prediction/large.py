@@ -23,12 +23,12 @@ from autoseg.prediction import drift
 from autoseg.prediction.confidence import Sums
 from autoseg.prediction.inputs import Job
 from autoseg.prediction.predictor import Judged, Predictor
-from autoseg.preprocessing.transform import prepare_image
+from autoseg.preprocessing.transform import prepare_image, with_channels
 from autoseg.schema.plan import Preparation
 
 # From so many pixels on: maps of two classes would take more than 256 MB.
 LARGE = 1 << 25
-_BAND_PIXELS = 1 << 21
+_BAND_PIXELS = 1 << 19
 _THIN = 1024
 _NOT_CLEANED = "too large for post-processing: the mask is as the networks made it"
 # (start, stop) rows of the image -> probabilities (K, rows, W); asked for from the top down.
@@ -52,12 +52,14 @@ def is_large(job: Job) -> bool:
 def predict_large(predictor: Predictor, job: Job) -> LargeResult:
     """The mask of a large picture. Post-processing is left out, and said so. Raises AutosegError as `read_image`."""
     began = time.perf_counter()
-    rows = TiffRows.open(job.images[0]) if all(e.preparation.geometry == "patch" for e, _ in predictor.engines) else None
+    rows = TiffRows.open(job.images[0])
     with rows or nullcontext():
         source = rows or ArrayRows(read_image(job.images[0]).array)
         size = source.size
         thin = _thinned(source, max(1, math.ceil(max(size) / _THIN)))
-        members = [_bands(engine, source) for engine, _ in predictor.engines]
+        whole = {e.preparation for e, _ in predictor.engines if not can_stream(e, size)}
+        prepared = {one: prepare_image(_assembled(source, one), one, None) for one in whole}
+        members = [_bands(engine, source, prepared.get(engine.preparation)) for engine, _ in predictor.engines]
         labels, sums = _decide(predictor, members, size)
     confidence = sums.confidence(predictor.knowledge.calibration)
     judged = predictor.judged_as(labels, confidence, _measured(predictor, thin, size))
@@ -66,14 +68,29 @@ def predict_large(predictor: Predictor, job: Job) -> LargeResult:
     return LargeResult(judged, Image(thin, None), time.perf_counter() - began)
 
 
-def _bands(engine: Engine, source: ArrayRows | TiffRows) -> Bands:
-    """One member's probabilities, band by band at the image's size."""
+def _bands(engine: Engine, source: ArrayRows | TiffRows, whole: NDArray[Any] | None) -> Bands:
+    """One member's probabilities, band by band at the image's size. whole: what it sees, where that is no band."""
     size, preparation = source.size, engine.preparation
-    if can_stream(engine, size):
+    if whole is None:
         return _Buffer(stream(engine, size, lambda start, stop: _stored(source.rows(start, stop), preparation)))
-    whole = np.moveaxis(source.rows(0, size[0]), 2, 0)
-    maps = engine.probabilities([prepare_image(whole, preparation, None)])[0].numpy()
+    maps = engine.probabilities([whole])[0].numpy()
     return lambda start, stop: np.stack([restore.band(channel, size, (start, stop)) for channel in maps])
+
+
+def _assembled(source: ArrayRows | TiffRows, preparation: Preparation) -> NDArray[Any]:
+    """All of the image, (C, H, W): read band by band, and with no more channels than the network takes."""
+    if isinstance(source, ArrayRows) and source.channels == preparation.channels:
+        return np.moveaxis(source.rows(0, source.size[0]), 2, 0)
+    height, width = source.size
+    rows = max(1, _BAND_PIXELS // width)
+    found: NDArray[Any] | None = None
+    for start in range(0, height, rows):
+        colours = np.moveaxis(source.rows(start, min(start + rows, height)), 2, 0)
+        band = np.moveaxis(with_channels(colours, preparation), 0, 2)
+        found = np.empty((height, width, preparation.channels), band.dtype) if found is None else found
+        found[start : start + rows] = band
+    assert found is not None
+    return np.moveaxis(found, 2, 0)
 
 
 def _measured(predictor: Predictor, thin: NDArray[Any], size: tuple[int, int]) -> dict[str, float]:

@@ -111,8 +111,9 @@ def _check_possible(member: Trained) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise AutosegError(f"ONNX needs {', '.join(missing)}", 'pip install "autoseg[onnx]"')
-    if not registry.spec(member.record.model).onnx:
-        raise AutosegError(f"{member.record.model} cannot be exported to ONNX", "export the bundle without --onnx")
+    reason = registry.spec(member.record.model).no_onnx
+    if reason:
+        raise AutosegError(f"{member.record.model} cannot be exported to ONNX: {reason}", "export the bundle without --onnx")
 
 
 def _describe(path: Path, said: dict[str, Any]) -> None:

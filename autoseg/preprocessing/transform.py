@@ -56,7 +56,7 @@ def prepare_image(image: Array, preparation: Preparation, spacing: tuple[float, 
     """
     if image.ndim != 3:
         raise AutosegError(f"an image must have axes (channels, rows, columns), this one has shape {image.shape}")
-    values = _finite(_channels(image, preparation))
+    values = _finite(with_channels(image, preparation))
     pixels = np.ascontiguousarray(values.transpose(1, 2, 0))
     size = prepared_size(image.shape[1:], preparation, spacing)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
@@ -133,8 +133,8 @@ def _resize_channels(pixels: Array, size: tuple[int, int], interpolation: int) -
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
-def _channels(image: Array, preparation: Preparation) -> Array:
-    """The image with as many channels as are stored. Raises AutosegError where there is no honest way."""
+def with_channels(image: Array, preparation: Preparation) -> Array:
+    """(C, H, W) with as many channels as are stored. Raises AutosegError where there is no honest way."""
     found, wanted = image.shape[0], preparation.channels
     if found == wanted:
         return image

@@ -12,6 +12,7 @@ from autoseg.io.rows import ArrayRows, TiffRows, pixels_of
 from autoseg.prediction import large
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.predictor import Predictor
+from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Normalisation
 from tests.prediction.stand_in import Bright, plan_of, trained
 
@@ -78,6 +79,9 @@ def test_other_files_are_not_read_by_rows(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", np.zeros((3, 20, 20), np.uint8), photometric="minisblack")
     assert TiffRows.open(tmp_path / "a.png") is None and TiffRows.open(tmp_path / "b.tif") is None
     assert TiffRows.open(tmp_path / "c.tif") is None
+    turned = [(274, "H", 1, 6, False)]
+    tifffile.imwrite(tmp_path / "d.tif", np.moveaxis(IMAGE, 0, 2), photometric="rgb", extratags=turned)
+    assert TiffRows.open(tmp_path / "d.tif") is None
     assert pixels_of(tmp_path / "a.png") == 222 * 205 and pixels_of(tmp_path / "b.tif") == 0
     assert pixels_of(tmp_path / "a.nii.gz") == 0
 
@@ -102,6 +106,19 @@ def test_large_images_give_the_masks_and_confidence_of_small_ones(tmp_path, monk
     assert other.confidence.agreement == pytest.approx(one.confidence.agreement, abs=1e-3 if geometry == "patch" else 0.05)
     assert other.warnings[-1] == "too large for probabilities to be written"
     assert (tmp_path / "banded" / "overlays" / "a.png").is_file()
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png"])
+def test_a_large_colour_picture_becomes_gray_for_a_network_of_gray_ones(tmp_path, monkeypatch, ending):
+    write_image(tmp_path / "in" / f"a{ending}", IMAGE)
+    gray = DatasetSpec({"0": "us"}, {"background": 0, "bright": 1}, 4, ".png")
+    predictor = Predictor([trained(Bright(0.5), spec=gray, size=(64, 48))])
+    predict_files(predictor, tmp_path / "in", tmp_path / "usual")
+    monkeypatch.setattr(large, "LARGE", 1)
+    monkeypatch.setattr(large, "_BAND_PIXELS", 205 * 17)
+    predict_files(predictor, tmp_path / "in", tmp_path / "banded")
+    first, second = (read_label(tmp_path / name / f"a{ending}").array for name in ("usual", "banded"))
+    assert (first == second).mean() > 0.999 and 0.01 < first.mean() < 0.99
 
 
 def test_a_damaged_large_image_is_reported(tmp_path, monkeypatch):

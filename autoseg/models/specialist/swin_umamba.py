@@ -39,8 +39,7 @@ SPEC = ModelSpec(
     divisor=32,
     deep_supervision=True,
     batch_statistics=False,
-    # The scan is a loop that an exporter would unroll for one image size.
-    onnx=False,
+    no_onnx="its scan is a loop over the image, which the exporter unrolls step by step",
     weights=(
         PublishedWeights("vssmtiny_dp01_ckpt_epoch_292.pth", **_VMAMBA),
         PublishedWeights("vmamba_tiny_e292.pth", **_VMAMBA),
