@@ -6,7 +6,8 @@ The trainer's own step, with each network in the variant and at the input size t
 and data; each network in a process of its own. The settings take turns (A B C A B C ...), after a step of each that is not
 counted; printed is the median over the rounds of a setting's ratio to the first one. `formats`, `optimisers` and
 `compile` count processor time of one thread, `threads` seconds on the clock (nothing else should be running). Compiling
-begins without a cache, and tells how long it took until the first step was done.
+begins without a cache, and tells the processor seconds until the first step was done, compiler included; with optimisers the
+update alone is told.
 """
 
 from __future__ import annotations
@@ -99,14 +100,14 @@ def measure(what: str, model: str, side: int, batch: int, rounds: int) -> dict[s
     failed: dict[str, str] = {}
     for name, setting in SETTINGS[what].items():
         torch.set_num_threads(setting[3])
-        begun = time.perf_counter()
+        begun = sum(os.times()[:4])
         try:
             made = step_of(model, variant, size, batch, setting)
             made(data, 1e-4, 0)
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
             continue
-        first[name] = time.perf_counter() - begun
+        first[name] = sum(os.times()[:4]) - begun
         steps[name] = made
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
@@ -115,7 +116,18 @@ def measure(what: str, model: str, side: int, batch: int, rounds: int) -> dict[s
             begun = clock()
             step(data, 1e-4, number + 1)
             seconds[name].append(clock() - begun)
-    return {"variant": variant, "size": size, "seconds": seconds, "first": first, "failed": failed}
+    updates = {name: update(step) for name, step in steps.items()}
+    return {"variant": variant, "size": size, "seconds": seconds, "first": first, "failed": failed, "updates": updates}
+
+
+def update(step: Step) -> float:
+    """Median processor seconds of the optimiser's part of a step."""
+    seconds = []
+    for _ in range(5):
+        begun = time.process_time()
+        step.optimizer.step()
+        seconds.append(time.process_time() - begun)
+    return statistics.median(seconds)
 
 
 def cells(found: dict[str, dict[str, object]], what: str) -> Iterator[str]:
@@ -127,8 +139,9 @@ def cells(found: dict[str, dict[str, object]], what: str) -> Iterator[str]:
             yield found["failed"][name]  # type: ignore[misc]
             continue
         ratio = statistics.median(one / other for one, other in zip(base, seconds[name], strict=True)) if base else 0.0
+        alone = f", update {1000 * found['updates'][name]:.0f} ms" if what == "optimisers" else ""  # type: ignore[index]
         compiling = f", first {found['first'][name]:.0f} s" if SETTINGS[what][name][4] else ""  # type: ignore[index]
-        yield f"{statistics.median(seconds[name]):.2f} s" + (f" ({ratio:.2f} x{compiling})" if number else "")
+        yield f"{statistics.median(seconds[name]):.2f} s{alone}" + (f" ({ratio:.2f} x{compiling})" if number else "")
 
 
 def main() -> None:
@@ -149,9 +162,10 @@ def main() -> None:
     numbers = [f"--{name}={getattr(options, name)}" for name in ("what", "side", "batch", "rounds")]
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory() as cache:
+            compiler = {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.training_speed", "--one", name, *numbers],
-                capture_output=True, text=True, check=False, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+                capture_output=True, text=True, check=False, env={**os.environ, **compiler},
             )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{name}:\n{done.stderr}")

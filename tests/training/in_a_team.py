@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.support import log
+from autoseg.training import speed
 from autoseg.training.fold import train_fold
 from autoseg.training.team import joined
 from autoseg.training.trainer import Trainer
@@ -39,8 +40,11 @@ def train(root: Path, stop_before: int) -> None:
     without_chance()
     dataset, plan, splits = tiny.again(root)
     # Large enough parts for shares of unequal size, two parts a step.
-    plan = tiny.with_model(tiny.with_training(plan, epochs=8, cldice=0.3), batch_size=6, accumulate=2, learning_rate=0.05)
+    plan = tiny.with_training(plan, epochs=8, cldice=0.3)
+    plan = tiny.with_model(plan, batch_size=6, accumulate=2, learning_rate=0.05, memory_format="auto")
     with joined() as team:
+        # Only the first process tries memory formats; the others must train in the one it found.
+        speed._found = lambda task, root: ("channels_last", "for the test") if team.leads else 1 / 0  # type: ignore[assignment,return-value]
         log.set_up(team.leads)
         if stop_before and team.rank == team.size - 1:
             leave = Trainer._leave_if_asked

@@ -47,6 +47,7 @@ def one(tmp_path_factory):
 
 def same(ones, others) -> None:
     (record, weights, rows), (expected, wanted, lines) = ones, others
+    assert record.memory_format == expected.memory_format == "channels_last"
     assert (record.status, record.steps, record.best_epoch) == ("finished", EPOCHS * STEPS, expected.best_epoch)
     # AdamW brings rounding of small gradients to full size: 1e-6 of a weight in four steps becomes 1e-3 in sixteen.
     for epoch, (row, line) in enumerate(zip(rows, lines, strict=True)):
