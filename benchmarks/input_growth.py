@@ -4,7 +4,7 @@
 
 Processor seconds of one thread for one image: forward in evaluation, and forward with backward in training, each at two
 square images, random weights, at the precision the planner chooses. A model that names no variant has the one `quick` plans
-at 224, the largest within 8 GFLOP an image: default ones take minutes an image here. A model stops at the side whose
+at 224, the largest within 8 GFLOP an image: larger ones take too long here. A model stops at the side whose
 measurement would take longer than --seconds. The exponent e in cost ~ pixels^e is the slope of log cost over log pixels,
 least squares, over the upper half of the sides; beside it the same for counted floating-point operations at sides 512 and
 1024, which no overhead blurs (scans and deformable sampling are not counted). Networks that resize inside cost the same at
