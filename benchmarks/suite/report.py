@@ -12,7 +12,7 @@ from benchmarks.suite.stages import BOUND, NNUNET, OURS
 Stages = dict[str, Any]
 HEADINGS = (
     "stage", "autoseg", "nnU-Net v2", "times cheaper: processor, clock (target)", "bound", "times the bound (target)",
-    "peak memory", "times less (target)",
+    "peak memory", "times less (target)", "pairs",
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def table(stages: Stages) -> str:
                     _bound(found),
                     f"{ours[MEMORY] / 2**20:.0f} against {theirs[MEMORY] / 2**20:.0f} MiB",
                     f"{cheaper[MEMORY]:.1f}{_against(found, 'memory')}",
+                    str(found["pairs"]),
                 ]
             )
         )
