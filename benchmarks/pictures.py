@@ -2,7 +2,7 @@
 
     python -m benchmarks.pictures [--root ROOT] [--epochs 15] [-o documentation/pictures]
 
-Six masks of the MNI152 slices are spoilt as in benchmarks/audit.py, three networks are trained on five folds (about twenty
+Six masks of the MNI152 slices are spoilt as in benchmarks/audit.py, two networks are trained on five folds (about fifteen
 minutes on two cores), compared, explained and used for an audit. Then Chromium takes the pictures. Prints where in the audit's
 list the six stand.
 """
@@ -26,7 +26,7 @@ from benchmarks.audit import KINDS, spoil
 from dataset_conversion.mni152 import convert_mni152
 
 NUMBER, SPOILT = 502, 6
-MODELS = ("efficientnet_lite0_upernet", "unet", "segformer")
+MODELS = ("efficientnet_lite0_upernet", "unet")
 BROWSER = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars")
 
 
