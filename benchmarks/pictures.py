@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from autoseg import api
-from autoseg.io import read_label, write_label
+from autoseg.io import read_label, stem_of, write_label
 from autoseg.support import log
 from autoseg.support.workspace import Workspace, labels_folder
 from benchmarks.audit import KINDS, spoil
@@ -67,7 +67,7 @@ def plant(folder: Path) -> list[str]:
         spoilt = spoil(labels, kind, rng)
         assert spoilt is not None, f"{path.name} cannot be {kind}"
         write_label(path, np.minimum(spoilt, 2))
-        done.append(f"{path.stem} {kind}")
+        done.append(f"{stem_of(path)} {kind}")
     return done
 
 
