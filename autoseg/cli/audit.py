@@ -19,7 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "example: autoseg_audit Polyp",
     )
     entry.add_dataset(parser)
-    parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="only these (default: the good ones)")
+    parser.add_argument(
+        "-m", "--models", type=entry.names, metavar="A,B",
+        help="only these (default: those with at least 80 %% of the best one's held-out Dice)",
+    )  # fmt: skip
     parser.add_argument("--most", type=int, default=100, metavar="N", help="findings to keep (default: 100)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: results/DATASET/audit)")
     entry.add_device(parser)

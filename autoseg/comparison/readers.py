@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.comparison.evidence import Evidence
-from autoseg.comparison.risk import calibrated
+from autoseg.comparison.risk import calibrated, confidences
 from autoseg.comparison.statistics import risk_coverage
 from autoseg.comparison.values import extremes, mean_over_classes, shows_something
 from autoseg.evaluation.case import score_case
@@ -66,7 +66,7 @@ def study(
     assert second is not None
     shared = sorted(set(dice[first]) & set(dice[second]))
     loaded = _load(evidence, sorted(set().union(*(set(one) for one in dice.values()))))
-    confidence = {name: _confidences(evidence, name) for name in evidence.trained}
+    confidence = {name: confidences(model) for name, model in evidence.trained.items()}
     areas = [area for name in confidence for area in _areas(name, dice[name], confidence[name], loaded, evidence)]
     if len(shared) < 3 or not set(shared) <= set(confidence.get(first, {})):
         raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
@@ -74,17 +74,6 @@ def study(
     asked = tuple(case for case in shared if expected[case] < threshold)
     scores = _hybrid(evidence, loaded, shared, set(asked), dice[first], first, second, share)
     return ReaderStudy(evidence.dataset.name, tuple(areas), first, second, threshold, share, asked, tuple(scores))
-
-
-def _confidences(evidence: Evidence, model: str) -> dict[str, Confidence]:
-    runs = evidence.models[model].folds.values()
-    return {
-        case.case: case.confidence
-        for run in runs
-        if run.prediction is not None
-        for case in run.prediction.cases
-        if case.confidence is not None
-    }
 
 
 def _areas(

@@ -9,6 +9,7 @@ from autoseg.comparison.statistics import risk_coverage as curve
 from autoseg.metrics.rules import is_defined
 from autoseg.prediction.calibration import case_dice, fit, is_empty
 from autoseg.schema.comparison import RiskCoverage
+from autoseg.schema.prediction import Confidence
 from autoseg.schema.scores import CaseScore
 
 # Points of a curve that are kept: what a picture can show.
@@ -22,6 +23,12 @@ def risk_coverage(evidence: Evidence) -> tuple[RiskCoverage, ...]:
     """
     found = (_of_model(name, model) for name, model in evidence.trained.items())
     return tuple(one for one in found if one is not None)
+
+
+def confidences(model: ModelEvidence) -> dict[str, Confidence]:
+    """Case -> what its prediction recorded, of the held-out cases that have it."""
+    records = (run.prediction for run in model.folds.values() if run.prediction is not None)
+    return {case.case: case.confidence for record in records for case in record.cases if case.confidence is not None}
 
 
 def calibrated(confidence: Mapping[str, float], scores: Mapping[str, CaseScore]) -> dict[str, float] | None:
@@ -38,13 +45,8 @@ def calibrated(confidence: Mapping[str, float], scores: Mapping[str, CaseScore])
 
 def _of_model(name: str, model: ModelEvidence) -> RiskCoverage | None:
     scores = model.cases
-    plain = {
-        case.case: case.confidence.value
-        for run in model.folds.values()
-        if run.prediction is not None
-        for case in run.prediction.cases
-        if case.confidence is not None and is_defined(case.confidence.value) and case.case in scores
-    }
+    known = {case: one.value for case, one in confidences(model).items() if case in scores}
+    plain = {case: value for case, value in known.items() if is_defined(value)}
     if len(plain) < 2:
         return None
     expected = calibrated(plain, scores)
