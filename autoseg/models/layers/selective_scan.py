@@ -262,14 +262,13 @@ class _Wide(NamedTuple):
 def _softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)), three times as fast on a CPU as torch's own, whose log1p is not vectorised.
 
-    log1p(u) = log(1 + u) u / ((1 + u) - 1) undoes the rounding of 1 + u (Kahan; Goldberg, "What every computer scientist
-    should know about floating-point arithmetic", 1991, theorem 4).
+    log1p(u) = log(s) + (u - (s - 1)) / s with s the rounded 1 + u: the second term is what rounding took from u (to first
+    order, and the square of a rounding is nothing).
     """
     u = x.abs().neg_().exp_()
-    sum_ = u + 1.0
-    rounded = sum_ - 1.0
-    log1p = torch.where(rounded == 0.0, u, sum_.log_().mul_(u).div_(rounded))
-    return log1p.add_(x.clamp_min(0.0))
+    rounded = u + 1.0
+    lost = u.sub_(rounded - 1.0).div_(rounded)
+    return rounded.log_().add_(lost).add_(x.clamp_min(0.0))
 
 
 def _states(wide: _Wide, rates: Tensor, before: Tensor, decays: _Buffer, states: _Buffer, products: _Buffer) -> None:
