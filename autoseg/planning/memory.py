@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.planning.rehearsal import Rehearsal
+from autoseg.planning.shapes import Shapes
 
 # Tensors an optimiser keeps for each weight.
 _STATES = {"adamw": 2, "sgd": 1}
@@ -69,14 +69,14 @@ def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precisio
 
 def count_flops(network: nn.Module, input_shape: tuple[int, int, int, int]) -> int:
     """Multiplications and additions of a forward pass in evaluation mode, on the meta device."""
-    was_training = network.training
+    was_training, seen = network.training, Shapes()
     network.eval()
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"), _without_values(network, False):
+        with torch.no_grad(), torch.device("meta"), _without_values(network, False), seen:
             network(torch.zeros(input_shape))
     finally:
         network.train(was_training)
-    return int(counter.get_total_flops())
+    return seen.flops
 
 
 def training_memory(measured: Measurement, loss_pixels: int, optimizer: str = "adamw") -> int:
@@ -105,7 +105,7 @@ def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str) -> 
             return tensor
 
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32")
-        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast, Rehearsal():
+        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast, Rehearsal(), Shapes():
             output = network(torch.zeros(input_shape))
         del output
         return [(storage.nbytes(), copied) for storage, copied in found.values()]

@@ -15,6 +15,7 @@ from autoseg.models.contract import ModelSpec
 from autoseg.planning.geometry import Frame
 from autoseg.planning.hardware import show_memory
 from autoseg.planning.memory import Measurement, count_flops, measure, training_memory
+from autoseg.planning.shapes import Shapes
 from autoseg.schema.plan import Decision, Protocol
 
 # Of the budget, the part that may be planned for: allocators round up and leave gaps.
@@ -234,5 +235,5 @@ def _flops(name: str, variant: str, channels: int, outputs: int, size: Size, opt
 @lru_cache(maxsize=2)
 def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> nn.Module:
     """A network without values; the last ones are kept, since memory and operations of one are asked for in turn."""
-    with torch.device("meta"):
+    with torch.device("meta"), Shapes():
         return models.build(name, variant, channels, outputs, input_size=size, **json.loads(options))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
+from autoseg.planning.stratify import assign
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
@@ -44,13 +43,9 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
     if k < folds:
         warn(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
     strata = _strata(cases, k)
-    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
     names = np.array([case.case for case in cases])
-    with warnings.catch_warnings():
-        # It warns of strata with fewer members than folds; they are merged as far as can be.
-        warnings.simplefilter("ignore", UserWarning)
-        parts = list(splitter.split(names, strata, [groups[name] for name in names]))
-    made = tuple(Fold(_sorted(names[train]), _sorted(names[validation])) for train, validation in parts)
+    parts = assign(strata, [groups[name] for name in names], k, seed)
+    made = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
     return Splits(made, _because(fingerprint, spec, groups, made, folds), seed)
 
 
