@@ -175,10 +175,12 @@ def writing(folder: Path, preparation: Preparation, content_hash: str, ignore: i
 def sample_foreground(label: Array, ignore: int | None = None) -> dict[int, Array]:
     """(H, W) uint8 -> value -> (N, 2) int32 of (row, column): at most 256 pixels of each value but 0, evenly spread."""
     samples: dict[int, Array] = {}
-    for value in np.flatnonzero(np.bincount(label.ravel(), minlength=256)):
-        if value == 0 or value == ignore:
+    marked = np.flatnonzero(label != 0)
+    values = label.ravel()[marked]
+    for value in np.flatnonzero(np.bincount(values)):
+        if value == ignore:
             continue
-        places = np.flatnonzero(label == value)
+        places = marked[values == value]
         if len(places) > SAMPLES:
             places = places[np.linspace(0, len(places) - 1, SAMPLES).round().astype(np.int64)]
         samples[int(value)] = np.stack(np.unravel_index(places, label.shape), axis=1).astype(np.int32)

@@ -22,6 +22,8 @@ _COVERED = 0.45
 # cv2 resizes at most this many channels in its fast paths, and no more at all in some releases.
 _CV2_CHANNELS = 4
 _BAND_PIXELS = 1 << 20
+# Pixels of a label map that is resized value by value from then on: 64 MiB of cover.
+_TOGETHER = 1 << 24
 
 Array = NDArray[Any]
 
@@ -94,23 +96,20 @@ def resize_label(label: Array, size: tuple[int, int]) -> Array:
     values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
     if len(values) == 1:
         return np.full(size, values[0], np.uint8)
-    others = [int(value) for value in values if value != 0]
-    best = np.full(size, others[0], np.uint8)
-    most = _cover(label == others[0], size)
-    total = most
-    for value in others[1:]:
-        cover = _cover(label == value, size)
-        wins = cover > most
-        best[wins] = value
-        total = total + cover
-        most = np.maximum(most, cover)
+    others = values[values != 0].astype(np.uint8)
+    best, most, total = np.full(size, others[0], np.uint8), np.zeros(size, np.float32), np.zeros(size, np.float32)
+    # Planes that are resized together take less than one by one; large ones would stand in memory together.
+    together = max(1, min(_CV2_CHANNELS, _TOGETHER // label.size))
+    for start in range(0, len(others), together):
+        some = others[start : start + together]
+        covers = resize_pixels(np.atleast_3d(cv2.merge([(label == value).astype(np.float32) for value in some])), size)
+        for value, cover in zip(some, cv2.split(covers), strict=True):
+            best[cover > most] = value
+            np.maximum(most, cover, out=most)
+            total += cover
     # Rounding aside, a map without background is covered wholly.
     best[total < _COVERED - 1e-6] = 0
     return best
-
-
-def _cover(mask: Array, size: tuple[int, int]) -> Array:
-    return resize_pixels(mask.astype(np.float32)[..., None], size)[..., 0]
 
 
 def _each_axis(pixels: Array, size: tuple[int, int], resize: Callable[[Array, tuple[int, int], int], Array]) -> Array:
