@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -72,12 +74,29 @@ def share_outside(box: Box, pixels: int) -> float:
     return 1.0 - (bottom - top) * (right - left) / pixels
 
 
-def brightness(planes: list[Array]) -> Array:
-    """(H, W) float32 in 0..1: the sum of the channels, from its lowest value to its percentile 99.5."""
+@dataclass(frozen=True, eq=False)
+class Brightness:
+    """How bright a picture is at each place. summed: (H, W) float32, the sum of its channels, which counts from its lowest
+    value, 0, to its percentile 99.5, 1."""
+
+    summed: Array
+    low: float
+    high: float
+
+    def level(self, share: float) -> float:
+        """The sum that is so bright."""
+        return self.low + share * max(self.high - self.low, 1e-6)
+
+    @cached_property
+    def ground(self) -> Array:
+        """(H, W) bool: as dark as the darkest parts."""
+        return np.asarray(self.summed <= self.level(_DARK))
+
+
+def brightness(planes: list[Array]) -> Brightness:
+    """See `Brightness`."""
     gray = summed(planes)
-    low, high = float(gray.min()), float(np.percentile(gray[::2, ::2], 99.5))
-    scaled: Array = (gray - low) / max(high - low, 1e-6)
-    return scaled
+    return Brightness(gray, float(gray.min()), float(np.percentile(gray[::2, ::2], 99.5)))
 
 
 def summed(planes: Sequence[Array] | Array) -> Array:
@@ -88,18 +107,18 @@ def summed(planes: Sequence[Array] | Array) -> Array:
     return gray
 
 
-def background_share(bright: Array) -> float:
-    """Share of the picture that is as dark as its darkest parts; bright: as `brightness` gives it."""
-    return float((bright <= _DARK).mean())
+def background_share(bright: Brightness) -> float:
+    """Share of the picture that is as dark as its darkest parts."""
+    return _share(bright.ground)
 
 
-def layering(bright: Array) -> float:
+def layering(summed: Array) -> float:
     """How much values change down the picture against across it, 1 where they do alike; 0 for a blank picture.
 
-    Ultrasound sees finer along the beam than across it: breast images have 1.8 to 3.0. Photographs of polyps and skin,
-    fundus, cardiac MR and stained tissue stay below 1.3.
+    summed: (H, W) float32. Ultrasound sees finer along the beam than across it: breast images have 1.8 to 3.0. Photographs of
+    polyps and skin, fundus, cardiac MR and stained tissue stay below 1.3.
     """
-    down, across = _change(bright[1:], bright[:-1]), _change(bright[:, 1:], bright[:, :-1])
+    down, across = _change(summed[1:], summed[:-1]), _change(summed[:, 1:], summed[:, :-1])
     return down / across if across > 0 else 0.0
 
 
@@ -107,21 +126,26 @@ def _change(one: Array, other: Array) -> float:
     return float(cv2.mean(cv2.absdiff(one, other))[0]) if one.size else 0.0
 
 
-def overlay_share(planes: list[Array], bright: Array, marked: Array) -> float:
+def overlay_share(planes: list[Array], bright: Brightness, marked: Array) -> float:
     """Share of the picture that was drawn over it: narrow bright things alone on dark ground, and vivid colours in a
     picture that is gray otherwise. What a mask marks (marked: (H, W) bool) is never counted. Text on tissue is not seen.
 
     On 30 images each: all of the colonoscopies have text in their black corners (0.6 % of the median image), none of the
     breast ultrasound, cardiac MR, fundus, skin and tissue images, and in none of those any was found.
     """
-    drawn = _strokes(bright, marked) | _colours(planes, marked)
-    return float(drawn.mean())
+    found = [one for one in (_strokes(bright, marked), _colours(planes, marked)) if one is not None]
+    return _share(np.logical_or.reduce(found)) if found else 0.0
 
 
-def _strokes(bright: Array, marked: Array) -> Array:
-    ground = bright <= _DARK
-    if ground.mean() < _GROUND:
-        return np.zeros(ground.shape, bool)
+def _share(where: Array) -> float:
+    # Far faster than the mean of truth values.
+    return np.count_nonzero(where) / where.size if where.size else 0.0
+
+
+def _strokes(bright: Brightness, marked: Array) -> Array | None:
+    ground = bright.ground
+    if _share(ground) < _GROUND:
+        return None
     closed = cv2.morphologyEx(ground.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_STROKE, _STROKE), np.uint8))
     _, components = cv2.connectedComponents((~ground).astype(np.uint8), connectivity=8)
     owners = components.ravel()
@@ -131,22 +155,23 @@ def _strokes(bright: Array, marked: Array) -> Array:
 
     areas = np.bincount(owners)
     kept = (pixels(closed) == areas) & (areas >= _SMALLEST) & (pixels(marked) == 0)
-    kept &= pixels(bright >= _BRIGHT) >= _MOSTLY * areas
+    kept &= pixels(bright.summed >= bright.level(_BRIGHT)) >= _MOSTLY * areas
     kept[0] = False  # the ground itself
     # What the edge of the picture cuts off is more likely a part of the scene.
     kept[np.concatenate([components[0], components[-1], components[:, 0], components[:, -1]])] = False
     return np.asarray(kept[components])
 
 
-def _colours(planes: list[Array], marked: Array) -> Array:
+def _colours(planes: list[Array], marked: Array) -> Array | None:
     if len(planes) != 3:
-        return np.zeros(marked.shape, bool)
+        return None
     first, second, third = planes
     apart = cv2.subtract(cv2.max(cv2.max(first, second), third), cv2.min(cv2.min(first, second), third))
     # Levels are compared as whole numbers, without being turned into others.
     kind = float if apart.dtype.kind == "f" else int
     pale, vivid_from = (kind(share * max(_spread(planes), 1e-6)) for share in (_PALE, _VIVID))
     # The median is at most this where half of the pixels are: no need to sort them.
-    gray = 2 * np.count_nonzero(apart <= pale) >= apart.size
-    vivid = (apart > vivid_from) & ~marked if gray else np.zeros(marked.shape, bool)
-    return vivid if vivid.mean() <= _RARE else np.zeros(marked.shape, bool)
+    if 2 * np.count_nonzero(apart <= pale) < apart.size:
+        return None
+    vivid: Array = (apart > vivid_from) & ~marked
+    return vivid if _share(vivid) <= _RARE else None

@@ -70,10 +70,10 @@ def measure_case(
     planes = [np.ascontiguousarray(plane) for plane in pixels]
     values = tuple((count(plane), count(plane, mask)) for plane in planes)
     gray = len(planes) == 3 and all(np.array_equal(planes[0], plane) for plane in planes[1:])
-    small = thumbnail(pixels)
     classes, specks = classes_in(label.array, scheme)
     marked = bool(mask.any())
     bright, box = brightness(planes), busy_box(planes)
+    small = thumbnail(pixels, bright.summed)
     fingerprint = CaseFingerprint(
         case=case.name,
         size=(pixels.shape[1], pixels.shape[2]),
@@ -91,7 +91,7 @@ def measure_case(
         foreground_mean=tuple(counted.mean for _, counted in values) if marked else (),
         bits=32 if pixels.dtype == np.float32 else int(pixels.max()).bit_length(),
         background=background_share(bright),
-        layering=layering(bright),
+        layering=layering(bright.summed),
         overlay=overlay_share(planes, bright, inside),
         notes=image.notes,
     )
@@ -122,10 +122,14 @@ def astray(planes: list[Array], inside: Array, box: Box) -> float:
     pixels = int(inside.sum())
     if pixels <= SPECK:
         return 0.0
-    if all(plane[inside].min() == plane[inside].max() for plane in planes):
+    if all(_is_flat(plane[inside]) for plane in planes):
         return 1.0
     top, bottom, left, right = box
     return 1.0 - int(inside[top:bottom, left:right].sum()) / pixels
+
+
+def _is_flat(values: Array) -> bool:
+    return bool(values.min() == values.max())
 
 
 def _hash(planes: list[Array]) -> str:

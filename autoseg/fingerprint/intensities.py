@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Counted:
-    """Values of one channel of one image: how many pixels hold each. For floats, quantiles that stand for equal shares."""
+    """Values of one channel of one image: how many pixels hold each, of all levels from 0 on. For floats, quantiles that stand
+    for equal shares."""
 
     values: _Floats
     counts: _Floats
@@ -39,16 +41,22 @@ def count(plane: Array, mask: Array | None = None) -> Counted:
     """plane: (H, W) uint8, uint16 or float32. mask: (H, W) uint8, non-zero where pixels count."""
     if plane.dtype in (np.uint8, np.uint16):
         levels = 256 if plane.dtype == np.uint8 else _LEVELS
-        histogram = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel()
-        present = np.flatnonzero(histogram)
-        values, counts = present.astype(np.float64), histogram[present].astype(np.float64)
-        return Counted(values, counts, float(values @ counts), float(values**2 @ counts))
+        counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
+        values, squares = _levels(levels)
+        return Counted(values, counts, float(values @ counts), float(squares @ counts))
     chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
     kept = min(_SKETCH, chosen.size)
     places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
     values = np.sort(chosen)[places]
     shares = np.full(kept, chosen.size / max(kept, 1))
     return Counted(values, shares, float(chosen.sum()), float(chosen @ chosen))
+
+
+@cache
+def _levels(number: int) -> tuple[_Floats, _Floats]:
+    """The levels from 0 on, and their squares."""
+    values = np.arange(number, dtype=np.float64)
+    return values, values**2
 
 
 @dataclass
@@ -64,7 +72,7 @@ class Pool:
     def add(self, counted: Counted, whole: bool) -> None:
         """whole: the values are uint8 or uint16 levels."""
         if whole:
-            self.levels[counted.values.astype(np.int64)] += counted.counts
+            self.levels[: len(counted.counts)] += counted.counts
         elif counted.values.size:
             self.quantiles.append((counted.values.astype(np.float32), float(counted.counts[0])))
         self.pixels += counted.pixels

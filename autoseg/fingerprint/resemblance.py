@@ -17,7 +17,6 @@ import cv2
 import imagehash
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from autoseg.fingerprint.appearance import summed
 from autoseg.io.contents import Array
@@ -30,6 +29,8 @@ _SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
 _ENOUGH = 20  # images, before a common part means anything
 _LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
 _BLOCK = 256
+# The eight slowest waves of a cosine transform (DCT-II): (8, 32).
+_WAVES = 2 * np.cos(np.pi / _SIDE * np.outer(np.arange(8), np.arange(_SIDE) + 0.5))
 Thumbnail = npt.NDArray[np.float32]
 
 
@@ -41,10 +42,14 @@ class Likeness:
     scene: tuple[tuple[int, int], ...]
 
 
-def thumbnail(image: Array) -> Thumbnail | None:
-    """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other."""
+def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
+    """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other.
+
+    total: `summed` of the image, where it is known.
+    """
     # Summed first: one plane is resized and not several.
-    small = cv2.resize(summed(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) / len(image)
+    total = summed(image) if total is None else total
+    small = cv2.resize(total, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) / len(image)
     centred = small - small.mean()
     length = float(np.linalg.norm(centred))
     flat = length <= 0.002 * _SIDE * max(float(np.abs(small).max()), 1e-6)
@@ -52,12 +57,16 @@ def thumbnail(image: Array) -> Thumbnail | None:
 
 
 def perceptual_hash(small: Thumbnail | None) -> str:
-    """64 bits in hex, imagehash's phash of the thumbnail (its lowest frequencies against their median); "" for flat images."""
+    """64 bits in hex: the thumbnail's 8 x 8 lowest frequencies against their median; "" for flat images.
+
+    The bits are those of imagehash's phash, which loads SciPy for its cosine transform.
+    """
     if small is None:
         return ""
     low, high = float(small.min()), float(small.max())
-    levels = ((small - low) * (255 / (high - low))).astype(np.uint8)
-    return str(imagehash.phash(Image.fromarray(levels)))
+    levels = np.floor((small - low) * (255 / (high - low))).astype(np.float64)
+    frequencies = _WAVES @ levels @ _WAVES.T
+    return str(imagehash.ImageHash(frequencies > np.median(frequencies)))
 
 
 def compare(thumbnails: Sequence[Thumbnail | None]) -> Likeness:

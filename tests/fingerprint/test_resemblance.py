@@ -1,8 +1,10 @@
 """Copies are found whatever was done to the file; pictures that only share a layout, or are flat, are left alone."""
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg.fingerprint.resemblance import compare, groups, perceptual_hash, thumbnail
 
@@ -93,3 +95,10 @@ def test_hashes_stand_brightness_and_a_different_offset():
 def test_groups_are_transitive():
     assert groups([(4, 2), (7, 9), (2, 1)]) == [(1, 2, 4), (7, 9)]
     assert groups([]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hashes_are_imagehashs(seed):
+    small = thumbnail(np.random.default_rng(seed).integers(0, 256, (1, 40, 50), np.uint8))
+    levels = ((small - small.min()) * (255 / (small.max() - small.min()))).astype(np.uint8)
+    assert perceptual_hash(small) == str(imagehash.phash(Image.fromarray(levels)))
