@@ -80,6 +80,8 @@ def plan_and_preprocess(
         plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)
+        if kept and len(plan.preparations) == 1:
+            kept.keep_no_more()
         log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preparations.values() if preprocess else ():
             build_store(found, raw, preparation, kept=kept)

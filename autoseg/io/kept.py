@@ -42,6 +42,11 @@ class Kept:
         self._lock = Lock()
         self._known: dict[tuple[Path, ...], tuple[Image | Label, _Place]] = {}
 
+    def keep_no_more(self) -> None:
+        """What is read from now on is not read again."""
+        with self._lock:
+            self._left = 0
+
     def image(self, paths: Sequence[Path]) -> Image:
         """See `read_case`."""
         found = self._find(tuple(paths))

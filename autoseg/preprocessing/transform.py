@@ -93,7 +93,7 @@ def resize_label(label: Array, size: tuple[int, int]) -> Array:
     """
     if label.shape == size:
         return np.ascontiguousarray(label)
-    values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+    values = np.flatnonzero(cv2.calcHist([label], [0], None, [256], [0, 256]))
     if len(values) == 1:
         return np.full(size, values[0], np.uint8)
     others = values[values != 0].astype(np.uint8)

@@ -60,3 +60,16 @@ def test_nothing_is_left_on_the_disk(tmp_path: Path) -> None:
     with Kept(tmp_path) as kept:
         kept.image(paths)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
+    paths, mask = files(tmp_path)
+    with Kept(tmp_path) as kept:
+        kept.label(mask)
+        kept.keep_no_more()
+        assert kept.image(paths).array.shape == (2, 20, 30)
+        for path in (*paths, mask):
+            path.unlink()
+        assert kept.label(mask).array.shape == (20, 30), "it was kept before"
+        with pytest.raises(AutosegError, match="does not exist"):
+            kept.image(paths)
