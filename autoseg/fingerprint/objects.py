@@ -53,8 +53,11 @@ def _thickness(framed: Array, components: Array, areas: Array) -> float:
     the short ridge of a large round object.
     """
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (framed > 0)
-    depths, owners = distance[ridge], components[ridge] - 1
+    # The last bit depends on where OpenCV's output lies in memory, and with it which of two equal pixels is the deeper one.
+    # Squares of distances between pixels are whole numbers.
+    squares = np.rint(distance * distance)
+    ridge = (squares >= cv2.dilate(squares, np.ones((3, 3), np.uint8))) & (framed > 0)
+    depths, owners = np.sqrt(squares[ridge]), components[ridge] - 1
     weights = areas[owners] / np.bincount(owners, minlength=len(areas))[owners]
     order = np.argsort(depths)
     reached = np.cumsum(weights[order])

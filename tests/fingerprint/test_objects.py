@@ -55,3 +55,20 @@ def test_bool_masks_at_the_edge():
     mask = np.zeros((40, 40), bool)
     mask[:, :6] = True
     assert measure_class(mask)[0].thickness == pytest.approx(6, abs=1)
+
+
+def test_thickness_does_not_depend_on_where_memory_lies(monkeypatch):
+    """OpenCV rounds the same distance in two ways, by the alignment of its output."""
+    masks = [cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (60, 75)), (0, 0), 6) > 0 for seed in range(20)]
+    transform = cv2.distanceTransform
+
+    def thickness(offset):
+        def elsewhere(mask, *how):
+            room = np.zeros(mask.size * 4 + 128, np.uint8)
+            start = -room.ctypes.data % 64 + offset
+            return transform(mask, *how, room[start : start + mask.size * 4].view(np.float32).reshape(mask.shape))
+
+        monkeypatch.setattr(cv2, "distanceTransform", elsewhere)
+        return [measure_class(mask)[0].thickness for mask in masks]
+
+    assert all(thickness(offset) == thickness(0) for offset in range(4, 64, 4))
