@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import dacite
@@ -20,8 +21,14 @@ class SchemaError(ValueError):
 
 def to_json(artefact: Any) -> str:
     """JSON of a dataclass, with the schema version first. Not-a-number becomes null: JSON has no word for it."""
-    content = {"schema_version": SCHEMA_VERSION, **_plain(dataclasses.asdict(artefact))}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return "".join(json_pieces(artefact))
+
+
+def json_pieces(artefact: Any) -> Iterator[str]:
+    """The text of `to_json` in small pieces, made as they are asked for: whoever writes them need not hold the whole."""
+    content = {"schema_version": SCHEMA_VERSION, **_fields(artefact)}
+    yield from json.JSONEncoder(indent=1, ensure_ascii=False, default=_fields).iterencode(content)
+    yield "\n"
 
 
 def from_json(text: str, kind: type[T]) -> T:
@@ -66,6 +73,11 @@ def _number(value: Any) -> Any:
     if value is None:
         return math.nan
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _fields(artefact: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name; dataclasses in them are left to the encoder, which asks for each in its turn."""
+    return {field.name: _plain(getattr(artefact, field.name)) for field in dataclasses.fields(artefact)}
 
 
 def _plain(value: Any) -> Any:

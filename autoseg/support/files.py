@@ -73,8 +73,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_artefact(path: Path, artefact: Any) -> None:
-    """A dataclass as JSON, whole or not at all."""
-    write_text(path, serde.to_json(artefact))
+    """A dataclass as JSON, whole or not at all; its text is never held whole."""
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as stream:
+        stream.writelines(serde.json_pieces(artefact))
 
 
 def read_artefact(path: Path, kind: type[T], remedy: str = "") -> T:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,30 @@ def test_not_a_number_survives() -> None:
     written = serde.to_json(plan.Normalisation("constant", mean=(math.nan,), std=(1.0,)))
     assert "NaN" not in written
     assert math.isnan(serde.from_json(written, plan.Normalisation).mean[0])
+
+
+def test_pieces_are_the_text_of_all_fields_at_once() -> None:
+    """Nested dataclasses, mappings whose keys are numbers, and numbers JSON has no word for."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        value: float
+        names: tuple[str, ...] = ("ä", "b")
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        empty: tuple[Inner, ...]
+        several: tuple[Inner, ...]
+        by_number: dict[int, Inner]
+        loose: dict[str, Any]
+        nothing: None = None
+
+    made = Outer((), (Inner(1.5), Inner(-math.inf)), {3: Inner(math.nan, ())}, {"a": [1, (math.nan, True)], "b": {}})
+    plain = json.loads(json.dumps(dataclasses.asdict(made)), parse_constant=lambda word: None)
+    text = json.dumps({"schema_version": 1, **plain}, indent=1, ensure_ascii=False) + "\n"
+    pieces = list(serde.json_pieces(made))
+    assert "".join(pieces) == serde.to_json(made) == text
+    assert max(map(len, pieces)) < 30
 
 
 def test_an_unknown_field_names_the_nearest() -> None:

@@ -45,6 +45,15 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
 
 
+def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "decision.json"
+    files.write_artefact(path, Decision("a", "b", "c"))
+    with pytest.raises(TypeError):
+        files.write_artefact(path, Decision("a", "b", object()))  # type: ignore[arg-type]
+    assert files.read_artefact(path, Decision) == Decision("a", "b", "c")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(("text", "says"), [(None, "missing"), ("{", "not valid JSON"), ("\xff\xfe", "JSON")])
 def test_a_bad_artefact_names_its_file(tmp_path: Path, text: str | None, says: str) -> None:
     path = tmp_path / "plan.json"
