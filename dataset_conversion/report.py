@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.fingerprint.resemblance import compare, groups
+from autoseg.fingerprint.links import groups
+from autoseg.fingerprint.resemblance import compare
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact, write_text
@@ -101,7 +102,7 @@ def make_record(
     training = [case for case in cases if case.part == "Tr"]
     empty = sum(1 for case in training if set(case.pixels) <= {"0"})
     said = [*notes, f"{empty} masks mark nothing"] if empty else list(notes)
-    likeness = compare([case.small for case in cases])
+    likeness = compare((case.small for case in cases), (case.pixel_hash for case in cases))
     return ConversionRecord(
         key=key,
         training=len(training),
@@ -161,9 +162,8 @@ def _duplicates(cases: Sequence[StoredCase]) -> tuple[tuple[str, ...], ...]:
 
 
 def _alike(cases: Sequence[StoredCase], pairs: Iterable[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
-    distinct = [(one, other) for one, other in pairs if cases[one].pixel_hash != cases[other].pixel_hash]
     found = []
-    for group in groups(distinct):
+    for group in groups(pairs):
         members = [cases[place] for place in group]
         # Slices and frames of one patient are expected to look alike, and are kept together anyway.
         if not members[0].group or len({(case.group, case.part) for case in members}) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 
 import cv2
@@ -26,27 +27,26 @@ from autoseg.io.contents import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
 
-_OUTLINE = 32
+OUTLINE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SeenMask:
     """What findings need beyond the fingerprint. gray: three channels that are equal everywhere. label_hash: of the decoded
-    mask. specks: objects of at most 4 pixels. astray: share of the foreground on nothing. outline: (32, 32) of the foreground.
+    mask. specks: objects of at most 4 pixels. astray: share of the foreground on nothing.
     """
 
     gray: bool
-    label_hash: str
+    label_hash: bytes
     specks: int
     astray: float
-    outline: Array
 
 
 @dataclass(frozen=True)
 class MeasuredCase:
     """What the set's sums need of one case. values: of each channel, everywhere and inside the foreground.
 
-    whole: the values are integer levels.
+    whole: the values are integer levels. outline: (32, 32) uint8 of the foreground.
     """
 
     case: CaseFingerprint
@@ -54,6 +54,7 @@ class MeasuredCase:
     whole: bool
     thumbnail: Thumbnail | None
     mask: SeenMask
+    outline: Array
 
 
 def measure_case(
@@ -78,10 +79,10 @@ def measure_case(
         case=case.name,
         size=(pixels.shape[1], pixels.shape[2]),
         channels=len(planes),
-        dtype=str(pixels.dtype),
+        dtype=sys.intern(str(pixels.dtype)),
         spacing=image.spacing or label.spacing,
         file_hash=file_hash,
-        pixel_hash=_hash(planes),
+        pixel_hash=_hash(planes).hex(),
         perceptual_hash=perceptual_hash(small),
         low=min(float(plane.min()) for plane in planes),
         high=max(float(plane.max()) for plane in planes),
@@ -95,8 +96,8 @@ def measure_case(
         overlay=overlay_share(planes, bright, inside),
         notes=image.notes,
     )
-    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside, box), outline(inside))
-    return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen)
+    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside, box))
+    return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen, outline(inside))
 
 
 def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase], int]:
@@ -111,7 +112,7 @@ def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase
 
 def outline(inside: Array) -> Array:
     """(32, 32) uint8 of where a mask (H, W) bool marks anything: enough to see whether two agree."""
-    return cv2.resize(inside.astype(np.uint8) * 255, (_OUTLINE, _OUTLINE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(inside.astype(np.uint8) * 255, (OUTLINE, OUTLINE), interpolation=cv2.INTER_AREA)
 
 
 def astray(planes: list[Array], inside: Array, box: Box) -> float:
@@ -132,8 +133,8 @@ def _is_flat(values: Array) -> bool:
     return bool(values.min() == values.max())
 
 
-def _hash(planes: list[Array]) -> str:
+def _hash(planes: list[Array]) -> bytes:
     digest = hashlib.sha256(f"{len(planes)} {planes[0].shape} {planes[0].dtype}".encode())
     for plane in planes:
         digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()
+    return digest.digest()

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from autoseg.fingerprint.case import SeenMask
+from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.objects import SPECK
-from autoseg.fingerprint.resemblance import Likeness, groups
+from autoseg.fingerprint.resemblance import Likeness
+from autoseg.fingerprint.shelf import Shelf
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Finding
 
@@ -18,6 +20,7 @@ _BLANK = 0.01
 _DRAWN_OVER = 5e-4  # of the image: 33 pixels of 256 x 256, a few letters
 _ASTRAY = 0.5  # of the foreground
 _AGREE = 0.5  # Dice of the masks of one picture, below which they contradict each other
+_LISTED = 1000  # pairs that contradict each other and are told one by one
 
 
 def find(
@@ -25,12 +28,16 @@ def find(
     cases: Sequence[CaseFingerprint],
     likeness: Likeness,
     masks: Sequence[SeenMask],
+    outlines: Shelf,
 ) -> tuple[Finding, ...]:
-    """All findings, duplicates first. masks: one for each case."""
+    """All findings, duplicates first. masks, outlines (of the foreground, flattened): one for each case.
+
+    likeness: without pairs of equal pixels.
+    """
     return (
         *_exact(cases, masks),
         *_alike(cases, likeness),
-        *_conflicts(cases, likeness, masks),
+        *_conflicts(cases, likeness, outlines),
         *_masks(cases, masks),
         *_images(cases, masks),
         *_description(spec, cases),
@@ -57,25 +64,27 @@ def _alike(cases: Sequence[CaseFingerprint], likeness: Likeness) -> Iterable[Fin
         ("similar", likeness.scene, "look much more alike than is usual here: perhaps one patient, to be named in groups"),
     )
     for kind, pairs, text in kinds:
-        distinct = [(one, other) for one, other in pairs if cases[one].pixel_hash != cases[other].pixel_hash]
-        for group in groups(distinct):
+        for group in groups(pairs):
             members = [cases[place] for place in group]
             if members[0].group and len({case.group for case in members}) == 1:
                 continue  # Frames of one patient are expected to look alike, and are kept together anyway.
             yield Finding(kind, f"{len(members)} cases {text}{_patients(members)}", tuple(case.case for case in members))
 
 
-def _conflicts(cases: Sequence[CaseFingerprint], likeness: Likeness, masks: Sequence[SeenMask]) -> Iterable[Finding]:
+def _conflicts(cases: Sequence[CaseFingerprint], likeness: Likeness, outlines: Shelf) -> Iterable[Finding]:
     """Pictures that are nearly the same, not to the pixel, with masks that are not."""
-    for one, other in likeness.same:
-        if cases[one].pixel_hash == cases[other].pixel_hash:
-            continue
-        first, second = (masks[place].outline.astype(np.float64) for place in (one, other))
+    found = 0
+    for pair in likeness.same:
+        first, second = outlines.rows(pair).astype(np.float64)
         whole = float(first.sum() + second.sum())
         dice = 2 * float(np.minimum(first, second).sum()) / whole if whole else 1.0
-        if dice < _AGREE:
-            names = (cases[one].case, cases[other].case)
+        found += dice < _AGREE
+        if dice < _AGREE and found <= _LISTED:
+            names = (cases[pair[0]].case, cases[pair[1]].case)
             yield Finding("conflicting_masks", f"nearly the same image has masks that agree little (Dice {dice:.2f})", names)
+    if found > _LISTED:
+        text = f"{found - _LISTED} more pairs of nearly the same image have masks that agree little"
+        yield Finding("conflicting_masks", text, ())
 
 
 def _patients(members: Sequence[CaseFingerprint]) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
 
 import cv2
 import numpy as np
 
-from autoseg.fingerprint.case import MeasuredCase, SeenMask, measure_case
+from autoseg.fingerprint.case import OUTLINE, MeasuredCase, SeenMask, measure_case
 from autoseg.fingerprint.checks import layout_faults, raise_faults
 from autoseg.fingerprint.findings import find
 from autoseg.fingerprint.intensities import Pool
+from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.modality import modality
-from autoseg.fingerprint.resemblance import Likeness, Thumbnail, compare, groups
+from autoseg.fingerprint.resemblance import Gallery, Likeness
+from autoseg.fingerprint.shelf import Shelf
 from autoseg.io import Case, Kept, RawDataset
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_json
@@ -34,8 +39,7 @@ def fingerprint_dataset(dataset: Dataset, workers: int | None = None, kept: Kept
     is written then.
     """
     raw = RawDataset.open(dataset)
-    hashes = _file_hashes(raw, workers)
-    whole = _whole_hash(raw, hashes)
+    whole, hashes = _hashes(raw, workers)
     known = _known(dataset, whole)
     if known is not None:
         return known
@@ -47,32 +51,25 @@ def fingerprint_dataset(dataset: Dataset, workers: int | None = None, kept: Kept
 
 def content_hash(raw: RawDataset, workers: int | None = None) -> str:
     """SHA-256 over the bytes of every training image and mask, their case names and what dataset.json says of them."""
-    return _whole_hash(raw, _file_hashes(raw, workers))
+    return _hashes(raw, workers)[0]
 
 
-@dataclass(frozen=True)
-class _FileHashes:
-    images: str
-    label: str
+def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
+    """The hash of the whole dataset, and that of each case's image files."""
 
-
-def _file_hashes(raw: RawDataset, workers: int | None) -> list[_FileHashes]:
-    def digest(case: Case) -> _FileHashes:
+    def digest(case: Case) -> tuple[str, str]:
         try:
             images = [hash_file(path) for path in case.images]
             label = hash_file(case.label) if case.label else ""
         except OSError as error:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
-        return _FileHashes(images[0] if len(images) == 1 else hash_text(*images), label)
+        return images[0] if len(images) == 1 else hash_text(*images), label
 
-    return list(progress(ordered_map(digest, raw.cases, workers), "hash", len(raw.cases)))
-
-
-def _whole_hash(raw: RawDataset, hashes: Sequence[_FileHashes]) -> str:
+    found = list(progress(ordered_map(digest, raw.cases, workers), "hash", len(raw.cases)))
     # Texts that only people read may change without anything having to be made again.
     said = to_json(replace(raw.spec, licence="", reference="", description="", numTraining=0))
-    files = [part for case, item in zip(raw.cases, hashes, strict=True) for part in (case.name, item.images, item.label)]
-    return hash_text(_RULES, said, *files)
+    files = (part for case, hashes in zip(raw.cases, found, strict=True) for part in (case.name, *hashes))
+    return hash_text(_RULES, said, *files), [images for images, _ in found]
 
 
 def _known(dataset: Dataset, whole: str) -> Fingerprint | None:
@@ -86,42 +83,61 @@ def _known(dataset: Dataset, whole: str) -> Fingerprint | None:
 
 
 class _Tally:
-    """What is kept of the cases that went by."""
+    """What is kept of the cases that went by: records in memory, pictures on the disk. Ends with the block."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, folder: Path) -> None:
+        """folder: for temporary files."""
         self.pools = [(Pool(), Pool()) for _ in range(channels)]
         self.cases: list[CaseFingerprint] = []
-        self.thumbnails: list[Thumbnail | None] = []
         self.masks: list[SeenMask] = []
+        self._files = ExitStack()
+        self.gallery = self._files.enter_context(Gallery(folder))
+        self.outlines = self._files.enter_context(Shelf(OUTLINE * OUTLINE, np.uint8, folder))
 
     def add(self, found: MeasuredCase) -> None:
         self.cases.append(found.case)
-        self.thumbnails.append(found.thumbnail)
         self.masks.append(found.mask)
+        self.gallery.add(found.thumbnail)
+        self.outlines.add(found.outline.ravel())
         for (everywhere, inside), counted in zip(self.pools, found.values, strict=True):
             everywhere.add(counted[0], found.whole)
             inside.add(counted[1], found.whole)
 
+    def __enter__(self) -> _Tally:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._files.close()
+
 
 def _measure(
-    dataset: Dataset, raw: RawDataset, hashes: Sequence[_FileHashes], whole: str, workers: int | None, kept: Kept | None
+    dataset: Dataset, raw: RawDataset, hashes: Sequence[str], whole: str, workers: int | None, kept: Kept | None
 ) -> Fingerprint:
-    names = tuple(raw.spec.channel_names.values())
-    tally = _Tally(len(names))
     faults = layout_faults(raw)
 
-    def measure(job: tuple[Case, _FileHashes]) -> MeasuredCase | list[str]:
-        return measure_case(job[0], raw.spec, raw.scheme, job[1].images, kept)
+    def measure(job: tuple[Case, str]) -> MeasuredCase | list[str]:
+        return measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
 
-    jobs = list(zip(raw.cases, hashes, strict=True))
-    for found in progress(ordered_map(measure, jobs, workers), "fingerprint", len(jobs)):
-        if isinstance(found, list):
-            faults += found
-        else:
-            tally.add(found)
-    raise_faults(faults)
-    likeness = compare(tally.thumbnails)
+    with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
+        jobs = zip(raw.cases, hashes, strict=True)
+        for found in progress(ordered_map(measure, jobs, workers), "fingerprint", len(raw.cases)):
+            if isinstance(found, list):
+                faults += found
+            else:
+                tally.add(found)
+        raise_faults(faults)
+        return _summed(dataset, raw, whole, tally)
+
+
+def _folder_for(path: Path) -> Path:
+    """The folder, or where it will be made: on the same disk, and nothing is made yet that faults would leave empty."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fingerprint:
+    names = tuple(raw.spec.channel_names.values())
     cases = tally.cases
+    likeness = tally.gallery.alike(case.pixel_hash for case in cases)
     gray_as_rgb = len(names) == 3 and all(mask.gray for mask in tally.masks)
     channels = tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True))
     dtype = str(np.result_type(*{case.dtype for case in cases}))
@@ -139,7 +155,7 @@ def _measure(
         median_size=_median_size(cases),
         median_spacing=_median_spacing(cases),
         duplicates=_duplicates(cases, likeness),
-        findings=find(raw.spec, cases, likeness, tally.masks),
+        findings=find(raw.spec, cases, likeness, tally.masks, tally.outlines),
     )
 
 
@@ -184,10 +200,10 @@ def _median_spacing(cases: Sequence[CaseFingerprint]) -> tuple[float, float] | N
 
 def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[tuple[str, ...], ...]:
     first: dict[str, int] = {}
-    pairs = [*likeness.same, *likeness.scene]
-    for place, case in enumerate(cases):
-        pairs.append((first.setdefault(case.pixel_hash, place), place))
-    return tuple(tuple(cases[place].case for place in group) for group in groups(pairs) if len(group) > 1)
+    equal = ((first.setdefault(case.pixel_hash, place), place) for place, case in enumerate(cases))
+    copies = ((one, other) for one, other in equal if one != other)
+    pairs = chain(likeness.same, likeness.scene, copies)
+    return tuple(tuple(cases[place].case for place in group) for group in groups(pairs))
 
 
 @contextmanager

@@ -9,9 +9,12 @@ or blurred keeps a likeness above 0.9 (0.63 at worst); unrelated pictures of a s
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 
 import cv2
 import imagehash
@@ -19,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autoseg.fingerprint.appearance import summed
+from autoseg.fingerprint.links import Links, groups
+from autoseg.fingerprint.shelf import Shelf
 from autoseg.io.contents import Array
 
 _SIDE = 32
@@ -28,9 +33,9 @@ _SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelate
 _SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
 _ENOUGH = 20  # images, before a common part means anything
 _LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
-_BLOCK = 256
 # The eight slowest waves of a cosine transform (DCT-II): (8, 32).
 _WAVES = 2 * np.cos(np.pi / _SIDE * np.outer(np.arange(8), np.arange(_SIDE) + 0.5))
+_ROWS, _COLUMNS = 512, 256  # images compared at once
 Thumbnail = npt.NDArray[np.float32]
 
 
@@ -69,50 +74,125 @@ def perceptual_hash(small: Thumbnail | None) -> str:
     return str(imagehash.ImageHash(frequencies > np.median(frequencies)))
 
 
-def compare(thumbnails: Sequence[Thumbnail | None]) -> Likeness:
-    """Which images are alike; flat ones are never. Memory: 8 KB an image and one block of pairs; time grows with the pairs."""
-    known = [(place, small) for place, small in enumerate(thumbnails) if small is not None]
-    if len(known) < 2:
-        return Likeness((), ())
-    details = np.empty((len(known), _SIDE * _SIDE), np.float32)
-    for row, (_, small) in zip(details, known, strict=True):
-        row[:] = _detail(small)
-    enough = len(known) >= _ENOUGH
-    centred = _unit(details - details.mean(0)) if enough else details
-    usual, spread = _usual(centred) if enough else (0.0, np.inf)
-    same: list[tuple[int, int]] = []
-    scene: list[tuple[int, int]] = []
-    for start in range(0, len(known), _BLOCK):
-        # Each pair once: what came before was compared with these already.
-        rows, columns = slice(start, start + _BLOCK), slice(start, None)
-        likeness = centred[rows] @ centred[columns].T
-        alike = (details[rows] @ details[columns].T >= _SAME_RAW) | (enough & (likeness >= _SAME))
-        candidates = np.argwhere(alike | ((likeness - usual) / spread >= _SCENE_SCORE))
-        for row, column in candidates[candidates[:, 0] < candidates[:, 1]]:
-            (first, one), (second, other) = known[start + row], known[start + column]
-            if alike[row, column]:
-                same.append((first, second))
-            elif one.ravel() @ other.ravel() >= _SCENE_LAYOUT:
-                scene.append((first, second))
-    return Likeness(tuple(same), _without_sprawl(scene, len(known)))
+class Gallery:
+    """Takes thumbnails one after the other and finds, in the end, which images are alike. For one thread; ends with the block.
+
+    Memory: some MB, and 8 bytes an image; thumbnails and details lie on the disk, 8 KB an image.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: see `Shelf`."""
+        self._files = ExitStack()
+        self._thumbnails, self._details = (
+            self._files.enter_context(Shelf(_SIDE * _SIDE, np.float32, folder)) for _ in range(2)
+        )
+        self._sum = np.zeros(_SIDE * _SIDE)
+        self._places = array("q")
+        self._images = 0
+
+    def add(self, small: Thumbnail | None) -> None:
+        """The thumbnail of the next image; None for a flat one, which is like no other. Raises AutosegError: full disk."""
+        if small is not None:
+            detail = _detail(small)
+            self._thumbnails.add(small.ravel())
+            self._details.add(detail)
+            self._sum += detail
+            self._places.append(self._images)
+        self._images += 1
+
+    def alike(self, keys: Iterable[str] | None = None) -> Likeness:
+        """Which images are alike; time grows with the pairs. keys: of each image; where they are equal, the images are known
+        to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `Links`."""
+        number = len(self._details)
+        same, scene = Links(number), Links(number)
+        if number < 2:
+            return Likeness((), ())
+        known = self._known(keys)
+        mean = (self._sum / number).astype(np.float32) if number >= _ENOUGH else None
+        usual, spread = self._usual(mean) if mean is not None else (0.0, np.inf)
+        held = [_Block(min(number, size)) for size in (_ROWS, _COLUMNS)]
+        for start in range(0, number, _ROWS):
+            rows = held[0].filled(self._details, range(start, min(start + _ROWS, number)), mean)
+            for first in range(start, number, _COLUMNS):
+                columns = held[1].filled(self._details, range(first, min(first + _COLUMNS, number)), mean)
+                likeness = rows.centred @ columns.centred.T
+                alike = rows.details @ columns.details.T >= _SAME_RAW
+                if mean is not None:
+                    alike |= likeness >= _SAME
+                far = (likeness - usual) / spread >= _SCENE_SCORE
+                corner = np.array((start, first))
+                ones, others = np.ogrid[start : start + len(alike), first : first + alike.shape[1]]
+                asked = (ones < others) & (known[ones] != known[others])
+                same.add(corner + np.argwhere(alike & asked & same.takes(ones, others)))
+                far &= ~alike & asked & scene.takes(ones, others)
+                scene.add(self._of_one_layout(corner + np.argwhere(far)))
+        places = np.array(self._places)
+        return Likeness(same.named(places), _without_sprawl(scene.named(places), number))
+
+    def _known(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
+        """A number for each row of the details; equal where the keys are."""
+        if keys is None:
+            return np.arange(len(self._details))
+        numbers: dict[str, int] = {}
+        every = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self._images)
+        return np.asarray(every[np.array(self._places)])
+
+    def _of_one_layout(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of the pairs (N, 2) whose plain thumbnails correlate."""
+        if not len(pairs):
+            return pairs
+        (first, ones), (second, others) = (np.unique(pairs[:, side], return_inverse=True) for side in (0, 1))
+        layout = self._thumbnails.rows(first.tolist()) @ self._thumbnails.rows(second.tolist()).T
+        return np.asarray(pairs[layout[ones, others] >= _SCENE_LAYOUT])
+
+    def _usual(self, mean: Thumbnail) -> tuple[float, float]:
+        """Median and robust deviation of the likeness of pairs, from at most a thousand images."""
+        number = len(self._details)
+        chosen = np.linspace(0, number - 1, min(number, 1000)).astype(np.int64).tolist()
+        found = np.empty(len(chosen) * (len(chosen) - 1) // 2, np.float32)
+        filled = 0
+        held = [_Block(min(len(chosen), _COLUMNS)) for _ in range(2)]
+        for start in range(0, len(chosen), _COLUMNS):
+            rows = held[0].filled(self._details, chosen[start : start + _COLUMNS], mean).centred
+            for first in range(start, len(chosen), _COLUMNS):
+                columns = held[1].filled(self._details, chosen[first : first + _COLUMNS], mean).centred
+                likeness = rows @ columns.T
+                part = likeness[np.triu_indices(len(rows), 1)] if first == start else likeness.ravel()
+                found[filled : filled + part.size] = part
+                filled += part.size
+        middle = float(np.median(found, overwrite_input=True))
+        found -= middle
+        np.abs(found, out=found)
+        return middle, max(1.4826 * float(np.median(found, overwrite_input=True)), 1e-3)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._files.close()
 
 
-def groups(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """Sets that hang together through pairs, sorted."""
-    parents: dict[int, int] = {}
+class _Block:
+    """Details of some images, and the same without what all images share; held once and filled again and again."""
 
-    def root(item: int) -> int:
-        while parents.setdefault(item, item) != item:
-            parents[item] = parents[parents[item]]
-            item = parents[item]
-        return item
+    def __init__(self, rows: int) -> None:
+        self._details, self._centred = np.empty((2, rows, _SIDE * _SIDE), np.float32)
+        self.details = self.centred = self._details
 
-    for one, other in pairs:
-        parents[root(one)] = root(other)
-    members: dict[int, list[int]] = defaultdict(list)
-    for item in sorted(parents):
-        members[root(item)].append(item)
-    return sorted(tuple(group) for group in members.values())
+    def filled(self, shelf: Shelf, places: range | Sequence[int], mean: Thumbnail | None) -> _Block:
+        """With these rows of the shelf. mean: of all details, None to leave them as they are."""
+        self.details = self.centred = shelf.rows(places, self._details)
+        if mean is not None:
+            self.centred = _unit(np.subtract(self.details, mean, out=self._centred[: len(self.details)]))
+        return self
+
+
+def compare(thumbnails: Iterable[Thumbnail | None], keys: Iterable[str] | None = None) -> Likeness:
+    """Which of some images are alike: see `Gallery.alike`."""
+    with Gallery() as gallery:
+        for small in thumbnails:
+            gallery.add(small)
+        return gallery.alike(keys)
 
 
 def _detail(small: Thumbnail) -> Thumbnail:
@@ -130,14 +210,6 @@ def _unit(rows: Array) -> Array:
     return rows
 
 
-def _usual(rows: Array) -> tuple[float, float]:
-    """Median and robust deviation of the likeness of pairs, from at most a thousand images."""
-    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(np.int64)]
-    likeness = (some @ some.T)[np.triu_indices(len(some), 1)]
-    middle = float(np.median(likeness))
-    return middle, max(1.4826 * float(np.median(np.abs(likeness - middle))), 1e-3)
-
-
-def _without_sprawl(pairs: list[tuple[int, int]], images: int) -> tuple[tuple[int, int], ...]:
+def _without_sprawl(pairs: tuple[tuple[int, int], ...], images: int) -> tuple[tuple[int, int], ...]:
     too_large = {item for group in groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
     return tuple(pair for pair in pairs if pair[0] not in too_large)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClassInCase:
     """One class in one label map. pixels: area. objects: 8-connected components.
 
@@ -22,7 +22,7 @@ class ClassInCase:
     compactness: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseFingerprint:
     """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from autoseg.fingerprint import content_hash, fingerprint_dataset, table
+from autoseg.fingerprint import content_hash, findings, fingerprint_dataset, table
 from autoseg.io import RawDataset, read_image, write_image, write_label
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.support.errors import SeveralProblems
@@ -102,6 +102,18 @@ def test_nearly_the_same_picture_with_another_mask_is_said(tmp_path):
     assert "conflicting_masks" not in kinds(fingerprint_dataset(dataset))
     write_label(dataset.raw / "labelsTr" / "case4.png", np.fliplr(np.flipud(mask())))
     assert kinds(fingerprint_dataset(dataset))["conflicting_masks"] == {"case1", "case4"}
+
+
+def test_of_very_many_contradictions_the_rest_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(findings, "_LISTED", 2)
+    dataset = raw_dataset(tmp_path, 4)
+    for index in range(4):
+        write_image(dataset.raw / "imagesTr" / f"case{index}_0000.png", (picture(1) * (1 - 0.05 * index)).astype(np.uint8))
+    for index in (1, 3):
+        write_label(dataset.raw / "labelsTr" / f"case{index}.png", np.fliplr(np.flipud(mask())))
+    said = [item for item in fingerprint_dataset(dataset).findings if item.kind == "conflicting_masks"]
+    assert [item.cases for item in said] == [("case0", "case1"), ("case0", "case3"), ()]
+    assert said[-1].text.startswith("2 more pairs")
 
 
 def test_depth_alpha_and_outlines_are_measured(tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.fingerprint.resemblance import compare, groups, perceptual_hash, thumbnail
+from autoseg.fingerprint import resemblance
+from autoseg.fingerprint.links import Links, groups
+from autoseg.fingerprint.resemblance import compare, perceptual_hash, thumbnail
 
 
 def scene(seed, side=128, layout=None):
@@ -92,13 +94,77 @@ def test_hashes_stand_brightness_and_a_different_offset():
     assert len(perceptual_hash(thumbnail(picture[None]))) == 16
 
 
-def test_groups_are_transitive():
-    assert groups([(4, 2), (7, 9), (2, 1)]) == [(1, 2, 4), (7, 9)]
-    assert groups([]) == []
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_hashes_are_imagehashs(seed):
     small = thumbnail(np.random.default_rng(seed).integers(0, 256, (1, 40, 50), np.uint8))
     levels = ((small - small.min()) * (255 / (small.max() - small.min()))).astype(np.uint8)
     assert perceptual_hash(small) == str(imagehash.phash(Image.fromarray(levels)))
+
+
+def plain(thumbnails):
+    """The same by all pairs at once, in memory: pairs that are the same picture, and that are one scene."""
+    places = [place for place, small in enumerate(thumbnails) if small is not None]
+    small = np.stack([thumbnails[place].ravel() for place in places])
+    details = np.stack([resemblance._detail(thumbnails[place]) for place in places]).astype(np.float64)
+    alike, far = details @ details.T >= 0.9, np.zeros((len(places), len(places)), bool)
+    if len(places) >= 20:
+        centred = details - details.mean(0)
+        centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+        some = centred[np.linspace(0, len(places) - 1, min(len(places), 1000)).astype(int)]
+        usual = (some @ some.T)[np.triu_indices(len(some), 1)]
+        middle = np.median(usual)
+        likeness = centred @ centred.T
+        alike |= likeness >= 0.75
+        far = (likeness - middle) / (1.4826 * np.median(np.abs(usual - middle))) >= 6
+    far &= ~alike & (small @ small.T >= 0.9)
+    pairs = [np.argwhere(np.triu(chosen, 1)) for chosen in (alike, far)]
+    return tuple([(places[one], places[other]) for one, other in found] for found in pairs)
+
+
+def drawn(number, seed=0):
+    """Thumbnails of soft noise on one layout, with copies, scenes and flat images among them."""
+    rng = np.random.default_rng(seed)
+
+    def noise(blur):
+        return cv2.GaussianBlur(rng.normal(0, 1, (32, 32)).astype(np.float32), (0, 0), blur)
+
+    layout, found = noise(3), []
+    for index in range(number):
+        small = 5 * noise(1.5) + layout
+        if index % 11 == 3 and index > 30 and found[index // 2] is not None:
+            small = found[index // 2] + rng.uniform(0, 0.03) * rng.normal(0, 1, (32, 32)).astype(np.float32)
+        elif index % 13 == 4:
+            small = noise(2) if index < 500 or found[index % 500] is None else found[index % 500] + 0.02 * noise(1.2)
+        small = small - small.mean()
+        found.append(None if index % 37 == 5 else (small / np.linalg.norm(small)).astype(np.float32))
+    return found
+
+
+@pytest.mark.parametrize("number", [2, 15, 40, 700, 1300])
+def test_pairs_are_those_of_a_plain_comparison(number):
+    thumbnails = drawn(number)
+    same, scene = plain(thumbnails)
+    found = compare(thumbnails)
+    assert list(found.same) == same and list(found.scene) == scene
+    assert number < 1000 or (len(same) > 20 and len(scene) > 5)
+
+
+def test_images_known_to_be_equal_make_no_pairs():
+    thumbnails = drawn(200)
+    every = compare(thumbnails).same
+    one, other = every[0]
+    keys = [str(place) for place in range(200)]
+    keys[other] = keys[one]
+    assert compare(thumbnails, keys).same == every[1:]
+
+
+def test_a_set_that_is_one_picture_keeps_no_square_of_its_number(monkeypatch):
+    base = drawn(1)[0]
+    rng = np.random.default_rng(0)
+    copies = [base + 0.002 * rng.normal(0, 1, (32, 32)).astype(np.float32) for _ in range(600)]
+    every = compare(copies).same
+    monkeypatch.setattr(resemblance, "Links", lambda items: Links(items, 1000))
+    found = compare(copies).same
+    assert len(found) < 1600 < len(every) <= 600 * 599 // 2
+    assert groups(found) == groups(every) == [tuple(range(600))]
+    assert compare([base] * 600, ["one"] * 600).same == ()
