@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -43,8 +44,12 @@ def fingerprint_dataset(dataset: Dataset, workers: int | None = None, kept: Kept
     known = _known(dataset, whole)
     if known is not None:
         return known
+    faults = layout_faults(raw)
+    jobs = deque(zip(raw.cases, hashes, strict=True))
+    del hashes
+    raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
     with _one_opencv_thread():
-        fingerprint = _measure(dataset, raw, hashes, whole, workers, kept)
+        fingerprint = _measure(dataset, raw, jobs, faults, whole, workers, kept)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
@@ -111,16 +116,26 @@ class _Tally:
 
 
 def _measure(
-    dataset: Dataset, raw: RawDataset, hashes: Sequence[str], whole: str, workers: int | None, kept: Kept | None
+    dataset: Dataset,
+    raw: RawDataset,
+    jobs: deque[tuple[Case, str]],
+    faults: list[str],
+    whole: str,
+    workers: int | None,
+    kept: Kept | None,
 ) -> Fingerprint:
-    faults = layout_faults(raw)
+    """jobs: each case with the hash of its image files; none is left. faults: known already."""
+    number = len(jobs)
+
+    def waiting() -> Iterator[tuple[Case, str]]:
+        while jobs:
+            yield jobs.popleft()
 
     def measure(job: tuple[Case, str]) -> MeasuredCase | list[str]:
         return measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
 
     with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        jobs = zip(raw.cases, hashes, strict=True)
-        for found in progress(ordered_map(measure, jobs, workers), "fingerprint", len(raw.cases)):
+        for found in progress(ordered_map(measure, waiting(), workers), "fingerprint", number):
             if isinstance(found, list):
                 faults += found
             else:

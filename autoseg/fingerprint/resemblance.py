@@ -119,7 +119,11 @@ class Gallery:
                 alike = rows.details @ columns.details.T >= _SAME_RAW
                 if mean is not None:
                     alike |= likeness >= _SAME
-                far = (likeness - usual) / spread >= _SCENE_SCORE
+                likeness -= usual
+                likeness /= spread
+                far = likeness >= _SCENE_SCORE
+                if not (alike.any() or far.any()):
+                    continue
                 corner = np.array((start, first))
                 ones, others = np.ogrid[start : start + len(alike), first : first + alike.shape[1]]
                 asked = (ones < others) & (known[ones] != known[others])
@@ -206,7 +210,7 @@ def _detail(small: Thumbnail) -> Thumbnail:
 
 def _unit(rows: Array) -> Array:
     """Rows of unit length, in place."""
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    rows /= np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), 1e-6)[:, None]
     return rows
 
 
