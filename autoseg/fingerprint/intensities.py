@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -14,7 +15,11 @@ from autoseg.io.contents import Array
 PERCENTILES = (0.5, 50.0, 99.5)
 _LEVELS = 65536
 _SKETCH = 1000  # quantiles kept of each floating-point image: 0.1 % steps, finer than the percentiles asked for
+_WAITING = 65536  # quantiles of images that are held as they are: those of 65 images
+_MERGED = 16384  # quantiles that stand for them, and for two such sets together
 _Floats = npt.NDArray[np.float64]
+_Quantiles = tuple[npt.NDArray[np.float32], float]  # values, and the pixels that each stands for
+_NONE = np.zeros(0)
 
 
 @dataclass
@@ -61,10 +66,16 @@ def _levels(number: int) -> tuple[_Floats, _Floats]:
 
 @dataclass
 class Pool:
-    """The sum of many `Counted`. Whole values have exact counts; floats are pooled as quantiles of each image."""
+    """The sum of many `Counted`. Whole values have exact counts; floats are pooled as quantiles of each image.
+
+    Quantiles of 65 images are held, then merged into 16,384 of one weight, and of those sets two of one size again into one.
+    Each merging moves a percentile by 1/32,768 of the pixels at most, and an image goes through one and another for each
+    doubling: 0.03 % of the pixels after 10,000 images, 0.05 % after a million, beside the 0.05 % of each image's quantiles.
+    """
 
     levels: _Floats = field(default_factory=lambda: np.zeros(_LEVELS))
-    quantiles: list[tuple[npt.NDArray[np.float32], float]] = field(default_factory=list)
+    waiting: list[_Quantiles] = field(default_factory=list)
+    merged: list[_Quantiles | None] = field(default_factory=list)  # of 1, 2, 4, ... times the images that may wait
     pixels: float = 0.0
     total: float = 0.0
     squares: float = 0.0
@@ -74,7 +85,9 @@ class Pool:
         if whole:
             self.levels[: len(counted.counts)] += counted.counts
         elif counted.values.size:
-            self.quantiles.append((counted.values.astype(np.float32), float(counted.counts[0])))
+            self.waiting.append((counted.values.astype(np.float32), float(counted.counts[0])))
+            if sum(values.size for values, _ in self.waiting) >= _WAITING:
+                self._merge()
         self.pixels += counted.pixels
         self.total += counted.total
         self.squares += counted.squares
@@ -86,10 +99,33 @@ class Pool:
         mean = self.total / self.pixels
         deviation = float(np.sqrt(max(self.squares / self.pixels - mean**2, 0.0)))
         present = np.flatnonzero(self.levels)
-        values = np.concatenate([present.astype(np.float64), *(quantiles for quantiles, _ in self.quantiles)])
-        weights = np.concatenate([self.levels[present], *(np.full(len(q), share) for q, share in self.quantiles)])
-        order = np.argsort(values, kind="stable")
-        reached = np.cumsum(weights[order])
+        quantiles = [*self.waiting, *(one for one in self.merged if one is not None)]
+        values, reached = _sorted(quantiles, present.astype(np.float64), self.levels[present])
         places = np.searchsorted(reached, np.array(PERCENTILES) / 100 * reached[-1])
-        low, middle, high = (float(values[order][min(place, len(values) - 1)]) for place in places)
+        low, middle, high = (float(values[min(place, len(values) - 1)]) for place in places)
         return mean, deviation, (low, middle, high)
+
+    def _merge(self) -> None:
+        one, self.waiting = _merged(self.waiting), []
+        for place, other in enumerate(self.merged):
+            if other is None:
+                self.merged[place] = one
+                return
+            one, self.merged[place] = _merged([other, one]), None
+        self.merged.append(one)
+
+
+def _merged(quantiles: Sequence[_Quantiles]) -> _Quantiles:
+    """`_MERGED` quantiles of one weight in the place of these."""
+    values, reached = _sorted(quantiles)
+    share = float(reached[-1]) / _MERGED
+    places = np.searchsorted(reached, (np.arange(_MERGED) + 0.5) * share)
+    return values[np.minimum(places, len(values) - 1)].astype(np.float32), share
+
+
+def _sorted(quantiles: Sequence[_Quantiles], values: _Floats = _NONE, weights: _Floats = _NONE) -> tuple[_Floats, _Floats]:
+    """Values in order, and the pixels up to each of them; of quantiles and of values that have a weight each."""
+    every = np.concatenate([values, *(found for found, _ in quantiles)])
+    shares = np.concatenate([weights, *(np.full(len(found), share) for found, share in quantiles)])
+    order = np.argsort(every, kind="stable")
+    return every[order], np.cumsum(shares[order])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from autoseg.fingerprint import intensities
 from autoseg.fingerprint.intensities import Pool, count
 
 RNG = np.random.default_rng(0)
@@ -40,6 +41,26 @@ def test_an_empty_pool_has_zeros_and_mixed_kinds_add_up():
     pool.add(count(np.full((10, 10), 4.0, np.float32)), False)
     mean, std, (low, _, high) = pool.summary()
     assert (mean, std, low, high) == (3.0, 1.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("order", ["mixed", "rising"])
+def test_floats_of_many_images_stay_few_and_percentiles_true(order, monkeypatch):
+    """Images that are alike, and images whose values rise from one to the next, so that each merging sees other ones."""
+    monkeypatch.setattr(intensities, "_WAITING", 4096)
+    monkeypatch.setattr(intensities, "_MERGED", 1024)
+    rng, pool, every = np.random.default_rng(3), Pool(), []
+    for number in range(1000):
+        plane = rng.gamma(2, 100, (13, 20 + number % 9)).astype(np.float32)
+        every.append(plane + np.float32(5 * number if order == "rising" else 0))
+        pool.add(count(every[-1]), False)
+        held = sum(values.size for values, _ in (*pool.waiting, *filter(None, pool.merged)))
+        assert held < 4096 + 1024 * 8
+    values = np.sort(np.concatenate([plane.ravel() for plane in every]))
+    # One merging of those that wait, 6 doublings: 7 / 2048 of the pixels at most. All pixels of such small images are held.
+    for found, wanted in zip(pool.summary()[2], (0.005, 0.5, 0.995), strict=True):
+        low, high = (np.searchsorted(values, found, side) / values.size for side in ("left", "right"))
+        assert low - 7 / 2048 <= wanted <= high + 7 / 2048
+    assert pool.pixels == values.size
 
 
 def test_memory_does_not_grow_with_the_pixels_of_an_image():
