@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,10 @@ class Rules:
     relabel: Relabel = Relabel()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoredCase:
     """One case, with what only the whole set can judge: the values met in both masks, the spacing, the shorter side of the
-    image and, by class, the pixels of the reference and of its border."""
+    image and, for each of `classes`, the pixels of the reference's border."""
 
     case: str
     classes: dict[str, ClassScore]
@@ -59,7 +60,7 @@ class ScoredCase:
     referred: frozenset[int]
     spacing: tuple[float, float] | None
     side: int
-    extents: dict[str, tuple[int, int]]
+    borders: tuple[int, ...]
     reliability: Reliability | None
 
 
@@ -81,12 +82,12 @@ def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
     read = _read(pair, rules)
     spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
     classes = score_case(read.prediction, read.reference, read.members, read.ignore, spacing, rules.tolerance)
-    extents = {
-        name: extent(mask_of(read.reference, member, read.ignore)) if classes[name].tp + classes[name].fn else (0, 0)
-        for name, member in read.members.items()
-    }
+    borders = tuple(
+        extent(mask_of(read.reference, read.members[name], read.ignore))[1] if score.tp + score.fn else 0
+        for name, score in classes.items()
+    )
     return ScoredCase(
-        pair.case, classes, read.predicted, read.referred, read.spacing, min(read.reference.shape), extents,
+        pair.case, classes, read.predicted, read.referred, read.spacing, min(read.reference.shape), borders,
         _reliability(pair, read, rules),
     )  # fmt: skip
 
@@ -146,7 +147,7 @@ def _read(pair: Pair, rules: Rules) -> _Read:
     prediction, label = read_label(pair.prediction), read_label(pair.reference)
     predicted = _relabelled(prediction.array, rules.relabel.prediction)
     referred = _relabelled(label.array, rules.relabel.reference)
-    values = frozenset(_values(predicted)), frozenset(_values(referred))
+    values = _together(*_values(predicted)), _together(*_values(referred))
     _check(pair, predicted.shape, referred.shape, *values, rules.scheme)
     if rules.scheme is None:
         members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
@@ -190,6 +191,12 @@ def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArr
     if maps.shape != (outputs, *size):
         raise AutosegError(f"{path} holds probabilities of shape {maps.shape}, not {(outputs, *size)}", remedy)
     return maps
+
+
+@lru_cache
+def _together(*values: int) -> frozenset[int]:
+    """One set for all masks that hold the same values."""
+    return frozenset(values)
 
 
 def _values(labels: LabelMap) -> list[int]:

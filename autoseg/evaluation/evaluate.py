@@ -115,11 +115,16 @@ def _derived(scored: Iterable[ScoredCase]) -> list[str]:
 
 def _is_thin(scored: Sequence[ScoredCase], name: str) -> bool:
     """Whether the mean width of a class over the set's references is a small share of the images' mean shorter side."""
-    holding = [(one.extents[name], one.side) for one in scored if one.extents.get(name, (0, 0))[0]]
+    holding = [
+        (score.tp + score.fn, border, one.side)
+        for one in scored
+        for (held, score), border in zip(one.classes.items(), one.borders, strict=True)
+        if held == name and score.tp + score.fn
+    ]
     if not holding:
         return False
-    area, length = (sum(extent[place] for extent, _ in holding) for place in (0, 1))
-    return 2 * area / length <= THIN * sum(side for _, side in holding) / len(holding)
+    area, length, sides = map(sum, zip(*holding, strict=True))
+    return bool(2 * area / length <= THIN * sides / len(holding))
 
 
 def _with_cldice(cases: Sequence[CaseScore], found: Sequence[dict[str, float]]) -> list[CaseScore]:

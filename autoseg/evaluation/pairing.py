@@ -10,7 +10,7 @@ from autoseg.io import is_image, stem_of
 from autoseg.support.errors import AutosegError, SeveralProblems
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """The two masks of one case."""
 

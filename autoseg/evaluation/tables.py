@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
+from typing import TextIO
 
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.scores import METRICS, Scores
-from autoseg.support.files import write_artefact, write_text
+from autoseg.support.files import replacing, write_artefact
 
 JSON, CSV = "scores.json", "scores.csv"
 _COUNTS = ("tp", "fp", "fn")
@@ -17,12 +17,12 @@ _COUNTS = ("tp", "fp", "fn")
 def write_scores(scores: Scores, folder: Path) -> None:
     """scores.json and scores.csv in `folder`."""
     write_artefact(folder / JSON, scores)
-    write_text(folder / CSV, scores_csv(scores))
+    with replacing(folder / CSV) as beside, beside.open("w", encoding="utf-8") as stream:
+        _write_rows(scores, stream)
 
 
-def scores_csv(scores: Scores) -> str:
+def _write_rows(scores: Scores, stream: TextIO) -> None:
     """One row per case and class; an undefined metric is an empty cell. Lines end in a newline, as pandas reads them."""
-    stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["case", "class", *_COUNTS, *METRICS, "unit"])
     for case in scores.cases:
@@ -30,4 +30,3 @@ def scores_csv(scores: Scores) -> str:
             values = (getattr(score, metric) for metric in METRICS)
             cells = [f"{value:.6f}" if is_defined(value) else "" for value in values]
             writer.writerow([case.case, name, *(getattr(score, count) for count in _COUNTS), *cells, scores.unit])
-    return stream.getvalue()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClassScore:
     """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest shares.
 
@@ -29,7 +29,7 @@ class ClassScore:
     cldice: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseScore:
     """One case. classes: name -> score."""
 
