@@ -37,6 +37,7 @@ def from_json(text: str, kind: type[T]) -> T:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise SchemaError(f"not valid JSON: {error}") from error
+    del text  # As large as what it says.
     if not isinstance(content, dict):
         raise SchemaError(f"expected an object, found a {type(content).__name__}")
     version = content.pop("schema_version", SCHEMA_VERSION)

@@ -81,13 +81,12 @@ def write_artefact(path: Path, artefact: Any) -> None:
 def read_artefact(path: Path, kind: type[T], remedy: str = "") -> T:
     """A dataclass from JSON. Raises AutosegError naming the file where it is missing or not what it should be."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Without a name for the text, which is let go as soon as it has been parsed.
+        return serde.from_json(path.read_text(encoding="utf-8"), kind)
     except FileNotFoundError as error:
         raise AutosegError(f"{path} is missing", remedy) from error
     except (OSError, UnicodeDecodeError) as error:
         raise AutosegError(f"{path} cannot be read: {error}", remedy) from error
-    try:
-        return serde.from_json(text, kind)
     except serde.SchemaError as error:
         raise AutosegError(f"{path}: {error}", remedy or "mend the field, or make the file again") from error
 
