@@ -84,7 +84,7 @@ def plan_and_preprocess(
             kept.keep_no_more()
         log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preparations.values() if preprocess else ():
-            build_store(found, raw, preparation, kept=kept)
+            build_store(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
     return plan
 
 

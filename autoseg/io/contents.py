@@ -26,7 +26,7 @@ class Geometry:
     singletons: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Image:
     """array: (C, H, W) uint8, uint16 or float32; colours are RGB. It may be a view, interleaved by pixel in memory.
 
@@ -42,7 +42,7 @@ class Image:
     orientation: int = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Label:
     """array: (H, W) integers. spacing, geometry, notes: as in Image. lossy: stored as JPEG, so values may be off."""
 

@@ -20,7 +20,7 @@ _LIMIT = 2 << 30
 _NOTHING = np.zeros(0, np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     start: int
     size: int
@@ -40,7 +40,8 @@ class Kept:
         self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         self._left = limit
         self._lock = Lock()
-        self._known: dict[tuple[Path, ...], tuple[Image | Label, _Place]] = {}
+        # By text: paths, with all they know of themselves, are three times as large.
+        self._known: dict[tuple[str, ...], tuple[Image | Label, _Place]] = {}
 
     def keep_no_more(self) -> None:
         """What is read from now on is not read again."""
@@ -49,23 +50,25 @@ class Kept:
 
     def image(self, paths: Sequence[Path]) -> Image:
         """See `read_case`."""
-        found = self._find(tuple(paths))
+        key = tuple(map(str, paths))
+        found = self._find(key)
         if found is None:
             found = read_case(paths)
-            self._keep(tuple(paths), found)
+            self._keep(key, found)
         assert isinstance(found, Image)
         return found
 
     def label(self, path: Path) -> Label:
         """See `read_label`."""
-        found = self._find((path,))
+        key = (str(path),)
+        found = self._find(key)
         if found is None:
             found = read_label(path)
-            self._keep((path,), found)
+            self._keep(key, found)
         assert isinstance(found, Label)
         return found
 
-    def _find(self, key: tuple[Path, ...]) -> Image | Label | None:
+    def _find(self, key: tuple[str, ...]) -> Image | Label | None:
         if key not in self._known:
             return None
         read, place = self._known[key]
@@ -75,7 +78,7 @@ class Kept:
         array = np.frombuffer(data, place.dtype).reshape(place.shape)
         return replace(read, array=np.moveaxis(array, -1, 0) if isinstance(read, Image) else array)
 
-    def _keep(self, key: tuple[Path, ...], read: Image | Label) -> None:
+    def _keep(self, key: tuple[str, ...], read: Image | Label) -> None:
         # Interleaved, as most pictures lie in memory: nothing is copied.
         array = np.ascontiguousarray(np.moveaxis(read.array, 0, -1) if isinstance(read, Image) else read.array)
         with self._lock:
