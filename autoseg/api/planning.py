@@ -76,7 +76,7 @@ def plan_and_preprocess(
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
     with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
-        seen = fingerprint_dataset(found, kept=kept)
+        seen = fingerprint_dataset(found, kept=kept, raw=raw)
         plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)

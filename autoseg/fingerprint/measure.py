@@ -33,13 +33,15 @@ from autoseg.support.workspace import Dataset
 _RULES = "2"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
-def fingerprint_dataset(dataset: Dataset, workers: int | None = None, kept: Kept | None = None) -> Fingerprint:
+def fingerprint_dataset(
+    dataset: Dataset, workers: int | None = None, kept: Kept | None = None, raw: RawDataset | None = None
+) -> Fingerprint:
     """Measures a raw dataset and writes `dataset.fingerprint`; one that fits the files as they are is used again.
 
-    kept: holds what was read afterwards. Checks the dataset on the way. Raises SeveralProblems with all its faults; nothing
-    is written then.
+    kept: holds what was read afterwards. raw: the dataset, where it has been opened already. Checks the dataset on the way.
+    Raises SeveralProblems with all its faults; nothing is written then.
     """
-    raw = RawDataset.open(dataset)
+    raw = raw or RawDataset.open(dataset)
     whole, hashes = _hashes(raw, workers)
     known = _known(dataset, whole)
     if known is not None:
