@@ -93,21 +93,19 @@ class Gallery:
     def add(self, small: Thumbnail | None) -> None:
         """The thumbnail of the next image; None for a flat one, which is like no other. Raises AutosegError: full disk."""
         if small is not None:
-            detail = _detail(small)
             self._thumbnails.add(small.ravel())
-            self._details.add(detail)
-            self._sum += detail
             self._places.append(self._images)
         self._images += 1
 
     def alike(self, keys: Iterable[str] | None = None) -> Likeness:
         """Which images are alike; time grows with the pairs. keys: of each image; where they are equal, the images are known
         to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `Links`."""
-        number = len(self._details)
+        number = len(self._places)
         same, scene = Links(number), Links(number)
         if number < 2:
             return Likeness((), ())
         known = self._known(keys)
+        self._fill_details()
         mean = (self._sum / number).astype(np.float32) if number >= _ENOUGH else None
         usual, spread = self._usual(mean) if mean is not None else (0.0, np.inf)
         held = [_Block(min(number, size)) for size in (_ROWS, _COLUMNS)]
@@ -133,10 +131,18 @@ class Gallery:
         places = np.array(self._places)
         return Likeness(same.named(places), _without_sprawl(scene.named(places), number))
 
+    def _fill_details(self) -> None:
+        # At last and together, which is faster than between the images.
+        for start in range(len(self._details), len(self._thumbnails), _COLUMNS):
+            for small in self._thumbnails.rows(range(start, min(start + _COLUMNS, len(self._thumbnails)))):
+                detail = _detail(small.reshape(_SIDE, _SIDE))
+                self._details.add(detail)
+                self._sum += detail
+
     def _known(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
-        """A number for each row of the details; equal where the keys are."""
+        """A number for each thumbnail; equal where the keys are."""
         if keys is None:
-            return np.arange(len(self._details))
+            return np.arange(len(self._places))
         numbers: dict[str, int] = {}
         every = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self._images)
         return np.asarray(every[np.array(self._places)])

@@ -1,5 +1,7 @@
 """Copies are found whatever was done to the file; pictures that only share a layout, or are flat, are left alone."""
 
+import tracemalloc
+
 import cv2
 import imagehash
 import numpy as np
@@ -168,3 +170,20 @@ def test_a_set_that_is_one_picture_keeps_no_square_of_its_number(monkeypatch):
     assert len(found) < 1600 < len(every) <= 600 * 599 // 2
     assert groups(found) == groups(every) == [tuple(range(600))]
     assert compare([base] * 600, ["one"] * 600).same == ()
+
+
+def test_memory_does_not_grow_with_the_images():
+    rng = np.random.default_rng(5)
+    tracemalloc.start()
+    try:
+        with resemblance.Gallery() as gallery:
+            for _ in range(3000):
+                small = rng.normal(0, 1, (32, 32)).astype(np.float32)
+                gallery.add((small - small.mean()) / np.linalg.norm(small - small.mean()))
+            held, _ = tracemalloc.get_traced_memory()
+            gallery.alike(map(str, range(3000)))
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Thumbnails and details alone are 24 MB.
+    assert held < 1.5e6 and peak < 12e6

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase, Fingerprint
 from autoseg.schema.plan import Decision
 from autoseg.support import files
 from autoseg.support.errors import AutosegError
@@ -52,6 +54,24 @@ def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -
         files.write_artefact(path, Decision("a", "b", object()))  # type: ignore[arg-type]
     assert files.read_artefact(path, Decision) == Decision("a", "b", "c")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_many_cases_are_written_and_read_with_little_memory_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "fingerprint.json"
+    classes = {"e": ClassInCase(1, 2, 3, 4.5)}
+    case = CaseFingerprint("a", (3, 4), 1, "uint8", None, "b" * 64, "c" * 64, "d", 0.0, 1.0, 0.5, classes)
+    made = Fingerprint("x", "y", "gray", "", False, "uint8", (), (), (case,) * 3000, (3, 4), None)
+    tracemalloc.start()
+    try:
+        files.write_artefact(path, made)
+        _, wrote = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        found = files.read_artefact(path, Fingerprint)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == made
+    assert max(wrote, peak - held) < path.stat().st_size / 2
 
 
 @pytest.mark.parametrize(("text", "says"), [(None, "missing"), ("{", "not valid JSON"), ("\xff\xfe", "JSON")])
