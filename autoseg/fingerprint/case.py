@@ -69,7 +69,8 @@ def measure_case(
     inside = label.array > 0 if scheme.ignore is None else (label.array > 0) & (label.array != scheme.ignore)
     mask = inside.astype(np.uint8)
     planes = [np.ascontiguousarray(plane) for plane in pixels]
-    values = tuple((count(plane), count(plane, mask)) for plane in planes)
+    around = _around(mask)
+    values = tuple((count(plane), count(plane[around], mask[around])) for plane in planes)
     gray = len(planes) == 3 and all(np.array_equal(planes[0], plane) for plane in planes[1:])
     classes, specks = classes_in(label.array, scheme)
     marked = bool(mask.any())
@@ -112,7 +113,9 @@ def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase
 
 def outline(inside: Array) -> Array:
     """(32, 32) uint8 of where a mask (H, W) bool marks anything: enough to see whether two agree."""
-    return cv2.resize(inside.astype(np.uint8) * 255, (OUTLINE, OUTLINE), interpolation=cv2.INTER_AREA)
+    # Of large masks some pixels will do: at least 4 x 4 of each place.
+    step = max(1, min(inside.shape) // (4 * OUTLINE))
+    return cv2.resize(inside[::step, ::step].astype(np.uint8) * 255, (OUTLINE, OUTLINE), interpolation=cv2.INTER_AREA)
 
 
 def astray(planes: list[Array], inside: Array, box: Box) -> float:
@@ -123,10 +126,17 @@ def astray(planes: list[Array], inside: Array, box: Box) -> float:
     pixels = int(inside.sum())
     if pixels <= SPECK:
         return 0.0
-    if all(_is_flat(plane[inside]) for plane in planes):
+    around = _around(inside.astype(np.uint8))
+    if all(_is_flat(plane[around][inside[around]]) for plane in planes):
         return 1.0
     top, bottom, left, right = box
     return 1.0 - int(inside[top:bottom, left:right].sum()) / pixels
+
+
+def _around(mask: Array) -> tuple[slice, slice]:
+    """Rows and columns of what a mask (H, W) uint8 marks; of one that marks nothing, all."""
+    left, top, width, height = cv2.boundingRect(mask)
+    return (slice(top, top + height), slice(left, left + width)) if width else (slice(None), slice(None))
 
 
 def _is_flat(values: Array) -> bool:
