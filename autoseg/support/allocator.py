@@ -1,22 +1,29 @@
-"""Memory that goes round: what one image leaves, the next one takes."""
+"""Memory that goes round: what one image or step leaves, the next one takes.
+
+By itself glibc returns large blocks to the system as soon as they are freed and asks for them again at once; the system fills
+them with zeros page by page. That was a tenth of the time to prepare a dataset and of a training step on a processor.
+"""
 
 from __future__ import annotations
 
 import ctypes
 
-_LARGEST, _TRIM, _AHEAD = 32 << 20, 128 << 20, 16 << 20
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_MANY_IMAGES, _LARGEST, _AHEAD = 128 << 20, 32 << 20, 16 << 20
 
 
-def hold_memory() -> None:
-    """Let this process keep up to 128 MiB of freed memory. For commands that go through many images of a like size.
+def hold_memory(limit: int | None = _MANY_IMAGES) -> None:
+    """Let this process keep up to `limit` bytes of freed memory; None: all it ever had, for steps that are all alike.
 
-    By itself glibc returns the blocks of each image to the system and asks for them again for the next, which fills them with
-    zeros page by page: a tenth of the time to prepare a dataset. Where there is no glibc nothing happens.
+    For commands, whose process is their own. Where there is no glibc nothing happens.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):
         return
-    for option, value in ((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _TRIM), (_M_TOP_PAD, _AHEAD)):
+    if limit is None:
+        options = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: _AHEAD}
+    else:
+        options = {_M_MMAP_THRESHOLD: min(limit, _LARGEST), _M_TRIM_THRESHOLD: limit, _M_TOP_PAD: _AHEAD}
+    for option, value in options.items():
         set_option(option, value)

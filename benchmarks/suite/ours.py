@@ -29,6 +29,7 @@ from autoseg.preprocessing.normalise import normalise
 from autoseg.preprocessing.transform import prepare_image
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
+from autoseg.support.allocator import hold_memory
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint
@@ -132,6 +133,8 @@ def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
 
 
 def step(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    if device.type == "cpu":
+        hold_memory(limit=None)  # As autoseg_train does; and so does the bound.
     make = bare_step if options.bare else trainer_step
     work = make(MODEL, "small", options.side, options.batch, options.precision, device)
     work()
