@@ -38,13 +38,26 @@ def command(body: Main) -> Main:
         gc.set_threshold(10_000, 10, 10)
         log.set_up()
         codes: list[int] = []
-        if os.path.basename(sys.argv[0]).startswith("autoseg_"):
+        if _is_own():
             # What is registered first is called last.
             atexit.register(_leave, codes)
         codes.append(_answered(body, arguments))
         return codes[0]
 
     return main
+
+
+def hold_memory(limit: int | None = 128 << 20) -> None:
+    """See `autoseg.support.allocator`; only where the process is the command's own."""
+    from autoseg.support import allocator
+
+    if _is_own():
+        allocator.hold_memory(limit)
+
+
+def _is_own() -> bool:
+    """Whether this process runs the command and nothing else, and no other program called it."""
+    return os.path.basename(sys.argv[0]).startswith("autoseg_")
 
 
 def _answered(body: Main, arguments: Sequence[str] | None) -> int:

@@ -41,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.references is None:
         raise AutosegError("there are no references to score against", "autoseg_evaluate PRED REF")
     from autoseg import api
-    from autoseg.support.allocator import hold_memory
 
-    hold_memory()
+    entry.hold_memory()
     scores = api.evaluate(options.predictions, options.references, options.output, options.tolerance)
     entry.show_table(
         f"{len(scores.cases)} cases; distances in {scores.unit}",

@@ -14,9 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
     from autoseg.fingerprint import table
-    from autoseg.support.allocator import hold_memory
 
-    hold_memory()
+    entry.hold_memory()
     found = api.fingerprint(options.dataset, root=options.root)
     entry.show_table(found.dataset, ("", ""), table.overview(found))
     for heading, *rows in (table.channels(found), table.classes(found)):

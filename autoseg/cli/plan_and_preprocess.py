@@ -26,9 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry.add_device(parser)
     options = parser.parse_args(arguments)
     from autoseg import api
-    from autoseg.support.allocator import hold_memory
 
-    hold_memory()
+    entry.hold_memory()
     plan = api.plan_and_preprocess(
         options.dataset,
         protocol=options.protocol,

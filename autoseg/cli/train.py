@@ -30,11 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.epochs is not None:
         settings["training.epochs"] = str(options.epochs)
     from autoseg import api
-    from autoseg.support.allocator import hold_memory
     from autoseg.training.device import resolve
 
     if resolve(options.device).type == "cpu":
-        hold_memory(limit=None)
+        entry.hold_memory(limit=None)
     trained = api.train(
         options.dataset,
         options.model,

@@ -16,7 +16,7 @@ from autoseg.support.workspace import Dataset, Workspace, images_folder
 
 LOG = "autoseg_train.log"
 _PREDICTIONS = "predictions"
-_ENTER = "from autoseg.cli.{command} import main; raise SystemExit(main())"
+_ENTER = "import sys; sys.argv[0] = 'autoseg_{command}'; from autoseg.cli.{command} import main; raise SystemExit(main())"
 
 
 @dataclass(frozen=True)

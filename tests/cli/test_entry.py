@@ -54,3 +54,9 @@ def test_other_exceptions_end_it_as_usual() -> None:
 def test_whoever_calls_a_command_from_a_program_of_their_own_goes_on() -> None:
     ended = run("return 0", program="mine.py")
     assert ended.returncode == 0 and "taken down" in ended.stdout
+
+
+@pytest.mark.parametrize(("program", "held"), [("/usr/bin/autoseg_train", True), ("mine.py", False)])
+def test_memory_is_kept_in_a_process_of_its_own_only(program: str, held: bool) -> None:
+    body = "from autoseg.support import allocator; allocator.hold_memory = print; entry.hold_memory(7); return 0"
+    assert ("7\n" in run(body, program).stdout) == held
