@@ -30,7 +30,7 @@ from autoseg.support.log import progress
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
 
-_RULES = "2"  # goes up when what is measured changes, so that older fingerprints are made again
+_RULES = "3"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
 def fingerprint_dataset(

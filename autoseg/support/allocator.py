@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _LARGEST, _AHEAD = 32 << 20, 16 << 20
 
 
-def hold_memory(limit: int | None = 128 << 20) -> None:
+def hold_memory(limit: int | None) -> None:
     """Let this process keep up to `limit` bytes of freed memory; None: all it ever had, for steps that are all alike.
 
     For commands, whose process is their own. Where there is no glibc nothing happens.

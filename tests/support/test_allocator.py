@@ -31,6 +31,6 @@ def faults(hold: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
-@pytest.mark.parametrize("hold", ["hold_memory()", "hold_memory(limit=None)"])
+@pytest.mark.parametrize("hold", ["hold_memory(128 << 20)", "hold_memory(None)"])
 def test_arrays_of_growing_size_are_not_asked_of_the_system_again(hold: str) -> None:
     assert faults(hold) < faults("pass") / 10
