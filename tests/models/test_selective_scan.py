@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.models.layers import recurrence
 from autoseg.models.layers import selective_scan as module
 from autoseg.models.layers.selective_scan import scan_by_kernel, selective_scan, sequential_scan
 
@@ -59,11 +62,37 @@ def test_broad_states_equal_the_recurrence_in_double_precision(length: int) -> N
     check(length, 2, BROAD)
 
 
-@pytest.mark.parametrize("pace", [module._ONE_CORE, module._CORES, module._GPU, module._Pace(100, 2**20)])
+@pytest.mark.parametrize("pace", [recurrence.ONE_CORE, recurrence.CORES, recurrence.GPU, recurrence.Pace(100, 2**20)])
 @pytest.mark.parametrize("shape", [BROAD, NARROW], ids=["broad", "narrow"])
-def test_every_pace_gives_the_same(monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], pace: module._Pace) -> None:
-    monkeypatch.setattr(module, "_pace", lambda x: pace)
+def test_every_pace_gives_the_same(monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], pace: recurrence.Pace) -> None:
+    monkeypatch.setattr(recurrence, "pace", lambda x: pace)
     check(200, 3, shape)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+        assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("shape", [BROAD, NARROW], ids=["broad", "narrow"])
+def test_every_number_of_threads_gives_the_same(shape: dict[str, int], count: int) -> None:
+    with threads(count):
+        check(500, 3, shape)
+
+
+def test_threads_of_its_own_work_in_inference_mode() -> None:
+    tensors = arguments(400, 4, **BROAD)
+    with threads(2):
+        expected = selective_scan(*tensors)
+        with torch.inference_mode():
+            assert torch.equal(selective_scan(*tensors), expected)
 
 
 @pytest.mark.slow
