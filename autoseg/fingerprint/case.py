@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import xxhash
 
 from autoseg.fingerprint.appearance import (
     Box,
@@ -67,14 +67,15 @@ def measure_case(
         return faults
     pixels = image.array
     inside = label.array > 0 if scheme.ignore is None else (label.array > 0) & (label.array != scheme.ignore)
-    mask = inside.astype(np.uint8)
-    planes = [np.ascontiguousarray(plane) for plane in pixels]
+    mask = inside.view(np.uint8)
+    planes = _planes(pixels)
     around = _around(mask)
     values = tuple((count(plane), count(plane[around], mask[around])) for plane in planes)
-    gray = len(planes) == 3 and all(np.array_equal(planes[0], plane) for plane in planes[1:])
-    classes, specks = classes_in(label.array, scheme)
-    marked = bool(mask.any())
-    bright, box = brightness(planes), busy_box(planes)
+    low, high = min(counted.low for counted, _ in values), max(counted.high for counted, _ in values)
+    gray = len(planes) == 3 and all(_equal(planes[0], plane) for plane in planes[1:])
+    classes, specks = classes_in(label.array[around], scheme)
+    marked = any(item.pixels for item in classes.values())
+    bright, box = brightness(planes), busy_box(planes, high - low)
     small = thumbnail(pixels, bright.summed)
     fingerprint = CaseFingerprint(
         case=case.name,
@@ -85,19 +86,20 @@ def measure_case(
         file_hash=file_hash,
         pixel_hash=_hash(planes).hex(),
         perceptual_hash=perceptual_hash(small),
-        low=min(float(plane.min()) for plane in planes),
-        high=max(float(plane.max()) for plane in planes),
+        low=low,
+        high=high,
         border=share_outside(box, planes[0].size),
         classes=classes,
         group=spec.groups.get(case.name, ""),
         foreground_mean=tuple(counted.mean for _, counted in values) if marked else (),
-        bits=32 if pixels.dtype == np.float32 else int(pixels.max()).bit_length(),
+        bits=32 if pixels.dtype == np.float32 else int(high).bit_length(),
         background=background_share(bright),
         layering=layering(bright.summed),
-        overlay=overlay_share(planes, bright, inside),
+        overlay=overlay_share(planes, high - low, bright, inside),
         notes=image.notes,
     )
-    seen = SeenMask(gray, _hash([label.array]), specks, astray(planes, inside, box))
+    flat = marked and all(inner.low == inner.high for _, inner in values)
+    seen = SeenMask(gray, _hash([label.array]), specks, astray(inside[around], around, flat, box))
     return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen, outline(inside))
 
 
@@ -118,33 +120,45 @@ def outline(inside: Array) -> Array:
     return cv2.resize(inside[::step, ::step].astype(np.uint8) * 255, (OUTLINE, OUTLINE), interpolation=cv2.INTER_AREA)
 
 
-def astray(planes: list[Array], inside: Array, box: Box) -> float:
-    """Share of the foreground (H, W) bool that lies in the constant borders; 1 where all of it lies on one value.
+def astray(inside: Array, around: tuple[slice, slice], flat: bool, box: Box) -> float:
+    """Share of the foreground that lies in the constant borders; 1 where all of it lies on one value.
 
-    box: what `busy_box` leaves of the image.
+    inside: (h, w) bool, the foreground within the rows and columns `around`. flat: it lies on one value. box: what `busy_box`
+    leaves of the image.
     """
-    pixels = int(inside.sum())
+    pixels = np.count_nonzero(inside)
     if pixels <= SPECK:
         return 0.0
-    around = _around(inside.astype(np.uint8))
-    if all(_is_flat(plane[around][inside[around]]) for plane in planes):
+    if flat:
         return 1.0
     top, bottom, left, right = box
-    return 1.0 - int(inside[top:bottom, left:right].sum()) / pixels
+    first, start = (side.start for side in around)
+    busy = inside[max(top - first, 0) : max(bottom - first, 0), max(left - start, 0) : max(right - start, 0)]
+    return 1.0 - np.count_nonzero(busy) / pixels
 
 
 def _around(mask: Array) -> tuple[slice, slice]:
     """Rows and columns of what a mask (H, W) uint8 marks; of one that marks nothing, all."""
     left, top, width, height = cv2.boundingRect(mask)
-    return (slice(top, top + height), slice(left, left + width)) if width else (slice(None), slice(None))
+    height, width = (height, width) if width else mask.shape
+    return slice(top, top + height), slice(left, left + width)
 
 
-def _is_flat(values: Array) -> bool:
-    return bool(values.min() == values.max())
+def _planes(pixels: Array) -> list[Array]:
+    """Each channel of (C, H, W) by itself, contiguous."""
+    interleaved = np.moveaxis(pixels, 0, -1)
+    if len(pixels) > 1 and interleaved.flags.c_contiguous:
+        return list(cv2.split(interleaved))
+    return [np.ascontiguousarray(plane) for plane in pixels]
+
+
+def _equal(one: Array, other: Array) -> bool:
+    # Mostly the first row says no.
+    return np.array_equal(one[:1], other[:1]) and np.array_equal(one, other)
 
 
 def _hash(planes: list[Array]) -> bytes:
-    digest = hashlib.sha256(f"{len(planes)} {planes[0].shape} {planes[0].dtype}".encode())
+    digest = xxhash.xxh3_128(f"{len(planes)} {planes[0].shape} {planes[0].dtype}".encode())
     for plane in planes:
         digest.update(np.ascontiguousarray(plane).data)
     return digest.digest()

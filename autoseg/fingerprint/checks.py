@@ -110,7 +110,7 @@ def count_values(label: Array) -> npt.NDArray[np.int64]:
     # OpenCV counts bytes five times faster, in float32: exact up to 2^24.
     if label.dtype == np.uint8 and label.size < 2**24:
         counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-        return counts[: int(label.max(initial=0)) + 1]
+        return counts[: int(np.flatnonzero(counts)[-1]) + 1 if label.size else 1]
     return np.bincount(label.ravel())
 
 

@@ -25,12 +25,14 @@ _NONE = np.zeros(0)
 @dataclass
 class Counted:
     """Values of one channel of one image: how many pixels hold each, of all levels from 0 on. For floats, quantiles that stand
-    for equal shares."""
+    for equal shares. low, high: the smallest and the largest value; not-a-number where there are no pixels."""
 
     values: _Floats
     counts: _Floats
     total: float
     squares: float
+    low: float = float("nan")
+    high: float = float("nan")
 
     @property
     def pixels(self) -> float:
@@ -48,13 +50,17 @@ def count(plane: Array, mask: Array | None = None) -> Counted:
         levels = 256 if plane.dtype == np.uint8 else _LEVELS
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
         values, squares = _levels(levels)
-        return Counted(values, counts, float(values @ counts), float(squares @ counts))
+        return Counted(values, counts, float(values @ counts), float(squares @ counts), *_ends(np.flatnonzero(counts)))
     chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
     kept = min(_SKETCH, chosen.size)
     places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
-    values = np.sort(chosen)[places]
+    ordered = np.sort(chosen)
     shares = np.full(kept, chosen.size / max(kept, 1))
-    return Counted(values, shares, float(chosen.sum()), float(chosen @ chosen))
+    return Counted(ordered[places], shares, float(chosen.sum()), float(chosen @ chosen), *_ends(ordered))
+
+
+def _ends(ordered: Array) -> tuple[float, float]:
+    return (float(ordered[0]), float(ordered[-1])) if ordered.size else (float("nan"), float("nan"))
 
 
 @cache

@@ -25,12 +25,12 @@ from autoseg.io import Case, Kept, RawDataset
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_json
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_file, hash_text, read_artefact, write_artefact
+from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
 from autoseg.support.log import progress
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
 
-_RULES = "3"  # goes up when what is measured changes, so that older fingerprints are made again
+_RULES = "4"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
 def fingerprint_dataset(
@@ -57,7 +57,7 @@ def fingerprint_dataset(
 
 
 def content_hash(raw: RawDataset, workers: int | None = None) -> str:
-    """SHA-256 over the bytes of every training image and mask, their case names and what dataset.json says of them."""
+    """SHA-256 over the hashes of every training image and mask, their case names and what dataset.json says of them."""
     return _hashes(raw, workers)[0]
 
 
@@ -66,8 +66,8 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
 
     def digest(case: Case) -> tuple[str, str]:
         try:
-            images = [hash_file(path) for path in case.images]
-            label = hash_file(case.label) if case.label else ""
+            images = [quick_hash_file(path) for path in case.images]
+            label = quick_hash_file(case.label) if case.label else ""
         except OSError as error:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label

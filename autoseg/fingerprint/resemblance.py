@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 
 import cv2
-import imagehash
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +26,7 @@ from autoseg.fingerprint.shelf import Shelf
 from autoseg.io.contents import Array
 
 _SIDE = 32
+_HALVED = 4 * _SIDE  # pixels: an image twice so large is halved first, which is four times as fast and shows the same
 _SAME = 0.75  # likeness with the set's common part taken out
 _SAME_RAW = 0.90  # likeness without that, for sets too small to have a common part
 _SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelated pairs reached 5.2
@@ -54,6 +54,9 @@ def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
     """
     # Summed first: one plane is resized and not several.
     total = summed(image) if total is None else total
+    height, width = (side // 2 for side in total.shape)
+    if min(height, width) >= _HALVED:
+        total = cv2.resize(total[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     small = cv2.resize(total, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) / len(image)
     centred = small - small.mean()
     length = float(np.linalg.norm(centred))
@@ -71,7 +74,7 @@ def perceptual_hash(small: Thumbnail | None) -> str:
     low, high = float(small.min()), float(small.max())
     levels = np.floor((small - low) * (255 / (high - low))).astype(np.float64)
     frequencies = _WAVES @ levels @ _WAVES.T
-    return str(imagehash.ImageHash(frequencies > np.median(frequencies)))
+    return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
 
 
 class Gallery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.io.contents import Image, Label
 from autoseg.io.files import read_case, read_label
@@ -72,11 +74,18 @@ class Kept:
         if key not in self._known:
             return None
         read, place = self._known[key]
-        with self._lock:
-            self._stream.seek(place.start)
-            data = self._stream.read(place.size)
-        array = np.frombuffer(data, place.dtype).reshape(place.shape)
+        array = self._mapped(place).reshape(place.shape)
         return replace(read, array=np.moveaxis(array, -1, 0) if isinstance(read, Image) else array)
+
+    def _mapped(self, place: _Place) -> NDArray[Any]:
+        """The numbers as they lie in the file: they are not copied, and are let go with the array."""
+        if not place.size:
+            return np.zeros(0, place.dtype)
+        before = place.start % mmap.ALLOCATIONGRANULARITY
+        seen = mmap.mmap(
+            self._stream.fileno(), before + place.size, access=mmap.ACCESS_READ, offset=place.start - before
+        )
+        return np.frombuffer(seen, place.dtype, offset=before, count=place.size // place.dtype.itemsize)
 
     def _keep(self, key: tuple[str, ...], read: Image | Label) -> None:
         # Interleaved, as most pictures lie in memory: nothing is copied.
@@ -87,6 +96,7 @@ class Kept:
             start = self._stream.seek(0, 2)
             try:
                 self._stream.write(array.data)
+                self._stream.flush()
             except OSError:
                 self._left = 0
                 return

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import xxhash
+
 from autoseg.schema import serde
 from autoseg.support.errors import AutosegError
 
@@ -102,11 +104,20 @@ def hash_text(*parts: str) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
+    return _digest(path, hashlib.sha256())
+
+
+def quick_hash_file(path: Path) -> str:
+    """XXH3 of a file's bytes, 128 bits in hex: ten times as fast, and enough where nobody forges files to look alike."""
+    return _digest(path, xxhash.xxh3_128())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(1 << 18):
             digest.update(block)
-    return digest.hexdigest()
+    found: str = digest.hexdigest()
+    return found
 
 
 def _flush(path: Path) -> None:

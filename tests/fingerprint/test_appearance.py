@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from autoseg.fingerprint.appearance import background_share, border_share, brightness, busy_box, layering, overlay_share
+from autoseg.fingerprint.appearance import background_share, border_share, brightness, busy_box, layering, overlay_share, spread
 from autoseg.fingerprint.case import astray
 from tests.fingerprint.datasets import picture
 
@@ -20,7 +20,11 @@ def scan() -> np.ndarray:
 
 
 def overlay(planes: list[np.ndarray], marked: np.ndarray = NOTHING) -> float:
-    return overlay_share(planes, brightness(planes), marked)
+    return overlay_share(planes, spread(planes), brightness(planes), marked)
+
+
+def box(plane: np.ndarray) -> tuple[int, int, int, int]:
+    return busy_box([plane], spread([plane]))
 
 
 def test_text_on_dark_ground_is_seen_and_the_scene_is_not() -> None:
@@ -52,10 +56,10 @@ def test_dark_ground_and_borders() -> None:
     tissue = scan()
     assert background_share(brightness([tissue])) == pytest.approx((tissue == 0).mean(), abs=0.01)
     framed = np.pad(picture(3)[0], ((10, 0), (0, 20)))
-    assert busy_box([framed]) == (10, 70, 0, 80)
+    assert box(framed) == (10, 70, 0, 80)
     assert border_share([framed]) == pytest.approx(1 - 60 * 80 / framed.size)
     assert border_share([np.full((8, 8), 3, np.uint8)]) == 1.0
-    assert busy_box([np.full((8, 8), 3, np.uint8)]) == (0, 0, 0, 0)
+    assert box(np.full((8, 8), 3, np.uint8)) == (0, 0, 0, 0)
 
 
 def test_layers_across_the_beam() -> None:
@@ -67,12 +71,14 @@ def test_layers_across_the_beam() -> None:
 
 
 def test_masks_on_nothing() -> None:
-    framed = np.pad(picture(3)[0], ((20, 0), (0, 0)))
-    inside = np.zeros(framed.shape, bool)
-    inside[40:50, 10:20] = True
-    assert astray([framed], inside, busy_box([framed])) == 0
-    inside[40:50] = False
-    inside[15:25, 10:20] = True
-    assert astray([framed], inside, busy_box([framed])) == pytest.approx(0.5)
-    assert astray([np.full(framed.shape, 7, np.uint8)], inside, busy_box([np.full(framed.shape, 7, np.uint8)])) == 1.0
-    assert astray([framed], np.zeros(framed.shape, bool), busy_box([framed])) == 0
+    busy = (20, 60, 0, 80)
+
+    def share(rows: slice, flat: bool = False) -> float:
+        return astray(np.ones((rows.stop - rows.start, 10), bool), (rows, slice(10, 20)), flat, busy)
+
+    assert share(slice(40, 50)) == 0
+    assert share(slice(15, 25)) == pytest.approx(0.5)
+    assert share(slice(0, 15)) == 1.0
+    assert share(slice(55, 65)) == pytest.approx(0.5)
+    assert share(slice(40, 50), flat=True) == 1.0
+    assert astray(np.zeros((60, 80), bool), (slice(0, 60), slice(0, 80)), False, busy) == 0

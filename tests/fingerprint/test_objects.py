@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from autoseg.fingerprint import objects
 from autoseg.fingerprint.objects import measure_class
 
 
@@ -72,3 +73,24 @@ def test_thickness_does_not_depend_on_where_memory_lies(monkeypatch):
         return [measure_class(mask)[0].thickness for mask in masks]
 
     assert all(thickness(offset) == thickness(0) for offset in range(4, 64, 4))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_objects_in_a_box_each_are_as_thick_as_all_together(seed, monkeypatch):
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (90, 110)), (0, 0), 2 + seed % 5)
+    mask = noise > (0.1 + 0.1 * (seed % 3)) * noise.max()
+    monkeypatch.setattr(objects, "_FEW", 0)
+    together = measure_class(mask)
+    monkeypatch.setattr(objects, "_FEW", 10**6)
+    alone = measure_class(mask)
+    assert alone[0].objects > 1 or seed
+    assert alone[0] == together[0]
+
+
+def test_more_objects_than_two_bytes_can_count():
+    mask = np.zeros((600, 600), np.uint8)
+    mask[1::2, 1::2] = 1
+    assert measure_class(mask)[0].objects == 300 * 300
+    small = np.zeros((3, 40000), np.uint8)
+    small[1, ::2] = 1
+    assert measure_class(small)[0].objects == 20000

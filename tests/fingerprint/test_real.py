@@ -54,7 +54,7 @@ def test_text_in_the_corners_of_colonoscopies_is_seen():
     shares = []
     for path in sorted((DATA / "neopolyp" / "images").iterdir())[:10]:
         planes, mask = list(read_image(path).array), read_label(DATA / "neopolyp" / "masks" / f"{path.stem}.png").array
-        shares.append(overlay_share(planes, brightness(planes), mask > 0))
+        shares.append(overlay_share(planes, 255.0, brightness(planes), mask > 0))
     assert min(shares) > 5e-4 and max(shares) < 0.03
 
 

@@ -251,3 +251,27 @@ def four_bit_png(rows):
     stream.write(chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)))
     stream.write(chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
     return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_png_colours_have_one_decoder_and_the_values_of_the_other(tmp_path, dtype, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 40, 3)).astype(dtype)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
+    data = (tmp_path / "a.png").read_bytes()
+    found = raster._colours_of_png(data)
+    assert found is not None and np.array_equal(found, pixels)
+    assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
+    monkeypatch.setattr(raster, "_colours_of_png", lambda data: None)
+    assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
+
+
+def test_png_files_of_other_kinds_are_opencvs(tmp_path):
+    pixels = np.zeros((8, 9, 3), np.uint8)
+    Pillow.fromarray(pixels).save(tmp_path / "key.png", transparency=(1, 2, 3))
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.zeros((8, 9, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "gray.png"), pixels[..., 0])
+    whole = tmp_path / "whole.png"
+    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8))
+    files = [*((tmp_path / f"{name}.png").read_bytes() for name in ("key", "alpha", "gray")), whole.read_bytes()[:-900], b""]
+    assert [raster._colours_of_png(data) for data in files] == [None] * 5
+    assert raster._colours_of_png(whole.read_bytes()) is not None

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.preprocessing import transform
-from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_label, resize_pixels
+from autoseg.preprocessing.label_maps import resize_label
+from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_pixels
 from autoseg.schema.plan import Preparation
 from autoseg.support.errors import AutosegError
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase, Fingerprint
 from autoseg.schema.plan import Decision
@@ -86,3 +88,11 @@ def test_a_bad_artefact_names_its_file(tmp_path: Path, text: str | None, says: s
 
 def test_hashes_know_where_a_text_ends() -> None:
     assert files.hash_text("ab", "c") != files.hash_text("a", "bc")
+
+
+@pytest.mark.parametrize("size", [0, 10, 3 << 18, (1 << 18) + 1])
+def test_files_are_hashed_whole(tmp_path: Path, size: int) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(content[:size])
+    assert files.hash_file(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
+    assert files.quick_hash_file(tmp_path / "a") == xxhash.xxh3_128(content[:size]).hexdigest()
