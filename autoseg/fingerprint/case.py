@@ -74,7 +74,7 @@ def measure_case(
     low, high = min(counted.low for counted, _ in values), max(counted.high for counted, _ in values)
     gray = len(planes) == 3 and all(_equal(planes[0], plane) for plane in planes[1:])
     classes, specks = classes_in(label.array[around], scheme)
-    marked = any(item.pixels for item in classes.values())
+    marked = values[0][1].pixels > 0
     bright, box = brightness(planes), busy_box(planes, high - low)
     small = thumbnail(pixels, bright.summed)
     fingerprint = CaseFingerprint(

@@ -83,7 +83,6 @@ def test_objects_in_a_box_each_are_as_thick_as_all_together(seed, monkeypatch):
     together = measure_class(mask)
     monkeypatch.setattr(objects, "_FEW", 10**6)
     alone = measure_class(mask)
-    assert alone[0].objects > 1 or seed
     assert alone[0] == together[0]
 
 

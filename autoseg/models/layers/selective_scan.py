@@ -219,10 +219,12 @@ class _Room(NamedTuple):
         return cls(x.new_empty(tensors, rows, *x.shape[1:]), held)
 
     @classmethod
-    def for_each(cls, parts: list[slice], x: Tensor, *sizes: Any) -> list[_Room]:
+    def for_each(
+        cls, parts: list[slice], x: Tensor, A: Tensor, rows: int, tensors: int, states: int, extra: int = 0
+    ) -> list[_Room]:
         """One for each part of the images; parts of one size share it."""
         made = {part.stop - part.start: part for part in parts}
-        rooms = {count: cls.of(x[:, part], *sizes) for count, part in made.items()}
+        rooms = {count: cls.of(x[:, part], A, rows, tensors, states, extra) for count, part in made.items()}
         return [rooms[part.stop - part.start] for part in parts]
 
 
