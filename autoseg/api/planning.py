@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +16,7 @@ from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
+    from autoseg.io.kept import Kept, Places
     from autoseg.io.raw_dataset import RawDataset
 
 
@@ -66,17 +69,17 @@ def plan_and_preprocess(
     settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan. splits: a
     file of your own (autoseg's or nnU-Net's form), checked for leaks; without it, splits made before are kept.
     """
-    from autoseg import models as registry
-    from autoseg.fingerprint.measure import fingerprint_dataset
     from autoseg.io.kept import Kept
     from autoseg.io.raw_dataset import RawDataset
-    from autoseg.planning.planner import make_plan
-    from autoseg.preprocessing.build import build_store
 
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
     with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
-        seen = fingerprint_dataset(found, kept=kept, raw=raw)
+        seen = _fingerprint_while_loading(found, raw, kept)
+        from autoseg import models as registry
+        from autoseg.planning.planner import make_plan
+        from autoseg.preprocessing.build import build_store
+
         plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)
@@ -86,6 +89,26 @@ def plan_and_preprocess(
         for preparation in plan.preparations.values() if preprocess else ():
             build_store(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
     return plan
+
+
+def _fingerprint_while_loading(found: Dataset, raw: RawDataset, kept: Kept | None) -> Fingerprint:
+    """The dataset's fingerprint; PyTorch, which planning needs and which takes a second and more to load, is loaded beside."""
+    from autoseg.fingerprint.measure import fingerprint_dataset
+    from autoseg.support.beside import beside
+
+    if "torch" in sys.modules:
+        return fingerprint_dataset(found, kept=kept, raw=raw)
+
+    def work() -> tuple[Fingerprint, Places | None]:
+        seen = fingerprint_dataset(found, kept=kept, raw=raw)
+        return seen, kept.places() if kept else None
+
+    with beside(work) as result:
+        importlib.import_module("autoseg.planning.planner")
+        seen, places = result()
+    if kept and places:
+        kept.take_over(places)
+    return seen
 
 
 def decisions(plan: Plan) -> list[Decision]:

@@ -30,6 +30,9 @@ class _Place:
     shape: tuple[int, ...]
 
 
+Places = tuple[dict[tuple[str, ...], tuple[Image | Label, _Place]], int]
+
+
 class Kept:
     """Reads images and masks, and keeps them as they are in a file without a name, which ends with the block.
 
@@ -49,6 +52,14 @@ class Kept:
         """What is read from now on is not read again."""
         with self._lock:
             self._left = 0
+
+    def places(self) -> Places:
+        """What a copy of this process tells of what it has kept; both write to one file."""
+        return self._known, self._left
+
+    def take_over(self, places: Places) -> None:
+        """What a copy of this process has kept, from its `places`; it must have ended keeping."""
+        self._known, self._left = places
 
     def image(self, paths: Sequence[Path]) -> Image:
         """See `read_case`."""

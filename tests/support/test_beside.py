@@ -1,0 +1,130 @@
+"""Work in a copy of the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from autoseg.support import beside as module
+from autoseg.support.beside import beside
+from autoseg.support.errors import AutosegError, SeveralProblems
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a command: two cores, and no other thread."""
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    monkeypatch.setattr(module.threading, "active_count", lambda: 1)
+
+
+def test_the_result_comes_from_another_process_that_works_meanwhile(tmp_path: Path) -> None:
+    def work() -> int:
+        (tmp_path / "begun").touch()
+        return os.getpid()
+
+    with beside(work) as result:
+        assert seen((tmp_path / "begun").exists), "it was not begun before it was asked for"
+        copy = result()
+    assert copy != os.getpid() and not runs(copy)
+
+
+@pytest.mark.parametrize("name", ["threads", "cores", "system"])
+def test_where_copying_is_not_safe_or_of_no_use_the_work_is_done_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change: dict[str, Callable[[], None]] = {
+        "threads": lambda: monkeypatch.setattr(module.threading, "active_count", lambda: 2),
+        "cores": lambda: monkeypatch.setattr(module, "available_cores", lambda: 1),
+        "system": lambda: monkeypatch.setattr(module.sys, "platform", "darwin"),
+    }
+    change[name]()
+    with beside(os.getpid) as result:
+        assert result() == os.getpid()
+
+
+def test_a_users_mistake_arrives_whole() -> None:
+    def work() -> NoReturn:
+        raise SeveralProblems("two faults", ["one", "two"], "mend them")
+
+    with pytest.raises(SeveralProblems, match="mend them") as raised, beside(work) as result:
+        result()
+    assert raised.value.problems == ("one", "two")
+
+
+def test_another_error_is_told_where_it_happens(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> NoReturn:
+        raise ValueError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="stands above"), beside(work) as result:
+        result()
+    assert "a mistake of ours" in capfd.readouterr().err
+
+
+def test_one_that_was_killed_is_no_riddle() -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(AutosegError, match="ended by SIGKILL"), beside(work) as result:
+        result()
+
+
+def test_what_is_not_waited_for_may_clear_up_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        try:
+            (tmp_path / "half").touch()
+            time.sleep(60)
+        finally:
+            (tmp_path / "half").unlink()
+
+    with pytest.raises(ZeroDivisionError), beside(work):
+        assert seen((tmp_path / "half").exists)
+        raise ZeroDivisionError
+    assert not (tmp_path / "half").exists()
+
+
+def test_it_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    code = f"""
+import os, time
+from pathlib import Path
+from autoseg.support import beside as module
+module.available_cores = lambda: 2
+told = Path({str(told)!r})
+def work():
+    told.with_name("half").write_text(str(os.getpid()))
+    told.with_name("half").rename(told)
+    time.sleep(60)
+with module.beside(work):
+    while not told.exists():
+        time.sleep(0.01)
+    os._exit(3)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 3
+    copy = int(told.read_text())
+    assert seen(lambda: not runs(copy)), "the copy outlived its process"
+
+
+def seen(what: Callable[[], bool]) -> bool:
+    """Whether it came true within ten seconds."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def runs(process: int) -> bool:
+    """One that has ended but was not asked how, does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
