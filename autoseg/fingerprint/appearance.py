@@ -21,6 +21,7 @@ _SMALLEST = 4  # pixels
 _STRIP = 8  # rows
 _VIVID, _PALE = 0.25, 0.02  # of the value range: how far the channels of a coloured and of a gray pixel are apart
 _SAMPLES = 2**14  # pixels that tell a picture's percentile
+_HIGHEST = 0.995  # of them lie below what counts as bright
 _RARE = 0.05  # of the picture: with more colour than this it is a colour picture
 Box = tuple[int, int, int, int]
 
@@ -103,7 +104,17 @@ def brightness(planes: list[Array]) -> Brightness:
     """See `Brightness`."""
     gray = summed(planes)
     step = max(1, isqrt(gray.size // _SAMPLES))
-    return Brightness(gray, float(gray.min()), float(np.percentile(gray[::step, ::step], 99.5)))
+    return Brightness(gray, float(gray.min()), _percentile(gray[::step, ::step], _HIGHEST))
+
+
+def _percentile(values: Array, share: float) -> float:
+    """As NumPy's, which takes twice as long for so few."""
+    place = (values.size - 1) * share
+    before = int(place)
+    after = min(before + 1, values.size - 1)
+    ordered = np.partition(values, (before, after), axis=None)
+    low, high = float(ordered[before]), float(ordered[after])
+    return low + (high - low) * (place - before)
 
 
 def summed(planes: Sequence[Array] | Array) -> Array:
@@ -122,9 +133,9 @@ def background_share(bright: Brightness) -> float:
 def layering(summed: Array) -> float:
     """How much values change down the picture against across it, 1 where they do alike; 0 for a blank picture.
 
-    summed: (H, W) float32; every second row is compared with the next, and along itself. Ultrasound sees finer along the beam
-    than across it: breast images have 1.8 to 3.0. Photographs of polyps and skin, fundus, cardiac MR and stained tissue stay
-    below 1.3.
+    summed: (H, W) of any type, the sum of the channels; every second row is compared with the next, and along itself.
+    Ultrasound sees finer along the beam than across it: breast images have 1.8 to 3.0. Photographs of polyps and skin, fundus,
+    cardiac MR and stained tissue stay below 1.3.
     """
     one, other = summed[::2], summed[1::2]
     down, across = _change(one[: len(other)], other), _change(one[:, 1:], one[:, :-1])

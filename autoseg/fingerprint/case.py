@@ -94,7 +94,7 @@ def measure_case(
         foreground_mean=tuple(counted.mean for _, counted in values) if marked else (),
         bits=32 if pixels.dtype == np.float32 else int(high).bit_length(),
         background=background_share(bright),
-        layering=layering(bright.summed),
+        layering=layering(planes[0] if len(planes) == 1 else bright.summed),
         overlay=overlay_share(planes, high - low, bright, inside),
         notes=image.notes,
     )

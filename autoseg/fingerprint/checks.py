@@ -95,6 +95,9 @@ def case_faults(case: Case, image: Image | None, label: Label | None, channels: 
 
 def undeclared_values(path: Path, label: Label, declared: tuple[int, ...]) -> list[str]:
     """One line with the values a mask holds beyond the declared ones, and their pixels."""
+    # Mostly the largest value says it: counting a mask, whose neighbours are alike, is slow.
+    if declared == tuple(range(len(declared))) and label.array.size and label.array.max() < len(declared):
+        return []
     counts = count_values(label.array)
     others = [value for value in np.flatnonzero(counts) if value not in declared]
     if not others:

@@ -10,6 +10,7 @@ from autoseg.schema.fingerprint import ClassInCase
 
 _FEW = 16  # objects: measured in a box each, whose distances are found faster than those of all the space between
 SPECK = 4  # pixels and less: below what anyone outlines by hand
+_AROUND = np.ones((3, 3), np.uint8)
 _ABSENT = ClassInCase(0, 0, 0, 0.0)
 
 
@@ -57,8 +58,8 @@ def _thickness(components: Array, stats: Array) -> float:
     """
     areas = stats[1:, cv2.CC_STAT_AREA]
     if len(areas) > _FEW:
-        squares, places = _ridge((components > 0).view(np.uint8))
-        owners = components[places] - 1
+        squares, ridge = _ridge((components > 0).view(np.uint8))
+        owners = components[ridge] - 1
         weights = areas[owners] / np.bincount(owners, minlength=len(areas))[owners]
     else:
         # Between two objects lies background that is nearer than the other: each can be measured as if alone, in its own box.
@@ -78,11 +79,16 @@ def _alone(components: Array, stats: Array, place: int) -> Array:
     return np.asarray(box == place).view(np.uint8)
 
 
-def _ridge(mask: Array) -> tuple[Array, tuple[Array, ...]]:
-    """Squared depths of the pixels no neighbour of which lies deeper, and where they are. mask: (H, W) uint8 within a frame."""
+def _ridge(mask: Array) -> tuple[Array, Array]:
+    """Squared depths of the pixels no neighbour of which lies deeper, and where they are: (H, W) bool.
+
+    mask: (H, W) uint8 within a frame.
+    """
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # The last bit depends on where OpenCV's output lies in memory, and with it which of two equal pixels is the deeper one.
     # Squares of distances between pixels are whole numbers.
-    squares = np.rint(distance * distance)
-    ridge = (squares >= cv2.dilate(squares, np.ones((3, 3), np.uint8))) & (mask > 0)
-    return squares[ridge], np.nonzero(ridge)
+    squares = np.multiply(distance, distance, out=distance)
+    np.rint(squares, out=squares)
+    ridge = squares >= cv2.dilate(squares, _AROUND)
+    ridge &= mask.view(np.bool_)
+    return squares[ridge], ridge

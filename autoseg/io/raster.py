@@ -22,6 +22,7 @@ _SIGNATURES = (_PNG, b"\xff\xd8\xff", b"BM", *_TIFF)
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _TIFF_JPEG = (6, 7)
 _PNG_COLOURS = (b"\x08\x02", b"\x10\x02")  # of 8 and 16 bits
+_PNG_GRAYS = (b"\x08\x00",)
 _LARGE = 1 << 28
 _LARGE_FILE = 1 << 23
 # OpenCV's own limit; Pillow refuses at twice its limit, and large scans are no attack.
@@ -49,7 +50,7 @@ def read_image(path: Path) -> Image:
     whole = not _cut_short(data)
     if len(data) >= _LARGE_FILE:
         data = b""  # So that the file and its pixels do not stand in memory together.
-    colours = _colours_of_png(data)
+    colours = _plain_png(data, _PNG_COLOURS)
     array = _pixels(data, path) if colours is None else colours
     if array is None or not whole:
         raise AutosegError(f"{path} cannot be read as an image", UNREADABLE)
@@ -59,9 +60,8 @@ def read_image(path: Path) -> Image:
         notes += dropped
     if array.ndim == 3 and array.shape[2] == 3 and colours is None:
         array = array[..., 0] if gray else _rgb(array)
-    if orientation != 1:
-        array = upright(array, orientation)
-        notes += (f"EXIF orientation {orientation} applied",)
+    array, turned = _turned(array, orientation)
+    notes += turned
     array = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
     return Image(array, None, None, notes + rounded, orientation)
 
@@ -73,6 +73,8 @@ def read_label(path: Path) -> Label:
         array, lossy, notes = _decode_tiff_label(data, path)
     elif data.startswith(_PNG) and data[24:25] == b"\x10" and data[25:26] != b"\0":
         array, lossy, notes = _decode_exactly(data, path), False, ()  # Pillow would cut 16-bit colours to 8 bits.
+    elif (gray := _plain_png(data, _PNG_GRAYS)) is not None:
+        lossy, (array, notes) = False, _turned(gray, _orientation(_png_chunk(data, b"eXIf")))
     else:
         array, lossy, notes = _decode_label(data, path)
     if array.ndim == 3:
@@ -112,15 +114,23 @@ def upright(array: Array, orientation: int) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _colours_of_png(data: bytes) -> Array | None:
-    """(H, W, 3) of a PNG of plain colours, 15 % faster than OpenCV; None for all other files, and for what is damaged."""
+def _turned(array: Array, orientation: int) -> tuple[Array, tuple[str, ...]]:
+    """`upright`, and a note where something was turned."""
+    return (array, ()) if orientation == 1 else (upright(array, orientation), (f"EXIF orientation {orientation} applied",))
+
+
+def _plain_png(data: bytes, kinds: tuple[bytes, ...]) -> Array | None:
+    """(H, W) or (H, W, 3) of a PNG of one of some kinds that is plain otherwise: colours 15 % faster than with OpenCV, masks a
+    quarter faster than with Pillow. None for all other files, and for what is damaged."""
     kind, width, height = data[24:26], *(int.from_bytes(data[place : place + 4], "big") for place in (16, 20))
-    if not data.startswith(_PNG) or kind not in _PNG_COLOURS or width * height > _LARGE // 8 or _has_transparency(data):
+    if not data.startswith(_PNG) or kind not in kinds or width * height > _LARGE // 8 or _has_transparency(data):
         return None
+    if data[28:29] != b"\0":
+        return None  # Interlaced, of which libpng complains to the terminal when it is asked in this way.
     try:
         return np.asarray(imagecodecs.png_decode(data))
     except imagecodecs.PngError:
-        return None  # OpenCV may still see something in it.
+        return None  # Others may still see something in it, or say what is wrong.
 
 
 def _has_transparency(data: bytes) -> bool:
@@ -271,10 +281,8 @@ def _decode_label(data: bytes, path: Path) -> tuple[Array, bool, tuple[str, ...]
         array, notes = _palette_values(picture, array)
     elif data.startswith(_PNG) and picture.mode == "L" and data[24] in _PNG_UNSCALE:
         array = array // np.uint8(_PNG_UNSCALE[data[24]])
-    if orientation != 1:
-        array = upright(array, orientation)
-        notes += (f"EXIF orientation {orientation} applied",)
-    return array, lossy, notes
+    array, turned = _turned(array, orientation)
+    return array, lossy, notes + turned
 
 
 def _palette_values(picture: Pillow.Image, array: Array) -> tuple[Array, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -46,6 +47,7 @@ def resize_label(label: Array, size: tuple[int, int]) -> Array:
     return found
 
 
+@lru_cache(maxsize=16)
 def _axis(old: int, new: int) -> _Axis:
     places = np.arange(new)
     if new < old:
@@ -73,15 +75,17 @@ def _pick(values: Array, rows: Array, columns: Array) -> Array:
 def _winners(label: Array, rows: _Axis, columns: _Axis, row: Array, column: Array) -> Array:
     """The values (n,) of some new pixels."""
     height, width = label.shape
-    down = np.minimum(rows.first[row, None] + np.arange(rows.shares.shape[1]), height - 1)
-    across = np.minimum(columns.first[column, None] + np.arange(columns.shares.shape[1]), width - 1)
-    behind = label[down[:, :, None], across[:, None, :]].reshape(len(row), -1)
-    shares = (rows.shares[row, :, None] * columns.shares[column, None, :]).reshape(behind.shape)
+    # Taps before pixels: what is done to all pixels runs along memory.
+    taps = (rows.shares.shape[1], columns.shares.shape[1])
+    down = np.minimum(rows.first.take(row) + np.arange(taps[0])[:, None], height - 1) * width
+    across = np.minimum(columns.first.take(column) + np.arange(taps[1])[:, None], width - 1)
+    behind = label.ravel().take(down[:, None] + across)
+    shares = rows.shares.T.take(row, axis=1)[:, None] * columns.shares.T.take(column, axis=1)
     best, most, total = np.zeros(len(row), np.uint8), np.zeros(len(row), np.float32), np.zeros(len(row), np.float32)
     for value in np.flatnonzero(np.bincount(behind.ravel())):
         if value == 0:
             continue
-        cover = np.einsum("ij,ij->i", shares, behind == value)
+        cover = (shares * (behind == value)).sum(axis=(0, 1))
         # Sums of the same shares in another order differ in their last bits.
         best[cover > most + 1e-6] = value
         np.maximum(most, cover, out=most)

@@ -258,20 +258,40 @@ def test_png_colours_have_one_decoder_and_the_values_of_the_other(tmp_path, dtyp
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 40, 3)).astype(dtype)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
     data = (tmp_path / "a.png").read_bytes()
-    found = raster._colours_of_png(data)
+    found = raster._plain_png(data, raster._PNG_COLOURS)
     assert found is not None and np.array_equal(found, pixels)
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
-    monkeypatch.setattr(raster, "_colours_of_png", lambda data: None)
+    monkeypatch.setattr(raster, "_plain_png", lambda data, kinds: None)
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
 
 
-def test_png_files_of_other_kinds_are_opencvs(tmp_path):
-    pixels = np.zeros((8, 9, 3), np.uint8)
-    Pillow.fromarray(pixels).save(tmp_path / "key.png", transparency=(1, 2, 3))
+@pytest.mark.parametrize("orientation", [1, 5, 8])
+def test_png_masks_have_one_decoder_and_the_values_of_the_other(tmp_path, orientation, monkeypatch):
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 5, (30, 40), np.uint8)).save(path, exif=exif)
+    found = read_label(path)
+    assert raster._plain_png(path.read_bytes(), raster._PNG_GRAYS) is not None
+    monkeypatch.setattr(raster, "_plain_png", lambda data, kinds: None)
+    expected = read_label(path)
+    assert np.array_equal(found.array, expected.array) and found.array.shape == ((30, 40) if orientation == 1 else (40, 30))
+    assert (found.notes, found.lossy) == (expected.notes, expected.lossy)
+
+
+def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    gray = colours[..., 0]
+    Pillow.fromarray(colours).save(tmp_path / "key.png", transparency=(1, 2, 3))
+    Pillow.fromarray(gray).save(tmp_path / "gray_key.png", transparency=7)
+    Pillow.fromarray(gray > 9).save(tmp_path / "bits.png")
+    Pillow.fromarray(gray).convert("P").save(tmp_path / "palette.png")
     cv2.imwrite(str(tmp_path / "alpha.png"), np.zeros((8, 9, 4), np.uint8))
-    cv2.imwrite(str(tmp_path / "gray.png"), pixels[..., 0])
-    whole = tmp_path / "whole.png"
-    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8))
-    files = [*((tmp_path / f"{name}.png").read_bytes() for name in ("key", "alpha", "gray")), whole.read_bytes()[:-900], b""]
-    assert [raster._colours_of_png(data) for data in files] == [None] * 5
-    assert raster._colours_of_png(whole.read_bytes()) is not None
+    cv2.imwrite(str(tmp_path / "deep.png"), gray.astype(np.uint16))
+    others = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
+    for kind, pixels, kinds in (("colours", colours, raster._PNG_COLOURS), ("gray", gray, raster._PNG_GRAYS)):
+        cv2.imwrite(str(tmp_path / f"{kind}.png"), pixels)
+        whole = (tmp_path / f"{kind}.png").read_bytes()
+        assert raster._plain_png(whole, kinds) is not None
+        refused = {**others, "cut": whole[: len(whole) // 2], "damaged": whole[:200] + b"?" + whole[201:], "empty": b""}
+        assert {name: raster._plain_png(data, kinds) for name, data in refused.items()} == dict.fromkeys(refused)
