@@ -100,7 +100,7 @@ def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | No
         except AutosegError as error:
             return None, [f"{pair.case}: {error.problem}"]
 
-    for result, problems in log.progress(ordered_map(attempt, pairs, workers), "scoring", len(pairs)):
+    for result, problems in log.progress(ordered_map(attempt, pairs, workers, here=True), "scoring", len(pairs)):
         faults += problems
         if result is not None:
             found.append(result)

@@ -30,7 +30,7 @@ def check_dataset(raw: RawDataset, workers: int | None = None) -> None:
         image, label, problems = load_case(case)
         return problems + case_faults(case, image, label, len(raw.spec.channel_names), raw.scheme)
 
-    for problems in progress(ordered_map(check, raw.cases, workers), "check", len(raw.cases)):
+    for problems in progress(ordered_map(check, raw.cases, workers, here=True), "check", len(raw.cases)):
         faults += problems
     raise_faults(faults)
 

@@ -72,7 +72,7 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label
 
-    found = list(progress(ordered_map(digest, raw.cases, workers), "hash", len(raw.cases)))
+    found = list(progress(ordered_map(digest, raw.cases, workers, here=True), "hash", len(raw.cases)))
     # Texts that only people read may change without anything having to be made again.
     said = to_json(replace(raw.spec, licence="", reference="", description="", numTraining=0))
     files = (part for case, hashes in zip(raw.cases, found, strict=True) for part in (case.name, *hashes))
@@ -137,7 +137,7 @@ def _measure(
         return measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
 
     with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        for found in progress(ordered_map(measure, waiting(), workers), "fingerprint", number):
+        for found in progress(ordered_map(measure, waiting(), workers, here=True), "fingerprint", number):
             if isinstance(found, list):
                 faults += found
             else:

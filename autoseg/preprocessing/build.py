@@ -56,7 +56,7 @@ def build_store(
     # Our own threads work side by side; OpenCV's would only get in their way.
     cv2.setNumThreads(1)
     with writing(folder, preparation, content_hash, raw.scheme.ignore) as writer:
-        prepared = ordered_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers)
+        prepared = ordered_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers, here=True)
         for one in progress(prepared, f"preparing {preparation.key}", len(raw.cases)):
             writer.add(one.name, one.image, one.label, one.before)
     return Store.open(folder, wanted)
