@@ -24,8 +24,8 @@ _NONE = np.zeros(0)
 
 @dataclass
 class Counted:
-    """Values of one channel of one image: how many pixels hold each, of all levels from 0 on. For floats, quantiles that stand
-    for equal shares. low, high: the smallest and the largest value; not-a-number where there are no pixels."""
+    """Values of one channel of one image: how many pixels hold each, of all levels from 0 to the highest one; for floats,
+    quantiles that stand for equal shares. low, high: the smallest and the largest value; not-a-number without pixels."""
 
     values: _Floats
     counts: _Floats
@@ -47,10 +47,13 @@ class Counted:
 def count(plane: Array, mask: Array | None = None) -> Counted:
     """plane: (H, W) uint8, uint16 or float32. mask: (H, W) uint8, non-zero where pixels count."""
     if plane.dtype in (np.uint8, np.uint16):
-        levels = 256 if plane.dtype == np.uint8 else _LEVELS
+        low, high, place, _ = cv2.minMaxLoc(plane, mask)
+        if place[0] < 0:
+            return Counted(_NONE, _NONE, 0.0, 0.0)
+        levels = int(high) + 1
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
-        values, squares = _levels(levels)
-        return Counted(values, counts, float(values @ counts), float(squares @ counts), *_ends(np.flatnonzero(counts)))
+        values, squares = (table[:levels] for table in _tables())
+        return Counted(values, counts, float(values @ counts), float(squares @ counts), low, high)
     chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
     kept = min(_SKETCH, chosen.size)
     places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
@@ -64,9 +67,9 @@ def _ends(ordered: Array) -> tuple[float, float]:
 
 
 @cache
-def _levels(number: int) -> tuple[_Floats, _Floats]:
+def _tables() -> tuple[_Floats, _Floats]:
     """The levels from 0 on, and their squares."""
-    values = np.arange(number, dtype=np.float64)
+    values = np.arange(_LEVELS, dtype=np.float64)
     return values, values**2
 
 

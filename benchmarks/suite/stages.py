@@ -12,6 +12,8 @@ from benchmarks.suite.environment import Sides, cores
 
 THEIRS = Path(__file__).with_name("theirs.py")
 OURS, NNUNET, BOUND = "autoseg", "nnunet", "bound"
+# The bound with the decoder that most programs use.
+USUAL = "bound, OpenCV"
 # The same command on a tenth of the images: what is left after taking it away is no start-up.
 FEW = " few"
 
@@ -139,9 +141,9 @@ def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
             words = (folder.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root))
             return bench.command("plan_and_preprocess", *words, clear=(bench.root / "preprocessed" / folder.name,))
 
-        def least(count: int) -> Side:
+        def least(count: int, decoder: str = "kornia") -> Side:
             output = bench.root / "bound"
-            words = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(count))
+            words = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(count), "--decoder", decoder)
             return bench.ours("-m", "benchmarks.suite.bounds", *words, clear=(output,))
 
         words = ("-d", str(number), "-c", "2d", "-npfp", str(cores()), "-np", str(cores()), "--no_pbar")
@@ -150,11 +152,11 @@ def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
             clear=(bench.root / "theirs" / raw.name,),
         )  # fmt: skip
         sides = {
-            OURS: ours(raw), NNUNET: nnunet, BOUND: least(amounts.images),
-            OURS + FEW: ours(some), BOUND + FEW: least(amounts.few),
+            OURS: ours(raw), NNUNET: nnunet, BOUND: least(amounts.images), USUAL: least(amounts.images, "opencv"),
+            OURS + FEW: ours(some), BOUND + FEW: least(amounts.few), USUAL + FEW: least(amounts.few, "opencv"),
         }  # fmt: skip
         title = f"fingerprint, plan, preprocess: {amounts.images} {kind} images of {size[0]}-{size[1]} px"
-        note = "bound: decode, resize to 384 x 384, write; each beyond start-up"
+        note = "bound: decode (kornia-rs; OpenCV), resize to 384 x 384, write; each beyond start-up"
         return Stage(title, sides, f"{amounts.images} images", 8.0, 2.0, note)
 
     return stage

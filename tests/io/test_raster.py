@@ -258,10 +258,10 @@ def test_png_colours_have_one_decoder_and_the_values_of_the_other(tmp_path, dtyp
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 40, 3)).astype(dtype)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
     data = (tmp_path / "a.png").read_bytes()
-    found = raster._plain_png(data, raster._PNG_COLOURS)
+    found = raster._plain_png(data)
     assert found is not None and np.array_equal(found, pixels)
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
-    monkeypatch.setattr(raster, "_plain_png", lambda data, kinds: None)
+    monkeypatch.setattr(raster, "_plain_png", lambda data: None)
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
 
 
@@ -272,8 +272,8 @@ def test_png_masks_have_one_decoder_and_the_values_of_the_other(tmp_path, orient
     path = tmp_path / "a.png"
     Pillow.fromarray(np.random.default_rng(0).integers(0, 5, (30, 40), np.uint8)).save(path, exif=exif)
     found = read_label(path)
-    assert raster._plain_png(path.read_bytes(), raster._PNG_GRAYS) is not None
-    monkeypatch.setattr(raster, "_plain_png", lambda data, kinds: None)
+    assert raster._plain_png(path.read_bytes()) is not None
+    monkeypatch.setattr(raster, "_plain_png", lambda data: None)
     expected = read_label(path)
     assert np.array_equal(found.array, expected.array) and found.array.shape == ((30, 40) if orientation == 1 else (40, 30))
     assert (found.notes, found.lossy) == (expected.notes, expected.lossy)
@@ -288,10 +288,29 @@ def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path):
     Pillow.fromarray(gray).convert("P").save(tmp_path / "palette.png")
     cv2.imwrite(str(tmp_path / "alpha.png"), np.zeros((8, 9, 4), np.uint8))
     cv2.imwrite(str(tmp_path / "deep.png"), gray.astype(np.uint16))
-    others = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
-    for kind, pixels, kinds in (("colours", colours, raster._PNG_COLOURS), ("gray", gray, raster._PNG_GRAYS)):
+    refused = {path.stem: path.read_bytes() for path in tmp_path.iterdir()} | {"empty": b""}
+    for kind, pixels in (("colours", colours), ("gray", gray)):
         cv2.imwrite(str(tmp_path / f"{kind}.png"), pixels)
         whole = (tmp_path / f"{kind}.png").read_bytes()
-        assert raster._plain_png(whole, kinds) is not None
-        refused = {**others, "cut": whole[: len(whole) // 2], "damaged": whole[:200] + b"?" + whole[201:], "empty": b""}
-        assert {name: raster._plain_png(data, kinds) for name, data in refused.items()} == dict.fromkeys(refused)
+        assert raster._plain_png(whole) is not None
+        refused[f"half of {kind}"] = whole[: len(whole) // 2]
+        refused[f"damaged {kind}"] = whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]
+        refused[f"interlaced {kind}"] = whole[:28] + b"\1" + whole[29:]
+    assert {name: raster._plain_png(data) for name, data in refused.items()} == dict.fromkeys(refused)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 22])
+@pytest.mark.parametrize("strategy", [*range(5), None])
+def test_grays_of_any_filter_and_size_come_back(tmp_path, limit, strategy, monkeypatch):
+    # Strategies are OpenCV's; none: as Pillow writes them.
+    monkeypatch.setattr(raster, "_BRIEF", limit)
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(1, 90, (8, 2)):
+        pixels = rng.integers(0, rng.integers(2, 256), (height, width), np.uint8)
+        path = tmp_path / f"{height}_{width}.png"
+        if strategy is None:
+            Pillow.fromarray(pixels).save(path, optimize=True)
+        else:
+            cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_STRATEGY, strategy, cv2.IMWRITE_PNG_COMPRESSION, 2 * strategy])
+        assert raster._plain_png(path.read_bytes()) is not None
+        assert np.array_equal(read_image(path).array[0], pixels) and np.array_equal(read_label(path).array, pixels)
