@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.suite import processes
@@ -57,6 +57,7 @@ class Amounts:
     gray: tuple[int, int] = (256, 640)
     small: tuple[int, int] = (256, 512)
     input: int = 256
+    epochs: int = 2
     mask: int = 512
     seconds: float = 4.0
     rounds: int = 5
@@ -72,7 +73,7 @@ QUICK = Amounts(
 )
 
 # Each kind of stage once.
-QUICK_STAGES = ("help", "prepare-rgb", "loader-256", "step-fp32", "predict", "evaluate")
+QUICK_STAGES = ("help", "prepare-rgb", "loader-256", "step-fp32", "train", "predict", "evaluate")
 
 
 @dataclass
@@ -176,6 +177,18 @@ def loader(side: int, against: float) -> Callable[[Bench], Stage]:
     return stage
 
 
+def planned(bench: Bench, raw: Path, *words: str, settings: tuple[str, ...] = ()) -> None:
+    """Both sides' plans; autoseg's is for nnU-Net's small network. words: for autoseg's command."""
+    side, number = bench.amounts.input, raw.name[7:10]
+    network = ("geometry=whole", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
+    given = ("--models", "nnunet", *words, *(word for pair in (*network, *settings) for word in ("--set", pair)))
+    where = ("--device", bench.hands.device, "--root", str(bench.root))
+    bench.must(bench.command("plan_and_preprocess", raw.name, *given, *where), "planning")
+    theirs = ("-d", number, "-c", "2d", "-npfp", str(cores()), "--no_pp", "--no_pbar")
+    entry = ("experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry")
+    bench.must(bench.nnunet(*entry, *theirs), "nnU-Net's planning")
+
+
 def trained(bench: Bench) -> tuple[Path, Path, Path]:
     """The raw dataset, autoseg's results folder and nnU-Net's, with one and the same network; its logits are compared."""
     amounts = bench.amounts
@@ -184,13 +197,8 @@ def trained(bench: Bench) -> tuple[Path, Path, Path]:
     theirs = bench.root / "theirs_results" / raw.name
     if (theirs / "agreed.json").exists():
         return raw, fold, theirs
-    side, root, device = amounts.input, ("--root", str(bench.root)), ("--device", bench.hands.device)
-    settings = ("geometry=whole", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
-    given = ("--models", "nnunet", "--no-preprocess", *(word for pair in settings for word in ("--set", pair)))
-    bench.must(bench.command("plan_and_preprocess", raw.name, *given, *device, *root), "planning")
-    words = ("-d", "930", "-c", "2d", "-npfp", str(cores()), "--no_pp", "--no_pbar")
-    entry = ("experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry")
-    bench.must(bench.nnunet(*entry, *words), "nnU-Net's planning")
+    root = ("--root", str(bench.root))
+    planned(bench, raw, "--no-preprocess")
     worker = ("-m", "benchmarks.suite.ours")
     bench.must(bench.ours(*worker, "network", "--dataset", raw.name, *root), "making the network")
     plans = bench.root / "theirs" / raw.name / "nnUNetPlans.json"
@@ -217,6 +225,33 @@ def step(precision: str) -> Callable[[Bench], Stage]:
         return Stage(title, sides, "step", 1.0, 1.05, note, memory=False)
 
     return stage
+
+
+def train(bench: Bench) -> Stage:
+    """A whole training of few epochs: one and the same network, images, batch and number of steps."""
+    amounts = bench.amounts
+    images, batch = max(10, amounts.predicted), 4  # Folds and splits need ten.
+    raw = bench.raw(940, "Train", "rgb", images, amounts.small)
+    _, fold, _ = trained(bench)
+    steps = images * 4 // 5 // batch
+    prepared = bench.root / "theirs" / raw.name
+    if not (prepared / "nnUNetPlans_2d").exists():
+        settings = (f"models.nnunet.batch_size={batch}", f"training.epochs={amounts.epochs}", "training.learning_rates=0.0003")
+        planned(bench, raw, settings=settings)
+        words = ("fit", str(fold / "network.pt"), str(prepared / "nnUNetPlans.json"), "--batch", str(batch))
+        bench.must(bench.theirs(*words), "fitting nnU-Net's plan")
+        entry = ("experiment_planning.plan_and_preprocess_entrypoints", "preprocess_entry")
+        bench.must(bench.nnunet(*entry, "-d", "940", "-c", "2d", "-np", str(cores()), "--no_pbar"), "nnU-Net's preprocessing")
+    device = bench.hands.device
+    results = bench.root / "results" / raw.name
+    words = ("train", "940", "--rounds", str(amounts.epochs), "--steps", str(steps), "--device", device)
+    sides = {
+        OURS: bench.command("train", raw.name, "nnunet", "0", "--device", device, "--root", str(bench.root), clear=(results,)),
+        NNUNET: replace(bench.theirs(*words), clear=(bench.root / "theirs_results" / raw.name,), reports=False),
+    }
+    title = f"training, {amounts.epochs} epochs of {steps} steps, 4 x 3 x {amounts.input} x {amounts.input}, and its validation"
+    note = "the command, start-up included; nnU-Net trains in fp32 on processors, and mirrors when it validates"
+    return Stage(title, sides, "training", 1.0, None, note)
 
 
 def predict(mirrored: bool) -> Callable[[Bench], Stage]:
@@ -287,6 +322,7 @@ STAGES: dict[str, Callable[[Bench], Stage]] = {
     "loader-512": loader(512, 2.0),
     "step-fp32": step("fp32"),
     "step-bf16": step("bf16"),
+    "train": train,
     "predict": predict(mirrored=False),
     "predict-mirrored": predict(mirrored=True),
     "evaluate": evaluate,

@@ -3,6 +3,8 @@
     PYTHON theirs.py network EXCHANGE.pt PLANS.json DATASET.json OUTPUT    a results folder with autoseg's network and weights
     PYTHON theirs.py loader FOLDER --side 256                              seconds an image, of one core
     PYTHON theirs.py step EXCHANGE.pt RESULTS                              seconds a training step
+    PYTHON theirs.py fit EXCHANGE.pt PLANS.json --batch 4                  autoseg's network into nnU-Net's own plan
+    PYTHON theirs.py train DATASET --rounds 2 --steps 8                    a short training, as its command does it
 
 The last line printed is JSON.
 """
@@ -13,9 +15,11 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import wraps
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -137,9 +141,35 @@ def step(options: argparse.Namespace) -> dict[str, float]:
     return {"cpu": cpu, "wall": wall}
 
 
+def fit(exchange: Path, plans: Path, batch: int) -> dict[str, int]:
+    """Changes the plan where it lies."""
+    changed = fitted(json.loads(plans.read_text()), torch.load(exchange, weights_only=True))
+    changed["configurations"][CONFIGURATION]["batch_size"] = batch
+    plans.write_text(json.dumps(changed))
+    return {"batch": batch}
+
+
+def train(dataset: str, epochs: int, steps: int, device: str) -> dict[str, int]:
+    """`nnUNetv2_train` of fold 0, its validation included, with fewer and shorter epochs than its trainer has."""
+    from nnunetv2.run.run_training import run_training_entry
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    first = nnUNetTrainer.__init__
+
+    @wraps(first)
+    def shorter(self: Any, *given: Any, **named: Any) -> None:
+        first(self, *given, **named)
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = epochs, steps, max(1, steps // 4)
+
+    nnUNetTrainer.__init__ = shorter
+    sys.argv = ["nnUNetv2_train", dataset, CONFIGURATION, "0", "-device", device]
+    run_training_entry()
+    return {"epochs": epochs}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("network", "loader", "step"))
+    parser.add_argument("task", choices=("network", "loader", "step", "fit", "train"))
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path, nargs="?")
     parser.add_argument("third", type=Path, nargs="?")
@@ -147,11 +177,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    found: dict[str, Any]
     if options.task == "network":
         found = network(options.first, options.second, options.third, options.fourth)
+    elif options.task == "fit":
+        found = fit(options.first, options.second, options.batch)
+    elif options.task == "train":
+        found = train(str(options.first), options.rounds, options.steps, options.device)
     elif options.task == "loader":
         torch.set_num_threads(1)
         found = loader(options.first, options.side, options.seconds)

@@ -112,7 +112,7 @@ def test_files_hold_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
 
 
-@pytest.mark.parametrize("stages", [("evaluate",), pytest.param(("step-fp32", "predict"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stages", [("evaluate",), pytest.param(("step-fp32", "train", "predict"), marks=pytest.mark.slow)])
 def test_quick_runs_from_end_to_end(stages: tuple[str, ...], tmp_path: Path) -> None:
     pytest.importorskip("nnunetv2", reason="nnU-Net v2 is not installed: pip install '.[bench]'")
     words = ["--quick", "--stages", ",".join(stages), "--root", str(tmp_path / "root")]
