@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoseg.support.errors import AutosegError
 from autoseg.support.workers import available_cores
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkProcess  # Windows does not have it.
 
 T = TypeVar("T")
 
