@@ -28,7 +28,8 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
 
     That gives what `work` gave, or raises its AutosegError; both come by pickle, and nothing else that the copy changes in
     memory comes at all. The copy ends with the block, and with this process. Where a process cannot be copied safely, because
-    threads are running or the system is no Linux, and where there is one core, `work` is done here when it is asked for.
+    threads are running or the system is no Linux, where there is no room for it, and where there is one core, `work` is done
+    here when it is asked for.
 
     Raises AutosegError where the copy is ended by a signal, and RuntimeError where it fails otherwise.
     """
@@ -38,16 +39,28 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(work, sender), daemon=True)
+    with receiver:
+        with sender:
+            started = _started(process)
+        if not started:
+            yield work
+            return
+        try:
+            yield lambda: _received(receiver, process)
+        finally:
+            _end(process)
+
+
+def _started(process: ForkProcess) -> bool:
+    """Whether there was room for another process."""
     with warnings.catch_warnings():
         # It warns of threads that are not Python's: those of the BLAS, which begins anew in a copy.
         warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    sender.close()
-    try:
-        yield lambda: _received(receiver, process)
-    finally:
-        _end(process)
-        receiver.close()
+        try:
+            process.start()
+        except OSError:
+            return False
+    return True
 
 
 def _answer(work: Callable[[], T], sender: Connection) -> None:

@@ -38,12 +38,17 @@ def test_the_result_comes_from_another_process_that_works_meanwhile(tmp_path: Pa
     assert copy != os.getpid() and not runs(copy)
 
 
-@pytest.mark.parametrize("name", ["threads", "cores", "system"])
+def no_room(*_: object) -> NoReturn:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+@pytest.mark.parametrize("name", ["threads", "cores", "system", "room"])
 def test_where_copying_is_not_safe_or_of_no_use_the_work_is_done_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change: dict[str, Callable[[], None]] = {
         "threads": lambda: monkeypatch.setattr(module.threading, "active_count", lambda: 2),
         "cores": lambda: monkeypatch.setattr(module, "available_cores", lambda: 1),
         "system": lambda: monkeypatch.setattr(module.sys, "platform", "darwin"),
+        "room": lambda: monkeypatch.setattr(os, "fork", no_room),
     }
     change[name]()
     with beside(os.getpid) as result:
