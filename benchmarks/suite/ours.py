@@ -87,6 +87,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
 
 def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> dict[str, float]:
     """The network alone: batches of the plan's size, its precision, `views` passes for each image."""
+    hold_memory(128 << 20)  # As autoseg_predict does.
     trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
     size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
     shape = (size, trained.preparation.channels, *trained.model_plan.input_size)
