@@ -84,7 +84,7 @@ def _leave_with_parent() -> None:
 def _received(receiver: Connection, process: ForkProcess) -> Any:
     try:
         done, found = receiver.recv()
-    except EOFError:
+    except (EOFError, OSError):  # The latter in the midst of a message.
         process.join()
         if process.exitcode is not None and process.exitcode < 0:
             raise AutosegError(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,17 @@ def test_one_that_was_killed_is_no_riddle() -> None:
         result()
 
 
-def test_what_is_not_waited_for_may_clear_up_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_killed_while_it_told_its_result_is_none_either() -> None:
+    def work() -> bytes:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(4 << 20)  # More than the pipe holds.
+
+    with pytest.raises(AutosegError, match="ended by SIGKILL"), beside(work) as result:
+        time.sleep(1)
+        result()
+
+
+def test_what_is_not_waited_for_may_clear_up_and_ends(tmp_path: Path) -> None:
     def work() -> None:
         try:
             (tmp_path / "half").touch()
