@@ -13,6 +13,7 @@ from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 from autoseg.support import log
 from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.workers import available_cores
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def plan_and_preprocess(
 
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
-    with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
+    with Kept(found.preprocessed, processes=available_cores()) if preprocess else nullcontext() as kept:
         seen = _fingerprint_while_loading(found, raw, kept)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
@@ -101,13 +102,13 @@ def _fingerprint_while_loading(found: Dataset, raw: RawDataset, kept: Kept | Non
 
     def work() -> tuple[Fingerprint, Places | None]:
         seen = fingerprint_dataset(found, kept=kept, raw=raw)
-        return seen, kept.places() if kept else None
+        return seen, kept.news() if kept else None
 
     with beside(work) as result:
         importlib.import_module("autoseg.planning.planner")
-        seen, places = result()
-    if kept and places:
-        kept.take_over(places)
+        seen, news = result()
+    if kept and news:
+        kept.hear(news)
     return seen
 
 

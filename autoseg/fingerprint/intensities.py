@@ -24,19 +24,17 @@ _NONE = np.zeros(0)
 
 @dataclass
 class Counted:
-    """Values of one channel of one image: how many pixels hold each, of all levels from 0 to the highest one; for floats,
-    quantiles that stand for equal shares. low, high: the smallest and the largest value; not-a-number without pixels."""
+    """One channel of one image. counts: how many pixels hold each level from 0 to the highest one, in the smallest type that
+    does; for floats, how many each of `values` stands for, quantiles of equal shares. total, squares: sums over the pixels.
+    low, high: the smallest and the largest value; not-a-number without pixels."""
 
     values: _Floats
-    counts: _Floats
+    counts: Array
+    pixels: float
     total: float
     squares: float
     low: float = float("nan")
     high: float = float("nan")
-
-    @property
-    def pixels(self) -> float:
-        return float(self.counts.sum())
 
     @property
     def mean(self) -> float:
@@ -49,18 +47,21 @@ def count(plane: Array, mask: Array | None = None) -> Counted:
     if plane.dtype in (np.uint8, np.uint16):
         low, high, place, _ = cv2.minMaxLoc(plane, mask)
         if place[0] < 0:
-            return Counted(_NONE, _NONE, 0.0, 0.0)
+            return Counted(_NONE, _NONE, 0.0, 0.0, 0.0)
         levels = int(high) + 1
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
         values, squares = (table[:levels] for table in _tables())
-        return Counted(values, counts, float(values @ counts), float(squares @ counts), low, high)
+        sums = (float(counts.sum()), float(values @ counts), float(squares @ counts))
+        # It may go from one process to another.
+        return Counted(_NONE, counts.astype(np.min_scalar_type(int(counts.max()))), *sums, low, high)
     chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
     kept = min(_SKETCH, chosen.size)
     places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
     ordered = np.sort(chosen)
     shares = np.full(kept, chosen.size / max(kept, 1))
     # Not by the BLAS, whose last digit hangs on its number of threads.
-    return Counted(ordered[places], shares, float(chosen.sum()), float(np.square(chosen).sum()), *_ends(ordered))
+    whole = (float(shares.sum()), float(chosen.sum()), float(np.square(chosen).sum()))
+    return Counted(ordered[places], shares, *whole, *_ends(ordered))
 
 
 def _ends(ordered: Array) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -22,14 +22,17 @@ from autoseg.fingerprint.modality import modality
 from autoseg.fingerprint.resemblance import Gallery, Likeness
 from autoseg.fingerprint.shelf import Shelf
 from autoseg.io import Case, Kept, RawDataset
+from autoseg.io.kept import Places
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_json
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
 from autoseg.support.log import progress
+from autoseg.support.spread import spread
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
 
+_Found = tuple[MeasuredCase | list[str], Places | None]
 _RULES = "4"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
@@ -133,11 +136,20 @@ def _measure(
         while jobs:
             yield jobs.popleft()
 
-    def measure(job: tuple[Case, str]) -> MeasuredCase | list[str]:
-        return measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
+    def begin(process: int) -> Callable[[tuple[Case, str]], _Found]:
+        if kept and process:
+            kept.write_to(process)
+
+        def measure(job: tuple[Case, str]) -> _Found:
+            found = measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
+            return found, kept.news() if kept and process else None
+
+        return measure
 
     with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        for found in progress(ordered_map(measure, waiting(), workers, here=True), "fingerprint", number):
+        for found, news in progress(spread(begin, waiting(), number, workers), "fingerprint", number):
+            if kept and news:
+                kept.hear(news)
             if isinstance(found, list):
                 faults += found
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -24,42 +25,57 @@ _NOTHING = np.zeros(0, np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class _Place:
+    file: int
     start: int
     size: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
-Places = tuple[dict[tuple[str, ...], tuple[Image | Label, _Place]], int]
+Places = dict[tuple[str, ...], tuple[Image | Label, _Place]]
 
 
 class Kept:
-    """Reads images and masks, and keeps them as they are in a file without a name, which ends with the block.
+    """Reads images and masks, and keeps them as they are in files without a name, which end with the block.
 
-    Safe to use from several threads; memory holds where each lies. A full disk ends the keeping and nothing else.
+    Safe to use from several threads; memory holds where each lies. A full disk ends the keeping and nothing else. There is a
+    file for each process that may work side by side: copies of this one choose theirs with `write_to`, and tell their `news`.
     """
 
-    def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
-        """folder: on the disk to write to; it is made if need be."""
+    def __init__(self, folder: Path, limit: int = _LIMIT, processes: int = 1) -> None:
+        """folder: on the disk to write to; it is made if need be. limit: bytes, of all files together."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
-        self._left = limit
+        self._files = ExitStack()
+        self._streams = [self._files.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(processes)]  # noqa: SIM115
+        self._own = 0
+        self._limit = limit // processes
         self._lock = Lock()
         # By text: paths, with all they know of themselves, are three times as large.
-        self._known: dict[tuple[str, ...], tuple[Image | Label, _Place]] = {}
+        self._known: Places = {}
+        self._news: Places = {}
 
     def keep_no_more(self) -> None:
         """What is read from now on is not read again."""
         with self._lock:
-            self._left = 0
+            self._limit = 0
 
-    def places(self) -> Places:
-        """What a copy of this process tells of what it has kept; both write to one file."""
-        return self._known, self._left
+    def write_to(self, number: int) -> None:
+        """Keep in the file of a process, 0 to `processes` - 1, from now on; without one, nothing is kept."""
+        self._own = number
+        if number >= len(self._streams):
+            self.keep_no_more()
 
-    def take_over(self, places: Places) -> None:
-        """What a copy of this process has kept, from its `places`; it must have ended keeping."""
-        self._known, self._left = places
+    def news(self) -> Places:
+        """What has been kept or heard of since the last call, for the process this one is a copy of to `hear`."""
+        with self._lock:
+            news, self._news = self._news, {}
+        return news
+
+    def hear(self, news: Places) -> None:
+        """What a copy of this process has kept."""
+        with self._lock:
+            self._known.update(news)
+            self._news.update(news)
 
     def image(self, paths: Sequence[Path]) -> Image:
         """See `read_case`."""
@@ -94,7 +110,7 @@ class Kept:
             return np.zeros(0, place.dtype)
         before = place.start % mmap.ALLOCATIONGRANULARITY
         seen = mmap.mmap(
-            self._stream.fileno(), before + place.size, access=mmap.ACCESS_READ, offset=place.start - before
+            self._streams[place.file].fileno(), before + place.size, access=mmap.ACCESS_READ, offset=place.start - before
         )
         return np.frombuffer(seen, place.dtype, offset=before, count=place.size // place.dtype.itemsize)
 
@@ -102,20 +118,23 @@ class Kept:
         # Interleaved, as most pictures lie in memory: nothing is copied.
         array = np.ascontiguousarray(np.moveaxis(read.array, 0, -1) if isinstance(read, Image) else read.array)
         with self._lock:
-            if array.nbytes > self._left:
+            if array.nbytes > self._limit:
                 return
-            start = self._stream.seek(0, 2)
+            stream = self._streams[self._own]
+            start = stream.seek(0, 2)
+            if start + array.nbytes > self._limit:
+                return
             try:
-                self._stream.write(array.data)
-                self._stream.flush()
+                stream.write(array.data)
+                stream.flush()
             except OSError:
-                self._left = 0
+                self._limit = 0
                 return
-            self._left -= array.nbytes
-            self._known[key] = replace(read, array=_NOTHING), _Place(start, array.nbytes, array.dtype, array.shape)
+            place = _Place(self._own, start, array.nbytes, array.dtype, array.shape)
+            self._known[key] = self._news[key] = replace(read, array=_NOTHING), place
 
     def __enter__(self) -> Kept:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.close()
+        self._files.close()

@@ -35,7 +35,13 @@ def warn(message: str) -> None:
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """`items` with a bar on standard error, where that is a terminal and messages are wanted."""
     quiet = not _LOGGER.isEnabledFor(logging.INFO) or not _LOGGER.handlers
-    return iter(tqdm(items, desc=what, total=total, leave=False, disable=True if quiet else None, dynamic_ncols=True))
+    return iter(_Bar(items, desc=what, total=total, leave=False, disable=True if quiet else None, dynamic_ncols=True))
+
+
+class _Bar(tqdm):
+    """One without tqdm's thread, which mends bars that hang: beside a thread a process is not copied safely."""
+
+    monitor_interval = 0
 
 
 class _LevelPrefix(logging.Formatter):

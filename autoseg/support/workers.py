@@ -17,6 +17,12 @@ from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
+WATCHING = "watching"  # the name of threads that do nothing but wait
+
+
+def alone() -> bool:
+    """Whether no other thread of this process has work to do."""
+    return all(thread is threading.current_thread() or thread.name == WATCHING for thread in threading.enumerate())
 
 
 def available_cores() -> int:

@@ -1,4 +1,4 @@
-"""Planning as a command: the images are measured in a process of their own while PyTorch loads."""
+"""Planning as a command: the images are measured in processes of their own while PyTorch loads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests import generated
 # Each reading of a file, and the process it was read in.
 CODE = """
 import os, sys
-from autoseg.support import beside
-beside.available_cores = lambda: 2
+from autoseg.support import workers
+workers.available_cores = lambda: 4
 import autoseg.io.kept as kept
 reading = kept.read_case
 def told(paths):
@@ -52,7 +52,8 @@ def test_a_command_reads_each_image_once_and_decides_as_the_library_does(tmp_pat
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     readings = [line.split() for line in log.read_text().splitlines()]
     assert len({name for _, name in readings}) == len(readings) == 6
-    assert {process for process, _ in readings}.isdisjoint({ended.stdout.strip()})
+    processes = {process for process, _ in readings}
+    assert len(processes) > 1 and processes.isdisjoint({ended.stdout.strip()})
     for path, kind in (("fingerprint", Fingerprint), ("plan", Plan), ("splits", Splits)):
         assert read_artefact(getattr(there, path), kind) == read_artefact(getattr(here, path), kind)
     (store,) = {path.name for path in here.preprocessed.iterdir() if path.is_dir()}
@@ -67,8 +68,8 @@ def test_faults_are_listed_as_ever_and_nothing_is_left(tmp_path: Path) -> None:
         path.write_bytes(b"no image")
     code = """
 import sys
-from autoseg.support import beside
-beside.available_cores = lambda: 2
+from autoseg.support import workers
+workers.available_cores = lambda: 4
 from autoseg.cli import plan_and_preprocess
 raise SystemExit(plan_and_preprocess.main(["501", "--models", "unet", "--root", sys.argv[1]]))
 """

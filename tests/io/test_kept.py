@@ -73,3 +73,29 @@ def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
         assert kept.label(mask).array.shape == (20, 30), "it was kept before"
         with pytest.raises(AutosegError, match="does not exist"):
             kept.image(paths)
+
+
+def test_copies_keep_in_files_of_their_own_and_tell_it(tmp_path: Path) -> None:
+    paths, mask = files(tmp_path)
+    with Kept(tmp_path, processes=2) as kept, Kept(tmp_path, processes=2) as copy:
+        copy._streams = kept._streams  # As in a copy of the process.
+        copy.write_to(1)
+        kept.label(mask), copy.image(paths)
+        assert kept.news().keys() == {(str(mask),)} and not kept.news()
+        kept.hear(copy.news())
+        assert kept.news().keys() == {tuple(map(str, paths))}, "what was heard is told as well"
+        expected = read_case(paths)
+        for path in (*paths, mask):
+            path.unlink()
+        assert kept.label(mask).array.shape == (20, 30) and np.array_equal(kept.image(paths).array, expected.array)
+
+
+@pytest.mark.parametrize(("limit", "number", "keeps"), [(1200, 1, True), (1199, 1, False), (1 << 20, 2, False)])
+def test_processes_share_the_limit_and_one_without_a_file_keeps_nothing(
+    tmp_path: Path, limit: int, number: int, keeps: bool
+) -> None:
+    _, mask = files(tmp_path)
+    with Kept(tmp_path, limit, processes=2) as kept:
+        kept.write_to(number)
+        kept.label(mask)
+        assert bool(kept.news()) == keeps

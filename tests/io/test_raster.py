@@ -253,13 +253,26 @@ def four_bit_png(rows):
     return stream.getvalue()
 
 
+@pytest.fixture(params=["among threads", "among threads, large", "alone"])
+def alone(request, monkeypatch):
+    """Whether no other threads are at work: that and the size of a picture change the decoder."""
+    monkeypatch.setattr(raster, "alone", lambda: request.param == "alone")
+    if "large" in request.param:
+        monkeypatch.setattr(raster, "_BRIEF", 0)
+    return request.param == "alone"
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_png_colours_have_one_decoder_and_the_values_of_the_other(tmp_path, dtype, monkeypatch):
-    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 40, 3)).astype(dtype)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_files_have_one_decoder_and_the_values_of_the_other(tmp_path, dtype, channels, alone, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 40, channels)).astype(dtype)
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
     data = (tmp_path / "a.png").read_bytes()
     found = raster._plain_png(data)
-    assert found is not None and np.array_equal(found, pixels)
+    if dtype == "uint16" and channels == 1 and not alone:
+        assert found is None
+    else:
+        assert found is not None and found.dtype == dtype and np.array_equal(found, pixels if channels == 3 else pixels[..., 0])
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
     monkeypatch.setattr(raster, "_plain_png", lambda data: None)
     assert np.array_equal(read_image(tmp_path / "a.png").array, np.moveaxis(pixels, 2, 0))
@@ -279,7 +292,7 @@ def test_png_masks_have_one_decoder_and_the_values_of_the_other(tmp_path, orient
     assert (found.notes, found.lossy) == (expected.notes, expected.lossy)
 
 
-def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path):
+def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path, alone):
     colours = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     gray = colours[..., 0]
     Pillow.fromarray(colours).save(tmp_path / "key.png", transparency=(1, 2, 3))
@@ -287,9 +300,11 @@ def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path):
     Pillow.fromarray(gray > 9).save(tmp_path / "bits.png")
     Pillow.fromarray(gray).convert("P").save(tmp_path / "palette.png")
     cv2.imwrite(str(tmp_path / "alpha.png"), np.zeros((8, 9, 4), np.uint8))
-    cv2.imwrite(str(tmp_path / "deep.png"), gray.astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "deep_alpha.png"), np.zeros((8, 9, 4), np.uint16))
+    (tmp_path / "four_bits.png").write_bytes(four_bit_png([[0, 1, 2], [3, 2, 1]]))
     refused = {path.stem: path.read_bytes() for path in tmp_path.iterdir()} | {"empty": b""}
-    for kind, pixels in (("colours", colours), ("gray", gray)):
+    deep = {"deep": gray.astype(np.uint16), "deep_colours": colours.astype(np.uint16)} if alone else {}
+    for kind, pixels in {"colours": colours, "gray": gray, **deep}.items():
         cv2.imwrite(str(tmp_path / f"{kind}.png"), pixels)
         whole = (tmp_path / f"{kind}.png").read_bytes()
         assert raster._plain_png(whole) is not None
@@ -299,18 +314,25 @@ def test_png_files_of_other_kinds_have_the_usual_decoders(tmp_path):
     assert {name: raster._plain_png(data) for name, data in refused.items()} == dict.fromkeys(refused)
 
 
-@pytest.mark.parametrize("limit", [0, 1 << 22])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("strategy", [*range(5), None])
-def test_grays_of_any_filter_and_size_come_back(tmp_path, limit, strategy, monkeypatch):
+def test_pngs_of_any_filter_and_size_come_back(tmp_path, dtype, strategy, alone):
     # Strategies are OpenCV's; none: as Pillow writes them.
-    monkeypatch.setattr(raster, "_BRIEF", limit)
     rng = np.random.default_rng(0)
     for height, width in rng.integers(1, 90, (8, 2)):
-        pixels = rng.integers(0, rng.integers(2, 256), (height, width), np.uint8)
-        path = tmp_path / f"{height}_{width}.png"
+        pixels = rng.integers(0, rng.integers(2, np.iinfo(dtype).max), (height, width, 3), dtype)
+        gray, colours = tmp_path / f"{height}_{width}.png", tmp_path / "colours.png"
         if strategy is None:
-            Pillow.fromarray(pixels).save(path, optimize=True)
+            Pillow.fromarray(pixels[..., 0]).save(gray, optimize=True)
+            Pillow.fromarray(pixels.astype(np.uint8)).save(colours, optimize=True)
+            expected = pixels.astype(np.uint8)
         else:
-            cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_STRATEGY, strategy, cv2.IMWRITE_PNG_COMPRESSION, 2 * strategy])
-        assert raster._plain_png(path.read_bytes()) is not None
-        assert np.array_equal(read_image(path).array[0], pixels) and np.array_equal(read_label(path).array, pixels)
+            options = [cv2.IMWRITE_PNG_STRATEGY, strategy, cv2.IMWRITE_PNG_COMPRESSION, 2 * strategy]
+            cv2.imwrite(str(gray), pixels[..., 0], options)
+            cv2.imwrite(str(colours), pixels[..., ::-1], options)
+            expected = pixels
+        assert raster._plain_png(colours.read_bytes()) is not None
+        assert (raster._plain_png(gray.read_bytes()) is not None) == (alone or dtype == "uint8")
+        assert np.array_equal(read_image(gray).array[0], pixels[..., 0])
+        assert np.array_equal(read_label(gray).array, pixels[..., 0])
+        assert np.array_equal(read_image(colours).array, np.moveaxis(expected, 2, 0))

@@ -15,8 +15,10 @@ from typing import NoReturn
 import pytest
 
 from autoseg.support import beside as module
+from autoseg.support import copies
 from autoseg.support.beside import beside
 from autoseg.support.errors import AutosegError, SeveralProblems
+from tests.support.waiting import runs, seen
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
 
@@ -25,7 +27,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are c
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a command: two cores, and no other thread."""
     monkeypatch.setattr(module, "available_cores", lambda: 2)
-    monkeypatch.setattr(module.threading, "active_count", lambda: 1)
+    monkeypatch.setattr(copies, "alone", lambda: True)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 def test_the_result_comes_from_another_process_that_works_meanwhile(tmp_path: Path) -> None:
@@ -43,12 +46,13 @@ def no_room(*_: object) -> NoReturn:
     raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
-@pytest.mark.parametrize("name", ["threads", "cores", "system", "room"])
+@pytest.mark.parametrize("name", ["threads", "PyTorch", "cores", "system", "room"])
 def test_where_copying_is_not_safe_or_of_no_use_the_work_is_done_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change: dict[str, Callable[[], None]] = {
-        "threads": lambda: monkeypatch.setattr(module.threading, "active_count", lambda: 2),
+        "threads": lambda: monkeypatch.setattr(copies, "alone", lambda: False),
+        "PyTorch": lambda: monkeypatch.setitem(sys.modules, "torch", sys),
         "cores": lambda: monkeypatch.setattr(module, "available_cores", lambda: 1),
-        "system": lambda: monkeypatch.setattr(module.sys, "platform", "darwin"),
+        "system": lambda: monkeypatch.setattr(copies.sys, "platform", "darwin"),
         "room": lambda: monkeypatch.setattr(os, "fork", no_room),
     }
     change[name]()
@@ -126,21 +130,3 @@ with module.beside(work):
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 3
     copy = int(told.read_text())
     assert seen(lambda: not runs(copy)), "the copy outlived its process"
-
-
-def seen(what: Callable[[], bool]) -> bool:
-    """Whether it came true within ten seconds."""
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def runs(process: int) -> bool:
-    """One that has ended but was not asked how, does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
