@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from math import isqrt
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -29,6 +31,8 @@ B = TypeVar("B")
 Begin = Callable[[int], Callable[[A], B]]
 _AHEAD = 2  # items a copy has at once: the next one waits for it
 _UNREAD = 8  # results for each process that may wait for an earlier one
+_AT_ONCE = 4  # copies that are begun before it is known how long an item takes
+_START = 0.005  # seconds that beginning a copy takes
 
 
 def spread(begin: Begin[A, B], items: Iterable[A], total: int, workers: int | None = None) -> Iterator[B]:
@@ -81,9 +85,9 @@ class _Crew(Generic[A, B]):
         self._begin = begin
         self._most = most
 
-    def grow(self) -> None:
-        """As many as there are cores and room for."""
-        for number in range(len(self.copies) + 1, min(self._most, free_cores() - 1) + 1):
+    def grow(self, useful: int) -> None:
+        """As many as are useful, and as there are cores and room for."""
+        for number in range(len(self.copies) + 1, min(useful, self._most, free_cores() - 1) + 1):
             here, there = Pipe()
             # A copy that held the others' ends, and its own, would not hear of this process's end.
             process = started(_serve, there, self._begin, number, [*(copy.pipe for copy in self.copies), here])
@@ -124,7 +128,7 @@ def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A], to
     """Results in order. This process works too, while the next one is not there."""
     source = ((item,) for item in items)
     waiting: deque[Future[B]] = deque()
-    left = total
+    left, useful = total, _AT_ONCE
 
     def next_item() -> tuple[A] | None:
         nonlocal left
@@ -135,7 +139,7 @@ def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A], to
 
     def hand_out() -> None:
         if left > 1:
-            crew.grow()
+            crew.grow(useful)
         for depth in range(_AHEAD):
             for copy in crew.copies:
                 if len(copy.given) == depth and (item := next_item()) is not None:
@@ -146,7 +150,10 @@ def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A], to
         if waiting and waiting[0].done():
             yield waiting.popleft().result()
         elif (item := next_item()) is not None:
+            began = perf_counter()
             waiting.append(_done(function, *item))
+            # Of n copies this makes the time for beginning them, and then for what is left, the least.
+            useful = max(useful, isqrt(int(left * (perf_counter() - began) / _START)))
         elif waiting:
             crew.take(None)
         else:
