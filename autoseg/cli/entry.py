@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.support import log
 from autoseg.support.errors import AutosegError
+from autoseg.support.process import is_own
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +39,7 @@ def command(body: Main) -> Main:
         gc.set_threshold(10_000, 10, 10)
         log.set_up()
         codes: list[int] = []
-        if _is_own():
+        if is_own():
             # What is registered first is called last.
             atexit.register(_leave, codes)
         codes.append(_answered(body, arguments))
@@ -51,13 +52,8 @@ def hold_memory(limit: int | None = 128 << 20) -> None:
     """See `autoseg.support.allocator`; only where the process is the command's own."""
     from autoseg.support import allocator
 
-    if _is_own():
+    if is_own():
         allocator.hold_memory(limit)
-
-
-def _is_own() -> bool:
-    """Whether this process runs the command and nothing else, and no other program called it."""
-    return os.path.basename(sys.argv[0]).startswith("autoseg_")
 
 
 def _answered(body: Main, arguments: Sequence[str] | None) -> int:

@@ -20,7 +20,7 @@ from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.workers import ordered_map
+from autoseg.support.spread import spread
 
 T = TypeVar("T")
 # Pixels or mm a border may be off and still count as found, unless another tolerance is asked for.
@@ -100,7 +100,7 @@ def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | No
         except AutosegError as error:
             return None, [f"{pair.case}: {error.problem}"]
 
-    for result, problems in log.progress(ordered_map(attempt, pairs, workers, here=True), "scoring", len(pairs)):
+    for result, problems in log.progress(spread(lambda number: attempt, pairs, len(pairs), workers), "scoring", len(pairs)):
         faults += problems
         if result is not None:
             found.append(result)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-import cv2
 import numpy as np
 
 from autoseg.fingerprint.case import OUTLINE, MeasuredCase, SeenMask, measure_case
@@ -53,8 +52,7 @@ def fingerprint_dataset(
     jobs = deque(zip(raw.cases, hashes, strict=True))
     del hashes
     raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
-    with _one_opencv_thread():
-        fingerprint = _measure(dataset, raw, jobs, faults, whole, workers, kept)
+    fingerprint = _measure(dataset, raw, jobs, faults, whole, workers, kept)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
@@ -233,14 +231,3 @@ def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[t
     copies = ((one, other) for one, other in equal if one != other)
     pairs = chain(likeness.same, likeness.scene, copies)
     return tuple(tuple(cases[place].case for place in group) for group in groups(pairs))
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Cases are measured side by side already; OpenCV's own threads would only get in their way."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

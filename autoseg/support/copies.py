@@ -8,11 +8,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from autoseg.support.errors import AutosegError
+from autoseg.support.process import is_own
 from autoseg.support.workers import WATCHING, alone, available_cores
 
 if TYPE_CHECKING:
@@ -23,15 +25,18 @@ _parent: Connection | None = None
 
 
 def may_copy() -> bool:
-    """Whether a copy is safe: on Linux, while no other thread runs and PyTorch, which has threads of its own, is not there."""
-    return sys.platform == "linux" and "torch" not in sys.modules and alone()
+    """Whether a copy is safe: on Linux, in a command's own process, before PyTorch is there and while no other thread runs.
+
+    Only there it is known what ran before: libraries whose threads a copy does not have may wait for them for ever.
+    """
+    return sys.platform == "linux" and is_own() and "torch" not in sys.modules and alone()
 
 
 def started(work: Callable[..., None], pipe: Connection, *more: Any) -> ForkProcess | None:
     """A copy that does `work(pipe, *more)`; None where there is no room for another process."""
     # It may have copies itself, which daemons may not; whoever starts one ends it.
     process = multiprocessing.get_context("fork").Process(target=work, args=(pipe, *more))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_opencv_threads():
         # It warns of threads that are not Python's: those of the BLAS, which begins anew in a copy.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
@@ -39,6 +44,21 @@ def started(work: Callable[..., None], pipe: Connection, *more: Any) -> ForkProc
         except OSError:
             return None
     return process
+
+
+@contextmanager
+def no_opencv_threads() -> Iterator[None]:
+    """Where images are worked on side by side they would get in the way, and a copy, which has none, would wait for them."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is None:
+        yield
+        return
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def answer(pipe: Connection, work: Callable[[], object]) -> None:

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from math import isqrt
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from autoseg.support.copies import answer, end, free_cores, may_copy, received, started
+from autoseg.support.copies import answer, end, free_cores, may_copy, no_opencv_threads, received, started
 from autoseg.support.errors import AutosegError
 from autoseg.support.workers import available_cores, ordered_map
 
@@ -31,8 +29,7 @@ B = TypeVar("B")
 Begin = Callable[[int], Callable[[A], B]]
 _AHEAD = 2  # items a copy has at once: the next one waits for it
 _UNREAD = 8  # results for each process that may wait for an earlier one
-_AT_ONCE = 4  # copies that are begun before it is known how long an item takes
-_START = 0.005  # seconds that beginning a copy takes
+_WORTH = 2  # items for which a copy is begun
 
 
 def spread(begin: Begin[A, B], items: Iterable[A], total: int, workers: int | None = None) -> Iterator[B]:
@@ -45,12 +42,13 @@ def spread(begin: Begin[A, B], items: Iterable[A], total: int, workers: int | No
     An AutosegError is raised here when its turn comes. Copies end with the last result, with the caller's block and with this
     process. Raises AutosegError where a copy is ended by a signal, and RuntimeError where it fails otherwise.
     """
-    processes = min(workers or available_cores(), total)
+    processes = min(workers or available_cores(), total // _WORTH + 1)
     if processes < 2 or not may_copy():
-        yield from ordered_map(begin(0), items, workers, here=True)
+        with no_opencv_threads():
+            yield from ordered_map(begin(0), items, workers, here=True)
         return
-    with _Crew(begin, processes - 1) as crew:
-        yield from _dealt(crew, begin(0), items, total)
+    with no_opencv_threads(), _Crew(begin, processes - 1) as crew:
+        yield from _dealt(crew, begin(0), items)
 
 
 class _Copy(Generic[A, B]):
@@ -78,23 +76,20 @@ class _Copy(Generic[A, B]):
 
 
 class _Crew(Generic[A, B]):
-    """The copies at work, which end with the block."""
+    """So many copies, less those there is no room for; they end with the block.
 
-    def __init__(self, begin: Begin[A, B], most: int) -> None:
+    All begin before this process has done anything that leaves threads of some library, which they would not have.
+    """
+
+    def __init__(self, begin: Begin[A, B], wanted: int) -> None:
         self.copies: list[_Copy[A, B]] = []
-        self._begin = begin
-        self._most = most
-
-    def grow(self, useful: int) -> None:
-        """As many as are useful, and as there are cores and room for."""
-        for number in range(len(self.copies) + 1, min(useful, self._most, free_cores() - 1) + 1):
+        for number in range(1, wanted + 1):
             here, there = Pipe()
             # A copy that held the others' ends, and its own, would not hear of this process's end.
-            process = started(_serve, there, self._begin, number, [*(copy.pipe for copy in self.copies), here])
+            process = started(_serve, there, begin, number, [*(copy.pipe for copy in self.copies), here])
             there.close()
             if process is None:
                 here.close()
-                self._most = len(self.copies)
                 return
             self.copies.append(_Copy(here, process))
 
@@ -124,24 +119,17 @@ def _serve(pipe: Connection, begin: Begin[A, B], number: int, others: list[Conne
             answer(pipe, partial(function, pipe.recv()))
 
 
-def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A], total: int) -> Iterator[B]:
+def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """Results in order. This process works too, while the next one is not there."""
     source = ((item,) for item in items)
     waiting: deque[Future[B]] = deque()
-    left, useful = total, _AT_ONCE
 
     def next_item() -> tuple[A] | None:
-        nonlocal left
-        if len(waiting) >= _UNREAD * (len(crew.copies) + 1):
-            return None
-        left -= 1
-        return next(source, None)
+        return next(source, None) if len(waiting) < _UNREAD * (len(crew.copies) + 1) else None
 
     def hand_out() -> None:
-        if left > 1:
-            crew.grow(useful)
         for depth in range(_AHEAD):
-            for copy in crew.copies:
+            for copy in crew.copies[: free_cores() - 1]:
                 if len(copy.given) == depth and (item := next_item()) is not None:
                     waiting.append(copy.give(*item))
 
@@ -150,10 +138,7 @@ def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A], to
         if waiting and waiting[0].done():
             yield waiting.popleft().result()
         elif (item := next_item()) is not None:
-            began = perf_counter()
             waiting.append(_done(function, *item))
-            # Of n copies this makes the time for beginning them, and then for what is left, the least.
-            useful = max(useful, isqrt(int(left * (perf_counter() - began) / _START)))
         elif waiting:
             crew.take(None)
         else:

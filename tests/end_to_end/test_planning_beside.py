@@ -22,6 +22,7 @@ CODE = """
 import os, sys
 from autoseg.support import workers
 workers.available_cores = lambda: 4
+sys.argv[0] = "autoseg_plan_and_preprocess"
 import autoseg.io.kept as kept
 reading = kept.read_case
 def told(paths):
@@ -70,6 +71,7 @@ def test_faults_are_listed_as_ever_and_nothing_is_left(tmp_path: Path) -> None:
 import sys
 from autoseg.support import workers
 workers.available_cores = lambda: 4
+sys.argv[0] = "autoseg_plan_and_preprocess"
 from autoseg.cli import plan_and_preprocess
 raise SystemExit(plan_and_preprocess.main(["501", "--models", "unet", "--root", sys.argv[1]]))
 """

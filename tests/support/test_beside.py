@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import cv2
+import numpy as np
 import pytest
 
 from autoseg.support import beside as module
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are c
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a command: two cores, and no other thread."""
     monkeypatch.setattr(module, "available_cores", lambda: 2)
+    monkeypatch.setattr(copies, "is_own", lambda: True)
     monkeypatch.setattr(copies, "alone", lambda: True)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
 
@@ -46,9 +50,10 @@ def no_room(*_: object) -> NoReturn:
     raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
-@pytest.mark.parametrize("name", ["threads", "PyTorch", "cores", "system", "room"])
+@pytest.mark.parametrize("name", ["another program", "threads", "PyTorch", "cores", "system", "room"])
 def test_where_copying_is_not_safe_or_of_no_use_the_work_is_done_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change: dict[str, Callable[[], None]] = {
+        "another program": lambda: monkeypatch.setattr(copies, "is_own", lambda: False),
         "threads": lambda: monkeypatch.setattr(copies, "alone", lambda: False),
         "PyTorch": lambda: monkeypatch.setitem(sys.modules, "torch", sys),
         "cores": lambda: monkeypatch.setattr(module, "available_cores", lambda: 1),
@@ -96,6 +101,27 @@ def test_one_that_was_killed_while_it_told_its_result_is_none_either() -> None:
         result()
 
 
+def test_a_copy_does_not_wait_for_threads_that_opencv_had_before() -> None:
+    picture = np.zeros((2000, 2000), np.uint8)
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        cv2.resize(picture, (3000, 3000), interpolation=cv2.INTER_CUBIC)
+        time.sleep(0.5)  # After a while its threads wait for more to do, and are waited for when they are to end.
+
+        def work() -> int:
+            cv2.setNumThreads(2)
+            return len(cv2.resize(picture, (1000, 1000), interpolation=cv2.INTER_CUBIC))
+
+        with beside(work) as result:
+            too_long = threading.Timer(20, multiprocessing.active_children()[0].kill)
+            too_long.start()
+            assert result() == 1000 and cv2.getNumThreads() == 3
+            too_long.cancel()
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_what_is_not_waited_for_may_clear_up_and_ends(tmp_path: Path) -> None:
     def work() -> None:
         try:
@@ -113,10 +139,11 @@ def test_what_is_not_waited_for_may_clear_up_and_ends(tmp_path: Path) -> None:
 def test_it_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     code = f"""
-import os, time
+import os, sys, time
 from pathlib import Path
 from autoseg.support import beside as module
 module.available_cores = lambda: 2
+sys.argv[0] = "autoseg_train"
 told = Path({str(told)!r})
 def work():
     told.with_name("half").write_text(str(os.getpid()))

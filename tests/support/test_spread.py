@@ -142,7 +142,7 @@ from autoseg.support import workers
 workers.available_cores = lambda: 3
 from autoseg.support.beside import beside
 from autoseg.support.spread import spread
-folder = Path(sys.argv[1])
+folder, sys.argv[0] = Path(sys.argv[1]), "autoseg_fingerprint"
 def begin(number):
     def work(item):
         (folder / str(os.getpid())).touch()
