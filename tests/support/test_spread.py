@@ -146,15 +146,16 @@ folder, sys.argv[0] = Path(sys.argv[1]), "autoseg_fingerprint"
 def begin(number):
     def work(item):
         (folder / str(os.getpid())).touch()
-        time.sleep(0.01)
+        time.sleep(0.005)
         return number
     return work
 def work():
-    return [number for number in spread(begin, range(10_000 if sys.argv[2] == "killed" else 200), 200)]
+    number = 100_000 if sys.argv[2] == "killed" else 1000
+    return list(spread(begin, range(number), number))
 with beside(work) as result:
-    while not list(folder.iterdir()):
+    while len(list(folder.iterdir())) < 2:
         time.sleep(0.01)
-    time.sleep(0.5)
+    time.sleep(0.3)
     print(len(list(folder.iterdir())), flush=True)
     if sys.argv[2] == "killed":
         os._exit(3)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from autoseg.support import workers
 from autoseg.support.workers import ordered_map
 
 EITHER = pytest.mark.parametrize(("workers", "here"), [(1, False), (1, True), (3, False), (3, True)])
@@ -26,12 +27,21 @@ def test_as_many_threads_work_as_were_asked_for(workers: int, here: bool) -> Non
     together = threading.Barrier(workers)
 
     def name(item: int) -> None:
+        if item == 0:
+            time.sleep(0.05)
+            return
         names.add(threading.current_thread().name)
         together.wait(10)
 
-    list(ordered_map(name, range(4 * workers), workers, here=here))
+    list(ordered_map(name, range(1 + 4 * workers), workers, here=here))
     assert len(names) == workers
     assert (threading.current_thread().name in names) == here
+
+
+def test_what_is_done_at_once_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "perf_counter", lambda: 0.0)  # However busy the machine is.
+    names = set(ordered_map(lambda item: threading.current_thread().name, range(100), 3, here=True))
+    assert names == {threading.current_thread().name}
 
 
 @pytest.mark.parametrize("here", [False, True])
