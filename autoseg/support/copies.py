@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,14 @@ def no_opencv_threads() -> Iterator[None]:
 
 
 def answer(pipe: Connection, work: Callable[[], object]) -> None:
-    """What a copy says of a piece of work, for `received`. Ctrl-C ends it without a word: its process says so."""
+    """What a copy says of a piece of work, for `received`, while somebody listens."""
+    told: tuple[bool, object]
     try:
-        pipe.send((True, work()))
+        told = (True, work())
     except AutosegError as error:
-        pipe.send((False, error))
+        told = (False, error)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send(told)
 
 
 def live_with_parent(waits: Connection) -> None:

@@ -113,10 +113,14 @@ def _serve(pipe: Connection, begin: Begin[A, B], number: int, others: list[Conne
     """What a copy does, until nobody is at the other end."""
     for other in others:
         other.close()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):  # The process it was begun by is interrupted too, and says so.
         function = begin(number)
         while True:
-            answer(pipe, partial(function, pipe.recv()))
+            try:
+                item = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                return
+            answer(pipe, partial(function, item))
 
 
 def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
