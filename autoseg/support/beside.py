@@ -50,7 +50,4 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
 def _work(sender: Connection, work: Callable[[], object], told: Connection, waits: Connection) -> None:
     waits.close()  # Held by the copy too, it would never end.
     live_with_parent(told)
-    try:
-        answer(sender, work)
-    except KeyboardInterrupt:
-        return  # The process it was begun by is interrupted too, and says so.
+    answer(sender, work)

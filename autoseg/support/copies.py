@@ -33,17 +33,43 @@ def may_copy() -> bool:
 
 
 def started(work: Callable[..., None], pipe: Connection, *more: Any) -> ForkProcess | None:
-    """A copy that does `work(pipe, *more)`; None where there is no room for another process."""
-    # It may have copies itself, which daemons may not; whoever starts one ends it.
-    process = multiprocessing.get_context("fork").Process(target=work, args=(pipe, *more))
-    with warnings.catch_warnings(), no_opencv_threads():
-        # It warns of threads that are not Python's: those of the BLAS, which begins anew in a copy.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
+    """A copy that does `work(pipe, *more)`; None where there is no room for another process. For the main thread."""
+    context = multiprocessing.get_context("fork")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings(), no_opencv_threads(), _interrupts_wait() as came:
+            # It warns of threads that are not Python's: those of the BLAS, which begins anew in a copy.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # No daemon: it may have copies itself, which daemons may not. Whoever starts one ends it.
+            process = context.Process(target=_copied, args=(came, handler, work, pipe, *more))
             process.start()
-        except OSError:
-            return None
+    except OSError:
+        return None
+    except KeyboardInterrupt:
+        end(process, 0)
+        raise
     return process
+
+
+def _copied(came: list[int], handler: Any, work: Callable[..., None], *arguments: Any) -> None:
+    """What a copy does. came: interrupts while it was made, of it or of the process it comes from."""
+    with suppress(KeyboardInterrupt):  # The process it was begun by is interrupted too, and says so.
+        signal.signal(signal.SIGINT, handler)
+        if not came:
+            work(*arguments)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[list[int]]:
+    """Ctrl-C comes after the block: Python loses one that comes in the midst of copying. Gives those that came."""
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from autoseg.support.copies import answer, end, free_cores, may_copy, no_opencv_threads, received, started
@@ -47,8 +46,8 @@ def spread(begin: Begin[A, B], items: Iterable[A], total: int, workers: int | No
         with no_opencv_threads():
             yield from ordered_map(begin(0), items, workers, here=True)
         return
-    with no_opencv_threads(), _Crew(begin, processes - 1) as crew:
-        yield from _dealt(crew, begin(0), items)
+    with no_opencv_threads(), _begun(begin, processes - 1) as copies:
+        yield from _dealt(copies, begin(0), items)
 
 
 class _Copy(Generic[A, B]):
@@ -75,37 +74,28 @@ class _Copy(Generic[A, B]):
             future.set_exception(error)
 
 
-class _Crew(Generic[A, B]):
+@contextmanager
+def _begun(begin: Begin[A, B], wanted: int) -> Iterator[list[_Copy[A, B]]]:
     """So many copies, less those there is no room for; they end with the block.
 
     All begin before this process has done anything that leaves threads of some library, which they would not have.
     """
-
-    def __init__(self, begin: Begin[A, B], wanted: int) -> None:
-        self.copies: list[_Copy[A, B]] = []
+    copies: list[_Copy[A, B]] = []
+    try:
         for number in range(1, wanted + 1):
             here, there = Pipe()
-            # A copy that held the others' ends, and its own, would not hear of this process's end.
-            process = started(_serve, there, begin, number, [*(copy.pipe for copy in self.copies), here])
-            there.close()
+            with there:
+                # A copy that held the others' ends, and its own, would not hear of this process's end.
+                process = started(_serve, there, begin, number, [*(copy.pipe for copy in copies), here])
             if process is None:
                 here.close()
-                return
-            self.copies.append(_Copy(here, process))
-
-    def take(self, seconds: float | None) -> None:
-        """The answers that come within so many seconds; None: at least one."""
-        busy: dict[object, _Copy[A, B]] = {copy.pipe: copy for copy in self.copies if copy.given}
-        for pipe in wait([copy.pipe for copy in busy.values()], seconds) if busy else ():
-            busy[pipe].take()
-
-    def __enter__(self) -> _Crew[A, B]:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        for copy in self.copies:
+                break
+            copies.append(_Copy(here, process))
+        yield copies
+    finally:
+        for copy in copies:
             copy.pipe.close()
-        for copy in self.copies:
+        for copy in copies:
             end(copy.process, 0.1 if copy.given else 1)
 
 
@@ -113,27 +103,26 @@ def _serve(pipe: Connection, begin: Begin[A, B], number: int, others: list[Conne
     """What a copy does, until nobody is at the other end."""
     for other in others:
         other.close()
-    with suppress(KeyboardInterrupt):  # The process it was begun by is interrupted too, and says so.
-        function = begin(number)
-        while True:
-            try:
-                item = pipe.recv()
-            except (EOFError, ConnectionResetError):
-                return
-            answer(pipe, partial(function, item))
+    function = begin(number)
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        answer(pipe, partial(function, item))
 
 
-def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+def _dealt(copies: list[_Copy[A, B]], function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """Results in order. This process works too, while the next one is not there."""
     source = ((item,) for item in items)
     waiting: deque[Future[B]] = deque()
 
     def next_item() -> tuple[A] | None:
-        return next(source, None) if len(waiting) < _UNREAD * (len(crew.copies) + 1) else None
+        return next(source, None) if len(waiting) < _UNREAD * (len(copies) + 1) else None
 
     def hand_out() -> None:
         for depth in range(_AHEAD):
-            for copy in crew.copies[: free_cores() - 1]:
+            for copy in copies[: free_cores() - 1]:
                 if len(copy.given) == depth and (item := next_item()) is not None:
                     waiting.append(copy.give(*item))
 
@@ -144,10 +133,17 @@ def _dealt(crew: _Crew[A, B], function: Callable[[A], B], items: Iterable[A]) ->
         elif (item := next_item()) is not None:
             waiting.append(_done(function, *item))
         elif waiting:
-            crew.take(None)
+            _take(copies, None)
         else:
             return
-        crew.take(0)
+        _take(copies, 0)
+
+
+def _take(copies: list[_Copy[A, B]], seconds: float | None) -> None:
+    """The answers that come within so many seconds; None: at least one."""
+    busy: dict[object, _Copy[A, B]] = {copy.pipe: copy for copy in copies if copy.given}
+    for pipe in wait([copy.pipe for copy in busy.values()], seconds) if busy else ():
+        busy[pipe].take()
 
 
 def _done(function: Callable[[A], B], item: A) -> Future[B]:

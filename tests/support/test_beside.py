@@ -157,3 +157,20 @@ with module.beside(work):
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 3
     copy = int(told.read_text())
     assert seen(lambda: not runs(copy)), "the copy outlived its process"
+
+
+def test_an_interrupt_in_the_midst_of_copying_is_not_lost() -> None:
+    code = """
+import os, signal, sys, time
+from autoseg.support import beside as module
+module.available_cores = lambda: 2
+sys.argv[0] = "autoseg_train"
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    with module.beside(lambda: time.sleep(60)):
+        print("lost")
+except KeyboardInterrupt:
+    print("told")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=50, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("told\n", "")
