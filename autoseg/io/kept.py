@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -48,7 +49,7 @@ class Kept:
         self._files = ExitStack()
         self._streams = [self._files.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(processes)]  # noqa: SIM115
         self._own = 0
-        self._limit = limit // processes
+        self._limit = limit
         self._lock = Lock()
         # By text: paths, with all they know of themselves, are three times as large.
         self._known: Places = {}
@@ -118,12 +119,11 @@ class Kept:
         # Interleaved, as most pictures lie in memory: nothing is copied.
         array = np.ascontiguousarray(np.moveaxis(read.array, 0, -1) if isinstance(read, Image) else read.array)
         with self._lock:
-            if array.nbytes > self._limit:
+            # The files know what other processes have kept.
+            if sum(os.fstat(one.fileno()).st_size for one in self._streams) + array.nbytes > self._limit:
                 return
             stream = self._streams[self._own]
             start = stream.seek(0, 2)
-            if start + array.nbytes > self._limit:
-                return
             try:
                 stream.write(array.data)
                 stream.flush()

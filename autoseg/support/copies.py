@@ -36,8 +36,9 @@ def started(work: Callable[..., None], pipe: Connection, *more: Any) -> ForkProc
     """A copy that does `work(pipe, *more)`; None where there is no room for another process. For the main thread."""
     context = multiprocessing.get_context("fork")
     handler = signal.getsignal(signal.SIGINT)
+    process: ForkProcess | None = None
     try:
-        with warnings.catch_warnings(), no_opencv_threads(), _interrupts_wait() as came:
+        with _interrupts_wait() as came, warnings.catch_warnings(), no_opencv_threads():
             # It warns of threads that are not Python's: those of the BLAS, which begins anew in a copy.
             warnings.simplefilter("ignore", DeprecationWarning)
             # No daemon: it may have copies itself, which daemons may not. Whoever starts one ends it.
@@ -46,7 +47,8 @@ def started(work: Callable[..., None], pipe: Connection, *more: Any) -> ForkProc
     except OSError:
         return None
     except KeyboardInterrupt:
-        end(process, 0)
+        if process is not None and process.pid is not None:
+            end(process, 0)
         raise
     return process
 

@@ -159,13 +159,25 @@ with module.beside(work):
     assert seen(lambda: not runs(copy)), "the copy outlived its process"
 
 
-def test_an_interrupt_in_the_midst_of_copying_is_not_lost() -> None:
-    code = """
+@pytest.mark.parametrize("when", ["before the copy", "in the midst of copying", "and there is no room"])
+def test_an_interrupt_is_not_lost(when: str) -> None:
+    code = f"""
 import os, signal, sys, time
+import cv2
 from autoseg.support import beside as module
 module.available_cores = lambda: 2
 sys.argv[0] = "autoseg_train"
-os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+def no_room():
+    interrupt()
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+if {when!r} == "before the copy":
+    cv2.getNumThreads = lambda: interrupt() or 2
+elif {when!r} == "and there is no room":
+    os.fork = no_room
+else:
+    os.register_at_fork(before=interrupt)
 try:
     with module.beside(lambda: time.sleep(60)):
         print("lost")

@@ -64,7 +64,7 @@ def test_more_than_a_pipe_holds_comes_whole() -> None:
     assert [(one[0], len(one)) for one in found] == [(item, 1 << 20) for item in range(30)]
 
 
-def test_no_more_than_a_few_results_wait(tmp_path: Path) -> None:
+def test_no_more_than_a_few_results_wait() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
