@@ -23,7 +23,7 @@ import numpy as np
 
 from autoseg import api
 from autoseg.io import read_label, write_label
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from benchmarks.street import bring_in
 
 KINDS = ("emptied", "swapped", "shifted", "blob")
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     names = options.sets.split(",")
     if options.what == "plant":
         for name in names:

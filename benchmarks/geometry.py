@@ -18,7 +18,7 @@ from typing import Any
 
 from autoseg import api
 from autoseg.schema.plan import Plan
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from benchmarks.street import bring_in
 
 OTHER = {"whole": "patch", "patch": "whole"}
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--root", type=Path, default=Path("benchmark_data/geometry"))
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     options.root.mkdir(parents=True, exist_ok=True)
     results = options.root / "geometry.json"
     rows = json.loads(results.read_text()) if results.exists() else []

@@ -20,7 +20,7 @@ import numpy as np
 
 from autoseg import api
 from autoseg.io import read_label, stem_of, write_label
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace, labels_folder
 from benchmarks.audit import KINDS, spoil
 from dataset_conversion.mni152 import convert_mni152
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("-o", "--output", type=Path, default=Path("documentation/pictures"))
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     dataset = Workspace.at(options.root).dataset(NUMBER) if (options.root / "spoilt").is_file() else None
     if dataset is None:
         dataset = convert_mni152(NUMBER, Workspace.at(options.root), overwrite=True)

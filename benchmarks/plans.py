@@ -10,6 +10,7 @@ Nothing is trained. Prints how many seconds of processor time the planning of al
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from autoseg.io.raw_dataset import write_description
 from autoseg.planning.explain import explain
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Plan, Protocol
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace
 from benchmarks.street import KNOWN, bring_in
 
@@ -112,7 +113,7 @@ def make(dataset: str, protocol: Protocol, memory: str, device: str, options: ar
     made = api.plan_and_preprocess(
         dataset, protocol=protocol, memory=memory, device=device, models=models, preprocess=False, root=options.root
     )
-    log.say(f"{dataset}, {protocol}, {memory}, {device}: {time.process_time() - begun:.1f} s of processor time")
+    print(f"{dataset}, {protocol}, {memory}, {device}: {time.process_time() - begun:.1f} s of processor time", file=sys.stderr)
     return made
 
 
@@ -150,7 +151,7 @@ def page(options: argparse.Namespace) -> str:
     ]  # fmt: skip
     names = [name for name in KNOWN if (options.data / name).is_dir()]
     for missing in KNOWN.keys() - set(names):
-        log.warn(f"{missing} is not in {options.data}: left out")
+        print(f"{missing} is not in {options.data}: left out", file=sys.stderr)
     first = ""
     for name in [*names, *GENERATED]:
         dataset = generate(name, options.root) if name in GENERATED else bring_in(options.data, name, options.root)
@@ -179,7 +180,7 @@ def main() -> None:
     parser.add_argument("--models", default="")
     parser.add_argument("--root", type=Path, default=Path("benchmark_data/plans"))
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     text = page(options)
     if options.output:
         options.output.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import api
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from benchmarks.street import bring_in
 
 MODEL = "efficientnet_lite0_upernet"
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--root", type=Path, default=Path("benchmark_data"))
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     rows: list[dict[str, Any]] = []
     datasets = [bring_in(options.data, name, options.root) for name in options.sets.split(",")]
     for dataset in datasets:

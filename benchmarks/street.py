@@ -16,7 +16,7 @@ from typing import Any
 
 from autoseg import api
 from autoseg.schema.plan import Plan
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace
 
 # What cannot be seen from the files: names of the classes, and which cases share a patient.
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("benchmark_data"))
     parser.add_argument("--restart", action="store_true")
     options = parser.parse_args()
-    log.set_up()
+    configure_logging()
     rows = []
     for name in options.sets.split(","):
         rows += run(options.data, name, options.models.split(","), options)

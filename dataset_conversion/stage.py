@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ import numpy as np
 from autoseg.fingerprint.resemblance import Thumbnail
 from autoseg.schema import serde
 from autoseg.support.errors import AutosegError
-from autoseg.support.log import say
 from autoseg.support.workspace import Dataset
+
+logger = logging.getLogger(__name__)
 
 _JOURNAL = ".journal"
 _SIDE = 32
@@ -90,7 +92,7 @@ def staged(dataset: Dataset, key: str) -> Iterator[Stage]:
             for part in ("imagesTr", "labelsTr"):
                 (folder / part).mkdir(exist_ok=True)
             if done:
-                say(f"{dataset.name}: {len(done)} cases were written by a run that broke off; going on from there")
+                logger.info(f"{dataset.name}: {len(done)} cases were written by a run that broke off; going on from there")
             yield Stage(folder, journal, done)
         except AutosegError:
             journal.close()

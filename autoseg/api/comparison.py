@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoseg.schema.comparison import Comparison
-from autoseg.support import log
 from autoseg.support.files import write_artefact, write_text
 from autoseg.support.workspace import Root, Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -52,5 +54,5 @@ def compare(
         from autoseg.comparison.report import write_report
 
         write_report(folder / "report.html", comparison, evidences)
-    log.say(f"comparison in {folder}")
+    logger.info(f"comparison in {folder}")
     return comparison

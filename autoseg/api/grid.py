@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.grid import GridTable
 from autoseg.schema.plan import Plan, Protocol, Splits
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
     from autoseg.grid.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -86,7 +88,7 @@ def _compare(table: GridTable, root: Path) -> None:
             try:
                 compare(dataset, models=list(dict.fromkeys(models)), root=root)
             except AutosegError as error:
-                log.warn(f"{dataset} is not compared: {error}")
+                logger.warning(f"{dataset} is not compared: {error}")
 
 
 def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path) -> None:
@@ -94,7 +96,7 @@ def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | N
         plan = read_artefact(dataset.plan, Plan, f"autoseg_plan_and_preprocess {dataset.number}")
         if protocol is None or plan.protocol == protocol:
             return
-        log.say(f"{dataset.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        logger.info(f"{dataset.name} is planned for {plan.protocol}: planning it for {protocol} now")
         models = list(dict.fromkeys([*plan.models, *(models or [])]))
     plan_and_preprocess(dataset.name, protocol=protocol or "auto", models=models, device=device, preprocess=False, root=root)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.schema.omnimodel import READERS, Threshold
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace, secret
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import Job
     from autoseg.prediction.naming import Names
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _ask_service(
 
     asker = _asker(omnimodel, root)
     expected = estimate(asker, jobs, task)
-    log.say(f"{asker.backend.model}: {expected}")
+    logger.info(f"{asker.backend.model}: {expected}")
     new = expected.questions - expected.known
     question = f"send {new} requests (at most {new * omnimodel.attempts} with repeats) to {omnimodel.reader}?"
     if new and confirm is not None and not confirm(question):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
-from autoseg.support import log
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workers import available_cores
 from autoseg.support.workspace import Dataset, Root, Workspace
@@ -19,6 +19,8 @@ from autoseg.support.workspace import Dataset, Root, Workspace
 if TYPE_CHECKING:
     from autoseg.io.kept import Kept, Places
     from autoseg.io.raw_dataset import RawDataset
+
+logger = logging.getLogger(__name__)
 
 
 def model_table() -> list[dict[str, Any]]:
@@ -86,7 +88,7 @@ def plan_and_preprocess(
         write_artefact(found.plan, plan)
         if kept and len(plan.preparations) == 1:
             kept.keep_no_more()
-        log.say(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
+        logger.info(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preparations.values() if preprocess else ():
             build_store(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
     return plan
@@ -129,10 +131,10 @@ def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan, give
         splits = read_artefact(found.splits, Splits, f"delete {found.splits} to have it made again")
         asked = {"training.folds", "training.seed"} & set(plan.overrides)
         if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
-            log.warn(f"the cases of {found.name} have changed: trainings on the new splits do not compare with older ones")
+            logger.warning(f"the cases of {found.name} changed: trainings on the new splits do not compare with older ones")
         elif not asked or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
             check_splits(splits, seen, raw.spec)
             return splits
         else:
-            log.warn(f"new splits of {found.name}, as set: trainings on them do not compare with older ones")
+            logger.warning(f"new splits of {found.name}, as set: trainings on them do not compare with older ones")
     return make_splits(seen, raw.spec, plan.training.folds, plan.training.seed)

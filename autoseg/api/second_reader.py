@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,6 @@ import numpy as np
 from autoseg.api.omnimodel import Omnimodel, read_jobs
 from autoseg.api.prediction import predict
 from autoseg.schema.second_reader import POLICIES, Policy, ReaderStudy, Reading, SecondReading
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact
 from autoseg.support.workspace import Root, Workspace
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from autoseg.prediction.inputs import Job
     from autoseg.prediction.naming import Names
     from autoseg.schema.dataset import LabelScheme
+
+logger = logging.getLogger(__name__)
 
 RECORD, FIRST, SECOND = "second_reader.json", "first_reader", "second_reader"
 
@@ -69,7 +71,7 @@ def predict_with_second_reader(
     spec = read_description(Workspace.at(root).dataset(dataset).description)
     asked = set(doubtful(report.record.cases, trust))
     jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
-    log.say(f"{len(jobs)} of {len(report.cases)} masks are below {trust:g} and go to the second reader, {_name(second)}")
+    logger.info(f"{len(jobs)} of {len(report.cases)} masks are below {trust:g} and go to the second reader, {_name(second)}")
     failed = _read_again(jobs, target, dataset, second, confirm, device, root) if jobs else {}
     scheme = spec.label_scheme()
     return _settle(report, target, {job.name for job in jobs}, failed, scheme, policy, trust, _name(second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ def _prepare(
 def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
     remedy = f"autoseg_plan_and_preprocess {found.number}"
     if not found.plan.exists():
-        log.say(f"{found.name} is not planned yet: planning it now")
+        logger.info(f"{found.name} is not planned yet: planning it now")
         return plan_and_preprocess(found.name, protocol=protocol or "auto", models=[model], device=device, root=root)
     plan = read_artefact(found.plan, Plan, remedy)
     if protocol is not None and plan.protocol != protocol:
-        log.say(f"{found.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        logger.info(f"{found.name} is planned for {plan.protocol}: planning it for {protocol} now")
         return plan_and_preprocess(found.name, protocol=protocol, models=list(plan.models), device=device, root=root)
     if model not in plan.models:
         raise AutosegError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from autoseg.prediction.validation import FOLDER
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
+from autoseg.support.log import progress_bar
 from autoseg.support.workspace import Dataset
+
+logger = logging.getLogger(__name__)
 
 Maps = NDArray[np.float32]
 # Opinions are compared at this size: contradictions worth a person's time are not smaller.
@@ -51,7 +54,7 @@ def gather(
     sums: dict[str, Maps] = {}
     counts: dict[str, int] = {}
     for name, folder in models.items():
-        for case, maps in log.progress(_of_model(dataset, name, folder, cases, scheme, device), f"asking {name}"):
+        for case, maps in progress_bar(_of_model(dataset, name, folder, cases, scheme, device), f"asking {name}"):
             sums[case] = sums[case] + maps if case in sums else maps
             counts[case] = counts.get(case, 0) + 1
     found = []
@@ -83,7 +86,8 @@ def good_enough(models: Mapping[str, Path]) -> dict[str, Path]:
     least = _ENOUGH * max((value for value in dice.values() if is_defined(value)), default=0.0)
     left_out = [name for name, value in dice.items() if is_defined(value) and value < least]
     if left_out:
-        log.say(f"not asked, since held-out Dice is below {least:.2f}: {', '.join(left_out)} (--models asks them all the same)")
+        names = ", ".join(left_out)
+        logger.info(f"not asked, since held-out Dice is below {least:.2f}: {names} (--models asks them all the same)")
     return {name: folder for name, folder in models.items() if name not in left_out}
 
 

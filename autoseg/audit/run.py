@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from autoseg.io.raw_dataset import RawDataset
 from autoseg.schema.audit import Audit, AuditFinding
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.support import log
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import hash_file, read_artefact, replacing_folder, write_artefact
 from autoseg.support.workspace import Dataset
+
+logger = logging.getLogger(__name__)
 
 RECORD, GALLERY, SUGGESTIONS = "audit.json", "gallery.html", "suggestions"
 UNCHANGED = 65535
@@ -64,7 +66,8 @@ def audit(
         result = Audit(dataset.name, tuple(chosen), ranked, tuple(findings), references)
         write_artefact(beside / RECORD, result)
         write_gallery(beside / GALLERY, result, cases, {one.case: one for one in opinions}, raw.scheme)
-    log.say(f"{dataset.name}: {len(findings)} findings in {len(ranked)} of {len(opinions)} cases; look at {folder / GALLERY}")
+    counted = f"{len(findings)} findings in {len(ranked)} of {len(opinions)} cases"
+    logger.info(f"{dataset.name}: {counted}; look at {folder / GALLERY}")
     return result
 
 

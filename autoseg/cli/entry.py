@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
+from autoseg.support.log import configure_logging
 from autoseg.support.process import is_own
 
 if TYPE_CHECKING:
@@ -34,10 +34,12 @@ def command(body: Main) -> Main:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # torch warns of its own parts that other packages use; nobody who runs a command can do anything about it.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+        # Nor about highdicom's warnings of empty segments and of what secondary captures do not say.
+        logging.getLogger("highdicom").setLevel(logging.ERROR)
         # Imports make hundreds of thousands of objects that stay: to look through them for garbage again and again takes a
         # tenth of a command's start.
         gc.set_threshold(10_000, 10, 10)
-        log.set_up()
+        configure_logging()
         codes: list[int] = []
         if is_own():
             # What is registered first is called last.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.cli import entry
 from autoseg.schema.plan import PROTOCOLS
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
+from autoseg.support.log import configure_logging
 
 if TYPE_CHECKING:
     from autoseg.schema.grid import GridTable
@@ -98,9 +98,9 @@ def _watching() -> Iterator[Callable[[GridTable], None]]:
             live.update(_fitting(table, console.height - 4, HEADINGS, lines))
 
         # Messages go above the table: the handler has to be told of the stream that does so.
-        log.set_up()
+        configure_logging()
         yield watch
-    log.set_up()
+    configure_logging()
 
 
 def _fitting(table: GridTable, height: int, headings: Sequence[str], lines: Callable[..., Any]) -> Any:

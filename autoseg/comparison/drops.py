@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from autoseg.comparison.evidence import Evidence, FoldEvidence
@@ -10,8 +11,9 @@ from autoseg.evaluation.external import FOLDER, INTERNAL, RECORD
 from autoseg.schema.comparison import Drop, Estimate
 from autoseg.schema.external import External
 from autoseg.schema.scores import Scores
-from autoseg.support import log
 from autoseg.support.files import read_artefact
+
+logger = logging.getLogger(__name__)
 
 _Tests = dict[int, tuple[External, Scores, Scores]]
 
@@ -33,7 +35,7 @@ def _tests(run: FoldEvidence) -> list[tuple[External, Scores, Scores]]:
     for path in sorted((run.folder / FOLDER).glob(f"*/{RECORD}")):
         record = read_artefact(path, External)
         if record.identity != run.record.identity:
-            log.warn(f"{path.parent} is of an earlier training and is left out")
+            logger.warning(f"{path.parent} is of an earlier training and is left out")
             continue
         scores = [read_artefact(folder / "scores.json", Scores) for folder in (path.parent, path.parent / INTERNAL)]
         found.append((record, scores[0], scores[1]))

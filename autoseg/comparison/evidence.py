@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from autoseg.schema.plan import ModelPlan, Plan, Splits
 from autoseg.schema.prediction import PredictionRecord
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import CaseScore, Scores
-from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint
+
+logger = logging.getLogger(__name__)
 
 SCORES = "scores.json"
 
@@ -131,7 +133,7 @@ def gather(
 def _read(folder: Path) -> FoldEvidence | None:
     record = read_artefact(folder / checkpoint.RECORD, RunRecord)
     if record.status != "finished":
-        log.warn(f"{folder} is left out: {record.status} after {record.epochs_done} of {record.epochs_planned} epochs")
+        logger.warning(f"{folder} is left out: {record.status} after {record.epochs_done} of {record.epochs_planned} epochs")
         return None
     masks = folder / FOLDER
     prediction = read_artefact(masks / PREDICTION, PredictionRecord) if (masks / PREDICTION).exists() else None

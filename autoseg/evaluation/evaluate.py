@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from autoseg.metrics.calibration import EMPTY
 from autoseg.metrics.skeleton import THIN
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.scores import Calibration, CaseScore, Scores
-from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.log import progress_bar
 from autoseg.support.spread import spread
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Pixels or mm a border may be off and still count as found, unless another tolerance is asked for.
@@ -51,12 +54,12 @@ def evaluate_folders(
     pairing = pair_masks(predictions, references, cases)
     if pairing.extra:
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
-        log.say(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
+        logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
     rules = Rules(_scheme(spec or _description_beside(references)), tolerance, relabel=relabel or Relabel())
     scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):
-        log.warn(f"{spaced.count(False)} of {len(spaced)} references carry no spacing: all distances are in pixels")
+        logger.warning(f"{spaced.count(False)} of {len(spaced)} references carry no spacing: all distances are in pixels")
         rules = replace(rules, spaced=False)
         scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
     if rules.scheme is None:
@@ -100,7 +103,7 @@ def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | No
         except AutosegError as error:
             return None, [f"{pair.case}: {error.problem}"]
 
-    for result, problems in log.progress(spread(lambda number: attempt, pairs, len(pairs), workers), "scoring", len(pairs)):
+    for result, problems in progress_bar(spread(lambda number: attempt, pairs, len(pairs), workers), "scoring", len(pairs)):
         faults += problems
         if result is not None:
             found.append(result)

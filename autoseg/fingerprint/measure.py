@@ -26,7 +26,7 @@ from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, Class
 from autoseg.schema.serde import to_json
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
-from autoseg.support.log import progress
+from autoseg.support.log import progress_bar
 from autoseg.support.spread import spread
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
@@ -73,7 +73,7 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label
 
-    found = list(progress(ordered_map(digest, raw.cases, workers, here=True), "hash", len(raw.cases)))
+    found = list(progress_bar(ordered_map(digest, raw.cases, workers, here=True), "hash", len(raw.cases)))
     # Texts that only people read may change without anything having to be made again.
     said = to_json(replace(raw.spec, licence="", reference="", description="", numTraining=0))
     files = (part for case, hashes in zip(raw.cases, found, strict=True) for part in (case.name, *hashes))
@@ -145,7 +145,7 @@ def _measure(
         return measure
 
     with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        for found, news in progress(spread(begin, waiting(), number, workers), "fingerprint", number):
+        for found, news in progress_bar(spread(begin, waiting(), number, workers), "fingerprint", number):
             if kept and news:
                 kept.hear(news)
             if isinstance(found, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ from autoseg.grid.process import last_words
 from autoseg.planning.overrides import apply_overrides
 from autoseg.schema.grid import Cell, CellRow, GridTable
 from autoseg.schema.plan import Plan
-from autoseg.support import log
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import search
 from autoseg.training.lock import holder_of, holding
 from autoseg.training.stopping import StopRequest, stoppable
+
+logger = logging.getLogger(__name__)
 
 Watch = Callable[[GridTable], None]
 # The exit code of a mistake of the user's, which another attempt would make again.
@@ -153,20 +155,20 @@ class _Grid:
     def _judged(self, row: CellRow, outcome: Outcome) -> CellRow:
         cell = row.cell
         if outcome.code == 0 and is_done(self._asked.root, cell):
-            log.say(f"{_title(cell)}: done" + ("" if cell.predicts else f", best Dice {row.best_dice:.3f}"))
+            logger.info(f"{_title(cell)}: done" + ("" if cell.predicts else f", best Dice {row.best_dice:.3f}"))
             return replace(row, state="done", message="")
         words = outcome.message or last_words(log_of(self._asked.root, cell))
         if self._stop.requested:
             return replace(row, state="waiting", message="stopped")
         how = "lost with its machine" if outcome.code is None else f"ended with code {outcome.code}"
         if outcome.code != _MISTAKE and row.attempts <= self._retries:
-            log.warn(f"{_title(cell)} {how}: it is started again ({words})")
+            logger.warning(f"{_title(cell)} {how}: it is started again ({words})")
             return replace(row, state="waiting", message=f"{how}; to be started again")
-        log.warn(f"{_title(cell)} failed: {words}")
+        logger.warning(f"{_title(cell)} failed: {words}")
         return replace(row, state="failed", message=words or how)
 
     def _leave(self) -> None:
-        log.say(f"stopping {len(self._jobs)} runs, which write their checkpoints first")
+        logger.info(f"stopping {len(self._jobs)} runs, which write their checkpoints first")
         for running in self._jobs.values():
             running.job.stop()
         self._engine.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +49,6 @@ def write(
 
     tags = _source(source, frame, keep_patient)
     values = sorted(names)
-    # highdicom warns of empty segments and of what it cannot know of secondary captures; nobody can act on either.
-    logging.getLogger("highdicom").setLevel(logging.ERROR)
     try:
         made = hd.seg.Segmentation(
             source_images=[tags],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.omnimodel.backends import Answer, Backend, Lasting, Passing
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, replacing, write_text
+
+logger = logging.getLogger(__name__)
 
 # After so many questions in a row that got no answer, the rest is not asked: the service is down.
 _GIVE_UP = 5
@@ -110,7 +112,7 @@ class Asker:
                 failure = str(passing)
                 pause = max(passing.wait, min(self.patience.pause * 2**attempt, _LONGEST_PAUSE))
                 if attempt + 1 < self.patience.attempts:
-                    log.say(f"{self.backend.name}: {failure}; trying again in {pause:.0f} s")
+                    logger.info(f"{self.backend.name}: {failure}; trying again in {pause:.0f} s")
                     self._sleep(pause)
                 continue
             except Lasting as lasting:

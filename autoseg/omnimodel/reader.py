@@ -26,9 +26,9 @@ from autoseg.prediction.journal import RECORD
 from autoseg.schema.dataset import LabelScheme, LabelValue
 from autoseg.schema.omnimodel import FAMILY, Asked, OmnimodelRecord, Outcome, Threshold
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, replacing, write_artefact
+from autoseg.support.log import progress_bar
 
 ANSWERS, ASKED = "answers", "omnimodel.json"
 Mask = NDArray[np.bool_]
@@ -69,7 +69,7 @@ class _Case:
 def estimate(asker: Asker, jobs: Sequence[Job], task: Task) -> Estimate:
     """What asking about these images would take. Sends nothing."""
     known = 0
-    for job in log.progress(jobs, "counting what is known", len(jobs)):
+    for job in progress_bar(jobs, "counting what is known", len(jobs)):
         try:
             picture = picture_of(job)
         except AutosegError:
@@ -90,7 +90,7 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
     done: list[PredictedCase] = []
     failed: dict[str, str] = {}
     asked: list[Asked] = []
-    for job in log.progress(jobs, f"asking {asker.backend.model}", len(jobs)):
+    for job in progress_bar(jobs, f"asking {asker.backend.model}", len(jobs)):
         started = time.perf_counter()
         try:
             picture = picture_of(job)

@@ -21,9 +21,9 @@ from autoseg.omnimodel.reader import Task, finish, put_together, save_case
 from autoseg.prediction.files import PredictionReport
 from autoseg.prediction.inputs import Job
 from autoseg.schema.prediction import PredictedCase
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file, hash_text
+from autoseg.support.log import progress_bar
 from autoseg.training.device import resolve
 
 Box = tuple[int, int, int, int]
@@ -90,7 +90,7 @@ def read_with_boxes(sam: Sam, jobs: Sequence[Job], first: Path, output: Path, ta
         raise AutosegError(f"{first} holds no masks to draw boxes around", "give the folder of another reader's masks")
     done: list[PredictedCase] = []
     failed: dict[str, str] = {}
-    for job in log.progress(jobs, "asking sam", len(jobs)):
+    for job in progress_bar(jobs, "asking sam", len(jobs)):
         started = time.perf_counter()
         path = known.get(Path(job.name).name)
         if path is None:

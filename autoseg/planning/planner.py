@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,9 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, Preparation, Protocol, Training
 from autoseg.support.errors import AutosegError
-from autoseg.support.log import progress, warn
+from autoseg.support.log import progress_bar
+
+logger = logging.getLogger(__name__)
 
 _FOLDS, _SEED = 5, 0
 # What changes the memory a model takes.
@@ -73,7 +76,7 @@ def make_plan(
     planned: dict[str, ModelPlan] = {}
     preparations: dict[str, Preparation] = {}
     context = _Context(facts, channels, frame, protocol, kind_of_device, budget, training, steps)
-    for model in progress(chosen, "planning", len(chosen)):
+    for model in progress_bar(chosen, "planning", len(chosen)):
         planned[model.name], preparation, reasons = _plan_model(model, context)
         preparations[preparation.key] = preparation
         decisions += reasons
@@ -179,7 +182,7 @@ def _measured_again(planned: Plan, changed: Plan, context: _Context) -> Plan:
         if not found.fits:
             _warn(name, found, context.budget)
         if need.spec.batch_statistics and model.batch_size == found.accumulate:
-            warn(f"{name} normalises over the batch, and now sees one image at a time: its statistics will be noise")
+            logger.warning(f"{name} normalises over the batch, and now sees one image at a time: its statistics will be noise")
         models[name] = replace(
             model,
             accumulate=found.accumulate,
@@ -227,7 +230,7 @@ def _why_pretrained(model: ModelSpec) -> Decision:
 
 
 def _warn(model: str, found: Fit, budget: int) -> None:
-    warn(
+    logger.warning(
         f"{model} takes {show_memory(found.memory)} for the smallest part of a batch, the budget is {show_memory(budget)}: "
         f"plan with more --memory, or leave it out"
     )

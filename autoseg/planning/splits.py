@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.schema.plan import Decision, Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.log import warn
+
+logger = logging.getLogger(__name__)
 
 # Cases are told apart by foreground size in as many equal groups.
 _SIZE_BINS = 3
@@ -41,7 +43,7 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
         raise AutosegError(f"{folds} folds cannot be made", "ask for at least 2")
     k = min(folds, count)
     if k < folds:
-        warn(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
+        logger.warning(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
     strata = _strata(cases, k)
     names = np.array([case.case for case in cases])
     parts = assign(strata, [groups[name] for name in names], k, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
 from autoseg.schema.prediction import BestChoice, Calibration, Candidate, PostProcessing
 from autoseg.schema.run import RunRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.log import progress_bar
 from autoseg.support.workers import ordered_map
 from autoseg.support.workspace import Dataset
+
+logger = logging.getLogger(__name__)
 
 FILE = "best.json"
 _MOST_TOGETHER = 3
@@ -136,7 +139,7 @@ def _shared(dataset: Dataset, folders: dict[str, dict[int, Path]]) -> tuple[Spli
     for model, found in folders.items():
         left = sorted(set(found) - set(folds))
         if left:
-            log.say(f"{model}: fold {', '.join(map(str, left))} is left out, since not all models have it")
+            logger.info(f"{model}: fold {', '.join(map(str, left))} is left out, since not all models have it")
     return read_artefact(folders[first][folds[0]] / "splits.json", Splits), folds
 
 
@@ -146,7 +149,7 @@ def _most_promising(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -
 
     kept = sorted(folders, key=lambda model: (-own(model), model))
     if len(kept) > _MOST_MODELS:
-        log.say(f"the {_MOST_MODELS} best of {len(kept)} models by their own validation are looked at together")
+        logger.info(f"the {_MOST_MODELS} best of {len(kept)} models by their own validation are looked at together")
     return kept[:_MOST_MODELS]
 
 
@@ -168,7 +171,7 @@ def _held_out(
                 }
                 yield _Held(reference, said)
 
-    return log.progress(each(), " + ".join(models) if len(models) <= _MOST_TOGETHER else f"{len(models)} models", total)
+    return progress_bar(each(), " + ".join(models) if len(models) <= _MOST_TOGETHER else f"{len(models)} models", total)
 
 
 def _read(case: Case) -> tuple[Any, NDArray[Any]]:

@@ -19,9 +19,9 @@ from autoseg.prediction.naming import Names
 from autoseg.prediction.pipeline import Failure, Wanted
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact
+from autoseg.support.log import progress_bar
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def predict_jobs(
     left = [job for job in jobs if job.name not in done]
     skipped, failed = tuple(done), {}
     with Journal(folder, run, done) as journal:
-        for result in log.progress(pipeline.run(predictor, left, folder, wanted, workers), "predicting", len(left)):
+        for result in progress_bar(pipeline.run(predictor, left, folder, wanted, workers), "predicting", len(left)):
             if isinstance(result, Failure):
                 if strict:
                     raise AutosegError(result.problem, "mend or remove it; --continue goes on where this run stopped")

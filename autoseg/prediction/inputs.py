@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from typing import Literal
 from autoseg.io import dicom, is_image, mask_ending, read_image, segmentation, stem_of, suffix_of
 from autoseg.prediction import naming
 from autoseg.prediction.naming import Names
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
+
+logger = logging.getLogger(__name__)
 
 # What masks of DICOM images become: segmentation objects, pictures or NIfTI.
 DicomMasks = Literal["seg", "png", "nii"]
@@ -144,7 +146,7 @@ def _listed(inputs: Path | Sequence[Path], recursive: bool, output: Path | None)
     others = {suffix_of(path) or "without a suffix" for path in set(files) - set(images) if not path.name.startswith(".")}
     if others:
         # By suffix only: names may tell who is shown.
-        log.say(f"files that are no images by their names are left out ({', '.join(sorted(others)[:8])})")
+        logger.info(f"files that are no images by their names are left out ({', '.join(sorted(others)[:8])})")
     return inputs, images
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ from autoseg.preprocessing.transform import prepare_image
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import Preparation
 from autoseg.schema.prediction import Confidence, PostProcessing
-from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training.checkpoint import Trained, load_network
 from autoseg.training.device import resolve
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Spacing = tuple[float, float] | None
@@ -164,7 +166,7 @@ class Predictor:
         for member in members:
             if member.record.status != "finished":
                 done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
-                log.warn(f"{_title(member)} is not finished ({done})")
+                logger.warning(f"{_title(member)} is not finished ({done})")
         return cls(members, where, tta, knowledge_of(folders, members, postprocessing or {}))
 
     @property

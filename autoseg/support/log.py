@@ -1,4 +1,8 @@
-"""What the user reads while something runs: lines to standard error, progress bars where a person is watching."""
+"""Logging of the command line: messages on standard error, progress bars where a person is watching.
+
+Every module logs through `logging.getLogger(__name__)`. Nothing is shown until `configure_logging` is called, or until the
+user of the library configures logging on their own.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +14,40 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-_LOGGER = logging.getLogger("autoseg")
+_PACKAGES = ("autoseg", "dataset_conversion")
 
 
-def set_up(verbose: bool = True) -> None:
-    """Send autoseg's messages to standard error. Called by commands; a library user configures logging as they like."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LevelPrefix())
-    _LOGGER.handlers[:] = [handler]
-    _LOGGER.propagate = False
-    _LOGGER.setLevel(logging.INFO if verbose else logging.WARNING)
+def configure_logging(level: int = logging.INFO) -> None:
+    """Show autoseg's records of `level` and above on standard error, and progress bars from INFO on.
+
+    For commands, and for notebooks that want to see what commands show. A second call replaces the first: standard error may
+    be another stream by then. Loggers of other libraries and the root logger are not touched.
+    """
+    for package in _PACKAGES:
+        logger = logging.getLogger(package)
+        for handler in [handler for handler in logger.handlers if isinstance(handler, _TerminalHandler)]:
+            logger.removeHandler(handler)
+        logger.addHandler(_TerminalHandler(sys.stderr))
+        logger.propagate = False
+        logger.setLevel(level)
 
 
-def say(message: str) -> None:
-    """A line of progress."""
-    _LOGGER.info(message)
-
-
-def warn(message: str) -> None:
-    """Something the user should know, though work goes on."""
-    _LOGGER.warning(message)
-
-
-def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """`items` with a bar on standard error, where that is a terminal and messages are wanted."""
-    quiet = not _LOGGER.isEnabledFor(logging.INFO) or not _LOGGER.handlers
-    return iter(_Bar(items, desc=what, total=total, leave=False, disable=True if quiet else None, dynamic_ncols=True))
+def progress_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """`items`, with a bar on standard error where that is a terminal and `configure_logging` asked for messages."""
+    logger = logging.getLogger(_PACKAGES[0])
+    shown = logger.isEnabledFor(logging.INFO) and any(isinstance(handler, _TerminalHandler) for handler in logger.handlers)
+    return iter(_Bar(items, desc=what, total=total, leave=False, disable=None if shown else True, dynamic_ncols=True))
 
 
 class _Bar(tqdm):
-    """One without tqdm's thread, which mends bars that hang: beside a thread a process is not copied safely."""
+    """Without tqdm's monitoring thread: forking a process that has threads is unsafe."""
 
     monitor_interval = 0
 
 
-class _LevelPrefix(logging.Formatter):
+class _TerminalHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """INFO as plain lines; the rest with its level in front."""
+
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = super().format(record)
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from autoseg.models.registry import build
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import ModelPlan, Plan, Preparation
 from autoseg.schema.run import RunRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, replacing
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "autoseg checkpoint 1"
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
@@ -109,7 +111,7 @@ def load_last(folder: Path) -> State | None:
             problems.append(error)
             continue
         if problems:
-            log.warn(f"{problems[0].problem}; going on from {folder / name}")
+            logger.warning(f"{problems[0].problem}; going on from {folder / name}")
         return state
     if problems:
         raise problems[0]

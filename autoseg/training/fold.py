@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ from autoseg.preprocessing.store import identity as store_identity
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
 from autoseg.schema.run import RateSearch, RunRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
@@ -39,6 +39,8 @@ from autoseg.training.speed import CONTIGUOUS, with_memory_format
 from autoseg.training.stopping import stoppable
 from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Task, Trainer
+
+logger = logging.getLogger(__name__)
 
 # What a run leaves in its folder; whatever else lies there is not ours to remove.
 _LEFT = (
@@ -92,7 +94,7 @@ def train_fold(
             _refuse_other(state, task)
             done = _finished(folder)
             if done is not None:
-                log.say(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
+                logger.info(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
                 return done
         team.wait()
         if hold is not None:
@@ -262,9 +264,10 @@ def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
     where = f"{record.device} ({record.precision}{form})"
     where += f", {task.team.size} processes" if task.team.size > 1 else ""
     images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
-    log.say(f"{task.title}: {record.parameters / 1e6:.1f} M parameters, {images}, {record.epochs_planned} epochs on {where}")
+    size = f"{record.parameters / 1e6:.1f} M parameters"
+    logger.info(f"{task.title}: {size}, {images}, {record.epochs_planned} epochs on {where}")
     if progress.epoch or progress.step:
-        log.say(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
+        logger.info(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
 
 
 def _format_of(state: State) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from autoseg.schema.plan import Training
-from autoseg.support import log
+
+logger = logging.getLogger(__name__)
 
 _POLY_POWER = 0.9
 _SGD_MOMENTUM = 0.99
@@ -34,7 +36,7 @@ def make_optimizer(network: nn.Module, training: Training, learning_rate: float)
         try:
             return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         except RuntimeError:
-            log.say("this PyTorch has no fused AdamW for processors: the plain one does the same, slower")
+            logger.info("this PyTorch has no fused AdamW for processors: the plain one does the same, slower")
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 

@@ -6,6 +6,7 @@ Nothing is downloaded. What is missing is named, with where to fetch it and wher
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from autoseg.models.contract import ModelSpec, PublishedWeights, SegmentationNetwork
 from autoseg.models.published import LoadReport, load_published, read_tensors
-from autoseg.support import log
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def find(choice: str, spec: ModelSpec, variant: str, folder: Path, quiet: bool =
             continue
         if where is None:
             what = f"the {part} of {spec.title}" if part else spec.title
-            log.warn(f"{what} starts from random weights: {_how_to_get(candidates[0], folder)}")
+            logger.warning(f"{what} starts from random weights: {_how_to_get(candidates[0], folder)}")
         else:
             found.append(where)
     if not found:
@@ -84,7 +86,7 @@ def fill(network: SegmentationNetwork, source: Source) -> LoadReport:
         dropped={name: reason for each in reports for name, reason in each.dropped.items()},
         missing=tuple(name for name in reports[0].missing if all(name in each.missing for each in reports)),
     )
-    log.say(f"weights from {source.description}: {report}")
+    logger.info(f"weights from {source.description}: {report}")
     return report
 
 

@@ -10,6 +10,7 @@ in the results, beside the folds:
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +20,6 @@ from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
 from autoseg.schema.plan import Decision, Plan, Splits
 from autoseg.schema.run import RateSearch, RateTrial
-from autoseg.support import log
 from autoseg.support.files import hash_text, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint
@@ -28,6 +28,8 @@ from autoseg.training.identity import digest, identity
 from autoseg.training.lock import holding
 from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Diverged
+
+logger = logging.getLogger(__name__)
 
 FOLDER, NAME = "learning_rate", "learning_rate.json"
 _FOLD = 0
@@ -82,7 +84,7 @@ def with_searched_rate(
             team.wait()
     if team.leads:
         shown = ", ".join(f"{trial.rate:g}: {trial.best_dice:.3f}" for trial in search.tried)
-        log.say(f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({shown})")
+        logger.info(f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({shown})")
     return _with_rate(plan, model, search), search
 
 
@@ -125,11 +127,11 @@ def _try(
     plan = replace(short, models={**short.models, model: replace(short.models[model], learning_rate=rate)})
     folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
     if team.leads:
-        log.say(f"trying learning rate {rate:g}")
+        logger.info(f"trying learning rate {rate:g}")
     try:
         record = train_fold(dataset, plan, splits, model, _FOLD, device=device, pretrained=pretrained, team=team, trial=folder)
     except Diverged as error:
-        log.warn(error.problem)
+        logger.warning(error.problem)
         return RateTrial(rate, 0.0, {}, 0, 0.0)
     return RateTrial(rate, record.best_dice, record.dice, record.steps, record.seconds)
 

@@ -6,14 +6,16 @@ not end a training. Keys and addresses come from the environment, as these libra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoseg.schema.run import RunRecord
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.training.log_file import Row
+
+logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -55,7 +57,7 @@ class Sinks:
             try:
                 getattr(sink, what)(*arguments)
             except Exception as error:
-                log.warn(f"{name} is given up: {type(error).__name__}: {error}")
+                logger.warning(f"{name} is given up: {type(error).__name__}: {error}")
                 del self._sinks[name]
 
 

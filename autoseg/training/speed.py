@@ -10,6 +10,7 @@ timed on one machine is not taken for another.
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from autoseg.models.contract import SegmentationNetwork
 from autoseg.planning import overrides
 from autoseg.schema.plan import Decision
 from autoseg.schema.speed import Timing
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, read_artefact, write_artefact
 from autoseg.support.workers import available_cores
@@ -32,6 +32,8 @@ from autoseg.training.checkpoint import build_network
 from autoseg.training.losses import Loss
 from autoseg.training.step import Step, parts
 from autoseg.training.trainer import Task
+
+logger = logging.getLogger(__name__)
 
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 FOLDER = "speed"
@@ -139,7 +141,7 @@ def _read(path: Path) -> Timing | None:
     try:
         return read_artefact(path, Timing)
     except AutosegError as error:
-        log.warn(f"{error.problem}; timing again")
+        logger.warning(f"{error.problem}; timing again")
         path.unlink(missing_ok=True)
         return None
 

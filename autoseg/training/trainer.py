@@ -4,6 +4,7 @@ run that goes on from a checkpoint takes exactly the steps an unbroken one would
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from autoseg.models.contract import SegmentationNetwork
 from autoseg.preprocessing.store import Store
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
-from autoseg.support import log
 from autoseg.support.errors import AutosegError
+from autoseg.support.log import progress_bar
 from autoseg.training import checkpoint, memory, plot
 from autoseg.training.checkpoint import Progress, State
 from autoseg.training.log_file import MetricsLog, Row
@@ -30,6 +31,8 @@ from autoseg.training.step import Step, shares, step_seed
 from autoseg.training.stopping import StopRequest
 from autoseg.training.team import ALONE, Team
 from autoseg.training.validate import mean_dice, validate
+
+logger = logging.getLogger(__name__)
 
 # Steps in a row without a usable loss after which a run is given up.
 MOST_SKIPPED = 20
@@ -116,7 +119,7 @@ class Trainer:
             try:
                 checkpoint.read(self._task.folder / checkpoint.BEST)
             except AutosegError as error:
-                log.warn(f"{error.problem}; the best epoch will be the best one from here on")
+                logger.warning(f"{error.problem}; the best epoch will be the best one from here on")
                 self.progress.best_dice, self.progress.best_epoch, self.progress.stale = -1.0, -1, 0
 
     def run(self, stop: StopRequest) -> Progress:
@@ -163,7 +166,7 @@ class Trainer:
         batches = self._batches.epoch(progress.epoch, progress.step)
         what = f"epoch {progress.epoch + 1}/{training.epochs}"
         try:
-            for batch in log.progress(self._timed(batches), what, steps - progress.step):
+            for batch in progress_bar(self._timed(batches), what, steps - progress.step):
                 done = progress.epoch * steps + progress.step
                 rate = learning_rate_at(done, total, self._task.model_plan.learning_rate, training.schedule, warmup)
                 seed = step_seed(training.seed, progress.epoch, progress.step, self._team.rank)
@@ -278,7 +281,7 @@ class Trainer:
         line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
         left = progress.seconds / progress.epoch * (epochs - progress.epoch)
         line += f"  ({progress.skipped} steps left out so far: not a number)" if progress.skipped else ""
-        log.say(line + (f"  about {_duration(left)} left" if progress.epoch < epochs else ""))
+        logger.info(line + (f"  about {_duration(left)} left" if progress.epoch < epochs else ""))
 
 
 class _Pace:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from autoseg.training import speed
 from autoseg.training.fold import train_fold
 from autoseg.training.team import joined
@@ -45,7 +45,7 @@ def train(root: Path, stop_before: int) -> None:
     with joined() as team:
         # Only the first process tries memory formats; the others must train in the one it found.
         speed._found = lambda task, root: ("channels_last", "for the test") if team.leads else 1 / 0  # type: ignore[assignment,return-value]
-        log.set_up(team.leads)
+        configure_logging(team.leads)
         if stop_before and team.rank == team.size - 1:
             leave = Trainer._leave_if_asked
             count = 0

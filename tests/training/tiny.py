@@ -22,7 +22,7 @@ from autoseg.preprocessing.store import writing
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
 from autoseg.schema.run import RunRecord
-from autoseg.support import log
+from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import fold, trainer
 from autoseg.training.losses import Loss
@@ -172,7 +172,7 @@ def _process(
     with said.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
-        log.set_up()
+        configure_logging()
         register()
         # A checkpoint after each epoch, however short.
         trainer._SAVING_SHARE = 1e3
