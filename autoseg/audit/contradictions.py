@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from acvl_utils.morphology.morphology_helper import label_with_component_sizes
 from numpy.typing import NDArray
 
 from autoseg.audit.opinions import Opinions, predicted
@@ -160,9 +161,10 @@ def _painted(values: dict[str, Mask], scheme: LabelScheme) -> NDArray[Any]:
 
 
 def _objects(mask: Mask) -> list[Mask]:
-    count, places, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    least = max(4.0, _SMALLEST * mask.size)
-    return [places == index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= least]
+    """The 8-connected components of a mask (H, W) bool, each as a mask, without specks."""
+    labelled, areas = label_with_component_sizes(mask)
+    smallest = max(4.0, _SMALLEST * mask.size)
+    return [labelled == component for component, area in areas.items() if area >= smallest]
 
 
 def _share(part: Mask, whole: Mask) -> float:

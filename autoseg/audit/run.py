@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask_npwhere
 from numpy.typing import NDArray
 
 from autoseg.audit.contradictions import Contradiction, find
@@ -16,6 +17,8 @@ from autoseg.audit.gallery import write_gallery
 from autoseg.audit.opinions import Opinions, audited_models, gather, good_enough, predicted
 from autoseg.io import Case, read_label, write_label
 from autoseg.io.raw_dataset import RawDataset
+from autoseg.metrics.overlap import counts
+from autoseg.metrics.rules import is_defined
 from autoseg.schema.audit import Audit, AuditFinding
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.fingerprint import Fingerprint
@@ -84,9 +87,10 @@ def _finding(folder: Path, one: Contradiction, opinions: Sequence[Opinions], num
 
 
 def _box(where: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    """(top, left, bottom, right) in an image of `size` of what a mask (h, w) of it marks; bottom and right lie outside."""
+    (top, bottom), (left, right) = get_bbox_from_mask_npwhere(where)
     down, across = size[0] / where.shape[0], size[1] / where.shape[1]
-    return int(rows[0] * down), int(columns[0] * across), int((rows[-1] + 1) * down), int((columns[-1] + 1) * across)
+    return int(top * down), int(left * across), int(bottom * down), int(right * across)
 
 
 def _duplicates(
@@ -130,9 +134,5 @@ def _thumbnail(case: Case) -> NDArray[Any]:
 
 def _alike(one: NDArray[Any], other: NDArray[Any], scheme: LabelScheme) -> float:
     """Mean Dice over the classes that either mask holds; 1 where both are empty."""
-    found = []
-    for member in scheme.foreground.values():
-        a, b = np.isin(one, member), np.isin(other, member)
-        if a.any() or b.any():
-            found.append(2 * float((a & b).sum()) / float(a.sum() + b.sum()))
+    found = [each.dice for each in counts(one, other, scheme.foreground).values() if is_defined(each.dice)]
     return sum(found) / len(found) if found else 1.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,12 +50,8 @@ class Layout:
 
     def pad(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         """The image (H, W, C) at `padded` size, mirrored at its edges; as it is where it is large enough."""
-        if self.padded == self.size:
-            return image
-        rows, columns = (
-            (self.before[axis], self.padded[axis] - self.size[axis] - self.before[axis]) for axis in (0, 1)
-        )
-        return np.pad(image, (rows, columns, (0, 0)), mode="reflect")
+        padded: NDArray[np.generic] = pad_nd_image(image, (*self.padded, image.shape[2]), mode="reflect")
+        return padded
 
     def crop(self, padded: NDArray[np.generic], corner: tuple[int, int]) -> NDArray[np.generic]:
         """The tile (h, w, C) at a corner, a view."""

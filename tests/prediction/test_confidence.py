@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.prediction.calibration import calibrate, fit
+from autoseg.prediction import calibration
+from autoseg.prediction.calibration import by_the_others, calibrate, fit
 from autoseg.prediction.confidence import agreement, entropy, judge, opinion, soft_dice
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import label_scheme
@@ -105,6 +106,22 @@ def test_calibration_follows_the_cases_and_says_how_well():
     assert falling.slope == 0 and falling(0.5) == pytest.approx(0.4)
     assert fit(confidence[:9], confidence[:9], some[:9]) is None
     assert calibrate([]) is None
+
+
+def test_no_case_is_judged_by_a_line_that_has_seen_it_and_many_cases_take_no_line_each(monkeypatch):
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.3, 1, 3000)
+    dice = np.clip(confidence + rng.normal(0, 0.1, 3000), 0, 1)
+    few = by_the_others(confidence[:50], dice[:50], np.zeros(50))
+    for case in (0, 20, 49):
+        others = np.arange(50) != case
+        line = np.poly1d(np.polyfit(confidence[:50][others], dice[:50][others], 1))
+        assert few[case] == pytest.approx(min(line(confidence[case]), 1))
+    fitted = []
+    monkeypatch.setattr(calibration, "_line", lambda *columns: fitted.append(len(columns[0])) or (1.0, 0.0, 0.0))
+    assert np.allclose(by_the_others(confidence, dice, np.zeros(3000)), confidence)
+    assert fitted == [2970] * 100
+    assert len(by_the_others(*np.zeros((3, 0)))) == 0
 
 
 def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():

@@ -37,6 +37,16 @@ def test_the_largest_object_is_kept(labels):
     assert labels[40, 40] == 1
 
 
+def test_objects_that_touch_at_a_corner_are_one_and_of_two_alike_the_first_is_kept():
+    mask = np.zeros((9, 9), bool)
+    mask[0:2, 4:6] = mask[2:4, 6:8] = True
+    mask[6:8, 0:4] = True
+    first = mask.copy()
+    first[6:8] = False
+    assert np.array_equal(clean(mask, PostProcessing(keep_largest=True)), first)
+    assert np.array_equal(clean(mask, PostProcessing(specks=5 / 81)), mask)
+
+
 def test_holes_are_filled_without_taking_other_classes(labels):
     found = apply(labels, TWO, {"ring": PostProcessing(fill_holes=True)})
     assert (found[10:20, 10:20] != 0).all() and (found == 2).sum() == (labels == 2).sum()
