@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from autoseg.support.errors import AutosegError
+
 Array = npt.NDArray[Any]
 UNREADABLE = "the file is damaged or cut short: export or fetch it again, or take it out of the set"
+MAX_PIXELS = 1 << 30  # OpenCV's own limit; checked in the header, before anything is decoded
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,26 @@ class Label:
     geometry: Geometry | None = None
     notes: tuple[str, ...] = ()
     lossy: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Decoded:
+    """What a picture's decoder gives, not yet turned upright. array: (H, W) or (H, W, C), colours are RGB.
+
+    orientation: the EXIF orientation to apply, 1 for none. palette: (N, 3) uint8 where the array holds indices into it.
+    """
+
+    array: Array
+    notes: tuple[str, ...] = ()
+    orientation: int = 1
+    lossy: bool = False
+    palette: Array | None = None
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raises AutosegError for a picture of more than MAX_PIXELS."""
+    if width * height > MAX_PIXELS:
+        raise AutosegError(f"{path} is too large: {width} x {height} pixels", "cut it into tiles")
 
 
 def as_label(array: Array) -> Array | None:

@@ -8,25 +8,21 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
+import autoseg.io.raster as raster
 from autoseg.io.contents import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 
 _ORIENTATION = 274
 _TIFF = (".tif", ".tiff")
 _KINDS = ("uint8", "uint16", "float32")
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", *_TIFF)
 
 
 def pixels_of(path: Path) -> int:
     """Rows times columns of a picture, from its header; 0 for what is no picture, or cannot be read."""
-    if path.suffix.lower() not in _PICTURES:
-        return 0
     try:
-        with Pillow.open(path) as picture:
-            return int(picture.width * picture.height)
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError):
+        return raster.pixels_in(path) if path.suffix.lower() in raster.SUFFIXES else 0
+    except AutosegError:
         return 0
 
 

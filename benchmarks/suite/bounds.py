@@ -1,43 +1,28 @@
-"""What no program could do without: read, resize and write. One thread; the fastest decoder that is kept up, or OpenCV's.
+"""What no program could do without: read, resize and write. One thread, OpenCV.
 
-    python -m benchmarks.suite.bounds prepare RAW OUTPUT --size 512x512 --count 200 --decoder opencv
+    python -m benchmarks.suite.bounds prepare RAW OUTPUT --size 512x512 --count 200
     python -m benchmarks.suite.bounds masks FOLDER --count 200
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-from kornia_rs.io import decode_image_png_u8, decode_image_png_u16
 from numpy.typing import NDArray
 
-Read = Callable[[Path], NDArray[np.generic]]
 
-
-def opencv(path: Path) -> NDArray[np.generic]:
+def read(path: Path) -> NDArray[np.generic]:
     """(H, W) or (H, W, 3)."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert pixels is not None, path
     return pixels
 
 
-def kornia(path: Path) -> NDArray[np.generic]:
-    """(H, W, C) of a PNG of plain grays or colours; 1.5 (16-bit grays) to 7 (masks) times as fast as OpenCV's."""
-    data = path.read_bytes()
-    width, height = (int.from_bytes(data[place : place + 4], "big") for place in (16, 20))
-    decode = decode_image_png_u8 if data[24] == 8 else decode_image_png_u16
-    return np.asarray(decode(data, (height, width), "mono" if data[25] == 0 else "rgb"))
-
-
-DECODERS: dict[str, Read] = {"kornia": kornia, "opencv": opencv}
-
-
-def prepare(read: Read, raw: Path, output: Path, size: tuple[int, int] | None, count: int) -> None:
+def prepare(raw: Path, output: Path, size: tuple[int, int] | None, count: int) -> None:
     """Decode every image and mask, bring them to `size` (height, width; None: as they are), append them to two files."""
     output.mkdir(parents=True, exist_ok=True)
     for part, interpolation in (("imagesTr", cv2.INTER_AREA), ("labelsTr", cv2.INTER_NEAREST)):
@@ -49,7 +34,7 @@ def prepare(read: Read, raw: Path, output: Path, size: tuple[int, int] | None, c
                 stream.write(pixels.data)
 
 
-def read_masks(read: Read, folder: Path, count: int) -> None:
+def read_masks(folder: Path, count: int) -> None:
     for part in ("predictions", "references"):
         for path in islice(sorted((folder / part).glob("*.png")), count):
             read(path)
@@ -62,15 +47,13 @@ def main() -> None:
     parser.add_argument("output", type=Path, nargs="?")
     parser.add_argument("--size", default="", help="HxW; as it is where it is not given")
     parser.add_argument("--count", type=int, default=1 << 30)
-    parser.add_argument("--decoder", choices=tuple(DECODERS), default="kornia")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    read = DECODERS[options.decoder]
     if options.what == "masks":
-        read_masks(read, options.folder, options.count)
+        read_masks(options.folder, options.count)
         return
     height, _, width = options.size.partition("x")
-    prepare(read, options.folder, options.output, (int(height), int(width)) if height else None, options.count)
+    prepare(options.folder, options.output, (int(height), int(width)) if height else None, options.count)
 
 
 if __name__ == "__main__":

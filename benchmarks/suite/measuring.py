@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.suite import processes
-from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, USUAL, Side, Stage
+from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, Side, Stage
 
 CPU, WALL, MEMORY = "cpu", "wall", "memory"
 # Peak memory should be a third of nnU-Net's.
@@ -72,7 +72,6 @@ def summary(stage: Stage, runs: Runs) -> dict[str, Any]:
         "medians": medians,
         "times_cheaper": ratios,
         "times_the_bound": bound,
-        "times_the_usual_bound": _times_the_bound(runs, USUAL) if USUAL in runs else None,
         "targets": {
             "times_cheaper": stage.against,
             "memory": _THIRD if stage.memory else None,

@@ -53,10 +53,10 @@ def _against(found: dict[str, Any], what: str) -> str:
 def _bound(found: dict[str, Any]) -> str:
     if found["targets"]["seconds"] is not None:
         return f"{_short(found['medians'][OURS][WALL])} on the clock{_against(found, 'seconds')}"
-    bound, usual = found["times_the_bound"], found.get("times_the_usual_bound")
+    bound = found["times_the_bound"]
     if bound is None:
         return ""
-    return f"{bound:.2f}{_against(found, 'times_the_bound')}{'' if usual is None else f'; {usual:.2f} with OpenCV'}"
+    return f"{bound:.2f}{_against(found, 'times_the_bound')}"
 
 
 def _seconds(side: dict[str, float]) -> str:

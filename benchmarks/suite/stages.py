@@ -12,8 +12,6 @@ from benchmarks.suite.environment import Sides, cores
 
 THEIRS = Path(__file__).with_name("theirs.py")
 OURS, NNUNET, BOUND = "autoseg", "nnunet", "bound"
-# The bound with the decoder that most programs use.
-USUAL = "bound, OpenCV"
 # The same command on a tenth of the images: what is left after taking it away is no start-up.
 FEW = " few"
 
@@ -136,29 +134,22 @@ def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
         amounts = bench.amounts
         size = amounts.sides if kind == "rgb" else amounts.gray
         raw = bench.raw(number, name, kind, amounts.images, size)
-        some = bench.raw(number + 1, name, kind, amounts.few, size)
-
-        def ours(folder: Path) -> Side:
-            words = (folder.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root))
-            return bench.command("plan_and_preprocess", *words, clear=(bench.root / "preprocessed" / folder.name,))
-
-        def least(count: int, decoder: str = "kornia") -> Side:
-            output = bench.root / "bound"
-            words = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(count), "--decoder", decoder)
-            return bench.ours("-m", "benchmarks.suite.bounds", *words, clear=(output,))
-
+        output = bench.root / "bound"
+        ours = (raw.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root))
+        least = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(amounts.images))
         words = ("-d", str(number), "-c", "2d", "-npfp", str(cores()), "-np", str(cores()), "--no_pbar")
         nnunet = bench.nnunet(
             "experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry", *words,
             clear=(bench.root / "theirs" / raw.name,),
         )  # fmt: skip
         sides = {
-            OURS: ours(raw), NNUNET: nnunet, BOUND: least(amounts.images), USUAL: least(amounts.images, "opencv"),
-            OURS + FEW: ours(some), BOUND + FEW: least(amounts.few), USUAL + FEW: least(amounts.few, "opencv"),
-        }  # fmt: skip
+            OURS: bench.command("plan_and_preprocess", *ours, clear=(bench.root / "preprocessed" / raw.name,)),
+            NNUNET: nnunet,
+            BOUND: bench.ours("-m", "benchmarks.suite.bounds", *least, clear=(output,)),
+        }
         title = f"fingerprint, plan, preprocess: {amounts.images} {kind} images of {size[0]}-{size[1]} px"
-        note = "bound: decode (kornia-rs; OpenCV), resize to 384 x 384, write; each beyond start-up"
-        return Stage(title, sides, f"{amounts.images} images", 8.0, 2.0, note)
+        note = "bound: decode, resize to 384 x 384, write"
+        return Stage(title, sides, f"{amounts.images} images", 8.0, None, note)
 
     return stage
 

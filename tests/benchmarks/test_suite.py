@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.suite import bounds, images, processes, report
 from benchmarks.suite.measuring import Run, joined, summary
-from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, STAGES, USUAL, Side, Stage
+from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, STAGES, Side, Stage
 from tests.test_architecture import LONGEST_FILE, REPOSITORY
 
 SIDE = Side(("true",), {})
@@ -48,10 +48,7 @@ def test_start_up_is_taken_away_before_the_bound_is_asked() -> None:
     result = summary(stage(), found)
     # Pair by pair: 4, 5, 5 times cheaper; (6 - 2) / (3 - 1) times the bound.
     assert result["times_cheaper"] == pytest.approx({"cpu": 5.0, "wall": 5.0, "memory": 5.0})
-    assert result["times_the_bound"] == pytest.approx(2.0) and result["times_the_usual_bound"] is None
-    usual = summary(stage(), found | {USUAL: runs(6.0, 6.0, 6.0), USUAL + FEW: runs(2.0, 2.0, 2.0)})
-    assert usual["times_the_usual_bound"] == pytest.approx(1.0) and usual["times_the_bound"] == pytest.approx(2.0)
-    assert "2.00 (2); 1.00 with OpenCV" in report.table({"t": usual})
+    assert result["times_the_bound"] == pytest.approx(2.0)
     assert result["met"] == {"times_cheaper": True, "memory": True, "times_the_bound": True, "seconds": None}
 
 
@@ -89,22 +86,13 @@ def test_the_images_are_the_same_every_time_and_of_each_kind() -> None:
         assert image.max() > np.iinfo(dtype).max / 3
 
 
-@pytest.mark.parametrize("decoder", bounds.DECODERS)
 @pytest.mark.parametrize("kind", images.KINDS)
-def test_the_bound_reads_resizes_and_writes_all(decoder: str, kind: str, tmp_path: Path) -> None:
+def test_the_bound_reads_resizes_and_writes_all(kind: str, tmp_path: Path) -> None:
     images.write_raw(tmp_path / "raw", kind, 3, 40, 60)
-    bounds.prepare(bounds.DECODERS[decoder], tmp_path / "raw", tmp_path / "out", (32, 48), 2)
+    bounds.prepare(tmp_path / "raw", tmp_path / "out", (32, 48), 2)
     channels, dtype = images.KINDS[kind]
     assert (tmp_path / "out" / "imagesTr").stat().st_size == 2 * 32 * 48 * channels * np.dtype(dtype).itemsize
     assert (tmp_path / "out" / "labelsTr").stat().st_size == 2 * 32 * 48
-
-
-@pytest.mark.parametrize("kind", images.KINDS)
-def test_the_bounds_decoders_agree(kind: str, tmp_path: Path) -> None:
-    images.write_raw(tmp_path, kind, 1, 40, 60)
-    (path,) = (tmp_path / "imagesTr").iterdir()
-    usual, fastest = bounds.opencv(path), bounds.kornia(path)
-    assert np.array_equal(usual[..., ::-1] if usual.ndim == 3 else usual[..., None], fastest)
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
