@@ -141,6 +141,18 @@ def test_no_swallowed_errors_and_no_unsafe_loading() -> None:
                 assert safe, f"{name}:{node.lineno} loads without weights_only=True"
 
 
+def test_settings_of_opencv_and_pillow_belong_to_the_program() -> None:
+    """They hold for the whole process, so a library changes none; worker processes, which are ours alone, may."""
+    settings = {"setNumThreads", "setLogLevel", "MAX_IMAGE_PIXELS"}
+    changers = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in settings
+    }
+    assert changers <= {"autoseg.support.copies", "autoseg.support.parallel"}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_files_and_functions_hold_one_idea(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

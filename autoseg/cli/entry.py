@@ -32,6 +32,8 @@ def command(body: Main) -> Main:
     def main(arguments: Sequence[str] | None = None) -> int:
         # Threads that spin while they wait slow a busy machine tenfold; this has to stand before torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Images are worked on in threads of our own; OpenCV's would only get in their way. Read when cv2 is loaded.
+        os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
         # torch warns of its own parts that other packages use; nobody who runs a command can do anything about it.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         # Nor about highdicom's warnings of empty segments and of what secondary captures do not say.

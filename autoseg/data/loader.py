@@ -89,8 +89,6 @@ class Batches:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from `first_step` on. Close the iterator to stop early."""
-        # Our own threads work side by side; OpenCV's would only get in their way.
-        cv2.setNumThreads(1)
         order = self.sampler.order(epoch)
         steps = range(first_step, self.steps_per_epoch)
         return ordered_map(lambda step: self._batch(order, epoch, step), steps, min(self._workers, max(1, len(steps))))

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -78,8 +77,6 @@ def run(
     predictor: Predictor, jobs: Sequence[Job], folder: Path, wanted: Wanted, workers: int | None = None
 ) -> Iterator[PredictedCase | Failure]:
     """Each job's outcome, in order; its mask is written when it comes out."""
-    # Our own threads work side by side; OpenCV's would only get in their way.
-    cv2.setNumThreads(1)
     count = workers or min(4, available_cores())
     loaded = ordered_map(partial(_load, predictor, wanted), jobs, count)
     inferred = _through_network(predictor, loaded)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 from numpy.typing import NDArray
 
 from autoseg.io.files import read_case, read_label
@@ -53,8 +52,6 @@ def build_store(
     present = _usable(folder, wanted)
     if present is not None:
         return present
-    # Our own threads work side by side; OpenCV's would only get in their way.
-    cv2.setNumThreads(1)
     with writing(folder, preparation, content_hash, raw.scheme.ignore) as writer:
         prepared = ordered_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers, here=True)
         for one in progress_bar(prepared, f"preparing {preparation.key}", len(raw.cases)):

@@ -60,3 +60,7 @@ def test_whoever_calls_a_command_from_a_program_of_their_own_goes_on() -> None:
 def test_memory_is_kept_in_a_process_of_its_own_only(program: str, held: bool) -> None:
     body = "from autoseg.support import allocator; allocator.hold_memory = print; entry.hold_memory(7); return 0"
     assert ("7\n" in run(body, program).stdout) == held
+
+
+def test_opencv_has_no_threads_of_its_own_in_a_command() -> None:
+    assert run("import cv2; print(cv2.getNumThreads(), 'threads'); return 0").stdout.startswith("1 threads")
