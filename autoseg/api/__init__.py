@@ -7,28 +7,34 @@
     mask = api.Predictor.load("Polyp", "nnunet")(array)
 
 Every function takes `root`: the folder of raw/, preprocessed/ and results/; by default AUTOSEG_ROOT or ./autoseg_data.
-A mistake of the caller raises `AutosegError` (from `autoseg.support.errors`), which says what to do.
+A mistake of the caller raises `AutosegError`, which says what to do. Nothing is printed: see `autoseg.support.log`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from autoseg.api.audit import audit, correct
+from typing import TYPE_CHECKING
 
 # Each module imports its stage where it is used: scoring masks should not wait for torch to load.
+from autoseg.api.audit import audit, correct
 from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate, evaluate_external
 from autoseg.api.explanation import explain
 from autoseg.api.grid import grid_status, run
+from autoseg.api.models import ModelInfo, model_table
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
-from autoseg.api.planning import decisions, fingerprint, model_table, plan_and_preprocess
+from autoseg.api.planning import decisions, fingerprint, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.training import TrainedFold, train
+from autoseg.support.errors import AutosegError
+
+if TYPE_CHECKING:
+    from autoseg.api.predictor import Predictor
 
 __all__ = [
+    "AutosegError",
+    "ModelInfo",
     "Omnimodel",
     "Predictor",
     "TrainedFold",
@@ -57,9 +63,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    # Its module imports torch.
     if name == "Predictor":
-        from autoseg.prediction.predictor import Predictor
+        from autoseg.api.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module 'autoseg.api' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.options import DatasetId, Models, PathLike, model_names
 from autoseg.schema.audit import Audit
 from autoseg.support.workspace import Root, Workspace
 
@@ -14,36 +14,62 @@ if TYPE_CHECKING:
 
 
 def audit(
-    dataset: str | int,
+    dataset: DatasetId,
     *,
-    models: Sequence[str] | None = None,
-    output: str | Path | None = None,
+    models: Models | None = None,
+    output: PathLike | None = None,
     most: int = 100,
     device: str = "auto",
     root: Root = None,
 ) -> Audit:
-    """Where trained models that never saw a case contradict its reference mask, most likely faults first.
+    """Find reference masks that trained models contradict, each model asked only about cases it was not trained on.
 
-    Writes audit.json, suggestions/ and gallery.html to `output` (default: results/<dataset>/audit). models: only these of
-    the trained ones. most: findings that are kept. The dataset is not touched.
+    The dataset is not changed.
+
+    Args:
+        dataset: id or name of the dataset.
+        models: names of trained models (default: all that are good enough).
+        output: folder for audit.json, suggestions/ and gallery.html (default: results/<dataset>/audit).
+        most: findings to keep.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The findings, most likely faults first.
+
+    Raises:
+        AutosegError: a model has no predictions of held-out cases.
     """
     from autoseg.audit.run import audit as run
 
-    return run(Workspace.at(root).dataset(dataset), models, Path(output) if output else None, most, device)
+    return run(Workspace.at(root).dataset(dataset), model_names(models), Path(output) if output else None, most, device)
 
 
 def correct(
-    decisions: str | Path,
+    decisions: PathLike,
     name: str,
     number: int | None = None,
-    audit: str | Path | None = None,
+    audit: PathLike | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     root: Root = None,
 ) -> ConversionReport:
-    """A new dataset with what was accepted in an audit's gallery; the original stays as it is.
+    """Make a new dataset with the corrections that a person accepted in an audit's gallery. The original stays as it is.
 
-    decisions: the file the gallery saved. audit: the audit's folder (default: results/<dataset>/audit).
+    Args:
+        decisions: the file that the gallery saved.
+        name: of the new dataset.
+        number: id of the new dataset (default: the next free one from 501).
+        audit: folder of the audit (default: results/<dataset>/audit).
+        overwrite: replace a dataset of this number and name.
+        dry_run: read and check everything, write nothing.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        What was written, as of a conversion.
+
+    Raises:
+        AutosegError: the decisions do not belong to the audit, or a mask changed since.
     """
     from dataset_conversion.corrections import correct as run
 

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.schema.comparison import Comparison
+from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact, write_text
 from autoseg.support.workspace import Root, Workspace
 
@@ -14,30 +16,44 @@ logger = logging.getLogger(__name__)
 
 
 def compare(
-    datasets: str | int | Sequence[str | int],
+    datasets: DatasetId | Sequence[DatasetId],
     *,
-    models: Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
+    models: Models | None = None,
+    folds: Folds | None = None,
     metric: str = "dice",
     stratify_by: Sequence[str] = (),
     share: float = 0.05,
-    also: Mapping[str, str | Path] | None = None,
+    also: Mapping[str, PathLike] | None = None,
     allow_unequal: bool = False,
-    output: str | Path | None = None,
+    output: PathLike | None = None,
     report: bool = True,
     root: Root = None,
 ) -> Comparison:
-    """All finished models of one or several datasets, written as comparison.json, comparison.csv and report.html.
+    """Compare all finished models of one or several datasets: tables over folds, paired tests, ranking, cost.
 
-    models, folds: only these. metric: what is tested and ranked. stratify_by: a model's name (its easy and hard cases, each
-    `share` of all) or a column of the fingerprint. also: name -> folder of scored masks from elsewhere (one dataset only).
-    allow_unequal: compare runs whose splits, budgets or preprocessing differ, and say so. output: by default
-    results/<dataset>/comparison, of several datasets results/comparison.
+    Args:
+        datasets: id or name of a dataset, or several.
+        models: only these models (default: all that are finished).
+        folds: only these folds (default: all that are finished).
+        metric: what is tested and ranked: "dice", "iou", "hd95", ... (see `Scores`).
+        stratify_by: names of models (each one's easy and hard cases) or of columns of the fingerprint.
+        share: fraction of the cases that count as easy, and as hard.
+        also: name -> folder of scored masks that come from elsewhere; one dataset only.
+        allow_unequal: compare runs with different splits, budgets or preprocessing, and say so in the notes.
+        output: folder for comparison.json, comparison.csv and report.html (default: results/<dataset>/comparison; of
+            several datasets results/comparison).
+        report: write report.html too.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The comparison of each dataset, and Dice across datasets.
+
+    Raises:
+        AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False.
     """
     from autoseg.comparison.compare import compare as compare_evidence
     from autoseg.comparison.evidence import gather
     from autoseg.comparison.tables import comparison_csv
-    from autoseg.support.errors import AutosegError
 
     wanted = [datasets] if isinstance(datasets, str | int) else list(datasets)
     workspace = Workspace.at(root)
@@ -45,7 +61,7 @@ def compare(
     if also and len(found) > 1:
         raise AutosegError("masks from elsewhere belong to one dataset", "compare one dataset at a time with --also")
     elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
-    evidences = [gather(dataset, models, folds, elsewhere) for dataset in found]
+    evidences = [gather(dataset, model_names(models), fold_numbers(folds), elsewhere) for dataset in found]
     comparison = compare_evidence(evidences, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
     folder = Path(output) if output else (found[0].results if len(found) == 1 else workspace.root / "results") / "comparison"
     write_artefact(folder / "comparison.json", comparison)

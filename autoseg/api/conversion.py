@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autoseg.api.options import PathLike
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def convert_folders(
-    images: str | Path,
-    masks: str | Path,
+    images: PathLike,
+    masks: PathLike,
     name: str,
     number: int | None = None,
     labels: Sequence[str] | None = None,
@@ -25,10 +26,26 @@ def convert_folders(
     root: Root = None,
     dry_run: bool = False,
 ) -> ConversionReport:
-    """A folder of images and one of masks into raw/DatasetXXX_Name; every fault is listed before anything is written.
+    """Make a dataset, raw/DatasetXXX_Name, of a folder of images and a folder of masks.
 
-    labels: class names by value, background first. groups: a regular expression with one group that finds the patient in
-    a file's name. modality: such as "ultrasound", where the images do not tell.
+    Args:
+        images: folder of images.
+        masks: folder of masks, of the images' names.
+        name: of the dataset: letters, digits, "_", "-" and ".".
+        number: id of the dataset (default: the next free one from 501).
+        labels: class names by value, background first (default: one class for each value).
+        groups: regular expression with one group that finds the patient in a file's name.
+        channels: names of the images' channels (default: red, green, blue or gray).
+        modality: such as "ultrasound", where the images do not tell.
+        overwrite: replace a dataset of this number and name.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+        dry_run: read and check everything, write nothing.
+
+    Returns:
+        What was written: counts, what was changed without asking, and look-alike images.
+
+    Raises:
+        AutosegError: something is wrong with the files; the message lists all faults, and nothing is written.
     """
     from dataset_conversion.folders import convert_folders as convert
 
@@ -40,19 +57,33 @@ def convert_folders(
 
 def convert(
     which: str,
-    source: str | Path,
+    source: PathLike,
     name: str = "",
     number: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, str | int | bool | Sequence[str] | None] | None = None,
     merge_test: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     root: Root = None,
 ) -> ConversionReport:
-    """A published dataset, or one in a common layout, into raw/DatasetXXX_Name; see `autoseg_convert --list`.
+    """Make a dataset, raw/DatasetXXX_Name, of a published dataset or of one in a common layout.
 
-    source: the folder or archive as it is published. options: those of this converter, by name. merge_test: make training
-    cases of the test cases that have masks. Raises SeveralProblems with everything that is wrong; nothing is written then.
+    Args:
+        which: name of a converter; `autoseg_convert --list` prints them.
+        source: the folder or archive as it is published.
+        name: of the dataset (default: the published one's; a layout needs one).
+        number: id of the dataset (default: the next free one from 501).
+        options: those of this converter, by name; `autoseg_convert NAME --help` prints them.
+        merge_test: make training cases of the test cases that have masks.
+        overwrite: replace a dataset of this number and name.
+        dry_run: read and check everything, write nothing.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        What was written: counts, what was changed without asking, and look-alike images.
+
+    Raises:
+        AutosegError: something is wrong with the files or options; the message lists all faults, and nothing is written.
     """
     from dataset_conversion.run import convert as run
 

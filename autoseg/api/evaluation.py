@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.options import DatasetId, Models, PathLike, model_names
 from autoseg.schema.scores import Scores
+from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
@@ -14,11 +16,23 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    predictions: str | Path, references: str | Path, output: str | Path | None = None, tolerance: float = 2.0
+    predictions: PathLike, references: PathLike, output: PathLike | None = None, tolerance: float = 2.0
 ) -> Scores:
-    """Scores of a folder of masks, written as scores.json and scores.csv into `output` (default: beside the masks).
+    """Score a folder of masks against a folder of references; files belong together by name.
 
-    tolerance: of the surface Dice, in the unit of the distances.
+    Args:
+        predictions: folder of predicted masks.
+        references: folder of reference masks. Labels are named by a dataset.json in or above it, else by their values.
+        output: folder for scores.json and scores.csv (default: `predictions`).
+        tolerance: of the normalised surface Dice, in the unit of the distances: mm where all references have a spacing,
+            else pixels.
+
+    Returns:
+        The scores of each case, of each class over all cases, and overall.
+
+    Raises:
+        AutosegError: masks are missing, cannot be read, differ in size from their reference, or hold undeclared values;
+            the message lists all of them.
     """
     from autoseg.evaluation.evaluate import evaluate_folders
 
@@ -26,26 +40,38 @@ def evaluate(
 
 
 def evaluate_external(
-    dataset: str | int,
-    other: str | int,
+    dataset: DatasetId,
+    other: DatasetId,
     *,
-    models: Sequence[str] | None = None,
+    models: Models | None = None,
     labels: Mapping[str, str] | None = None,
     tolerance: float = 2.0,
     device: str = "auto",
     root: Root = None,
 ) -> list[Tested]:
-    """Every trained fold of `models` (None: all) on another dataset; `compare` then shows what is left of their Dice.
+    """Test trained networks on another dataset. `compare` then shows how much their Dice drops.
 
-    labels: label of `dataset` -> label of `other` or "background", where their names differ.
+    Args:
+        dataset: id or name of the dataset the networks were trained on.
+        other: id or name of the dataset to test them on.
+        models: names of models (default: all that are trained); all of their trained folds are tested.
+        labels: label of `dataset` -> label of `other`, or "background", where their names differ.
+        tolerance: of the normalised surface Dice, in mm or pixels (see `evaluate`).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        For each model and fold: the scores on `other`, and on the fold's own held-out cases with the same labels.
+
+    Raises:
+        AutosegError: nothing is trained, a label has no counterpart, or a case cannot be predicted.
     """
     from autoseg.evaluation.external import evaluate_external as test
     from autoseg.prediction.predictor import trained_models
-    from autoseg.support.errors import AutosegError
 
     workspace = Workspace.at(root)
     found, elsewhere = workspace.dataset(dataset), workspace.dataset(other)
-    chosen = list(models or trained_models(found.results))
+    chosen = model_names(models) or list(trained_models(found.results))
     if not chosen:
         raise AutosegError(f"{found.name} has no trained models", f"autoseg_train {found.number} MODEL all")
     return [tested for model in chosen for tested in test(found, model, elsewhere, labels, device=device, tolerance=tolerance)]

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+from autoseg.api.options import DatasetId
 from autoseg.schema.explanation import Explanation
 from autoseg.support.workspace import Root, Workspace
 
 
 def explain(
-    dataset: str | int,
+    dataset: DatasetId,
     model: str,
     fold: int,
     cases: Sequence[str] | None = None,
     *,
     layer: str = "auto",
-    region: str = "predicted",
+    region: Literal["predicted", "reference"] = "predicted",
     device: str = "auto",
     root: Root = None,
 ) -> Explanation:
-    """Heat maps (Grad-CAM and one gradient-free method) of cases, into the fold's explanation/ folder, with the share of the
-    heat inside the true region, in a ring around it, and outside. Needs the extra [explain].
+    """Draw heat maps (Grad-CAM and one gradient-free method) of cases, into the fold's explanation/ folder.
+
+    Needs `pip install 'autoseg[explain]'`.
+
+    Args:
+        dataset: id or name of the dataset.
+        model: name of a trained model.
+        fold: number of one of its trained folds.
+        cases: names of cases (default: the first held-out ones).
+        layer: dotted path of the module whose output is read; "auto" takes the one the model names.
+        region: where the logits are averaged: in the predicted or in the reference mask.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        For each case, class and method: the picture's file, and the fractions of the heat inside the reference region, in a
+        ring around it, and outside.
+
+    Raises:
+        AutosegError: the fold is not trained, a case or layer does not exist, or the extra is not installed.
     """
     from autoseg.explanation.explain import explain_fold
 

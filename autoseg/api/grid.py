@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, Settings, fold_numbers, model_names, setting_texts
 from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.grid import GridTable
 from autoseg.schema.plan import Plan, Protocol, Splits
@@ -19,23 +20,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("local", "ray", "slurm")
+EngineName = Literal["local", "ray", "slurm"]
 
 
 def run(
-    datasets: Sequence[str | int],
-    models: Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
+    datasets: DatasetId | Sequence[DatasetId],
+    models: Models | None = None,
+    folds: Folds | None = None,
     *,
-    engine: str = "local",
+    engine: EngineName = "local",
     workers: int | None = None,
     gpus_per_run: int = 0,
     address: str | None = None,
     slurm: Mapping[str, str] | None = None,
     retries: int = 2,
     protocol: Protocol | None = None,
-    settings: Mapping[str, str] | None = None,
-    pretrained: str | None = None,
+    settings: Settings | None = None,
+    pretrained: PathLike | None = None,
     log_to: Sequence[str] = (),
     device: str = "auto",
     watch: Callable[[GridTable], None] = lambda table: None,
@@ -43,33 +44,66 @@ def run(
 ) -> GridTable:
     """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
 
-    models, folds: None for all of each dataset's plan. A dataset without a plan, or with one for another protocol than
-    asked for, is planned first. engine: "local" (`workers` runs side by side), "ray" (a cluster at `address`, else one of
-    this machine) or "slurm" (`slurm`: submitit's parameters). gpus_per_run: GPUs each run gets. retries: how often a run that
-    died is started again. settings hold for every run. watch: called with the table while the grid runs.
-    Returns the table, which is also in results/grid.json. Raises AutosegError before anything is started where something
-    is missing.
+    Each run is a process of its own. A dataset that is not planned yet, or for another protocol, is planned first.
+
+    Args:
+        datasets: id or name of a dataset, or several.
+        models: names of models (default: all of each dataset's plan).
+        folds: numbers of folds (default: all).
+        engine: what starts the runs: "local" (this machine), "ray" (a cluster) or "slurm".
+        workers: runs at the same time (default: 1, or as many as the GPUs allow).
+        gpus_per_run: GPUs that each run gets.
+        address: host:port of a Ray cluster (default: one is started on this machine).
+        slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
+        retries: how often a run that died is started again.
+        protocol: "auto", "benchmark" or "quick" (default: the plans').
+        settings: dotted field of the plan -> value, for all runs: {"training.epochs": 50}.
+        pretrained: "auto", "none" or the path of a checkpoint (default: the plans' choice).
+        log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
+        watch: called with the table while the runs go on.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The table of all runs, done or failed; it is also in results/grid.json.
+
+    Raises:
+        AutosegError: something is missing or unknown; nothing is started then.
+        KeyboardInterrupt: on Ctrl-C; the runs are stopped, and the next call resumes them.
     """
     from autoseg.grid.cells import Asked, fold_cells, named
     from autoseg.grid.schedule import run_grid
 
+    if engine not in get_args(EngineName):
+        raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
     place = Workspace.at(root).root
-    found = named(place, datasets)
+    found = named(place, [datasets] if isinstance(datasets, str | int) else datasets)
+    chosen, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
     for dataset in found:
-        _plan(dataset, models, protocol, device, place)
-    cells = [cell for dataset in found for cell in fold_cells(dataset, models, folds)]
+        _plan(dataset, chosen, protocol, device, place)
+    cells = [cell for dataset in found for cell in fold_cells(dataset, chosen, numbers)]
     for dataset in found:
-        _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, settings or {})
+        _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, texts)
     with_gpus = max(1, gpus_per_run)
-    asked = Asked(place, device if not gpus_per_run else "cuda", pretrained, settings, with_gpus, tuple(log_to))
-    chosen = _engine(engine, workers, gpus_per_run, address, slurm, place)
-    table = run_grid(cells, asked, chosen, retries=retries, watch=watch)
+    start = None if pretrained is None else str(pretrained)
+    asked = Asked(place, device if not gpus_per_run else "cuda", start, texts, with_gpus, tuple(log_to))
+    table = run_grid(cells, asked, _engine(engine, workers, gpus_per_run, address, slurm, place), retries=retries, watch=watch)
     _compare(table, place)
     return table
 
 
 def grid_status(root: Root = None) -> GridTable:
-    """Where the grid that ran last, or runs now, stands."""
+    """Look up the state of the grid that runs now, or ran last.
+
+    Args:
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The table of all its runs.
+
+    Raises:
+        AutosegError: no grid ran under this root.
+    """
     from autoseg.grid.table import status
 
     return status(Workspace.at(root).root)
@@ -115,7 +149,7 @@ def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) ->
 
 
 def _engine(
-    name: str,
+    name: EngineName,
     workers: int | None,
     gpus_per_run: int,
     address: str | None,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.schema.omnimodel import READERS, Threshold
+from autoseg.api.options import DatasetId, PathLike
+from autoseg.schema.omnimodel import READERS, Reader, Threshold
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace, secret
 
@@ -24,15 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Omnimodel:
-    """How to ask. reader: gemini, image_edit or sam. model: its full name ("" for gemini's default).
+    """A zero-shot image model, and how to ask it.
 
-    send_images_to: must be the reader's name before anything is sent to it. endpoint: another address that speaks the same
-    API. threshold: "fixed" at one half, or "otsu". rate: requests a minute. timeout: seconds of a request. attempts: requests
-    of a question. again: ask once more where an earlier answer held no picture. weights: sam's folder (default:
-    <root>/weights/sam). boxes_from: a folder of masks whose objects give sam its boxes.
+    reader: "gemini", "image_edit" or "sam". model: its full name ("" for gemini's default). send_images_to: must be the
+    reader's name before any image is sent to it. endpoint: another address that speaks the same API. threshold: "fixed" at
+    one half, or "otsu". rate: requests a minute. timeout: seconds for a request. attempts: requests for a question. again:
+    ask once more where an earlier answer held no picture. weights: sam's folder (default: <root>/weights/sam). boxes_from:
+    a folder of masks whose objects give sam its boxes.
     """
 
-    reader: str
+    reader: Reader
     model: str = ""
     send_images_to: str | None = None
     endpoint: str = ""
@@ -41,14 +43,14 @@ class Omnimodel:
     timeout: float = 60.0
     attempts: int = 4
     again: bool = False
-    weights: str | Path | None = None
-    boxes_from: str | Path | None = None
+    weights: PathLike | None = None
+    boxes_from: PathLike | None = None
 
 
 def ask_omnimodel(
-    images: str | Path | Sequence[str | Path],
-    output: str | Path,
-    dataset: str | int,
+    images: PathLike | Sequence[PathLike],
+    output: PathLike,
+    dataset: DatasetId,
     omnimodel: Omnimodel,
     *,
     confirm: Callable[[str], bool] | None = None,
@@ -57,12 +59,28 @@ def ask_omnimodel(
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Masks of images, written to `output` as `predict` writes them, for the classes of a dataset.
+    """Write masks that a zero-shot image model made, for the classes of a dataset, as `predict` writes them.
 
-    Prompts come from the dataset's plan; without a plan, from its labels. confirm: is told how many requests are about to be
-    sent and says whether to; None: nobody is asked. Images are sent as pixels only, to no one but the reader that
-    `send_images_to` names, and never twice: answers are kept in <root>/omnimodel. Keys come from the environment
+    Prompts come from the dataset's plan; without a plan, from its labels. Images are sent as pixels only, to no one but the
+    reader that `send_images_to` names, and never twice: answers are kept in <root>/omnimodel. Keys come from the environment
     (GEMINI_API_KEY; AUTOSEG_IMAGE_EDIT_KEY or OPENAI_API_KEY) and are written nowhere.
+
+    Args:
+        images: an image file, several, or a folder of images.
+        output: folder for the masks, prediction.json and omnimodel.json.
+        dataset: id or name of the dataset whose classes are looked for.
+        omnimodel: which model to ask, and how.
+        confirm: gets a question that says how many requests will be sent, returns whether to send them (default: send).
+        recursive: take images of subfolders too.
+        names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
+        device: for sam: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        Each mask with areas and warnings, and which images failed, and why.
+
+    Raises:
+        AutosegError: consent, a key, boxes or an extra is missing, or nothing was confirmed.
     """
     from autoseg.prediction.inputs import find_jobs
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_names, setting_texts
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 from autoseg.support.files import read_artefact, write_artefact
@@ -23,54 +23,55 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def model_table() -> list[dict[str, Any]]:
-    """One row per registered architecture; `parameters` of its default variant for 3 channels and 2 classes."""
-    from autoseg import models as registry
+def fingerprint(dataset: DatasetId, root: Root = None) -> Fingerprint:
+    """Measure a raw dataset. The result is kept in fingerprint.json and reused while the files stay the same.
 
-    rows = []
-    for name in registry.names():
-        spec = registry.spec(name)
-        rows.append(
-            {
-                "name": name,
-                "title": spec.title,
-                "family": spec.family,
-                "variants": {variant.name: variant.parameters for variant in spec.variants},
-                "default_variant": spec.default_variant,
-                "parameters": spec.variant(spec.default_variant).parameters,
-                "divisor": spec.divisor,
-                "fixed_size": spec.fixed_size,
-                "weights": sorted({weights.trained_on for weights in spec.weights}),
-                "citation": spec.citation,
-            }
-        )
-    return rows
+    Args:
+        dataset: id or name of the dataset.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
+    Returns:
+        Sizes, values, classes and objects of all cases, look-alikes, and what a person should look at.
 
-def fingerprint(dataset: str | int, root: Root = None) -> Fingerprint:
-    """What can be measured of a raw dataset; written to fingerprint.json and reused while the files are the same."""
+    Raises:
+        AutosegError: files are missing, unreadable or do not fit; the message lists all of them.
+    """
     from autoseg.fingerprint.measure import fingerprint_dataset
 
     return fingerprint_dataset(Workspace.at(root).dataset(dataset))
 
 
 def plan_and_preprocess(
-    dataset: str | int,
+    dataset: DatasetId,
     *,
     protocol: Protocol = "auto",
-    models: Sequence[str] | None = None,
+    models: Models | None = None,
     memory: int | str | None = None,
     device: str = "auto",
-    settings: Mapping[str, str] | None = None,
-    splits: str | Path | None = None,
+    settings: Settings | None = None,
+    splits: PathLike | None = None,
     preprocess: bool = True,
     root: Root = None,
 ) -> Plan:
-    """Fingerprint, plan for `models` (None: all), make the splits and the arrays. memory: what a training may take,
-    in bytes or as "8G".
+    """Measure a dataset, decide how to train each model, and write fingerprint.json, plan.json, splits.json and the arrays.
 
-    settings: dotted field -> value, for example {"training.epochs": "50"}; what was set is recorded in the plan. splits: a
-    file of your own (autoseg's or nnU-Net's form), checked for leaks; without it, splits made before are kept.
+    Args:
+        dataset: id or name of the dataset.
+        protocol: "auto"; "quick", minutes on a laptop; "benchmark", the same settings for every model.
+        models: names of models to plan for (default: all).
+        memory: what a training may take, in bytes or as "8G" (default: by the device).
+        device: what the trainings will run on: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        settings: dotted field of the plan -> value: {"training.epochs": 50}. What was set is recorded in the plan.
+        splits: a file of your own folds, in autoseg's or nnU-Net's form, checked for leaks (default: those made before,
+            else new ones).
+        preprocess: also write the arrays that trainings read.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The plan: what each model gets, and every decision with its reason.
+
+    Raises:
+        AutosegError: the files have faults, a model or setting is unknown, splits leak, or the memory is too small.
     """
     from autoseg.io.kept import Kept
     from autoseg.io.raw_dataset import RawDataset
@@ -83,7 +84,8 @@ def plan_and_preprocess(
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.build import build_store
 
-        plan = make_plan(seen, raw.spec, protocol, models or registry.names(), memory, device, settings)
+        chosen = model_names(models) or registry.names()
+        plan = make_plan(seen, raw.spec, protocol, chosen, memory, device, setting_texts(settings))
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)
         if kept and len(plan.preparations) == 1:
@@ -115,7 +117,14 @@ def _fingerprint_while_loading(found: Dataset, raw: RawDataset, kept: Kept | Non
 
 
 def decisions(plan: Plan) -> list[Decision]:
-    """Every decision of a plan with its reason, what the user set included."""
+    """List every decision of a plan with its reason, including what the user set.
+
+    Args:
+        plan: from `plan_and_preprocess`.
+
+    Returns:
+        The decisions: of the dataset first, then of each model.
+    """
     from autoseg.planning.explain import explain
 
     return explain(plan)

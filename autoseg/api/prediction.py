@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
+    from gradio import Blocks
+
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import DicomMasks
@@ -17,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: str | Path | Sequence[str | Path],
-    output: str | Path,
-    dataset: str | int | None = None,
-    model: str | Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
+    images: PathLike | Sequence[PathLike],
+    output: PathLike,
+    dataset: DatasetId | None = None,
+    model: Models | None = None,
+    folds: Folds | None = None,
     *,
-    bundle: str | Path | None = None,
+    bundle: PathLike | None = None,
     probabilities: bool = False,
     overlays: bool = False,
-    references: str | Path | None = None,
+    references: PathLike | None = None,
     tta: bool = False,
     recursive: bool = False,
     overwrite: bool = True,
@@ -36,18 +39,39 @@ def predict(
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Masks for an image, several, or a folder of images, written to `output` in each image's own size and geometry.
+    """Write a mask for each image, in the image's own size and geometry. For arrays see `Predictor`.
 
-    model: one, several to average, or "best" for what `find_best` chose; folds: those to average, None for all that are
-    trained. bundle: a file `export` made, instead of dataset and model. overlays: also pictures with the contours;
-    references: a folder of masks to draw beside them. tta: average over mirrored views. recursive: subfolders too.
-    overwrite: False goes on where an earlier run was cut off. strict: stop at the first image that cannot be predicted.
-    names: "auto" replaces names that could tell who is shown, "keep" none, "hide" all. dicom_masks: "seg", "png" or "nii".
+    Args:
+        images: an image file, several, or a folder of images.
+        output: folder for the masks and prediction.json.
+        dataset: id or name of the dataset the model was trained on.
+        model: name of a trained model, several to average, or "best" for what `find_best` chose.
+        folds: numbers of the folds to average (default: all that are trained).
+        bundle: a file that `export` wrote, in place of dataset, model and folds.
+        probabilities: also write each class's probabilities, (K, H, W) float16, as <case>.npz.
+        overlays: also write pictures with the contours.
+        references: folder of reference masks to draw into the overlays.
+        tta: average over mirrored views: slower, a little better.
+        recursive: take images of subfolders too.
+        overwrite: False resumes an interrupted run: masks that are there already stay.
+        strict: stop at the first image that cannot be predicted.
+        names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
+        dicom_masks: format of masks of DICOM images (default: "seg" where possible).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        Each mask with areas, confidence and warnings, and which images failed, and why.
+
+    Raises:
+        AutosegError: there is nothing to predict, nothing is trained, or the output cannot be written; with `strict` also
+            for an image that cannot be read or does not fit.
     """
     from autoseg.prediction.files import predict_files
     from autoseg.prediction.loading import load_predictor
 
-    predictor = load_predictor(dataset, model, folds, bundle=bundle, device=device, tta=tta, root=root)
+    models, numbers = model_names(model), fold_numbers(folds)
+    predictor = load_predictor(dataset, models, numbers, bundle=bundle, device=device, tta=tta, root=root)
     return predict_files(
         predictor,
         Path(images) if isinstance(images, str | Path) else [Path(path) for path in images],
@@ -64,38 +88,77 @@ def predict(
 
 
 def find_best(
-    dataset: str | int, models: Sequence[str] | None = None, *, device: str = "auto", root: Root = None
+    dataset: DatasetId, models: Models | None = None, *, device: str = "auto", root: Root = None
 ) -> BestChoice:
-    """The best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.
+    """Choose the best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.
 
     Written to the dataset's results as best.json; `predict(..., model="best")` uses it.
+
+    Args:
+        dataset: id or name of the dataset.
+        models: names of the models to choose from (default: all that are trained on the same folds).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The chosen models, with the Dice of all candidates.
+
+    Raises:
+        AutosegError: no model is trained, or the models share no fold.
     """
     from autoseg.prediction import best
 
-    return best.find_best(Workspace.at(root).dataset(dataset), models, device)
+    return best.find_best(Workspace.at(root).dataset(dataset), model_names(models), device)
 
 
 def export(
-    dataset: str | int,
-    models: str | Sequence[str],
-    path: str | Path,
-    folds: Sequence[int] | None = None,
+    dataset: DatasetId,
+    models: Models,
+    path: PathLike,
+    folds: Folds | None = None,
     *,
     onnx: bool = False,
     root: Root = None,
 ) -> Exported:
-    """Trained networks and all that predicting with them needs as one zip file; onnx: also an ONNX file for each."""
+    """Write trained networks and all that predicting with them needs to one file, a bundle.
+
+    Args:
+        dataset: id or name of the dataset.
+        models: name of a trained model, several to average, or "best" for what `find_best` chose.
+        path: the file to write; its name ends in .zip.
+        folds: numbers of the folds to include (default: all that are trained).
+        onnx: also write an ONNX file for each network, checked against torch. Needs `pip install 'autoseg[onnx]'`.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        AutosegError: nothing is trained, the name does not end in .zip, or a network cannot be exported.
+    """
     from autoseg.prediction import export as exporting
 
-    named = [models] if isinstance(models, str) else list(models)
-    return exporting.export(Workspace.at(root).dataset(dataset), named, Path(path), folds, onnx)
+    named = model_names(models) or []
+    return exporting.export(Workspace.at(root).dataset(dataset), named, Path(path), fold_numbers(folds), onnx)
 
 
-def review_page(what: str | Path, *, cases: str | Path | None = None, device: str = "auto", root: Root = None) -> Any:
-    """A page to try a bundle's or a dataset's networks and correct masks: gradio's Blocks, to be launched (extra [web]).
+def review_page(
+    what: PathLike | int, *, cases: PathLike | None = None, device: str = "auto", root: Root = None
+) -> Blocks:
+    """Build a web page to try networks and to correct masks. Needs `pip install 'autoseg[web]'`.
 
-    cases: a folder for corrections; by default they become training cases of the dataset, or go to ./corrected.
+    Args:
+        what: id or name of a dataset, or the path of a bundle.
+        cases: folder for corrections (default: training cases of the dataset; for a bundle ./corrected).
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        A gradio page; `.launch()` opens it.
+
+    Raises:
+        AutosegError: gradio is not installed, or nothing is trained.
     """
     from autoseg.prediction.page import build, session_for
 
-    return build(session_for(what, Path(cases) if cases else None, device, root))
+    return build(session_for(str(what), Path(cases) if cases else None, device, root))

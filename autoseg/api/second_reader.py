@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from autoseg.api.omnimodel import Omnimodel, read_jobs
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.api.prediction import predict
 from autoseg.schema.second_reader import POLICIES, Policy, ReaderStudy, Reading, SecondReading
 from autoseg.support.errors import AutosegError
@@ -31,12 +30,12 @@ RECORD, FIRST, SECOND = "second_reader.json", "first_reader", "second_reader"
 
 
 def predict_with_second_reader(
-    images: str | Path | Sequence[str | Path],
-    output: str | Path,
-    dataset: str | int,
-    model: str | Sequence[str],
-    second: str | Path | Omnimodel,
-    folds: Sequence[int] | None = None,
+    images: PathLike | Sequence[PathLike],
+    output: PathLike,
+    dataset: DatasetId,
+    model: Models,
+    second: PathLike | Omnimodel,
+    folds: Folds | None = None,
     *,
     trust: float = 0.8,
     policy: Policy = "flag",
@@ -47,12 +46,33 @@ def predict_with_second_reader(
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Masks by `model`; where one's expected Dice lies below `trust`, `second` reads the case too and `policy` decides.
+    """Predict images, and ask a second reader about the cases whose expected Dice is low.
 
-    second: a model of the dataset, a bundle's file, or an `Omnimodel`. policy: "flag" keeps the first mask and says that the
-    two were compared, "replace" takes the second, "union" what either marks, "consensus" what both mark alike. Both readers'
-    masks stay in first_reader/ and second_reader/; second_reader.json says who made each mask, and why. A case the second
-    cannot read keeps the first mask.
+    Both readers' masks stay in first_reader/ and second_reader/; second_reader.json says who made each mask, and why. A case
+    that the second reader cannot read keeps the first mask.
+
+    Args:
+        images: an image file, several, or a folder of images.
+        output: folder for the masks.
+        dataset: id or name of the dataset the model was trained on.
+        model: name of a trained model, several to average, or "best" for what `find_best` chose.
+        second: name of another trained model, the path of a bundle, or an `Omnimodel`.
+        folds: numbers of the first reader's folds to average (default: all that are trained).
+        trust: expected Dice, 0 to 1, below which the second reader is asked.
+        policy: "flag" keeps the first mask and warns, "replace" takes the second, "union" takes what either marks,
+            "consensus" what both mark alike.
+        confirm: see `ask_omnimodel`.
+        tta: average the first reader over mirrored views.
+        recursive: take images of subfolders too.
+        names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        Each mask with areas, confidence and warnings, and which images failed, and why.
+
+    Raises:
+        AutosegError: the policy or trust is wrong, nothing is trained, or a reader cannot be asked.
     """
     from autoseg.io.raw_dataset import read_description
     from autoseg.prediction.inputs import find_jobs
@@ -78,29 +98,44 @@ def predict_with_second_reader(
 
 
 def study_readers(
-    dataset: str | int,
+    dataset: DatasetId,
     *,
-    models: Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
+    models: Models | None = None,
+    folds: Folds | None = None,
     first: str | None = None,
     second: str | None = None,
     trust: float = 0.8,
     share: float = 0.05,
-    also: Mapping[str, str | Path] | None = None,
-    output: str | Path | None = None,
+    also: Mapping[str, PathLike] | None = None,
+    output: PathLike | None = None,
     root: Root = None,
 ) -> ReaderStudy:
-    """How well each score of confidence ranks held-out cases (AURC), and what a second reader gains on the hard `share` of
-    them and loses on the easy; written as risk_coverage.json into `output` (default: results/<dataset>/comparison).
+    """Measure how well confidence ranks held-out cases, and what a second reader would gain on the hard ones.
 
-    first, second: by default the two models with the best Dice. also: name -> folder of scored masks from elsewhere, such as
-    a zero-shot model's.
+    Args:
+        dataset: id or name of the dataset.
+        models: only these models (default: all that are finished).
+        folds: only these folds (default: all that are finished).
+        first: name of the first reader (default: the model with the best Dice).
+        second: name of the second reader (default: the next best).
+        trust: expected Dice, 0 to 1, below which the second reader is asked.
+        share: fraction of the cases that count as hard, and as easy.
+        also: name -> folder of scored masks that come from elsewhere, such as a zero-shot model's.
+        output: folder for risk_coverage.json (default: results/<dataset>/comparison).
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The area under the risk-coverage curve (AURC) of each confidence, and the scores of each way of reading.
+
+    Raises:
+        AutosegError: there are fewer than two readers, or the first has no confidence.
     """
     from autoseg.comparison.evidence import gather
     from autoseg.comparison.readers import study
 
     found = Workspace.at(root).dataset(dataset)
-    evidence = gather(found, models, folds, {name: Path(folder) for name, folder in (also or {}).items()})
+    elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
+    evidence = gather(found, model_names(models), fold_numbers(folds), elsewhere)
     result = study(evidence, first, second, trust, share)
     write_artefact((Path(output) if output else found.results / "comparison") / "risk_coverage.json", result)
     return result
@@ -145,6 +180,8 @@ def _settle(
     second: str,
 ) -> PredictionReport:
     """Combine the masks and say who made which."""
+    import numpy as np
+
     from autoseg.io import read_label, write_label
     from autoseg.prediction.files import PredictionReport as Report
     from autoseg.prediction.journal import RECORD as PREDICTION

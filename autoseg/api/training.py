@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """record: of the training. scores: of its best weights on the fold's held-out cases, at their original size.
+    """A trained fold, scored.
 
-    folder: where weights, curves and the held-out masks lie.
+    record: what makes the training and what it took. scores: of its best weights on the fold's held-out cases, at their
+    original size. folder: where weights, curves and the held-out masks are.
     """
 
     record: RunRecord
@@ -32,23 +33,42 @@ class TrainedFold:
 
 
 def train(
-    dataset: str | int,
+    dataset: DatasetId,
     model: str,
-    folds: Iterable[int] | None = None,
+    folds: Folds | None = None,
     *,
     protocol: Protocol | None = None,
-    settings: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
     device: str = "auto",
-    pretrained: str | None = None,
+    pretrained: PathLike | None = None,
     restart: bool = False,
     log_to: Sequence[str] = (),
     root: Root = None,
 ) -> list[TrainedFold]:
-    """Train `folds` (None: all), then predict and score each one's held-out cases. Cut-off runs go on where they were.
+    """Train folds of a model, then predict and score each fold's held-out cases. Interrupted runs are resumed.
 
-    A plan for another protocol than the one on disk is made first. settings change this training only. Where the plan asks
-    for it, candidates for the learning rate are tried first. log_to: of "tensorboard", "mlflow", "wandb". Under torchrun
-    all processes train together; the first one scores and returns the list, the others return an empty one.
+    A dataset that is not planned yet, or for another protocol, is planned first. Where the plan asks for it, candidates for
+    the learning rate are tried first.
+
+    Args:
+        dataset: id or name of the dataset.
+        model: name of a model; `model_table` lists them.
+        folds: numbers of the folds (default: all).
+        protocol: "auto", "benchmark" or "quick" (default: the plan's).
+        settings: dotted field of the plan -> value, for this training only: {"training.epochs": 50}.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
+        restart: begin again where an earlier run was finished or interrupted.
+        log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The trained folds. Under torchrun all processes train together: the first one scores and returns them, the others
+        return an empty list.
+
+    Raises:
+        AutosegError: the model, fold or a setting is unknown, weights are missing, or the folder holds another run.
+        KeyboardInterrupt: on Ctrl-C; the last checkpoint stays, and the next call resumes there.
     """
     from autoseg import models as registry
     from autoseg.planning.overrides import apply_overrides
@@ -57,23 +77,28 @@ def train(
     from autoseg.training.team import joined
 
     registry.spec(model)
+    texts = setting_texts(settings)
+    start = None if pretrained is None else str(pretrained)
     found = Workspace.at(root).dataset(dataset)
     trained = []
     with joined() as team:
         if team.leads:
-            _prepare(found, model, protocol, settings or {}, device, root)
+            _prepare(found, model, protocol, texts, device, root)
         team.wait()
-        plan = apply_overrides(read_artefact(found.plan, Plan), settings or {})
+        plan = apply_overrides(read_artefact(found.plan, Plan), texts)
         splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
-        chosen = list(range(len(splits.folds)) if folds is None else folds)
+        numbers = fold_numbers(folds)
+        chosen = list(range(len(splits.folds))) if numbers is None else numbers
         for fold in chosen:
             if not 0 <= fold < len(splits.folds):
                 last = len(splits.folds) - 1
                 raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {last}")
-        how: Any = {"device": device, "pretrained": pretrained, "team": team}
-        plan, search = with_searched_rate(found, plan, splits, model, **how)
+        plan, search = with_searched_rate(found, plan, splits, model, device=device, pretrained=start, team=team)
         for fold in chosen:
-            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, log_to=log_to, **how)
+            record = train_fold(
+                found, plan, splits, model, fold,
+                device=device, pretrained=start, restart=restart, team=team, search=search, log_to=log_to,
+            )  # fmt: skip
             if team.leads:
                 trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained

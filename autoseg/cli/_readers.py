@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autoseg.api import Omnimodel
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.naming import Names
+    from autoseg.schema.omnimodel import Reader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--boxes-from", type=Path, metavar="DIR", help="masks whose objects give sam its boxes")
 
 
-def omnimodel(options: argparse.Namespace, reader: str) -> Omnimodel:
+def omnimodel(options: argparse.Namespace, reader: Reader) -> Omnimodel:
     """api.Omnimodel of the options."""
     from autoseg.api import Omnimodel as Asked
 
@@ -54,9 +55,9 @@ def omnimodel(options: argparse.Namespace, reader: str) -> Omnimodel:
     )  # fmt: skip
 
 
-def zero_shot(options: argparse.Namespace) -> str | None:
+def zero_shot(options: argparse.Namespace) -> Reader | None:
     """The zero-shot reader among -m, if any. Raises AutosegError where it is not alone."""
-    found = [name for name in options.models or () if name in READERS]
+    found = [reader for reader in READERS if reader in (options.models or ())]
     if found and len(options.models) > 1:
         raise AutosegError(f"{found[0]} cannot be averaged with others", "ask it alone, or as --second-reader")
     return found[0] if found else None

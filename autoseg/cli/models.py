@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from autoseg.cli import entry
+
+if TYPE_CHECKING:
+    from autoseg.api import ModelInfo
 
 
 @entry.command
@@ -18,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     rows = api.model_table()
     if options.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return 0
     entry.show_table(
         "Architectures (* default variant; parameters for 3 channels and 2 classes)",
@@ -28,12 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: ModelInfo) -> list[str]:
     variants = [
-        f"{name}{'*' if name == row['default_variant'] else ''} {parameters / 1e6:.1f} M"
-        for name, parameters in row["variants"].items()
+        f"{name}{'*' if name == row.default_variant else ''} {parameters / 1e6:.1f} M"
+        for name, parameters in row.variants.items()
     ]
-    size = "any" if row["divisor"] == 1 else f"multiples of {row['divisor']}"
-    size = f"{row['fixed_size']} inside" if row["fixed_size"] else size
-    weights = ", ".join(row["weights"]) or "none"
-    return [row["name"], row["family"], ", ".join(variants), size, weights, row["citation"]]
+    size = "any" if row.divisor == 1 else f"multiples of {row.divisor}"
+    size = f"{row.fixed_size} inside" if row.fixed_size else size
+    return [row.name, row.family, ", ".join(variants), size, ", ".join(row.weights) or "none", row.citation]

@@ -54,7 +54,8 @@ def test_a_library_is_silent_and_changes_no_other_logger(tmp_path: Path) -> None
 
 
 def test_who_configures_logging_sees_the_records_with_module_names(tmp_path: Path) -> None:
-    result = run_program(tmp_path, "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(levelname)s %(name)s')")
+    setup = "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(levelname)s %(name)s')"
+    result = run_program(tmp_path, setup)
     lines = set(result.stdout.splitlines())
     assert {"INFO autoseg.api.planning", "WARNING autoseg.planning.splits", "INFO autoseg.evaluation.evaluate"} <= lines
     assert result.stderr == ""
