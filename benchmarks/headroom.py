@@ -34,7 +34,7 @@ def wanted(name: str, side: int) -> float | None:
     inside = min(side, spec.size_inside(spec.default_variant) or side)
     if 2 * inside <= side:
         return None
-    need = Need(spec, channels=3, outputs=3, precision="bf16", optimizer="adamw", budget=0, batch=1)
+    need = Need(spec=spec, channels=3, outputs=3, precision="bf16", optimizer="adamw", budget=0, batch=1)
     return OPERATIONS / (PASSES * flops_of(need, spec.default_variant, (inside, inside)))
 
 

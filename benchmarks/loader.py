@@ -29,7 +29,7 @@ from benchmarks.suite.images import write_raw
 from benchmarks.suite.theirs import chain
 
 CASES, BATCH = 48, 8
-SCHEME = LabelScheme(("background", "blob", "disc"), ((0,), (1,), (2,)))
+SCHEME = LabelScheme(names=("background", "blob", "disc"), members=((0,), (1,), (2,)))
 # nnU-Net v2's own chances and ranges; its two gamma transforms, of 0.1 and 0.3, are one here.
 NNUNET = Augmentation(
     rotation=180.0, p_rotation=0.2, p_scaling=0.2, scaling=(0.7, 1.4), p_noise=0.1, p_blur=0.2, p_brightness=0.15,
@@ -46,7 +46,7 @@ THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 def store_of(raw: Path, folder: Path, side: int) -> Store:
     """A store of a raw dataset's RGB images, resized to a square."""
-    preparation = Preparation("k", "whole", "uint8", 3, size=(side, side))
+    preparation = Preparation(key="k", geometry="whole", dtype="uint8", channels=3, size=(side, side))
     with writing(folder, preparation, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
             image = read_case([path]).array
@@ -57,9 +57,32 @@ def store_of(raw: Path, folder: Path, side: int) -> Store:
 
 def ours(store: Store, side: int, settings: Augmentation) -> Callable[[float], float]:
     """Images per second of processor time, given the seconds to try for."""
-    plain = Normalisation("constant", (0.0,) * 3, (1.0,) * 3)
-    plan = ModelPlan("unet", "16", (side, side), BATCH, 1, "fp32", "none", 1e-3, 0, plain, "k", 0, 0, 0)
-    batches = Batches(store, store.cases, plan, Training(1, "dice_ce", (1e-3,), augmentation=settings), SCHEME, 0, workers=1)
+    plain = Normalisation(scheme="constant", mean=(0.0,) * 3, std=(1.0,) * 3)
+    plan = ModelPlan(
+        model="unet",
+        variant="16",
+        input_size=(side, side),
+        batch_size=BATCH,
+        accumulate=1,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=plain,
+        preparation="k",
+        parameters=0,
+        flops=0,
+        memory=0,
+    )
+    batches = Batches(
+        store,
+        store.cases,
+        plan,
+        Training(epochs=1, loss="dice_ce", learning_rates=(1e-3,), augmentation=settings),
+        SCHEME,
+        0,
+        workers=1,
+    )
     epoch = 0
 
     def rate(seconds: float) -> float:

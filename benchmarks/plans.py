@@ -97,12 +97,14 @@ def generate(name: str, root: Path) -> str:
         pixels, label, spacing = draw(index)
         for channel, plane in enumerate(pixels):
             path = dataset.raw / "imagesTr" / f"case{index:03d}_{channel:04d}{ending}"
-            write_image(path, plane[None], Image(plane[None], spacing))
-        like = Image(pixels[:1], spacing) if spacing else None
+            write_image(path, plane[None], Image(array=plane[None], spacing=spacing))
+        like = Image(array=pixels[:1], spacing=spacing) if spacing else None
         write_label(dataset.raw / "labelsTr" / f"case{index:03d}{ending}", label, like)
     labels: dict[str, int | tuple[int, ...]] = {"background": 0, **{label: k + 1 for k, label in enumerate(classes)}}
     named = {str(k): channel for k, channel in enumerate(channels)}
-    write_description(dataset.description, DatasetSpec(named, labels, CASES, ending))
+    write_description(
+        dataset.description, DatasetSpec(channel_names=named, labels=labels, numTraining=CASES, file_ending=ending)
+    )
     return dataset.name
 
 

@@ -33,7 +33,7 @@ STEPS = (
 
 def profile(raw: RawDataset, cases: Sequence[Case], kept: Kept, store: Path) -> pstats.Stats:
     pixels = read_case(cases[0].images).array
-    preparation = Preparation("whole", "whole", str(pixels.dtype), len(pixels), size=_SIZE)
+    preparation = Preparation(key="whole", geometry="whole", dtype=str(pixels.dtype), channels=len(pixels), size=_SIZE)
     profiler = cProfile.Profile()
     with StoreWriter(store, preparation.dtype, None) as writer:
         profiler.enable()

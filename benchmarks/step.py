@@ -32,10 +32,10 @@ from autoseg.training.optim import learning_rate_at, make_optimizer
 from autoseg.training.step import Step, step_seed
 
 CPU = torch.device("cpu")
-SCHEME = LabelScheme(("background", "blob", "disc"), ((0,), (1,), (2,)))
-PLAIN = Normalisation("constant", (0.5,) * 3, (0.25,) * 3)
+SCHEME = LabelScheme(names=("background", "blob", "disc"), members=((0,), (1,), (2,)))
+PLAIN = Normalisation(scheme="constant", mean=(0.5,) * 3, std=(0.25,) * 3)
 LIKE = "bare with the plan's loss"
-TRAINING = Training(1, "dice_ce", (1e-4,))
+TRAINING = Training(epochs=1, loss="dice_ce", learning_rates=(1e-4,))
 
 
 def measured(work: Callable[[], object]) -> float:
@@ -56,7 +56,22 @@ class Ingredients:
 
     @classmethod
     def of(cls, model: str, variant: str, side: int, size: int, precision: str, device: torch.device) -> Ingredients:
-        plan = ModelPlan(model, variant, (side, side), size, 1, precision, "none", 1e-4, 0, PLAIN, "k", 0, 0, 0)  # type: ignore[arg-type]
+        plan = ModelPlan(
+            model=model,
+            variant=variant,
+            input_size=(side, side),
+            batch_size=size,
+            accumulate=1,
+            precision=precision,
+            pretrained="none",
+            learning_rate=1e-4,
+            warmup_epochs=0,
+            normalisation=PLAIN,
+            preparation="k",
+            parameters=0,
+            flops=0,
+            memory=0,
+        )  # type: ignore[arg-type]
         random = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=random)
         coarse = torch.randint(0, len(SCHEME.names), (size, side // 16, side // 16), dtype=torch.uint8, generator=random)

@@ -37,9 +37,9 @@ from autoseg.training.optim import decayed
 from autoseg.training.step import Step
 
 CPU = torch.device("cpu")
-SCHEME = LabelScheme(("background", "object"), ((0,), (1,)))
-PLAIN = Normalisation("constant", (127.5,) * 3, (64.0,) * 3)
-TRAINING = Training(1, "dice_ce", (1e-4,))
+SCHEME = LabelScheme(names=("background", "object"), members=((0,), (1,)))
+PLAIN = Normalisation(scheme="constant", mean=(127.5,) * 3, std=(64.0,) * 3)
+TRAINING = Training(epochs=1, loss="dice_ce", learning_rates=(1e-4,))
 BUDGET = 8 << 30
 # name -> (precision, memory format, optimiser, threads, compiled). The first of each kind is what others are compared with.
 Setting = tuple[str, str, str, int, bool]
@@ -60,8 +60,16 @@ CLOCKS: dict[str, Callable[[], float]] = {"threads": time.perf_counter}
 
 def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
     """The variant and input size `quick` gives a model."""
-    need = Need(registry.spec(model), 3, 2, "bf16", TRAINING.optimizer, BUDGET, batch)
-    found, _ = fit_model(need, Frame("whole", side, (side, side)), "quick")
+    need = Need(
+        spec=registry.spec(model),
+        channels=3,
+        outputs=2,
+        precision="bf16",
+        optimizer=TRAINING.optimizer,
+        budget=BUDGET,
+        batch=batch,
+    )
+    found, _ = fit_model(need, Frame(kind="whole", side=side, native=(side, side)), "quick")
     return found.variant, found.input_size
 
 
@@ -81,7 +89,9 @@ def some_batch(size: tuple[int, int], batch: int) -> Batch:
 def step_of(model: str, variant: str, size: tuple[int, int], batch: int, setting: Setting) -> Step:
     precision, form, optimiser, _, compiled = setting
     plan = ModelPlan(
-        model, variant, size, batch, 1, precision, "none", 1e-4, 0, PLAIN, "k", 0, 0, 0, memory_format=form,  # type: ignore[arg-type]
+        model=model, variant=variant, input_size=size, batch_size=batch, accumulate=1, precision=precision, pretrained="none",
+        learning_rate=1e-4, warmup_epochs=0, normalisation=PLAIN, preparation="k", parameters=0, flops=0, memory=0,
+        memory_format=form,
     )  # fmt: skip
     torch.manual_seed(0)
     network: SegmentationNetwork = registry.build(model, variant, num_classes=2, input_size=size).train()

@@ -86,4 +86,4 @@ def _case(case: Case, patches: list[Path], raw: RawDataset, part: str) -> NewCas
             values = read_label(patch).array
             label = np.where(values != _UNCHANGED, values, label).astype(label.dtype)
     group = raw.spec.groups.get(case.name, "")
-    return NewCase(case.name, case.images, label, group, "Tr" if part == "Tr" else "Ts")
+    return NewCase(name=case.name, images=case.images, label=label, group=group, part="Tr" if part == "Tr" else "Ts")

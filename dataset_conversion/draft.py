@@ -20,7 +20,7 @@ Options = Mapping[str, Any]
 READABLE = IMAGE_SUFFIXES
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Draft:
     """labels: names by value, background first. ending: what images and masks are stored as.
 
@@ -148,7 +148,7 @@ def binary(
     name, group, test, attributes: what the expressions' groups say of the case's name, the patient, the official test
     split, and else. keep: leaves the others out. gray: colours are turned to gray. instances: masks number objects.
     """
-    draft = Draft(("background", label), GRAY if gray else RGB)
+    draft = Draft(labels=("background", label), channels=GRAY if gray else RGB)
     everything = matched(source, images, masks, draft, needs_mask)
     found = [item for item in everything if keep is None or keep(item)]
     draft.ending = ending_of(found)

@@ -27,7 +27,7 @@ from dataset_conversion.source import Source
 from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Survey:
     """What one image and its masks hold. turned: what the masks' size says of an image with an EXIF orientation.
 
@@ -94,7 +94,11 @@ def convert_folders(
     )
     cases = [
         NewCase(
-            names[pair.stem], pair.images, partial(_label, pair, turn, coding), patients.get(pair.stem, ""), turned=True
+            name=names[pair.stem],
+            images=pair.images,
+            label=partial(_label, pair, turn, coding),
+            group=patients.get(pair.stem, ""),
+            turned=True,
         )
         for pair, turn in zip(pairs, turns, strict=True)
     ]
@@ -140,7 +144,13 @@ def _survey(pair: Pair) -> _Survey:
             turned = ""
         elif turned and not all(fits.values()):
             turned = next(way for way, fit in fits.items() if fit)
-    return _Survey(image.array.shape[0], image.orientation, turned, tuple(facts), tuple(problems))
+    return _Survey(
+        channels=image.array.shape[0],
+        orientation=image.orientation,
+        turned=turned,
+        masks=tuple(facts),
+        problems=tuple(problems),
+    )
 
 
 def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[int], list[str]]:
@@ -166,14 +176,14 @@ def _label(pair: Pair, turn: int, coding: Coding) -> Label:
     for mask in pair.masks:
         label = read_label(mask.path)
         if turn != 1:
-            label = Label(upright(label.array, turn), None, lossy=label.lossy)
+            label = Label(array=upright(label.array, turn), spacing=None, lossy=label.lossy)
         labels.append((label, mask.kind))
     ids, pixels = encode(labels, coding)
     if pixels and not coding.kinds:
         raise AutosegError(
             f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels"
         )
-    return Label(ids, None, notes=(f"{pixels} {DISPUTED}",) if pixels else ())
+    return Label(array=ids, spacing=None, notes=(f"{pixels} {DISPUTED}",) if pixels else ())
 
 
 def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None) -> list[str]:

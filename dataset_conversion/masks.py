@@ -22,7 +22,7 @@ _CERTAIN_SHARE = 0.98
 _SHOWN = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskFacts:
     """What a mask file holds: value -> pixels. kind: as in MaskFile."""
 
@@ -33,7 +33,7 @@ class MaskFacts:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Coding:
     """How values become ids. labels: names by id. table: value -> id, for masks of all classes. levels: see `_levels`.
 
@@ -51,7 +51,13 @@ class Coding:
 def facts_of(path: Path, kind: str, label: Label) -> MaskFacts:
     """Counts the values of a mask."""
     counts = count_values(label.array)
-    return MaskFacts(path, kind, {int(v): int(counts[v]) for v in np.flatnonzero(counts)}, label.lossy, label.notes)
+    return MaskFacts(
+        path=path,
+        kind=kind,
+        counts={int(v): int(counts[v]) for v in np.flatnonzero(counts)},
+        lossy=label.lossy,
+        notes=label.notes,
+    )
 
 
 def decide_coding(facts: Sequence[MaskFacts], labels: Sequence[str] | None) -> Coding:

@@ -67,7 +67,13 @@ def _slices(folder: Path) -> Iterator[NewCase]:
         image = np.ascontiguousarray(head[level, ::-1].astype(np.float32))[None]
         label = np.ascontiguousarray(tissue[level, ::-1].astype(np.uint8))
         part: Literal["Tr", "Ts"] = "Ts" if slab == _TEST_SLAB else "Tr"
-        yield NewCase(f"axial_{level:03d}", [Image(image, (1.0, 1.0))], label, f"slab{slab:02d}", part)
+        yield NewCase(
+            name=f"axial_{level:03d}",
+            images=[Image(array=image, spacing=(1.0, 1.0))],
+            label=label,
+            group=f"slab{slab:02d}",
+            part=part,
+        )
 
 
 def _volume(path: Path) -> Volume:

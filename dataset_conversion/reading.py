@@ -34,7 +34,7 @@ def image_of(entry: Entry, *others: Entry) -> Image:
     """The image (C, H, W). others: files the reader needs beside it, such as the data of an MHD header."""
     if _own(entry):
         pixels = _decode(entry)
-        return Image(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0), None)
+        return Image(array=pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0), spacing=None)
     with entry.local(*others) as path:
         return read_image(path)
 
@@ -46,9 +46,21 @@ def gray_image_of(entry: Entry) -> Image:
         return image
     planes = image.array
     if (planes == planes[:1]).all():
-        return Image(np.ascontiguousarray(planes[:1]), image.spacing, None, image.notes, image.orientation)
+        return Image(
+            array=np.ascontiguousarray(planes[:1]),
+            spacing=image.spacing,
+            geometry=None,
+            notes=image.notes,
+            orientation=image.orientation,
+        )
     gray = cv2.cvtColor(np.ascontiguousarray(np.moveaxis(planes, 0, 2)), cv2.COLOR_RGB2GRAY)
-    return Image(gray[None], image.spacing, None, (*image.notes, "colours turned to gray"), image.orientation)
+    return Image(
+        array=gray[None],
+        spacing=image.spacing,
+        geometry=None,
+        notes=(*image.notes, "colours turned to gray"),
+        orientation=image.orientation,
+    )
 
 
 def values_of(entry: Entry, *others: Entry) -> Label:
@@ -61,7 +73,7 @@ def values_of(entry: Entry, *others: Entry) -> Label:
         if (pixels != pixels[..., :1]).any():
             raise AutosegError(f"{entry.where} is a colour picture, not a mask of class ids", "look at the file")
         pixels = pixels[..., 0]
-    return Label(pixels, None)
+    return Label(array=pixels, spacing=None)
 
 
 def foreground_of(entries: Sequence[Entry], instances: bool = False) -> Label:
@@ -72,13 +84,13 @@ def foreground_of(entries: Sequence[Entry], instances: bool = False) -> Label:
     """
     made: Label | None = None
     for entry in entries:
-        one = Label((values_of(entry).array > 0).astype(np.uint8), None) if instances else _marked(entry)
+        one = Label(array=(values_of(entry).array > 0).astype(np.uint8), spacing=None) if instances else _marked(entry)
         if made is not None and made.array.shape != one.array.shape:
             raise AutosegError(
                 f"{entry.where}: {_size(one.array)} pixels, but {entries[0].where} has {_size(made.array)}", "look at both"
             )
         if made is not None:
-            one = Label(made.array | one.array, None, notes=tuple(dict.fromkeys((*made.notes, *one.notes))))
+            one = Label(array=made.array | one.array, spacing=None, notes=tuple(dict.fromkeys((*made.notes, *one.notes))))
         made = one
     assert made is not None, "a mask without files"
     return made
@@ -100,7 +112,7 @@ def within(label: Callable[[], Label], field: Entry, ignore: int) -> Label:
     inside = foreground_of([field]).array
     if inside.shape != made.array.shape:
         raise AutosegError(f"{field.where}: {_size(inside)} pixels, the mask has {_size(made.array)}", "look at both")
-    return Label(np.where(inside > 0, made.array, ignore).astype(np.uint8), None, notes=made.notes)
+    return Label(array=np.where(inside > 0, made.array, ignore).astype(np.uint8), spacing=None, notes=made.notes)
 
 
 def coloured(entry: Entry, colours: Mapping[Colour, int]) -> Label:
@@ -123,7 +135,7 @@ def coloured(entry: Entry, colours: Mapping[Colour, int]) -> Label:
         shown = ", ".join(str(colour) for colour in table)
         raise AutosegError(f"{entry.where}: {1 - certain:.1%} of the pixels are near none of the colours {shown}", "look at it")
     notes = ("colours taken to the nearest of a class",) if off.any() else ()
-    return Label(np.array(list(table.values()), np.uint8)[nearest], None, notes=notes)
+    return Label(array=np.array(list(table.values()), np.uint8)[nearest], spacing=None, notes=notes)
 
 
 def outlines(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[np.bool_]:
@@ -153,7 +165,7 @@ def painted(shape: tuple[int, ...], objects: Iterable[tuple[int, npt.NDArray[np.
         disputed |= inside & (ids > 0) & (ids != value)
         ids[inside] = value
     pixels = int(disputed.sum())
-    return Label(ids, None, notes=(*notes, f"{pixels} {DISPUTED}") if pixels else tuple(notes))
+    return Label(array=ids, spacing=None, notes=(*notes, f"{pixels} {DISPUTED}") if pixels else tuple(notes))
 
 
 def run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> npt.NDArray[np.bool_]:
@@ -181,17 +193,17 @@ def _marked(entry: Entry) -> Label:
     if entry.suffix in _LOSSY:
         gray = image_of(entry).array.mean(0)
         noisy = ((gray > 0) & (gray < 255)).any()
-        return Label((gray >= _HALF).astype(np.uint8), None, notes=("JPEG mask cut at 128",) if noisy else ())
+        return Label(array=(gray >= _HALF).astype(np.uint8), spacing=None, notes=("JPEG mask cut at 128",) if noisy else ())
     label = values_of(entry)
     values = label.array
     highest = int(values.max(initial=0))
     if highest <= 1:
-        return Label(values.astype(np.uint8), None, notes=label.notes)
+        return Label(array=values.astype(np.uint8), spacing=None, notes=label.notes)
     if highest < _HALF or highest > 255:
         raise AutosegError(f"{entry.where}: values up to {highest}, neither 0 and 1 nor 0 and 255", "look at the file")
     stray = ((values > 0) & (values < 255)).any()
     notes = (*label.notes, "values between 0 and 255 cut at 128") if stray else label.notes
-    return Label((values >= _HALF).astype(np.uint8), None, notes=notes)
+    return Label(array=(values >= _HALF).astype(np.uint8), spacing=None, notes=notes)
 
 
 def _own(entry: Entry) -> bool:

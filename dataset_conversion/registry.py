@@ -13,7 +13,7 @@ from pathlib import Path
 from autoseg.support.errors import AutosegError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
     """An option of one converter. kind: "flag", "text" or "int"; choices: where only some texts make sense."""
 
@@ -28,7 +28,7 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Converter:
     """A row of the list. name: on the command line, and the module's. title: what the dataset is called by default.
 
@@ -55,111 +55,160 @@ class Converter:
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
-_FIELD = Option("field_of_view", "give pixels outside the field of view the ignore label, so that they are not scored")
-_OBSERVER = Option("observer", "whose tracing to take (default: 1)", "int", ("1", "2"), 1)
+_FIELD = Option(
+    name="field_of_view", help="give pixels outside the field of view the ignore label, so that they are not scored"
+)
+_OBSERVER = Option(name="observer", help="whose tracing to take (default: 1)", kind="int", choices=("1", "2"), default=1)
 _RESEARCH = "research use, see the page"
 
 PUBLISHED = (
     Converter(
-        "isic2018", "ISIC2018", "dermoscopy", "lesion", "2,594 + 100 + 1,000 test", "CC BY-NC 4.0",
-        "Codella et al., arXiv 1902.03368 (2019)",
+        name="isic2018", title="ISIC2018", modality="dermoscopy", classes="lesion", size="2,594 + 100 + 1,000 test",
+        licence="CC BY-NC 4.0", paper="Codella et al., arXiv 1902.03368 (2019)",
     ),
     Converter(
-        "neopolyp", "NeoPolypSmall", "colonoscopy", "neoplastic, non_neoplastic", "1,000 (+ 200 without masks)", _RESEARCH,
-        "Lan et al., ISVC 2021 (NeoUNet)",
+        name="neopolyp", title="NeoPolypSmall", modality="colonoscopy", classes="neoplastic, non_neoplastic",
+        size="1,000 (+ 200 without masks)", licence=_RESEARCH, paper="Lan et al., ISVC 2021 (NeoUNet)",
     ),
     Converter(
-        "camus", "CAMUS", "echocardiography ultrasound", "left_ventricle, myocardium, left_atrium", "2,000 of 500 patients",
-        "CC BY-NC-SA 4.0", "Leclerc et al., IEEE TMI 2019",
-        (Option("quality", "only images of these qualities, such as Good,Medium", "text"),),
-    ),
-    Converter("cvc_colondb", "CVCColonDB", "colonoscopy", "polyp", "380", _RESEARCH, "Tajbakhsh et al., IEEE TMI 2016"),
-    Converter(
-        "cvc_clinicdb", "CVCClinicDB", "colonoscopy", "polyp", "612 of 29 sequences", _RESEARCH,
-        "Bernal et al., Comput. Med. Imaging Graph. 2015",
-    ),
-    Converter("etis", "ETISLarib", "colonoscopy", "polyp", "196", _RESEARCH, "Silva et al., IJCARS 2014"),
-    Converter("kvasir_seg", "KvasirSEG", "colonoscopy", "polyp", "1,000", "research and education", "Jha et al., MMM 2020"),
-    Converter("fives", "FIVES", "fundus", "vessel", "600 + 200 test", "CC BY 4.0", "Jin et al., Scientific Data 2022"),
-    Converter(
-        "drive", "DRIVE", "fundus", "vessel", "20 + 20 test", _RESEARCH, "Staal et al., IEEE TMI 2004", (_OBSERVER, _FIELD)
+        name="camus", title="CAMUS", modality="echocardiography ultrasound", classes="left_ventricle, myocardium, left_atrium",
+        size="2,000 of 500 patients", licence="CC BY-NC-SA 4.0", paper="Leclerc et al., IEEE TMI 2019",
+        options=(Option(name="quality", help="only images of these qualities, such as Good,Medium", kind="text"),),
     ),
     Converter(
-        "chase_db1", "CHASEDB1", "fundus", "vessel", "28 of 14 children", _RESEARCH, "Fraz et al., IEEE TBME 2012", (_OBSERVER,)
-    ),
-    Converter("stare", "STARE", "fundus", "vessel", "20", _RESEARCH, "Hoover et al., IEEE TMI 2000", (_OBSERVER,)),
-    Converter("hrf", "HRF", "fundus", "vessel", "45", "CC BY 4.0", "Budai et al., Int. J. Biomed. Imaging 2013", (_FIELD,)),
-    Converter(
-        "busi", "BUSI", "ultrasound", "lesion", "780 (133 normal)", "see the page", "Al-Dhabyani et al., Data in Brief 2020",
-        (Option("without_normal", "leave out the images of healthy tissue, whose masks are empty"),),
+        name="cvc_colondb", title="CVCColonDB", modality="colonoscopy", classes="polyp", size="380", licence=_RESEARCH,
+        paper="Tajbakhsh et al., IEEE TMI 2016",
     ),
     Converter(
-        "bus_ucm", "BUSUCLM", "ultrasound", "benign, malignant (or lesion)", "683 of 38 patients (419 normal)", "see the page",
-        "Vallez et al., Scientific Data 2025",
-        (
-            Option("lesion", "one class for both kinds"),
-            Option("without_normal", "leave out the images whose masks are empty"),
+        name="cvc_clinicdb", title="CVCClinicDB", modality="colonoscopy", classes="polyp", size="612 of 29 sequences",
+        licence=_RESEARCH, paper="Bernal et al., Comput. Med. Imaging Graph. 2015",
+    ),
+    Converter(
+        name="etis", title="ETISLarib", modality="colonoscopy", classes="polyp", size="196", licence=_RESEARCH,
+        paper="Silva et al., IJCARS 2014",
+    ),
+    Converter(
+        name="kvasir_seg", title="KvasirSEG", modality="colonoscopy", classes="polyp", size="1,000",
+        licence="research and education", paper="Jha et al., MMM 2020",
+    ),
+    Converter(
+        name="fives", title="FIVES", modality="fundus", classes="vessel", size="600 + 200 test", licence="CC BY 4.0",
+        paper="Jin et al., Scientific Data 2022",
+    ),
+    Converter(
+        name="drive", title="DRIVE", modality="fundus", classes="vessel", size="20 + 20 test", licence=_RESEARCH,
+        paper="Staal et al., IEEE TMI 2004", options=(_OBSERVER, _FIELD),
+    ),
+    Converter(
+        name="chase_db1", title="CHASEDB1", modality="fundus", classes="vessel", size="28 of 14 children", licence=_RESEARCH,
+        paper="Fraz et al., IEEE TBME 2012", options=(_OBSERVER,),
+    ),
+    Converter(
+        name="stare", title="STARE", modality="fundus", classes="vessel", size="20", licence=_RESEARCH,
+        paper="Hoover et al., IEEE TMI 2000", options=(_OBSERVER,),
+    ),
+    Converter(
+        name="hrf", title="HRF", modality="fundus", classes="vessel", size="45", licence="CC BY 4.0",
+        paper="Budai et al., Int. J. Biomed. Imaging 2013", options=(_FIELD,),
+    ),
+    Converter(
+        name="busi", title="BUSI", modality="ultrasound", classes="lesion", size="780 (133 normal)", licence="see the page",
+        paper="Al-Dhabyani et al., Data in Brief 2020",
+        options=(Option(name="without_normal", help="leave out the images of healthy tissue, whose masks are empty"),),
+    ),
+    Converter(
+        name="bus_ucm", title="BUSUCLM", modality="ultrasound", classes="benign, malignant (or lesion)",
+        size="683 of 38 patients (419 normal)", licence="see the page", paper="Vallez et al., Scientific Data 2025",
+        options=(
+            Option(name="lesion", help="one class for both kinds"),
+            Option(name="without_normal", help="leave out the images whose masks are empty"),
         ),
     ),
-    Converter("ph2", "PH2", "dermoscopy", "lesion", "200", "research and education", "Mendonca et al., EMBC 2013"),
     Converter(
-        "montgomery", "MontgomeryCXR", "xray", "right_lung, left_lung", "138", "free with citation, see the page",
-        "Jaeger et al., Quant. Imaging Med. Surg. 2014", (Option("lung", "one class for both lungs"),),
+        name="ph2", title="PH2", modality="dermoscopy", classes="lesion", size="200", licence="research and education",
+        paper="Mendonca et al., EMBC 2013",
     ),
     Converter(
-        "acdc", "ACDC", "MR", "right_ventricle, myocardium, left_ventricle", "200 + 100 test volumes of 150 patients",
-        "CC BY-NC-SA 4.0", "Bernard et al., IEEE TMI 2018",
+        name="montgomery", title="MontgomeryCXR", modality="xray", classes="right_lung, left_lung", size="138",
+        licence="free with citation, see the page", paper="Jaeger et al., Quant. Imaging Med. Surg. 2014",
+        options=(Option(name="lung", help="one class for both lungs"),),
     ),
     Converter(
-        "nuclei_dsb2018", "NucleiDSB2018", "microscopy", "nucleus", "670 + 65 test", "CC0",
-        "Caicedo et al., Nature Methods 2019",
+        name="acdc", title="ACDC", modality="MR", classes="right_ventricle, myocardium, left_ventricle",
+        size="200 + 100 test volumes of 150 patients", licence="CC BY-NC-SA 4.0", paper="Bernard et al., IEEE TMI 2018",
     ),
     Converter(
-        "glas", "GlaS", "histology", "gland", "85 + 80 test", _RESEARCH, "Sirinukunwattana et al., Med. Image Anal. 2017"
+        name="nuclei_dsb2018", title="NucleiDSB2018", modality="microscopy", classes="nucleus", size="670 + 65 test",
+        licence="CC0", paper="Caicedo et al., Nature Methods 2019",
     ),
     Converter(
-        "monuseg", "MoNuSeg", "histology", "nucleus", "30 + 14 test", "CC BY-NC-SA 4.0", "Kumar et al., IEEE TMI 2020",
-        (Option("boundary", "a class for the rims of nuclei, which keeps touching ones apart"),),
+        name="glas", title="GlaS", modality="histology", classes="gland", size="85 + 80 test", licence=_RESEARCH,
+        paper="Sirinukunwattana et al., Med. Image Anal. 2017",
+    ),
+    Converter(
+        name="monuseg", title="MoNuSeg", modality="histology", classes="nucleus", size="30 + 14 test",
+        licence="CC BY-NC-SA 4.0", paper="Kumar et al., IEEE TMI 2020",
+        options=(Option(name="boundary", help="a class for the rims of nuclei, which keeps touching ones apart"),),
     ),
 )  # fmt: skip
 
-_LABELS = Option("labels", "class names by value, background first, with commas", "text")
-_IMAGES = Option("images", "folder of the images inside", "text", default="images")
-_GROUPS = Option("groups", r"regular expression that finds the patient in a name, e.g. '(patient\d+)'", "text")
-_MODALITY = Option("modality", "such as ultrasound, where the images do not tell", "text")
+_LABELS = Option(name="labels", help="class names by value, background first, with commas", kind="text")
+_IMAGES = Option(name="images", help="folder of the images inside", kind="text", default="images")
+_GROUPS = Option(name="groups", help=r"regular expression that finds the patient in a name, e.g. '(patient\d+)'", kind="text")
+_MODALITY = Option(name="modality", help="such as ultrasound, where the images do not tell", kind="text")
 _YOUR_OWN = (_GROUPS, _MODALITY)
 
 LAYOUTS = (
     Converter(
-        "nnunet", "", "", "as it says", "", "", "nnU-Net v2's raw datasets; slices of volumes",
-        (Option("axis", "slices of volumes across this axis (default: that of the widest spacing)", "text", ("x", "y", "z")),
-         Option("labelled", "of volumes, only the slices that hold a label"), _GROUPS, _MODALITY), True,
+        name="nnunet", title="", modality="", classes="as it says", size="", licence="",
+        paper="nnU-Net v2's raw datasets; slices of volumes",
+        options=(
+            Option(
+                name="axis", help="slices of volumes across this axis (default: that of the widest spacing)", kind="text",
+                choices=("x", "y", "z"),
+            ),
+            Option(name="labelled", help="of volumes, only the slices that hold a label"), _GROUPS, _MODALITY,
+        ),
+        general=True,
     ),
     Converter(
-        "coco", "", "", "categories", "", "", "COCO JSON: polygons and run lengths",
-        (Option("annotations", "which JSON file inside (default: the only one)", "text"), *_YOUR_OWN), True,
-    ),
-    Converter("labelme", "", "", "labels of the shapes", "", "", "LabelMe JSON, one an image", (_LABELS, *_YOUR_OWN), True),
-    Converter(
-        "voc", "", "", "labelmap.txt or --labels", "", "", "Pascal VOC: JPEGImages, SegmentationClass, ImageSets",
-        (_LABELS, *_YOUR_OWN), True,
-    ),
-    Converter("yolo", "", "", "data.yaml", "", "", "YOLO segmentation: images, labels/*.txt", (_LABELS, *_YOUR_OWN), True),
-    Converter(
-        "mask_per_class", "", "", "folders", "", "", "a folder of images and a folder of masks for each class",
-        (_IMAGES, _LABELS, *_YOUR_OWN), True,
+        name="coco", title="", modality="", classes="categories", size="", licence="",
+        paper="COCO JSON: polygons and run lengths",
+        options=(Option(name="annotations", help="which JSON file inside (default: the only one)", kind="text"), *_YOUR_OWN),
+        general=True,
     ),
     Converter(
-        "rle_csv", "", "", "a column, or one", "", "", "Kaggle's tables of run lengths",
-        (_IMAGES,
-         Option("table", "which CSV file inside (default: the only one)", "text"),
-         Option("id_column", "column of the image's name (default: guessed)", "text"),
-         Option("rle_column", "column of the run lengths (default: guessed)", "text"),
-         Option("class_column", "column of the class (default: guessed, or none)", "text"),
-         Option("by_rows", "runs go along rows instead of down columns"), _LABELS, *_YOUR_OWN), True,
+        name="labelme", title="", modality="", classes="labels of the shapes", size="", licence="",
+        paper="LabelMe JSON, one an image", options=(_LABELS, *_YOUR_OWN), general=True,
     ),
     Converter(
-        "dicom_seg", "", "", "segments", "", "", "DICOM segmentation objects with their images", (_MODALITY,), True
+        name="voc", title="", modality="", classes="labelmap.txt or --labels", size="", licence="",
+        paper="Pascal VOC: JPEGImages, SegmentationClass, ImageSets", options=(_LABELS, *_YOUR_OWN), general=True,
+    ),
+    Converter(
+        name="yolo", title="", modality="", classes="data.yaml", size="", licence="",
+        paper="YOLO segmentation: images, labels/*.txt", options=(_LABELS, *_YOUR_OWN), general=True,
+    ),
+    Converter(
+        name="mask_per_class", title="", modality="", classes="folders", size="", licence="",
+        paper="a folder of images and a folder of masks for each class", options=(_IMAGES, _LABELS, *_YOUR_OWN), general=True,
+    ),
+    Converter(
+        name="rle_csv", title="", modality="", classes="a column, or one", size="", licence="",
+        paper="Kaggle's tables of run lengths",
+        options=(
+            _IMAGES,
+            Option(name="table", help="which CSV file inside (default: the only one)", kind="text"),
+            Option(name="id_column", help="column of the image's name (default: guessed)", kind="text"),
+            Option(name="rle_column", help="column of the run lengths (default: guessed)", kind="text"),
+            Option(name="class_column", help="column of the class (default: guessed, or none)", kind="text"),
+            Option(name="by_rows", help="runs go along rows instead of down columns"), _LABELS, *_YOUR_OWN,
+        ),
+        general=True,
+    ),
+    Converter(
+        name="dicom_seg", title="", modality="", classes="segments", size="", licence="",
+        paper="DICOM segmentation objects with their images", options=(_MODALITY,), general=True,
     ),
 )  # fmt: skip
 

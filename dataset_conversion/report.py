@@ -31,7 +31,7 @@ class ClassCount:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionRecord:
     """`conversion.json`, beside `dataset.json`. key: hash of what was converted and how; the same one needs no second run.
 
@@ -50,7 +50,7 @@ class ConversionRecord:
     similar: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConversionReport:
     """What was written, or would be (dry_run), or stood there already (unchanged). renamed: published name -> case."""
 

@@ -88,7 +88,7 @@ def already_there(dataset: Dataset, key: str) -> ConversionReport | None:
     record = finished(dataset, key)
     if record is None:
         return None
-    return ConversionReport(dataset, read_description(dataset.description), record, unchanged=True)
+    return ConversionReport(dataset=dataset, spec=read_description(dataset.description), record=record, unchanged=True)
 
 
 def _options(known: Converter, given: Mapping[str, Any]) -> dict[str, Any]:

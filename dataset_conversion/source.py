@@ -35,7 +35,7 @@ _UNREADABLE = "the archive is damaged or cut short: fetch it again"
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A file of a source. name: its path inside, with '/'. where: its path as a person would look for it.
 
@@ -205,7 +205,12 @@ class Source:
             if info.file_size > _LARGEST or bomb:
                 raise AutosegError(f"{where}/{name} would unpack to {info.file_size} bytes", "this is no image: look at it")
             yield Entry(
-                f"{prefix}{name}", f"{where}/{name}", info.file_size, str(info.CRC), None, _Member(archive, info).open
+                name=f"{prefix}{name}",
+                where=f"{where}/{name}",
+                size=info.file_size,
+                stamp=str(info.CRC),
+                path=None,
+                _open=_Member(archive, info).open,
             )
 
     def _tar(self, path: Path, prefix: str, where: str) -> Iterator[Entry]:
@@ -225,7 +230,14 @@ class Source:
             if not info.isreg() or info.issparse():
                 raise AutosegError(f"{where}/{name} is a link or device", "unpack it by hand and look at it")
             place = _Slice(plain, info.offset_data, info.size)
-            yield Entry(f"{prefix}{name}", f"{where}/{name}", info.size, f"{place.start} {info.mtime}", None, place.open)
+            yield Entry(
+                name=f"{prefix}{name}",
+                where=f"{where}/{name}",
+                size=info.size,
+                stamp=f"{place.start} {info.mtime}",
+                path=None,
+                _open=place.open,
+            )
 
     def _expanded(self, path: Path) -> Path:
         target = self._temporary() / "expanded.tar"
@@ -270,7 +282,14 @@ class _Slice:
 
 def _plain(file: Path, inside: str) -> Entry:
     status = file.stat()
-    return Entry(inside, str(file), status.st_size, str(status.st_mtime_ns), file, lambda: file.open("rb"))
+    return Entry(
+        name=inside,
+        where=str(file),
+        size=status.st_size,
+        stamp=str(status.st_mtime_ns),
+        path=file,
+        _open=lambda: file.open("rb"),
+    )
 
 
 def _checked(name: str, where: str) -> str:

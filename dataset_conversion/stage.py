@@ -30,7 +30,7 @@ _JOURNAL = ".journal"
 _SIDE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredCase:
     """What is kept of a case that was written. pixels: label value, as text -> count; empty without a mask.
 

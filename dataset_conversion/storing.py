@@ -25,7 +25,7 @@ _COPIED = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
 Picture = Path | Entry | Image | Callable[[], Image]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class NewCase:
     """A case to be written. images: for each channel, or one for all: a file, a decoded image, or a function that makes it.
 
@@ -91,7 +91,7 @@ def _read(item: Picture) -> Image:
 def _label(case: NewCase) -> Label | None:
     if case.label is None or callable(case.label):
         return case.label() if case.label is not None else None
-    return Label(np.asarray(case.label), None)
+    return Label(array=np.asarray(case.label), spacing=None)
 
 
 def _store_image(item: Picture, image: Image, ending: str, target: Path | None) -> list[str]:

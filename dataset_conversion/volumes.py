@@ -66,14 +66,14 @@ class Volumes:
     def image_slice(self, entry: Entry, axis: int, place: int, spacing: tuple[float, float]) -> Image:
         """One slice (1, H, W)."""
         array, notes = as_image(np.take(self.array(entry), place, axis))
-        return Image(np.ascontiguousarray(array)[None], spacing, notes=notes)
+        return Image(array=np.ascontiguousarray(array)[None], spacing=spacing, notes=notes)
 
     def label_slice(self, entry: Entry, axis: int, place: int) -> Label:
         """One slice (H, W). Raises AutosegError for values that are no class ids."""
         values = as_label(np.take(self.array(entry), place, axis))
         if values is None:
             raise AutosegError(f"{entry.where} is no mask: its values are not whole numbers from 0 to 65535", "look at it")
-        return Label(np.ascontiguousarray(values), None)
+        return Label(array=np.ascontiguousarray(values), spacing=None)
 
 
 def slices(

@@ -107,7 +107,7 @@ def _report(
     record = make_record(key, spec, stored, [*notes, *changes])
     groups = {case.name: case.group for case in stored if case.group}
     written = replace(spec, numTraining=record.training, groups=groups, name=spec.name or dataset.short_name)
-    return ConversionReport(dataset, written, record, dict(renamed or {}), dry_run)
+    return ConversionReport(dataset=dataset, spec=written, record=record, renamed=dict(renamed or {}), dry_run=dry_run)
 
 
 def next_number(workspace: Workspace) -> int:

@@ -36,6 +36,7 @@ CONVERSION_MAY_IMPORT = {"schema", "support", "io", "fingerprint"}
 MODULES = sorted([*REPOSITORY.glob("autoseg/**/*.py"), *REPOSITORY.glob("dataset_conversion/**/*.py")])
 COMMANDS = sorted(path.stem for path in (REPOSITORY / "autoseg/cli").glob("*.py") if not path.stem.startswith("_"))
 LONGEST_FILE, LONGEST_FUNCTION = 450, 70
+MOST_POSITIONAL_FIELDS, MOST_POSITIONAL_ARGUMENTS = 4, 6
 
 
 def name_of(path: Path) -> str:
@@ -161,6 +162,51 @@ def test_files_and_functions_hold_one_idea(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is {node.end_lineno - node.lineno} long"
+
+
+def dataclass_decorator(node: ast.ClassDef) -> ast.expr | None:
+    names = {"dataclass", "dataclasses.dataclass"}
+    return next((one for one in node.decorator_list if ast.unparse(one).partition("(")[0] in names), None)
+
+
+def is_keyword_only(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and any(
+        one.arg == "kw_only" and ast.unparse(one.value) == "True" for one in decorator.keywords
+    )
+
+
+def test_dataclasses_of_more_than_four_fields_are_keyword_only() -> None:
+    """Nobody can check `ClassScore(3, 1, 2, 0.5, 0.4, ...)` by reading it."""
+    wrong = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            decorator = dataclass_decorator(node) if isinstance(node, ast.ClassDef) else None
+            if decorator is None or is_keyword_only(decorator):
+                continue
+            assert isinstance(node, ast.ClassDef)
+            annotated = [ast.unparse(one.annotation) for one in node.body if isinstance(one, ast.AnnAssign)]
+            fields = [one for one in annotated if "ClassVar" not in one]
+            if len(fields) > MOST_POSITIONAL_FIELDS:
+                wrong.append(f"{name}.{node.name} has {len(fields)} fields: add kw_only=True")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_call_of_ours_passes_seven_positional_arguments() -> None:
+    defined = (ast.ClassDef, ast.FunctionDef)
+    wrong = []
+    for name, tree in TREES.items():
+        ours = {node.name for node in ast.walk(tree) if isinstance(node, defined)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and room_of(node.module) in {*RANK, "dataset_conversion"}:
+                ours |= {alias.asname or alias.name for alias in node.names}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or len(node.args) <= MOST_POSITIONAL_ARGUMENTS:
+                continue
+            called = ast.unparse(node.func)
+            # torch.autograd.Function.apply takes no keywords.
+            if called.partition(".")[0] in ours and not called.endswith(".apply"):
+                wrong.append(f"{name}:{node.lineno} calls {called} with {len(node.args)} positional arguments")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_command_is_installed() -> None:

@@ -73,4 +73,5 @@ def correct(
     """
     from dataset_conversion.corrections import correct as run
 
-    return run(Path(decisions), name, number, Workspace.at(root), Path(audit) if audit else None, overwrite, dry_run)
+    place = Workspace.at(root)
+    return run(Path(decisions), name, number, place, audit=Path(audit) if audit else None, overwrite=overwrite, dry_run=dry_run)

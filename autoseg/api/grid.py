@@ -86,7 +86,10 @@ def run(
         _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, texts)
     with_gpus = max(1, gpus_per_run)
     start = None if pretrained is None else str(pretrained)
-    asked = Asked(place, device if not gpus_per_run else "cuda", start, texts, with_gpus, tuple(log_to))
+    asked = Asked(
+        root=place, device="cuda" if gpus_per_run else device, pretrained=start, settings=texts, processes=with_gpus,
+        log_to=tuple(log_to),
+    )  # fmt: skip
     table = run_grid(cells, asked, _engine(engine, workers, gpus_per_run, address, slurm, place), retries=retries, watch=watch)
     _compare(table, place)
     return table

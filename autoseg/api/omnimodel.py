@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Omnimodel:
     """A zero-shot image model, and how to ask it.
 
@@ -87,7 +87,7 @@ def ask_omnimodel(
     inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
     _, channels = _task(dataset, omnimodel, root)
     jobs = find_jobs(inputs, channels, recursive, Path(output), names, "nii")
-    return read_jobs(jobs, Path(output), dataset, omnimodel, confirm, device, root)
+    return read_jobs(jobs, Path(output), dataset=dataset, omnimodel=omnimodel, confirm=confirm, device=device, root=root)
 
 
 def read_jobs(
@@ -173,4 +173,6 @@ def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, i
     words = dict(read_artefact(found.plan, Plan).prompts) if found.plan.is_file() else {}
     made = prompts(list(scheme.foreground), f"{spec.modality} {found.short_name}")
     asked = {name: words.get(name) or made[name] for name in scheme.foreground}
-    return Task(found.name, spec.labels, scheme, asked, omnimodel.threshold), len(spec.channel_names)
+    return Task(dataset=found.name, labels=spec.labels, scheme=scheme, prompts=asked, threshold=omnimodel.threshold), len(
+        spec.channel_names
+    )

@@ -85,7 +85,9 @@ def plan_and_preprocess(
         from autoseg.preprocessing.build import build_store
 
         chosen = model_names(models) or registry.names()
-        plan = make_plan(seen, raw.spec, protocol, chosen, memory, device, setting_texts(settings))
+        plan = make_plan(
+            seen, raw.spec, protocol=protocol, models=chosen, memory=memory, device=device, settings=setting_texts(settings)
+        )
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)
         if kept and len(plan.preparations) == 1:

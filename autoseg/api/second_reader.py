@@ -92,9 +92,13 @@ def predict_with_second_reader(
     asked = set(doubtful(report.record.cases, trust))
     jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
     logger.info(f"{len(jobs)} of {len(report.cases)} masks are below {trust:g} and go to the second reader, {_name(second)}")
-    failed = _read_again(jobs, target, dataset, second, confirm, device, root) if jobs else {}
-    scheme = spec.label_scheme()
-    return _settle(report, target, {job.name for job in jobs}, failed, scheme, policy, trust, _name(second))
+    failed = (
+        _read_again(jobs, target, dataset=dataset, second=second, confirm=confirm, device=device, root=root) if jobs else {}
+    )
+    return _settle(
+        report, target, asked={job.name for job in jobs}, failed=failed, scheme=spec.label_scheme(), policy=policy,
+        threshold=trust, second=_name(second),
+    )  # fmt: skip
 
 
 def study_readers(
@@ -166,7 +170,7 @@ def _read_again(
         predictor = load_predictor(which, model, bundle=bundle, device=device, root=root)
         return predict_jobs(predictor, jobs, folder, Wanted()).failed
     asked = replace(second, boxes_from=second.boxes_from or target)
-    return read_jobs(jobs, folder, dataset, asked, confirm, device, root).failed
+    return read_jobs(jobs, folder, dataset=dataset, omnimodel=asked, confirm=confirm, device=device, root=root).failed
 
 
 def _settle(
@@ -191,13 +195,21 @@ def _settle(
     for case in report.record.cases:
         sure = trust_of(case)
         if case.case not in asked:
-            readings.append(Reading(case.case, "first", sure, math.nan, f"trusted: {sure:.2f} is not below {threshold:g}"))
+            readings.append(
+                Reading(
+                    case=case.case,
+                    reader="first",
+                    trust=sure,
+                    agreement=math.nan,
+                    because=f"trusted: {sure:.2f} is not below {threshold:g}",
+                )
+            )
             cases.append(case)
             continue
         doubt = f"{sure:.2f} is below {threshold:g}"
         if case.case in failed or not (target / SECOND / case.output).is_file():
             because = f"{doubt}, but {second} gave no mask: {failed.get(case.case, 'none was written')}"
-            readings.append(Reading(case.case, "first", sure, math.nan, because))
+            readings.append(Reading(case=case.case, reader="first", trust=sure, agreement=math.nan, because=because))
             cases.append(replace(case, warnings=(*case.warnings, f"to be looked at: {because}")))
             continue
         kept = target / FIRST / case.output
@@ -210,12 +222,17 @@ def _settle(
         pixels = {name: int(np.isin(labels, member).sum()) for name, member in scheme.foreground.items()}
         reader = {"flag": "first", "replace": "second"}.get(policy, "both")
         because = f"{doubt}; {second} was asked, and the two masks agree by a Dice of {alike:.2f}; {policy}"
-        readings.append(Reading(case.case, reader, sure, alike, because))
+        readings.append(Reading(case=case.case, reader=reader, trust=sure, agreement=alike, because=because))
         cases.append(replace(case, pixels=pixels, warnings=(*case.warnings, f"read twice: {because}")))
     known = [case.confidence for case in report.record.cases if case.confidence is not None]
     calibrated = bool(known) and not any(math.isnan(one.expected_dice) for one in known)
     first = " + ".join(report.record.models)
-    write_artefact(target / RECORD, SecondReading(first, second, policy, threshold, calibrated, tuple(readings)))
+    write_artefact(
+        target / RECORD,
+        SecondReading(
+            first=first, second=second, policy=policy, threshold=threshold, calibrated=calibrated, cases=tuple(readings)
+        ),
+    )
     record = replace(report.record, cases=tuple(cases))
     write_artefact(target / PREDICTION, record)
     return Report(target, record)

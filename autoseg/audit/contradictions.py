@@ -29,7 +29,7 @@ _SHIFT = 0.03  # of the longer side: less is a boundary drawn differently
 _GAIN = 0.15  # in IoU, by moving the reference: then it was shifted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Contradiction:
     """where: (h, w), the pixels in dispute. proposal: (h, w) label values the models propose there. certainty: 0 to 1.
 
@@ -91,7 +91,7 @@ def _of_case(opinions: Opinions, scheme: LabelScheme, tally: Tally) -> list[Cont
             if _share(thing, theirs) < _MET:
                 found.append(_unmet(opinions, scheme, name, thing, proposal))
             else:
-                found.append(_met(opinions, name, thing, theirs, mine, proposal, tally))
+                found.append(_met(opinions, name, thing=thing, theirs=theirs, mine=mine, proposal=proposal, tally=tally))
     return found
 
 
@@ -125,7 +125,7 @@ def _met(
     if length > _SHIFT * max(thing.shape) and _iou(_moved(thing, move), against) > 1 - amount + _GAIN:
         scale = max(opinions.size) / max(thing.shape)
         kind, detail = "shifted", f"moved by ({move[0] * scale:+.0f}, {move[1] * scale:+.0f}) px it would fit"
-    return _made(opinions, kind, name, dispute | thing, proposal, amount, detail)
+    return _made(opinions, kind, label=name, where=dispute | thing, proposal=proposal, certainty=amount, detail=detail)
 
 
 def _score(one: Contradiction, alike: Mapping[tuple[Kind, str, str], Sequence[float]], tally: Tally) -> float:
@@ -149,7 +149,17 @@ def _made(
     opinions: Opinions, kind: Kind, label: str, where: Mask, proposal: NDArray[Any], certainty: float, detail: str = "",
     other: str = "",
 ) -> Contradiction:  # fmt: skip
-    return Contradiction(opinions.case, kind, label, where, proposal, certainty, float(where.mean()), detail, other)
+    return Contradiction(
+        case=opinions.case,
+        kind=kind,
+        label=label,
+        where=where,
+        proposal=proposal,
+        certainty=certainty,
+        size=float(where.mean()),
+        detail=detail,
+        other=other,
+    )
 
 
 def _painted(values: dict[str, Mask], scheme: LabelScheme) -> NDArray[Any]:

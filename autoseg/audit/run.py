@@ -66,7 +66,9 @@ def audit(
         for one in findings:
             ranked.setdefault(one.case, one.score)
         references = {case.name: hash_file(case.label) for case in cases.values() if case.label is not None}
-        result = Audit(dataset.name, tuple(chosen), ranked, tuple(findings), references)
+        result = Audit(
+            dataset=dataset.name, models=tuple(chosen), cases=ranked, findings=tuple(findings), references=references
+        )
         write_artefact(beside / RECORD, result)
         write_gallery(beside / GALLERY, result, cases, {one.case: one for one in opinions}, raw.scheme)
     counted = f"{len(findings)} findings in {len(ranked)} of {len(opinions)} cases"
@@ -83,7 +85,16 @@ def _finding(folder: Path, one: Contradiction, opinions: Sequence[Opinions], num
         label=one.label, certainty=one.certainty, rest=1 - one.certainty, other=one.other, detail=one.detail
     )
     score = round(min(one.score, 1.0), 4)
-    return AuditFinding(f"{number:04d}", one.case, one.kind, one.label, score, reason, _box(one.where, size), name)
+    return AuditFinding(
+        id=f"{number:04d}",
+        case=one.case,
+        kind=one.kind,
+        label=one.label,
+        score=score,
+        reason=reason,
+        box=_box(one.where, size),
+        suggestion=name,
+    )
 
 
 def _box(where: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -114,7 +125,16 @@ def _duplicates(
             reason += f"{worse} fits the models less than {other}"
             box = (0, 0, *next((one.size for one in opinions if one.case == worse), (1, 1)))
             name = f"d{number:03d}_{a}_{b}"
-            yield AuditFinding(name, worse, "conflicting_duplicates", "", round(1 - alike, 4), reason, box, "")
+            yield AuditFinding(
+                id=name,
+                case=worse,
+                kind="conflicting_duplicates",
+                label="",
+                score=round(1 - alike, 4),
+                reason=reason,
+                box=box,
+                suggestion="",
+            )
 
 
 def _fits(case: str, opinions: Sequence[Opinions], said: Any, scheme: LabelScheme) -> float:

@@ -50,8 +50,9 @@ def omnimodel(options: argparse.Namespace, reader: Reader) -> Omnimodel:
     from autoseg.api import Omnimodel as Asked
 
     return Asked(
-        reader, options.omnimodel, options.send_images_to, options.endpoint, options.threshold, options.rate,
-        options.timeout, options.attempts, options.ask_again, options.weights, options.boxes_from,
+        reader=reader, model=options.omnimodel, send_images_to=options.send_images_to, endpoint=options.endpoint,
+        threshold=options.threshold, rate=options.rate, timeout=options.timeout, attempts=options.attempts,
+        again=options.ask_again, weights=options.weights, boxes_from=options.boxes_from,
     )  # fmt: skip
 
 

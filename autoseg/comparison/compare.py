@@ -56,11 +56,11 @@ def compare(
         raise AutosegError(f"there is no metric {metric!r}", f"choose one of: {', '.join(METRICS)}")
     datasets = tuple(_of_dataset(evidence, metric, allow_unequal, strata, share) for evidence in evidences)
     return Comparison(
-        datasets,
-        _across(datasets),
-        f"{RULE} {PAIRING}",
-        dict(DEFINITIONS),
-        {"autoseg": autoseg.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        datasets=datasets,
+        across=_across(datasets),
+        rule=f"{RULE} {PAIRING}",
+        definitions=dict(DEFINITIONS),
+        versions={"autoseg": autoseg.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 
 
@@ -148,7 +148,7 @@ def _families(results: Sequence[ModelResult]) -> tuple[Family, ...]:
         over = statistics.estimate(means)
         known = [name for name, value in means.items() if is_defined(value)]
         best = max(known, key=lambda name: means[name]) if known else ""
-        found.append(Family(family, tuple(means), over.mean, over.std, best))
+        found.append(Family(family=family, models=tuple(means), mean=over.mean, std=over.std, best=best))
     return tuple(sorted(found, key=lambda family: -family.mean if is_defined(family.mean) else 1.0))
 
 
@@ -161,7 +161,14 @@ def _family_test(families: Sequence[Family], values: Paired, resampled: statisti
     difference = values.matrix[one].mean(axis=0) - values.matrix[other].mean(axis=0)
     drawn = resampled[:, one].mean(axis=1) - resampled[:, other].mean(axis=1)
     p = statistics.signed_rank(difference)
-    return PairTest("generalist", "specialist", len(values.units), statistics.interval(difference, drawn), p, p)
+    return PairTest(
+        first="generalist",
+        second="specialist",
+        units=len(values.units),
+        difference=statistics.interval(difference, drawn),
+        p=p,
+        p_adjusted=p,
+    )
 
 
 def _strata(evidence: Evidence, strata: Sequence[str], share: float) -> tuple[Stratification, ...]:

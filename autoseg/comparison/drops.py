@@ -49,10 +49,10 @@ def _drop(model: str, external: str, tests: _Tests) -> Drop:
     record, scores, _ = next(iter(tests.values()))
     there, here = (lambda tested: tested[1]), (lambda tested: tested[2])
     return Drop(
-        model,
-        external,
-        record.labels,
-        len(scores.cases),
+        model=model,
+        external=external,
+        labels=record.labels,
+        cases=len(scores.cases),
         internal_pooled=over_folds("pooled.dice", here),
         external_pooled=over_folds("pooled.dice", there),
         internal_per_image=over_folds("per_image.dice", here),

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SCORES = "scores.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FoldEvidence:
     """One finished fold. folder: of the run. masks: of its held-out cases. prediction: None where it was not recorded."""
 
@@ -142,7 +142,15 @@ def _read(folder: Path) -> FoldEvidence | None:
     splits, scores = read_artefact(folder / checkpoint.SPLITS, Splits), read_artefact(masks / SCORES, Scores)
     if {case.case for case in scores.cases} != set(splits.folds[record.fold].validation):
         raise AutosegError(f"{masks / SCORES} does not score the cases the fold held out")
-    return FoldEvidence(folder, masks, record, read_artefact(folder / checkpoint.PLAN, Plan), splits, scores, prediction)
+    return FoldEvidence(
+        folder=folder,
+        masks=masks,
+        record=record,
+        plan=read_artefact(folder / checkpoint.PLAN, Plan),
+        splits=splits,
+        scores=scores,
+        prediction=prediction,
+    )
 
 
 def _from_elsewhere(name: str, folder: Path, found: Mapping[str, ModelEvidence]) -> ModelEvidence:

@@ -72,8 +72,19 @@ def study(
         raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
     expected = _expected(confidence[first], evidence.models[first].cases, dice[first], shared)
     asked = tuple(case for case in shared if expected[case] < threshold)
-    scores = _hybrid(evidence, loaded, shared, set(asked), dice[first], first, second, share)
-    return ReaderStudy(evidence.dataset.name, tuple(areas), first, second, threshold, share, asked, tuple(scores))
+    scores = _hybrid(
+        evidence, loaded, shared=shared, asked=set(asked), dice=dice[first], first=first, second=second, share=share
+    )
+    return ReaderStudy(
+        dataset=evidence.dataset.name,
+        areas=tuple(areas),
+        first=first,
+        second=second,
+        threshold=threshold,
+        share=share,
+        asked=asked,
+        scores=tuple(scores),
+    )
 
 
 def _areas(
@@ -103,7 +114,16 @@ def _areas(
         risk = [1 - dice[case] for case in cases]
         area = risk_coverage([table[case] for case in cases], risk)[2]
         best = risk_coverage([-value for value in risk], risk)[2]
-        found.append(ConfidenceArea(model, name, len(cases), round(area, 4), round(best, 4), round(float(np.mean(risk)), 4)))
+        found.append(
+            ConfidenceArea(
+                model=model,
+                score=name,
+                cases=len(cases),
+                area=round(area, 4),
+                best=round(best, 4),
+                blind=round(float(np.mean(risk)), 4),
+            )
+        )
     return found
 
 
@@ -162,7 +182,9 @@ def _hybrid(
             distances = [distance for _, distance in pairs if is_defined(distance)]
             mean = sum(distances) / len(distances) if distances else math.nan
             average = sum(value for value, _ in pairs) / len(pairs)
-            found.append(HybridScore(stratum, reader, len(pairs), round(average, 4), round(mean, 2)))
+            found.append(
+                HybridScore(stratum=stratum, reader=reader, cases=len(pairs), dice=round(average, 4), hd95=round(mean, 2))
+            )
     return found
 
 

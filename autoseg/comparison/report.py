@@ -25,7 +25,7 @@ HEATS = "explanation"
 _MOST_HEATS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """What the page shows of one dataset."""
 
@@ -44,7 +44,7 @@ class Section:
 def write_report(path: Path, comparison: Comparison, evidences: Sequence[Evidence]) -> None:
     """report.html: tables, pictures and what they rest on, in one file."""
     sections = [_section(dataset, one) for dataset, one in zip(comparison.datasets, evidences, strict=True)]
-    alone = Comparison(comparison.datasets, comparison.across, "", {}, {})
+    alone = Comparison(datasets=comparison.datasets, across=comparison.across, rule="", definitions={}, versions={})
     across = next(tables(alone), None) if len(sections) > 1 else None
     source = resources.files("autoseg.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -70,18 +70,18 @@ def summary(dataset: DatasetComparison) -> str:
 
 
 def _section(dataset: DatasetComparison, evidence: Evidence) -> Section:
-    own = Comparison((dataset,), {}, "")
+    own = Comparison(datasets=(dataset,), across={}, rule="")
     return Section(
-        dataset.dataset,
-        summary(dataset),
-        dataset.notes,
-        tuple(tables(own)),
-        plots(dataset, evidence, _curves(evidence)),
-        gallery(evidence),
-        _heats(evidence),
-        _decisions(evidence),
-        _facts(evidence),
-        _identities(evidence),
+        name=dataset.dataset,
+        summary=summary(dataset),
+        notes=dataset.notes,
+        tables=tuple(tables(own)),
+        plots=plots(dataset, evidence, _curves(evidence)),
+        gallery=gallery(evidence),
+        heats=_heats(evidence),
+        decisions=_decisions(evidence),
+        facts=_facts(evidence),
+        identities=_identities(evidence),
     )
 
 

@@ -57,11 +57,11 @@ def _of_model(name: str, model: ModelEvidence) -> RiskCoverage | None:
     step = max(1, len(coverage) // _POINTS)
     shown = slice((len(coverage) - 1) % step, None, step)
     return RiskCoverage(
-        name,
-        "expected Dice" if expected else "of the prediction",
-        tuple(float(value) for value in coverage[shown]),
-        tuple(float(value) for value in running[shown]),
-        area,
-        best,
-        sum(risk.values()) / len(risk),
+        model=name,
+        confidence="expected Dice" if expected else "of the prediction",
+        coverage=tuple(float(value) for value in coverage[shown]),
+        risk=tuple(float(value) for value in running[shown]),
+        aurc=area,
+        best=best,
+        random=sum(risk.values()) / len(risk),
     )

@@ -52,12 +52,12 @@ def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tup
     found = [signed_rank(matrix[one] - matrix[other]) for one, other in pairs]
     return tuple(
         PairTest(
-            names[one],
-            names[other],
-            matrix.shape[1],
-            interval(matrix[one] - matrix[other], resampled[:, one] - resampled[:, other]),
-            p,
-            adjusted,
+            first=names[one],
+            second=names[other],
+            units=matrix.shape[1],
+            difference=interval(matrix[one] - matrix[other], resampled[:, one] - resampled[:, other]),
+            p=p,
+            p_adjusted=adjusted,
         )
         for (one, other), p, adjusted in zip(pairs, found, holm(found), strict=True)
     )

@@ -124,7 +124,9 @@ def _summary(dice: list[float], hd95: list[float]) -> StratumScore:
         defined = np.array([value for value in values if is_defined(value)])
         return (float(defined.mean()), float(defined.std())) if len(defined) else (float("nan"), float("nan"))
 
-    return StratumScore(*spread(dice), *spread(hd95), sum(not is_defined(value) for value in hd95))
+    (dice_mean, dice_std), (hd95_mean, hd95_std) = spread(dice), spread(hd95)
+    undefined = sum(not is_defined(value) for value in hd95)
+    return StratumScore(dice=dice_mean, dice_std=dice_std, hd95=hd95_mean, hd95_std=hd95_std, undefined=undefined)
 
 
 def _foreground(case: CaseFingerprint) -> int:

@@ -49,7 +49,7 @@ class Rules:
     relabel: Relabel = Relabel()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCase:
     """One case, with what only the whole set can judge: the values met in both masks, the spacing, the shorter side of the
     image and, for each of `classes`, the pixels of the reference's border."""
@@ -64,7 +64,7 @@ class ScoredCase:
     reliability: Reliability | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Read:
     """Both masks of a case. values: that stand in each."""
 
@@ -87,8 +87,8 @@ def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
         for name, score in classes.items()
     )
     return ScoredCase(
-        pair.case, classes, read.predicted, read.referred, read.spacing, min(read.reference.shape), borders,
-        _reliability(pair, read, rules),
+        case=pair.case, classes=classes, predicted=read.predicted, referred=read.referred, spacing=read.spacing,
+        side=min(read.reference.shape), borders=borders, reliability=_reliability(pair, read, rules),
     )  # fmt: skip
 
 
@@ -129,8 +129,8 @@ def score_case(
 def class_score(count: Counts, surface: SurfaceScore) -> ClassScore:
     """All numbers of a class in a case."""
     return ClassScore(
-        count.tp, count.fp, count.fn, count.dice, count.iou, count.precision, count.recall,
-        surface.hd95, surface.hd95_pooled, surface.asd, surface.nsd, UNDEFINED,
+        tp=count.tp, fp=count.fp, fn=count.fn, dice=count.dice, iou=count.iou, precision=count.precision, recall=count.recall,
+        hd95=surface.hd95, hd95_pooled=surface.hd95_pooled, asd=surface.asd, nsd=surface.nsd, cldice=UNDEFINED,
     )  # fmt: skip
 
 
@@ -151,9 +151,19 @@ def _read(pair: Pair, rules: Rules) -> _Read:
     _check(pair, predicted.shape, referred.shape, *values, rules.scheme)
     if rules.scheme is None:
         members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
-        return _Read(predicted, referred, label.spacing, *values, members, None)
-    ignore = referred == rules.scheme.ignore if rules.scheme.ignore in values[1] else None
-    return _Read(predicted, referred, label.spacing, *values, rules.scheme.foreground, ignore)
+        ignore = None
+    else:
+        members = rules.scheme.foreground
+        ignore = referred == rules.scheme.ignore if rules.scheme.ignore in values[1] else None
+    return _Read(
+        prediction=predicted,
+        reference=referred,
+        spacing=label.spacing,
+        predicted=values[0],
+        referred=values[1],
+        members=members,
+        ignore=ignore,
+    )
 
 
 def _relabelled(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:

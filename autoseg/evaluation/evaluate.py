@@ -148,9 +148,14 @@ def _calibration(scored: Sequence[ScoredCase]) -> Calibration | None:
         return None
     summed = sum(known, EMPTY)
     with np.errstate(invalid="ignore"):
-        confidence, accuracy = (part / summed.pixels for part in (summed.confidence, summed.right))
-    share = summed.pixels / summed.pixels.sum()
-    return Calibration(summed.ece, len(known), *(tuple(map(float, part)) for part in (confidence, accuracy, share)))
+        confidence, accuracy = summed.confidence / summed.pixels, summed.right / summed.pixels
+    return Calibration(
+        ece=summed.ece,
+        cases=len(known),
+        confidence=tuple(map(float, confidence)),
+        accuracy=tuple(map(float, accuracy)),
+        share=tuple(map(float, summed.pixels / summed.pixels.sum())),
+    )
 
 
 def _check_derived(scored: Sequence[ScoredCase]) -> None:

@@ -38,7 +38,7 @@ class Tested:
     internal: Scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelMapping:
     """Both datasets' values -> values of `spec`, which holds the labels both share."""
 
@@ -78,7 +78,7 @@ def evaluate_external(
     for fold in chosen:
         predictor = Predictor.load(dataset, model, [fold], device=device)
         mapping = match_labels(predictor.spec, raw.spec, labels or {})
-        tested.append(_test(dataset, fold, predictor, other, raw, mapping, tolerance))
+        tested.append(_test(dataset, fold, predictor=predictor, other=other, raw=raw, mapping=mapping, tolerance=tolerance))
     return tested
 
 
@@ -110,9 +110,17 @@ def match_labels(ours: DatasetSpec, theirs: DatasetSpec, given: Mapping[str, str
     if own.ignore is not None:
         # Only the fold's own references hold it; they are scored with the same description.
         spec_labels["ignore"] = ours_to[own.ignore] = len(place)
-    spec = DatasetSpec(theirs.channel_names, spec_labels, theirs.numTraining, theirs.file_ending)
+    spec = DatasetSpec(
+        channel_names=theirs.channel_names, labels=spec_labels, numTraining=theirs.numTraining, file_ending=theirs.file_ending
+    )
     ignored = tuple(name for name in known if name not in shared)
-    return LabelMapping(spec, ours_to, theirs_to, {name: str(target) for name, target in labels.items()}, ignored)
+    return LabelMapping(
+        spec=spec,
+        ours=ours_to,
+        theirs=theirs_to,
+        labels={name: str(target) for name, target in labels.items()},
+        ignored=ignored,
+    )
 
 
 def _counterpart(name: str, mine: Sequence[str], known: Sequence[str]) -> str | None:
@@ -127,7 +135,7 @@ def _test(
     record = predictor.members[0].record
     home = dataset.fold(record.model, fold)
     ending = mask_ending(raw.spec.file_ending)
-    jobs = [Job(case.name, case.images, case.name + ending, case.label) for case in raw.cases]
+    jobs = [Job(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases]
     with replacing_folder(home / FOLDER / other.name) as folder:
         report = predict_jobs(predictor, jobs, folder, Wanted())
         if report.failed:
@@ -141,6 +149,14 @@ def _test(
             home / HELD_OUT, labels_folder(dataset), mapping.spec, cases=held_out, output=folder / INTERNAL,
             tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.ours),
         )  # fmt: skip
-        said = External(dataset.name, record.model, fold, other.name, mapping.labels, mapping.ignored, record.identity)
+        said = External(
+            dataset=dataset.name,
+            model=record.model,
+            fold=fold,
+            external=other.name,
+            labels=mapping.labels,
+            ignored=mapping.ignored,
+            identity=record.identity,
+        )
         write_artefact(folder / RECORD, said)
     return Tested(home / FOLDER / other.name, said, external, internal)

@@ -23,8 +23,9 @@ def summarise(
     classes = {name: _summarise_class([case.classes[name] for case in cases], name in thin) for name in names}
     undefined = sum(metric.undefined for one in classes.values() for metric in one.per_image.values())
     return Scores(
-        tuple(cases), classes, _overall(list(classes.values())), undefined, unit, RULE, dict(DEFINITIONS),
-        tolerance, tuple(name for name in names if name in thin), calibration,
+        cases=tuple(cases), classes=classes, overall=_overall(list(classes.values())), undefined=undefined, unit=unit,
+        rule=RULE, definitions=dict(DEFINITIONS), tolerance=tolerance, thin=tuple(name for name in names if name in thin),
+        calibration=calibration,
     )  # fmt: skip
 
 

@@ -83,7 +83,15 @@ def explain_fold(
             found, left_out = _explain_case(asked, known[case], folder)
             heats += found
             skipped |= left_out
-        said = Explanation(dataset.name, model, fold, member.record.identity, name, tuple(heats), skipped)
+        said = Explanation(
+            dataset=dataset.name,
+            model=model,
+            fold=fold,
+            identity=member.record.identity,
+            layer=name,
+            heats=tuple(heats),
+            skipped=skipped,
+        )
         write_artefact(folder / RECORD, said)
     return said
 
@@ -115,7 +123,20 @@ def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], 
             picture = f"{case.name}_{name}_{method}.png"
             shown = draw_overlay(_heated(image.array, heat), labels, predictor.scheme, reference)
             write_image(folder / picture, shown.transpose(2, 0, 1))
-            heats.append(Heat(case.name, name, method, asked.region, picture, *shares(heat.astype(np.float32), truth)))
+            inside, ring, outside, width = shares(heat.astype(np.float32), truth)
+            heats.append(
+                Heat(
+                    case=case.name,
+                    name=name,
+                    method=method,
+                    region=asked.region,
+                    picture=picture,
+                    inside=inside,
+                    ring=ring,
+                    outside=outside,
+                    width=width,
+                )
+            )
     return heats, skipped
 
 

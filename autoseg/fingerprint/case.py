@@ -42,7 +42,7 @@ class SeenMask:
     astray: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredCase:
     """What the set's sums need of one case. values: of each channel, everywhere and inside the foreground.
 
@@ -100,7 +100,9 @@ def measure_case(
     )
     flat = marked and all(inner.low == inner.high for _, inner in values)
     seen = SeenMask(gray, _hash([label.array]), specks, astray(inside[around], around, flat, box))
-    return MeasuredCase(fingerprint, values, pixels.dtype != np.float32, small, seen, outline(inside))
+    return MeasuredCase(
+        case=fingerprint, values=values, whole=pixels.dtype != np.float32, thumbnail=small, mask=seen, outline=outline(inside)
+    )
 
 
 def classes_in(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase], int]:

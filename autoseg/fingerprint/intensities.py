@@ -22,7 +22,7 @@ _Quantiles = tuple[npt.NDArray[np.float32], float]  # values, and the pixels tha
 _NONE = np.zeros(0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Counted:
     """One channel of one image. counts: how many pixels hold each level from 0 to the highest one, in the smallest type that
     does; for floats, how many each of `values` stands for, quantiles of equal shares. total, squares: sums over the pixels.
@@ -47,21 +47,36 @@ def count(plane: Array, mask: Array | None = None) -> Counted:
     if plane.dtype in (np.uint8, np.uint16):
         low, high, place, _ = cv2.minMaxLoc(plane, mask)
         if place[0] < 0:
-            return Counted(_NONE, _NONE, 0.0, 0.0, 0.0)
+            return Counted(values=_NONE, counts=_NONE, pixels=0.0, total=0.0, squares=0.0)
         levels = int(high) + 1
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
         values, squares = (table[:levels] for table in _tables())
-        sums = (float(counts.sum()), float(values @ counts), float(squares @ counts))
-        # It may go from one process to another.
-        return Counted(_NONE, counts.astype(np.min_scalar_type(int(counts.max()))), *sums, low, high)
+        return Counted(
+            values=_NONE,
+            # The smallest type: it may go from one process to another.
+            counts=counts.astype(np.min_scalar_type(int(counts.max()))),
+            pixels=float(counts.sum()),
+            total=float(values @ counts),
+            squares=float(squares @ counts),
+            low=low,
+            high=high,
+        )
     chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
     kept = min(_SKETCH, chosen.size)
     places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
     ordered = np.sort(chosen)
     shares = np.full(kept, chosen.size / max(kept, 1))
-    # Not by the BLAS, whose last digit hangs on its number of threads.
-    whole = (float(shares.sum()), float(chosen.sum()), float(np.square(chosen).sum()))
-    return Counted(ordered[places], shares, *whole, *_ends(ordered))
+    low, high = _ends(ordered)
+    return Counted(
+        values=ordered[places],
+        counts=shares,
+        # Not by the BLAS, whose last digit depends on its number of threads.
+        pixels=float(shares.sum()),
+        total=float(chosen.sum()),
+        squares=float(np.square(chosen).sum()),
+        low=low,
+        high=high,
+    )
 
 
 def _ends(ordered: Array) -> tuple[float, float]:
@@ -75,7 +90,7 @@ def _tables() -> tuple[_Floats, _Floats]:
     return values, values**2
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Pool:
     """The sum of many `Counted`. Whole values have exact counts; floats are pooled as quantiles of each image.
 

@@ -52,7 +52,7 @@ def fingerprint_dataset(
     jobs = deque(zip(raw.cases, hashes, strict=True))
     del hashes
     raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
-    fingerprint = _measure(dataset, raw, jobs, faults, whole, workers, kept)
+    fingerprint = _measure(dataset, raw, jobs=jobs, faults=faults, whole=whole, workers=workers, kept=kept)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
@@ -187,7 +187,16 @@ def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fin
 
 
 def _channel(name: str, everywhere: Pool, inside: Pool) -> ChannelStatistics:
-    return ChannelStatistics(name, *everywhere.summary(), *inside.summary())
+    (mean, std, percentiles), (inside_mean, inside_std, inside_percentiles) = everywhere.summary(), inside.summary()
+    return ChannelStatistics(
+        name=name,
+        mean=mean,
+        std=std,
+        percentiles=percentiles,
+        foreground_mean=inside_mean,
+        foreground_std=inside_std,
+        foreground_percentiles=inside_percentiles,
+    )
 
 
 def _class(name: str, cases: Sequence[CaseFingerprint]) -> ClassStatistics:

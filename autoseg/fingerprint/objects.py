@@ -11,7 +11,7 @@ from autoseg.schema.fingerprint import ClassInCase
 _FEW = 16  # objects: measured in a box each, whose distances are found faster than those of all the space between
 SPECK = 4  # pixels and less: below what anyone outlines by hand
 _AROUND = np.ones((3, 3), np.uint8)
-_ABSENT = ClassInCase(0, 0, 0, 0.0)
+_ABSENT = ClassInCase(pixels=0, objects=0, largest=0, thickness=0.0)
 
 
 def measure_class(mask: Array) -> tuple[ClassInCase, Array]:

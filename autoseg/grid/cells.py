@@ -19,7 +19,7 @@ _PREDICTIONS = "predictions"
 _ENTER = "import sys; sys.argv[0] = 'autoseg_{command}'; from autoseg.cli.{command} import main; raise SystemExit(main())"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What every run of a grid is started with."""
 

@@ -71,7 +71,7 @@ class _Grid:
     def run(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
             done = is_done(self._asked.root, cell)
-            self._rows[cell] = refreshed(self._asked.root, CellRow(cell, "done" if done else "waiting"))
+            self._rows[cell] = refreshed(self._asked.root, CellRow(cell=cell, state="done" if done else "waiting"))
         self._tell()
         while any(row.state in ("waiting", "running") for row in self._rows.values()):
             changed = [self._ended(cell) for cell in list(self._jobs)]

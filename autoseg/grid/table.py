@@ -24,7 +24,7 @@ def path_of(root: Path) -> Path:
 def write(root: Path, engine: str, rows: Iterable[CellRow]) -> GridTable:
     """The table as of now."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    table = GridTable(engine, socket.gethostname(), os.getpid(), now, tuple(rows))
+    table = GridTable(engine=engine, host=socket.gethostname(), pid=os.getpid(), updated=now, rows=tuple(rows))
     write_artefact(path_of(root), table)
     return table
 
@@ -46,7 +46,7 @@ def status(root: Path) -> GridTable:
         if row.state != "done" and is_done(root, row.cell):
             row = CellRow(**{**vars(row), "state": "done", "message": ""})
         rows.append(row)
-    return GridTable(table.engine, table.host, table.pid, table.updated, tuple(rows))
+    return GridTable(engine=table.engine, host=table.host, pid=table.pid, updated=table.updated, rows=tuple(rows))
 
 
 def lines(rows: Iterable[CellRow]) -> list[tuple[str, ...]]:

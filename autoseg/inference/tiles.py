@@ -30,7 +30,7 @@ def profile(patch: int) -> Tensor:
     return torch.exp(-0.5 * (position / (patch * _SIGMA)) ** 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """Where the tiles of one image lie. size, patch: (height, width). before: rows and columns of padding put before."""
 
@@ -46,7 +46,8 @@ class Layout:
         padded = (max(size[0], patch[0]), max(size[1], patch[1]))
         before = ((padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2)
         tops, lefts = starts(padded[0], patch[0], step), starts(padded[1], patch[1], step)
-        return cls(size, patch, padded, before, tuple((top, left) for top in tops for left in lefts))
+        corners = tuple((top, left) for top in tops for left in lefts)
+        return cls(size=size, patch=patch, padded=padded, before=before, corners=corners)
 
     def pad(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         """The image (H, W, C) at `padded` size, mirrored at its edges; as it is where it is large enough."""

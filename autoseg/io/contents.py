@@ -16,7 +16,7 @@ UNREADABLE = "the file is damaged or cut short: export or fetch it again, or tak
 MAX_PIXELS = 1 << 30  # OpenCV's own limit; checked in the header, before anything is decoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where the pixels of a medical file lie, in SimpleITK's words and axis order (x, y, z).
 
@@ -30,7 +30,7 @@ class Geometry:
     singletons: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Image:
     """array: (C, H, W) uint8, uint16 or float32; colours are RGB. It may be a view, interleaved by pixel in memory.
 
@@ -46,7 +46,7 @@ class Image:
     orientation: int = 1
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Label:
     """array: (H, W) integers. spacing, geometry, notes: as in Image. lossy: stored as JPEG, so values may be off."""
 
@@ -57,7 +57,7 @@ class Label:
     lossy: bool = False
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Decoded:
     """What a picture's decoder gives, not yet turned upright. array: (H, W) or (H, W, C), colours are RGB.
 

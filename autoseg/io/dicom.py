@@ -84,7 +84,9 @@ def read_image(path: Path, frame: int | None = None) -> Image:
         array, notes = _values(tags, _pixels(path, tags, frame))
         spacing, said = _spacing(tags)
         array, rounded = as_image(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])
-        return Image(array, spacing, _geometry(tags, array.shape[1:], spacing), notes + said + rounded)
+        return Image(
+            array=array, spacing=spacing, geometry=_geometry(tags, array.shape[1:], spacing), notes=notes + said + rounded
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AutosegError(f"{path} holds tags that make no sense: {_first_line(error)}", UNREADABLE) from error
 
@@ -212,11 +214,11 @@ def _geometry(tags: Dataset, size: tuple[int, ...], spacing: tuple[float, float]
     direction = np.stack([across, down, np.cross(across, down)], axis=1)
     thickness = float(tags.get("SliceThickness") or 1.0)
     return Geometry(
-        (size[1], size[0], 1),
-        (columns, rows, thickness if thickness > 0 else 1.0),
-        (origin[0], origin[1], origin[2]),
-        tuple(float(one) for one in direction.ravel()),
-        (0,),
+        size=(size[1], size[0], 1),
+        spacing=(columns, rows, thickness if thickness > 0 else 1.0),
+        origin=(origin[0], origin[1], origin[2]),
+        direction=tuple(float(one) for one in direction.ravel()),
+        singletons=(0,),
     )
 
 

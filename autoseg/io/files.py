@@ -82,7 +82,7 @@ def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
     kind = np.result_type(*(image.array.dtype for image in images))
     stacked = np.concatenate([image.array.astype(kind, copy=False) for image in images])
     notes = tuple(note for image in images for note in image.notes)
-    return Image(stacked, first.spacing, first.geometry, notes, first.orientation)
+    return Image(array=stacked, spacing=first.spacing, geometry=first.geometry, notes=notes, orientation=first.orientation)
 
 
 def read_label(path: Path | str) -> Label:

@@ -24,7 +24,7 @@ _LIMIT = 2 << 30
 _NOTHING = np.zeros(0, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     file: int
     start: int
@@ -130,7 +130,7 @@ class Kept:
             except OSError:
                 self._limit = 0
                 return
-            place = _Place(self._own, start, array.nbytes, array.dtype, array.shape)
+            place = _Place(file=self._own, start=start, size=array.nbytes, dtype=array.dtype, shape=array.shape)
             self._known[key] = self._news[key] = replace(read, array=_NOTHING), place
 
     def __enter__(self) -> Kept:

@@ -31,7 +31,7 @@ def read_image(path: Path, frame: int | None = None) -> Image:
         return dicom.read_image(path, frame)
     array, spacing, geometry, notes = _read(path)
     array, rounded = as_image(array)
-    return Image(array, spacing, geometry, notes + rounded)
+    return Image(array=array, spacing=spacing, geometry=geometry, notes=notes + rounded)
 
 
 def read_label(path: Path) -> Label:
@@ -48,7 +48,7 @@ def read_label(path: Path) -> Label:
             f"{path} is no mask: its values are not whole numbers from 0 to 65535 ({array.min()} to {array.max()})",
             "store class ids: 0 for the background, 1 for the first class, and so on",
         )
-    return Label(values, spacing, geometry, notes)
+    return Label(array=values, spacing=spacing, geometry=geometry, notes=notes)
 
 
 def write(path: Path, array: Array, like: Image | Label | None) -> None:
@@ -116,7 +116,13 @@ def _two_dimensional(path: Path, array: Array, image: sitk.Image) -> tuple[Array
     kept = [axis for axis in range(len(shape)) if axis not in singletons]
     spacings = image.GetSpacing()[::-1]
     planes = np.moveaxis(squeezed, -1, 0) if components > 1 else squeezed[None]
-    geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection(), singletons)
+    geometry = Geometry(
+        size=image.GetSize(),
+        spacing=image.GetSpacing(),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        singletons=singletons,
+    )
     return planes, geometry, (float(spacings[kept[0]]), float(spacings[kept[1]]))
 
 

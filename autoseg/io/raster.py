@@ -63,7 +63,7 @@ def read_image(path: Path) -> Image:
         notes += dropped
     array, turned = _turned(array, found.orientation)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
-    return Image(array, None, None, notes + turned + rounded, found.orientation)
+    return Image(array=array, spacing=None, geometry=None, notes=notes + turned + rounded, orientation=found.orientation)
 
 
 def read_label(path: Path) -> Label:
@@ -84,7 +84,7 @@ def read_label(path: Path) -> Label:
             f"{path} is no mask: its values are not whole numbers from 0 to 65535 ({array.min()} to {array.max()})",
             "store class ids: 0 for the background, 1 for the first class, and so on",
         )
-    return Label(values, None, None, notes, found.lossy)
+    return Label(array=values, spacing=None, geometry=None, notes=notes, lossy=found.lossy)
 
 
 def write(path: Path, array: Array) -> None:
@@ -128,7 +128,7 @@ def _decode_image(path: Path) -> Decoded:
         array = array[..., :: array.shape[2] - 1] if array.shape[2] == 4 else array[..., 0]
     elif array.ndim == 3:
         array = _rgb(array)
-    return Decoded(array, notes, orientation)
+    return Decoded(array=array, notes=notes, orientation=orientation)
 
 
 def _pixels(path: Path) -> Array | None:
@@ -256,7 +256,7 @@ def _decode_label(path: Path) -> Decoded:
         palette = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).astype(np.uint8)
     elif png and picture.mode == "L" and data[24] in _PNG_UNSCALE:
         array = array // np.uint8(_PNG_UNSCALE[data[24]])
-    return Decoded(array, (), orientation, data.startswith(_JPEG), palette)
+    return Decoded(array=array, notes=(), orientation=orientation, lossy=data.startswith(_JPEG), palette=palette)
 
 
 def _palette_values(indices: Array, palette: Array) -> tuple[Array, tuple[str, ...]]:

@@ -95,7 +95,7 @@ def read(path: Path) -> Label:
         labels[frame > 0] = number
     values = as_label(labels)
     assert values is not None
-    return Label(values, None)
+    return Label(array=values, spacing=None)
 
 
 def _source(path: Path, frame: int | None, keep_patient: bool) -> Dataset:

@@ -42,7 +42,9 @@ def decode(path: Path) -> Decoded:
         notes = ("white is zero: values inverted",)
     elif kind == _CMYK:
         array, notes = _rgb_of_cmyk(array), ("CMYK converted to RGB",)
-    return Decoded(array, notes, orientation if orientation in range(1, 9) else 1, lossy, palette)
+    return Decoded(
+        array=array, notes=notes, orientation=orientation if orientation in range(1, 9) else 1, lossy=lossy, palette=palette
+    )
 
 
 def pixels_in(path: Path) -> int:

@@ -36,7 +36,7 @@ class Variant:
     any_size: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
     """A checkpoint file others published, found by `--pretrained auto` under `file` in the weights folder.
 
@@ -54,7 +54,7 @@ class PublishedWeights:
     licence: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The traits of an architecture that planner, trainer and reports read.
 

@@ -19,7 +19,7 @@ from autoseg.support.errors import AutosegError
 LARGEST = 2048
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Picture:
     """One image to ask about. pixels: (h, w, 3) uint8 as sent. like: geometry of the original, whose size is `size`.
 
@@ -49,7 +49,7 @@ def picture_of(job: Job) -> Picture:
     assert done
     png = encoded.tobytes()
     like = replace(image, array=np.broadcast_to(np.zeros((), np.uint8), image.array.shape))
-    return Picture(_bytes(pixels), png, hashlib.sha256(png).hexdigest(), like, (height, width))
+    return Picture(pixels=_bytes(pixels), png=png, sha256=hashlib.sha256(png).hexdigest(), like=like, size=(height, width))
 
 
 def _bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:

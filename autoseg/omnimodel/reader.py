@@ -34,7 +34,7 @@ ANSWERS, ASKED = "answers", "omnimodel.json"
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be found. prompts: class -> words, for every foreground class of the scheme."""
 
@@ -105,14 +105,40 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
             continue
         labels = put_together(case.masks, task.scheme)
         notes = tuple(f"{one.label}: {note}" for one in case.asked for note in one.notes)
-        done.append(save_case(output, job, picture, labels, task.scheme, time.perf_counter() - started, notes))
+        done.append(
+            save_case(
+                output,
+                job,
+                picture=picture,
+                labels=labels,
+                scheme=task.scheme,
+                seconds=time.perf_counter() - started,
+                notes=notes,
+            )
+        )
     backend = asker.backend
     record = OmnimodelRecord(
-        backend.name, backend.model, FAMILY, backend.endpoint, task.threshold, dict(task.prompts), tuple(asked), count(asked)
+        reader=backend.name,
+        model=backend.model,
+        family=FAMILY,
+        endpoint=backend.endpoint,
+        threshold=task.threshold,
+        prompts=dict(task.prompts),
+        asked=tuple(asked),
+        counts=count(asked),
     )
     write_artefact(output / ASKED, record)
     identity = hash_text(backend.name, backend.model, *task.prompts.values(), task.threshold)
-    return finish(output, task, backend.name, identity, "service", done, failed, time.perf_counter() - began)
+    return finish(
+        output,
+        task,
+        reader=backend.name,
+        identity=identity,
+        device="service",
+        cases=done,
+        failed=failed,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def count(asked: Sequence[Asked]) -> dict[str, int]:
@@ -159,8 +185,8 @@ def save_case(
     pixels = {name: int(np.isin(labels, member).sum()) for name, member in scheme.foreground.items()}
     warnings = () if any(pixels.values()) else ("nothing was found",)
     return PredictedCase(
-        job.name, job.output, size, pixels, {"all": round(seconds, 4)}, picture.like.notes + notes, None, warnings,
-        picture.sha256, job.frame,
+        case=job.name, output=job.output, size=size, pixels=pixels, seconds={"all": round(seconds, 4)},
+        notes=picture.like.notes + notes, confidence=None, warnings=warnings, sha256=picture.sha256, frame=job.frame,
     )  # fmt: skip
 
 
@@ -198,7 +224,10 @@ def _ask(asker: Asker, job: Job, picture: Picture, folder: Path, task: Task) -> 
     for label, prompt in task.prompts.items():
         reply = asker.ask(picture.png, picture.sha256, prompt)
         outcome, says, notes, file = _understand(reply, picture, partial(_keep, folder, job.name, label), task, case, label)
-        case.asked.append(Asked(job.name, label, outcome, reply.cached, reply.tries, notes, file, says))
+        case.asked.append(Asked(
+            case=job.name, label=label, outcome=outcome, cached=reply.cached, tries=reply.tries, notes=notes, file=file,
+            says=says,
+        ))
     return case
 
 

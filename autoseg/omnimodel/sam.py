@@ -112,8 +112,21 @@ def read_with_boxes(sam: Sam, jobs: Sequence[Job], first: Path, output: Path, ta
             for (name, _), mask in zip(boxes, sam.masks(picture.pixels, [box for _, box in boxes]), strict=True):
                 masks[name] |= mask
         labels = put_together(masks, task.scheme)
-        done.append(save_case(output, job, picture, labels, task.scheme, time.perf_counter() - started, ()))
-    return finish(output, task, NAME, sam.identity, str(sam.device), done, failed, time.perf_counter() - began)
+        done.append(
+            save_case(
+                output, job, picture=picture, labels=labels, scheme=task.scheme, seconds=time.perf_counter() - started, notes=()
+            )
+        )
+    return finish(
+        output,
+        task,
+        reader=NAME,
+        identity=sam.identity,
+        device=str(sam.device),
+        cases=done,
+        failed=failed,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def boxes_of(mask: NDArray[np.bool_]) -> list[Box]:

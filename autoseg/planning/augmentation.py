@@ -22,7 +22,7 @@ _FRAGILE = 4.0
 _PREFIX = "training.augmentation"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Rule:
     """values: fields of Augmentation. subject: the first of them, under which the decision is listed."""
 
@@ -43,10 +43,11 @@ def decide_augmentation(facts: Facts, frame: Frame) -> tuple[Augmentation, list[
     often = {name: round(min(1.0, chance * factor), 3) for name, chance in chances.items()}
     rules.append(
         _Rule(
-            "chances",
-            f"{factor:g} times the usual",
-            f"{facts.training_cases} training images, {because}: " + ("each is varied more often" if few else "as usual"),
-            facts.cite("cases"),
+            subject="chances",
+            shown=f"{factor:g} times the usual",
+            because=f"{facts.training_cases} training images, {because}: "
+            + ("each is varied more often" if few else "as usual"),
+            source=facts.cite("cases"),
         )
     )
     decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.because, rule.source) for rule in rules]
@@ -73,7 +74,7 @@ def _mirror(facts: Facts) -> _Rule:
         because = "no label tells left from right"
     shown = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
     source = f"{facts.cite('modality')}; classes {', '.join(facts.label_names)}"
-    return _Rule("mirror", shown, because, source, {"mirror": axes})
+    return _Rule(subject="mirror", shown=shown, because=because, source=source, values={"mirror": axes})
 
 
 def _rotation(facts: Facts) -> _Rule:
@@ -84,7 +85,13 @@ def _rotation(facts: Facts) -> _Rule:
         degrees, because = 15.0, f"{modality}: the probe or the patient is upright; shadows and lungs point down"
     else:
         degrees, because = 30.0, f"{modality}: pictures are taken upright, give or take"
-    return _Rule("rotation", f"up to {degrees:g} degrees", because, facts.cite("modality"), {"rotation": degrees})
+    return _Rule(
+        subject="rotation",
+        shown=f"up to {degrees:g} degrees",
+        because=because,
+        source=facts.cite("modality"),
+        values={"rotation": degrees},
+    )
 
 
 def _scaling(facts: Facts) -> _Rule:
@@ -94,7 +101,13 @@ def _scaling(facts: Facts) -> _Rule:
     else:
         limits, because = (0.75, 1.35), "distance and zoom of the camera are unknown, so sizes vary"
     source = facts.cite("median_spacing")
-    return _Rule("scaling", f"{limits[0]:g} to {limits[1]:g} times", because, source, {"scaling": limits})
+    return _Rule(
+        subject="scaling",
+        shown=f"{limits[0]:g} to {limits[1]:g} times",
+        because=because,
+        source=source,
+        values={"scaling": limits},
+    )
 
 
 def _tones(facts: Facts) -> _Rule:
@@ -112,7 +125,7 @@ def _tones(facts: Facts) -> _Rule:
         values, because = {"p_gamma": 0.3}, f"{modality}: gain and display curve differ between machines, much as a gamma does"
     changed = Augmentation(**values)
     shown = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
-    return _Rule("tones", shown, because, facts.cite("modality"), values)
+    return _Rule(subject="tones", shown=shown, because=because, source=facts.cite("modality"), values=values)
 
 
 def _elastic(facts: Facts) -> _Rule:
@@ -120,20 +133,36 @@ def _elastic(facts: Facts) -> _Rule:
     soft = modality == "microscopy"
     because = "tissue on a slide is torn and stretched" if soft else "smooth deformation is rarely what one patient differs by"
     chance = 0.2 if soft else 0.0
-    return _Rule("elastic", "on" if soft else "off", f"{modality}: {because}", facts.cite("modality"), {"p_elastic": chance})
+    return _Rule(
+        subject="elastic",
+        shown="on" if soft else "off",
+        because=f"{modality}: {because}",
+        source=facts.cite("modality"),
+        values={"p_elastic": chance},
+    )
 
 
 def _detail(facts: Facts, frame: Frame) -> _Rule:
     thinnest = facts.thinnest
     if thinnest is None:
-        return _Rule("detail", "blur and low resolution as usual", "no foreground was found that they could wipe out")
+        return _Rule(
+            subject="detail",
+            shown="blur and low resolution as usual",
+            because="no foreground was found that they could wipe out",
+        )
     thickness = thinnest.thickness * frame.zoom(facts.size)
     what = f"{thinnest.name} is {thickness:.1f} px thick in the network's input"
     if thickness >= _FRAGILE:
         because = f"{what}: it outlives them"
-        return _Rule("detail", "blur and low resolution as usual", because, facts.where_thinnest)
+        return _Rule(subject="detail", shown="blur and low resolution as usual", because=because, source=facts.where_thinnest)
     values = {"p_low_resolution": 0.0, "p_blur": 0.05, "blur": (0.3, 0.7)}
-    return _Rule("detail", "little blur, no low resolution", f"{what}: they would wipe it out", facts.where_thinnest, values)
+    return _Rule(
+        subject="detail",
+        shown="little blur, no low resolution",
+        because=f"{what}: they would wipe it out",
+        source=facts.where_thinnest,
+        values=values,
+    )
 
 
 def _range(limits: tuple[float, float]) -> str:

@@ -10,7 +10,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import ClassStatistics, Fingerprint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """outputs: logit maps. classes: foreground only. size: median (height, width) in pixels; aspect: physical height over
     width. training_cases: cases of one fold's training side. spacings: whether every case says how large its pixels are.

@@ -37,7 +37,7 @@ _LARGER = ((48 << 30, 1024), (20 << 30, 768))
 _SMALLEST, _STUDY, _QUICK = 256, 512, 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
     """The dataset's geometry. side: of a square with as many pixels as the network's input is meant to have.
 
@@ -95,7 +95,7 @@ def decide_geometry(
     planned, why_side = _working_side(facts, protocol, device, budget)
     working = side or planned
     kind, because = _kind(facts, working, working / facts.side)
-    whole = Frame("whole", working, facts.size, facts.aspect)
+    whole = Frame(kind="whole", side=working, native=facts.size, aspect=facts.aspect)
     # Patches where the rule sees no need for them show the files' own pixels: shrunk, they would be whole images again.
     frame = _patches(facts, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
     if forced is not None:
@@ -110,7 +110,9 @@ def decide_geometry(
 
 def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> Preparation:
     """The store that a model with this input reads."""
-    blank = Preparation("", frame.kind, channels.dtype, channels.count, channels.merge_gray)
+    blank = Preparation(
+        key="", geometry=frame.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
+    )
     if frame.kind == "whole":
         return replace(blank, key=f"whole_{input_size[0]}x{input_size[1]}", size=input_size)
     if frame.spacing is not None:
@@ -137,7 +139,7 @@ def _study(facts: Facts, wanted: int | None) -> tuple[Frame, list[Decision]]:
                 f"; {thinnest.name} is {thickness:.1f} px thin then, and resizing alone limits its Dice to about "
                 f"{kept_by_resizing(thickness):.2f}"
             )
-    frame = Frame("whole", side, facts.size, facts.aspect, square=True)
+    frame = Frame(kind="whole", side=side, native=facts.size, aspect=facts.aspect, square=True)
     return frame, [
         Decision("geometry", _describe(frame), because, facts.where_thinnest),
         _decide_side(facts, side, _STUDY, "the study's protocol", wanted is not None),
@@ -196,8 +198,8 @@ def _patches(facts: Facts, working: int, shrink: bool) -> Frame:
         if ratio is not None and ratio > _VIEWS_DIFFER:
             scale = min(1.0, max(scale, working / facts.side))
         target = (_round(spacing[0] / scale), _round(spacing[1] / scale))
-        return Frame("patch", working, _scaled(facts.size, scale), facts.aspect, spacing=target)
-    return Frame("patch", working, _scaled(facts.size, scale), facts.aspect, scale=scale)
+        return Frame(kind="patch", side=working, native=_scaled(facts.size, scale), aspect=facts.aspect, spacing=target)
+    return Frame(kind="patch", side=working, native=_scaled(facts.size, scale), aspect=facts.aspect, scale=scale)
 
 
 def _unlike_spacings(facts: Facts) -> bool:

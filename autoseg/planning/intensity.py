@@ -37,7 +37,7 @@ def _published(facts: Facts, model: ModelSpec) -> _Choice:
     mean = tuple(round(value * _EIGHT_BITS, 3) for value in model.input_mean)
     std = tuple(round(value * _EIGHT_BITS, 3) for value in model.input_std)
     because = f"8-bit colour, and this model's published weights ({model.weights[0].trained_on}) were made with these numbers"
-    return Normalisation("constant", mean, std), _constant(mean, std), because, facts.cite("channels", "dtype")
+    return Normalisation(scheme="constant", mean=mean, std=std), _constant(mean, std), because, facts.cite("channels", "dtype")
 
 
 def _dataset(facts: Facts, channels: Channels) -> _Choice:
@@ -49,7 +49,12 @@ def _dataset(facts: Facts, channels: Channels) -> _Choice:
     upper = tuple(channel.percentiles[2] for channel in statistics) if clip else ()
     because = "colour with more than 8 bits, clipped to its percentiles" if clip else "colour, and no published weights to suit"
     source = facts.cite(*(("channels", c.name, field) for c in statistics for field in ("mean", "std")))
-    return Normalisation("constant", mean, std, lower, upper), _constant(mean, std), f"{because}: the dataset's own", source
+    return (
+        Normalisation(scheme="constant", mean=mean, std=std, lower=lower, upper=upper),
+        _constant(mean, std),
+        f"{because}: the dataset's own",
+        source,
+    )
 
 
 def _ct(facts: Facts, channels: Channels) -> _Choice:
@@ -63,7 +68,7 @@ def _ct(facts: Facts, channels: Channels) -> _Choice:
         f"({_list(lower)} to {_list(upper)}), then its mean and deviation"
     )
     source = facts.cite("modality", *(("channels", channel.name, "foreground_percentiles") for channel in statistics))
-    return Normalisation("constant", mean, std, lower, upper), _constant(mean, std), because, source
+    return Normalisation(scheme="constant", mean=mean, std=std, lower=lower, upper=upper), _constant(mean, std), because, source
 
 
 def _foreground_or_all(channel: ChannelStatistics) -> tuple[float, float, float, float]:
@@ -79,17 +84,17 @@ def _each_image(facts: Facts, channels: Channels) -> _Choice:
     because = f"{kind}: brightness differs from image to image with the machine's settings"
     source = facts.cite("modality", "dtype")
     if channels.dtype == "uint8":
-        return Normalisation("image"), value, because, source
+        return Normalisation(scheme="image"), value, because, source
     highs = [case.high for case in facts.fingerprint.cases]
     low, high = (float(limit) for limit in np.quantile(highs, (0.05, 0.95)))
     span = f"nine tenths of the images' largest values lie in {low:g}..{high:g}"
     source = f"{source}; cases.high {min(highs):g} to {max(highs):g}"
     if low <= 0 or high / low > _COMPARABLE:
-        return Normalisation("image"), value, f"{because}; {span}, so no limits suit all and none are set", source
+        return Normalisation(scheme="image"), value, f"{because}; {span}, so no limits suit all and none are set", source
     statistics = facts.fingerprint.channels[: channels.count]
     lower = tuple(channel.percentiles[0] for channel in statistics)
     upper = tuple(channel.percentiles[2] for channel in statistics)
-    found = Normalisation("image", lower=lower, upper=upper)
+    found = Normalisation(scheme="image", lower=lower, upper=upper)
     value = f"clipped to {_list(lower)}..{_list(upper)}, then {value}"
     return found, value, f"{because}; {span}: outliers are cut alike", source
 

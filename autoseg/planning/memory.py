@@ -24,7 +24,7 @@ _STATES = {"adamw": 2, "sgd": 1}
 _LOSS_MAPS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Bytes, but for the batch. activations: what a training forward pass saves for the backward pass.
 

@@ -67,7 +67,9 @@ def make_plan(
     channels, decisions = decide_channels(facts)
     frame, geometry = decide_geometry(facts, protocol, kind_of_device, budget, kind, side)
     steps, why_batch = decide_budget(facts, protocol, kind_of_device, budget)
-    training, learning = decide_training(facts, frame, protocol, kind_of_device, steps, _FOLDS, _SEED)
+    training, learning = decide_training(
+        facts, frame, protocol=protocol, device=kind_of_device, budget=steps, folds=_FOLDS, seed=_SEED
+    )
     decisions = [
         Decision("modality", fingerprint.modality, fingerprint.evidence, facts.cite("modality")),
         Decision("memory_budget", show_memory(budget), f"{kind_of_device}: {because}"),
@@ -75,7 +77,10 @@ def make_plan(
     ]
     planned: dict[str, ModelPlan] = {}
     preparations: dict[str, Preparation] = {}
-    context = _Context(facts, channels, frame, protocol, kind_of_device, budget, training, steps)
+    context = _Context(
+        facts=facts, channels=channels, frame=frame, protocol=protocol, device=kind_of_device, budget=budget,
+        training=training, steps=steps,
+    )  # fmt: skip
     for model in progress_bar(chosen, "planning", len(chosen)):
         planned[model.name], preparation, reasons = _plan_model(model, context)
         preparations[preparation.key] = preparation
@@ -101,7 +106,7 @@ def make_plan(
     return replace(finished, decisions=(*finished.decisions, _what_memory_holds(finished)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Context:
     """What all models of a plan are given."""
 
@@ -116,7 +121,15 @@ class _Context:
 
     def need(self, model: ModelSpec, precision: str, batch: int) -> Need:
         outputs = self.facts.outputs
-        return Need(model, self.channels.count, outputs, precision, self.training.optimizer, self.budget, batch)
+        return Need(
+            spec=model,
+            channels=self.channels.count,
+            outputs=outputs,
+            precision=precision,
+            optimizer=self.training.optimizer,
+            budget=self.budget,
+            batch=batch,
+        )
 
 
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:

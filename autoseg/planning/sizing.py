@@ -32,7 +32,7 @@ _GUESS = 0.8
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Need:
     """What is asked of a model. budget: bytes. batch: images of an optimiser step. outputs: logit maps."""
 
@@ -45,7 +45,7 @@ class Need:
     batch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """part: images that go through the network at once, `batch / accumulate`. memory: bytes that takes."""
 
@@ -110,7 +110,14 @@ def holds(budget: int, memory: int) -> bool:
 
 def _fit(need: Need, variant: str, size: Size, measured: Measurement, part: int) -> Fit:
     memory = training_memory(measured.at_batch(part), part * need.outputs * size[0] * size[1], need.optimizer)
-    return Fit(variant, size, need.batch // part, measured, memory, holds(need.budget, memory))
+    return Fit(
+        variant=variant,
+        input_size=size,
+        accumulate=need.batch // part,
+        measured=measured,
+        memory=memory,
+        fits=holds(need.budget, memory),
+    )
 
 
 def _climb(need: Need, frame: Frame) -> tuple[Fit, tuple[str, str]]:

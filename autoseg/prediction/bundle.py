@@ -52,11 +52,18 @@ def export_bundle(
     members = []
     for member, folder in zip(predictor.members, folders, strict=True):
         place = f"{member.record.model}/fold_{member.record.fold}"
-        files[f"{place}/weights.safetensors"] = save(_weights(member))
-        files[f"{place}/run.json"] = _json(member.record)
-        files[f"{place}/plan.json"] = _json(replace(member.plan, models={member.record.model: member.model_plan}))
-        paths = (f"{place}/weights.safetensors", f"{place}/run.json", f"{place}/plan.json")
-        members.append(BundledMember(member.record.model, member.record.fold, *paths, scores=_scores(folder)))
+        written = BundledMember(
+            model=member.record.model,
+            fold=member.record.fold,
+            weights=f"{place}/weights.safetensors",
+            run=f"{place}/run.json",
+            plan=f"{place}/plan.json",
+            scores=_scores(folder),
+        )
+        files[written.weights] = save(_weights(member))
+        files[written.run] = _json(member.record)
+        files[written.plan] = _json(replace(member.plan, models={written.model: member.model_plan}))
+        members.append(written)
     spec = replace(predictor.spec, groups={})
     files[_DESCRIPTION] = _json(spec)
     if fingerprint is not None and fingerprint.is_file():
@@ -157,7 +164,15 @@ def _member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec:
         network.load_state_dict(load(files[member.weights]))
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise AutosegError(f"{path}: {member.weights} does not fit {record.model}: {error}", "export it again") from error
-    return Trained(network.eval(), plan, model_plan, preparation, scheme, spec, record)
+    return Trained(
+        network=network.eval(),
+        plan=plan,
+        model_plan=model_plan,
+        preparation=preparation,
+        scheme=scheme,
+        spec=spec,
+        record=record,
+    )
 
 
 def _weights(member: Trained) -> dict[str, torch.Tensor]:

@@ -72,7 +72,9 @@ def fit(
         return None
     slope, intercept, added = _line(x, y, nothing)
     error = float(np.abs(by_the_others(x, y, nothing) - y).mean())
-    return Calibration(len(x), round(slope, 5), round(intercept, 5), round(error, 4), of, round(added, 5))
+    return Calibration(
+        cases=len(x), slope=round(slope, 5), intercept=round(intercept, 5), error=round(error, 4), of=of, empty=round(added, 5)
+    )
 
 
 def by_the_others(x: Vector, y: Vector, empty: Vector) -> Vector:

@@ -24,7 +24,7 @@ _ENDINGS = {"seg": ".dcm", "png": ".png", "nii": ".nii.gz"}
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One image to predict. name: with the subfolder it was found in. images: its channel files, or one file with all.
 
@@ -86,7 +86,7 @@ def find_jobs(
         name = naming.neutral(found.images[0]) if hidden else (found.within / found.name).as_posix()
         name += f"_f{found.frame + 1:04d}" if found.frame is not None else ""
         own = ending if found.images[0] in tagged else mask_ending(suffix_of(found.images[0]))
-        jobs.append(Job(name, found.images, name + own, None, found.frame, hidden))
+        jobs.append(Job(name=name, images=found.images, output=name + own, reference=None, frame=found.frame, hidden=hidden))
     jobs = _distinct(sorted(jobs, key=lambda job: (job.name, job.images)))
     _protect_inputs(jobs, output)
     return jobs

@@ -65,7 +65,7 @@ def predict_large(predictor: Predictor, job: Job) -> LargeResult:
     judged = predictor.judged_as(labels, confidence, _measured(predictor, thin, size))
     if predictor.knowledge.postprocessing:
         judged = replace(judged, warnings=(*judged.warnings, _NOT_CLEANED))
-    return LargeResult(judged, Image(thin, None), time.perf_counter() - began)
+    return LargeResult(judged, Image(array=thin, spacing=None), time.perf_counter() - began)
 
 
 def _bands(engine: Engine, source: ArrayRows | TiffRows, whole: NDArray[Any] | None) -> Bands:

@@ -44,7 +44,7 @@ class Failure:
     problem: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Loaded:
     job: Job
     image: Image
@@ -102,7 +102,7 @@ def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Large | 
     if job.name not in wanted.overlays:
         # Only its shape and geometry are needed from here on.
         image = replace(image, array=np.broadcast_to(np.zeros((), image.array.dtype), image.array.shape))
-    return _Loaded(job, image, prepared, sha256, time.perf_counter() - began)
+    return _Loaded(job=job, image=image, prepared=prepared, sha256=sha256, seconds=time.perf_counter() - began)
 
 
 def content_hash(job: Job) -> str:
@@ -198,16 +198,16 @@ def _write(
         return _failure(job, f"{error.problem}; {error.remedy}")
     seconds = {"read": item.loaded.seconds, "network": item.seconds, "write": time.perf_counter() - began}
     return PredictedCase(
-        job.name,
-        job.output,
-        size,
-        judged.pixels,
-        {stage: round(value, 4) for stage, value in seconds.items()},
-        item.loaded.image.notes,
-        judged.confidence,
-        judged.warnings,
-        item.loaded.sha256,
-        job.frame,
+        case=job.name,
+        output=job.output,
+        size=size,
+        pixels=judged.pixels,
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        notes=item.loaded.image.notes,
+        confidence=judged.confidence,
+        warnings=judged.warnings,
+        sha256=item.loaded.sha256,
+        frame=job.frame,
     )
 
 
@@ -226,7 +226,15 @@ def _write_large(predictor: Predictor, folder: Path, wanted: Wanted, item: _Larg
     seconds = {"network": round(item.result.seconds, 4), "write": round(time.perf_counter() - began, 4)}
     size = (judged.labels.shape[0], judged.labels.shape[1])
     return PredictedCase(
-        job.name, job.output, size, judged.pixels, seconds, (), judged.confidence, warnings, item.sha256
+        case=job.name,
+        output=job.output,
+        size=size,
+        pixels=judged.pixels,
+        seconds=seconds,
+        notes=(),
+        confidence=judged.confidence,
+        warnings=warnings,
+        sha256=item.sha256,
     )
 
 

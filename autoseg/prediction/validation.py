@@ -55,7 +55,7 @@ def predict_fold(
     if gone:
         raise SeveralProblems(f"fold {fold} was trained on other data than lies there now:", gone, "put the images back")
     ending = mask_ending(raw.spec.file_ending)
-    jobs = [Job(name, cases[name].images, name + ending, cases[name].label) for name in held_back]
+    jobs = [Job(name=name, images=cases[name].images, output=name + ending, reference=cases[name].label) for name in held_back]
     drawn = frozenset(held_back[:: max(1, math.ceil(len(held_back) / overlays))]) if overlays else frozenset()
     with replacing_folder(home / FOLDER) as folder:
         report = predict_jobs(predictor, jobs, folder, Wanted(overlays=drawn))

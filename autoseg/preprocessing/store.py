@@ -41,7 +41,7 @@ def identity(preparation: Preparation, content_hash: str) -> str:
     return hash_text(str(STORE_VERSION), json.dumps(asdict(preparation), sort_keys=True), content_hash)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """Where one case lies. shape: (H, W, C). before: (H, W) in the file. foreground: value -> (first row, count)."""
 
@@ -143,7 +143,11 @@ class StoreWriter:
         samples = sample_foreground(label, self._ignore)
         ranges = {value: (self._foreground.append(points), len(points)) for value, points in samples.items()}
         self._entries[case] = Entry(
-            self._images.append(image), self._labels.append(label), (height, width, channels), before, ranges
+            image=self._images.append(image),
+            label=self._labels.append(label),
+            shape=(height, width, channels),
+            before=before,
+            foreground=ranges,
         )
 
     def finish(self, identity: str) -> None:
@@ -219,4 +223,10 @@ class _FlatFile:
 def _entry(fields: dict[str, Any]) -> Entry:
     ranges = {int(value): (int(first), int(count)) for value, (first, count) in fields["foreground"].items()}
     height, width, channels = fields["shape"]
-    return Entry(int(fields["image"]), int(fields["label"]), (height, width, channels), tuple(fields["before"]), ranges)
+    return Entry(
+        image=int(fields["image"]),
+        label=int(fields["label"]),
+        shape=(height, width, channels),
+        before=tuple(fields["before"]),
+        foreground=ranges,
+    )

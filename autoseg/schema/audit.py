@@ -9,7 +9,7 @@ Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "sh
 Choice = Literal["accept", "reject", "later"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditFinding:
     """One place where confident models contradict the reference. score: 0 to 1, to rank by. reason: for people.
 
@@ -27,7 +27,7 @@ class AuditFinding:
     suggestion: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """`audit.json`. findings: by score, highest first. cases: by their highest score: case -> score. models: whose
     out-of-fold predictions were held against the references. references: case -> SHA-256 of its mask's file."""

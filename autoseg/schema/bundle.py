@@ -18,7 +18,7 @@ class BundledFile:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BundledMember:
     """One trained fold: files within the bundle. scores: class -> pooled Dice on its held-out cases, as far as scored."""
 
@@ -30,7 +30,7 @@ class BundledMember:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """`bundle.json`. format: raised when older releases could not read the bundle rightly. files: path -> its content.
 

@@ -24,7 +24,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a model takes; 0 where a run did not record it.
 
@@ -48,7 +48,7 @@ class Cost:
     precision: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """One model on one dataset. overall, classes: "pooled.dice", "per_image.hd95", ... -> estimate (see Scores).
 
@@ -71,7 +71,7 @@ class ModelResult:
     identities: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairTest:
     """Two models (or families) on the same units: mean of first minus second with its 95 % bootstrap interval; p of the
     two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs of the dataset."""
@@ -84,7 +84,7 @@ class PairTest:
     p_adjusted: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """order: best mean over units first. mean_ranks: over units, 1 is best. first: share of bootstrap samples a model leads.
 
@@ -101,7 +101,7 @@ class Ranking:
     cliques: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """Models of one kind: mean and deviation over models of their mean over folds of the pooled Dice; which is best."""
 
@@ -112,7 +112,7 @@ class Family:
     best: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StratumScore:
     """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`)."""
 
@@ -141,7 +141,7 @@ class Stratification:
     strata: tuple[Stratum, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drop:
     """One model on another dataset: pooled and per-image Dice (mean over classes), its own held-out cases with the same
     labels beside. labels: label of the training data -> of the other dataset."""
@@ -156,7 +156,7 @@ class Drop:
     external_per_image: Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
     """How well a confidence sorts a model's held-out cases. risk: 1 - Dice of the most confident share `coverage`; aurc:
     the area below; best: with a perfect order; random: with none."""
@@ -170,7 +170,7 @@ class RiskCoverage:
     random: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetComparison:
     """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
 
@@ -197,7 +197,7 @@ class DatasetComparison:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
 

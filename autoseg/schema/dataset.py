@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 LabelValue = int | tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelScheme:
     """Which values a label map may hold and what the network's outputs mean.
 
@@ -41,7 +41,7 @@ class LabelScheme:
         return tuple(sorted(known | ({self.ignore} if self.ignore is not None else set())))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """`dataset.json`. channel_names: index -> name; labels: name -> value, or values for a region.
 
@@ -82,7 +82,7 @@ def label_scheme(labels: Mapping[str, LabelValue], order: tuple[int, ...] | None
         raise ValueError(f"label values must be 0, 1, 2, ... without gaps and at least two of them, found {values}")
     if ignore is not None and ignore != len(values):
         raise ValueError(f"the ignore label must be the highest value plus one ({len(values)}), found {ignore}")
-    return LabelScheme(tuple(names), tuple((value,) for value in values), ignore=ignore)
+    return LabelScheme(names=tuple(names), members=tuple((value,) for value in values), ignore=ignore)
 
 
 def _regions(entries: dict[str, LabelValue], order: tuple[int, ...] | None, ignore: int | None) -> LabelScheme:
@@ -90,4 +90,4 @@ def _regions(entries: dict[str, LabelValue], order: tuple[int, ...] | None, igno
     if order is None or len(order) != len(names):
         raise ValueError(f"regions need regions_class_order with one value for each of {names}")
     members = [value if isinstance(value, tuple) else (value,) for value in (entries[name] for name in names)]
-    return LabelScheme(tuple(names), tuple(members), regions=True, ignore=ignore, paint=tuple(order))
+    return LabelScheme(names=tuple(names), members=tuple(members), regions=True, ignore=ignore, paint=tuple(order))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Heat:
     """One heat map of one class of one case. method: gradcam or gradient-free. picture: file name.
 
@@ -25,7 +25,7 @@ class Heat:
     width: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """`explanation.json`. identity: of the run. layer: module whose output was read. skipped: case and class -> why."""
 

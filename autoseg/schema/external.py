@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class External:
     """external: full name of the other dataset. labels: label of the training data -> label of the other dataset, or
     "background". ignored: labels of the other dataset that nothing is mapped to; they count as background. identity: of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassInCase:
     """One class in one label map. pixels: area. objects: 8-connected components.
 
@@ -22,7 +22,7 @@ class ClassInCase:
     compactness: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFingerprint:
     """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
 
@@ -55,7 +55,7 @@ class CaseFingerprint:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChannelStatistics:
     """Values of one channel over all images, and inside the foreground: mean, deviation, percentiles (0.5, 50, 99.5)."""
 
@@ -68,7 +68,7 @@ class ChannelStatistics:
     foreground_percentiles: tuple[float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassStatistics:
     """One class over the set. presence: share of cases that hold it. pixel_share: of all pixels.
 
@@ -99,7 +99,7 @@ class Finding:
     cases: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fingerprint:
     """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
 

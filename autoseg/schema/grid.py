@@ -21,7 +21,7 @@ class Cell:
         return self.fold < 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellRow:
     """Where a cell stands. where: the machine or job that has it. attempts: how often it was started by this grid.
 
@@ -39,7 +39,7 @@ class CellRow:
     message: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GridTable:
     """`results/grid.json`. engine: what runs the cells. host, pid: of the process that drives it. updated: UTC, ISO 8601."""
 

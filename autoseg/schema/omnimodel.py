@@ -15,7 +15,7 @@ Threshold = Literal["fixed", "otsu"]
 Outcome = Literal["mask", "refused", "text", "echo", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """One question: one class of one case. outcome: "mask" or why there is none. notes: what had to be mended in the answer.
 
@@ -33,7 +33,7 @@ class Asked:
     says: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OmnimodelRecord:
     """`omnimodel.json`. model: its full name. endpoint: where it was asked, "" for the service's own address.
 

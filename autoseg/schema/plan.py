@@ -22,7 +22,7 @@ class Decision:
     source: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """From stored values to what the network sees, channel by channel: (clip(x, lower, upper) - mean) / std.
 
@@ -37,7 +37,7 @@ class Normalisation:
     upper: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preparation:
     """How images become arrays on disk. Models that agree on it share one store, in the folder `key`.
 
@@ -55,7 +55,7 @@ class Preparation:
     spacing: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Chances (p_*) are per image, ranges are inclusive. rotation in degrees. mirror: axes, 0 rows (up-down), 1 columns.
 
@@ -83,7 +83,7 @@ class Augmentation:
     gamma: tuple[float, float] = (0.7, 1.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """The budget and the rules, equal for all models of a plan.
 
@@ -113,7 +113,7 @@ class Training:
     time_formats: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelPlan:
     """What one model gets. input_size: (height, width) of what the network sees in training.
 
@@ -141,7 +141,7 @@ class ModelPlan:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 

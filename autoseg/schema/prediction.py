@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Confidence:
     """How far a mask can be trusted: each number from 0 (not at all) to 1, not-a-number where it cannot be had.
 
@@ -27,7 +27,7 @@ class Confidence:
     classes: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
@@ -68,7 +68,7 @@ class PostProcessing:
         return ", ".join(done) or "nothing"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictedCase:
     """One mask that was written. output: its path within the folder. size: (height, width) in pixels.
 
@@ -90,7 +90,7 @@ class PredictedCase:
     frame: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PredictionRecord:
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
@@ -124,7 +124,7 @@ class Candidate:
     dice: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BestChoice:
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 

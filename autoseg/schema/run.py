@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateTrial:
     """One learning rate tried: mean validation Dice of its best epoch on whole images, Dice of each class, what it cost."""
 
@@ -17,7 +17,7 @@ class RateTrial:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RateSearch:
     """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is taken for all folds.
 
@@ -33,7 +33,7 @@ class RateSearch:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """`run.json`. identity: hash of all that decides the weights (plan, split, model, seed); a resume needs it equal.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
     """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest shares.
 
@@ -56,7 +56,7 @@ class ClassSummary:
     per_image: dict[str, MetricSummary]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """ece: expected calibration error. cases: how many kept their probabilities. confidence, accuracy, share: of each bin,
     its mean confidence, how often it was right and its share of all pixels (not-a-number in empty bins)."""
@@ -68,7 +68,7 @@ class Calibration:
     share: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 

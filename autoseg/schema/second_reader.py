@@ -10,7 +10,7 @@ Policy = Literal["flag", "replace", "union", "consensus"]
 POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """One case. reader: who made the mask: "first", "second" or "both". trust: expected Dice of the first mask (its plain
     confidence where none is calibrated). agreement: mean Dice of the two masks, not-a-number where there is one."""
@@ -22,7 +22,7 @@ class Reading:
     because: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SecondReading:
     """`second_reader.json`. first, second: the readers' names. threshold: below it the second was asked.
 
@@ -37,7 +37,7 @@ class SecondReading:
     cases: tuple[Reading, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConfidenceArea:
     """How well one score of confidence ranks one model's held-out cases by their risk (1 - Dice).
 
@@ -52,7 +52,7 @@ class ConfidenceArea:
     blind: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HybridScore:
     """One way of reading one stratum: mean Dice and HD95 over its cases, where defined. reader: a model, or a policy."""
 
@@ -63,7 +63,7 @@ class HybridScore:
     hd95: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReaderStudy:
     """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
 

@@ -34,7 +34,7 @@ _AGAIN = "train again (autoseg_train ... --restart), or bring the file back from
 State = dict[str, Any]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Where a run stands. epoch, step: what comes next. best_dice is -1 before the first validation.
 
@@ -62,7 +62,7 @@ class Progress:
     peak_device_memory: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A finished or unfinished run, ready to predict. network: in evaluation mode."""
 
@@ -151,7 +151,15 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise AutosegError(f"{path} does not fit {record.model} as built from {folder / PLAN}: {error}", _AGAIN) from error
-    return Trained(network.to(device).eval(), plan, model_plan, preparation, scheme, spec, record)
+    return Trained(
+        network=network.to(device).eval(),
+        plan=plan,
+        model_plan=model_plan,
+        preparation=preparation,
+        scheme=scheme,
+        spec=spec,
+        record=record,
+    )
 
 
 def build_network(model_plan: ModelPlan, preparation: Preparation, scheme: LabelScheme) -> SegmentationNetwork:

@@ -78,7 +78,16 @@ def train_fold(
     model_plan, split = _chosen(plan, splits, model, fold)
     spec = read_description(dataset.description)
     weights = starting_weights(dataset, model_plan, pretrained)
-    task = _task(dataset, plan, model_plan, split, spec, team.device(resolve(device)), weights, fold)
+    task = _task(
+        dataset,
+        plan,
+        model_plan=model_plan,
+        split=split,
+        spec=spec,
+        device=team.device(resolve(device)),
+        weights=weights,
+        fold=fold,
+    )
     task = replace(task, team=team, folder=trial or task.folder)
     folder = task.folder
     # What a notebook draws from torch afterwards should not depend on our having trained.
@@ -150,7 +159,17 @@ def _task(
     scheme = spec.label_scheme()
     parts = identity(plan, model_plan, scheme, split, weights.hash() if weights else "")
     title = f"{dataset.name}, {model_plan.model}, fold {fold}"
-    return Task(dataset.fold(model_plan.model, fold), title, plan, model_plan, scheme, store, split, device, parts)
+    return Task(
+        folder=dataset.fold(model_plan.model, fold),
+        title=title,
+        plan=plan,
+        model_plan=model_plan,
+        scheme=scheme,
+        store=store,
+        split=split,
+        device=device,
+        identity=parts,
+    )
 
 
 def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:

@@ -76,7 +76,10 @@ def with_searched_rate(
                 _clear_for(dataset, model, key)
             team.wait()
             rates = plan.training.learning_rates
-            tried = [_try(dataset, short, splits, model, rate, device, pretrained, team) for rate in rates]
+            tried = [
+                _try(dataset, short, splits=splits, model=model, rate=rate, device=device, pretrained=pretrained, team=team)
+                for rate in rates
+            ]
             search = _chosen(tried, short.training.epochs, key)
             if team.leads:
                 write_artefact(folder / NAME, search)
@@ -118,7 +121,7 @@ def _clear_for(dataset: Dataset, model: str, key: str) -> None:
     folder = dataset.results / model / FOLDER
     for path in folder.glob("rate_*"):
         shutil.rmtree(path)
-    write_artefact(folder / NAME, RateSearch(_FOLD, 0, key, (), 0.0, 0, 0.0))
+    write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
 
 
 def _try(
@@ -132,15 +135,17 @@ def _try(
         record = train_fold(dataset, plan, splits, model, _FOLD, device=device, pretrained=pretrained, team=team, trial=folder)
     except Diverged as error:
         logger.warning(error.problem)
-        return RateTrial(rate, 0.0, {}, 0, 0.0)
-    return RateTrial(rate, record.best_dice, record.dice, record.steps, record.seconds)
+        return RateTrial(rate=rate, best_dice=0.0, dice={}, steps=0, seconds=0.0)
+    return RateTrial(rate=rate, best_dice=record.best_dice, dice=record.dice, steps=record.steps, seconds=record.seconds)
 
 
 def _chosen(tried: list[RateTrial], epochs: int, key: str) -> RateSearch:
     # The first of equals: candidates stand from high to low, and a high rate gets further in the same time.
     best = max(tried, key=lambda trial: trial.best_dice)
     steps, seconds = sum(trial.steps for trial in tried), sum(trial.seconds for trial in tried)
-    return RateSearch(_FOLD, epochs, key, tuple(tried), best.rate, steps, seconds)
+    return RateSearch(
+        fold=_FOLD, epochs=epochs, identity=key, tried=tuple(tried), chosen=best.rate, steps=steps, seconds=seconds
+    )
 
 
 def _forget_weights(folder: Path) -> None:

@@ -96,7 +96,15 @@ def time_formats(task: Task) -> Timing:
                 processor[form] = min(cpu, processor.get(form, cpu))
             rounds += 1
     chosen = CONTIGUOUS if failed or _gain(seconds, processor) < _WORTH else CHANNELS_LAST
-    return Timing(_work(task), machine(), len(batch.cases), seconds, processor, failed, chosen)
+    return Timing(
+        work=_work(task),
+        machine=machine(),
+        images=len(batch.cases),
+        seconds=seconds,
+        processor_seconds=processor,
+        failed=failed,
+        chosen=chosen,
+    )
 
 
 def machine() -> dict[str, str]:

@@ -48,7 +48,7 @@ class Diverged(AutosegError):
     """The loss stayed no number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be trained. identity: see `identity.identity`. title: for people. team: the processes that do it.
 
@@ -91,7 +91,15 @@ class Trainer:
         self._network = network.to(device)
         self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
         loss = Loss(training.loss, task.scheme, training.cldice, task.team)
-        self._step = Step(network, self._optimizer, loss, model_plan, training.gradient_clip, device, task.team)
+        self._step = Step(
+            network,
+            self._optimizer,
+            loss=loss,
+            model_plan=model_plan,
+            clip=training.gradient_clip,
+            device=device,
+            team=task.team,
+        )
         mine = [sample for share in shares(model_plan, task.team) for sample in share]
         self._batches = Batches(
             task.store, task.split.train, model_plan, training, task.scheme, training.seed,

@@ -58,8 +58,9 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
         prepared = prepare_image(image, preparation)
         measured.append(drift.measure(prepared, (image.shape[1], image.shape[2]), None))
     record = RunRecord(
-        dataset.name, MODEL, model_plan.variant, 0, plan.protocol, "benchmark", 0, "cpu", model_plan.precision,
-        status="finished", epochs_planned=1, epochs_done=1, parameters=sum(p.numel() for p in made.parameters()),
+        dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol, identity="benchmark",
+        seed=0, device="cpu", precision=model_plan.precision, status="finished", epochs_planned=1, epochs_done=1,
+        parameters=sum(p.numel() for p in made.parameters()),
     )  # fmt: skip
     checkpoint.save_best(folder, {"benchmark": "random weights"}, made.state_dict(), 0, 0.0)
     for name, artefact in (

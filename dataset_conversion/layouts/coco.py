@@ -38,7 +38,7 @@ def find(source: Source, options: Options) -> Draft:
     names = {int(item["id"]): str(item["name"]) for _, table in tables for item in table["categories"]}
     order = [number for number in sorted(names) if names[number].casefold() != "background"]
     values = {number: value for value, number in enumerate(order, 1)}
-    draft = Draft(["background", *(names[number] for number in order)])
+    draft = Draft(labels=["background", *(names[number] for number in order)])
     images = Images(source)
     for entry, table in tables:
         drawn: dict[Any, list[Mapping[str, Any]]] = {}
@@ -51,7 +51,9 @@ def find(source: Source, options: Options) -> Draft:
                 continue
             shape = (int(item["height"]), int(item["width"]))
             label = partial(_drawn, shape, drawn.get(item["id"], []), values, image.where)
-            draft.cases.append(NewCase(image.stem, [image], label, part="Ts" if is_test(entry.name) else "Tr"))
+            draft.cases.append(
+                NewCase(name=image.stem, images=[image], label=label, part="Ts" if is_test(entry.name) else "Tr")
+            )
     settle(draft)
     return draft
 

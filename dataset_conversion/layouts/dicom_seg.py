@@ -34,7 +34,7 @@ def find(source: Source, options: Options) -> Draft:
     """A class for each label of a segment, in the alphabet's order; groups by patient."""
     images, masks = _sorted(source)
     owned: dict[str, list[tuple[Entry, int, str]]] = {}
-    draft = Draft(())
+    draft = Draft(labels=())
     for entry in masks:
         for uid, number, name in _segments(entry):
             owned.setdefault(uid, []).append((entry, number, name))
@@ -50,7 +50,12 @@ def find(source: Source, options: Options) -> Draft:
         counts[group] = counts.get(group, 0) + 1
         parts = [(entry, number, values[name]) for entry, number, name in owned[uid]]
         draft.cases.append(
-            NewCase(f"{group}_{counts[group]:04d}", [image.entry], partial(_drawn, image.entry, uid, parts), group)
+            NewCase(
+                name=f"{group}_{counts[group]:04d}",
+                images=[image.entry],
+                label=partial(_drawn, image.entry, uid, parts),
+                group=group,
+            )
         )
     if draft.cases:
         first = draft.cases[0].images[0]

@@ -35,7 +35,7 @@ def find(source: Source, options: Options) -> Draft:
     tables = _tables(source)
     used = {str(shape["label"]) for _, table in tables for shape in table["shapes"]}
     names = names_given(options) or ["background", *sorted(used - {*_BACKGROUND, _IGNORE}, key=str.casefold)]
-    draft = Draft(names, ignore=_IGNORE in used)
+    draft = Draft(labels=names, ignore=_IGNORE in used)
     values = {name.casefold(): value for value, name in enumerate(names)}
     values |= dict.fromkeys(_BACKGROUND, 0) | {_IGNORE: len(names)}
     unknown = sorted(name for name in used if name.casefold() not in values)
@@ -49,7 +49,7 @@ def find(source: Source, options: Options) -> Draft:
         shape = (int(table["imageHeight"]), int(table["imageWidth"]))
         label = partial(_drawn, shape, table["shapes"], values, entry.where)
         picture = image if image is not None else partial(_inside, entry)
-        draft.cases.append(NewCase(entry.stem, [picture], label))
+        draft.cases.append(NewCase(name=entry.stem, images=[picture], label=label))
     others = sum(shape.get("shape_type", "polygon") not in _AREAS for _, table in tables for shape in table["shapes"])
     if others:
         draft.notes.append(f"{others} points, lines and the like were passed over: they have no area")
@@ -85,7 +85,7 @@ def _inside(entry: Entry) -> Image:
     decoded = cv2.imdecode(np.frombuffer(base64.b64decode(_read(entry)["imageData"]), np.uint8), cv2.IMREAD_COLOR)
     if decoded is None:
         raise AutosegError(f"{entry.where}: the image inside cannot be read", UNREADABLE)
-    return Image(np.moveaxis(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), 2, 0), None)
+    return Image(array=np.moveaxis(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), 2, 0), spacing=None)
 
 
 def _drawn(shape: tuple[int, int], shapes: Sequence[Mapping[str, Any]], values: Mapping[str, int], where: str) -> Label:

@@ -29,7 +29,7 @@ def find(source: Source, options: Options) -> Draft:
     masks = [entry for entry in source.entries if entry.suffix in READABLE and entry.name not in chosen]
     folders = {PurePosixPath(entry.folder).name for entry in masks}
     names = names_given(options) or ["background", *sorted(folders, key=str.casefold)]
-    draft = Draft(names)
+    draft = Draft(labels=names)
     values = {name.casefold(): value for value, name in enumerate(names)}
     unknown = sorted(folder for folder in folders if folder.casefold() not in values)
     draft.problems += [f"the folder {folder} is not among the classes {', '.join(names)}" for folder in unknown]
@@ -48,6 +48,8 @@ def find(source: Source, options: Options) -> Draft:
         if stem not in owned:
             draft.problems.append(f"{image.where}: no mask for this image in any class")
             continue
-        draft.cases.append(NewCase(image.stem, [image], partial(classes_of, dict(sorted(owned[stem].items())))))
+        draft.cases.append(
+            NewCase(name=image.stem, images=[image], label=partial(classes_of, dict(sorted(owned[stem].items()))))
+        )
     settle(draft)
     return draft

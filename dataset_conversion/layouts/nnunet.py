@@ -36,7 +36,7 @@ def find(source: Source, options: Options) -> Draft:
         raise source.nothing_found("dataset.json")
     with description.local() as path:
         spec = read_description(path)
-    draft = Draft(list(spec.labels), list(spec.channel_names.values()), spec.file_ending)
+    draft = Draft(labels=list(spec.labels), channels=list(spec.channel_names.values()), ending=spec.file_ending)
     draft.spec = {"labels": spec.labels, "regions_class_order": spec.regions_class_order}
     draft.spec |= {key: kept for key in ("licence", "reference", "description") if (kept := getattr(spec, key))}
     if spec.modality and not options["modality"]:
@@ -50,7 +50,7 @@ def find(source: Source, options: Options) -> Draft:
                 draft.problems.append(f"{images[0].where}: no mask for this image")
                 continue
             try:
-                draft.cases += _made(volumes, name, images, mask, part, spec, options)
+                draft.cases += _made(volumes, name, images=images, mask=mask, part=part, spec=spec, options=options)
             except AutosegError as error:
                 draft.problems.append(error.problem)
     if any("_slice" in case.name and "slice" in case.attributes for case in draft.cases):
@@ -82,4 +82,4 @@ def _made(
     if images[0].suffix in _MEDICAL and volumes.is_volume(images[0]):
         axis = AXES.index(options["axis"]) if options["axis"] else None
         return slices(volumes, name, images, mask, axis, group=group, part=part, labelled=options["labelled"])
-    return [NewCase(name, list(images), partial(values_of, mask) if mask else None, group, part)]
+    return [NewCase(name=name, images=list(images), label=partial(values_of, mask) if mask else None, group=group, part=part)]

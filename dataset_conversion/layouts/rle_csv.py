@@ -38,7 +38,7 @@ def find(source: Source, options: Options) -> Draft:
     rows = [_row(row, columns) for row in reader]
     kinds = sorted({kind for _, kind, _ in rows}, key=lambda kind: (int(kind), "") if kind.isdigit() else (10**9, kind))
     names = names_given(options) or ["background", *(_name(kind) for kind in kinds)]
-    draft = Draft(names)
+    draft = Draft(labels=names)
     if len(names) != len(kinds) + 1:
         draft.problems.append(f"{table.where}: {len(kinds)} classes ({', '.join(kinds)}) for {len(names) - 1} labels")
     values = {kind: value for value, kind in enumerate(kinds, 1)}
@@ -53,7 +53,9 @@ def find(source: Source, options: Options) -> Draft:
         if image is None:
             draft.problems.append(f"{table.where}: names the image {name}, which is not in {options['images']}")
         else:
-            draft.cases.append(NewCase(image.stem, [image], partial(_drawn, image, objects, not options["by_rows"])))
+            draft.cases.append(
+                NewCase(name=image.stem, images=[image], label=partial(_drawn, image, objects, not options["by_rows"]))
+            )
     left = len(images.entries) - len(draft.cases)
     if left > 0:
         draft.notes.append(f"{left} images are not in the table and were passed over")

@@ -34,7 +34,7 @@ def find(source: Source, options: Options) -> Draft:
     names = names_given(options) or ["background", *(name for name in colours if name.casefold() != "background")]
     if len(names) < 2:
         raise AutosegError(f"{source.path} has no labelmap.txt that names the classes", "name them with --labels")
-    draft = Draft(names)
+    draft = Draft(labels=names)
     found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
     listed = {part: _ids(source, part) for part in ("train", "val", "trainval", "test")}
     every = set().union(*listed.values())
@@ -53,7 +53,7 @@ def find(source: Source, options: Options) -> Draft:
             mask = item.masks[0]
             label = partial(_by_colour, mask, colours, names) if colours else partial(_by_index, mask, len(names))
             draft.ignore = draft.ignore or _has_void(mask, bool(colours))
-        draft.cases.append(NewCase(name, [item.image], label, part="Ts" if test else "Tr"))
+        draft.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts" if test else "Tr"))
     if skipped:
         draft.notes.append(f"{skipped} images without a segmentation, or in no list, were passed over")
     settle(draft)
@@ -92,7 +92,7 @@ def _by_index(mask: Entry, void: int) -> Label:
     highest = int(values[values != _VOID].max(initial=0))
     if highest >= void:
         raise AutosegError(f"{mask.where}: holds the value {highest}, but only {void} classes are named", "name all of them")
-    return Label(np.where(values == _VOID, void, values).astype(np.uint8), None)
+    return Label(array=np.where(values == _VOID, void, values).astype(np.uint8), spacing=None)
 
 
 def _by_colour(mask: Entry, colours: dict[str, Colour], names: list[str]) -> Label:
@@ -108,4 +108,4 @@ def _by_colour(mask: Entry, colours: dict[str, Colour], names: list[str]) -> Lab
         row, column = np.argwhere(unknown)[0]
         shown = tuple(int(part) for part in pixels[:, row, column])
         raise AutosegError(f"{mask.where}: {int(unknown.sum())} pixels of colours like {shown}", "add it to labelmap.txt")
-    return Label(ids, None)
+    return Label(array=ids, spacing=None)

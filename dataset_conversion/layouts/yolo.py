@@ -26,7 +26,7 @@ from dataset_conversion.storing import NewCase
 def find(source: Source, options: Options) -> Draft:
     """Classes of data.yaml, or --labels; the background comes before them."""
     names = names_given(options) or _names(source)
-    draft = Draft(names)
+    draft = Draft(labels=names)
     texts = {entry.name.casefold(): entry for entry in source.entries if entry.suffix == ".txt"}
     for image in Images(source, "images").entries:
         parts = image.folder.split("/")
@@ -34,7 +34,9 @@ def find(source: Source, options: Options) -> Draft:
         beside = "/".join([*parts[:place], "labels", *parts[place + 1 :], f"{image.stem}.txt"])
         text = texts.pop(beside.casefold(), None)
         label = partial(_drawn, image, text, len(names) - 1)
-        draft.cases.append(NewCase(image.stem, [image], label, part="Ts" if is_test(f"{image.folder}/") else "Tr"))
+        draft.cases.append(
+            NewCase(name=image.stem, images=[image], label=label, part="Ts" if is_test(f"{image.folder}/") else "Tr")
+        )
     left = [entry for entry in texts.values() if "labels" in entry.folder.casefold().split("/")]
     draft.problems += [f"{entry.where}: outlines without an image" for entry in left]
     if not draft.cases:

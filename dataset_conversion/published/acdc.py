@@ -25,7 +25,7 @@ _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz)", rf"{_CASE}_gt\.(nii|nii\.gz)"
 
 def find(source: Source, options: Options) -> Draft:
     """One gray channel named MR with spacing, four classes, groups by patient; the official test split is kept."""
-    draft = Draft(("background", "right_ventricle", "myocardium", "left_ventricle"), ("MR",), ".nii.gz")
+    draft = Draft(labels=("background", "right_ventricle", "myocardium", "left_ventricle"), channels=("MR",), ending=".nii.gz")
     volumes = Volumes()
     for item in matched(source, _IMAGES, _MASKS, draft):
         attributes = {"disease": _disease(source, item.image)}

@@ -27,17 +27,17 @@ _GREEN, _RED = (0, 255, 0), (255, 0, 0)
 def find(source: Source, options: Options) -> Draft:
     """Gray, benign and malignant (or lesion), groups by patient."""
     one = options["lesion"]
-    draft = Draft(("background", "lesion") if one else ("background", "benign", "malignant"), GRAY)
+    draft = Draft(labels=("background", "lesion") if one else ("background", "benign", "malignant"), channels=GRAY)
     colours = {_GREEN: 1, _RED: 1 if one else 2}
     for item in matched(source, _IMAGES, _MASKS, draft, without="partitions"):
         if not item.masks or (options["without_normal"] and _empty(item.masks[0])):
             continue
         draft.cases.append(
             NewCase(
-                item.said["id"],
-                [partial(gray_image_of, item.image)],
-                partial(coloured, item.masks[0], colours),
-                item.said["patient"].upper(),
+                name=item.said["id"],
+                images=[partial(gray_image_of, item.image)],
+                label=partial(coloured, item.masks[0], colours),
+                group=item.said["patient"].upper(),
             )
         )
     return draft

@@ -30,7 +30,7 @@ _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz|mhd)", rf"{_CASE}_gt\.(nii|nii\.gz|mh
 
 def find(source: Source, options: Options) -> Draft:
     """Gray with spacing, four classes, groups by patient; training and validation list train, the testing list tests."""
-    draft = Draft(("background", "left_ventricle", "myocardium", "left_atrium"), GRAY)
+    draft = Draft(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
     found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
     draft.ending = ".mha" if found[0].image.suffix == ".mhd" else ".nii.gz"
     wanted = {quality.strip().casefold() for quality in (options["quality"] or "").split(",") if quality.strip()}
@@ -47,12 +47,12 @@ def find(source: Source, options: Options) -> Draft:
         mask = partial(values_of, item.masks[0], *_pixels_of(source, item.masks[0])) if item.masks else None
         draft.cases.append(
             NewCase(
-                item.said["id"],
-                [image if item.image.suffix == ".mhd" else item.image],
-                mask,
-                item.said["patient"],
-                "Ts" if test else "Tr",
-                {"view": item.said["view"], "phase": item.said["phase"], "quality": quality},
+                name=item.said["id"],
+                images=[image if item.image.suffix == ".mhd" else item.image],
+                label=mask,
+                group=item.said["patient"],
+                part="Ts" if test else "Tr",
+                attributes={"view": item.said["view"], "phase": item.said["phase"], "quality": quality},
             )
         )
     return draft

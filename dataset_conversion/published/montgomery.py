@@ -24,7 +24,9 @@ _MASKS = r"(leftMask|rightMask)/(?P<id>MCUCXR_\d+_[01])\.png"
 
 def find(source: Source, options: Options) -> Draft:
     """Gray; right_lung and left_lung, or one class for both."""
-    draft = Draft(("background", "lung") if options["lung"] else ("background", "right_lung", "left_lung"), GRAY)
+    draft = Draft(
+        labels=("background", "lung") if options["lung"] else ("background", "right_lung", "left_lung"), channels=GRAY
+    )
     for item in matched(source, _IMAGES, _MASKS, draft):
         sides = {side: [mask for mask in item.masks if f"/{side}mask/" in mask.name.casefold()] for side in ("right", "left")}
         if not all(sides.values()):
@@ -37,6 +39,8 @@ def find(source: Source, options: Options) -> Draft:
         )
         finding = "tuberculosis" if item.said["finding"] == "1" else "normal"
         draft.cases.append(
-            NewCase(item.said["id"], [partial(gray_image_of, item.image)], label, attributes={"finding": finding})
+            NewCase(
+                name=item.said["id"], images=[partial(gray_image_of, item.image)], label=label, attributes={"finding": finding}
+            )
         )
     return draft

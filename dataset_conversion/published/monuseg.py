@@ -32,7 +32,7 @@ _OUTLINES = r"(Annotations|MoNuSegTestData)/(?P<id>TCGA-[\w-]+)\.xml"
 
 def find(source: Source, options: Options) -> Draft:
     """RGB, nucleus, groups by patient. With `boundary`, the rim of a nucleus is a class of its own."""
-    draft = Draft(("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
+    draft = Draft(labels=("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
     found = matched(source, _IMAGES, _OUTLINES, draft)
     draft.ending = ending_of(found)
     for item in found:
@@ -40,7 +40,13 @@ def find(source: Source, options: Options) -> Draft:
             test = item.said["folder"].casefold() == "monusegtestdata"
             label = partial(_label, item.masks[0], item.image, options["boundary"])
             draft.cases.append(
-                NewCase(item.said["id"], [item.image], label, item.said["patient"], "Ts" if test else "Tr")
+                NewCase(
+                    name=item.said["id"],
+                    images=[item.image],
+                    label=label,
+                    group=item.said["patient"],
+                    part="Ts" if test else "Tr",
+                )
             )
     return draft
 
@@ -55,7 +61,7 @@ def _label(drawn: Entry, image: Entry, boundary: bool) -> Label:
         rims |= inside & np.uint8(core == 0)
     if boundary:
         label[rims > 0] = 2
-    return Label(label, None)
+    return Label(array=label, spacing=None)
 
 
 def _regions(drawn: Entry) -> list[Array]:

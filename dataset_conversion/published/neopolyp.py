@@ -26,11 +26,11 @@ _COLOURS = {(255, 0, 0): 1, (0, 255, 0): 2}
 
 def find(source: Source, options: Options) -> Draft:
     """RGB, neoplastic and non_neoplastic."""
-    draft = Draft(("background", "neoplastic", "non_neoplastic"))
+    draft = Draft(labels=("background", "neoplastic", "non_neoplastic"))
     for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
         if not item.masks and item.said["split"].casefold() == "train":
             draft.problems.append(f"{item.image.where}: no mask for this image")
             continue
         label = partial(coloured, item.masks[0], _COLOURS) if item.masks else None
-        draft.cases.append(NewCase(item.said["id"], [item.image], label, part="Tr" if item.masks else "Ts"))
+        draft.cases.append(NewCase(name=item.said["id"], images=[item.image], label=label, part="Tr" if item.masks else "Ts"))
     return draft

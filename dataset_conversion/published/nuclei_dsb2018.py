@@ -31,15 +31,15 @@ _MASKS = r"(?P<part>stage1_train)/(?P<id>[0-9a-f]+)/masks/[^/]+\.png"
 
 def find(source: Source, options: Options) -> Draft:
     """RGB, nucleus; stage 1's test images are the test split."""
-    draft = Draft(("background", "nucleus"))
+    draft = Draft(labels=("background", "nucleus"))
     solution = _solution(source.one(r"stage1_solution\.csv"))
     for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
         name = item.said["id"]
         if item.said["part"].casefold() == "stage1_test":
             label = partial(_drawn, solution[name]) if name in solution else None
-            draft.cases.append(NewCase(name, [item.image], label, part="Ts"))
+            draft.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts"))
         elif item.masks:
-            draft.cases.append(NewCase(name, [item.image], partial(foreground_of, item.masks)))
+            draft.cases.append(NewCase(name=name, images=[item.image], label=partial(foreground_of, item.masks)))
         else:
             draft.problems.append(f"{item.image.where}: no mask for this image")
     return draft
@@ -62,4 +62,4 @@ def _drawn(rows: list[dict[str, str]]) -> Label:
     union = np.zeros(shape, np.bool_)
     for row in rows:
         union |= run_lengths(row["EncodedPixels"], shape)
-    return Label(union.astype(np.uint8), None)
+    return Label(array=union.astype(np.uint8), spacing=None)

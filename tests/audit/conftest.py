@@ -70,6 +70,17 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Faulty:
         held_out.mkdir(parents=True)
         for case, mask in truth.items():
             cv2.imwrite(str(held_out / f"{case}.png"), np.roll(mask, number, axis=1))
-        record = PredictionRecord("Dataset501_Faulty", (reader,), (0,), {}, {"background": 0}, (), "cpu", "", 0.0, ())
+        record = PredictionRecord(
+            dataset="Dataset501_Faulty",
+            models=(reader,),
+            folds=(0,),
+            identities={},
+            labels={"background": 0},
+            mirror=(),
+            device="cpu",
+            precision="",
+            seconds=0.0,
+            cases=(),
+        )
         write_artefact(held_out / "prediction.json", record)
     return Faulty(root, truth)

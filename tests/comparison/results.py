@@ -45,7 +45,14 @@ def make(
     names = [case_name(kind, index) for index in range(cases)]
     labels = {name: value for value, name in enumerate(SPECIFICATION[kind].labels)}
     groups = {name: name.split("_")[0] for name in names} if kind == "heart" else {}
-    spec = DatasetSpec({"0": "R", "1": "G", "2": "B"}, labels, cases, ".png", dataset.name, groups=groups)
+    spec = DatasetSpec(
+        channel_names={"0": "R", "1": "G", "2": "B"},
+        labels=labels,
+        numTraining=cases,
+        file_ending=".png",
+        name=dataset.name,
+        groups=groups,
+    )
     if kind == "heart":
         spec = replace(spec, channel_names={"0": "mr"})
     for index, name in enumerate(names):
@@ -65,16 +72,18 @@ def make(
 
 def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) -> Plan:
     channels = len(spec.channel_names)
-    normalisation = Normalisation("constant", (0.0,) * channels, (255.0,) * channels)
-    preparation = Preparation("whole_64x64", "whole", "uint8", channels, size=(64, 64))
+    normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(255.0,) * channels)
+    preparation = Preparation(key="whole_64x64", geometry="whole", dtype="uint8", channels=channels, size=(64, 64))
     parameters = 1_000_000 * (1 + len(model))
     chosen = ModelPlan(
-        model, "tiny", (64, 64), 8, 1, "fp32", "none", 1e-3, 0, normalisation, preparation.key, parameters,
-        10**9 * len(model), 2**28,
+        model=model, variant="tiny", input_size=(64, 64), batch_size=8, accumulate=1, precision="fp32", pretrained="none",
+        learning_rate=1e-3, warmup_epochs=0, normalisation=normalisation, preparation=preparation.key, parameters=parameters,
+        flops=10**9 * len(model), memory=2**28,
     )  # fmt: skip
-    training = Training(epochs, "dice_ce", (1e-3,))
+    training = Training(epochs=epochs, loss="dice_ce", learning_rates=(1e-3,))
     return Plan(
-        dataset.name, "quick", "hash", 2**32, "cpu", channels, training, {preparation.key: preparation}, {model: chosen}, ()
+        dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=2**32, device="cpu", channels=channels,
+        training=training, preparations={preparation.key: preparation}, models={model: chosen}, decisions=(),
     )
 
 
@@ -83,7 +92,8 @@ def write_fold(made: Made, spec: DatasetSpec, model: str, fold: int, **changes: 
     folder = made.dataset.fold(model, fold)
     plan = changes.pop("plan", None) or plan_of(made.dataset, model, spec)
     record = RunRecord(
-        made.dataset.name, model, "tiny", fold, "quick", f"{model}{fold}", 0, "cpu", "fp32", "finished", 4, 4, 3,
+        dataset=made.dataset.name, model=model, variant="tiny", fold=fold, protocol="quick", identity=f"{model}{fold}", seed=0,
+        device="cpu", precision="fp32", status="finished", epochs_planned=4, epochs_done=4, best_epoch=3,
         parameters=1_000_000 * (1 + len(model)), steps=40, epoch_seconds=1.5 * len(model), seconds=6.0 * len(model),
         peak_memory=2**29,
     )  # fmt: skip
@@ -100,13 +110,19 @@ def write_fold(made: Made, spec: DatasetSpec, model: str, fold: int, **changes: 
         label = cv2.imread(str(made.dataset.raw / "labelsTr" / f"{case}.png"), cv2.IMREAD_UNCHANGED)
         mask, off = worn(label, model, case)
         write_label(masks / f"{case}.png", mask)
-        sure = Confidence(1 - off / 20, float("nan"), 1 - off / 20, float("nan"), 0.1, {})
-        predicted.append(PredictedCase(case, f"{case}.png", label.shape, {}, {"network": 0.01 * len(model)}, confidence=sure))
+        sure = Confidence(
+            value=1 - off / 20, expected_dice=float("nan"), soft_dice=1 - off / 20, agreement=float("nan"), entropy=0.1,
+            classes={},
+        )
+        predicted.append(PredictedCase(
+            case=case, output=f"{case}.png", size=label.shape, pixels={}, seconds={"network": 0.01 * len(model)},
+            confidence=sure,
+        ))
     write_artefact(
         masks / "prediction.json",
         PredictionRecord(
-            made.dataset.name, (model,), (fold,), {f"{model}/fold_{fold}": f"{model}{fold}"}, spec.labels, (), "cpu", "fp32",
-            1.0, tuple(predicted),
+            dataset=made.dataset.name, models=(model,), folds=(fold,), identities={f"{model}/fold_{fold}": f"{model}{fold}"},
+            labels=spec.labels, mirror=(), device="cpu", precision="fp32", seconds=1.0, cases=tuple(predicted),
         ),
     )  # fmt: skip
     evaluate_folders(masks, made.dataset.raw / "labelsTr", cases=made.splits.folds[fold].validation, workers=1)

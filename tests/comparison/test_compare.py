@@ -179,9 +179,16 @@ def test_masks_from_elsewhere_stand_beside_the_trained_models(made, tmp_path):
 
 
 def test_false_alarms_cost_and_distances_need_all():
+    def class_score(dice, hd95):
+        return ClassScore(tp=0, fp=0, fn=0, dice=dice, iou=dice, precision=dice, recall=dice, hd95=hd95)
+
     def score(dice, hd95):
         return CaseScore(
-            "x", {"lesion": ClassScore(0, 0, 0, dice, dice, dice, dice, hd95), "scar": ClassScore(0, 0, 0, *[math.nan] * 5)}
+            "x",
+            {
+                "lesion": class_score(dice, hd95),
+                "scar": class_score(math.nan, math.nan),
+            },
         )
 
     right, wrong, half = score(math.nan, math.nan), score(0.0, math.nan), score(0.5, 3.0)

@@ -10,7 +10,7 @@ from autoseg.preprocessing.store import Store, writing
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, Preparation, Training
 
-SCHEME = LabelScheme(("background", "common", "rare"), ((0,), (1,), (2,)))
+SCHEME = LabelScheme(names=("background", "common", "rare"), members=((0,), (1,), (2,)))
 STILL = Augmentation(
     mirror=(), p_rotation=0, p_scaling=0, p_noise=0, p_blur=0, p_brightness=0, p_contrast=0, p_low_resolution=0, p_gamma=0
 )
@@ -18,7 +18,7 @@ STILL = Augmentation(
 
 def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> Store:
     """Cases c00, c01, ...: a disk of class 1 in each, one of class 2 in the first `rare`; values follow the label."""
-    preparation = Preparation("k", "patch", dtype, channels)  # type: ignore[arg-type]
+    preparation = Preparation(key="k", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
     with writing(folder, preparation, "hash") as writer:
         for index, (height, width) in enumerate(sizes):
             rows, columns = np.mgrid[:height, :width]
@@ -34,9 +34,24 @@ def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", chan
 def model_plan(
     size: tuple[int, int], batch: int = 4, normalisation: Normalisation | None = None, channels: int = 3
 ) -> ModelPlan:
-    plain = Normalisation("constant", (0.0,) * channels, (1.0,) * channels)
-    return ModelPlan("unet", "16", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation or plain, "k", 0, 0, 0)
+    plain = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(1.0,) * channels)
+    return ModelPlan(
+        model="unet",
+        variant="16",
+        input_size=size,
+        batch_size=batch,
+        accumulate=1,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=normalisation or plain,
+        preparation="k",
+        parameters=0,
+        flops=0,
+        memory=0,
+    )
 
 
 def training(augmentation: Augmentation = STILL, share: float = 0.0) -> Training:
-    return Training(3, "dice_ce", (1e-3,), foreground_share=share, augmentation=augmentation)
+    return Training(epochs=3, loss="dice_ce", learning_rates=(1e-3,), foreground_share=share, augmentation=augmentation)

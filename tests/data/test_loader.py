@@ -24,7 +24,9 @@ def mixed(tmp_path):
 
 def batches(arrays, workers=1, size=(32, 32), augmentation=None, share=0.5, seed=0, **plan):
     settings = training(augmentation or Augmentation(), share)
-    return Batches(arrays, arrays.cases, model_plan(size, **plan), settings, SCHEME, seed, workers)
+    return Batches(
+        arrays, arrays.cases, model_plan=model_plan(size, **plan), training=settings, scheme=SCHEME, seed=seed, workers=workers
+    )
 
 
 def same(ones, others):
@@ -54,7 +56,15 @@ def test_an_epoch_can_be_entered_in_the_middle(mixed):
 ])
 def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
     arrays = store(tmp_path / "s", [(32, 32)] * 4, dtype, channels)
-    made = Batches(arrays, arrays.cases, model_plan((32, 32), 4, channels=channels), training(), SCHEME, 0, 1)
+    made = Batches(
+        arrays,
+        arrays.cases,
+        model_plan=model_plan((32, 32), 4, channels=channels),
+        training=training(),
+        scheme=SCHEME,
+        seed=0,
+        workers=1,
+    )
     batch = next(made.epoch(0))
     assert batch.images.shape == (4, channels, 32, 32) and batch.images.dtype == expected
     assert batch.images.is_contiguous() and batch.labels.shape == (4, 32, 32) and batch.labels.dtype == torch.uint8
@@ -66,7 +76,7 @@ def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
 def test_patches_centred_on_a_class_hold_it(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
     still = training(share=1.0)
-    made = Batches(arrays, arrays.cases, model_plan((16, 16), 6), still, SCHEME, 0, 1)
+    made = Batches(arrays, arrays.cases, model_plan=model_plan((16, 16), 6), training=still, scheme=SCHEME, seed=0, workers=1)
     held = [set(np.unique(labels)) for epoch in range(4) for batch in made.epoch(epoch) for labels in batch.labels.numpy()]
     assert all({1, 2} & values for values in held)
     assert any(1 in values for values in held) and any(2 in values for values in held)
@@ -74,22 +84,46 @@ def test_patches_centred_on_a_class_hold_it(tmp_path):
 
 def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
-    ignoring = loader.LabelScheme(("background", "common"), ((0,), (1,)), ignore=2)
-    made = Batches(arrays, arrays.cases, model_plan((16, 16), 6), training(share=1.0), ignoring, 0, 1)
+    ignoring = loader.LabelScheme(names=("background", "common"), members=((0,), (1,)), ignore=2)
+    made = Batches(
+        arrays,
+        arrays.cases,
+        model_plan=model_plan((16, 16), 6),
+        training=training(share=1.0),
+        scheme=ignoring,
+        seed=0,
+        workers=1,
+    )
     assert all((batch.labels == 1).flatten(1).any(1).all() for batch in made.epoch(0))
 
 
 def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_image(tmp_path):
     arrays = store(tmp_path / "s", [(64, 48)] * 3, "float32", 1)
-    own = Normalisation("image")
-    made = Batches(arrays, arrays.cases, model_plan((16, 16), 3, own, channels=1), training(), SCHEME, 0, 1)
+    own = Normalisation(scheme="image")
+    made = Batches(
+        arrays,
+        arrays.cases,
+        model_plan=model_plan((16, 16), 3, own, channels=1),
+        training=training(),
+        scheme=SCHEME,
+        seed=0,
+        workers=1,
+    )
     batch = next(made.epoch(0))
     assert batch.statistics is not None and batch.statistics.shape == (3, 2, 1)
     for index, case in enumerate(batch.cases):
         whole = arrays.image(case)
         assert batch.statistics[index, :, 0].tolist() == pytest.approx([whole.mean(), whole.std()], rel=1e-4)
     assert abs(float(normalise(batch.images, own, batch.statistics).mean())) > 1e-3
-    plain = Batches(arrays, arrays.cases, model_plan((16, 16), 3, channels=1), training(), SCHEME, 0, 1)
+    plain = Batches(
+        arrays,
+        arrays.cases,
+        model_plan=model_plan((16, 16), 3, channels=1),
+        training=training(),
+        scheme=SCHEME,
+        seed=0,
+        workers=1,
+    )
     assert next(plain.epoch(0)).statistics is None
 
 

@@ -13,7 +13,7 @@ from tests.dataset_conversion.pictures import box
 
 def coding(masks, labels=None, kinds=None, lossy=False):
     facts = [
-        facts_of(Path(f"m{index}.png"), (kinds or [""] * len(masks))[index], Label(mask, None, lossy=lossy))
+        facts_of(Path(f"m{index}.png"), (kinds or [""] * len(masks))[index], Label(array=mask, spacing=None, lossy=lossy))
         for index, mask in enumerate(masks)
     ]
     return decide_coding(facts, labels)
@@ -23,7 +23,7 @@ def test_zero_and_255_become_zero_and_one_and_it_is_said():
     made = coding([box(255), box(0)], ["background", "polyp"])
     assert made.table == {0: 0, 255: 1} and not made.problems
     assert any("255 became 1" in note for note in made.notes)
-    ids, disputed = encode([(Label(box(255), None), "")], made)
+    ids, disputed = encode([(Label(array=box(255), spacing=None), "")], made)
     assert ids.dtype == np.uint8 and (ids == box(1)).all() and disputed == 0
 
 
@@ -66,7 +66,9 @@ def test_labels_must_make_sense():
 def test_classes_from_names_are_merged_and_the_later_label_wins():
     made = coding([box(255), box(1, at=6)], ["background", "polyp", "tool"], ["Polyp", "tool"])
     assert not made.problems and any("Polyp (1), tool (1)" in note for note in made.notes)
-    ids, disputed = encode([(Label(box(1, at=6), None), "tool"), (Label(box(255), None), "Polyp")], made)
+    ids, disputed = encode(
+        [(Label(array=box(1, at=6), spacing=None), "tool"), (Label(array=box(255), spacing=None), "Polyp")], made
+    )
     assert (ids[box(1, at=6) > 0] == 2).all() and disputed == 4 * 6
     assert (ids == 1).sum() == 48 - disputed
 
@@ -79,8 +81,8 @@ def test_classes_from_names_must_be_known_and_binary():
 
 def test_masks_of_all_classes_that_contradict_are_counted():
     made = coding([box(1), box(2, at=6)], ["background", "a", "b"])
-    assert encode([(Label(box(1), None), ""), (Label(box(2, at=6), None), "")], made)[1] == 24
-    assert encode([(Label(box(1), None), ""), (Label(box(1, at=6), None), "")], made)[1] == 0
+    assert encode([(Label(array=box(1), spacing=None), ""), (Label(array=box(2, at=6), spacing=None), "")], made)[1] == 24
+    assert encode([(Label(array=box(1), spacing=None), ""), (Label(array=box(1, at=6), spacing=None), "")], made)[1] == 0
 
 
 @pytest.fixture

@@ -10,7 +10,13 @@ from autoseg.support.workspace import Workspace
 from dataset_conversion.writer import NewCase, common_ending, safe_names, write_dataset
 from tests.dataset_conversion.pictures import box, colours, save
 
-SPEC = DatasetSpec({"0": "R", "1": "G", "2": "B"}, {"background": 0, "thing": 1}, 0, ".png", licence="CC0")
+SPEC = DatasetSpec(
+    channel_names={"0": "R", "1": "G", "2": "B"},
+    labels={"background": 0, "thing": 1},
+    numTraining=0,
+    file_ending=".png",
+    licence="CC0",
+)
 
 
 @pytest.fixture
@@ -19,15 +25,19 @@ def dataset(tmp_path):
 
 
 def picture(seed=0):
-    return Image(colours(seed).transpose(2, 0, 1), None)
+    return Image(array=colours(seed).transpose(2, 0, 1), spacing=None)
 
 
 def test_decoded_images_files_and_functions(tmp_path, dataset):
     path = save(tmp_path / "x" / "a.png", colours(1))
     cases = [
-        NewCase("a", [path], box(), "p"),
-        NewCase("b", [picture(2)], lambda: Label(box(0), None, notes=("drawn by hand", "7 pixels were guessed"))),
-        NewCase("t", [lambda: picture(3)], None, part="Ts"),
+        NewCase(name="a", images=[path], label=box(), group="p"),
+        NewCase(
+            name="b",
+            images=[picture(2)],
+            label=lambda: Label(array=box(0), spacing=None, notes=("drawn by hand", "7 pixels were guessed")),
+        ),
+        NewCase(name="t", images=[lambda: picture(3)], label=None, part="Ts"),
     ]
     report = write_dataset(dataset, SPEC, cases, workers=2)
     assert (report.spec.numTraining, report.spec.groups, report.spec.name) == (2, {"a": "p"}, "Set")
@@ -45,14 +55,14 @@ def test_all_faults_and_nothing_left(dataset):
         raise AutosegError("scan.png is damaged", "fetch it again")
 
     cases = [
-        NewCase("a", [picture()], box(2)),
-        NewCase("b", [picture()], box(size=(9, 30))),
-        NewCase("c", [Image(picture().array[:1], None)], box()),
-        NewCase("d", [picture()], None),
-        NewCase("x", [broken], box()),
-        NewCase("E", [picture()], box()),
-        NewCase("e", [picture()], box()),
-        NewCase("f", [Image(picture().array.astype(np.float32), None)], box()),
+        NewCase(name="a", images=[picture()], label=box(2)),
+        NewCase(name="b", images=[picture()], label=box(size=(9, 30))),
+        NewCase(name="c", images=[Image(array=picture().array[:1], spacing=None)], label=box()),
+        NewCase(name="d", images=[picture()], label=None),
+        NewCase(name="x", images=[broken], label=box()),
+        NewCase(name="E", images=[picture()], label=box()),
+        NewCase(name="e", images=[picture()], label=box()),
+        NewCase(name="f", images=[Image(array=picture().array.astype(np.float32), spacing=None)], label=box()),
     ]
     with pytest.raises(SeveralProblems) as caught:
         write_dataset(dataset, SPEC, cases)
@@ -63,11 +73,11 @@ def test_all_faults_and_nothing_left(dataset):
 
 
 def test_a_refused_rewrite_leaves_the_old_set(dataset):
-    write_dataset(dataset, SPEC, [NewCase("a", [picture()], box())])
+    write_dataset(dataset, SPEC, [NewCase(name="a", images=[picture()], label=box())])
     with pytest.raises(SeveralProblems):
-        write_dataset(dataset, SPEC, [NewCase("b", [picture()], box(5))], overwrite=True)
+        write_dataset(dataset, SPEC, [NewCase(name="b", images=[picture()], label=box(5))], overwrite=True)
     assert [case.name for case in RawDataset.open(dataset).cases] == ["a"]
-    write_dataset(dataset, SPEC, [NewCase("b", [picture()], box())], overwrite=True)
+    write_dataset(dataset, SPEC, [NewCase(name="b", images=[picture()], label=box())], overwrite=True)
     assert [case.name for case in RawDataset.open(dataset).cases] == ["b"]
 
 

@@ -13,8 +13,16 @@ from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact
 
-SPEC = DatasetSpec({"0": "R"}, {"background": 0, "lesion": 1, "scar": 2, "ignore": 3}, 2, ".png")
-REGIONS = DatasetSpec({"0": "R"}, {"background": 0, "whole": (1, 2), "core": (2,)}, 2, ".png", regions_class_order=(1, 2))
+SPEC = DatasetSpec(
+    channel_names={"0": "R"}, labels={"background": 0, "lesion": 1, "scar": 2, "ignore": 3}, numTraining=2, file_ending=".png"
+)
+REGIONS = DatasetSpec(
+    channel_names={"0": "R"},
+    labels={"background": 0, "whole": (1, 2), "core": (2,)},
+    numTraining=2,
+    file_ending=".png",
+    regions_class_order=(1, 2),
+)
 
 
 def square(top, left, side=10, value=1, size=(40, 50)):
@@ -256,7 +264,7 @@ def test_calibration_where_probabilities_were_kept(folders, tmp_path):
 def test_labels_of_two_datasets_are_brought_together(folders):
     predictions, references = folders
     write_label(predictions / "shift.png", square(12, 10, value=2))
-    binary = DatasetSpec({"0": "R"}, {"background": 0, "lesion": 1}, 2, ".png")
+    binary = DatasetSpec(channel_names={"0": "R"}, labels={"background": 0, "lesion": 1}, numTraining=2, file_ending=".png")
     with pytest.raises(SeveralProblems, match="holds the values 2; dataset.json declares 0, 1"):
         evaluate_folders(predictions, references, binary)
     scores = evaluate_folders(predictions, references, binary, relabel=Relabel(prediction={2: 1}))

@@ -49,6 +49,6 @@ def test_spacing_of_image_and_mask_must_agree(tmp_path):
 
     for folder, spacing, write in (("imagesTr/a_0000", 1.0, write_image), ("labelsTr/a", 2.0, write_label)):
         array = np.zeros((1, 9, 9), np.float32) if write is write_image else mask()[:9, :9]
-        write(dataset.raw / f"{folder}.nii.gz", array, Image(np.zeros((1, 9, 9)), (spacing, spacing)))
+        write(dataset.raw / f"{folder}.nii.gz", array, Image(array=np.zeros((1, 9, 9)), spacing=(spacing, spacing)))
     with pytest.raises(SeveralProblems, match="spacing"):
         check_dataset(RawDataset.open(dataset))

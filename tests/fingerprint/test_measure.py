@@ -194,7 +194,7 @@ def test_regions_ignore_spacing_and_sixteen_bits(tmp_path):
         for channel in range(2):
             pixels = picture(index)[channel : channel + 1].astype(np.uint16) * 20
             path = dataset.raw / "imagesTr" / f"c{index}_{channel:04d}.nii.gz"
-            write_image(path, pixels, Image(pixels, (0.5 + index, 1.0)))
+            write_image(path, pixels, Image(array=pixels, spacing=(0.5 + index, 1.0)))
         write_label(dataset.raw / "labelsTr" / f"c{index}.nii.gz", label, read_image(path))
     found = fingerprint_dataset(dataset)
     assert found.dtype == "uint16" and found.modality == "mr"

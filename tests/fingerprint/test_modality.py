@@ -13,16 +13,50 @@ GRAY = {"0": "gray"}
 
 
 def case(low=0.0, high=255.0):
-    return CaseFingerprint("a", (4, 4), 1, "uint8", None, "", "", "", low, high, 0.0, {})
+    return CaseFingerprint(
+        case="a",
+        size=(4, 4),
+        channels=1,
+        dtype="uint8",
+        spacing=None,
+        file_hash="",
+        pixel_hash="",
+        perceptual_hash="",
+        low=low,
+        high=high,
+        border=0.0,
+        classes={},
+    )
 
 
 def cells(number, compactness=0.8):
-    held = {"thing": ClassInCase(900, number, 100, 9.0, 90.0, compactness)}
-    return CaseFingerprint("a", (4, 4), 1, "uint8", None, "", "", "", 0.0, 255.0, 0.0, held)
+    held = {
+        "thing": ClassInCase(pixels=900, objects=number, largest=100, thickness=9.0, object_area=90.0, compactness=compactness)
+    }
+    return CaseFingerprint(
+        case="a",
+        size=(4, 4),
+        channels=1,
+        dtype="uint8",
+        spacing=None,
+        file_hash="",
+        pixel_hash="",
+        perceptual_hash="",
+        low=0.0,
+        high=255.0,
+        border=0.0,
+        classes=held,
+    )
 
 
 def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **said):
-    spec = DatasetSpec(channels, said.pop("labels", {"background": 0, "thing": 1}), 1, ".png", **said)
+    spec = DatasetSpec(
+        channel_names=channels,
+        labels=said.pop("labels", {"background": 0, "thing": 1}),
+        numTraining=1,
+        file_ending=".png",
+        **said,
+    )
     return modality(spec, name, cases or [case()], gray, dtype, means)
 
 

@@ -46,7 +46,9 @@ def test_kinds_are_seen_in_the_values_alone(name, expected, tmp_path):
     for path in files:
         write_image(dataset.raw / "imagesTr" / f"{path.stem}_0000.png", read_image(path).array)
         write_label(dataset.raw / "labelsTr" / f"{path.stem}.png", read_label(DATA / name / "masks" / f"{path.stem}.png").array)
-    write_description(dataset.description, DatasetSpec(channels, labels, len(files), ".png"))
+    write_description(
+        dataset.description, DatasetSpec(channel_names=channels, labels=labels, numTraining=len(files), file_ending=".png")
+    )
     assert fingerprint_dataset(dataset).modality == expected
 
 

@@ -23,15 +23,29 @@ def planned(root: Path, models: Sequence[str] = ("unet", "segformer"), search_ep
     dataset = Workspace.at(root).new_dataset(501, "Paper")
     dataset.raw.mkdir(parents=True)
     plan = ModelPlan(
-        "unet", "16", (64, 64), 4, 1, "fp32", "none", 1e-3, 0, Normalisation("image"), "whole_64x64", 0, 0, 0
+        model="unet",
+        variant="16",
+        input_size=(64, 64),
+        batch_size=4,
+        accumulate=1,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=Normalisation(scheme="image"),
+        preparation="whole_64x64",
+        parameters=0,
+        flops=0,
+        memory=0,
     )
-    training = Training(10, "ce", RATES, search_epochs=search_epochs)
-    preparation = Preparation("whole_64x64", "whole", "uint8", 3, size=(64, 64))
+    training = Training(epochs=10, loss="ce", learning_rates=RATES, search_epochs=search_epochs)
+    preparation = Preparation(key="whole_64x64", geometry="whole", dtype="uint8", channels=3, size=(64, 64))
     write_artefact(
         dataset.plan,
         Plan(
-            dataset.name, "quick", "hash", 1 << 30, "cpu", 3, training, {preparation.key: preparation},
-            {model: replace(plan, model=model) for model in models}, (),
+            dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=1 << 30, device="cpu", channels=3,
+            training=training, preparations={preparation.key: preparation},
+            models={model: replace(plan, model=model) for model in models}, decisions=(),
         ),
     )  # fmt: skip
     cases = tuple(f"case{number}" for number in range(FOLDS))
@@ -44,7 +58,8 @@ def finish(root: Path, cell: Cell, status: str = "finished", epochs: int = 10) -
     """Leave what a run leaves."""
     folder = Dataset(root, cell.dataset).fold(cell.model, cell.fold)
     record = RunRecord(
-        cell.dataset, cell.model, "16", cell.fold, "quick", "id", 0, "cpu", "fp32", status, 10, epochs, 3, 0.75  # type: ignore[arg-type]
+        dataset=cell.dataset, model=cell.model, variant="16", fold=cell.fold, protocol="quick", identity="id", seed=0,
+        device="cpu", precision="fp32", status=status, epochs_planned=10, epochs_done=epochs, best_epoch=3, best_dice=0.75,
     )
     write_artefact(folder / "run.json", record)
     if status == "finished":
@@ -111,7 +126,7 @@ def well(root: Path) -> Callable[[Cell, int], Outcome]:
 
 
 def asked(root: Path) -> Asked:
-    return Asked(root)
+    return Asked(root=root)
 
 
 def on_disk(root: Path) -> dict[str, object]:

@@ -54,7 +54,7 @@ def undisturbed(prepared, tmp_path_factory) -> Path:
 
 def run(root: Path, engine, watch=lambda table: None) -> GridTable:
     cells = fold_cells(Workspace.at(root).dataset(501), ["unet"], [0, 1])
-    return schedule.run_grid(cells, Asked(root, "cpu"), engine, watch=watch)
+    return schedule.run_grid(cells, Asked(root=root, device="cpu"), engine, watch=watch)
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -87,7 +87,15 @@ def test_the_first_run_of_a_model_searches_for_its_rate_alone(tmp_path):
     cells = fold_cells(dataset, None, None)
 
     def script(cell: Cell, attempt: int) -> Outcome:
-        chosen = RateSearch(0, 2, "id", (RateTrial(1e-3, 0.5, {}, 4, 1.0),), 1e-3, 4, 1.0)
+        chosen = RateSearch(
+            fold=0,
+            epochs=2,
+            identity="id",
+            tried=(RateTrial(rate=1e-3, best_dice=0.5, dice={}, steps=4, seconds=1.0),),
+            chosen=1e-3,
+            steps=4,
+            seconds=1.0,
+        )
         write_artefact(dataset.results / cell.model / "learning_rate" / "learning_rate.json", chosen)
         finish(tmp_path, cell)
         return Outcome(0)
@@ -100,7 +108,7 @@ def test_the_first_run_of_a_model_searches_for_its_rate_alone(tmp_path):
     # A rate the user gives needs no search.
     other = planned(tmp_path / "other", search_epochs=2)
     engine = Scripted(tmp_path / "other", well(tmp_path / "other"), count=3, polls=3)
-    given = Asked(tmp_path / "other", settings={"models.unet.learning_rate": "0.01"})
+    given = Asked(root=tmp_path / "other", settings={"models.unet.learning_rate": "0.01"})
     schedule.run_grid(fold_cells(other, ["unet"], None), given, engine)
     assert len(engine.together[2]) == 3
 
@@ -189,11 +197,11 @@ def test_test_images_are_predicted_when_all_folds_are_there(tmp_path):
 
 def test_commands_carry_everything_a_run_needs(tmp_path):
     cell = Cell("Dataset501_Paper", "unet", 3)
-    given = Asked(tmp_path, "cpu", "none", {"training.epochs": "3"}, processes=1)
+    given = Asked(root=tmp_path, device="cpu", pretrained="none", settings={"training.epochs": "3"}, processes=1)
     command = command_of(cell, given)
     assert command[3:6] == ["Dataset501_Paper", "unet", "3"]
     assert command[-4:] == ["--pretrained", "none", "--set", "training.epochs=3"]
-    several = command_of(cell, Asked(tmp_path, processes=4))
+    several = command_of(cell, Asked(root=tmp_path, processes=4))
     assert several[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
 
 

@@ -9,15 +9,30 @@ from autoseg.schema.plan import ModelPlan, Normalisation, Preparation
 
 TWO = label_scheme({"background": 0, "lesion": 1}, None)
 REGIONS = label_scheme({"background": 0, "whole": (1, 2), "core": (2,)}, (1, 2))
-IDENTITY = Normalisation("constant", mean=(0.0,) * 3, std=(1.0,) * 3)
+IDENTITY = Normalisation(scheme="constant", mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def model_plan(input_size=(32, 32), batch=4, normalisation=IDENTITY, precision="fp32"):
-    return ModelPlan("m", "v", input_size, batch, 1, precision, "none", 1e-3, 0, normalisation, "p", 0, 0, 0)
+    return ModelPlan(
+        model="m",
+        variant="v",
+        input_size=input_size,
+        batch_size=batch,
+        accumulate=1,
+        precision=precision,
+        pretrained="none",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=normalisation,
+        preparation="p",
+        parameters=0,
+        flops=0,
+        memory=0,
+    )
 
 
 def preparation(geometry="whole", size=(32, 32)):
-    return Preparation("p", geometry, "uint8", 3, size=size if geometry == "whole" else None)
+    return Preparation(key="p", geometry=geometry, dtype="uint8", channels=3, size=size if geometry == "whole" else None)
 
 
 class Pointwise(nn.Module):
@@ -79,7 +94,7 @@ def test_tiles_of_several_images_share_batches_and_give_the_whole(dtype):
 
 
 def test_a_tile_is_normalised_by_its_whole_image():
-    plan = model_plan(normalisation=Normalisation("image"))
+    plan = model_plan(normalisation=Normalisation(scheme="image"))
     image = images((32, 96))[0]
     image[:, 48:] //= 4
     (found,) = Engine(Pointwise(), plan, preparation("patch"), TWO).probabilities([image])

@@ -55,7 +55,7 @@ def test_the_first_of_equals_wins():
 
 
 def test_values_above_255_need_a_wider_type():
-    scheme = LabelScheme(("x",), ((300,),), regions=True, paint=(300,))
+    scheme = LabelScheme(names=("x",), members=((300,),), regions=True, paint=(300,))
     labels = restore.label_map(np.ones((1, 2, 2), np.float32), scheme, (2, 2))
     assert labels.dtype == np.uint16 and labels.max() == 300
 

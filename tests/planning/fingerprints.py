@@ -34,14 +34,25 @@ class Made:
     def spec(self) -> DatasetSpec:
         labels = self.labels or {"background": 0, **{name: k + 1 for k, name in enumerate(self.classes)}}
         return DatasetSpec(
-            {str(k): f"c{k}" for k in range(self.channels)}, labels, self.cases, ".png",
+            channel_names={str(k): f"c{k}" for k in range(self.channels)},
+            labels=labels,
+            numTraining=self.cases,
+            file_ending=".png",
             regions_class_order=self.regions_class_order,
         )
 
     @property
     def fingerprint(self) -> Fingerprint:
         spacing = self.spacings[len(self.spacings) // 2] if self.spacings else None
-        channel = ChannelStatistics("c", 100.0, 40.0, (2.0, 90.0, 240.0), 120.0, 30.0, (20.0, 118.0, 200.0))
+        channel = ChannelStatistics(
+            name="c",
+            mean=100.0,
+            std=40.0,
+            percentiles=(2.0, 90.0, 240.0),
+            foreground_mean=120.0,
+            foreground_std=30.0,
+            foreground_percentiles=(20.0, 118.0, 200.0),
+        )
         return Fingerprint(
             dataset="Dataset501_Made",
             content_hash="0" * 64,
@@ -63,14 +74,25 @@ class Made:
     def _class(self, name: str) -> ClassStatistics:
         held, thickness = self._held(name), self.classes[name]
         share = self.share / len(self.classes)
-        return ClassStatistics(name, held, held / self.cases, share, share, 1.0, thickness, thickness / min(self.size))
+        return ClassStatistics(
+            name=name,
+            cases=held,
+            presence=held / self.cases,
+            pixel_share=share,
+            area_share=share,
+            objects=1.0,
+            thickness=thickness,
+            relative_thickness=thickness / min(self.size),
+        )
 
     def _case(self, k: int) -> CaseFingerprint:
         size = self.sizes[k % len(self.sizes)] if self.sizes else self.size
         held = {}
         for name, thickness in self.classes.items():
             pixels = (k % 7 + 1) * 100 if k < self._held(name) else 0
-            held[name] = ClassInCase(pixels, int(pixels > 0), pixels, thickness if pixels else 0.0)
+            held[name] = ClassInCase(
+                pixels=pixels, objects=int(pixels > 0), largest=pixels, thickness=thickness if pixels else 0.0
+            )
         return CaseFingerprint(
             case=case_name(k),
             size=size,

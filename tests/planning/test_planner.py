@@ -20,7 +20,9 @@ VESSELS = Made(cases=40, size=(584, 565), classes={"vessel": 2.0})
 def plan(made: Made | None = None, protocol: Protocol = "quick", models: tuple[str, ...] = BOTH, **settings: str) -> Plan:
     made = made or Made()
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    return make_plan(made.fingerprint, made.spec, protocol, models, 4 * GIGABYTE, "cpu", dotted)
+    return make_plan(
+        made.fingerprint, made.spec, protocol=protocol, models=models, memory=4 * GIGABYTE, device="cpu", settings=dotted
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

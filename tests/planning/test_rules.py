@@ -45,7 +45,15 @@ def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory
 
 def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
     known = facts(made)
-    return decide_training(known, frame(made, protocol, device)[0], protocol, device, budget(made, protocol, device), 5, 0)[0]
+    return decide_training(
+        known,
+        frame(made, protocol, device)[0],
+        protocol=protocol,
+        device=device,
+        budget=budget(made, protocol, device),
+        folds=5,
+        seed=0,
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -77,31 +85,37 @@ def test_imagenet_statistics_only_with_imagenet_weights() -> None:
     assert with_weights.std == pytest.approx([255 * s for s in PRETRAINED.input_std], abs=0.01)
     assert "ImageNet" in because
     without, _ = normalisation(Made(), "unet")
-    assert without == Normalisation("constant", (100.0,) * 3, (40.0,) * 3)
+    assert without == Normalisation(scheme="constant", mean=(100.0,) * 3, std=(40.0,) * 3)
 
 
 def test_gray_images_are_normalised_one_by_one() -> None:
     for made in (Made(channels=1, modality="ultrasound"), Made(gray_as_rgb=True, modality="xray"), MR):
         found, _ = normalisation(made, "efficientnet_lite0_upernet")
-        assert found == Normalisation("image")
+        assert found == Normalisation(scheme="image")
     assert "120" in normalisation(MR)[1] and "900" in normalisation(MR)[1]
 
 
 def test_comparable_values_are_clipped_alike() -> None:
     found, because = normalisation(replace(MR, highs=(900.0, 1000.0, 1100.0)))
-    assert found == Normalisation("image", lower=(2.0,), upper=(240.0,)) and "outliers" in because
+    assert found == Normalisation(scheme="image", lower=(2.0,), upper=(240.0,)) and "outliers" in because
 
 
 def test_ct_numbers_are_clipped_to_the_foreground() -> None:
     made = Made(channels=1, dtype="float32", modality="ct")
     found, because = normalisation(made)
-    assert found == Normalisation("constant", (120.0,), (30.0,), (20.0,), (200.0,)) and "20" in because and "200" in because
+    assert (
+        found == Normalisation(scheme="constant", mean=(120.0,), std=(30.0,), lower=(20.0,), upper=(200.0,))
+        and "20" in because
+        and "200" in because
+    )
     known = facts(made)
     nothing = (0.0, 0.0, 0.0)
     blank = replace(known.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
     empty = replace(known, fingerprint=replace(known.fingerprint, channels=(blank,)))
     found, _ = decide_normalisation(empty, decide_channels(empty)[0], SCRATCH)
-    assert found == Normalisation("constant", (100.0,), (40.0,), (2.0,), (240.0,)), "no foreground: the whole image's"
+    assert found == Normalisation(scheme="constant", mean=(100.0,), std=(40.0,), lower=(2.0,), upper=(240.0,)), (
+        "no foreground: the whole image's"
+    )
 
 
 def test_a_channel_that_never_changes_is_not_divided_by_zero() -> None:
@@ -182,10 +196,12 @@ def test_what_resizing_keeps_grows_with_thickness() -> None:
 
 def test_stores_are_named_by_what_they_hold() -> None:
     channels, _ = decide_channels(facts(Made()))
-    whole = make_preparation(Frame("whole", 256, (400, 400)), channels, (256, 224))
+    whole = make_preparation(Frame(kind="whole", side=256, native=(400, 400)), channels, (256, 224))
     assert (whole.key, whole.size, whole.channels, whole.dtype) == ("whole_256x224", (256, 224), 3, "uint8")
     keys = [
-        make_preparation(Frame("patch", 256, (400, 400), scale=scale, spacing=spacing), channels, (256, 256)).key
+        make_preparation(
+            Frame(kind="patch", side=256, native=(400, 400), scale=scale, spacing=spacing), channels, (256, 256)
+        ).key
         for scale, spacing in ((1.0, None), (0.5, None), (1.0, (0.5, 0.25)))
     ]
     assert keys == ["patch_native", "patch_x0.5", "patch_0.5x0.25mm"]

@@ -15,8 +15,10 @@ from autoseg.support.files import write_artefact
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
 
-SPEC = DatasetSpec({"0": "R", "1": "G", "2": "B"}, {"background": 0, "bright": 1}, 4, ".png")
-GRAY = DatasetSpec({"0": "mr"}, {"background": 0, "bright": 1}, 4, ".nii.gz")
+SPEC = DatasetSpec(
+    channel_names={"0": "R", "1": "G", "2": "B"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png"
+)
+GRAY = DatasetSpec(channel_names={"0": "mr"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".nii.gz")
 
 
 class Bright(nn.Module):
@@ -36,16 +38,57 @@ class Bright(nn.Module):
 
 def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
-    normalisation = Normalisation("constant", mean=(0.0,) * channels, std=(highest,) * channels)
-    preparation = Preparation("p", geometry, dtype, channels, size=size if geometry == "whole" else None, spacing=spacing)
-    planned = ModelPlan(model, "b", size, batch, 1, "fp32", "none", 1e-3, 0, normalisation, "p", 2, 0, 0)
-    training = Training(3, "dice_ce", (1e-3,), augmentation=Augmentation(mirror=mirror))
-    return Plan("Dataset501_Tiny", "quick", "hash", 0, "cpu", channels, training, {"p": preparation}, {model: planned}, ())
+    normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(highest,) * channels)
+    preparation = Preparation(
+        key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "whole" else None, spacing=spacing
+    )
+    planned = ModelPlan(
+        model=model,
+        variant="b",
+        input_size=size,
+        batch_size=batch,
+        accumulate=1,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=normalisation,
+        preparation="p",
+        parameters=2,
+        flops=0,
+        memory=0,
+    )
+    training = Training(epochs=3, loss="dice_ce", learning_rates=(1e-3,), augmentation=Augmentation(mirror=mirror))
+    return Plan(
+        dataset="Dataset501_Tiny",
+        protocol="quick",
+        content_hash="hash",
+        memory_budget=0,
+        device="cpu",
+        channels=channels,
+        training=training,
+        preparations={"p": preparation},
+        models={model: planned},
+        decisions=(),
+    )
 
 
 def record_of(fold=0, status="finished", model="bright"):
     name = f"id{fold}" if model == "bright" else f"{model}{fold}"
-    return RunRecord("Dataset501_Tiny", model, "b", fold, "quick", name, 0, "cpu", "fp32", status, 3, 3)
+    return RunRecord(
+        dataset="Dataset501_Tiny",
+        model=model,
+        variant="b",
+        fold=fold,
+        protocol="quick",
+        identity=name,
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        status=status,
+        epochs_planned=3,
+        epochs_done=3,
+    )
 
 
 def trained(network=None, fold=0, spec=SPEC, **plan):
@@ -53,7 +96,15 @@ def trained(network=None, fold=0, spec=SPEC, **plan):
     name = plan.get("model", "bright")
     planned, preparation = made.models[name], made.preparations["p"]
     record = record_of(fold, model=name)
-    return Trained((network or Bright()).eval(), made, planned, preparation, spec.label_scheme(), spec, record)
+    return Trained(
+        network=(network or Bright()).eval(),
+        plan=made,
+        model_plan=planned,
+        preparation=preparation,
+        scheme=spec.label_scheme(),
+        spec=spec,
+        record=record,
+    )
 
 
 def write_fold(folder: Path, fold=0, network=None, status="finished", splits=None, spec=SPEC, **plan):

@@ -19,7 +19,12 @@ from autoseg.support.errors import AutosegError
 from tests.prediction.stand_in import Bright, picture, trained
 
 SPEC = DatasetSpec(
-    {"0": "R", "1": "G", "2": "B"}, {"background": 0, "bright": 1}, 4, ".png", groups={"case_7": "Erika"}, licence="CC0"
+    channel_names={"0": "R", "1": "G", "2": "B"},
+    labels={"background": 0, "bright": 1},
+    numTraining=4,
+    file_ending=".png",
+    groups={"case_7": "Erika"},
+    licence="CC0",
 )
 
 
@@ -27,7 +32,7 @@ SPEC = DatasetSpec(
 def bundle(tmp_path, bright_is_registered):
     known = Knowledge(
         drift.appearance([drift.measure(picture()[0].transpose(1, 2, 0), (48, 80), None)]),
-        Calibration(20, 0.5, 0.4, 0.1),
+        Calibration(cases=20, slope=0.5, intercept=0.4, error=0.1),
         {"bright": PostProcessing(fill_holes=True)},
     )
     predictor = Predictor([trained(fold=0, spec=SPEC), trained(Bright(0.4), 1, SPEC)], knowledge=known)

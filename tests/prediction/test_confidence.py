@@ -89,10 +89,10 @@ def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
     assert math.isnan(alone.agreement) and math.isnan(alone.expected_dice) and alone.value == alone.soft_dice
     other = square((5, 5, 20, 9), (25, 25, 35, 35))
     both = [opinion(maps_of(one), TWO) for one in (label, other)]
-    apart = judge(maps_of(label), both, TWO, Calibration(20, 0.5, 0.1, 0.05))
+    apart = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, error=0.05))
     assert apart.agreement < 1 and apart.classes["polyp"] < apart.classes["stone"]
     assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.soft_dice, abs=1e-3)
-    together = judge(maps_of(label), both, TWO, Calibration(20, 0.5, 0.1, 0.05, "value"))
+    together = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, error=0.05, of="value"))
     assert together.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
 
 

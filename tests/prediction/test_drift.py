@@ -79,7 +79,7 @@ def test_spans_of_several_folds_are_united():
 
 
 def test_warnings_reach_the_record(tmp_path):
-    spec = DatasetSpec({"0": "us"}, {"background": 0, "bright": 1}, 4, ".png")
+    spec = DatasetSpec(channel_names={"0": "us"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png")
     write_image(tmp_path / "in" / "usual.png", scene(30).transpose(2, 0, 1))
     write_image(tmp_path / "in" / "colour.png", np.ascontiguousarray(scene(31, False).transpose(2, 0, 1)))
     seen = [scene(index) for index in range(12)]

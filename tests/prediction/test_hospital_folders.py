@@ -20,7 +20,7 @@ from tests.prediction.stand_in import Bright, picture, trained
 
 pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-GRAY = DatasetSpec({"0": "ultrasound"}, {"background": 0, "bright": 1}, 4, ".png")
+GRAY = DatasetSpec(channel_names={"0": "ultrasound"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png")
 IMAGE, MASK = picture((40, 60), (8, 10, 30, 50), channels=1)
 
 

@@ -43,7 +43,7 @@ def test_streamed_rows_are_what_the_whole_image_gives():
 
 def test_streaming_takes_statistics_of_the_whole_image(monkeypatch):
     engine, pixels = engine_of(), np.ascontiguousarray(np.moveaxis(IMAGE, 0, 2))
-    scheme = Normalisation("image", lower=(10.0,) * 3, upper=(240.0,) * 3)
+    scheme = Normalisation(scheme="image", lower=(10.0,) * 3, upper=(240.0,) * 3)
     engine.model_plan = plan_of(geometry="patch", size=(64, 48)).models["bright"].__class__(
         **{**vars(engine.model_plan), "normalisation": scheme}
     )
@@ -111,7 +111,7 @@ def test_large_images_give_the_masks_and_confidence_of_small_ones(tmp_path, monk
 @pytest.mark.parametrize("ending", [".tif", ".png"])
 def test_a_large_colour_picture_becomes_gray_for_a_network_of_gray_ones(tmp_path, monkeypatch, ending):
     write_image(tmp_path / "in" / f"a{ending}", IMAGE)
-    gray = DatasetSpec({"0": "us"}, {"background": 0, "bright": 1}, 4, ".png")
+    gray = DatasetSpec(channel_names={"0": "us"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png")
     predictor = Predictor([trained(Bright(0.5), spec=gray, size=(64, 48))])
     predict_files(predictor, tmp_path / "in", tmp_path / "usual")
     monkeypatch.setattr(large, "LARGE", 1)

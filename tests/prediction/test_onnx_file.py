@@ -16,8 +16,13 @@ from tests.prediction.stand_in import picture, trained
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-THREE = DatasetSpec({"0": "R", "1": "G", "2": "B"}, {"background": 0, "bright": 1, "dark": 2}, 4, ".png")
-IMAGES = [Image(picture((50 + 9 * number, 70), high=160 + 20 * number)[0], None) for number in range(3)]
+THREE = DatasetSpec(
+    channel_names={"0": "R", "1": "G", "2": "B"},
+    labels={"background": 0, "bright": 1, "dark": 2},
+    numTraining=4,
+    file_ending=".png",
+)
+IMAGES = [Image(array=picture((50 + 9 * number, 70), high=160 + 20 * number)[0], spacing=None) for number in range(3)]
 
 
 @pytest.fixture

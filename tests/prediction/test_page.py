@@ -39,25 +39,30 @@ def test_strokes_add_change_and_take_away():
 
 def test_corrections_become_cases(tmp_path):
     image, mask = picture()
-    assert save_case(Image(image, None), mask, "reviewed_1", tmp_path / "c") == tmp_path / "c" / "masks" / "reviewed_1.png"
+    assert (
+        save_case(Image(array=image, spacing=None), mask, "reviewed_1", tmp_path / "c")
+        == tmp_path / "c" / "masks" / "reviewed_1.png"
+    )
     assert np.array_equal(read_image(tmp_path / "c" / "images" / "reviewed_1.png").array, image)
     dataset = Dataset(tmp_path, "Dataset501_Tiny")
     dataset.raw.mkdir(parents=True)
     said = '{"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "bright": 1}, "numTraining": 4, '
     dataset.description.write_text(said + '"file_ending": ".png"}')
     for _ in range(2):
-        save_case(Image(image[:1], None), mask, "reviewed_1", dataset)
+        save_case(Image(array=image[:1], spacing=None), mask, "reviewed_1", dataset)
     assert read_image(dataset.raw / "imagesTr" / "reviewed_1_0000.png").array.shape[0] == 3
     assert np.array_equal(read_label(dataset.raw / "labelsTr" / "reviewed_1.png").array, mask)
     assert '"numTraining": 5' in dataset.description.read_text()
     dataset.description.write_text(said + '"file_ending": ".jpg"}')
     with pytest.raises(AutosegError, match="keeps its images as .jpg"):
-        save_case(Image(image, None), mask, "reviewed_2", dataset)
+        save_case(Image(array=image, spacing=None), mask, "reviewed_2", dataset)
 
 
 @pytest.fixture
 def session(tmp_path):
-    spec = DatasetSpec({"0": "R", "1": "G", "2": "B"}, {"background": 0, "bright": 1}, 4, ".png")
+    spec = DatasetSpec(
+        channel_names={"0": "R", "1": "G", "2": "B"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png"
+    )
     networks = {"usual": lambda: Predictor([trained(spec=spec)]), "blind": lambda: Predictor([trained(Bright(0.99))])}
     write_image(tmp_path / "image.png", picture((120, 160), (30, 40, 90, 120))[0])
     return Session(networks, tmp_path / "corrected")

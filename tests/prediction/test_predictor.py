@@ -81,7 +81,9 @@ def test_members_of_other_sizes_are_brought_together():
 
 
 def test_members_for_other_labels_are_refused():
-    other = DatasetSpec(SPEC.channel_names, {"background": 0, "dark": 1}, 4, ".png")
+    other = DatasetSpec(
+        channel_names=SPEC.channel_names, labels={"background": 0, "dark": 1}, numTraining=4, file_ending=".png"
+    )
     with pytest.raises(AutosegError, match="fold 1 of bright and fold 0 of bright"):
         Predictor([trained(fold=0), trained(fold=1, spec=other)])
 

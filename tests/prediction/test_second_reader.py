@@ -13,7 +13,17 @@ FIRST, SECOND = np.array([[1, 1, 0, 0]], np.uint8), np.array([[2, 1, 1, 0]], np.
 
 
 def case(name: str, value: float, expected: float = math.nan) -> PredictedCase:
-    return PredictedCase(name, f"{name}.png", (1, 4), {}, {}, (), Confidence(value, expected, value, math.nan, 0.1, {}))
+    return PredictedCase(
+        case=name,
+        output=f"{name}.png",
+        size=(1, 4),
+        pixels={},
+        seconds={},
+        notes=(),
+        confidence=Confidence(
+            value=value, expected_dice=expected, soft_dice=value, agreement=math.nan, entropy=0.1, classes={}
+        ),
+    )
 
 
 @pytest.mark.parametrize(("policy", "expected"), [

@@ -17,8 +17,8 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 from tests.generated import draw
 
-WHOLE = Preparation("whole_32x48", "whole", "uint8", 3, size=(32, 48))
-NATIVE = Preparation("patch_native", "patch", "uint8", 3)
+WHOLE = Preparation(key="whole_32x48", geometry="whole", dtype="uint8", channels=3, size=(32, 48))
+NATIVE = Preparation(key="patch_native", geometry="patch", dtype="uint8", channels=3)
 CASES = 7
 
 
@@ -71,7 +71,7 @@ def test_a_store_is_made_once_and_anew_when_the_data_or_the_plan_changed(dataset
     build(dataset, content="changed")
     second = made()
     assert second != first
-    other = Preparation(WHOLE.key, "whole", "uint8", 3, size=(16, 16))
+    other = Preparation(key=WHOLE.key, geometry="whole", dtype="uint8", channels=3, size=(16, 16))
     assert build(dataset, other).image("c0").shape == (16, 16, 3)
     (dataset.store(WHOLE.key) / "labels.npy").write_bytes(b"broken")
     assert build(dataset, other).label("c0").shape == (16, 16)

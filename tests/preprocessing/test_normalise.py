@@ -7,8 +7,8 @@ import torch
 from autoseg.preprocessing.normalise import image_statistics, normalise
 from autoseg.schema.plan import Normalisation
 
-IMAGENET = Normalisation("constant", mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
-EACH = Normalisation("image")
+IMAGENET = Normalisation(scheme="constant", mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
+EACH = Normalisation(scheme="image")
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float32])
@@ -22,7 +22,7 @@ def test_constants_are_taken_per_channel(dtype: torch.dtype) -> None:
 
 def test_clipping_comes_first() -> None:
     images = torch.tensor([[[[-2000.0, 0.0, 5000.0]]]])
-    out = normalise(images, Normalisation("constant", (100.0,), (50.0,), lower=(-100.0,), upper=(200.0,)))
+    out = normalise(images, Normalisation(scheme="constant", mean=(100.0,), std=(50.0,), lower=(-100.0,), upper=(200.0,)))
     np.testing.assert_allclose(out.flatten().numpy(), [-4.0, -2.0, 2.0])
 
 

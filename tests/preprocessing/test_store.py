@@ -13,7 +13,7 @@ from autoseg.support.errors import AutosegError
 
 
 def preparation(dtype: str = "uint8", channels: int = 3) -> Preparation:
-    return Preparation("patch_native", "patch", dtype, channels)  # type: ignore[arg-type]
+    return Preparation(key="patch_native", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
 
 
 def cases(dtype: str = "uint8", channels: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray]]:

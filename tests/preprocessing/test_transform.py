@@ -14,11 +14,11 @@ from autoseg.support.errors import AutosegError
 
 
 def whole(size: tuple[int, int] = (32, 48), channels: int = 3, dtype: str = "uint8", **more: object) -> Preparation:
-    return Preparation("whole", "whole", dtype, channels, size=size, **more)  # type: ignore[arg-type]
+    return Preparation(key="whole", geometry="whole", dtype=dtype, channels=channels, size=size, **more)  # type: ignore[arg-type]
 
 
 def patch(**more: object) -> Preparation:
-    return Preparation("patch", "patch", "uint8", 1, **more)  # type: ignore[arg-type]
+    return Preparation(key="patch", geometry="patch", dtype="uint8", channels=1, **more)  # type: ignore[arg-type]
 
 
 def colour(height: int, width: int, channels: int = 3, dtype: str = "uint8") -> np.ndarray:

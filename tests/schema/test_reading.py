@@ -47,7 +47,14 @@ class Table:
 
 def table():
     draw = random.Random(0)
-    scores = [ClassScore(i, 1, 2, draw.random(), *[draw.random()] * 3, float("nan")) for i in range(50)]
+
+    def score(tp):
+        share = draw.random()
+        return ClassScore(
+            tp=tp, fp=1, fn=2, dice=draw.random(), iou=share, precision=share, recall=share, hd95=float("nan")
+        )
+
+    scores = [score(i) for i in range(50)]
     return Table("x", tuple(CaseScore(f"c{i}", {"a": score, "b": scores[0]}) for i, score in enumerate(scores)))
 
 

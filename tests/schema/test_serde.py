@@ -13,13 +13,28 @@ from autoseg.schema.dataset import DatasetSpec
 
 def a_plan() -> plan.Plan:
     model = plan.ModelPlan(
-        "unet", "16", (64, 48), 8, 2, "fp32", "auto", 1e-3, 0, plan.Normalisation("image"), "whole_64x48", 10, 20, 30, {"a": 1}
+        model="unet",
+        variant="16",
+        input_size=(64, 48),
+        batch_size=8,
+        accumulate=2,
+        precision="fp32",
+        pretrained="auto",
+        learning_rate=1e-3,
+        warmup_epochs=0,
+        normalisation=plan.Normalisation(scheme="image"),
+        preparation="whole_64x48",
+        parameters=10,
+        flops=20,
+        memory=30,
+        options={"a": 1},
     )
-    preparation = plan.Preparation("whole_64x48", "whole", "uint8", 3, size=(64, 48), spacing=None)
-    training = plan.Training(5, "dice_ce", (1e-3, 1e-4), augmentation=plan.Augmentation(mirror=(1,)))
+    preparation = plan.Preparation(key="whole_64x48", geometry="whole", dtype="uint8", channels=3, size=(64, 48), spacing=None)
+    training = plan.Training(epochs=5, loss="dice_ce", learning_rates=(1e-3, 1e-4), augmentation=plan.Augmentation(mirror=(1,)))
     return plan.Plan(
-        "Dataset501_X", "quick", "abc", 1 << 30, "cpu", 3, training,
-        {"whole_64x48": preparation}, {"unet": model}, (plan.Decision("a", "b", "c"),), {"training.epochs": "5"},
+        dataset="Dataset501_X", protocol="quick", content_hash="abc", memory_budget=1 << 30, device="cpu", channels=3,
+        training=training, preparations={"whole_64x48": preparation}, models={"unet": model},
+        decisions=(plan.Decision("a", "b", "c"),), overrides={"training.epochs": "5"},
     )  # fmt: skip
 
 
@@ -28,7 +43,7 @@ def test_a_plan_comes_back_as_it_went() -> None:
 
 
 def test_not_a_number_survives() -> None:
-    written = serde.to_json(plan.Normalisation("constant", mean=(math.nan,), std=(1.0,)))
+    written = serde.to_json(plan.Normalisation(scheme="constant", mean=(math.nan,), std=(1.0,)))
     assert "NaN" not in written
     assert math.isnan(serde.from_json(written, plan.Normalisation).mean[0])
 

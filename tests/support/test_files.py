@@ -60,9 +60,34 @@ def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -
 
 def test_many_cases_are_written_and_read_with_little_memory_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "fingerprint.json"
-    classes = {"e": ClassInCase(1, 2, 3, 4.5)}
-    case = CaseFingerprint("a", (3, 4), 1, "uint8", None, "b" * 64, "c" * 64, "d", 0.0, 1.0, 0.5, classes)
-    made = Fingerprint("x", "y", "gray", "", False, "uint8", (), (), (case,) * 3000, (3, 4), None)
+    classes = {"e": ClassInCase(pixels=1, objects=2, largest=3, thickness=4.5)}
+    case = CaseFingerprint(
+        case="a",
+        size=(3, 4),
+        channels=1,
+        dtype="uint8",
+        spacing=None,
+        file_hash="b" * 64,
+        pixel_hash="c" * 64,
+        perceptual_hash="d",
+        low=0.0,
+        high=1.0,
+        border=0.5,
+        classes=classes,
+    )
+    made = Fingerprint(
+        dataset="x",
+        content_hash="y",
+        modality="gray",
+        evidence="",
+        gray_as_rgb=False,
+        dtype="uint8",
+        channels=(),
+        classes=(),
+        cases=(case,) * 3000,
+        median_size=(3, 4),
+        median_spacing=None,
+    )
     tracemalloc.start()
     try:
         files.write_artefact(path, made)

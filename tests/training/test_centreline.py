@@ -10,7 +10,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.training.centreline import centreline, centreline_dice
 from autoseg.training.losses import Loss
 
-TWO = LabelScheme(("background", "vessel"), ((0,), (1,)), ignore=2)
+TWO = LabelScheme(names=("background", "vessel"), members=((0,), (1,)), ignore=2)
 ALL = torch.ones(1, 40, 40, dtype=torch.bool)
 
 

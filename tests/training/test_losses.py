@@ -9,10 +9,10 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.training.losses import Loss, nearest
 
-CLASSES = LabelScheme(("background", "a", "b"), ((0,), (1,), (2,)))
-IGNORING = LabelScheme(("background", "a", "b"), ((0,), (1,), (2,)), ignore=3)
-TWO = LabelScheme(("background", "a"), ((0,), (1,)))
-REGIONS = LabelScheme(("all", "core"), ((1, 2), (2,)), regions=True, paint=(1, 2))
+CLASSES = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)))
+IGNORING = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)), ignore=3)
+TWO = LabelScheme(names=("background", "a"), members=((0,), (1,)))
+REGIONS = LabelScheme(names=("all", "core"), members=((1, 2), (2,)), regions=True, paint=(1, 2))
 RANDOM = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(2, 3, 8, 9, generator=RANDOM)
 LABELS = torch.randint(0, 3, (2, 8, 9), generator=RANDOM).to(torch.uint8)

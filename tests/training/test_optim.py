@@ -32,7 +32,7 @@ def test_norms_biases_and_vectors_do_not_decay():
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_decay_shrinks_weights_and_leaves_the_rest(name):
     net = Net()
-    optimizer = make_optimizer(net, Training(1, "ce", (0.1,), optimizer=name, weight_decay=0.5), 0.1)
+    optimizer = make_optimizer(net, Training(epochs=1, loss="ce", learning_rates=(0.1,), optimizer=name, weight_decay=0.5), 0.1)
     before = {key: value.detach().clone() for key, value in net.named_parameters()}
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -46,7 +46,7 @@ def test_decay_shrinks_weights_and_leaves_the_rest(name):
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 def test_the_fused_update_is_the_plain_one_in_either_memory_format(form):
     """It goes over memory as it lies, so weights, gradients and moments must lie alike: also after a resume."""
-    training = Training(1, "ce", (0.01,))
+    training = Training(epochs=1, loss="ce", learning_rates=(0.01,))
 
     def made(net: nn.Module, fused: bool) -> torch.optim.Optimizer:
         if fused:
@@ -80,7 +80,7 @@ def test_the_fused_update_is_the_plain_one_in_either_memory_format(form):
 def test_a_run_that_began_without_the_fused_update_goes_on_without_it():
     net = Net()
     old = torch.optim.AdamW([{"params": group} for group in decayed(net)], lr=0.1)
-    now = make_optimizer(net, Training(1, "ce", (0.1,)), 0.1)
+    now = make_optimizer(net, Training(epochs=1, loss="ce", learning_rates=(0.1,)), 0.1)
     now.load_state_dict(old.state_dict())
     assert not any(group["fused"] for group in now.param_groups)
 

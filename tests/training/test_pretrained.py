@@ -14,10 +14,18 @@ from autoseg.training.pretrained import Source, fill, find
 from tests.training.tiny import Tiny
 
 WEIGHTS = (
-    PublishedWeights("small.pth", "ImageNet-1k", variant="small", url="https://example.org/small"),
-    PublishedWeights("any.pth", "ImageNet-22k", package="carried_weights"),
+    PublishedWeights(file="small.pth", trained_on="ImageNet-1k", variant="small", url="https://example.org/small"),
+    PublishedWeights(file="any.pth", trained_on="ImageNet-22k", package="carried_weights"),
 )
-SPEC = ModelSpec("m", "M", "generalist", "", (Variant("small", 0), Variant("large", 0)), "small", weights=WEIGHTS)
+SPEC = ModelSpec(
+    name="m",
+    title="M",
+    family="generalist",
+    citation="",
+    variants=(Variant("small", 0), Variant("large", 0)),
+    default_variant="small",
+    weights=WEIGHTS,
+)
 
 
 def test_none_asks_for_nothing(tmp_path, caplog):

@@ -69,11 +69,11 @@ def test_registered_networks_can(name):
 def test_shares_are_those_of_the_training_cases_without_the_ignored(tmp_path):
     dataset, _, _ = tiny.prepare(tmp_path, ignore=True)
     store = Store.open(dataset.store("whole32"))
-    scheme = LabelScheme(("background", "disc", "core"), ((0,), (1,), (2,)), ignore=3)
+    scheme = LabelScheme(names=("background", "disc", "core"), members=((0,), (1,), (2,)), ignore=3)
     shares = pixel_shares(store, tiny.CASES[:5], scheme)
     assert sum(shares) == pytest.approx(1)
     assert 0.6 < shares[0] < 0.9 and shares[1] > shares[2] > 0.01
-    regions = LabelScheme(("all", "core"), ((1, 2), (2,)), regions=True, ignore=3, paint=(1, 2))
+    regions = LabelScheme(names=("all", "core"), members=((1, 2), (2,)), regions=True, ignore=3, paint=(1, 2))
     assert pixel_shares(store, tiny.CASES[:5], regions) == pytest.approx((shares[1] + shares[2], shares[2]))
 
 

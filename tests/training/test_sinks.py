@@ -11,7 +11,19 @@ from autoseg.training.fold import train_fold
 from autoseg.training.sinks import Sinks
 from tests.training import tiny
 
-RECORD = RunRecord("Dataset501_Paper", "unet", "16", 0, "quick", "a" * 64, 0, "cpu", "fp32", "running", 10)
+RECORD = RunRecord(
+    dataset="Dataset501_Paper",
+    model="unet",
+    variant="16",
+    fold=0,
+    protocol="quick",
+    identity="a" * 64,
+    seed=0,
+    device="cpu",
+    precision="fp32",
+    status="running",
+    epochs_planned=10,
+)
 
 
 def rows(first: int, last: int) -> list[dict[str, float]]:

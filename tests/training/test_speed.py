@@ -56,7 +56,17 @@ def task_of(root: Path, **changes) -> Task:
     preparation = plan.preparations[model_plan.preparation]
     store = Store.open(dataset.store(preparation.key), store_identity(preparation, plan.content_hash))
     scheme = read_description(dataset.description).label_scheme()
-    return Task(root, "tiny", plan, model_plan, scheme, store, splits.folds[0], CPU, {})
+    return Task(
+        folder=root,
+        title="tiny",
+        plan=plan,
+        model_plan=model_plan,
+        scheme=scheme,
+        store=store,
+        split=splits.folds[0],
+        device=CPU,
+        identity={},
+    )
 
 
 @pytest.mark.parametrize(("cost", "chosen"), [(0.5, "channels_last"), (0.95, "contiguous"), (2.0, "contiguous")])
@@ -157,7 +167,15 @@ def test_a_damaged_timing_is_made_again(tmp_path, monkeypatch, caplog):
 def test_of_two_trainings_that_time_at_once_the_first_answer_counts(tmp_path, monkeypatch):
     task = with_steps(task_of(tmp_path))
     seconds = {"contiguous": 1.0, "channels_last": 0.5}
-    first = Timing({}, speed.machine(), 2, seconds, seconds, {}, "channels_last")
+    first = Timing(
+        work={},
+        machine=speed.machine(),
+        images=2,
+        seconds=seconds,
+        processor_seconds=seconds,
+        failed={},
+        chosen="channels_last",
+    )
 
     def slow(timed: Task, *clocks) -> Timing:
         write_artefact(speed._path(tmp_path, timed), first)

@@ -11,8 +11,8 @@ from autoseg.training.optim import make_optimizer
 from autoseg.training.step import Step, step_seed
 from tests.training.tiny import Tiny
 
-SCHEME = LabelScheme(("background", "a"), ((0,), (1,)))
-TRAINING = Training(1, "ce", (1e-2,))
+SCHEME = LabelScheme(names=("background", "a"), members=((0,), (1,)))
+TRAINING = Training(epochs=1, loss="ce", learning_rates=(1e-2,))
 BLOCKS = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
 LABELS = BLOCKS.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
 BATCH = Batch((LABELS * 90).unsqueeze(1), LABELS, None, ("a", "b", "c", "d"))
@@ -22,8 +22,20 @@ def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", networ
     torch.manual_seed(0)
     network = (network or Tiny(1, 2, 8)).train()
     plan = ModelPlan(
-        "tiny", "one", (16, 16), 4, accumulate, precision, "none", 1e-2, 0,  # type: ignore[arg-type]
-        Normalisation("constant", (45.0,), (45.0,)), "k", 0, 0, 0,
+        model="tiny",
+        variant="one",
+        input_size=(16, 16),
+        batch_size=4,
+        accumulate=accumulate,
+        precision=precision,
+        pretrained="none",
+        learning_rate=1e-2,
+        warmup_epochs=0,  # type: ignore[arg-type]
+        normalisation=Normalisation(scheme="constant", mean=(45.0,), std=(45.0,)),
+        preparation="k",
+        parameters=0,
+        flops=0,
+        memory=0,
     )
     optimizer = make_optimizer(network, TRAINING, 1e-2)
     return Step(network, optimizer, Loss("ce", SCHEME), plan, clip, torch.device("cpu"))  # type: ignore[arg-type]

@@ -79,7 +79,20 @@ def test_one_that_is_asked_to_stop_stops_all_at_the_same_step_and_one_process_ma
 
 def planned(batch: int, accumulate: int) -> ModelPlan:
     return ModelPlan(
-        "unet", "16", (8, 8), batch, accumulate, "fp32", "none", 1.0, 0, Normalisation("image"), "k", 0, 0, 0
+        model="unet",
+        variant="16",
+        input_size=(8, 8),
+        batch_size=batch,
+        accumulate=accumulate,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1.0,
+        warmup_epochs=0,
+        normalisation=Normalisation(scheme="image"),
+        preparation="k",
+        parameters=0,
+        flops=0,
+        memory=0,
     )
 
 

@@ -29,7 +29,15 @@ from autoseg.training.losses import Loss
 from autoseg.training.step import Step
 
 NAME = "tiny"
-SPEC = ModelSpec(NAME, "Tiny", "specialist", "none", (Variant("one", 0), Variant("two", 0)), "one", divisor=4)
+SPEC = ModelSpec(
+    name=NAME,
+    title="Tiny",
+    family="specialist",
+    citation="none",
+    variants=(Variant("one", 0), Variant("two", 0)),
+    default_variant="one",
+    divisor=4,
+)
 CASES = tuple(f"case_{index:02d}" for index in range(14))
 SIDE = 32
 
@@ -65,9 +73,12 @@ def register() -> None:
 def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
     """A dataset of bright discs (class 1) with a core (class 2), prepared under `root`, with its plan and one fold."""
     dataset = Workspace.at(root).new_dataset(701, "Discs")
-    preparation = Preparation("whole32", "whole", "uint8", 1, size=(SIDE, SIDE))
+    preparation = Preparation(key="whole32", geometry="whole", dtype="uint8", channels=1, size=(SIDE, SIDE))
     labels: dict[str, Any] = {"background": 0, "disc": 1, "core": 2} | ({"ignore": 3} if ignore else {})
-    write_description(dataset.description, DatasetSpec({"0": "gray"}, labels, len(CASES), ".png", name="Discs"))
+    write_description(
+        dataset.description,
+        DatasetSpec(channel_names={"0": "gray"}, labels=labels, numTraining=len(CASES), file_ending=".png", name="Discs"),
+    )
     with writing(dataset.store(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
         for index, case in enumerate(CASES):
             random = np.random.default_rng(index)
@@ -80,12 +91,34 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
                 label[:3] = 3
             writer.add(case, image.clip(0, 255).astype(np.uint8)[..., None], label.astype(np.uint8), (SIDE, SIDE))
     model_plan = ModelPlan(
-        NAME, "one", (SIDE, SIDE), 4, 2, "fp32", "none", 1e-2, 1, Normalisation("constant", (100.0,), (60.0,)),
-        preparation.key, 0, 0, 0, memory_format="contiguous",
+        model=NAME,
+        variant="one",
+        input_size=(SIDE, SIDE),
+        batch_size=4,
+        accumulate=2,
+        precision="fp32",
+        pretrained="none",
+        learning_rate=1e-2,
+        warmup_epochs=1,
+        normalisation=Normalisation(scheme="constant", mean=(100.0,), std=(60.0,)),
+        preparation=preparation.key,
+        parameters=0,
+        flops=0,
+        memory=0,
+        memory_format="contiguous",
     )
-    training = Training(4, "dice_ce", (1e-2,), augmentation=Augmentation(p_noise=0.5, p_blur=0.5))
+    training = Training(epochs=4, loss="dice_ce", learning_rates=(1e-2,), augmentation=Augmentation(p_noise=0.5, p_blur=0.5))
     plan = Plan(
-        dataset.name, "quick", "hash", 1 << 30, "cpu", 1, training, {preparation.key: preparation}, {NAME: model_plan}, ()
+        dataset=dataset.name,
+        protocol="quick",
+        content_hash="hash",
+        memory_budget=1 << 30,
+        device="cpu",
+        channels=1,
+        training=training,
+        preparations={preparation.key: preparation},
+        models={NAME: model_plan},
+        decisions=(),
     )
     return dataset, plan, Splits((Fold(CASES[:11], CASES[11:]),), "for tests")
 

@@ -28,10 +28,18 @@ _TORCHVISION_FILES = {
     "b": "convnext_base-6075fbad.pth",
 }
 WEIGHTS = tuple(
-    PublishedWeights(file, f"{data} classification (encoder)", size, url=_MMCLS + file, licence="Apache-2.0")
+    PublishedWeights(
+        file=file, trained_on=f"{data} classification (encoder)", variant=size, url=_MMCLS + file, licence="Apache-2.0"
+    )
     for size, (file, data) in _MMCLS_FILES.items()
 ) + tuple(
-    PublishedWeights(file, "ImageNet-1k classification (encoder)", size, url=_TORCHVISION + file, licence="BSD-3-Clause")
+    PublishedWeights(
+        file=file,
+        trained_on="ImageNet-1k classification (encoder)",
+        variant=size,
+        url=_TORCHVISION + file,
+        licence="BSD-3-Clause",
+    )
     for size, file in _TORCHVISION_FILES.items()
 )
 _CLASSIFIER = (

@@ -45,7 +45,7 @@ def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, ski
     x, step, A, B, C, skip, bias = (tensor.float() for tensor in (x, step, A, B, C, skip, bias))
     kernel = _installed_kernel() if x.is_cuda else None
     if kernel is not None:
-        return scan_by_kernel(kernel, x, step, A, B, C, skip, bias)
+        return scan_by_kernel(kernel, x, step=step, A=A, B=B, C=C, skip=skip, bias=bias)
     scanned: Tensor = _SelectiveScan.apply(x, step, A, B, C, skip, bias)
     return scanned
 
@@ -232,7 +232,7 @@ def _prepare_scan(rows: _Rows, weights: _Weights, kept: Tensor, y: Tensor, group
     """Make room for `_scan` of some groups of all images; what is returned does it."""
     stretch, rows, weights = _stretch(weights.A), rows.groups(groups), weights.groups(groups)
     parts = _images(y.shape[1], weights.A)
-    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, 3, 2)
+    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, tensors=3, states=2)
 
     def scan() -> None:
         with full_precision(y):
@@ -290,7 +290,7 @@ def _prepare_scan_back(
     stretch, rows, weights = _stretch(weights.A), rows.groups(groups), weights.groups(groups)
     found, shared = found.groups(groups), shared.groups(groups)
     parts = _images(dy.shape[1], weights.A)
-    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, 5, 4, 1)
+    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, tensors=5, states=4, extra=1)
 
     def scan_back() -> None:
         with full_precision(dy):
@@ -313,7 +313,7 @@ def _scan_back(
         _softplus_(delta.copy_(torch.add(step, weights.bias, out=raw)), entered, scratch)
         into = _Found(entered.unsqueeze(-2), dstep, dB, dC, shared.A)
         wide = _Wide.of(delta, torch.mul(delta, x, out=entering), B, C)
-        _stretch_back(wide, weights.A, given.unsqueeze(-2), start, later, room.states, into)
+        _stretch_back(wide, weights.A, dy=given.unsqueeze(-2), start=start, later=later, room=room.states, into=into)
         dstep.addcmul_(entered, x).mul_(raw.sigmoid_())
         torch.mul(entered, delta, out=dx).addcmul_(weights.skip, given)
         shared.skip.add_(torch.mul(x, given, out=scratch).sum(dim=(0, 1)))

@@ -52,7 +52,7 @@ def set_loss(
         predictions = [Prediction(one.classes.float(), one.masks.float()) for one in predictions]
         matches = match(predictions, target * valid, valid, extent, points, generator)
         losses = [
-            _loss(prediction, pairs, target, valid, extent, points, generator)
+            _loss(prediction, pairs, target=target, valid=valid, extent=extent, points=points, generator=generator)
             for prediction, pairs in zip(predictions, matches, strict=True)
         ]
         return torch.stack(losses).sum()

@@ -68,7 +68,7 @@ SPEC = ModelSpec(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Size:
     """resnet: the convolutional branch, `channels` of its three levels. The rest is the fusion's, finest level first."""
 
@@ -81,10 +81,10 @@ class _Size:
 
 
 _SIZES = {
-    "S": _Size("resnet34", (64, 128, 256), (1, 1), (3, 3), 1.0),
-    "B": _Size("resnet50", (256, 512, 1024), (1, 2), (6, 12), 2.0),
-    "L": _Size("resnet34", (64, 128, 256), (1, 4), (6, 6), 4.0),
-    "B-fixed": _Size("resnet50", (256, 512, 1024), (1, 2), (6, 12), 2.0, fused=True),
+    "S": _Size(resnet="resnet34", channels=(64, 128, 256), blocks=(1, 1), heads=(3, 3), mlp_ratio=1.0),
+    "B": _Size(resnet="resnet50", channels=(256, 512, 1024), blocks=(1, 2), heads=(6, 12), mlp_ratio=2.0),
+    "L": _Size(resnet="resnet34", channels=(64, 128, 256), blocks=(1, 4), heads=(6, 6), mlp_ratio=4.0),
+    "B-fixed": _Size(resnet="resnet50", channels=(256, 512, 1024), blocks=(1, 2), heads=(6, 12), mlp_ratio=2.0, fused=True),
 }
 _SIDE = 224
 # The Swin branch: Swin-T without its patch embedding and its last stage.

@@ -36,7 +36,7 @@ SPEC = ModelSpec(
     deep_supervision=True,
     weights=(
         PublishedWeights(
-            "pvt_v2_b2.pth", "ImageNet-1k classification (encoder)",
+            file="pvt_v2_b2.pth", trained_on="ImageNet-1k classification (encoder)",
             url="https://github.com/whai362/PVT/releases/tag/v2", licence="Apache-2.0",
         ),
     ),

@@ -41,8 +41,8 @@ SPEC = ModelSpec(
     batch_statistics=False,
     no_onnx="its scan is a loop over the image, which the exporter unrolls step by step",
     weights=(
-        PublishedWeights("vssmtiny_dp01_ckpt_epoch_292.pth", **_VMAMBA),
-        PublishedWeights("vmamba_tiny_e292.pth", **_VMAMBA),
+        PublishedWeights(file="vssmtiny_dp01_ckpt_epoch_292.pth", **_VMAMBA),
+        PublishedWeights(file="vmamba_tiny_e292.pth", **_VMAMBA),
     ),
     cam_layer="ups.2",
 )
@@ -126,7 +126,7 @@ class FourWayScan(nn.Module):
         step = torch.einsum("lbkr,kdr->lbkd", step, self.step)
         decay = -self.decay.float().exp().unflatten(0, (DIRECTIONS, -1)).mT
         skip = self.skip.unflatten(0, (DIRECTIONS, -1))
-        y = selective_scan(sequences, step, decay, inward, outward, skip, self.step_bias)
+        y = selective_scan(sequences, step, A=decay, B=inward, C=outward, skip=skip, bias=self.step_bias)
         along_rows = (y[:, :, 0] + y[:, :, 2].flip(0)).unflatten(0, (height, width))
         along_columns = (y[:, :, 1] + y[:, :, 3].flip(0)).unflatten(0, (width, height))
         merged = (along_rows + along_columns.transpose(0, 1)).permute(2, 0, 1, 3)
