@@ -13,6 +13,7 @@ from pathlib import Path
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.resemblance import compare
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.frame import Row, Tabular, count
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact, write_text
 from autoseg.support.workspace import Dataset
@@ -50,8 +51,8 @@ class ConversionRecord:
     similar: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConversionReport:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ConversionReport(Tabular):
     """What was written, or would be (dry_run), or stood there already (unchanged). renamed: published name -> case."""
 
     dataset: Dataset
@@ -93,6 +94,18 @@ class ConversionReport:
         shown = f"{value if isinstance(value, int) else '+'.join(map(str, value))} {name}"
         count = self.record.classes.get(name)
         return f"{shown} (in {count.cases}, {count.share:.2%} of the pixels)" if count else shown
+
+    def summary(self) -> str:
+        state = ", nothing written" if self.dry_run else ", unchanged" if self.unchanged else ""
+        return f"{self.dataset.name}: {count(self.cases, 'case')}, {count(len(self.record.classes), 'class')}{state}"
+
+    def to_rows(self) -> list[Row]:
+        counts = {name: self.record.classes.get(name) for name in self.spec.labels}
+        return [
+            {"label": name, "value": self.spec.labels[name]}
+            | ({"cases": one.cases, "pixel_share": one.share} if one is not None else {})
+            for name, one in counts.items()
+        ]
 
 
 def make_record(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.api.options import DatasetId, Models, PathLike, model_names
+from autoseg.schema.frame import Results
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace
@@ -48,7 +49,7 @@ def evaluate_external(
     tolerance: float = 2.0,
     device: str = "auto",
     root: Root = None,
-) -> list[Tested]:
+) -> Results[Tested]:
     """Test trained networks on another dataset. `compare` then shows how much their Dice drops.
 
     Args:
@@ -74,4 +75,6 @@ def evaluate_external(
     chosen = model_names(models) or list(trained_models(found.results))
     if not chosen:
         raise AutosegError(f"{found.name} has no trained models", f"autoseg_train {found.number} MODEL all")
-    return [tested for model in chosen for tested in test(found, model, elsewhere, labels, device=device, tolerance=tolerance)]
+    return Results(
+        tested for model in chosen for tested in test(found, model, elsewhere, labels, device=device, tolerance=tolerance)
+    )

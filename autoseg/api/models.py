@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autoseg.schema.frame import Results
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
@@ -26,7 +28,7 @@ class ModelInfo:
     citation: str
 
 
-def model_table() -> list[ModelInfo]:
+def model_table() -> Results[ModelInfo]:
     """List every registered architecture, those of installed packages too.
 
     Returns:
@@ -37,7 +39,7 @@ def model_table() -> list[ModelInfo]:
     """
     from autoseg import models as registry
 
-    rows = []
+    rows: Results[ModelInfo] = Results()
     for name in registry.names():
         spec = registry.spec(name)
         row = ModelInfo(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_names, setting_texts
 from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.frame import Results
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workers import available_cores
@@ -118,7 +119,7 @@ def _fingerprint_while_loading(found: Dataset, raw: RawDataset, kept: Kept | Non
     return seen
 
 
-def decisions(plan: Plan) -> list[Decision]:
+def decisions(plan: Plan) -> Results[Decision]:
     """List every decision of a plan with its reason, including what the user set.
 
     Args:
@@ -129,7 +130,7 @@ def decisions(plan: Plan) -> list[Decision]:
     """
     from autoseg.planning.explain import explain
 
-    return explain(plan)
+    return Results(explain(plan))
 
 
 def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan, given: Path | None) -> Splits:

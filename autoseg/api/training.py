@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import plan_and_preprocess
+from autoseg.schema.frame import Results, Row, Tabular
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
@@ -19,8 +20,8 @@ from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainedFold:
+@dataclass(frozen=True, repr=False)
+class TrainedFold(Tabular):
     """A trained fold, scored.
 
     record: what makes the training and what it took. scores: of its best weights on the fold's held-out cases, at their
@@ -30,6 +31,17 @@ class TrainedFold:
     record: RunRecord
     scores: Scores
     folder: Path
+
+    def summary(self) -> str:
+        record = self.record
+        return f"{record.model} fold {record.fold} of {record.dataset}: {self.scores.summary()}"
+
+    def to_rows(self) -> list[Row]:
+        named = {"dataset": self.record.dataset, "model": self.record.model, "fold": self.record.fold}
+        return [{**named, **row} for row in self.scores.to_rows()]
+
+    def overview(self) -> list[Row]:
+        return [{"model": self.record.model, "fold": self.record.fold, **row} for row in self.scores.overview()]
 
 
 def train(
@@ -44,7 +56,7 @@ def train(
     restart: bool = False,
     log_to: Sequence[str] = (),
     root: Root = None,
-) -> list[TrainedFold]:
+) -> Results[TrainedFold]:
     """Train folds of a model, then predict and score each fold's held-out cases. Interrupted runs are resumed.
 
     A dataset that is not planned yet, or for another protocol, is planned first. Where the plan asks for it, candidates for
@@ -80,7 +92,7 @@ def train(
     texts = setting_texts(settings)
     start = None if pretrained is None else str(pretrained)
     found = Workspace.at(root).dataset(dataset)
-    trained = []
+    trained: Results[TrainedFold] = Results()
     with joined() as team:
         if team.leads:
             _prepare(found, model, protocol, texts, device, root)

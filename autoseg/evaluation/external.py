@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER as HELD_OUT
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.external import External
+from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -26,16 +28,32 @@ from autoseg.support.workspace import Dataset, labels_folder
 # In a fold's folder: external/<other dataset>/ holds masks, their scores and, in internal/, those of the fold's own cases.
 FOLDER, INTERNAL, RECORD = "external", "internal", "external.json"
 _BACKGROUND = "background"
+_SHOWN = ("pooled.dice", "per_image.dice")
 
 
-@dataclass(frozen=True)
-class Tested:
+@dataclass(frozen=True, repr=False)
+class Tested(Tabular):
     """One fold on another dataset. internal: its own held-out cases under the same labels."""
 
     folder: Path
     record: External
     external: Scores
     internal: Scores
+
+    def summary(self) -> str:
+        here, there = (side.overall.get("pooled.dice", math.nan) for side in (self.internal, self.external))
+        record = self.record
+        title = f"{record.model} fold {record.fold} on {record.external}"
+        return f"{title}: Dice {there:.3f} pooled, {here:.3f} on {record.dataset}"
+
+    def to_rows(self) -> list[Row]:
+        record = self.record
+        named = {"model": record.model, "fold": record.fold}
+        sides = ((record.dataset, self.internal), (record.external, self.external))
+        return [
+            {**named, "dataset": name, "cases": len(side.cases), **{key: side.overall.get(key, math.nan) for key in _SHOWN}}
+            for name, side in sides
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

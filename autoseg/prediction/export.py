@@ -11,6 +11,7 @@ from autoseg.prediction.bundle import export_bundle
 from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.onnx_file import OnnxFile, export_onnx
 from autoseg.prediction.predictor import Predictor
+from autoseg.schema.frame import Row, Tabular
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 
@@ -18,8 +19,8 @@ from autoseg.support.workspace import Dataset
 _CHECKED_ON = 5
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Tabular):
     """What was written; its text is for people."""
 
     bundle: Path
@@ -31,6 +32,12 @@ class Exported:
         lines = [f"{self.bundle} ({size:.1f} MB): {', '.join(self.members)}"]
         lines += [str(file) for file in self.onnx]
         return "\n".join(lines)
+
+    def summary(self) -> str:
+        return f"{self.bundle}: {', '.join(self.members)}"
+
+    def to_rows(self) -> list[Row]:
+        return [{"network": name, "bundle": str(self.bundle)} for name in self.members]
 
 
 def export(

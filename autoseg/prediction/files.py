@@ -18,14 +18,15 @@ from autoseg.prediction.journal import RECORD, Journal, known_cases
 from autoseg.prediction.naming import Names
 from autoseg.prediction.pipeline import Failure, Wanted
 from autoseg.prediction.predictor import Predictor
+from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact
 from autoseg.support.log import progress_bar
 
 
-@dataclass(frozen=True)
-class PredictionReport:
+@dataclass(frozen=True, repr=False)
+class PredictionReport(Tabular):
     """What came of a run; its text is for people. failed: case -> what was wrong."""
 
     folder: Path
@@ -52,6 +53,12 @@ class PredictionReport:
             lines.append(f"{len(self.failed)} could not be predicted:")
             lines += [f"  - {case}: {problem}" for case, problem in self.failed.items()]
         return "\n".join(lines)
+
+    def summary(self) -> str:
+        return f"{self.record.summary()}; in {self.folder}"
+
+    def to_rows(self) -> list[Row]:
+        return self.record.to_rows()
 
 
 def predict_files(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "shifted", "boundary", "conflicting_duplicates"]
 Choice = Literal["accept", "reject", "later"]
 
@@ -27,8 +29,8 @@ class AuditFinding:
     suggestion: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Audit:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Audit(Tabular):
     """`audit.json`. findings: by score, highest first. cases: by their highest score: case -> score. models: whose
     out-of-fold predictions were held against the references. references: case -> SHA-256 of its mask's file."""
 
@@ -37,6 +39,14 @@ class Audit:
     cases: dict[str, float]
     findings: tuple[AuditFinding, ...]
     references: dict[str, str]
+
+    def summary(self) -> str:
+        where = f"{count(len(self.findings), 'finding')} in {count(len(self.cases), 'case')}"
+        highest = max((one.score for one in self.findings), default=0.0)
+        return f"{self.dataset}: {where}, highest score {highest:.2f}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(one) for one in self.findings]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from autoseg.schema.frame import Row, Tabular, count
+
+_POOLED = "pooled.dice"
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -197,8 +201,8 @@ class DatasetComparison:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(Tabular):
     """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
 
     datasets: tuple[DatasetComparison, ...]
@@ -206,3 +210,33 @@ class Comparison:
     rule: str
     definitions: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        best = [f"{one.dataset}: {_best(one)}" for one in self.datasets]
+        return "; ".join(best)
+
+    def to_rows(self) -> list[Row]:
+        """One row for each dataset and model; the mean of `metric` is over units, with its 95 % interval."""
+        return [_row(dataset, model) for dataset in self.datasets for model in dataset.models]
+
+
+def _best(dataset: DatasetComparison) -> str:
+    best = max(dataset.models, key=lambda model: model.overall[_POOLED].mean)
+    return f"{count(len(dataset.models), 'model')}, best {best.model} with Dice {best.overall[_POOLED].mean:.3f}"
+
+
+def _row(dataset: DatasetComparison, model: ModelResult) -> Row:
+    dice = model.overall[_POOLED]
+    return {
+        "dataset": dataset.dataset,
+        "model": model.model,
+        "family": model.family,
+        "folds": len(model.folds),
+        "pooled_dice": dice.mean,
+        "pooled_dice_std": dice.std,
+        dataset.metric: model.case_mean.mean,
+        f"{dataset.metric}_low": model.case_mean.low,
+        f"{dataset.metric}_high": model.case_mean.high,
+        "parameters": model.cost.parameters if model.cost else None,
+        "latency": model.cost.latency if model.cost else None,
+    }

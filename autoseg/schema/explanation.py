@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from autoseg.schema.frame import Row, Tabular, count, fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +28,8 @@ class Heat:
     width: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Explanation(Tabular):
     """`explanation.json`. identity: of the run. layer: module whose output was read. skipped: case and class -> why."""
 
     dataset: str
@@ -36,3 +39,11 @@ class Explanation:
     layer: str
     heats: tuple[Heat, ...]
     skipped: dict[str, str]
+
+    def summary(self) -> str:
+        inside = [heat.inside for heat in self.heats if not math.isnan(heat.inside)]
+        mean = f", {sum(inside) / len(inside):.0%} of the heat inside the true region" if inside else ""
+        return f"{self.model} fold {self.fold} of {self.dataset}: {count(len(self.heats), 'heat map')}{mean}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(heat) for heat in self.heats]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassInCase:
@@ -99,8 +101,8 @@ class Finding:
     cases: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fingerprint:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Fingerprint(Tabular):
     """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
 
     modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
@@ -121,3 +123,20 @@ class Fingerprint:
     median_spacing: tuple[float, float] | None
     duplicates: tuple[tuple[str, ...], ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
+
+    def summary(self) -> str:
+        height, width = self.median_size
+        counted = f"{count(len(self.cases), 'case')} of {count(len(self.classes), 'class')}"
+        found = count(len(self.findings), "finding")
+        return f"{self.dataset}: {counted}, {self.modality}, median size {height} x {width}, {found}"
+
+    def to_rows(self) -> list[Row]:
+        columns = ("case", "group", "size", "spacing", "channels", "dtype", "low", "high", "border", "background", "notes")
+        return [
+            {column: getattr(case, column) for column in columns}
+            | {f"pixels_{name}": found.pixels for name, found in case.classes.items()}
+            for case in self.cases
+        ]
+
+    def overview(self) -> list[Row]:
+        return [fields(one) for one in self.classes]

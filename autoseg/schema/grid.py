@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
+
+from autoseg.schema.frame import Row, Tabular, count, fields
 
 CellState = Literal["waiting", "running", "done", "failed"]
 
@@ -39,8 +42,8 @@ class CellRow:
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridTable:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GridTable(Tabular):
     """`results/grid.json`. engine: what runs the cells. host, pid: of the process that drives it. updated: UTC, ISO 8601."""
 
     engine: str
@@ -48,3 +51,10 @@ class GridTable:
     pid: int
     updated: str
     rows: tuple[CellRow, ...]
+
+    def summary(self) -> str:
+        states = Counter(row.state for row in self.rows)
+        return f"{count(len(self.rows), 'run')}: {', '.join(f'{number} {state}' for state, number in states.items())}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(row.cell) | fields(row, "cell") for row in self.rows]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 
@@ -141,8 +143,8 @@ class ModelPlan:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Tabular):
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
     labels and channels are the dataset's, carried along so that a results folder explains itself. prompts: class -> what a
@@ -161,6 +163,14 @@ class Plan:
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        epochs = count(self.training.epochs, "epoch")
+        memory = f"{self.memory_budget / 2**30:.1f} GiB on {self.device}"
+        return f"{self.dataset}, {self.protocol}: {count(len(self.models), 'model')}, {epochs}, {memory}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(model, "normalisation", "options") for model in self.models.values()]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
@@ -90,8 +92,8 @@ class PredictedCase:
     frame: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictionRecord:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PredictionRecord(Tabular):
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
     mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases whose mask was there, made
@@ -115,6 +117,28 @@ class PredictionRecord:
     calibration: Calibration | None = None
     postprocessing: dict[str, str] = field(default_factory=dict)
 
+    def summary(self) -> str:
+        warned = sum(bool(case.warnings) for case in self.cases)
+        masks = f"{count(len(self.cases), 'mask')} by {' + '.join(self.models)}"
+        return f"{masks}: {warned} with warnings, {len(self.failed)} failed"
+
+    def to_rows(self) -> list[Row]:
+        """One row for each image: those that failed have a problem and nothing else."""
+        return [_row(case) for case in self.cases] + [{"case": case, "problem": why} for case, why in self.failed.items()]
+
+
+def _row(case: PredictedCase) -> Row:
+    confidence = fields(case.confidence, "classes", "value") if case.confidence else {}
+    return {
+        "case": case.case,
+        "output": case.output,
+        "size": case.size,
+        **{f"pixels_{name}": pixels for name, pixels in case.pixels.items()},
+        "confidence": case.confidence.value if case.confidence else None,
+        **confidence,
+        "warnings": "; ".join(case.warnings),
+    }
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -124,8 +148,8 @@ class Candidate:
     dice: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class BestChoice:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BestChoice(Tabular):
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 
     candidates: all that were tried, best first. cases: how many they were tried on, all out of fold. identities: member ->
@@ -144,3 +168,9 @@ class BestChoice:
     identities: dict[str, str]
     command: str
     calibration: Calibration | None = None
+
+    def summary(self) -> str:
+        return f"{' + '.join(self.models)} on {count(self.cases, 'case')} of {self.dataset}: Dice {self.dice:.3f}"
+
+    def to_rows(self) -> list[Row]:
+        return [{"models": " + ".join(one.models), "dice": one.dice} for one in self.candidates]

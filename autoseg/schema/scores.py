@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 
@@ -68,8 +70,8 @@ class Calibration:
     share: tuple[float, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scores(Tabular):
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
@@ -86,3 +88,15 @@ class Scores:
     tolerance: float = 0.0
     thin: tuple[str, ...] = ()
     calibration: Calibration | None = None
+
+    def summary(self) -> str:
+        pooled, mean = (self.overall.get(key, math.nan) for key in ("pooled.dice", "per_image.dice"))
+        counted = f"{count(len(self.cases), 'case')}, {count(len(self.classes), 'class')}"
+        return f"{counted}: Dice {pooled:.3f} pooled, {mean:.3f} per image"
+
+    def to_rows(self) -> list[Row]:
+        return [{"case": one.case, "class": name, **fields(score)} for one in self.cases for name, score in one.classes.items()]
+
+    def overview(self) -> list[Row]:
+        means = {name: {metric: one.mean for metric, one in found.per_image.items()} for name, found in self.classes.items()}
+        return [{"class": name, "pooled_dice": one.pooled.get("dice"), **means[name]} for name, one in self.classes.items()]

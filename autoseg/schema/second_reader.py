@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from autoseg.schema.frame import Row, Tabular, count, fields
+
 # flag: the first mask stays, and is said to need a look. replace: the second. union: what either marks. consensus: what both.
 Policy = Literal["flag", "replace", "union", "consensus"]
 POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
@@ -63,8 +65,8 @@ class HybridScore:
     hd95: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReaderStudy:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ReaderStudy(Tabular):
     """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
 
     strata: all; hard and easy, the share of cases where the first has its lowest and highest Dice.
@@ -78,3 +80,10 @@ class ReaderStudy:
     share: float
     asked: tuple[str, ...]
     scores: tuple[HybridScore, ...]
+
+    def summary(self) -> str:
+        asked = f"{self.second} asked about {count(len(self.asked), 'case')} of {self.first}"
+        return f"{self.dataset}: {asked}, trust below {self.threshold:g}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(one) for one in self.scores]

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import get_origin
 
 import pytest
 
 from autoseg import api
+from autoseg.schema.frame import Tabular
 
 FUNCTIONS = [name for name in api.__all__ if inspect.isfunction(getattr(api, name))]
 CLASSES = [name for name in api.__all__ if inspect.isclass(getattr(api, name))]
@@ -48,6 +50,7 @@ def test_the_import_stays_light() -> None:
     code = """
 import sys
 from autoseg import api
+from autoseg.schema.frame import Tabular
 dir(api), api.__all__
 heavy = {"torch", "numpy", "cv2", "pandas", "scipy", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
@@ -101,3 +104,23 @@ def test_short_forms_are_taken() -> None:
 def test_an_unknown_engine_is_refused_before_anything_is_looked_for(tmp_path) -> None:
     with pytest.raises(api.AutosegError, match=r"no engine 'locl'\n.*local, ray, slurm"):
         api.run(501, engine="locl", root=tmp_path)
+
+
+def returned_type(function: Callable[..., object]) -> type:
+    """The class a function returns; those of TYPE_CHECKING blocks are looked up here."""
+    from autoseg.evaluation.external import Tested
+    from autoseg.prediction.export import Exported
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.schema.prediction import BestChoice
+    from dataset_conversion.report import ConversionReport
+
+    lazy = {one.__name__: one for one in (Tested, Exported, PredictionReport, BestChoice, ConversionReport)}
+    kind = eval(str(inspect.signature(function).return_annotation), {**function.__globals__, **lazy})
+    return get_origin(kind) or kind
+
+
+# What comes back is gradio's page.
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"review_page"}))
+def test_results_can_be_shown_in_a_notebook(name: str) -> None:
+    kind = returned_type(getattr(api, name))
+    assert issubclass(kind, Tabular) and not inspect.isabstract(kind) and kind.__repr__ is Tabular.__repr__

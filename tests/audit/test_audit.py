@@ -34,6 +34,8 @@ def test_the_faulty_masks_come_first_and_each_for_its_reason(found: Audit) -> No
         assert first.kind == kind, case
         assert first.label in first.reason or kind == "empty_mask"
     assert found.models == ("one", "two")
+    assert list(found.to_frame()["id"]) == [one.id for one in found.findings]
+    assert repr(found).startswith(f"Audit({found.dataset}: {len(found.findings)} findings in {len(found.cases)} cases")
 
 
 def test_much_worse_models_are_not_asked(tmp_path: Path, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:

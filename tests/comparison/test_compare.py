@@ -39,6 +39,15 @@ def scores_of(made, model, fold):
     return read_artefact(made.dataset.fold(model, fold) / "validation" / "scores.json", Scores)
 
 
+def test_the_frame_has_a_row_for_each_model(compared):
+    found, _ = compared
+    frame = found.to_frame()
+    best = max(found.datasets[0].models, key=lambda model: model.overall["pooled.dice"].mean)
+    assert list(frame["model"]) == ["segformer", "segnext", "unet"] and best.model in repr(found) and "3 models" in repr(found)
+    assert frame["pooled_dice"].max() == best.overall["pooled.dice"].mean
+    assert (frame["dice_low"] <= frame["dice"]).all() and (frame["dice"] <= frame["dice_high"]).all()
+
+
 def test_numbers_are_those_of_the_score_files(made, compared):
     (dataset,) = compared[0].datasets
     assert [one.model for one in dataset.models] == ["segformer", "segnext", "unet"] and dataset.cases == 12

@@ -22,6 +22,7 @@ def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
     never = api.study_readers(name, first=first, second=second, trust=0.0, output=tmp_path, root=root)
     always = api.study_readers(name, first=first, second=second, trust=1.01, output=tmp_path, root=root)
     assert not never.asked and len(always.asked) == 12
+    assert len(always.to_frame()) == len(always.scores) and "12 cases" in repr(always)
 
     def dice(study: ReaderStudy, reader: str) -> float:
         return next(one.dice for one in study.scores if one.reader == reader and one.stratum == "all")

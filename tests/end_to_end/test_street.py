@@ -159,6 +159,10 @@ def test_trained_networks_are_tested_on_another_dataset(street: tuple[str, Path,
     asked = ["501", "--external", "Other", "--root", str(root)]
     assert evaluate.main(asked) == 2
     assert evaluate.main([*asked, "--map", "neoplastic=lesion", "--map", "non_neoplastic=lesion"]) == 0
+    (tested,) = api.evaluate_external(501, "Other", labels={"neoplastic": "lesion", "non_neoplastic": "lesion"}, root=root)
+    frame = tested.to_frame()
+    assert list(frame["dataset"]) == ["Dataset501_Polyps", "Dataset502_Other"] and frame["cases"][1] == 6
+    assert f"Dice {frame['pooled.dice'][1]:.3f} pooled" in repr(tested)
     dataset = Workspace.at(root).dataset(501)
     folder = dataset.fold(MODEL, 0) / "external" / Workspace.at(root).dataset("Other").name
     external, internal = (read_artefact(place / "scores.json", Scores) for place in (folder, folder / "internal"))

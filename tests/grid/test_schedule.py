@@ -41,6 +41,8 @@ def test_everything_that_is_not_done_runs_and_the_table_says_so(tmp_path):
     assert (row.attempts, row.where, row.epochs_done, row.best_dice) == (1, "there", 10, 0.75)
     assert found.rows[1].attempts == 0 and on_disk(tmp_path)["engine"] == "scripted"
     assert table.status(tmp_path).rows == found.rows
+    assert repr(found) == f"GridTable({2 * FOLDS} runs: {2 * FOLDS} done)"
+    assert list(found.to_frame()["fold"]) == [one.cell.fold for one in found.rows]
     # Once more: nothing is left to do.
     again = Scripted(tmp_path, well(tmp_path))
     assert states(schedule.run_grid(cells, asked(tmp_path), again)) == {"done": 2 * FOLDS} and again.started == []

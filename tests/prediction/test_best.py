@@ -53,6 +53,8 @@ def test_the_best_model_and_what_to_do_to_its_masks(dataset, tmp_path):
     assert choice.postprocessing["bright"].fill_holes
     assert choice.dice == pytest.approx(1, abs=1e-4) and choice.dice > choice.dice_before
     assert read_best(dataset) == choice and "-m best" in choice.command
+    assert repr(choice) == f"BestChoice(good on 4 cases of Dataset501_Tiny: Dice {choice.dice:.3f})"
+    assert choice.to_frame()["dice"].tolist() == [candidate.dice for candidate in choice.candidates]
     report = api.predict(dataset.raw / "imagesTr", tmp_path / "out", 501, "best", device="cpu", root=dataset.root)
     assert report.record.models == ("good",) and report.record.folds == (0, 1) and "bright" in report.record.postprocessing
     assert np.array_equal(read_label(tmp_path / "out" / "b.png").array, scene(1)[1])

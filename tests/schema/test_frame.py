@@ -1,0 +1,79 @@
+"""Results in a notebook: short, escaped, and whole as a frame."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from autoseg.schema.explanation import Explanation, Heat
+from autoseg.schema.frame import Results, Row, Tabular, count
+
+
+@dataclass(frozen=True, repr=False)
+class Found(Tabular):
+    name: str
+    values: tuple[float, ...]
+
+    def summary(self) -> str:
+        return f"{self.name}: {count(len(self.values), 'class')}"
+
+    def to_rows(self) -> list[Row]:
+        return [{"name": self.name, "value": value, "size": (2, 3)} for value in self.values]
+
+
+def test_text_is_one_line_and_a_frame_has_all_rows() -> None:
+    found = Found("a", (0.5, math.nan))
+    assert repr(found) == str(found) == "Found(a: 2 classes)" and count(1, "case") == "1 case"
+    frame = found.to_frame()
+    assert list(frame.columns) == ["name", "value", "size"] and len(frame) == 2
+    assert frame["value"][0] == 0.5 and math.isnan(frame["value"][1])
+
+
+def test_heat_maps_are_summed_up_by_the_heat_inside() -> None:
+    def heat(case: str, inside: float) -> Heat:
+        return Heat(
+            case=case, name="polyp", method="gradcam", region="predicted", picture=f"{case}.png", inside=inside, ring=0.25,
+            outside=0.25, width=5,
+        )  # fmt: skip
+
+    found = Explanation(
+        dataset="Dataset501_Polyp", model="unet", fold=0, identity="", layer="decoder",
+        heats=(heat("a", 0.5), heat("b", 0.3), heat("c", math.nan)), skipped={},
+    )  # fmt: skip
+    assert repr(found) == (
+        "Explanation(unet fold 0 of Dataset501_Polyp: 3 heat maps, 40% of the heat inside the true region)"
+    )
+    assert list(found.to_frame()["case"]) == ["a", "b", "c"]
+
+
+def test_html_is_escaped_and_short() -> None:
+    page = Found("<script>alert(1)</script>", (0.123456, math.nan))._repr_html_()
+    assert "<script>" not in page and page.count("&lt;script&gt;") == 3
+    assert "<td>0.1235</td>" in page and "<td></td>" in page and "<td>2, 3</td>" in page
+    page = Found("many", tuple(map(float, range(50))))._repr_html_()
+    assert page.count("<tr>") == 21 and "and 30 more rows" in page
+
+
+def test_a_list_has_the_rows_of_all() -> None:
+    both = Results([Found("a", (1.0,)), Found("b", (2.0, 3.0))])
+    assert isinstance(both, list) and len(both) == 2 and both[0].name == "a"
+    assert repr(both) == "Results(2: a: 1 class, b: 2 classes)" and repr(Results()) == "Results(none)"
+    assert repr(Results([*both, *both])) == "Results(4: a: 1 class, ... b: 2 classes)"
+    assert list(both.to_frame()["value"]) == [1.0, 2.0, 3.0]
+
+
+def test_without_pandas_only_the_frame_is_missing() -> None:
+    code = """
+import sys
+sys.modules["pandas"] = None
+from tests.schema.test_frame import Found
+print(repr(Found("a", ())), Found("a", ())._repr_html_())
+try:
+    Found("a", ()).to_frame()
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Found(a: 0 classes)" in result.stdout and "pip install pandas" in result.stdout, result.stderr
