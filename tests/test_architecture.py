@@ -131,6 +131,30 @@ def test_print_only_where_a_person_reads() -> None:
     assert not {name for name in printers if room_of(name) != "cli"}
 
 
+# What ends or changes the program that called us -> the modules that may: those a command asks to, and worker processes.
+OF_THE_PROGRAM = {
+    "SystemExit": {"autoseg.training.stopping"},
+    "sys.exit": set(),
+    "os._exit": {"autoseg.support.copies"},
+    "os.abort": set(),
+    "os.chdir": set(),
+    "atexit.register": set(),
+    "logging.basicConfig": set(),
+    "signal.signal": {"autoseg.training.stopping", "autoseg.support.copies", "autoseg.support.parallel"},
+    "warnings.filterwarnings": set(),
+}
+
+
+def test_a_library_leaves_the_program_alone() -> None:
+    for name, tree in TREES.items():
+        if room_of(name) == "cli":
+            continue
+        for node in ast.walk(tree):
+            what = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) and node.exc else None
+            used = ast.unparse(what) if what is not None else ""
+            assert name in OF_THE_PROGRAM.get(used, {name}), f"{name}:{getattr(node, 'lineno', 0)} uses {used}"
+
+
 def test_no_swallowed_errors_and_no_unsafe_loading() -> None:
     for name, tree in TREES.items():
         for node in ast.walk(tree):

@@ -159,7 +159,8 @@ def _member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec:
         raise AutosegError(f"{path}: {member.plan} does not plan {record.model}", "export the bundle again")
     model_plan = plan.models[record.model]
     preparation, scheme = plan.preparations[model_plan.preparation], spec.label_scheme()
-    network = checkpoint.build_network(model_plan, preparation, scheme)
+    with torch.random.fork_rng([]):  # As in `load_network`.
+        network = checkpoint.build_network(model_plan, preparation, scheme)
     try:
         network.load_state_dict(load(files[member.weights]))
     except (KeyError, RuntimeError, SafetensorError) as error:

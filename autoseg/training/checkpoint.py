@@ -146,7 +146,8 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
     preparation, scheme = plan.preparations[model_plan.preparation], spec.label_scheme()
     path = folder / (BEST if which == "best" else LAST)
     weights = read(path)["state_dict"]
-    network = build_network(model_plan, preparation, scheme)
+    with torch.random.fork_rng([]):  # Fresh weights draw from the caller's random numbers, and are then replaced.
+        network = build_network(model_plan, preparation, scheme)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import os
+import random
 import re
 import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 from autoseg import api
 from autoseg.schema.frame import Tabular
@@ -22,6 +33,17 @@ _SHOWN = re.compile(r"^(\w+) +# (\w+\(\w+)", re.MULTILINE)
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Numbers of threads that nobody sets by chance."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
 
 
 @pytest.fixture
@@ -39,12 +61,38 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_on_python_runs_from_top_to_bottom(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def process_state() -> dict[str, object]:
+    """What belongs to the program that calls a library."""
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return {
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "umask": mask,
+        "folder": Path.cwd(),
+        # torch sets its own when a part of it is imported.
+        "variables": {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")},
+        "threads": (torch.get_num_threads(), cv2.getNumThreads()),
+        "random": (random.getstate(), torch.get_rng_state().tolist()),
+        "numpy": np.random.get_state()[1].tolist(),
+        "torch": (torch.backends.cudnn.benchmark, torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()),
+        "pillow": PIL.Image.MAX_IMAGE_PIXELS,
+        "garbage": gc.get_threshold(),
+        "hooks": (sys.excepthook, threading.excepthook, sys.gettrace()),
+        "loggers": (logging.root.level, list(logging.root.handlers)),
+    }
+
+
+def test_the_page_on_python_runs_from_top_to_bottom(
+    folders: Path, capsys: pytest.CaptureFixture[str], two_threads: None
+) -> None:
     names: dict[str, Any] = {}
+    before = process_state()
     for block in blocks("documentation/python.md"):
         exec(compile(block, "documentation/python.md", "exec"), names)
         for expression, begin in _SHOWN.findall(block):
             assert repr(names[expression]).startswith(begin), expression
+    after = process_state()
+    assert {name: value for name, value in after.items() if value != before[name]} == {}
     assert "did you mean segformer" in capsys.readouterr().out
     assert names["mask"].shape == (120, 160) and [one.shape for one in names["masks"]] == [(120, 160), (64, 160)]
     assert names["maps"].shape == (2, 120, 160)
