@@ -17,7 +17,7 @@ import time
 import torch
 
 from autoseg.support.allocator import hold_memory
-from benchmarks.training_speed import Setting, planned, some_batch, step_of
+from benchmarks.training_speed import planned, some_batch, step_of
 
 _STEPS = 4
 PRECISIONS = ("fp32", "bf16")
@@ -29,8 +29,7 @@ def one(model: str, precision: str, held: bool, side: int, batch: int) -> dict[s
         hold_memory(limit=None)
     torch.set_num_threads(1)
     variant, size = planned(model, side, batch)
-    setting: Setting = (precision, "contiguous", "fused", 1, False)
-    step, images = step_of(model, variant, size, batch, setting), some_batch(size, batch)
+    step, images = step_of(model, variant, size, batch, precision, "contiguous"), some_batch(size, batch)
     for number in range(2):
         step(images, 1e-4, number)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.process_time()

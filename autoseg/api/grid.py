@@ -40,6 +40,7 @@ def run(
     log_to: Sequence[str] = (),
     device: str = "auto",
     watch: Callable[[GridTable], None] = lambda table: None,
+    handle_signals: bool = False,
     root: Root = None,
 ) -> GridTable:
     """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
@@ -62,6 +63,7 @@ def run(
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
         watch: called with the table while the runs go on.
+        handle_signals: for commands: SIGTERM stops the runs too, and raises SystemExit.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -84,13 +86,12 @@ def run(
     cells = [cell for dataset in found for cell in fold_cells(dataset, chosen, numbers)]
     for dataset in found:
         _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, texts)
-    with_gpus = max(1, gpus_per_run)
-    start = None if pretrained is None else str(pretrained)
     asked = Asked(
-        root=place, device="cuda" if gpus_per_run else device, pretrained=start, settings=texts, processes=with_gpus,
-        log_to=tuple(log_to),
+        root=place, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
+        settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to),
     )  # fmt: skip
-    table = run_grid(cells, asked, _engine(engine, workers, gpus_per_run, address, slurm, place), retries=retries, watch=watch)
+    started = _engine(engine, workers, gpus_per_run, address, slurm, place)
+    table = run_grid(cells, asked, started, retries=retries, watch=watch, handle_signals=handle_signals)
     _compare(table, place)
     return table
 

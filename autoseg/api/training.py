@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import plan_and_preprocess
@@ -55,6 +56,7 @@ def train(
     pretrained: PathLike | None = None,
     restart: bool = False,
     log_to: Sequence[str] = (),
+    handle_signals: bool = False,
     root: Root = None,
 ) -> Results[TrainedFold]:
     """Train folds of a model, then predict and score each fold's held-out cases. Interrupted runs are resumed.
@@ -72,6 +74,8 @@ def train(
         pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
         restart: begin again where an earlier run was finished or interrupted.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
+            By default signals do what your program has them do.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -99,21 +103,23 @@ def train(
         team.wait()
         plan = apply_overrides(read_artefact(found.plan, Plan), texts)
         splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
-        numbers = fold_numbers(folds)
-        chosen = list(range(len(splits.folds))) if numbers is None else numbers
+        chosen = _chosen(fold_numbers(folds), splits, found)
+        how: Any = {"device": device, "pretrained": start, "team": team, "handle_signals": handle_signals}
+        plan, search = with_searched_rate(found, plan, splits, model, **how)
         for fold in chosen:
-            if not 0 <= fold < len(splits.folds):
-                last = len(splits.folds) - 1
-                raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {last}")
-        plan, search = with_searched_rate(found, plan, splits, model, device=device, pretrained=start, team=team)
-        for fold in chosen:
-            record = train_fold(
-                found, plan, splits, model, fold,
-                device=device, pretrained=start, restart=restart, team=team, search=search, log_to=log_to,
-            )  # fmt: skip
+            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, log_to=log_to, **how)
             if team.leads:
                 trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained
+
+
+def _chosen(numbers: Sequence[int] | None, splits: Splits, found: Dataset) -> Sequence[int]:
+    """The folds to train; None stands for all."""
+    count = len(splits.folds)
+    for fold in numbers or ():
+        if not 0 <= fold < count:
+            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {count - 1}")
+    return range(count) if numbers is None else numbers
 
 
 def _prepare(

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset.name, protocol="quick", models=[options.model], device=options.device, settings=settings, root=options.root
     )
     print(f"3/5  training {options.model} on fold 0 (a cut-off demo goes on where it was)")
-    api.train(dataset.name, options.model, [0], device=options.device, root=options.root)
+    api.train(dataset.name, options.model, [0], device=options.device, handle_signals=True, root=options.root)
     print("4/5  predicting slices the training never saw")
     masks = dataset.results / options.model / "test"
     api.predict(

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log_to=entry.names(options.log_to),
             device=options.device,
             watch=watch,
+            handle_signals=True,
             root=options.root,
         )
     entry.show_table("", HEADINGS, lines(table.rows))

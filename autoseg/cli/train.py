@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pretrained=options.pretrained,
         restart=options.restart,
         log_to=entry.names(options.log_to),
+        handle_signals=True,
         root=options.root,
     )
     for fold in trained:

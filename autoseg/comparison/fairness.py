@@ -11,7 +11,7 @@ from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import hash_text
 
 # Fields of a training that do not spend anything: candidates, and how many folds the splits have.
-_ASIDE = ("learning_rates", "folds", "seed", "time_formats")
+_ASIDE = ("learning_rates", "folds", "seed")
 
 
 def inequalities(evidence: Evidence) -> list[str]:

@@ -31,19 +31,29 @@ _LOOK = 2.0
 
 
 def run_grid(
-    cells: Sequence[Cell], asked: Asked, engine: Engine, *, retries: int = 2, watch: Watch = lambda table: None
+    cells: Sequence[Cell],
+    asked: Asked,
+    engine: Engine,
+    *,
+    retries: int = 2,
+    watch: Watch = lambda table: None,
+    handle_signals: bool = False,
 ) -> GridTable:
     """Run the cells that are not done, then predict test images with each model whose folds all are; the final table.
 
     retries: how often a run that died is started again, from its checkpoint; one that ended with a message for the user is
-    not. watch: called with the table now and then. Ctrl-C and SIGTERM stop the runs, which write checkpoints first.
+    not. watch: called with the table now and then. Interrupted, the runs are stopped, and write checkpoints first.
+    handle_signals: for commands: SIGTERM interrupts too (SystemExit), and Ctrl-C waits for the end of a look at the runs.
     Raises AutosegError where another grid runs under this root.
     """
-    with holding(table.path_of(asked.root).with_suffix(".driver")), stoppable() as stop:
+    with holding(table.path_of(asked.root).with_suffix(".driver")), stoppable(handle_signals) as stop:
         grid = _Grid(asked, engine, retries, watch, stop)
         try:
             grid.run(cells)
             grid.run([cell for cell in prediction_cells(asked.root, cells) if grid.complete(cell)])
+        except BaseException:
+            grid.stop_runs()
+            raise
         finally:
             engine.close()
             final = grid.close()
@@ -79,7 +89,7 @@ class _Grid:
             if any(changed) or time.monotonic() - self._looked > _LOOK:
                 self._tell()
             if self._stop.requested:
-                self._leave()
+                self._stop.obey()
             time.sleep(_WITHIN)
 
     def complete(self, prediction: Cell) -> bool:
@@ -167,12 +177,10 @@ class _Grid:
         logger.warning(f"{_title(cell)} failed: {words}")
         return replace(row, state="failed", message=words or how)
 
-    def _leave(self) -> None:
+    def stop_runs(self) -> None:
         logger.info(f"stopping {len(self._jobs)} runs, which write their checkpoints first")
         for running in self._jobs.values():
             running.job.stop()
-        self._engine.close()
-        self._stop.obey()
 
 
 def _title(cell: Cell) -> str:

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from autoseg.planning.hardware import processor_has_bf16
+
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """A context that runs a network at `precision` ("fp32", "bf16", "fp16"), or at fp32 where the device has no gain."""
@@ -20,14 +22,8 @@ def usable(precision: str, device: torch.device) -> torch.dtype | None:
     """
     if precision == "fp16" and device.type in ("cuda", "mps"):
         return torch.float16
-    if precision == "bf16" and device.type == "cpu" and _processor_has_bf16():
+    if precision == "bf16" and device.type == "cpu" and processor_has_bf16():
         return torch.bfloat16
     if precision == "bf16" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return None
-
-
-def _processor_has_bf16() -> bool:
-    # Private names that came and went between torch releases; a release without them gets fp32.
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(bool(test()) for test in tests if test is not None)

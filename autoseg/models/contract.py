@@ -62,6 +62,7 @@ class ModelSpec:
     divisor: the network itself works on multiples of this (it pads inside). fixed_size: it resizes to this square inside.
     batch_statistics: normalises over the batch, so a batch of one cannot be trained.
     mixed_precision: False where half precision is known to be unstable.
+    channels_last_on_cpu: channels_last tensors were measured to make a training step on a processor 1.1 times faster or more.
     no_onnx: why it cannot be exported to ONNX; empty where it can (tested for every model).
     warmup_epochs: linear warm-up the architecture wants in training.
     input_mean, input_std: normalisation (of values in 0..1) the published weights expect.
@@ -80,6 +81,7 @@ class ModelSpec:
     deep_supervision: bool = False
     batch_statistics: bool = True
     mixed_precision: bool = True
+    channels_last_on_cpu: bool = False
     no_onnx: str = ""
     warmup_epochs: int = 0
     weights: tuple[PublishedWeights, ...] = ()

@@ -72,12 +72,9 @@ def decide_precision(device: str, mixed: bool, model: str) -> tuple[Literal["fp3
     return "fp16", Decision(subject, "fp16", "half precision halves memory and time on GPUs; bf16 is not known to be there")
 
 
-def decide_memory_format(device: str, model: str) -> tuple[Literal["auto", "contiguous"], Decision]:
-    """Left to the training on processors, which can try; what a GPU gains by another format was never measured here."""
-    subject = f"models.{model}.memory_format"
-    if device == "cpu":
-        return "auto", Decision(subject, "auto", "which one trains faster is tried on the machine, when a training begins")
-    return "contiguous", Decision(subject, "contiguous", "the usual one: others are only tried on processors")
+def decide_memory_format(model: str) -> tuple[Literal["auto"], Decision]:
+    """Left to the training, which knows the device it runs on."""
+    return "auto", Decision(f"models.{model}.memory_format", "auto", "the training decides by device, precision and model")
 
 
 def processor_has_bf16() -> bool:

@@ -134,7 +134,7 @@ class _Context:
 
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:
     precision, why_precision = decide_precision(context.device, model.mixed_precision, model.name)
-    memory_format, why_format = decide_memory_format(context.device, model.name)
+    memory_format, why_format = decide_memory_format(model.name)
     need = context.need(model, precision, context.steps.batch)
     found, decisions = fit_model(need, context.frame, context.protocol)
     if not found.fits:

@@ -94,7 +94,6 @@ class Training:
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
     foreground_share: share of patches (or images) drawn to hold a rare class. patience: epochs without a better
     validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
-    time_formats: let a training choose `ModelPlan.memory_format` by trying, where that is "auto".
     """
 
     epochs: int
@@ -112,7 +111,6 @@ class Training:
     folds: int = 5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    time_formats: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +120,7 @@ class ModelPlan:
     batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
     gradients and optimiser state of one part. flops: of one image's forward pass. preparation: key of its store.
     precision: "bf16" and "fp16" are autocast. options: handed to the model's builder. memory_format: how tensors lie in
-    memory while training; results differ by rounding only. "auto": what is found faster when a training begins.
+    memory while training; results differ by rounding only. "auto": the training decides by device and model.
     """
 
     model: str

@@ -32,10 +32,10 @@ from autoseg.training.device import resolve
 from autoseg.training.identity import differences, digest, identity
 from autoseg.training.lock import holding
 from autoseg.training.losses import Loss
+from autoseg.training.memory_format import MemoryFormat, with_memory_format
 from autoseg.training.pretrained import Source, fill, find
 from autoseg.training.prior import pixel_shares, start_at_prior
 from autoseg.training.sinks import Sinks
-from autoseg.training.speed import CONTIGUOUS, with_memory_format
 from autoseg.training.stopping import stoppable
 from autoseg.training.team import ALONE, Team
 from autoseg.training.trainer import Task, Trainer
@@ -63,6 +63,7 @@ def train_fold(
     search: RateSearch | None = None,
     log_to: Sequence[str] = (),
     trial: Path | None = None,
+    handle_signals: bool = False,
 ) -> RunRecord:
     """Train `model` on a fold of prepared data, into the dataset's results folder; returns the finished run's record.
 
@@ -71,9 +72,10 @@ def train_fold(
     kept until the new one has its first checkpoint. team: the processes that train it together; each calls this, the first
     one writes. search: how the learning rate was found, for the record. log_to: sinks besides metrics.csv (see
     `sinks`). trial: a folder to train in instead, for a run that
-    is not one of the dataset's results.
-    Raises AutosegError for what the user can mend. Ctrl-C and SIGTERM write a checkpoint first, then end the program as
-    usual (KeyboardInterrupt, SystemExit).
+    is not one of the dataset's results. handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise
+    KeyboardInterrupt or SystemExit(143). Without it signals do what they do in your program; a run they end resumes
+    from its last checkpoint.
+    Raises AutosegError for what the user can mend.
     """
     model_plan, split = _chosen(plan, splits, model, fold)
     spec = read_description(dataset.description)
@@ -108,11 +110,11 @@ def train_fold(
         team.wait()
         if hold is not None:
             task = replace(task, guard=hold.check)
-        task = with_memory_format(task, dataset.root, None if state is None else _format_of(state))
+        task = with_memory_format(task, registry.spec(model), None if state is None else _format_of(state))
         if team.leads:
             _describe(folder, task.plan, spec, splits)
         record = replace(_record(task, fold, weights), search=search)
-        finished = _train(task, record, weights, state, log_to if team.leads else ())
+        finished = _train(task, record, weights, state, log_to if team.leads else (), handle_signals)
         team.wait()
         return finished
 
@@ -196,7 +198,7 @@ def _record(task: Task, fold: int, weights: Source | None) -> RunRecord:
 
 
 def _train(
-    task: Task, record: RunRecord, weights: Source | None, state: State | None, log_to: Sequence[str]
+    task: Task, record: RunRecord, weights: Source | None, state: State | None, log_to: Sequence[str], handle_signals: bool
 ) -> RunRecord:
     torch.manual_seed(task.plan.training.seed)
     memory.begin(task.device)
@@ -213,15 +215,13 @@ def _train(
     if task.team.leads:
         _announce(task, record, trainer.progress)
     writer.write("running", trainer.progress)
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        with stoppable() as stop:
+        with stoppable(handle_signals) as stop:
             progress = trainer.run(stop)
     except BaseException:
         writer.write("stopped", writer.progress)
         raise
     finally:
-        torch.backends.cudnn.benchmark = benchmark
         sinks.close()
     if task.team.leads:
         (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
@@ -279,7 +279,7 @@ class _Record:
 
 
 def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
-    form = "" if record.memory_format == CONTIGUOUS else f", {record.memory_format}"
+    form = "" if record.memory_format == "contiguous" else f", {record.memory_format}"
     where = f"{record.device} ({record.precision}{form})"
     where += f", {task.team.size} processes" if task.team.size > 1 else ""
     images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
@@ -289,9 +289,9 @@ def _announce(task: Task, record: RunRecord, progress: Progress) -> None:
         logger.info(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
 
 
-def _format_of(state: State) -> str:
+def _format_of(state: State) -> MemoryFormat:
     # Checkpoints did not say before there was a choice.
-    return str(state.get("memory_format", CONTIGUOUS))
+    return "channels_last" if state.get("memory_format") == "channels_last" else "contiguous"
 
 
 def _refuse_other(state: State, task: Task) -> None:

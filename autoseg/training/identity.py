@@ -13,10 +13,10 @@ from autoseg.support.files import hash_text
 # Raised whenever the same plan would lead to other weights: other draws, another order of computing.
 _VERSION = "1"
 # Fields that say something of a plan without deciding the weights of this run.
-_ASIDE_TRAINING = ("learning_rates", "folds", "search_epochs", "time_formats")
+_ASIDE_TRAINING = ("learning_rates", "folds", "search_epochs")
 # Fields that came later, with the value that means what was done before there were any: runs from then can go on.
 _LATER_TRAINING = {"cldice": 0.0}
-# The memory format decides no more than rounding, and a checkpoint holds its own (see `speed`).
+# The memory format decides no more than rounding, and a checkpoint holds its own (see `memory_format`).
 _ASIDE_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format")
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
 from autoseg.schema.plan import Decision, Plan, Splits
-from autoseg.schema.run import RateSearch, RateTrial
+from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.support.files import hash_text, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint
@@ -58,6 +60,7 @@ def with_searched_rate(
     device: str = "auto",
     pretrained: str | None = None,
     team: Team = ALONE,
+    handle_signals: bool = False,
 ) -> tuple[Plan, RateSearch | None]:
     """The plan with the model's best candidate for a learning rate, and how it was found; as it is where none is wanted.
 
@@ -75,11 +78,15 @@ def with_searched_rate(
             if team.leads:
                 _clear_for(dataset, model, key)
             team.wait()
-            rates = plan.training.learning_rates
-            tried = [
-                _try(dataset, short, splits=splits, model=model, rate=rate, device=device, pretrained=pretrained, team=team)
-                for rate in rates
-            ]
+            train = partial(
+                train_fold, splits=splits, model=model, fold=_FOLD,
+                device=device, pretrained=pretrained, team=team, handle_signals=handle_signals,
+            )  # fmt: skip
+            tried = []
+            for rate in plan.training.learning_rates:
+                if team.leads:
+                    logger.info(f"trying learning rate {rate:g}")
+                tried.append(_try(dataset, short, model, rate, train))
             search = _chosen(tried, short.training.epochs, key)
             if team.leads:
                 write_artefact(folder / NAME, search)
@@ -124,15 +131,11 @@ def _clear_for(dataset: Dataset, model: str, key: str) -> None:
     write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
 
 
-def _try(
-    dataset: Dataset, short: Plan, splits: Splits, model: str, rate: float, device: str, pretrained: str | None, team: Team
-) -> RateTrial:
+def _try(dataset: Dataset, short: Plan, model: str, rate: float, train: Callable[..., RunRecord]) -> RateTrial:
     plan = replace(short, models={**short.models, model: replace(short.models[model], learning_rate=rate)})
     folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
-    if team.leads:
-        logger.info(f"trying learning rate {rate:g}")
     try:
-        record = train_fold(dataset, plan, splits, model, _FOLD, device=device, pretrained=pretrained, team=team, trial=folder)
+        record = train(dataset, plan, trial=folder)
     except Diverged as error:
         logger.warning(error.problem)
         return RateTrial(rate=rate, best_dice=0.0, dice={}, steps=0, seconds=0.0)

@@ -17,7 +17,7 @@ from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.plan import ModelPlan
 from autoseg.support.errors import AutosegError
 from autoseg.training.losses import Loss
-from autoseg.training.team import ALONE, Team, WholeBatch
+from autoseg.training.team import ALONE, Team
 
 # The stream of random numbers for dropout and its like, apart from those that choose and augment samples.
 _NETWORK = 2
@@ -99,7 +99,6 @@ class Step:
                     network: nn.Module = self.network
                 else:
                     network = self._parallel
-                    context.enter_context(WholeBatch(self._team))
                     if number < len(self._shares) - 1:
                         # Gradients are summed over processes once, with the last part.
                         context.enter_context(self._parallel.no_sync())
@@ -144,8 +143,7 @@ def shares(model_plan: ModelPlan, team: Team = ALONE) -> list[Sequence[int]]:
 def _parallel(network: SegmentationNetwork) -> nn.parallel.DistributedDataParallel:
     # What never gets a gradient would be waited for.
     nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, network.unused_parameters)
-    # Running statistics are the same everywhere already (see `WholeBatch`).
-    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(network)
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:

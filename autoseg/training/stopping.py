@@ -1,4 +1,7 @@
-"""Being asked to stop: the first Ctrl-C or SIGTERM lets the run write a checkpoint, the second one is obeyed at once."""
+"""Being asked to stop: the first Ctrl-C or SIGTERM lets the run write a checkpoint, the second one is obeyed at once.
+
+Only commands listen for signals: in somebody else's program they belong to that program.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,13 @@ class StopRequest:
 
 
 @contextmanager
-def stoppable() -> Iterator[StopRequest]:
-    """Listen while the block runs. Outside the main thread signals cannot be caught, and nothing changes."""
+def stoppable(handle_signals: bool) -> Iterator[StopRequest]:
+    """Listen while the block runs; without `handle_signals` nothing is ever requested.
+
+    Outside the main thread signals cannot be caught, and nothing changes.
+    """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    if not handle_signals or threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.signal(number, request._ask) for number in _SIGNALS}

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from autoseg.support.errors import AutosegError
 
 T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 # How long processes wait for the one that scores or prepares. torchrun ends all when one dies, so nobody waits in vain.
 _PATIENCE = timedelta(days=2)
 
@@ -38,8 +38,10 @@ class Team:
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over all processes; gradients go back to each of them."""
-        added: Tensor = tensor if self.size == 1 else _Total.apply(tensor)
-        return added
+        if self.size == 1:
+            return tensor
+        summed: Tensor = all_reduce(tensor)
+        return summed
 
     def any(self, here: bool) -> bool:
         """Whether it is so in any process."""
@@ -71,6 +73,20 @@ class Team:
             raise AutosegError(f"several processes cannot train on {chosen}", "use --device cuda or cpu with torchrun")
         return torch.device("cuda", self.rank % torch.cuda.device_count())
 
+    def sync_batch_norm(self, network: Network, device: torch.device) -> Network:
+        """The network with `SyncBatchNorm` in place of batch norm: statistics over the shares of all processes.
+
+        Parameters and the names of the state dict stay. PyTorch has it for CUDA alone: on a processor each process
+        normalises over its own share, and running statistics are those of the first process.
+        """
+        if self.size == 1 or device.type != "cuda":
+            return network
+        # PyTorch's own conversion would drop the activation inside timm's BatchNormAct2d.
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        converted: Network = convert_sync_batchnorm(network)
+        return converted
+
 
 ALONE = Team()
 
@@ -90,65 +106,3 @@ def joined() -> Iterator[Team]:
     finally:
         if mine:
             dist.destroy_process_group()
-
-
-class WholeBatch(TorchFunctionMode):
-    """While active, batch norm in training mode takes its statistics over the shares of all processes.
-
-    torch.nn.SyncBatchNorm does so on GPUs alone, and not for layers that call the function themselves.
-    """
-
-    def __init__(self, team: Team) -> None:
-        super().__init__()
-        self._team = team
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        named = named or {}
-        if function is F.batch_norm:
-            return self._batch_norm(function, *arguments, **named)
-        return function(*arguments, **named)
-
-    def _batch_norm(
-        self,
-        function: Any,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training:
-            return function(input, running_mean, running_var, weight, bias, training, momentum, eps)  # type: ignore[no-any-return]
-        with torch.autocast(input.device.type, enabled=False):
-            values = input.float()
-            axes = [axis for axis in range(values.ndim) if axis != 1]
-            shape = [-1 if axis == 1 else 1 for axis in range(values.ndim)]
-            count = self._team.total(torch.tensor([values.numel() / values.shape[1]], device=values.device))
-            mean = self._team.total(values.sum(axes)) / count
-            centred = values - mean.view(shape)
-            variance = self._team.total((centred * centred).sum(axes)) / count
-            if running_mean is not None and running_var is not None:
-                with torch.no_grad():
-                    running_mean.lerp_(mean.to(running_mean), momentum)
-                    running_var.lerp_((variance * (count / (count - 1))).to(running_var), momentum)
-            factor = torch.rsqrt(variance + eps) if weight is None else torch.rsqrt(variance + eps) * weight
-            output = centred * factor.view(shape)
-            output = output if bias is None else output + bias.view(shape)
-            return output.to(input.dtype)
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, tensor: Tensor) -> Tensor:
-        added = tensor.detach().clone()
-        dist.all_reduce(added)
-        return added
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        added = gradient.contiguous().clone()
-        dist.all_reduce(added)
-        return added

@@ -88,7 +88,7 @@ class Trainer:
         self._told = told
         training, model_plan, device = task.plan.training, task.model_plan, task.device
         self._training = training
-        self._network = network.to(device)
+        self._network = network = task.team.sync_batch_norm(network.to(device), device)
         self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
         loss = Loss(training.loss, task.scheme, training.cldice, task.team)
         self._step = Step(

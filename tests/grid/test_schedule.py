@@ -146,7 +146,7 @@ def test_being_asked_to_stop_stops_the_runs_and_leaves_them_waiting(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as caught:
-        schedule.run_grid(cells, asked(tmp_path), engine, watch=watch)
+        schedule.run_grid(cells, asked(tmp_path), engine, watch=watch, handle_signals=True)
     assert caught.value.code == 143 and all(job.stopped for job in engine.jobs)
     found = table.status(tmp_path)
     assert states(found) == {"waiting": 2 * FOLDS}

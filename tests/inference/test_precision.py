@@ -1,3 +1,5 @@
+from unittest.mock import create_autospec
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from autoseg.inference import precision
 
 @pytest.mark.parametrize("has", [True, False])
 def test_processors_get_bf16_only_where_they_have_it(monkeypatch, has):
-    monkeypatch.setattr(precision, "_processor_has_bf16", lambda: has)
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: has)
     device = torch.device("cpu")
     assert precision.usable("bf16", device) == (torch.bfloat16 if has else None)
     with precision.autocast("bf16", device):
@@ -23,6 +25,15 @@ def test_processors_never_get_fp16_and_fp32_stays():
 def test_other_devices_get_fp16():
     assert precision.usable("fp16", torch.device("cuda")) is torch.float16
     assert precision.usable("fp16", torch.device("mps")) is torch.float16
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_gpu_gets_bf16_only_where_its_chip_has_it(monkeypatch, has):
+    # The stand-in takes what this PyTorch's own function takes, and nothing else.
+    supported = create_autospec(torch.cuda.is_bf16_supported, return_value=has)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert precision.usable("bf16", torch.device("cuda")) == (torch.bfloat16 if has else None)
+    supported.assert_called_once_with(including_emulation=False)
 
 
 def test_a_torch_without_the_tests_counts_as_without_bf16(monkeypatch):

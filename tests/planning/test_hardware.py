@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
 import pytest
+import torch
 
 from autoseg.planning import hardware
 from autoseg.support.errors import AutosegError
@@ -42,3 +46,17 @@ def test_precision_follows_the_machine_and_the_architecture(monkeypatch: pytest.
     for device in hardware.DEVICES:
         found, decision = hardware.decide_precision(device, False, "m")
         assert found == "fp32" and "unstable" in decision.because and decision.subject == "models.m.precision"
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_decides_by_its_chip_and_its_own_memory(monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # The stand-in takes what this PyTorch's own function takes, and nothing else.
+    supported = create_autospec(torch.cuda.is_bf16_supported, return_value=has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    gpu = SimpleNamespace(total_memory=10 << 30, name="Stand-in 10 GB")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    assert hardware.resolve_device("auto") == "cuda"
+    assert hardware.decide_precision("cuda", True, "m")[0] == precision
+    budget, because = hardware.default_budget("cuda")
+    assert budget == 9 << 30 and gpu.name in because

@@ -116,7 +116,7 @@ def test_a_step_that_is_no_number_changes_nothing(where):
 
 
 def test_half_precision_keeps_weights_and_loss_in_full(monkeypatch):
-    monkeypatch.setattr("autoseg.inference.precision._processor_has_bf16", lambda: True)
+    monkeypatch.setattr("autoseg.inference.precision.processor_has_bf16", lambda: True)
     seen = []
     made = step(precision="bf16")
     made.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
 
 from autoseg.schema.plan import ModelPlan, Normalisation
 from autoseg.schema.run import RunRecord
@@ -58,7 +60,7 @@ def same(ones, others) -> None:
 
 
 def test_two_processes_train_the_network_of_one(one, tmp_path):
-    """Batch norm, soft Dice and clDice look at the whole batch, shares are unequal, gradients come in two parts."""
+    """Soft Dice and clDice look at the whole batch, shares are unequal, gradients come in two parts."""
     done = run(tmp_path, 2)
     assert done.returncode == 0, done.stderr
     assert one[0].processes == 1 and one[0].best_dice > 0.5 and outcome(tmp_path)[0].processes == 2
@@ -116,3 +118,17 @@ def test_alone_nothing_is_shared():
     tensor = torch.ones(2)
     assert ALONE.total(tensor) is tensor and ALONE.gather("a") == ["a"] and ALONE.any(True) and not ALONE.any(False)
     assert ALONE.device(torch.device("cuda")) == torch.device("cuda")
+
+
+def test_on_cuda_batch_norm_looks_at_all_shares_and_keeps_parameters_names_and_activations():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4), nn.GroupNorm(2, 4)]
+    network = nn.Sequential(*layers)
+    weights, images = dict(network.named_parameters()), torch.randn(2, 3, 8, 8)
+    expected = network.eval()(images)
+    assert ALONE.sync_batch_norm(network, torch.device("cuda"))[1] is layers[1]
+    assert Team(0, 2).sync_batch_norm(network, torch.device("cpu"))[1] is layers[1]
+    synced = Team(0, 2).sync_batch_norm(network, torch.device("cuda"))
+    assert [isinstance(layer, nn.SyncBatchNorm) for layer in synced] == [False, True, True, False]
+    assert all(weights[name] is parameter for name, parameter in synced.named_parameters())
+    # In evaluation mode it works on processors too: nothing was lost, the activation included.
+    torch.testing.assert_close(synced.eval()(images), expected)

@@ -214,4 +214,4 @@ def _process(
                 at_step(step, lambda: os.kill(os.getpid(), asked))
             else:
                 at_part(part, lambda: os.kill(os.getpid(), asked))
-        train(root, memory_format)
+        train(root, memory_format, handle_signals=True)

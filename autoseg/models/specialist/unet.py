@@ -21,6 +21,7 @@ SPEC = ModelSpec(
     ),
     variants=(Variant("16", 1_942_594), Variant("32", 7_763_074), Variant("64", 31_037_698)),
     default_variant="64",
+    channels_last_on_cpu=True,
     cam_layer="decoder.3.fuse",
 )
 
