@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def train(root: Path, stop_before: int) -> None:
     plan = tiny.with_training(plan, epochs=8, cldice=0.3)
     plan = tiny.with_model(plan, batch_size=6, accumulate=2, learning_rate=0.05, memory_format="channels_last")
     with joined() as team:
-        configure_logging(team.leads)
+        configure_logging(logging.INFO if team.leads else logging.WARNING)
         if stop_before and team.rank == team.size - 1:
             leave = Trainer._leave_if_asked
             count = 0
