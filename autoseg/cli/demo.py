@@ -56,9 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(scores: Scores, masks: Path, plan: Path, fold: Path, seconds: float) -> None:
-    for name, summary in scores.classes.items():
-        distance = summary.per_image["hd95"].mean
-        print(f"     {name:13s} Dice {summary.pooled['dice']:.3f}   HD95 {distance:.1f} {scores.unit}")
+    entry.show_table(
+        "",
+        ("class", "Dice", f"HD95 ({scores.unit})"),
+        [
+            (name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['hd95'].mean:.1f}")
+            for name, summary in scores.classes.items()
+        ],
+    )
     print(f"done in {seconds / 60:.1f} minutes. To look at:")
     for what, path in {
         "prediction and reference on the image": masks / "overlays",

@@ -48,9 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     for fold in trained:
-        print(f"fold {fold.record.fold}: held-out cases at their own size (the best of {fold.record.epochs_done} epochs)")
-        for name, summary in fold.scores.classes.items():
-            per_image = summary.per_image["dice"]
-            print(f"  {name:20s} Dice {summary.pooled['dice']:.3f} of all pixels, {per_image.mean:.3f} per image")
-        print(f"  in {fold.folder}")
+        entry.show_table(
+            f"fold {fold.record.fold}: held-out cases at their own size (the best of {fold.record.epochs_done} epochs)",
+            ("class", "Dice of all pixels", "Dice per image"),
+            [
+                (name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['dice'].mean:.3f}")
+                for name, summary in fold.scores.classes.items()
+            ],
+        )
+        print(f"in {fold.folder}")
     return 0
