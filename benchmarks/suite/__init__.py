@@ -1,1 +1,1 @@
-"""The stages of `python -m benchmarks`: each one's command of autoseg, of nnU-Net v2, and what bounds it from below."""
+"""The stages of `python -m benchmarks`: each one's command of autoseg, of nnU-Net v2, and the network's bare passes."""

@@ -1,4 +1,4 @@
-"""Where nnU-Net v2 is: this interpreter, another one, or an environment made for it."""
+"""Where nnU-Net v2 is: this interpreter or another one."""
 
 from __future__ import annotations
 
@@ -47,16 +47,6 @@ def version(python: str) -> str:
     left = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, check=False, env=left)
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def make(folder: Path) -> str:
-    """A virtual environment with nnU-Net v2, made unless it is there; its Python."""
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    if not version(str(python)):
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "nnunetv2"], check=True)
-    return str(python)
 
 
 def device() -> str:

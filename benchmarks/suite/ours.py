@@ -136,7 +136,7 @@ def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
 
 def step(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
     if device.type == "cpu":
-        hold_memory(limit=None)  # As autoseg_train does; and so does the bound.
+        hold_memory(limit=None)  # As autoseg_train does; and so do the bare steps.
     make = bare_step if options.bare else trainer_step
     work = make(MODEL, "small", options.side, options.batch, options.precision, device)
     work()

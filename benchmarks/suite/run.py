@@ -1,4 +1,4 @@
-"""Every stage of autoseg against nnU-Net v2 and against what bounds it from below, on the same generated images.
+"""Every stage of autoseg against nnU-Net v2, and against the network's bare passes, on the same generated images.
 
     python -m benchmarks [--stages A,B] [--pairs 5] [--nnunet PYTHON] [--quick]
 
@@ -7,8 +7,8 @@ nnU-Net v2 runs from this Python if it has it (`pip install ".[bench]"`), else f
     python -m venv nnunet && nnunet/bin/pip install nnunetv2
     python -m benchmarks --nnunet nnunet/bin/python
 
---make-environment DIR does the same. Each side of a stage runs as a process of its own, in turn, so many times; medians are
-printed. Processor time and memory include children. Results are added to OUTPUT/performance.json and drawn to
+Each side of a stage runs as a process of its own, in turn, so many times; medians are printed. Processor time and memory
+include children. Results are added to OUTPUT/performance.json and drawn to
 OUTPUT/pictures/performance.png; stages can be measured one by one.
 """
 
@@ -33,7 +33,6 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--stages", help=f"of: {', '.join(STAGES)} (default: all; with --quick one of each kind)")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--nnunet", default=sys.executable, metavar="PYTHON", help="that has nnU-Net v2 (default: this one)")
-    parser.add_argument("--make-environment", type=Path, metavar="DIR", help="make one with nnU-Net v2 there, and use it")
     parser.add_argument("--root", type=Path, help="for images and results (default: benchmark_data/suite or .../quick)")
     parser.add_argument("--output", type=Path, help="for performance.json and the picture (default: documentation)")
     parser.add_argument("--device", default="auto", help="cpu or cuda (default: what is there)")
@@ -52,14 +51,13 @@ def main() -> None:
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         parser.error(f"there is no stage {', '.join(unknown)}; there are: {', '.join(STAGES)}")
-    theirs = environment.make(options.make_environment) if options.make_environment else options.nnunet
-    version = environment.version(theirs)
+    version = environment.version(options.nnunet)
     if names and not version:
-        parser.error(f"{theirs} has no nnU-Net v2: pip install nnunetv2 into it, or name another with --nnunet (see --help)")
+        parser.error(f"{options.nnunet} has no nnU-Net v2: pip install nnunetv2 into it, or name another with --nnunet")
     device = environment.device() if options.device == "auto" else options.device
     root = options.root or Path("benchmark_data") / ("quick" if options.quick else "suite")
     output = (options.output or (root if options.quick else Path("documentation"))).absolute()
-    hands = environment.Sides(theirs, device, options.threads)
+    hands = environment.Sides(options.nnunet, device, options.threads)
     bench = Bench(root.absolute(), hands, QUICK if options.quick else Amounts())
     merged = report.merge(output / "performance.json", {}, {}, list(STAGES))
     for name in names:

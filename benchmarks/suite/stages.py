@@ -11,7 +11,8 @@ from benchmarks.suite import processes
 from benchmarks.suite.environment import Sides, cores
 
 THEIRS = Path(__file__).with_name("theirs.py")
-OURS, NNUNET, BOUND = "autoseg", "nnunet", "bound"
+# BARE: the network's passes alone, without anything around them.
+OURS, NNUNET, BARE = "autoseg", "nnunet", "bare"
 # The same command on a tenth of the images: what is left after taking it away is no start-up.
 FEW = " few"
 
@@ -28,10 +29,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Stage:
-    """against: how many times cheaper than nnU-Net v2 it should be. above: how many times the bound it may take.
+    """against: how many times cheaper than nnU-Net v2 it should be. above: how many times the bare passes it may take.
 
-    per: what the seconds are of. note: what a reader must know of it. memory: whether the peak is asked to be a third.
-    within: seconds on the clock it may take.
+    per: what the seconds are of. note: what a reader must know of it.
     """
 
     title: str
@@ -40,8 +40,6 @@ class Stage:
     against: float
     above: float | None = None
     note: str = ""
-    memory: bool = True
-    within: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,6 @@ class Amounts:
     mask: int = 512
     seconds: float = 4.0
     rounds: int = 5
-
-    @property
-    def few(self) -> int:
-        """Folds and splits need ten."""
-        return max(10, self.images // 10)
 
 
 QUICK = Amounts(
@@ -122,9 +115,8 @@ def start(bench: Bench) -> Stage:
     sides = {
         OURS: bench.command("train", "--help"),
         NNUNET: bench.nnunet("run.run_training", "run_training_entry", "--help"),
-        BOUND: bench.ours("-c", "pass"),
     }
-    return Stage("`--help` of training", sides, "command", 10.0, None, "bound: an interpreter that does nothing", within=0.3)
+    return Stage("`--help` of training", sides, "command", 10.0)
 
 
 def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
@@ -134,22 +126,17 @@ def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
         amounts = bench.amounts
         size = amounts.sides if kind == "rgb" else amounts.gray
         raw = bench.raw(number, name, kind, amounts.images, size)
-        output = bench.root / "bound"
-        ours = (raw.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root))
-        least = ("prepare", str(raw), str(output), "--size", "384x384", "--count", str(amounts.images))
+        ours = bench.command(
+            "plan_and_preprocess", raw.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root),
+            clear=(bench.root / "preprocessed" / raw.name,),
+        )  # fmt: skip
         words = ("-d", str(number), "-c", "2d", "-npfp", str(cores()), "-np", str(cores()), "--no_pbar")
         nnunet = bench.nnunet(
             "experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry", *words,
             clear=(bench.root / "theirs" / raw.name,),
         )  # fmt: skip
-        sides = {
-            OURS: bench.command("plan_and_preprocess", *ours, clear=(bench.root / "preprocessed" / raw.name,)),
-            NNUNET: nnunet,
-            BOUND: bench.ours("-m", "benchmarks.suite.bounds", *least, clear=(output,)),
-        }
         title = f"fingerprint, plan, preprocess: {amounts.images} {kind} images of {size[0]}-{size[1]} px"
-        note = "bound: decode, resize to 384 x 384, write"
-        return Stage(title, sides, f"{amounts.images} images", 8.0, None, note)
+        return Stage(title, {OURS: ours, NNUNET: nnunet}, f"{amounts.images} images", 8.0)
 
     return stage
 
@@ -163,7 +150,7 @@ def loader(side: int, against: float) -> Callable[[Bench], Stage]:
             NNUNET: bench.theirs(*words),
         }
         note = "one core; nnU-Net's chances on both sides; its images lie in memory, ours are read from the store"
-        return Stage(f"loader and augmentation, RGB, {side} x {side}", sides, "image", against, None, note, memory=False)
+        return Stage(f"loader and augmentation, RGB, {side} x {side}", sides, "image", against, None, note)
 
     return stage
 
@@ -209,11 +196,11 @@ def step(precision: str) -> Callable[[Bench], Stage]:
         sides = {
             OURS: bench.ours(*ours, reports=True),
             NNUNET: bench.theirs("step", str(fold / "network.pt"), str(theirs), *words),
-            BOUND: bench.ours(*ours, "--bare", reports=True),
+            BARE: bench.ours(*ours, "--bare", reports=True),
         }
         title = f"training step, 4 x 3 x {amounts.input} x {amounts.input}, {precision}"
-        note = "bound: forward, cross entropy on the full size, backward, optimiser; nnU-Net trains in fp32 on processors"
-        return Stage(title, sides, "step", 1.0, 1.05, note, memory=False)
+        note = "bare: forward, cross entropy on the full size, backward, optimiser; nnU-Net trains in fp32 on processors"
+        return Stage(title, sides, "step", 1.0, 1.05, note)
 
     return stage
 
@@ -269,12 +256,12 @@ def predict(mirrored: bool) -> Callable[[Bench], Stage]:
         sides = {
             OURS: ours(raw / "imagesTr"),
             NNUNET: bench.nnunet(*entry, *words, clear=(elsewhere,)),
-            BOUND: bench.ours("-m", "benchmarks.suite.ours", "forward", *alone, reports=True),
+            BARE: bench.ours("-m", "benchmarks.suite.ours", "forward", *alone, reports=True),
             OURS + FEW: ours(*first),
         }
         low, high = amounts.small
         title = f"prediction of {amounts.predicted} images of {low}-{high} px{', mirrored' if mirrored else ''}"
-        note = "bound: the network alone at its input size, against autoseg beyond start-up"
+        note = "bare: the network alone at its input size, against autoseg beyond start-up"
         return Stage(title, sides, f"{amounts.predicted} images", 8.0 if mirrored else 4.0, 1.25, note)
 
     return stage
@@ -283,23 +270,13 @@ def predict(mirrored: bool) -> Callable[[Bench], Stage]:
 def evaluate(bench: Bench) -> Stage:
     amounts = bench.amounts
     folder = bench.masks(amounts.masks, amounts.mask)
-    some = bench.masks(max(1, amounts.masks // 10), amounts.mask)
-
-    def ours(where: Path) -> Side:
-        words = (str(where / "predictions"), str(where / "references"), "-o", str(bench.root / "scores"))
-        return bench.command("evaluate", *words)
-
-    def least(where: Path) -> Side:
-        return bench.ours("-m", "benchmarks.suite.bounds", "masks", str(where))
-
-    output = ("-o", str(bench.root / "summary.json"))
-    words = (str(folder / "references"), str(folder / "predictions"), "-l", "1", "2", "-np", str(cores()), *output)
+    references, predictions = str(folder / "references"), str(folder / "predictions")
+    words = (references, predictions, "-l", "1", "2", "-np", str(cores()), "-o", str(bench.root / "summary.json"))
     sides = {
-        OURS: ours(folder),
+        OURS: bench.command("evaluate", predictions, references, "-o", str(bench.root / "scores")),
         NNUNET: bench.nnunet("evaluation.evaluate_predictions", "evaluate_simple_entry_point", *words),
-        BOUND: least(folder), OURS + FEW: ours(some), BOUND + FEW: least(some),
-    }  # fmt: skip
-    note = "nnU-Net computes Dice and IoU only; autoseg HD95, surface Dice and surface distance too; bound: decode"
+    }
+    note = "nnU-Net computes Dice and IoU only; autoseg HD95, surface Dice and surface distance too"
     title = f"evaluation, {amounts.masks} masks of {amounts.mask} x {amounts.mask}"
     return Stage(title, sides, f"{amounts.masks} pairs", 3.0, None, note)
 

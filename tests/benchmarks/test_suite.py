@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.suite import bounds, images, processes, report
+from benchmarks.suite import images, processes, report
 from benchmarks.suite.measuring import Run, joined, summary
-from benchmarks.suite.stages import BOUND, FEW, NNUNET, OURS, STAGES, Side, Stage
+from benchmarks.suite.stages import BARE, FEW, NNUNET, OURS, STAGES, Side, Stage
 from tests.test_architecture import LONGEST_FILE, REPOSITORY
 
 SIDE = Side(("true",), {})
@@ -23,7 +23,7 @@ def runs(*seconds: float) -> list[Run]:
 
 
 def stage(**changed: object) -> Stage:
-    sides = dict.fromkeys((OURS, NNUNET, BOUND, OURS + FEW, BOUND + FEW), SIDE)
+    sides = dict.fromkeys((OURS, NNUNET, BARE, OURS + FEW), SIDE)
     return Stage(**{"title": "t", "sides": sides, "per": "run", "against": 4.0, "above": 2.0, **changed})  # type: ignore[arg-type]
 
 
@@ -40,25 +40,25 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words() -> None:
         processes.must(processes.run([sys.executable, "-c", "raise SystemExit('who knows')"]), "asking")
 
 
-def test_start_up_is_taken_away_before_the_bound_is_asked() -> None:
+def test_start_up_is_taken_away_before_the_bare_passes_are_compared() -> None:
     found = {
-        OURS: runs(5.0, 7.0, 6.0), NNUNET: runs(20.0, 35.0, 30.0), BOUND: runs(3.0, 3.0, 3.0),
-        OURS + FEW: runs(2.0, 2.0, 2.0), BOUND + FEW: runs(1.0, 1.0, 1.0),
+        OURS: runs(5.0, 7.0, 6.0), NNUNET: runs(20.0, 35.0, 30.0), BARE: runs(2.0, 2.0, 2.0), OURS + FEW: runs(2.0, 2.0, 2.0),
     }  # fmt: skip
     result = summary(stage(), found)
-    # Pair by pair: 4, 5, 5 times cheaper; (6 - 2) / (3 - 1) times the bound.
+    # Pair by pair: 4, 5, 5 times cheaper; (6 - 2) / 2 times the bare passes.
     assert result["times_cheaper"] == pytest.approx({"cpu": 5.0, "wall": 5.0, "memory": 5.0})
-    assert result["times_the_bound"] == pytest.approx(2.0)
-    assert result["met"] == {"times_cheaper": True, "memory": True, "times_the_bound": True, "seconds": None}
+    assert result["times_bare"] == pytest.approx(2.0)
+    assert "| 5.0, 5.0 (4) | 2 s (4 s) | 2.00 (2) |" in report.table({"t": result})
+    assert result["met"] == {"times_cheaper": True, "times_bare": True}
+    assert summary(stage(above=None), found)["times_bare"] is None
 
 
 def test_what_is_missed_is_said(tmp_path: Path) -> None:
-    found = {name: runs(5.0) for name in (OURS, NNUNET, BOUND, OURS + FEW, BOUND + FEW)}
-    found[OURS + FEW], found[BOUND + FEW] = runs(1.0), runs(4.0)
-    first = {"help": summary(stage(within=0.3), found)}
+    found = {OURS: runs(5.0), NNUNET: runs(5.0), BARE: runs(1.0), OURS + FEW: runs(1.0)}
+    first = {"help": summary(stage(), found)}
     merged = report.merge(tmp_path / "p.json", {"cores": 2}, first, list(STAGES))
     assert json.loads((tmp_path / "p.json").read_text())["stages"]["help"]["machine"] == {"cores": 2}
-    assert report.table(merged).count("missed") == 3, report.table(merged)
+    assert report.table(merged).count("missed") == 2, report.table(merged)
     second = report.merge(tmp_path / "p.json", {"cores": 4}, {"evaluate": first["help"]}, list(STAGES))
     assert [one["machine"]["cores"] for one in second.values()] == [2, 4]
     report.plot(second, tmp_path / "p.png")
@@ -66,7 +66,7 @@ def test_what_is_missed_is_said(tmp_path: Path) -> None:
 
 
 def test_pairs_can_be_added_to_those_measured_before() -> None:
-    names = (OURS, NNUNET, BOUND, OURS + FEW, BOUND + FEW)
+    names = (OURS, NNUNET)
     first = summary(stage(above=None), {name: runs(2.0) for name in names})
     both = joined(json.loads(json.dumps(first["runs"])), {name: runs(4.0, 6.0) for name in names})
     assert summary(stage(above=None), both)["medians"][OURS]["cpu"] == 4.0 and both[OURS][0] == runs(2.0)[0]
@@ -84,15 +84,6 @@ def test_the_images_are_the_same_every_time_and_of_each_kind() -> None:
         assert image.dtype == dtype and image.shape == label.shape + ((3,) if channels == 3 else ())
         assert np.array_equal(image, again) and set(np.unique(label)) == {0, 1, 2}
         assert image.max() > np.iinfo(dtype).max / 3
-
-
-@pytest.mark.parametrize("kind", images.KINDS)
-def test_the_bound_reads_resizes_and_writes_all(kind: str, tmp_path: Path) -> None:
-    images.write_raw(tmp_path / "raw", kind, 3, 40, 60)
-    bounds.prepare(tmp_path / "raw", tmp_path / "out", (32, 48), 2)
-    channels, dtype = images.KINDS[kind]
-    assert (tmp_path / "out" / "imagesTr").stat().st_size == 2 * 32 * 48 * channels * np.dtype(dtype).itemsize
-    assert (tmp_path / "out" / "labelsTr").stat().st_size == 2 * 32 * 48
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
