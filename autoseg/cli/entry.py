@@ -155,7 +155,10 @@ def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
-    console.print(table(title, headings, rows))
+    if title:
+        # Not the table's own title, which would be folded to the width of the columns.
+        console.print(title, markup=False, highlight=False)
+    console.print(table("", headings, rows))
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
