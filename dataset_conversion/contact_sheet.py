@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.util import montage
 
 from autoseg.io import read_case, read_label, write_image
 from autoseg.io.contents import Array
@@ -31,11 +33,9 @@ def write_contact_sheet(path: Path, folder: Path, spec: DatasetSpec, cases: Sequ
     foreground = [value for value in values if value]
     chosen = _chosen([case for case in cases if case.pixels], foreground)
     cells = [_cell(folder, case, foreground) for case in chosen]
-    blank = np.full_like(cells[0], 255)
-    cells += [blank] * (-len(cells) % min(_COLUMNS, len(cells)))
     columns = min(_COLUMNS, len(cells))
-    rows = [np.concatenate(cells[start : start + columns], axis=1) for start in range(0, len(cells), columns)]
-    sheet = np.concatenate([*rows, _legend(rows[0].shape[1], spec, foreground)])
+    grid = montage(cells, fill=(255, 255, 255), grid_shape=(math.ceil(len(cells) / columns), columns), channel_axis=-1)
+    sheet = np.concatenate([grid, _legend(grid.shape[1], spec, foreground)])
     write_image(path, np.ascontiguousarray(sheet.transpose(2, 0, 1)))
 
 
