@@ -1,16 +1,21 @@
 """Every dataset and layout that `autoseg_convert` knows. Imports nothing heavy, so that the list is there at once.
 
+A converter is a module, looked up by name (entry points "autoseg.converters"; autoseg's own have a row here). It holds
+`CONVERTER`, its row of the list, and `find(source, options) -> Draft`. source: the files of a folder or archive (`Source`);
+nothing is decoded in `find`. options: the value of each of `CONVERTER.options` by name. It returns the cases, (C, H, W) images
+and (H, W) masks of label values or functions that make them, and all that is wrong with the layout (see `draft.Draft`).
+
 Figures are of the datasets as published. Licences as far as the publishers' pages say: they decide, not this table.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from autoseg.support.errors import AutosegError
+from autoseg.support.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +52,13 @@ class Converter:
 
     @property
     def module(self) -> str:
+        """Where autoseg's own converter is."""
         return f"dataset_conversion.{'layouts' if self.general else 'published'}.{self.name}"
 
     def about(self) -> str:
-        """The top of its script: citation, licence, where it is to be had, layout. The script is read, not imported."""
+        """The top of its script: citation, licence, where it is to be had, layout. autoseg's own are read, not imported."""
+        if self.name in REGISTRY.added():
+            return REGISTRY.get(self.name).__doc__ or ""
         path = Path(__file__).parent / ("layouts" if self.general else "published") / f"{self.name}.py"
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
@@ -213,14 +221,16 @@ LAYOUTS = (
 )  # fmt: skip
 
 CONVERTERS = {converter.name: converter for converter in (*PUBLISHED, *LAYOUTS)}
+REGISTRY: Registry[Any] = Registry(
+    "converter", "autoseg.converters", {name: row.module for name, row in CONVERTERS.items()}, needs=("CONVERTER", "find")
+)
 
 
 def converter(name: str) -> Converter:
-    """By name. Raises AutosegError with the nearest ones."""
-    found = CONVERTERS.get(name.casefold().replace("-", "_"))
-    if found is None:
-        near = difflib.get_close_matches(name, CONVERTERS, n=3)
-        raise AutosegError(
-            f"no converter is called {name!r}", f"did you mean {' or '.join(near)}?" if near else "autoseg_convert --list"
-        )
-    return found
+    """By name; one of another package is imported for it. Raises AutosegError with the nearest names."""
+    plain = name.casefold().replace("-", "_")
+    if plain in CONVERTERS and plain not in REGISTRY.added():
+        return CONVERTERS[plain]
+    name = plain if plain in REGISTRY else name
+    row: Converter = replace(REGISTRY.get(name).CONVERTER, name=name)
+    return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_text
 from autoseg.support.workspace import Dataset, Workspace
 from dataset_conversion.draft import Draft
-from dataset_conversion.registry import Converter, converter
+from dataset_conversion.registry import REGISTRY, Converter, converter
 from dataset_conversion.report import ConversionReport, finished
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
@@ -54,7 +53,7 @@ def convert(
         if not overwrite and (there := already_there(dataset, key)) is not None:
             return there
         check_free(dataset, overwrite)
-        draft: Draft = importlib.import_module(known.module).find(opened, chosen)
+        draft: Draft = REGISTRY.get(known.name).find(opened, chosen)
         cases, renamed = _cases(draft, chosen.get("groups"), merge_test)
         if draft.problems:
             count = f"{len(draft.problems)} problem{'s' if len(draft.problems) > 1 else ''}"

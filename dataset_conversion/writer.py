@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.io import suffix_of
+from autoseg.io import mask_ending, suffix_of
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -118,7 +118,7 @@ def next_number(workspace: Workspace) -> int:
 
 def common_ending(paths: Iterable[Path]) -> str:
     """The ending under which a set of image files is stored. Raises AutosegError for pictures mixed with medical files."""
-    endings = {_STORED_AS.get(suffix_of(path), suffix_of(path)) for path in paths}
+    endings = {_STORED_AS.get(suffix_of(path)) or mask_ending(suffix_of(path)) for path in paths}
     if len(endings) == 1:
         return endings.pop()
     pictures = {".png", ".bmp", *_MIXED_TIFF}

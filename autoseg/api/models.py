@@ -33,14 +33,12 @@ def model_table() -> Results[ModelInfo]:
 
     Returns:
         One row for each architecture.
-
-    Raises:
-        AutosegError: the module of an architecture cannot be imported.
+        An installed package that cannot be imported is left out, with a warning.
     """
     from autoseg import models as registry
 
     rows: Results[ModelInfo] = Results()
-    for name in registry.names():
+    for name in registry.usable_names():
         spec = registry.spec(name)
         row = ModelInfo(
             name=name,

@@ -85,7 +85,7 @@ def plan_and_preprocess(
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.build import build_store
 
-        chosen = model_names(models) or registry.names()
+        chosen = model_names(models) or registry.usable_names()
         plan = make_plan(
             seen, raw.spec, protocol=protocol, models=chosen, memory=memory, device=device, settings=setting_texts(settings)
         )

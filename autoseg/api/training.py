@@ -15,6 +15,7 @@ from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import LOGGERS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
 
@@ -95,6 +96,8 @@ def train(
     registry.spec(model)
     texts = setting_texts(settings)
     start = None if pretrained is None else str(pretrained)
+    for name in log_to:
+        LOGGERS.check(name)
     found = Workspace.at(root).dataset(dataset)
     trained: Results[TrainedFold] = Results()
     with joined() as team:
@@ -103,7 +106,7 @@ def train(
         team.wait()
         plan = apply_overrides(read_artefact(found.plan, Plan), texts)
         splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
-        chosen = _chosen(fold_numbers(folds), splits, found)
+        chosen = _existing_folds(found, splits, fold_numbers(folds))
         how: Any = {"device": device, "pretrained": start, "team": team, "handle_signals": handle_signals}
         plan, search = with_searched_rate(found, plan, splits, model, **how)
         for fold in chosen:
@@ -113,13 +116,13 @@ def train(
     return trained
 
 
-def _chosen(numbers: Sequence[int] | None, splits: Splits, found: Dataset) -> Sequence[int]:
-    """The folds to train; None stands for all."""
-    count = len(splits.folds)
-    for fold in numbers or ():
-        if not 0 <= fold < count:
-            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {count - 1}")
-    return range(count) if numbers is None else numbers
+def _existing_folds(found: Dataset, splits: Splits, numbers: list[int] | None) -> list[int]:
+    """The folds asked for (None: all). Raises AutosegError where there is no such fold."""
+    chosen = list(range(len(splits.folds))) if numbers is None else numbers
+    for fold in chosen:
+        if not 0 <= fold < len(splits.folds):
+            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
+    return chosen
 
 
 def _prepare(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.cli import entry
+from autoseg.support.extensions import METRICS
 
 
 @entry.command
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("datasets", nargs="+", metavar="DATASET", help="ids or names")
     parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="only these (default: all that are trained)")
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="N", help="only these folds")
-    parser.add_argument("--metric", default="dice", metavar="NAME", help="what is tested and ranked, of cases (default: dice)")
+    parser.add_argument(
+        "--metric", default="dice", metavar="NAME",
+        help=f"what is tested and ranked, of cases: {entry.one_of(METRICS)} (default: dice)",
+    )  # fmt: skip
     parser.add_argument(
         "--stratify-by", action="append", default=[], metavar="BY",
         help="a model (easy and hard cases by its Dice), or object_size, objects, thickness, image_size, classes, brightness, "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoseg.cli import entry
-from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, Converter, Option
+from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, REGISTRY, Converter, Option, converter
 
 _EXAMPLES = """examples:
   autoseg_convert --list
@@ -28,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_corrections(kinds)
     for known in CONVERTERS.values():
         _add(kinds, known)
+    words = sys.argv[1:] if arguments is None else arguments
+    for name in REGISTRY.added():
+        # Its options are known once it is imported, which only the one that is asked for is.
+        if name in words:
+            _add(kinds, converter(name))
+        elif name not in CONVERTERS:
+            kinds.add_parser(name, help=f"of {REGISTRY.source(name)}")
     options = parser.parse_args(arguments)
     if options.list:
         return _list()
@@ -43,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kind == "corrections":
         print(api.correct(options.decisions, audit=options.audit, **general))
         return 0
-    own = {option.name: _value(option, getattr(options, option.name)) for option in CONVERTERS[options.kind].options}
+    own = {option.name: _value(option, getattr(options, option.name)) for option in converter(options.kind).options}
     print(api.convert(options.kind, options.source, options=own, merge_test=options.merge_test, **general))
     return 0
 
@@ -110,17 +118,21 @@ def _value(option: Option, given: Any) -> Any:
 
 
 def _list() -> int:
+    added = [module.CONVERTER for _, module in REGISTRY.usable(REGISTRY.added())]
     entry.show_table(
         "published datasets: autoseg_convert NAME SOURCE",
         ("name", "modality", "classes", "images", "licence", "paper"),
-        [(row.name, row.modality, row.classes, row.size, row.licence, row.paper) for row in PUBLISHED],
+        [
+            (row.name, row.modality, row.classes, row.size, row.licence, row.paper)
+            for row in (*PUBLISHED, *(row for row in added if not row.general))
+        ],
     )
     entry.show_table(
         "layouts: autoseg_convert NAME SOURCE --name NAME",
         ("name", "what", "classes from"),
         [
             ("folders", "a folder of images and a folder of masks: --images DIR --masks DIR", "values, names, --labels"),
-            *((row.name, row.paper, row.classes) for row in LAYOUTS),
+            *((row.name, row.paper, row.classes) for row in (*LAYOUTS, *(row for row in added if row.general))),
         ],
     )
     return 0

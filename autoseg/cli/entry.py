@@ -11,11 +11,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import AUGMENTATIONS, LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.log import configure_logging
 from autoseg.support.process import is_own
+from autoseg.support.registry import Registry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,14 +115,22 @@ def add_device(made: argparse.ArgumentParser) -> None:
 
 def add_log_to(made: argparse.ArgumentParser) -> None:
     """--log-to."""
-    made.add_argument("--log-to", default="", metavar="A,B", help="also log to tensorboard, mlflow or wandb (default: none)")
+    made.add_argument("--log-to", default="", metavar="A,B", help=f"also log to {one_of(LOGGERS)} (default: none)")
 
 
 def add_settings(made: argparse.ArgumentParser) -> None:
     """--set."""
     made.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="set any field of the plan: training.epochs=50"
-    )
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help=f"set any field of the plan: training.epochs=50; training.loss={one_of(LOSSES)}; training.optimizer="
+        f"{one_of(OPTIMIZERS)}; training.schedule={one_of(SCHEDULES)}; training.augmentation.chain={one_of(AUGMENTATIONS)}",
+    )  # fmt: skip
+
+
+def one_of(registry: Registry[Any]) -> str:
+    """The names of a registry for a help text: "a, b or c"."""
+    *others, last = registry.names()
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def names(text: str) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import autoseg
-from autoseg import models as registry
 from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
 from autoseg.comparison.drops import drops
@@ -18,7 +17,8 @@ from autoseg.comparison.fairness import check, differences_in_start
 from autoseg.comparison.risk import risk_coverage
 from autoseg.comparison.strata import stratify
 from autoseg.comparison.values import PAIRING, Paired, paired
-from autoseg.metrics.rules import DEFINITIONS, DISTANCE, RULE, is_defined
+from autoseg.metrics.rules import DEFINITIONS, RULE, is_defined
+from autoseg.models import registry
 from autoseg.schema.comparison import (
     Comparison,
     Cost,
@@ -31,8 +31,9 @@ from autoseg.schema.comparison import (
     Stratification,
 )
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.scores import METRICS, Scores
+from autoseg.schema.scores import BUILT_IN_METRICS, Scores
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import METRICS
 from autoseg.support.files import read_artefact
 
 # The number the first study ranks by: mean over foreground classes of Dice from counts summed over a fold, then over folds.
@@ -52,21 +53,45 @@ def compare(
     metric: what is tested and ranked, of each case. strata: what to stratify by, see `strata.stratify`; share: of the cases
     that are easy, and hard. Raises SeveralProblems where runs are not equal and `allow_unequal` is False.
     """
-    if metric not in METRICS:
-        raise AutosegError(f"there is no metric {metric!r}", f"choose one of: {', '.join(METRICS)}")
+    METRICS.get(metric)
+    for evidence in evidences:
+        _refuse_unscored(evidence, metric)
     datasets = tuple(_of_dataset(evidence, metric, allow_unequal, strata, share) for evidence in evidences)
     return Comparison(
         datasets=datasets,
         across=_across(datasets),
         rule=f"{RULE} {PAIRING}",
-        definitions=dict(DEFINITIONS),
+        definitions=_definitions(evidences),
         versions={"autoseg": autoseg.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 
 
+def _refuse_unscored(evidence: Evidence, metric: str) -> None:
+    """Raises AutosegError where a metric of another package was not installed when a model was scored."""
+    if metric in BUILT_IN_METRICS:
+        return
+    lacking = [
+        name
+        for name, model in evidence.models.items()
+        if not all(f"per_image.{metric}" in scores.overall for scores in model.scores.values())
+    ]
+    if lacking:
+        raise AutosegError(
+            f"{', '.join(lacking)} on {evidence.dataset.name} was scored without the metric {metric!r}",
+            f"score again with {METRICS.source(metric)} installed: autoseg_evaluate on the masks in each fold's validation/",
+        )
+
+
+def _definitions(evidences: Sequence[Evidence]) -> dict[str, str]:
+    """Of the metrics that were scored, those of other packages among them."""
+    scored = [scores for evidence in evidences for model in evidence.models.values() for scores in model.scores.values()]
+    added = {name: text for scores in scored for name, text in scores.definitions.items() if name not in DEFINITIONS}
+    return DEFINITIONS | added
+
+
 def _of_dataset(evidence: Evidence, metric: str, allow_unequal: bool, strata: Sequence[str], share: float) -> DatasetComparison:
     notes = check(evidence, allow_unequal)
-    values = paired(evidence, metric)
+    values, higher_is_better = paired(evidence, metric), METRICS.get(metric).higher_is_better
     resampled = statistics.bootstrap_means(values.matrix) if values.units else np.zeros((0, len(values.names)))
     results = tuple(_result(model, values, resampled) for model in evidence.models.values())
     several = len(values.names) > 1 and len(values.units) > 1
@@ -84,7 +109,7 @@ def _of_dataset(evidence: Evidence, metric: str, allow_unequal: bool, strata: Se
         units="group" if evidence.spec.groups else "case",
         models=results,
         tests=statistics.paired_tests(values.names, values.matrix, resampled) if several else (),
-        ranking=statistics.rank(values.names, values.matrix, resampled, metric not in DISTANCE) if several else None,
+        ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
         family_test=_family_test(families, values, resampled) if several else None,
         strata=_strata(evidence, strata, share),
@@ -96,7 +121,7 @@ def _of_dataset(evidence: Evidence, metric: str, allow_unequal: bool, strata: Se
 
 def _result(model: ModelEvidence, values: Paired, resampled: statistics.Matrix) -> ModelResult:
     place = values.names.index(model.model)
-    known = registry.spec(model.model) if model.model in registry.names() else None
+    known = registry.find_spec(model.model)
     record = model.first.record if model.folds else None
     calibrations = [scores.calibration.ece for scores in model.scores.values() if scores.calibration is not None]
     mean = Interval(float("nan"), float("nan"), float("nan"))

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Comparison, DatasetComparison, Estimate, ModelResult, Ranking, StratumScore
+from autoseg.schema.scores import BUILT_IN_METRICS
+from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import METRICS
 
 ALL = "all classes"
 # The first study's four numbers, from counts summed over a fold.
@@ -76,13 +79,15 @@ def overall(dataset: DatasetComparison) -> Table:
         numbers = [spread(result.overall[key]) for key in STUDY.values()]
         surface = result.overall.get("per_image.hd95")
         images = [spread(result.overall["per_image.dice"]), spread(surface, 1.0) if surface else ""]
-        rows.append((result.model, result.family, *numbers, *images, interval(result), folds(result)))
+        images += [spread(result.overall.get(key), factor_of(metric)) for metric, key in added(dataset).items()]
+        rows.append((result.model, result.family, *numbers, *images, interval(result, dataset.metric), folds(result)))
     note = (
         "mDSC, mIoU, mPrec, mRec: counts summed over a fold, mean over foreground classes; Dice and HD95 of images: the mean "
         f"over cases. In % (HD95 in {dataset.unit}), mean ± deviation over folds; the interval is of the {dataset.units}s' "
         f"{dataset.metric}"
     )
-    headings = ("model", "family", *STUDY, "Dice of images", "HD95 of images", "95 % interval", "folds")
+    more = (f"{metric} of images" for metric in added(dataset))
+    headings = ("model", "family", *STUDY, "Dice of images", "HD95 of images", *more, "95 % interval", "folds")
     return Table(f"Models on {dataset.dataset}", note, headings, tuple(rows))
 
 
@@ -90,11 +95,12 @@ def per_class(dataset: DatasetComparison) -> Table:
     keys = {"Dice": "pooled.dice", "Dice of images": "per_image.dice", "HD95": "per_image.hd95", "NSD": "per_image.nsd"}
     if any("per_image.cldice" in numbers for result in dataset.models for numbers in result.classes.values()):
         keys["clDice"] = "per_image.cldice"
+    keys |= added(dataset)
     rows = []
     for name in dataset.classes:
         for result in ordered(dataset):
             estimates = result.classes[name]
-            cells = [spread(estimates.get(key), 1.0 if heading == "HD95" else 100.0) for heading, key in keys.items()]
+            cells = [spread(estimates.get(key), factor_of(key.partition(".")[2])) for key in keys.values()]
             rows.append((name, result.model, *cells))
     note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
     return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows))
@@ -222,7 +228,21 @@ def points(value: float, metric: str) -> str:
     """A signed difference: of shares in percentage points, of distances in their unit."""
     if not is_defined(value):
         return "–"
-    return f"{value:+.2f}" if metric in ("hd95", "hd95_pooled", "asd") else f"{100 * value:+.1f}"
+    return f"{value:+.2f}" if factor_of(metric) == 1.0 else f"{100 * value:+.1f}"
+
+
+def added(dataset: DatasetComparison) -> dict[str, str]:
+    """Metrics of other packages that some model was scored with: name -> key of its mean over images."""
+    known = {key.partition(".")[2] for result in dataset.models for key in result.overall}
+    return {metric: f"per_image.{metric}" for metric in sorted(known - set(BUILT_IN_METRICS))}
+
+
+def factor_of(metric: str) -> float:
+    """What a metric is multiplied by where it is shown: shares are shown in percent. 1 for one whose package is gone."""
+    try:
+        return 100.0 if METRICS.get(metric).is_share else 1.0
+    except AutosegError:
+        return 1.0
 
 
 def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
@@ -233,9 +253,9 @@ def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
     return f"{text} ± {factor * estimate.std:.1f}" if is_defined(estimate.std) else text
 
 
-def interval(result: ModelResult) -> str:
-    one = result.case_mean
-    return f"{percent(one.low)} to {percent(one.high)}" if is_defined(one.low) else "–"
+def interval(result: ModelResult, metric: str) -> str:
+    one, factor = result.case_mean, factor_of(metric)
+    return f"{factor * one.low:.1f} to {factor * one.high:.1f}" if is_defined(one.low) else "–"
 
 
 def folds(result: ModelResult) -> str:

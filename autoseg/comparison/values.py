@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.comparison.evidence import Evidence, ModelEvidence
-from autoseg.metrics.rules import DISTANCE, is_defined
+from autoseg.metrics.rules import is_defined
 from autoseg.schema.scores import CaseScore
+from autoseg.support.extensions import METRICS
 
 PAIRING = (
     "Tests and rankings take each case's mean over the classes that stand in its reference or in any model's mask. Where a "
     "class is rightly absent from one model's mask and another found it, the first counts as 1 (that model was right), so "
-    "that false alarms cost something; distances are compared where all models have one. Cases of one patient count once, "
-    "with their mean, where the dataset names its groups."
+    "that false alarms cost something; distances, and other metrics without a best value, are compared where all models have "
+    "one. Cases of one patient count once, with their mean, where the dataset names its groups."
 )
 
 
@@ -44,21 +45,21 @@ def paired(evidence: Evidence, metric: str) -> Paired:
 
 def case_values(scores: Sequence[CaseScore], metric: str) -> list[float] | None:
     """One case's value of each model; None where it says nothing of any (see `PAIRING`)."""
-    distance = metric in DISTANCE
+    best = METRICS.get(metric).for_right_absence
     rows = []
     for name in scores[0].classes:
-        values = [getattr(score.classes[name], metric) for score in scores]
+        values = [score.classes[name].value(metric) for score in scores]
         defined = [is_defined(value) for value in values]
         if all(defined):
             rows.append(values)
-        elif any(defined) and not distance:
-            rows.append([value if known else 1.0 for value, known in zip(values, defined, strict=True)])
+        elif any(defined) and is_defined(best):
+            rows.append([value if known else best for value, known in zip(values, defined, strict=True)])
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else None
 
 
 def mean_over_classes(score: CaseScore, metric: str) -> float:
     """Mean over the classes where it is defined; not-a-number where it is nowhere."""
-    values = [getattr(one, metric) for one in score.classes.values()]
+    values = [one.value(metric) for one in score.classes.values()]
     defined = [value for value in values if is_defined(value)]
     return sum(defined) / len(defined) if defined else math.nan
 

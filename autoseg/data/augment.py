@@ -1,5 +1,12 @@
 """The fast chain: one resampling, one table for all changes of tone, then noise, blur and low resolution, on stored values.
 
+An augmentation chain is a function `chain(image, label, corner, size, settings, random) -> (image, label)`, looked up by name
+(`AUGMENTATIONS`, entry points "autoseg.augmentations"). image: (H, W, C), the whole case as it is stored, uint8, uint16 or
+float32, read only. label: (H, W) uint8. corner: (row, column) of the window of `size` (height, width) to cut; it may be
+negative or reach beyond the image (`autoseg.data.geometry.cut` reflects there). settings: the plan's `Augmentation`. random:
+the only source of chance, so that runs can be repeated; it is called in threads. It returns the window, (h, w, C) on the scale
+of the stored values (the stored type or float32), and its labels (h, w) uint8.
+
 uint8 stays uint8 throughout: that is a quarter of the memory to move, and what OpenCV is fastest at.
 """
 

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.data.augment import augment
 from autoseg.data.sampling import Sampler, generator, window_start
 from autoseg.preprocessing.normalise import image_statistics
 from autoseg.preprocessing.store import Store
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Training
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import AUGMENTATIONS
 from autoseg.support.workers import available_cores, ordered_map
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class Batches:
         self._size = model_plan.input_size
         self._normalisation = model_plan.normalisation
         self._settings = training.augmentation
-        self._chain = _chain(training.augmentation.chain)
+        self._chain: Chain = AUGMENTATIONS.get(training.augmentation.chain)
         self._seed = seed
         self._workers = workers or max(1, min(_MOST_WORKERS, available_cores() - 1))
         self._pin = pin
@@ -132,15 +132,6 @@ class Batches:
         if case not in self._statistics:
             self._statistics[case] = image_statistics(_to_tensor([self._store.image(case)]), self._normalisation)[0]
         return self._statistics[case]
-
-
-def _chain(name: str) -> Chain:
-    if name == "fast":
-        return augment
-    # batchgenerators takes seconds to import, and most runs never ask for it.
-    from autoseg.data import classic
-
-    return classic.augment
 
 
 def _to_tensor(images: Sequence[Array]) -> Tensor:

@@ -16,12 +16,13 @@ from autoseg.evaluation.pairing import Pair
 from autoseg.io import read_label
 from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
 from autoseg.metrics.overlap import Counts, counts
-from autoseg.metrics.rules import UNDEFINED
+from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
 from autoseg.metrics.skeleton import cldice, extent
 from autoseg.metrics.surface import NOWHERE, SurfaceScore, surface_score
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.scores import ClassScore
 from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.extensions import METRICS
 
 Members = Mapping[str, Sequence[int]]
 LabelMap = NDArray[np.integer[Any]]
@@ -40,13 +41,14 @@ class Relabel:
 class Rules:
     """How all cases of a set are scored. scheme: None where nothing declares the labels.
 
-    spaced: distances in mm, where the references carry a spacing. tolerance: of nsd.
+    spaced: distances in mm, where the references carry a spacing. tolerance: of nsd. added: names of metrics of other packages.
     """
 
     scheme: LabelScheme | None
     tolerance: float
     spaced: bool = True
     relabel: Relabel = Relabel()
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
     """Scores of one case, but for clDice. Raises SeveralProblems for masks that do not fit each other or the labels."""
     read = _read(pair, rules)
     spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
-    classes = score_case(read.prediction, read.reference, read.members, read.ignore, spacing, rules.tolerance)
+    classes = score_case(read.prediction, read.reference, read.members, read.ignore, spacing, rules.tolerance, rules.added)
     borders = tuple(
         extent(mask_of(read.reference, read.members[name], read.ignore))[1] if score.tp + score.fn else 0
         for name, score in classes.items()
@@ -109,32 +111,51 @@ def score_case(
     ignore: Mask | None = None,
     spacing: tuple[float, float] = (1.0, 1.0),
     tolerance: float = 2.0,
+    added: Sequence[str] = (),
 ) -> dict[str, ClassScore]:
     """Scores of each class of one case, but for clDice, which the set decides on.
 
-    Label maps (H, W); members: class name -> values; spacing: (row, column); tolerance: of nsd, in units of the spacing.
+    Label maps (H, W); members: class name -> values; spacing: (row, column); tolerance: of nsd, in units of the spacing;
+    added: names of metrics of other packages. Raises AutosegError where one of those fails.
     """
     if not members:
         return {}
     found = {}
     for name, count in counts(prediction, reference, members, ignore).items():
-        surface = NOWHERE
+        surface, more = NOWHERE, dict.fromkeys(added, UNDEFINED)
         if count.tp + count.fp + count.fn:
             first, second = (mask_of(labels, members[name], ignore) for labels in (prediction, reference))
             surface = surface_score(first, second, spacing, tolerance)
-        found[name] = class_score(count, surface)
+            more = {metric: _measured(metric, first, second, spacing) for metric in added}
+        found[name] = class_score(count, surface, more)
     return found
 
 
-def class_score(count: Counts, surface: SurfaceScore) -> ClassScore:
+def _measured(metric: str, prediction: Mask, reference: Mask, spacing: tuple[float, float]) -> float:
+    """A metric of another package. Raises AutosegError where its code fails, or what it gives is no number of its range."""
+    known: Metric = METRICS.get(metric)
+    assert known.compute is not None
+    try:
+        value = float(known.compute(prediction, reference, spacing))
+    except Exception as error:  # Code of others may raise anything.
+        fault = f"fails: {type(error).__name__}: {error}"
+        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "mend or uninstall it") from error
+    if is_defined(value) and not known.lowest <= value <= known.highest:
+        fault = f"gives {value:g}, beyond its range of {known.lowest:g} to {known.highest:g}"
+        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "mend or uninstall it")
+    return value
+
+
+def class_score(count: Counts, surface: SurfaceScore, added: Mapping[str, float]) -> ClassScore:
     """All numbers of a class in a case."""
     return ClassScore(
         tp=count.tp, fp=count.fp, fn=count.fn, dice=count.dice, iou=count.iou, precision=count.precision, recall=count.recall,
         hd95=surface.hd95, hd95_pooled=surface.hd95_pooled, asd=surface.asd, nsd=surface.nsd, cldice=UNDEFINED,
+        added=dict(added),
     )  # fmt: skip
 
 
-ABSENT = class_score(Counts(0, 0, 0), NOWHERE)
+ABSENT = class_score(Counts(0, 0, 0), NOWHERE, {})
 
 
 def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None) -> Mask:

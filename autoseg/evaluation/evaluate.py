@@ -20,6 +20,7 @@ from autoseg.metrics.skeleton import THIN
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.extensions import METRICS
 from autoseg.support.log import progress_bar
 from autoseg.support.spread import spread
 
@@ -46,8 +47,9 @@ def evaluate_folders(
     spec: names of the labels; by default from a dataset.json in or above the references' folder, and where there is none
     every value but 0 is a class called by its number. cases: score only these. tolerance: of the surface Dice. relabel:
     values to change in both masks first; `spec` then names what comes of it. Distances are in mm where every reference
-    carries a spacing, else in pixels. Where probabilities lie beside the masks (<case>.npz), their calibration is scored
-    too. Raises SeveralProblems listing all missing, unreadable and ill-sized masks and all undeclared values.
+    carries a spacing, else in pixels. Metrics that other packages add are scored as well. Where probabilities lie beside the
+    masks (<case>.npz), their calibration is scored too. Raises SeveralProblems listing all missing, unreadable and ill-sized
+    masks and all undeclared values.
     """
     if not tolerance >= 0:
         raise AutosegError(f"the tolerance of the surface Dice cannot be {tolerance:g}", "give a distance of 0 or more")
@@ -55,7 +57,8 @@ def evaluate_folders(
     if pairing.extra:
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
-    rules = Rules(_scheme(spec or _description_beside(references)), tolerance, relabel=relabel or Relabel())
+    added = tuple(name for name, _ in METRICS.usable(METRICS.added()))
+    rules = Rules(_scheme(spec or _description_beside(references)), tolerance, relabel=relabel or Relabel(), added=added)
     scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):

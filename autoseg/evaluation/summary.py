@@ -9,6 +9,7 @@ import numpy as np
 from autoseg.metrics.overlap import Counts, total
 from autoseg.metrics.rules import DEFINITIONS, OVERLAP, RULE, SHAPE, UNDEFINED, is_defined
 from autoseg.schema.scores import Calibration, CaseScore, ClassScore, ClassSummary, MetricSummary, Scores
+from autoseg.support.extensions import METRICS
 
 
 def summarise(
@@ -20,21 +21,28 @@ def summarise(
 ) -> Scores:
     """Scores of a set. Every case must have the same classes. unit: of distances, "mm" or "px". The rest: see Scores."""
     names = list(cases[0].classes) if cases else []
-    classes = {name: _summarise_class([case.classes[name] for case in cases], name in thin) for name in names}
+    added = added_metrics(cases)
+    classes = {name: _summarise_class([case.classes[name] for case in cases], name in thin, added) for name in names}
     undefined = sum(metric.undefined for one in classes.values() for metric in one.per_image.values())
+    definitions = {**DEFINITIONS, **{name: METRICS.get(name).definition for name in added}}
     return Scores(
-        cases=tuple(cases), classes=classes, overall=_overall(list(classes.values())), undefined=undefined, unit=unit,
-        rule=RULE, definitions=dict(DEFINITIONS), tolerance=tolerance, thin=tuple(name for name in names if name in thin),
+        cases=tuple(cases), classes=classes, overall=_overall(list(classes.values()), added), undefined=undefined, unit=unit,
+        rule=RULE, definitions=definitions, tolerance=tolerance, thin=tuple(name for name in names if name in thin),
         calibration=calibration,
     )  # fmt: skip
 
 
-def _summarise_class(scores: Sequence[ClassScore], thin: bool) -> ClassSummary:
+def added_metrics(cases: Iterable[CaseScore]) -> list[str]:
+    """Names of the metrics of other packages that some case was scored with."""
+    return list(dict.fromkeys(metric for case in cases for score in case.classes.values() for metric in score.added))
+
+
+def _summarise_class(scores: Sequence[ClassScore], thin: bool, added: Sequence[str]) -> ClassSummary:
     summed = total(Counts(score.tp, score.fp, score.fn) for score in scores)
-    metrics = [metric for metric in (*OVERLAP, *SHAPE) if thin or metric != "cldice"]
+    metrics = [metric for metric in (*OVERLAP, *SHAPE, *added) if thin or metric != "cldice"]
     return ClassSummary(
         pooled={metric: float(getattr(summed, metric)) for metric in OVERLAP},
-        per_image={metric: _spread([getattr(score, metric) for score in scores]) for metric in metrics},
+        per_image={metric: _spread([score.value(metric) for score in scores]) for metric in metrics},
     )
 
 
@@ -46,10 +54,10 @@ def _spread(values: Sequence[float]) -> MetricSummary:
     return MetricSummary(float(defined.mean()), float(defined.std()), float(np.median(defined)), missing)
 
 
-def _overall(classes: Sequence[ClassSummary]) -> dict[str, float]:
+def _overall(classes: Sequence[ClassSummary], added: Sequence[str]) -> dict[str, float]:
     """Means over the classes: "pooled.dice" of the pooled numbers, "per_image.dice" of the per-image means, and so on."""
     overall = {f"pooled.{metric}": _mean(one.pooled[metric] for one in classes) for metric in OVERLAP}
-    for metric in (*OVERLAP, *SHAPE):
+    for metric in (*OVERLAP, *SHAPE, *added):
         having = [one.per_image[metric].mean for one in classes if metric in one.per_image]
         if having:
             overall[f"per_image.{metric}"] = _mean(having)

@@ -6,8 +6,9 @@ import csv
 from pathlib import Path
 from typing import TextIO
 
+from autoseg.evaluation.summary import added_metrics
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.scores import METRICS, Scores
+from autoseg.schema.scores import BUILT_IN_METRICS, Scores
 from autoseg.support.files import replacing, write_artefact
 
 JSON, CSV = "scores.json", "scores.csv"
@@ -24,9 +25,10 @@ def write_scores(scores: Scores, folder: Path) -> None:
 def _write_rows(scores: Scores, stream: TextIO) -> None:
     """One row per case and class; an undefined metric is an empty cell. Lines end in a newline, as pandas reads them."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "class", *_COUNTS, *METRICS, "unit"])
+    added = added_metrics(scores.cases)
+    writer.writerow(["case", "class", *_COUNTS, *BUILT_IN_METRICS, *added, "unit"])
     for case in scores.cases:
         for name, score in case.classes.items():
-            values = (getattr(score, metric) for metric in METRICS)
+            values = (score.value(metric) for metric in (*BUILT_IN_METRICS, *added))
             cells = [f"{value:.6f}" if is_defined(value) else "" for value in values]
             writer.writerow([case.case, name, *(getattr(score, count) for count in _COUNTS), *cells, scores.unit])

@@ -1,26 +1,39 @@
-"""The entrance: which reader a file needs, by its suffix."""
+"""The entrance: which reader a file needs, by its suffix.
+
+A reader is a module or another object with a function `read_image(path) -> Image`, looked up by the file's suffix (`READERS`,
+entry points "autoseg.readers", whose name is the suffix in lower case with its dot: ".xyz" or ".abc.xyz"). The array of the
+`Image` is (C, H, W): channels, rows from top to bottom, columns from left to right; uint8, uint16 or float32; colours as RGB.
+Its spacing is (row, column) in mm, None where the file says nothing of it. `read_label(path) -> Label` may read masks, (H, W)
+of class ids; without it they are images of one channel. `stored_as`: the suffix that masks of such images are written with,
+".png" where it does not say, ".mha" to keep the spacing. Readers are called in threads and processes, raise an error for
+damaged files, and execute nothing that a file says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import autoseg.io.dicom as dicom
 import autoseg.io.medical as medical
 import autoseg.io.raster as raster
-from autoseg.io.contents import Array, Image, Label, as_label
+from autoseg.io.contents import UNREADABLE, Array, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import READERS
 
-IMAGE_SUFFIXES = (*raster.SUFFIXES, *medical.SUFFIXES)
+IMAGE_SUFFIXES = READERS.names()
+_TWO_DOTS = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix.count(".") > 1)
 _LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".mha", ".nrrd")
 
 
 def suffix_of(path: Path | str) -> str:
-    """The suffix, in lower case, with `.nii.gz` whole; "" where there is none."""
+    """The suffix, in lower case, with `.nii.gz` and the like whole; "" where there is none."""
     name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return next((suffix for suffix in _TWO_DOTS if name.endswith(suffix)), Path(name).suffix)
 
 
 def stem_of(path: Path | str) -> str:
@@ -37,22 +50,30 @@ def is_image(path: Path) -> bool:
 def mask_ending(file_ending: str) -> str:
     """The ending for a mask of an image with this one: the same where it is lossless and holds no patient tags.
 
-    JPEG -> .png; DICOM and .mhd, which would need a header of its own, -> .nii.gz and .mha.
+    JPEG -> .png; DICOM and .mhd, which would need a header of its own, -> .nii.gz and .mha; formats that other packages
+    read -> what they say (`stored_as`).
     """
     lower = file_ending.lower()
+    if lower in READERS.added():
+        return str(getattr(READERS.get(lower), "stored_as", ".png"))
     return {".dcm": ".nii.gz", ".mhd": ".mha"}.get(lower, lower if lower in _LOSSLESS else ".png")
 
 
 def read_image(path: Path | str, frame: int | None = None) -> Image:
     """One image file: (C, H, W), RGB where it has colours. See `Image`.
 
-    PNG, JPEG, TIFF, BMP, NIfTI, MHA, NRRD, DICOM. frame: which image of a DICOM file that holds several. EXIF orientation
-    is applied, a constant alpha channel is dropped, a DICOM's rescale slope is applied, signed integers become float32.
+    PNG, JPEG, TIFF, BMP, NIfTI, MHA, NRRD, DICOM, and what other packages read. frame: which image of a DICOM file that
+    holds several. EXIF orientation is applied, a constant alpha channel is dropped, a DICOM's rescale slope is
+    applied, signed integers become float32.
     Resolution tags of pictures are not taken for a spacing: they speak of screens and printers. Raises AutosegError,
     naming the file and a remedy.
     """
     path = Path(path)
-    image = medical.read_image(path, frame) if _is_medical(path) else raster.read_image(path)
+    reader = _reader(path)
+    if reader not in (raster, medical):
+        image = _read_by(reader, path)
+    else:
+        image = raster.read_image(path) if reader is raster else medical.read_image(path, frame)
     if image.array.dtype == np.float32 and not np.isfinite(image.array).all():
         count = int((~np.isfinite(image.array)).sum())
         raise AutosegError(f"{path} holds {count} values that are not finite numbers", "replace them, for example by 0")
@@ -92,7 +113,9 @@ def read_label(path: Path | str) -> Label:
     not whole, and unreadable files.
     """
     path = Path(path)
-    return medical.read_label(path) if _is_medical(path) else raster.read_label(path)
+    reader = _reader(path)
+    label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_by(reader, path)
+    return label
 
 
 def write_label(path: Path, array: Array, like: Image | Label | None = None) -> None:
@@ -128,10 +151,40 @@ def write_image(path: Path, array: Array, like: Image | Label | None = None) -> 
         raster.write(path, np.asarray(array))
 
 
-def _is_medical(path: Path) -> bool:
-    if suffix_of(path) in medical.SUFFIXES:
-        return True
-    return not raster.knows(path) and dicom.is_dicom(path)
+def _reader(path: Path) -> Any:
+    """By the suffix; where no reader has it, by the first bytes: DICOM often goes without one."""
+    suffix = suffix_of(path)
+    if suffix in READERS:
+        return READERS.get(suffix)
+    return medical if not raster.knows(path) and dicom.is_dicom(path) else raster
+
+
+def _read_by(reader: Any, path: Path) -> Image:
+    """What another package's reader gives, checked. Raises AutosegError with its name where it fails or gives no image."""
+    whose = READERS.source(suffix_of(path))
+    if not path.is_file():
+        raise AutosegError(f"{path} does not exist", "check the path")
+    try:
+        image: Image = reader.read_image(path)
+        array, rounded = as_image(np.asarray(image.array))
+    except AutosegError:
+        raise
+    except Exception as error:  # Code of others may raise anything.
+        raise AutosegError(f"{path} cannot be read by {whose}: {type(error).__name__}: {error}", UNREADABLE) from error
+    if array.ndim != 3 or not array.size:
+        raise AutosegError(f"{whose} gives an array of shape {array.shape} for {path}", "images are (C, H, W): mend the reader")
+    return replace(image, array=array, notes=(*image.notes, *rounded))
+
+
+def _read_label_by(reader: Any, path: Path) -> Label:
+    if hasattr(reader, "read_label"):
+        label: Label = reader.read_label(path)
+        return label
+    image = _read_by(reader, path)
+    values = as_label(image.array[0]) if len(image.array) == 1 else None
+    if values is None:
+        raise AutosegError(f"{path} is no mask", "store class ids (0 for the background) in one channel of whole numbers")
+    return Label(array=values, spacing=image.spacing, geometry=image.geometry, notes=image.notes)
 
 
 def _check_size(array: Array, like: Image | Label | None) -> None:

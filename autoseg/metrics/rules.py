@@ -1,16 +1,25 @@
-"""The one place that says what a metric means and when it means nothing. Reports quote these sentences."""
+"""The one place that says what a metric means and when it means nothing. Reports quote these sentences.
+
+A metric is a `Metric`, looked up by name (`METRICS`, entry points "autoseg.metrics"). autoseg's own ones are measured together
+(`overlap`, `surface`, `skeleton`); one of another package brings a function `compute(prediction, reference, spacing) -> float`.
+prediction, reference: (H, W) bool, one class of one case at its original size, rows first; ignored pixels are False in both.
+spacing: (row, column) in mm, or (1.0, 1.0) where distances are in pixels. It returns not-a-number where it is undefined. It is
+called for each class of each case, in several processes, and not where the class is in neither mask.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 UNDEFINED = math.nan
 
 # Metrics that are quotients of pixel counts, and so can be taken of counts summed over a set as well.
 OVERLAP = ("dice", "iou", "precision", "recall")
 # Metrics of the masks' shapes, which only a single image has. The first three are distances: less is better.
-DISTANCE = ("hd95", "hd95_pooled", "asd")
-SHAPE = (*DISTANCE, "nsd", "cldice")
+SHAPE = ("hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 DEFINITIONS = {
     "dice": "2 TP / (2 TP + FP + FN), from pixel counts",
@@ -43,6 +52,39 @@ DEFINITIONS = {
     "per_image": "the mean of a metric over the cases where it is defined, so that every image weighs the same",
     "overall": "the mean over the foreground classes for which the number is defined; the background is left out",
 }
+
+
+
+@dataclass(frozen=True)
+class Metric:
+    """definition: one sentence for reports. lowest, highest: the range of its values. compute: see the top; None for autoseg's
+    own, which are measured together."""
+
+    definition: str
+    higher_is_better: bool = True
+    lowest: float = 0.0
+    highest: float = 1.0
+    compute: Callable[[Any, Any, tuple[float, float]], float] | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it runs from 0 to 1 and is shown in percent."""
+        return (self.lowest, self.highest) == (0.0, 1.0)
+
+    @property
+    def for_right_absence(self) -> float:
+        """What a model counts with that rightly left out a class which another model found, see
+        `comparison.values.PAIRING`; undefined where there is no best value to give, or it is a distance."""
+        return self.highest if self.higher_is_better and math.isfinite(self.highest) else UNDEFINED
+
+
+def _distance(name: str) -> Metric:
+    return Metric(DEFINITIONS[name], higher_is_better=False, highest=math.inf)
+
+
+DICE, IOU, PRECISION, RECALL = (Metric(DEFINITIONS[name]) for name in OVERLAP)
+HD95, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:3])
+NSD, CLDICE = (Metric(DEFINITIONS[name]) for name in SHAPE[3:])
 
 # An empty mask predicted for an empty reference is right, but 0/0 is no score: calling it 1 lets a set of mostly empty
 # images outweigh the rest. nnU-Net v2 and MONAI leave it out as well; Metrics Reloaded asks that what is left out be

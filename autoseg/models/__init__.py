@@ -9,7 +9,7 @@ from autoseg.models.contract import (
     Variant,
 )
 from autoseg.models.published import LoadReport, load_published, read_tensors
-from autoseg.models.registry import build, names, spec
+from autoseg.models.registry import build, names, spec, usable_names
 
 __all__ = [
     "Handover",
@@ -24,4 +24,5 @@ __all__ = [
     "names",
     "read_tensors",
     "spec",
+    "usable_names",
 ]

@@ -1,58 +1,39 @@
-"""Every architecture autoseg knows: one table, name -> module. A new one is a file and a row here."""
+"""Architectures by name. Their table is `MODELS` in `autoseg.support.extensions`; a new one is a file and a row there.
+
+Other packages add theirs with entry points in the group "autoseg.models", whose values are modules as well. What a module has
+to hold stands in `autoseg.models.contract`; `autoseg_check_model NAME` checks it.
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from functools import cache
-from importlib.metadata import entry_points
-from types import ModuleType
 from typing import Any
 
 from autoseg.models.contract import ModelSpec, SegmentationNetwork
 from autoseg.support.errors import AutosegError
-
-_MODULES = {
-    "nnunet": "autoseg.models.specialist.nnunet",
-    "unet": "autoseg.models.specialist.unet",
-    "hiformer": "autoseg.models.specialist.hiformer",
-    "missformer": "autoseg.models.specialist.missformer",
-    "ukan": "autoseg.models.specialist.ukan",
-    "swin_umamba": "autoseg.models.specialist.swin_umamba",
-    "hsnet": "autoseg.models.specialist.hsnet",
-    "efficientnet_lite0_upernet": "autoseg.models.generalist.efficientnet_lite0_upernet",
-    "internimage": "autoseg.models.generalist.internimage",
-    "transnext": "autoseg.models.generalist.transnext",
-    "mask2former": "autoseg.models.generalist.mask2former",
-    "segformer": "autoseg.models.generalist.segformer",
-    "segnext": "autoseg.models.generalist.segnext",
-    "vwformer_mit": "autoseg.models.generalist.vwformer_mit",
-    "vwformer_convnext": "autoseg.models.generalist.vwformer_convnext",
-}
-_ENTRY_POINTS = "autoseg.models"
-
-
-@cache
-def _table() -> dict[str, str]:
-    table = dict(_MODULES)
-    for point in entry_points(group=_ENTRY_POINTS):
-        if point.name in table:
-            raise AutosegError(
-                f"two models are called {point.name!r}: {table[point.name]} and {point.value}",
-                "rename the one in the added package, or uninstall that package",
-            )
-        table[point.name] = point.value
-    return table
+from autoseg.support.extensions import MODELS
 
 
 def names() -> tuple[str, ...]:
-    """All registered names, in the table's order."""
-    return tuple(_table())
+    """All registered names, in the table's order, then those of other packages. Nothing is imported."""
+    return MODELS.names()
+
+
+def usable_names() -> tuple[str, ...]:
+    """The same without those of other packages that cannot be imported, each with a warning."""
+    return tuple(name for name, _ in MODELS.usable())
 
 
 def spec(name: str) -> ModelSpec:
     """The traits of a model. Raises AutosegError, with the nearest names, where there is no such model."""
-    return _module(name).SPEC  # type: ignore[no-any-return]
+    return MODELS.get(name).SPEC  # type: ignore[no-any-return]
+
+
+def find_spec(name: str) -> ModelSpec | None:
+    """The same, None where there is no such model or its package cannot be used: results outlive the packages they need."""
+    try:
+        return spec(name)
+    except AutosegError:
+        return None
 
 
 def build(
@@ -69,7 +50,7 @@ def build(
     channels). input_size: (H, W) the planner means to train at, for networks whose depth follows it; any other size
     still works. options: what the model's own file documents. Raises AutosegError for an unknown name or variant.
     """
-    module = _module(name)
+    module = MODELS.get(name)
     known: ModelSpec = module.SPEC
     chosen = variant or known.default_variant
     if chosen not in {v.name for v in known.variants}:
@@ -79,12 +60,3 @@ def build(
         variant=chosen, in_channels=in_channels, num_classes=num_classes, input_size=input_size, **options
     )
     return network
-
-
-def _module(name: str) -> ModuleType:
-    table = _table()
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise AutosegError(f"there is no model {name!r}", f"{hint}known: {', '.join(table)}")
-    return importlib.import_module(table[name])

@@ -73,7 +73,7 @@ def decide_training(
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
     training = Training(
         epochs=epochs,
-        loss=loss[0],  # type: ignore[arg-type]
+        loss=loss[0],
         learning_rates=rates,
         foreground_share=share[0],
         patience=patience,

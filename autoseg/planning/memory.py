@@ -17,9 +17,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from autoseg.planning.rehearsal import Rehearsal
 from autoseg.planning.shapes import Shapes
+from autoseg.support.extensions import OPTIMIZERS
 
-# Tensors an optimiser keeps for each weight.
+# Tensors an optimiser keeps for each weight; those of other packages say so themselves (`states`).
 _STATES = {"adamw": 2, "sgd": 1}
+_MOST_COMMON = 2
 # Full-size float32 maps a loss keeps for each output: logits, probabilities, targets.
 _LOSS_MAPS = 3
 
@@ -85,7 +87,8 @@ def training_memory(measured: Measurement, loss_pixels: int, optimizer: str = "a
 
     loss_pixels: logits of the batch, B * K * H * W.
     """
-    state = measured.trainable * (1 + _STATES[optimizer])
+    states = _STATES[optimizer] if optimizer in _STATES else getattr(OPTIMIZERS.get(optimizer), "states", _MOST_COMMON)
+    state = measured.trainable * (1 + states)
     return measured.activations + 2 * measured.largest + 4 * _LOSS_MAPS * loss_pixels + measured.parameters + state
 
 

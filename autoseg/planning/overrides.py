@@ -13,6 +13,8 @@ from typing import Any
 from autoseg.schema import serde
 from autoseg.schema.plan import Decision, Plan, Preparation
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from autoseg.support.registry import Registry
 
 # What the whole plan rests on: set while it is made, by these short names (see planner).
 GEOMETRY, SIDE = "geometry", "side"
@@ -29,6 +31,13 @@ _ELSEWHERE = {
     "channels": "name the channels of the files in dataset.json",
 }
 _SET = "set by the user"
+# Fields that name something a package may add to.
+_NAMES: dict[str, Registry[Any]] = {
+    "training.loss": LOSSES,
+    "training.optimizer": OPTIMIZERS,
+    "training.schedule": SCHEDULES,
+    "training.augmentation.chain": AUGMENTATIONS,
+}
 
 
 def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
@@ -47,6 +56,22 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
         changed = _settled(_with_value(plan, path, text), path)
         plan = _searched_in_proportion(plan, changed) if path == "training.epochs" else changed
     return plan
+
+
+def check_names(plan: Plan, where: str) -> None:
+    """Whether all that a plan names is there. where: its file. Raises AutosegError with the field and the nearest names."""
+    for path in _NAMES:
+        value: Any = plan
+        for key in path.split("."):
+            value = getattr(value, key)
+        _check_name(path, value, f"{where}: {path}: ")
+
+
+def _check_name(path: str, name: str, before: str) -> None:
+    try:
+        _NAMES[path].check(name)
+    except AutosegError as error:
+        raise AutosegError(before + error.problem, error.remedy) from error
 
 
 def record(plan: Plan, path: str, value: Any, planned: str = "") -> Plan:
@@ -83,6 +108,8 @@ def _with_value(plan: Plan, path: str, text: str) -> Plan:
         if isinstance(found, bool) != isinstance(before, bool) and before is not None:
             continue
         _check_range(keys[-1], found, path, text)
+        if path in _NAMES:
+            _check_name(path, found, f"{path} cannot be {text!r}: ")
         planned = plan.overrides.get(path, before)
         same_again = path in plan.overrides
         return record(changed, path, found, "" if same_again else _show(planned))

@@ -186,10 +186,10 @@ def _measured_again(planned: Plan, changed: Plan, context: _Context) -> Plan:
     """Memory, parameters and operations of the models whose settings were changed; the batch in parts that fit."""
     models = dict(changed.models)
     for name, model in changed.models.items():
-        before = planned.models[name]
-        if all(getattr(model, field) == getattr(before, field) for field in _MEASURED):
+        before, optimizer = planned.models[name], changed.training.optimizer
+        if optimizer == planned.training.optimizer and all(getattr(model, one) == getattr(before, one) for one in _MEASURED):
             continue
-        need = context.need(registry.spec(name), model.precision, model.batch_size)
+        need = replace(context.need(registry.spec(name), model.precision, model.batch_size), optimizer=optimizer)
         wanted = model.accumulate if f"models.{name}.accumulate" in changed.overrides else None
         found = fit_part(need, model.variant, model.input_size, model.options, wanted)
         if not found.fits:

@@ -61,10 +61,11 @@ class Preparation:
 class Augmentation:
     """Chances (p_*) are per image, ranges are inclusive. rotation in degrees. mirror: axes, 0 rows (up-down), 1 columns.
 
-    chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers.
+    chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers; other
+    packages may add some.
     """
 
-    chain: Literal["fast", "classic"] = "fast"
+    chain: str = "fast"
     mirror: tuple[int, ...] = (0, 1)
     p_rotation: float = 0.3
     rotation: float = 30.0
@@ -89,7 +90,8 @@ class Augmentation:
 class Training:
     """The budget and the rules, equal for all models of a plan.
 
-    loss: cross entropy or its sigmoid form, alone or with soft Dice. cldice: weight of the clDice term, which rewards
+    loss, optimizer, schedule: names in `autoseg.support.extensions`. autoseg's own losses are cross entropy ("ce") or its
+    sigmoid form ("bce"), alone or with soft Dice ("dice_ce", "dice_bce"). cldice: weight of the clDice term, which rewards
     unbroken thin structures. learning_rates: candidates; a model uses `ModelPlan.learning_rate`, or the one a search
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
     foreground_share: share of patches (or images) drawn to hold a rare class. patience: epochs without a better
@@ -97,11 +99,11 @@ class Training:
     """
 
     epochs: int
-    loss: Literal["ce", "bce", "dice_ce", "dice_bce"]
+    loss: str
     learning_rates: tuple[float, ...]
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = "adamw"
     weight_decay: float = 0.01
-    schedule: Literal["rex", "poly"] = "rex"
+    schedule: str = "rex"
     gradient_clip: float = 1.0
     foreground_share: float = 0.33
     patience: int = 0

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.frame import Row, Tabular, count, fields
 
-METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
+BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
     """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest shares.
 
-    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one this file was written without.
+    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one this file was written without. added:
+    metrics of other packages by name; their ranges are their own.
     """
 
     tp: int
@@ -29,6 +30,11 @@ class ClassScore:
     asd: float = math.nan
     nsd: float = math.nan
     cldice: float = math.nan
+    added: dict[str, float] = field(default_factory=dict)
+
+    def value(self, metric: str) -> float:
+        """One metric by name."""
+        return float(getattr(self, metric)) if metric in BUILT_IN_METRICS else self.added.get(metric, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,12 @@ class Scores(Tabular):
         return f"{counted}: Dice {pooled:.3f} pooled, {mean:.3f} per image"
 
     def to_rows(self) -> list[Row]:
-        return [{"case": one.case, "class": name, **fields(score)} for one in self.cases for name, score in one.classes.items()]
+        scores = [(one.case, name, score) for one in self.cases for name, score in one.classes.items()]
+        numbers = [{name: value for name, value in fields(score).items() if name != "added"} for _, _, score in scores]
+        return [
+            {"case": case, "class": name, **row, **score.added}
+            for (case, name, score), row in zip(scores, numbers, strict=True)
+        ]
 
     def overview(self) -> list[Row]:
         means = {name: {metric: one.mean for metric, one in found.per_image.items()} for name, found in self.classes.items()}

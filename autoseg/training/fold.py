@@ -18,6 +18,7 @@ from autoseg.inference.precision import usable
 from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
 from autoseg.models.contract import SegmentationNetwork
+from autoseg.planning.overrides import check_names
 from autoseg.preprocessing.store import Store
 from autoseg.preprocessing.store import identity as store_identity
 from autoseg.schema.dataset import DatasetSpec
@@ -70,13 +71,14 @@ def train_fold(
     A run that was cut off goes on where it was, a finished one is left as it is, both only if all that decides the weights
     is the same. pretrained: "auto", "none" or a path instead of the plan's choice. restart: begin again; the earlier run is
     kept until the new one has its first checkpoint. team: the processes that train it together; each calls this, the first
-    one writes. search: how the learning rate was found, for the record. log_to: sinks besides metrics.csv (see
+    one writes. search: how the learning rate was found, for the record. log_to: loggers besides metrics.csv (see
     `sinks`). trial: a folder to train in instead, for a run that
     is not one of the dataset's results. handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise
     KeyboardInterrupt or SystemExit(143). Without it signals do what they do in your program; a run they end resumes
     from its last checkpoint.
     Raises AutosegError for what the user can mend.
     """
+    check_names(plan, str(dataset.plan))
     model_plan, split = _chosen(plan, splits, model, fold)
     spec = read_description(dataset.description)
     weights = starting_weights(dataset, model_plan, pretrained)

@@ -1,18 +1,25 @@
-"""Other places that may show how a run goes: TensorBoard, MLflow, Weights & Biases. Off unless asked for by name.
+"""Loggers: other places that may show how a run goes, such as TensorBoard, MLflow, Weights & Biases. Off unless named.
 
-metrics.csv is always written; a sink gets the same rows. One that fails on the way is left out with a warning: watching must
+A logger is a function or class `logger(folder, record, epochs_done)`, looked up by name (`LOGGERS`, entry points
+"autoseg.loggers"). folder: of the run (Path). record: the run's `RunRecord`. epochs_done: how many epochs were logged before,
+0 for a new run; rows beyond it may have been logged too, by a part of the run that is now done again. It returns an object with
+`add(row)`, called after each epoch with numbers by name (the columns of metrics.csv: epoch from 1, loss, learning_rate, dice as
+a share, seconds, ...), and `close()`. In a training of several processes only the first one logs.
+
+metrics.csv is always written; a logger gets the same rows. One that fails on the way is left out with a warning: watching must
 not end a training. Keys and addresses come from the environment, as these libraries read it, and are written nowhere.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import LOGGERS
 from autoseg.training.log_file import Row
 
 logger = logging.getLogger(__name__)
@@ -35,12 +42,14 @@ class Sinks:
     def __init__(self, names: Sequence[str], folder: Path, record: RunRecord, epochs_done: int) -> None:
         self._sinks: dict[str, Sink] = {}
         for name in names:
-            if name not in SINKS:
-                raise AutosegError(f"there is no sink {name!r}", f"choose from {', '.join(SINKS)}")
+            begin = LOGGERS.get(name)
             try:
-                self._sinks[name] = SINKS[name](folder, record, epochs_done)
+                self._sinks[name] = begin(folder, record, epochs_done)
             except ImportError as error:
-                raise AutosegError(f"{name} is not installed", f"pip install 'autoseg[{name}]'") from error
+                self.close()
+                own = name not in LOGGERS.added()
+                remedy = f"pip install 'autoseg[{name}]'" if own else f"install what {LOGGERS.source(name)} needs"
+                raise AutosegError(f"{name} is not installed: {error}", remedy) from error
             except Exception as error:
                 # Whatever a library of others raises for a service it cannot reach or log in to.
                 self.close()
@@ -61,7 +70,7 @@ class Sinks:
                 del self._sinks[name]
 
 
-class _TensorBoard:
+class TensorBoard:
     def __init__(self, folder: Path, record: RunRecord, epochs_done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -76,7 +85,7 @@ class _TensorBoard:
         self._writer.close()
 
 
-class _Mlflow:
+class Mlflow:
     """Experiment: the dataset. A run that goes on is found again by its identity."""
 
     def __init__(self, folder: Path, record: RunRecord, epochs_done: int) -> None:
@@ -105,7 +114,7 @@ class _Mlflow:
         self._client.set_terminated(self._run)
 
 
-class _WeightsAndBiases:
+class WeightsAndBiases:
     def __init__(self, folder: Path, record: RunRecord, epochs_done: int) -> None:
         import wandb
 
@@ -121,11 +130,6 @@ class _WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
-
-
-SINKS: Mapping[str, Callable[[Path, RunRecord, int], Sink]] = {
-    "tensorboard": _TensorBoard, "mlflow": _Mlflow, "wandb": _WeightsAndBiases,
-}  # fmt: skip
 
 
 def _values(row: Row) -> Row:

@@ -1,12 +1,12 @@
 import math
 
 from autoseg.metrics import rules
-from autoseg.schema.scores import METRICS
+from autoseg.schema.scores import BUILT_IN_METRICS
 
 
 def test_every_metric_of_the_schema_is_defined_in_words():
-    assert set(METRICS) <= set(rules.DEFINITIONS)
-    assert (*rules.OVERLAP, *rules.SHAPE) == METRICS
+    assert set(BUILT_IN_METRICS) <= set(rules.DEFINITIONS)
+    assert (*rules.OVERLAP, *rules.SHAPE) == BUILT_IN_METRICS
 
 
 def test_quotients_of_nothing_are_undefined():

@@ -135,6 +135,12 @@ def test_a_set_variant_counts_its_own_parameters() -> None:
     assert after.models["unet"].variant == "32" and 7e6 < after.models["unet"].parameters < 8e6
 
 
+def test_a_set_optimiser_counts_its_own_state() -> None:
+    before, after = (plan(models=("unet",), **more).models["unet"] for more in ({}, {"training__optimizer": "sgd"}))
+    assert before.parameters == after.parameters
+    assert before.memory - after.memory == 4 * before.parameters, "one number less for each weight"
+
+
 @pytest.mark.parametrize(
     ("path", "text", "expected"),
     [
@@ -177,6 +183,10 @@ def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: obj
         ("training.epochs", "true", "cannot be 'true'"),
         ("training.epochs", "0", "above zero"),
         ("training.loss", "huber", "cannot be 'huber'"),
+        ("training.loss", "dice-ce", "did you mean dice_ce"),
+        ("training.optimizer", "adam", "did you mean adamw"),
+        ("training.schedule", "polynomial", "known: rex, poly"),
+        ("training.augmentation.chain", "clasic", "did you mean classic"),
         ("training.augmentation.p_noise", "2", "from 0 to 1"),
         ("training.augmentation.mirror", "2", "axes"),
         ("training.folds", "1", "at least 2"),

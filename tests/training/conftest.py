@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoseg.models import registry
+from autoseg.support.extensions import MODELS
 from tests.training import tiny
 
 
@@ -12,5 +12,4 @@ from tests.training import tiny
 def _tiny_model() -> Iterator[None]:
     tiny.register()
     yield
-    registry._MODULES.pop(tiny.NAME, None)
-    registry._table.cache_clear()
+    MODELS.remove(tiny.NAME)

@@ -37,6 +37,21 @@ def _as_in_the_processes(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("field", "name", "says"),
+    [
+        ("loss", "dice_cee", "there is no loss 'dice_cee'\n.*did you mean dice_ce"),
+        ("optimizer", "adam", "there is no optimizer 'adam'\n.*did you mean adamw"),
+        ("schedule", "cosine", "there is no schedule 'cosine'\n.*known: rex, poly"),
+    ],
+)
+def test_a_plan_that_names_what_is_not_there_says_so_at_once(tmp_path, field, name, says):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    with pytest.raises(AutosegError, match=rf"plan.json: training.{field}: {says}"):
+        train_fold(dataset, with_training(plan, **{field: name}), splits, NAME, 0, device="cpu")
+    assert not folder_of(tmp_path).exists()
+
+
 def folder_of(root: Path) -> Path:
     return root / "results" / "Dataset701_Discs" / NAME / "fold_0"
 

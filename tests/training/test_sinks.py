@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
-from autoseg.training import sinks
+from autoseg.support.registry import Registry
 from autoseg.training.fold import train_fold
 from autoseg.training.sinks import Sinks
 from tests.training import tiny
@@ -35,6 +36,10 @@ def send(name: str, folder: Path, first: int, last: int) -> None:
     for row in rows(first, last):
         opened.add(row)
     opened.close()
+
+
+def with_loggers(monkeypatch: pytest.MonkeyPatch, **loggers: Any) -> None:
+    monkeypatch.setattr("autoseg.training.sinks.LOGGERS", Registry("logger", "autoseg.loggers.of.a.test", loggers))
 
 
 def folder_in(root: Path) -> Path:
@@ -90,7 +95,7 @@ def test_a_sink_that_fails_on_the_way_does_not_end_the_training(tmp_path, monkey
         def close(self) -> None:
             told.append("closed")
 
-    monkeypatch.setattr(sinks, "SINKS", {"failing": Failing})
+    with_loggers(monkeypatch, failing=Failing)
     monkeypatch.setattr("autoseg.training.plot.draw", lambda *arguments: None)
     dataset, plan, splits = tiny.prepare(tmp_path)
     record = train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu", log_to=["failing"])
@@ -99,7 +104,7 @@ def test_a_sink_that_fails_on_the_way_does_not_end_the_training(tmp_path, monkey
 
 
 def test_what_cannot_be_had_is_said_before_training(tmp_path, monkeypatch):
-    with pytest.raises(AutosegError, match=r"no sink 'csv'\n.*tensorboard, mlflow, wandb"):
+    with pytest.raises(AutosegError, match=r"no logger 'csv'\n.*tensorboard, mlflow, wandb"):
         Sinks(["csv"], tmp_path, RECORD, 0)
 
     def missing(folder: Path, record: RunRecord, epochs_done: int) -> None:
@@ -108,8 +113,8 @@ def test_what_cannot_be_had_is_said_before_training(tmp_path, monkeypatch):
     def refusing(folder: Path, record: RunRecord, epochs_done: int) -> None:
         raise PermissionError("no key")
 
-    monkeypatch.setattr(sinks, "SINKS", {"missing": missing, "refusing": refusing})
-    with pytest.raises(AutosegError, match=r"missing is not installed\n.*pip install 'autoseg\[missing\]'"):
+    with_loggers(monkeypatch, missing=missing, refusing=refusing)
+    with pytest.raises(AutosegError, match=r"missing is not installed: no module\n.*pip install 'autoseg\[missing\]'"):
         Sinks(["missing"], tmp_path, RECORD, 0)
     with pytest.raises(AutosegError, match="refusing cannot be used: no key"):
         Sinks(["refusing"], tmp_path, RECORD, 0)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.io.raw_dataset import write_description
-from autoseg.models import registry
 from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
 from autoseg.preprocessing.store import writing
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
 from autoseg.schema.run import RunRecord
+from autoseg.support.extensions import MODELS
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import fold, trainer
@@ -66,8 +66,8 @@ def build(variant: str, in_channels: int, num_classes: int, input_size: Any = No
 
 def register() -> None:
     """Add the network to the registry of this process."""
-    registry._MODULES[NAME] = __name__
-    registry._table.cache_clear()
+    if NAME not in MODELS:
+        MODELS.add(NAME, __name__)
 
 
 def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:

@@ -1,0 +1,88 @@
+"""The registries of what stages take by name. Tables of names and places only: nothing is imported before it is used.
+
+What each kind has to do (arguments, shapes, units) stands at the top of the module named above it, and with an example in
+documentation/extend.md. Converters have their table in `dataset_conversion.registry`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from autoseg.schema.scores import BUILT_IN_METRICS
+from autoseg.support.registry import Registry
+
+# autoseg.models.contract
+MODELS: Registry[ModuleType] = Registry(
+    "model",
+    "autoseg.models",
+    {
+        "nnunet": "autoseg.models.specialist.nnunet",
+        "unet": "autoseg.models.specialist.unet",
+        "hiformer": "autoseg.models.specialist.hiformer",
+        "missformer": "autoseg.models.specialist.missformer",
+        "ukan": "autoseg.models.specialist.ukan",
+        "swin_umamba": "autoseg.models.specialist.swin_umamba",
+        "hsnet": "autoseg.models.specialist.hsnet",
+        "efficientnet_lite0_upernet": "autoseg.models.generalist.efficientnet_lite0_upernet",
+        "internimage": "autoseg.models.generalist.internimage",
+        "transnext": "autoseg.models.generalist.transnext",
+        "mask2former": "autoseg.models.generalist.mask2former",
+        "segformer": "autoseg.models.generalist.segformer",
+        "segnext": "autoseg.models.generalist.segnext",
+        "vwformer_mit": "autoseg.models.generalist.vwformer_mit",
+        "vwformer_convnext": "autoseg.models.generalist.vwformer_convnext",
+    },
+    needs=("SPEC", "build"),
+)
+# autoseg.training.losses
+LOSSES: Registry[Any] = Registry(
+    "loss",
+    "autoseg.losses",
+    {
+        "ce": "autoseg.training.losses:cross_entropy",
+        "bce": "autoseg.training.losses:binary_cross_entropy",
+        "dice_ce": "autoseg.training.losses:dice_cross_entropy",
+        "dice_bce": "autoseg.training.losses:dice_binary_cross_entropy",
+    },
+)
+# autoseg.training.optim
+OPTIMIZERS: Registry[Any] = Registry(
+    "optimizer", "autoseg.optimizers", {"adamw": "autoseg.training.optim:adamw", "sgd": "autoseg.training.optim:sgd"}
+)
+SCHEDULES: Registry[Any] = Registry(
+    "schedule", "autoseg.schedules", {"rex": "autoseg.training.optim:rex", "poly": "autoseg.training.optim:poly"}
+)
+# autoseg.data.augment
+AUGMENTATIONS: Registry[Any] = Registry(
+    "augmentation chain",
+    "autoseg.augmentations",
+    {"fast": "autoseg.data.augment:augment", "classic": "autoseg.data.classic:augment"},
+)
+# autoseg.metrics.rules
+METRICS: Registry[Any] = Registry(
+    "metric",
+    "autoseg.metrics",
+    {name: f"autoseg.metrics.rules:{name.upper()}" for name in BUILT_IN_METRICS},
+    needs=("compute", "definition", "higher_is_better"),
+)
+# autoseg.io.files; the name is the suffix.
+READERS: Registry[Any] = Registry(
+    "image reader",
+    "autoseg.readers",
+    {
+        **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), "autoseg.io.raster"),
+        **dict.fromkeys((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".dcm"), "autoseg.io.medical"),
+    },
+    needs=("read_image",),
+)
+# autoseg.training.sinks
+LOGGERS: Registry[Any] = Registry(
+    "logger",
+    "autoseg.loggers",
+    {
+        "tensorboard": "autoseg.training.sinks:TensorBoard",
+        "mlflow": "autoseg.training.sinks:Mlflow",
+        "wandb": "autoseg.training.sinks:WeightsAndBiases",
+    },
+)

@@ -1,0 +1,134 @@
+"""Names that plans and commands use -> what they stand for, of autoseg itself and of installed packages.
+
+A package adds to a registry with an entry point in the registry's group (see documentation/extend.md). Its code is imported
+when the name is used, and not before: listing names reads the metadata of installed packages only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from autoseg.support.errors import AutosegError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """One kind of thing by name.
+
+    kind: what one is called in messages ("loss"). group: of the entry points ("autoseg.losses"). built_in: name -> object, or
+    where it is: "module" or "module:attribute". needs: attributes everything here has to have.
+    """
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, T | str], needs: Sequence[str] = ()) -> None:
+        self.kind = kind
+        self.group = group
+        self.needs = needs
+        self._built_in = dict(built_in)
+        self._loaded: dict[str, T] = {}
+
+    @cached_property
+    def _added(self) -> dict[str, list[EntryPoint]]:
+        """Entry points of installed packages by name; a name has several where packages disagree."""
+        added: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            # Some paths are searched twice; what is the same there is no second thing.
+            if not any(point.value == other.value for other in added.get(point.name, [])):
+                added.setdefault(point.name, []).append(point)
+        return added
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, autoseg's own first. Nothing is imported."""
+        return tuple(dict.fromkeys([*self._built_in, *sorted(self._added)]))
+
+    def added(self) -> tuple[str, ...]:
+        """The names that come from other packages. Nothing is imported."""
+        return tuple(sorted(self._added))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._built_in or name in self._added
+
+    def get(self, name: str) -> T:
+        """What a name stands for. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
+        packages claim (with both), and for a package whose code cannot be imported or lacks something (with the package).
+        """
+        self._refuse_unknown(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def check(self, name: str) -> None:
+        """Raises what `get` would raise. Only code of other packages is imported for this."""
+        self._refuse_unknown(name)
+        if name in self._added:
+            self.get(name)
+
+    def usable(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, T]]:
+        """Names (None: all) with what they stand for. One that `get` refuses is left out with a warning."""
+        for name in self.names() if names is None else names:
+            try:
+                yield name, self.get(name)
+            except AutosegError as error:
+                logger.warning(f"{error.problem}: it is left out ({error.remedy})")
+
+    def add(self, name: str, known: T | str) -> None:
+        """Add a name in this process alone, as a notebook may; processes that are started (`autoseg_run`) do not know it.
+
+        Raises AutosegError where the name is taken.
+        """
+        if name in self:
+            raise AutosegError(f"there is a {self.kind} {name!r} already, of {self.source(name)}", "choose another name")
+        self._built_in[name] = known
+
+    def remove(self, name: str) -> None:
+        """Take back what `add` added."""
+        del self._built_in[name]
+        self._loaded.pop(name, None)
+
+    def source(self, name: str) -> str:
+        """Where a name comes from: "autoseg", or "my-package 1.0 (my_package.losses:focal)"."""
+        return "autoseg" if name in self._built_in else " and ".join(_source(point) for point in self._added[name])
+
+    def _refuse_unknown(self, name: str) -> None:
+        if name in self:
+            return
+        near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise AutosegError(f"there is no {self.kind} {name!r}", f"{hint}known: {', '.join(self.names())}")
+
+    def _load(self, name: str) -> T:
+        points = self._added.get(name, [])
+        owners = [*(["autoseg"] if name in self._built_in else []), *map(_source, points)]
+        if len(owners) > 1:
+            raise AutosegError(
+                f"the {self.kind} {name!r} is defined twice: by {' and by '.join(owners)}",
+                "rename one of them, or uninstall its package",
+            )
+        if not points:
+            known = self._built_in[name]
+            return EntryPoint(name, known, self.group).load() if isinstance(known, str) else known  # type: ignore[no-any-return]
+        try:
+            loaded: T = points[0].load()
+        except Exception as error:  # Code of others may raise anything.
+            raise AutosegError(
+                f"the {self.kind} {name!r} of {owners[0]} cannot be loaded: {type(error).__name__}: {error}",
+                "mend, update or uninstall that package",
+            ) from error
+        missing = [part for part in self.needs if not hasattr(loaded, part)]
+        if missing:
+            raise AutosegError(
+                f"the {self.kind} {name!r} of {owners[0]} has no {' and no '.join(missing)}",
+                "see documentation/extend.md, or uninstall that package",
+            )
+        return loaded
+
+
+def _source(point: EntryPoint) -> str:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
+    return f"{package} ({point.value})"
