@@ -32,8 +32,7 @@ def model_table() -> Results[ModelInfo]:
     """List every registered architecture, those of installed packages too.
 
     Returns:
-        One row for each architecture.
-        An installed package that cannot be imported is left out, with a warning.
+        One row for each architecture. One whose package cannot be imported is left out, with a warning.
     """
     from autoseg import models as registry
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import plan_and_preprocess
@@ -107,10 +106,14 @@ def train(
         plan = apply_overrides(read_artefact(found.plan, Plan), texts)
         splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
         chosen = _existing_folds(found, splits, fold_numbers(folds))
-        how: Any = {"device": device, "pretrained": start, "team": team, "handle_signals": handle_signals}
-        plan, search = with_searched_rate(found, plan, splits, model, **how)
+        plan, search = with_searched_rate(
+            found, plan, splits, model, device=device, pretrained=start, team=team, handle_signals=handle_signals
+        )
         for fold in chosen:
-            record = train_fold(found, plan, splits, model, fold, restart=restart, search=search, log_to=log_to, **how)
+            record = train_fold(
+                found, plan, splits, model, fold, device=device, pretrained=start, restart=restart, team=team, search=search,
+                log_to=log_to, handle_signals=handle_signals,
+            )  # fmt: skip
             if team.leads:
                 trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained

@@ -73,6 +73,7 @@ class _Grid:
         self._retries = retries
         self._watch = watch
         self._stop = stop
+        self._stopped = False
         self._rows: dict[Cell, CellRow] = {}
         self._jobs: dict[Cell, _Running] = {}
         self._plans: dict[str, Plan] = {}
@@ -168,7 +169,7 @@ class _Grid:
             logger.info(f"{_title(cell)}: done" + ("" if cell.predicts else f", best Dice {row.best_dice:.3f}"))
             return replace(row, state="done", message="")
         words = outcome.message or last_words(log_of(self._asked.root, cell))
-        if self._stop.requested:
+        if self._stopped:
             return replace(row, state="waiting", message="stopped")
         how = "lost with its machine" if outcome.code is None else f"ended with code {outcome.code}"
         if outcome.code != _MISTAKE and row.attempts <= self._retries:
@@ -178,6 +179,7 @@ class _Grid:
         return replace(row, state="failed", message=words or how)
 
     def stop_runs(self) -> None:
+        self._stopped = True
         logger.info(f"stopping {len(self._jobs)} runs, which write their checkpoints first")
         for running in self._jobs.values():
             running.job.stop()

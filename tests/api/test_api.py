@@ -21,8 +21,8 @@ METHODS = [
     for name, _ in inspect.getmembers(api.Predictor, callable)
     if name == "__call__" or not name.startswith("_")
 ]
-# These take what other functions return: there is nothing a caller could get wrong.
-CANNOT_FAIL = {"decisions"}
+# These take nothing, or what other functions return: there is nothing a caller could get wrong.
+CANNOT_FAIL = {"decisions", "model_table"}
 
 
 def resolve(name: str) -> Callable[..., object]:

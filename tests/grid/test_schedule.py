@@ -153,6 +153,21 @@ def test_being_asked_to_stop_stops_the_runs_and_leaves_them_waiting(tmp_path):
     assert [row.epochs_done for row in found.rows[:3]] == [4, 4, 0]
 
 
+def test_an_interrupted_library_call_leaves_the_runs_waiting_too(tmp_path):
+    """Without signal handlers Ctrl-C is an exception; the runs it stops have not failed."""
+    cells = fold_cells(planned(tmp_path), None, None)
+    engine = Scripted(tmp_path, lambda cell, attempt: Outcome(143), count=2, polls=10**6)
+
+    def watch(found) -> None:
+        if states(found).get("running") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        schedule.run_grid(cells, asked(tmp_path), engine, retries=0, watch=watch)
+    assert all(job.stopped for job in engine.jobs)
+    assert states(table.status(tmp_path)) == {"waiting": 2 * FOLDS}
+
+
 def test_a_second_grid_under_the_root_is_refused(tmp_path):
     cells = fold_cells(planned(tmp_path), ["unet"], [0])
 
