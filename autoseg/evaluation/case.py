@@ -37,7 +37,7 @@ class Relabel:
     reference: Mapping[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """How all cases of a set are scored. scheme: None where nothing declares the labels.
 
@@ -83,7 +83,10 @@ def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
     """Scores of one case, but for clDice. Raises SeveralProblems for masks that do not fit each other or the labels."""
     read = _read(pair, rules)
     spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
-    classes = score_case(read.prediction, read.reference, read.members, read.ignore, spacing, rules.tolerance, rules.added)
+    classes = score_case(
+        read.prediction, read.reference, read.members, read.ignore,
+        spacing=spacing, tolerance=rules.tolerance, added=rules.added,
+    )  # fmt: skip
     borders = tuple(
         extent(mask_of(read.reference, read.members[name], read.ignore))[1] if score.tp + score.fn else 0
         for name, score in classes.items()

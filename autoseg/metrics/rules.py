@@ -55,7 +55,7 @@ DEFINITIONS = {
 
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """definition: one sentence for reports. lowest, highest: the range of its values. compute: see the top; None for autoseg's
     own, which are measured together."""
@@ -79,12 +79,12 @@ class Metric:
 
 
 def _distance(name: str) -> Metric:
-    return Metric(DEFINITIONS[name], higher_is_better=False, highest=math.inf)
+    return Metric(definition=DEFINITIONS[name], higher_is_better=False, highest=math.inf)
 
 
-DICE, IOU, PRECISION, RECALL = (Metric(DEFINITIONS[name]) for name in OVERLAP)
+DICE, IOU, PRECISION, RECALL = (Metric(definition=DEFINITIONS[name]) for name in OVERLAP)
 HD95, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:3])
-NSD, CLDICE = (Metric(DEFINITIONS[name]) for name in SHAPE[3:])
+NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[3:])
 
 # An empty mask predicted for an empty reference is right, but 0/0 is no score: calling it 1 lets a set of mostly empty
 # images outweigh the rest. nnU-Net v2 and MONAI leave it out as well; Metrics Reloaded asks that what is left out be
