@@ -21,7 +21,7 @@ from autoseg.fingerprint.appearance import (
 from autoseg.fingerprint.checks import case_faults, load_case
 from autoseg.fingerprint.intensities import Counted, count
 from autoseg.fingerprint.objects import SPECK, measure_class
-from autoseg.fingerprint.resemblance import Thumbnail, perceptual_hash, thumbnail
+from autoseg.fingerprint.resemblance import Thumbnail, thumbnail
 from autoseg.io import Case, Kept
 from autoseg.io.contents import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
@@ -76,7 +76,6 @@ def measure_case(
     classes, specks = classes_in(label.array[around], scheme)
     marked = values[0][1].pixels > 0
     bright, box = brightness(planes), busy_box(planes, high - low)
-    small = thumbnail(pixels, bright.summed)
     fingerprint = CaseFingerprint(
         case=case.name,
         size=(pixels.shape[1], pixels.shape[2]),
@@ -85,7 +84,6 @@ def measure_case(
         spacing=image.spacing or label.spacing,
         file_hash=file_hash,
         pixel_hash=_hash(planes).hex(),
-        perceptual_hash=perceptual_hash(small),
         low=low,
         high=high,
         border=share_outside(box, planes[0].size),
@@ -100,6 +98,7 @@ def measure_case(
     )
     flat = marked and all(inner.low == inner.high for _, inner in values)
     seen = SeenMask(gray, _hash([label.array]), specks, astray(inside[around], around, flat, box))
+    small = thumbnail(pixels, bright.summed)
     return MeasuredCase(
         case=fingerprint, values=values, whole=pixels.dtype != np.float32, thumbnail=small, mask=seen, outline=outline(inside)
     )

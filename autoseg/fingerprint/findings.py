@@ -11,7 +11,7 @@ from autoseg.fingerprint.case import SeenMask
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.objects import SPECK
 from autoseg.fingerprint.resemblance import Likeness
-from autoseg.fingerprint.shelf import Shelf
+from autoseg.fingerprint.row_file import RowFile
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Finding
 
@@ -28,7 +28,7 @@ def find(
     cases: Sequence[CaseFingerprint],
     likeness: Likeness,
     masks: Sequence[SeenMask],
-    outlines: Shelf,
+    outlines: RowFile,
 ) -> tuple[Finding, ...]:
     """All findings, duplicates first. masks, outlines (of the foreground, flattened): one for each case.
 
@@ -71,11 +71,11 @@ def _alike(cases: Sequence[CaseFingerprint], likeness: Likeness) -> Iterable[Fin
             yield Finding(kind, f"{len(members)} cases {text}{_patients(members)}", tuple(case.case for case in members))
 
 
-def _conflicts(cases: Sequence[CaseFingerprint], likeness: Likeness, outlines: Shelf) -> Iterable[Finding]:
+def _conflicts(cases: Sequence[CaseFingerprint], likeness: Likeness, outlines: RowFile) -> Iterable[Finding]:
     """Pictures that are nearly the same, not to the pixel, with masks that are not."""
     found = 0
     for pair in likeness.same:
-        first, second = outlines.rows(pair).astype(np.float64)
+        first, second = outlines[list(pair)].astype(np.float64)
         whole = float(first.sum() + second.sum())
         dice = 2 * float(np.minimum(first, second).sum()) / whole if whole else 1.0
         found += dice < _AGREE

@@ -19,7 +19,7 @@ from autoseg.fingerprint.intensities import Pool
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.modality import modality
 from autoseg.fingerprint.resemblance import Gallery, Likeness
-from autoseg.fingerprint.shelf import Shelf
+from autoseg.fingerprint.row_file import RowFile
 from autoseg.io import Case, Kept, RawDataset
 from autoseg.io.kept import Places
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
@@ -100,13 +100,13 @@ class _Tally:
         self.masks: list[SeenMask] = []
         self._files = ExitStack()
         self.gallery = self._files.enter_context(Gallery(folder))
-        self.outlines = self._files.enter_context(Shelf(OUTLINE * OUTLINE, np.uint8, folder))
+        self.outlines = self._files.enter_context(RowFile(OUTLINE * OUTLINE, np.uint8, folder))
 
     def add(self, found: MeasuredCase) -> None:
         self.cases.append(found.case)
         self.masks.append(found.mask)
         self.gallery.add(found.thumbnail)
-        self.outlines.add(found.outline.ravel())
+        self.outlines.append(found.outline.ravel())
         for (everywhere, inside), counted in zip(self.pools, found.values, strict=True):
             everywhere.add(counted[0], found.whole)
             inside.add(counted[1], found.whole)

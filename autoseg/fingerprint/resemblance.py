@@ -10,7 +10,7 @@ or blurred keeps a likeness above 0.9 (0.63 at worst); unrelated pictures of a s
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from autoseg.fingerprint.appearance import summed
 from autoseg.fingerprint.links import Links, groups
-from autoseg.fingerprint.shelf import Shelf
+from autoseg.fingerprint.row_file import RowFile
 from autoseg.io.contents import Array
 
 _SIDE = 32
@@ -33,8 +33,6 @@ _SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelate
 _SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
 _ENOUGH = 20  # images, before a common part means anything
 _LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
-# The eight slowest waves of a cosine transform (DCT-II): (8, 32).
-_WAVES = 2 * np.cos(np.pi / _SIDE * np.outer(np.arange(8), np.arange(_SIDE) + 0.5))
 _ROWS, _COLUMNS = 512, 256  # images compared at once
 Thumbnail = npt.NDArray[np.float32]
 
@@ -64,19 +62,6 @@ def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
     return None if flat else (centred / length).astype(np.float32)
 
 
-def perceptual_hash(small: Thumbnail | None) -> str:
-    """64 bits in hex: the thumbnail's 8 x 8 lowest frequencies against their median; "" for flat images.
-
-    The bits are those of imagehash's phash, which loads SciPy for its cosine transform.
-    """
-    if small is None:
-        return ""
-    low, high = float(small.min()), float(small.max())
-    levels = np.floor((small - low) * (255 / (high - low))).astype(np.float64)
-    frequencies = _WAVES @ levels @ _WAVES.T
-    return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
-
-
 class Gallery:
     """Takes thumbnails one after the other and finds, in the end, which images are alike. For one thread; ends with the block.
 
@@ -84,10 +69,10 @@ class Gallery:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """folder: see `Shelf`."""
+        """folder: see `RowFile`."""
         self._files = ExitStack()
         self._thumbnails, self._details = (
-            self._files.enter_context(Shelf(_SIDE * _SIDE, np.float32, folder)) for _ in range(2)
+            self._files.enter_context(RowFile(_SIDE * _SIDE, np.float32, folder)) for _ in range(2)
         )
         self._sum = np.zeros(_SIDE * _SIDE)
         self._places = array("q")
@@ -96,7 +81,7 @@ class Gallery:
     def add(self, small: Thumbnail | None) -> None:
         """The thumbnail of the next image; None for a flat one, which is like no other. Raises AutosegError: full disk."""
         if small is not None:
-            self._thumbnails.add(small.ravel())
+            self._thumbnails.append(small.ravel())
             self._places.append(self._images)
         self._images += 1
 
@@ -111,13 +96,13 @@ class Gallery:
         self._fill_details()
         mean = (self._sum / number).astype(np.float32) if number >= _ENOUGH else None
         usual, spread = self._usual(mean) if mean is not None else (0.0, np.inf)
-        held = [_Block(min(number, size)) for size in (_ROWS, _COLUMNS)]
         for start in range(0, number, _ROWS):
-            rows = held[0].filled(self._details, range(start, min(start + _ROWS, number)), mean)
+            rows = self._details[start : start + _ROWS]
+            centred = _centred(rows, mean)
             for first in range(start, number, _COLUMNS):
-                columns = held[1].filled(self._details, range(first, min(first + _COLUMNS, number)), mean)
-                likeness = rows.centred @ columns.centred.T
-                alike = rows.details @ columns.details.T >= _SAME_RAW
+                columns = self._details[first : first + _COLUMNS]
+                likeness = centred @ _centred(columns, mean).T
+                alike = rows @ columns.T >= _SAME_RAW
                 if mean is not None:
                     alike |= likeness >= _SAME
                 likeness -= usual
@@ -137,9 +122,9 @@ class Gallery:
     def _fill_details(self) -> None:
         # At last and together, which is faster than between the images.
         for start in range(len(self._details), len(self._thumbnails), _COLUMNS):
-            for small in self._thumbnails.rows(range(start, min(start + _COLUMNS, len(self._thumbnails)))):
+            for small in self._thumbnails[start : start + _COLUMNS]:
                 detail = _detail(small.reshape(_SIDE, _SIDE))
-                self._details.add(detail)
+                self._details.append(detail)
                 self._sum += detail
 
     def _known(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
@@ -155,7 +140,7 @@ class Gallery:
         if not len(pairs):
             return pairs
         (first, ones), (second, others) = (np.unique(pairs[:, side], return_inverse=True) for side in (0, 1))
-        layout = self._thumbnails.rows(first.tolist()) @ self._thumbnails.rows(second.tolist()).T
+        layout = self._thumbnails[first.tolist()] @ self._thumbnails[second.tolist()].T
         return np.asarray(pairs[layout[ones, others] >= _SCENE_LAYOUT])
 
     def _usual(self, mean: Thumbnail) -> tuple[float, float]:
@@ -164,11 +149,10 @@ class Gallery:
         chosen = np.linspace(0, number - 1, min(number, 1000)).astype(np.int64).tolist()
         found = np.empty(len(chosen) * (len(chosen) - 1) // 2, np.float32)
         filled = 0
-        held = [_Block(min(len(chosen), _COLUMNS)) for _ in range(2)]
         for start in range(0, len(chosen), _COLUMNS):
-            rows = held[0].filled(self._details, chosen[start : start + _COLUMNS], mean).centred
+            rows = _centred(self._details[chosen[start : start + _COLUMNS]], mean)
             for first in range(start, len(chosen), _COLUMNS):
-                columns = held[1].filled(self._details, chosen[first : first + _COLUMNS], mean).centred
+                columns = _centred(self._details[chosen[first : first + _COLUMNS]], mean)
                 likeness = rows @ columns.T
                 part = likeness[np.triu_indices(len(rows), 1)] if first == start else likeness.ravel()
                 found[filled : filled + part.size] = part
@@ -183,21 +167,6 @@ class Gallery:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._files.close()
-
-
-class _Block:
-    """Details of some images, and the same without what all images share; held once and filled again and again."""
-
-    def __init__(self, rows: int) -> None:
-        self._details, self._centred = np.empty((2, rows, _SIDE * _SIDE), np.float32)
-        self.details = self.centred = self._details
-
-    def filled(self, shelf: Shelf, places: range | Sequence[int], mean: Thumbnail | None) -> _Block:
-        """With these rows of the shelf. mean: of all details, None to leave them as they are."""
-        self.details = self.centred = shelf.rows(places, self._details)
-        if mean is not None:
-            self.centred = _unit(np.subtract(self.details, mean, out=self._centred[: len(self.details)]))
-        return self
 
 
 def compare(thumbnails: Iterable[Thumbnail | None], keys: Iterable[str] | None = None) -> Likeness:
@@ -217,8 +186,11 @@ def _detail(small: Thumbnail) -> Thumbnail:
     return np.asarray(even / max(float(np.linalg.norm(even)), 1e-9), np.float32)
 
 
-def _unit(rows: Array) -> Array:
-    """Rows of unit length, in place."""
+def _centred(details: Array, mean: Thumbnail | None) -> Array:
+    """Details (N, 1024) without what all images share, of unit length again. mean: of all details, None to leave them alone."""
+    if mean is None:
+        return details
+    rows = details - mean
     rows /= np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), 1e-6)[:, None]
     return rows
 

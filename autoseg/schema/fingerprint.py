@@ -28,12 +28,11 @@ class ClassInCase:
 class CaseFingerprint:
     """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
 
-    file_hash and pixel_hash: XXH3, 128 bits, of the image files' bytes and of the decoded pixels; perceptual_hash: 64 bits in
-    hex, "" for flat images. classes: every foreground class, zeros where it is absent. low, high: smallest and largest value.
-    bits: that the highest value needs, 32 for floats. Shares of the image: border, in constant borders; background, as
-    dark as its darkest parts; overlay, drawn over it (text, markers). layering: changes down against changes across.
-    foreground_mean: mean value of each channel inside the foreground (empty where there is none). notes: what reading
-    changed, such as an alpha channel that was dropped.
+    file_hash and pixel_hash: XXH3, 128 bits, of the image files' bytes and of the decoded pixels. classes: every foreground
+    class, zeros where it is absent. low, high: smallest and largest value. bits: that the highest value needs, 32 for floats.
+    Shares of the image: border, in constant borders; background, as dark as its darkest parts; overlay, drawn over it (text,
+    markers). layering: changes down against changes across. foreground_mean: mean value of each channel inside the foreground
+    (empty where there is none). notes: what reading changed, such as an alpha channel that was dropped.
     """
 
     case: str
@@ -43,7 +42,6 @@ class CaseFingerprint:
     spacing: tuple[float, float] | None
     file_hash: str
     pixel_hash: str
-    perceptual_hash: str
     low: float
     high: float
     border: float

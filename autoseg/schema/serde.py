@@ -7,12 +7,9 @@ import difflib
 import json
 import math
 from collections.abc import Iterator
-from functools import partial
-from typing import Any, TextIO, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import dacite
-
-from autoseg.schema.reading import read_object
 
 SCHEMA_VERSION = 1
 T = TypeVar("T")
@@ -43,27 +40,6 @@ def from_json(text: str, kind: type[T]) -> T:
     if not isinstance(content, dict):
         raise SchemaError(f"expected an object, found a {type(content).__name__}")
     return _versioned(content, kind)
-
-
-def from_stream(stream: TextIO, kind: type[T]) -> T:
-    """The same from a stream of text that can be read again; lists of dataclasses are made item by item. Raises SchemaError."""
-    made = {name: partial(from_dict, kind=item) for name, item in _listed(kind).items()}
-    try:
-        return _versioned(read_object(stream, made), kind)
-    except ValueError:
-        # What is wrong, and where, is told with the whole text in view.
-        stream.seek(0)
-        return from_json(stream.read(), kind)
-
-
-def _listed(kind: type) -> dict[str, type]:
-    """The fields that are tuples of any number of one dataclass."""
-    found: dict[str, type] = {}
-    for name, hint in get_type_hints(kind).items():
-        first, *others = get_args(hint) if get_origin(hint) is tuple else [None]
-        if isinstance(first, type) and dataclasses.is_dataclass(first) and others == [...]:
-            found[name] = first
-    return found
 
 
 def _versioned(content: dict[str, Any], kind: type[T]) -> T:

@@ -83,8 +83,7 @@ def write_artefact(path: Path, artefact: Any) -> None:
 def read_artefact(path: Path, kind: type[T], remedy: str = "") -> T:
     """A dataclass from JSON. Raises AutosegError naming the file where it is missing or not what it should be."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            return serde.from_stream(stream, kind)
+        return serde.from_json(path.read_text(encoding="utf-8"), kind)
     except FileNotFoundError as error:
         raise AutosegError(f"{path} is missing", remedy) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -101,7 +101,6 @@ class Made:
             spacing=self.spacings[k % len(self.spacings)] if self.spacings else None,
             file_hash=f"f{k}",
             pixel_hash=f"p{k}",
-            perceptual_hash="0" * 16,
             low=0.0,
             high=self.highs[k % len(self.highs)],
             border=0.0,

@@ -58,7 +58,8 @@ def test_every_format_gives_its_mask_and_one_bad_file_stops_nothing(folder, tmp_
     for case in report.record.cases:
         found = read_label(tmp_path / "out" / case.output).array
         expected = MASK * 0 if case.case == "video_f0002" else MASK
-        assert found.shape == MASK.shape and (found == expected).mean() > 0.97, case.case
+        least = 0.97 if case.case == "e" else 1.0  # JPEG loses values.
+        assert found.shape == MASK.shape and (found == expected).mean() >= least, case.case
     assert [case.frame for case in report.record.cases if case.case.startswith("video")] == [0, 1]
 
 

@@ -58,7 +58,7 @@ def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_many_cases_are_written_and_read_with_little_memory_beside_them(tmp_path: Path) -> None:
+def test_many_cases_are_written_piece_by_piece_and_read_in_proportion_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "fingerprint.json"
     classes = {"e": ClassInCase(pixels=1, objects=2, largest=3, thickness=4.5)}
     case = CaseFingerprint(
@@ -69,7 +69,6 @@ def test_many_cases_are_written_and_read_with_little_memory_beside_them(tmp_path
         spacing=None,
         file_hash="b" * 64,
         pixel_hash="c" * 64,
-        perceptual_hash="d",
         low=0.0,
         high=1.0,
         border=0.5,
@@ -98,7 +97,7 @@ def test_many_cases_are_written_and_read_with_little_memory_beside_them(tmp_path
     finally:
         tracemalloc.stop()
     assert found == made
-    assert max(wrote, peak - held) < path.stat().st_size / 2
+    assert wrote < path.stat().st_size / 2 and peak - held < 4 * path.stat().st_size
 
 
 @pytest.mark.parametrize(("text", "says"), [(None, "missing"), ("{", "not valid JSON"), ("\xff\xfe", "JSON")])

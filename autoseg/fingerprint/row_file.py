@@ -1,0 +1,50 @@
+"""Rows of numbers in a temporary file: what is too much to hold in memory for every image."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from autoseg.io.contents import Array
+from autoseg.support.files import telling_full_disk
+
+
+class RowFile:
+    """Rows of one length and type in a file without a name, which ends with the block. For one thread at a time."""
+
+    def __init__(self, length: int, dtype: npt.DTypeLike, folder: Path | None = None) -> None:
+        """folder: on the disk to write to, by default the system's for temporary files."""
+        self._folder = folder or Path(tempfile.gettempdir())
+        self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by __exit__)
+        self._length, self._dtype, self._count = length, np.dtype(dtype), 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: Array) -> None:
+        """A row (length,) behind the others. Raises AutosegError when the disk is full."""
+        with telling_full_disk(self._folder / "a temporary file"):
+            self._stream.write(np.ascontiguousarray(row, self._dtype).data)
+        self._count += 1
+
+    def __getitem__(self, places: slice | Sequence[int]) -> Array:
+        """Rows (number of places, length), copied."""
+        if not self._count:
+            return np.empty((0, self._length), self._dtype)
+        with telling_full_disk(self._folder / "a temporary file"):
+            self._stream.flush()
+        # Mapped for this once: pages of a mapping that stayed would count as memory of the process.
+        return np.array(np.memmap(self._stream, self._dtype, "r", shape=(self._count, self._length))[places])
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):
+            self._stream.close()
