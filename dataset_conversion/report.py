@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.resemblance import compare
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count
 from autoseg.support.errors import AutosegError
@@ -33,12 +34,15 @@ class ClassCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConversionRecord:
+class ConversionRecord(Artefact):
     """`conversion.json`, beside `dataset.json`. key: hash of what was converted and how; the same one needs no second run.
 
     duplicates, alike, similar: sets of cases with the same pixels, with the same picture in other pixels, and with pictures
     much more alike than is usual in the set.
     """
+
+    NAME = "conversion"
+    VERSION = 1
 
     key: str
     training: int

@@ -185,7 +185,9 @@ def test_files_and_functions_hold_one_idea(path: Path) -> None:
     for node in ast.walk(TREES[name_of(path)]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is {node.end_lineno - node.lineno} long"
+            # A docstring that explains every parameter does not make a function harder to read.
+            length = node.end_lineno - node.lineno - len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert length < LONGEST_FUNCTION, f"{node.name} is {length} long"
 
 
 def dataclass_decorator(node: ast.ClassDef) -> ast.expr | None:

@@ -84,9 +84,14 @@ def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
     read = _read(pair, rules)
     spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
     classes = score_case(
-        read.prediction, read.reference, read.members, read.ignore,
-        spacing=spacing, tolerance=rules.tolerance, added=rules.added,
-    )  # fmt: skip
+        read.prediction,
+        read.reference,
+        members=read.members,
+        ignore=read.ignore,
+        spacing=spacing,
+        tolerance=rules.tolerance,
+        added=rules.added,
+    )
     borders = tuple(
         extent(mask_of(read.reference, read.members[name], read.ignore))[1] if score.tp + score.fn else 0
         for name, score in classes.items()

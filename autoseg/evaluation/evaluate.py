@@ -58,8 +58,9 @@ def evaluate_folders(
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
     added = tuple(name for name, _ in METRICS.usable(METRICS.added()))
-    scheme = _scheme(spec or _description_beside(references))
-    rules = Rules(scheme=scheme, tolerance=tolerance, relabel=relabel or Relabel(), added=added)
+    rules = Rules(
+        scheme=_scheme(spec or _description_beside(references)), tolerance=tolerance, relabel=relabel or Relabel(), added=added
+    )
     scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):

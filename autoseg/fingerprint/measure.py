@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from autoseg.fingerprint.row_file import RowFile
 from autoseg.io import Case, Kept, RawDataset
 from autoseg.io.kept import Places
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
-from autoseg.schema.serde import to_json
+from autoseg.schema.serde import to_line
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
 from autoseg.support.log import progress_bar
@@ -75,7 +76,9 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
 
     found = list(progress_bar(ordered_map(digest, raw.cases, workers, here=True), "hash", len(raw.cases)))
     # Texts that only people read may change without anything having to be made again.
-    said = to_json(replace(raw.spec, licence="", reference="", description="", numTraining=0))
+    spec = replace(raw.spec, licence="", reference="", description="", numTraining=0)
+    # As version 1 of dataset.json was written, so that fingerprints made then are still known.
+    said = json.dumps({"schema_version": 1, **json.loads(to_line(spec))}, indent=1, ensure_ascii=False) + "\n"
     files = (part for case, hashes in zip(raw.cases, found, strict=True) for part in (case.name, *hashes))
     return hash_text(_RULES, said, *files), [images for images, _ in found]
 

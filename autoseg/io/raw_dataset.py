@@ -95,7 +95,7 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
 
 def read_description(path: Path) -> DatasetSpec:
     """`dataset.json`, ours or nnU-Net v2's; fields that neither knows are ignored. Raises AutosegError naming the field."""
-    content = _json(path)
+    content = _migrated(_json(path), path)
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
         old = isinstance(content.get("modality"), dict)
@@ -157,6 +157,15 @@ def _scheme(spec: DatasetSpec, path: Path) -> LabelScheme:
         return spec.label_scheme()
     except ValueError as error:
         raise AutosegError(f"{path}: {error}", "correct labels in dataset.json, and the masks with them") from error
+
+
+def _migrated(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        return serde.migrated(content, DatasetSpec)
+    except serde.NewerVersionError as error:
+        raise AutosegError(f"{path}: {error}", "update autoseg") from error
+    except serde.SchemaError as error:
+        raise AutosegError(f"{path}: {error}", "correct the field") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

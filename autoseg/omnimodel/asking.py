@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autoseg.omnimodel.backends import Answer, Backend, Lasting, Passing
+from autoseg.schema.omnimodel import CachedAnswer
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_text, replacing, write_text
+from autoseg.support.files import hash_text, read_artefact, replacing, write_artefact
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +54,18 @@ class Cache:
         """The answer kept under a key, refusals too; None where there is none or it is damaged."""
         path = self.folder / f"{key}.json"
         try:
-            said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            picture = (self.folder / f"{key}.bin").read_bytes() if said["picture"] else None
-        except (OSError, ValueError, KeyError):
+            cached = read_artefact(path, CachedAnswer)
+            picture = (self.folder / f"{key}.bin").read_bytes() if cached.picture else None
+        except (OSError, AutosegError):
             return None
-        return Answer(picture, str(said.get("text", "")), bool(said.get("refused")))
+        return Answer(picture, cached.text, cached.refused)
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer. The picture is whole before the words tell of it."""
         if answer.picture is not None:
             with replacing(self.folder / f"{key}.bin") as beside:
                 beside.write_bytes(answer.picture)
-        said = {"picture": answer.picture is not None, "text": answer.text, "refused": answer.refused}
-        write_text(self.folder / f"{key}.json", json.dumps(said, ensure_ascii=False))
+        write_artefact(self.folder / f"{key}.json", CachedAnswer(answer.picture is not None, answer.text, answer.refused))
 
 
 class Asker:

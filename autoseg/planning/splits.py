@@ -68,15 +68,16 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
     """
     remedy = 'give a splits.json of autoseg, or a list of {"train": [...], "val": [...]}'
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):
             made = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
             splits = Splits(made, f"given by the user: {path.name}")
         else:
-            splits = serde.from_json(text, Splits)
+            splits = serde.from_content(content, Splits)
     except FileNotFoundError as error:
         raise AutosegError(f"there is no splits file {path}", remedy) from error
+    except serde.NewerVersionError as error:
+        raise AutosegError(f"{path}: {error}", "update autoseg") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, serde.SchemaError) as error:
         raise AutosegError(f"{path} is no splits file: {error}", remedy) from error
     check_splits(splits, fingerprint, spec)

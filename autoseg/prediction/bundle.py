@@ -22,14 +22,15 @@ import autoseg
 from autoseg.prediction.knowledge import VALIDATION, Knowledge
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema import serde
-from autoseg.schema.bundle import BUNDLE_FORMAT, Bundle, BundledFile, BundledMember
+from autoseg.schema.artefact import Artefact
+from autoseg.schema.bundle import Bundle, BundledFile, BundledMember
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact, replacing
+from autoseg.support.files import parse_artefact, read_artefact, replacing
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
 from autoseg.training.device import resolve
@@ -38,7 +39,8 @@ CONTENTS = "bundle.json"
 _DESCRIPTION, _FINGERPRINT = "dataset.json", "fingerprint.json"
 # More than any description needs: what claims to be larger is no bundle of ours.
 _LARGEST_JSON = 64 << 20
-T = TypeVar("T")
+_AGAIN = "export the bundle again"
+A = TypeVar("A", bound=Artefact)
 
 
 def export_bundle(
@@ -71,7 +73,6 @@ def export_bundle(
         files[_FINGERPRINT] = _json(replace(measured, cases=(), duplicates=(), findings=()))
     knowledge = predictor.knowledge
     bundle = Bundle(
-        format=BUNDLE_FORMAT,
         dataset=predictor.members[0].record.dataset,
         members=tuple(members),
         files={name: BundledFile(_hash(content), len(content)) for name, content in files.items()},
@@ -115,7 +116,7 @@ def read_bundle(path: Path) -> tuple[Bundle, dict[str, bytes]]:
             _refuse_leaving(path, infos)
             if CONTENTS not in infos or infos[CONTENTS].file_size > _LARGEST_JSON:
                 raise AutosegError(f"{path} is not a bundle of autoseg", "give a file that autoseg_export wrote")
-            bundle = _contents(path, archive.read(CONTENTS).decode())
+            bundle = parse_artefact(archive.read(CONTENTS).decode(), Bundle, f"{path}: {CONTENTS}", _AGAIN)
             _check_files(path, bundle, infos)
             files = {name: archive.read(name) for name in bundle.files}
     except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError) as error:
@@ -131,17 +132,6 @@ def _refuse_leaving(path: Path, names: Mapping[str, object]) -> None:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name:
             raise AutosegError(f"{path} holds {name!r}, which leads out of the bundle, and was not opened", "do not trust it")
-
-
-def _contents(path: Path, text: str) -> Bundle:
-    try:
-        # Looked at first: a newer release may have fields that this one would only call unknown.
-        number = serde.peek(text, "format")
-        if isinstance(number, int) and number > BUNDLE_FORMAT:
-            raise AutosegError(f"{path} was written by a newer autoseg (format {number})", "update autoseg")
-        return serde.from_json(text, Bundle)
-    except serde.SchemaError as error:
-        raise AutosegError(f"{path}: {CONTENTS}: {error}", "update autoseg, or export the bundle again") from error
 
 
 def _check_files(path: Path, bundle: Bundle, infos: Mapping[str, zipfile.ZipInfo]) -> None:
@@ -188,14 +178,15 @@ def _scores(folder: Path) -> dict[str, float]:
     return {name: found.pooled["dice"] for name, found in read_artefact(path, Scores).classes.items()}
 
 
-def _parsed(path: Path, files: Mapping[str, bytes], name: str, kind: type[T]) -> T:
+def _parsed(path: Path, files: Mapping[str, bytes], name: str, kind: type[A]) -> A:
     try:
-        return serde.from_json(files[name].decode(), kind)
-    except (KeyError, UnicodeDecodeError, serde.SchemaError) as error:
-        raise AutosegError(f"{path}: {name}: {error}", "export the bundle again") from error
+        text = files[name].decode()
+    except (KeyError, UnicodeDecodeError) as error:
+        raise AutosegError(f"{path}: {name} is missing or damaged: {error}", _AGAIN) from error
+    return parse_artefact(text, kind, f"{path}: {name}", _AGAIN)
 
 
-def _json(artefact: object) -> bytes:
+def _json(artefact: Artefact) -> bytes:
     return serde.to_json(artefact).encode()
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO, TypeVar
+from typing import Any, TextIO
 
 from autoseg.schema import serde
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 
-T = TypeVar("T")
 RECORD = "prediction.json"
 UNFINISHED = "prediction.unfinished.jsonl"
 
@@ -31,16 +30,28 @@ def known_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]
         _check(folder, earlier, run)
         done.update({case.case: case for case in earlier.cases})
     if (folder / UNFINISHED).is_file():
-        first, *lines = (folder / UNFINISHED).read_text(encoding="utf-8").splitlines() or [""]
-        _check(folder, _parsed(first, PredictionRecord), run)
-        cases = [_parsed(line, PredictedCase) for line in lines]
-        done.update({case.case: case for case in cases if case is not None})
+        unfinished = _unfinished(folder / UNFINISHED)
+        if unfinished is not None:
+            _check(folder, unfinished, run)
+            done.update({case.case: case for case in unfinished.cases})
     return {name: case for name, case in done.items() if (folder / case.output).is_file()}
 
 
-def _check(folder: Path, earlier: PredictionRecord | None, run: PredictionRecord) -> None:
-    if earlier is None:
-        return
+def _unfinished(path: Path) -> PredictionRecord | None:
+    """The record with the cases that were done; None where a run was killed before its first line was written."""
+    lines = [line for line in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if line is not None]
+    if not lines:
+        return None
+    try:
+        first, *cases = lines
+        for case in cases:
+            case.pop("schema_version", None)  # Version 1 had it in every line.
+        return serde.from_content({**first, "cases": cases}, PredictionRecord)
+    except serde.SchemaError as error:
+        raise AutosegError(f"{path}: {error}", "make all masks again without --continue") from error
+
+
+def _check(folder: Path, earlier: PredictionRecord, run: PredictionRecord) -> None:
     for what in ("identities", "mirror", "postprocessing", "labels"):
         if getattr(earlier, what) != getattr(run, what):
             raise AutosegError(
@@ -49,12 +60,13 @@ def _check(folder: Path, earlier: PredictionRecord | None, run: PredictionRecord
             )
 
 
-def _parsed(line: str, kind: type[T]) -> T | None:
+def _parsed(line: str) -> dict[str, Any] | None:
     """None for a line that a killed run left half written."""
     try:
-        return serde.from_json(line, kind)
-    except serde.SchemaError:
+        content: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
         return None
+    return content
 
 
 class Journal:
@@ -64,13 +76,14 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / UNFINISHED
         self._stream: TextIO = self._path.open("w", encoding="utf-8")
-        self._line(run)
+        # On one line, as each case that follows.
+        self._line(json.dumps(json.loads(serde.to_json(run)), ensure_ascii=False))
         for case in done.values():
-            self._line(case)
+            self.add(case)
 
     def add(self, case: PredictedCase) -> None:
         """A case whose mask is written."""
-        self._line(case)
+        self._line(serde.to_line(case))
 
     def finished(self) -> None:
         """prediction.json holds all of it now."""
@@ -83,6 +96,6 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stream.close()
 
-    def _line(self, content: PredictionRecord | PredictedCase) -> None:
-        self._stream.write(json.dumps(json.loads(serde.to_json(content)), ensure_ascii=False) + "\n")
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
         self._stream.flush()

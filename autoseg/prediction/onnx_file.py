@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +17,10 @@ from autoseg.io import Image
 from autoseg.models import registry
 from autoseg.preprocessing.normalise import normalise
 from autoseg.preprocessing.transform import prepare_image
+from autoseg.schema import serde
+from autoseg.schema.onnx import OnnxClass, OnnxDescription, OnnxTensor
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import replacing, write_text
+from autoseg.support.files import replacing, write_artefact
 from autoseg.training.checkpoint import Trained
 
 OPSET = 18
@@ -68,11 +68,11 @@ def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFil
         program.save(str(beside), external_data=False)
         _describe(beside, said)
         checked = _checked(member, beside, path, [_input(member, image) for image in images])
-    write_text(path.with_suffix(".onnx.json"), json.dumps(said, indent=1) + "\n")
+    write_artefact(path.with_suffix(".onnx.json"), said)
     return checked
 
 
-def description(member: Trained) -> dict[str, Any]:
+def description(member: Trained) -> OnnxDescription:
     """What has to happen before and after the network, in words and numbers; the same as stands in the file."""
     plan, preparation, scheme = member.model_plan, member.preparation, member.scheme
     resize = {
@@ -80,37 +80,35 @@ def description(member: Trained) -> dict[str, Any]:
         "patch": "cut into overlapping tiles of the input's size, blend the probabilities with Gaussian weights; "
         "before that scale by `scale`, or resample to `spacing` mm where it is given",
     }[preparation.geometry]
-    return {
-        "producer": f"autoseg {autoseg.__version__}",
-        "dataset": member.record.dataset,
-        "model": f"{plan.model} {plan.variant}, fold {member.record.fold}",
-        "input": {"name": "image", "axes": "batch, channel, row, column", "shape": [1, preparation.channels, *plan.input_size]},
-        "channels": list(member.spec.channel_names.values()),
-        "before": [
+    return OnnxDescription(
+        producer=f"autoseg {autoseg.__version__}",
+        dataset=member.record.dataset,
+        model=f"{plan.model} {plan.variant}, fold {member.record.fold}",
+        input=OnnxTensor("image", "batch, channel, row, column", (1, preparation.channels, *plan.input_size)),
+        channels=tuple(member.spec.channel_names.values()),
+        before=(
             "colours in the order RGB; a gray image for three channels is repeated",
             resize,
             f"values as stored ({preparation.dtype}), not scaled to 0..1",
             "normalise each channel: (clip(x, lower, upper) - mean) / std, with the numbers of `normalisation`; the scheme "
             '"image" takes mean and std of the image itself',
-        ],
-        "geometry": preparation.geometry,
-        "size": preparation.size,
-        "scale": preparation.scale,
-        "spacing": preparation.spacing,
-        "normalisation": asdict(plan.normalisation),
-        "output": {"name": "logits", "axes": "batch, class, row, column"},
-        "after": [
+        ),
+        geometry=preparation.geometry,
+        size=preparation.size,
+        scale=preparation.scale,
+        spacing=preparation.spacing,
+        normalisation=plan.normalisation,
+        output=OnnxTensor("logits", "batch, class, row, column"),
+        after=(
             "sigmoid for each region" if scheme.regions else "softmax over the classes",
             "resize the probabilities to the image's size, bilinear with pixel centres at halves",
             "each region above one half paints its value, later ones over earlier ones"
             if scheme.regions
             else "the most probable class's value",
-        ],
-        "classes": [
-            {"name": name, "values": list(member_)} for name, member_ in zip(scheme.names, scheme.members, strict=True)
-        ],
-        "paint": list(scheme.paint),
-    }
+        ),
+        classes=tuple(OnnxClass(*pair) for pair in zip(scheme.names, scheme.members, strict=True)),
+        paint=scheme.paint,
+    )
 
 
 def _check_possible(member: Trained) -> None:
@@ -122,11 +120,11 @@ def _check_possible(member: Trained) -> None:
         raise AutosegError(f"{member.record.model} cannot be exported to ONNX: {reason}", "export the bundle without --onnx")
 
 
-def _describe(path: Path, said: dict[str, Any]) -> None:
+def _describe(path: Path, said: OnnxDescription) -> None:
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {"autoseg": json.dumps(said)})
+    onnx.helper.set_model_props(model, {"autoseg": serde.to_json(said)})
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

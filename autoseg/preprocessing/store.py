@@ -14,7 +14,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.schema.arrays import ArrayEntry, ArrayIndex
 from autoseg.schema.plan import Preparation
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_text, replacing, replacing_folder
+from autoseg.support.files import hash_text, read_artefact, replacing_folder, write_artefact
 
 Array = NDArray[Any]
 
@@ -41,21 +42,10 @@ def identity(preparation: Preparation, content_hash: str) -> str:
     return hash_text(str(STORE_VERSION), json.dumps(asdict(preparation), sort_keys=True), content_hash)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """Where one case lies. shape: (H, W, C). before: (H, W) in the file. foreground: value -> (first row, count)."""
-
-    image: int
-    label: int
-    shape: tuple[int, int, int]
-    before: tuple[int, int]
-    foreground: dict[int, tuple[int, int]]
-
-
 class Store:
     """Read access. Safe to use from several threads; arrays are read-only views of the files."""
 
-    def __init__(self, folder: Path, identity: str, entries: dict[str, Entry], arrays: tuple[Array, Array, Array]) -> None:
+    def __init__(self, folder: Path, identity: str, entries: dict[str, ArrayEntry], arrays: tuple[Array, Array, Array]) -> None:
         self.folder = folder
         self.identity = identity
         self._entries = entries
@@ -70,19 +60,17 @@ class Store:
         """
         if not (folder / "index.json").is_file():
             raise AutosegError(f"there is no prepared data in {folder}", _AGAIN)
+        index = read_artefact(folder / "index.json", ArrayIndex, _AGAIN)
         try:
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            entries = {name: _entry(fields) for name, fields in index["cases"].items()}
             names = ("images.npy", "labels.npy", "foreground.npy")
             images, labels, foreground = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names)
-            sizes = tuple(index["sizes"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise AutosegError(f"the prepared data in {folder} is not whole: {error}", _AGAIN) from error
-        if sizes != (images.size, labels.size, len(foreground)):
+        if index.sizes != (images.size, labels.size, len(foreground)):
             raise AutosegError(f"the prepared data in {folder} is not whole: the arrays do not fit index.json", _AGAIN)
-        if expected is not None and index.get("identity") != expected:
+        if expected is not None and index.identity != expected:
             raise AutosegError(f"the prepared data in {folder} was made from other images or by another plan", _AGAIN)
-        return cls(folder, str(index.get("identity")), entries, (images, labels, foreground))
+        return cls(folder, index.identity, index.cases, (images, labels, foreground))
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -104,7 +92,7 @@ class Store:
     def foreground(self, case: str) -> dict[int, Array]:
         """Label value -> (N, 2) int32 of sampled (row, column), N at most 256; background and the ignore label have none."""
         ranges = self._find(case).foreground
-        return {value: self._foreground[first : first + count] for value, (first, count) in ranges.items()}
+        return {int(value): self._foreground[first : first + count] for value, (first, count) in ranges.items()}
 
     def shape(self, case: str) -> tuple[int, int, int]:
         """(H, W, C) as stored."""
@@ -114,7 +102,7 @@ class Store:
         """(H, W) of the image in its file."""
         return self._find(case).before
 
-    def _find(self, case: str) -> Entry:
+    def _find(self, case: str) -> ArrayEntry:
         entry = self._entries.get(case)
         if entry is None:
             near = difflib.get_close_matches(case, self._entries, n=1)
@@ -129,7 +117,7 @@ class StoreWriter:
     def __init__(self, folder: Path, dtype: str, ignore: int | None) -> None:
         self._folder = folder
         self._ignore = ignore
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ArrayEntry] = {}
         self._images = _FlatFile(folder / "images.npy", np.dtype(dtype))
         self._labels = _FlatFile(folder / "labels.npy", np.dtype(np.uint8))
         self._foreground = _FlatFile(folder / "foreground.npy", np.dtype(np.int32), columns=2)
@@ -141,8 +129,8 @@ class StoreWriter:
         assert case not in self._entries, case
         height, width, channels = image.shape
         samples = sample_foreground(label, self._ignore)
-        ranges = {value: (self._foreground.append(points), len(points)) for value, points in samples.items()}
-        self._entries[case] = Entry(
+        ranges = {str(value): (self._foreground.append(points), len(points)) for value, points in samples.items()}
+        self._entries[case] = ArrayEntry(
             image=self._images.append(image),
             label=self._labels.append(label),
             shape=(height, width, channels),
@@ -153,12 +141,8 @@ class StoreWriter:
     def finish(self, identity: str) -> None:
         """Close the arrays and write the index."""
         sizes = (self._images.close(), self._labels.close(), self._foreground.close())
-        with replacing(self._folder / "index.json") as beside, beside.open("w", encoding="utf-8") as stream:
-            # Case by case: as one object the index takes five times its size.
-            stream.write(f'{{"identity": {json.dumps(identity)}, "sizes": {json.dumps(sizes)}, "cases": {{')
-            for place, (name, entry) in enumerate(self._entries.items()):
-                stream.write(f"{', ' if place else ''}{json.dumps(name)}: {json.dumps(asdict(entry))}")
-            stream.write("}}\n")
+        index = ArrayIndex(identity=identity, sizes=sizes, cases=self._entries)
+        write_artefact(self._folder / "index.json", index)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -218,15 +202,3 @@ class _FlatFile:
             self._stream.write(np.lib.format.magic(1, 0) + len(body).to_bytes(2, "little") + body)
             self._stream.close()
         return self._count
-
-
-def _entry(fields: dict[str, Any]) -> Entry:
-    ranges = {int(value): (int(first), int(count)) for value, (first, count) in fields["foreground"].items()}
-    height, width, channels = fields["shape"]
-    return Entry(
-        image=int(fields["image"]),
-        label=int(fields["label"]),
-        shape=(height, width, channels),
-        before=tuple(fields["before"]),
-        foreground=ranges,
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autoseg.schema.artefact import Artefact
+
 
 @dataclass(frozen=True)
 class Span:
@@ -15,8 +17,11 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Appearance:
+class Appearance(Artefact):
     """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.drift` for what each one is."""
+
+    NAME = "appearance"
+    VERSION = 1
 
     cases: int
     measures: dict[str, Span]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "shifted", "boundary", "conflicting_duplicates"]
@@ -30,9 +31,12 @@ class AuditFinding:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Audit(Tabular):
+class Audit(Artefact, Tabular):
     """`audit.json`. findings: by score, highest first. cases: by their highest score: case -> score. models: whose
     out-of-fold predictions were held against the references. references: case -> SHA-256 of its mask's file."""
+
+    NAME = "audit"
+    VERSION = 1
 
     dataset: str
     models: tuple[str, ...]
@@ -50,8 +54,11 @@ class Audit(Tabular):
 
 
 @dataclass(frozen=True)
-class Decisions:
+class Decisions(Artefact):
     """`decisions.json`, as the gallery saves it. decisions: finding's id -> choice."""
+
+    NAME = "decisions"
+    VERSION = 1
 
     dataset: str
     decisions: dict[str, Choice] = field(default_factory=dict)

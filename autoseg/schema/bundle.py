@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from autoseg.schema.appearance import Appearance
+from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.prediction import Calibration, PostProcessing
-
-BUNDLE_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,24 @@ class BundledMember:
     scores: dict[str, float] = field(default_factory=dict)
 
 
+def _without_format(content: Content) -> Content:
+    """Version 1 had a number of its own that always equalled it."""
+    content.pop("format")
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """`bundle.json`. format: raised when older releases could not read the bundle rightly. files: path -> its content.
+class Bundle(Artefact):
+    """`bundle.json`. files: path -> its content.
 
     description: the path of the dataset's description, without cases or patients. fingerprint: the path of what was
     measured of the training set as a whole. licence: of the data the networks were trained on.
     """
 
-    format: int
+    NAME = "bundle"
+    VERSION = 2
+    MIGRATIONS = (_without_format,)
+
     dataset: str
     members: tuple[BundledMember, ...]
     files: dict[str, BundledFile]

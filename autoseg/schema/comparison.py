@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count
 
 _POOLED = "pooled.dice"
@@ -202,8 +203,11 @@ class DatasetComparison:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Comparison(Tabular):
+class Comparison(Artefact, Tabular):
     """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
+
+    NAME = "comparison"
+    VERSION = 1
 
     datasets: tuple[DatasetComparison, ...]
     across: dict[str, dict[str, float]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autoseg.schema.artefact import Artefact
+
 LabelValue = int | tuple[int, ...]
 
 
@@ -42,11 +44,16 @@ class LabelScheme:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
+class DatasetSpec(Artefact):
     """`dataset.json`. channel_names: index -> name; labels: name -> value, or values for a region.
 
     groups: case -> patient (or any other unit that must not be split). Field names are nnU-Net v2's where it has them.
+    Files of nnU-Net name no version.
     """
+
+    NAME = "dataset"
+    VERSION = 1
+    UNMARKED = True
 
     channel_names: dict[str, str]
     labels: dict[str, int | tuple[int, ...]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 
@@ -29,8 +30,11 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Explanation(Tabular):
+class Explanation(Artefact, Tabular):
     """`explanation.json`. identity: of the run. layer: module whose output was read. skipped: case and class -> why."""
+
+    NAME = "explanation"
+    VERSION = 1
 
     dataset: str
     model: str

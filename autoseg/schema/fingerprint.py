@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 
@@ -100,13 +101,16 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Fingerprint(Tabular):
+class Fingerprint(Artefact, Tabular):
     """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
 
     modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
     gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture, or
     the same scene as far as that can be seen; splits must not part them, and findings tell which are which.
     """
+
+    NAME = "fingerprint"
+    VERSION = 1
 
     dataset: str
     content_hash: str

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 CellState = Literal["waiting", "running", "done", "failed"]
@@ -43,8 +44,11 @@ class CellRow:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GridTable(Tabular):
+class GridTable(Artefact, Tabular):
     """`results/grid.json`. engine: what runs the cells. host, pid: of the process that drives it. updated: UTC, ISO 8601."""
+
+    NAME = "grid"
+    VERSION = 1
 
     engine: str
     host: str

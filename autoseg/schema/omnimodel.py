@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
+
 # Readers that are not trained here. gemini and image_edit are services; sam runs on this machine.
 Reader = Literal["gemini", "image_edit", "sam"]
 READERS: tuple[Reader, ...] = ("gemini", "image_edit", "sam")
@@ -33,12 +35,28 @@ class Asked:
     says: str = ""
 
 
+@dataclass(frozen=True)
+class CachedAnswer(Artefact):
+    """A file of `<root>/omnimodel/`: what a service answered. picture: whether one came; it lies beside in a file `.bin`."""
+
+    NAME = "answer"
+    VERSION = 1
+    UNMARKED = True
+
+    picture: bool
+    text: str = ""
+    refused: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
-class OmnimodelRecord:
+class OmnimodelRecord(Artefact):
     """`omnimodel.json`. model: its full name. endpoint: where it was asked, "" for the service's own address.
 
     threshold: how pictures became masks. prompts: class -> words. counts: see `reader.count`. Never holds a key.
     """
+
+    NAME = "omnimodel"
+    VERSION = 1
 
     reader: str
     model: str

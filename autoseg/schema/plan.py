@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 Protocol = Literal["auto", "benchmark", "quick"]
@@ -143,13 +144,23 @@ class ModelPlan:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
+def _to_version_2(content: Content) -> Content:
+    """Nothing is timed any more."""
+    content["training"].pop("time_formats", None)
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Plan(Tabular):
+class Plan(Artefact, Tabular):
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
     labels and channels are the dataset's, carried along so that a results folder explains itself. prompts: class -> what a
     zero-shot image model is asked for it; no training looks at them.
     """
+
+    NAME = "plan"
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
 
     dataset: str
     protocol: Protocol
@@ -182,8 +193,11 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Artefact):
     """`splits.json`. because: how the folds were made and what was kept together."""
+
+    NAME = "splits"
+    VERSION = 1
 
     folds: tuple[Fold, ...]
     because: str

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 
@@ -93,13 +94,16 @@ class PredictedCase:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PredictionRecord(Tabular):
+class PredictionRecord(Artefact, Tabular):
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
     mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases whose mask was there, made
     by an earlier run of the same kind; they are among `cases`. seconds: of the whole run, without loading the networks.
     calibration: what expected Dice rests on. postprocessing: class -> what was done to its mask, in words.
     """
+
+    NAME = "prediction"
+    VERSION = 1
 
     dataset: str
     models: tuple[str, ...]
@@ -149,13 +153,16 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class BestChoice(Tabular):
+class BestChoice(Artefact, Tabular):
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 
     candidates: all that were tried, best first. cases: how many they were tried on, all out of fold. identities: member ->
     its `RunRecord.identity`, so that a later training is noticed. calibration: of the confidence of these models together.
     command: how to predict with the choice.
     """
+
+    NAME = "best"
+    VERSION = 1
 
     dataset: str
     models: tuple[str, ...]

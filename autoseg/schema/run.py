@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
+
 
 @dataclass(frozen=True, kw_only=True)
 class RateTrial:
@@ -18,11 +20,14 @@ class RateTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateSearch:
+class RateSearch(Artefact):
     """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is taken for all folds.
 
     identity: hash of all that decides the trials. steps, seconds: of all trials together; they belong to the model's budget.
     """
+
+    NAME = "learning_rate"
+    VERSION = 1
 
     fold: int
     epochs: int
@@ -34,7 +39,7 @@ class RateSearch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class RunRecord(Artefact):
     """`run.json`. identity: hash of all that decides the weights (plan, split, model, seed); a resume needs it equal.
 
     best_dice: validation Dice of best.pt, mean over classes of the counts summed over the fold. dice: of each class.
@@ -46,6 +51,9 @@ class RunRecord:
     tensors on a CUDA device. search: how the learning rate was chosen, None where it was not searched for. memory_format:
     how tensors lay in memory; the reason stands in the plan.
     """
+
+    NAME = "run"
+    VERSION = 1
 
     dataset: str
     model: str

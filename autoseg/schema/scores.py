@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
@@ -77,12 +78,15 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Scores(Tabular):
+class Scores(Artefact, Tabular):
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
     thin: classes that have a clDice. calibration: where probabilities lay beside the masks.
     """
+
+    NAME = "scores"
+    VERSION = 1
 
     cases: tuple[CaseScore, ...]
     classes: dict[str, ClassSummary]

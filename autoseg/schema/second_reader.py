@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 # flag: the first mask stays, and is said to need a look. replace: the second. union: what either marks. consensus: what both.
@@ -25,11 +26,14 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondReading:
+class SecondReading(Artefact):
     """`second_reader.json`. first, second: the readers' names. threshold: below it the second was asked.
 
     calibrated: whether trust is an expected Dice.
     """
+
+    NAME = "second_reader"
+    VERSION = 1
 
     first: str
     second: str
@@ -66,11 +70,14 @@ class HybridScore:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ReaderStudy(Tabular):
+class ReaderStudy(Artefact, Tabular):
     """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
 
     strata: all; hard and easy, the share of cases where the first has its lowest and highest Dice.
     """
+
+    NAME = "risk_coverage"
+    VERSION = 1
 
     dataset: str
     areas: tuple[ConfidenceArea, ...]

@@ -3,74 +3,89 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import dacite
 
-SCHEMA_VERSION = 1
+from autoseg.schema.artefact import Artefact, Content
+from autoseg.schema.faults import faults
+
 T = TypeVar("T")
+A = TypeVar("A", bound=Artefact)
+_MOST_FAULTS = 3
 
 
 class SchemaError(ValueError):
     """The text is not what the schema asks for; the message names the field."""
 
 
-def to_json(artefact: Any) -> str:
-    """JSON of a dataclass, with the schema version first. Not-a-number becomes null: JSON has no word for it."""
+class NewerVersionError(SchemaError):
+    """The text was written by a release that came after this one."""
+
+
+def to_json(artefact: Artefact) -> str:
+    """JSON of an artefact, its name and version first. Not-a-number becomes null: JSON has no word for it."""
     return "".join(json_pieces(artefact))
 
 
-def json_pieces(artefact: Any) -> Iterator[str]:
+def json_pieces(artefact: Artefact) -> Iterator[str]:
     """The text of `to_json` in small pieces, made as they are asked for: whoever writes them need not hold the whole."""
-    content = {"schema_version": SCHEMA_VERSION, **_fields(artefact)}
+    content = {"artefact": artefact.NAME, "schema_version": artefact.VERSION, **_fields(artefact)}
     yield from json.JSONEncoder(indent=1, ensure_ascii=False, default=_fields).iterencode(content)
     yield "\n"
 
 
-def from_json(text: str, kind: type[T]) -> T:
-    """The dataclass that JSON text describes. Raises SchemaError."""
+def to_line(part: Any) -> str:
+    """JSON of any dataclass on one line, without name and version."""
+    return json.dumps(_fields(part), ensure_ascii=False, default=_fields)
+
+
+def from_json(text: str, kind: type[A]) -> A:
+    """The artefact that JSON text describes; older versions are migrated. Raises SchemaError."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise SchemaError(f"not valid JSON: {error}") from error
+    return from_content(content, kind)
+
+
+def from_content(content: Any, kind: type[A]) -> A:
+    """The same from what JSON was read into. Raises SchemaError."""
+    return from_dict(migrated(content, kind), kind)
+
+
+def migrated(content: Any, kind: type[Artefact]) -> Content:
+    """The fields of a file's content as the present version of `kind` has them, not yet checked. Raises SchemaError."""
     if not isinstance(content, dict):
         raise SchemaError(f"expected an object, found a {type(content).__name__}")
-    return _versioned(content, kind)
-
-
-def _versioned(content: dict[str, Any], kind: type[T]) -> T:
-    version = content.pop("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise SchemaError(f"schema version {version}, this release reads {SCHEMA_VERSION}")
-    return from_dict(content, kind)
-
-
-def peek(text: str, field: str) -> Any:
-    """One field of JSON text, None where there is none; whatever schema the rest follows. Raises SchemaError."""
+    name, version = content.pop("artefact", kind.NAME), content.pop("schema_version", 1 if kind.UNMARKED else None)
+    if name != kind.NAME:
+        raise SchemaError(f"expected an artefact of the kind {kind.NAME}, found {name!r}")
+    if version is None:
+        raise SchemaError("autoseg did not write it: it names no schema_version")
+    if type(version) is not int or version < 1:
+        raise SchemaError(f"schema_version: expected a whole number from 1 on, found {version!r}")
+    if version > kind.VERSION:
+        known = f"version {version} of {kind.NAME}, this one reads up to {kind.VERSION}"
+        raise NewerVersionError(f"it was written by a newer release of autoseg ({known})")
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"not valid JSON: {error}") from error
-    return content.get(field) if isinstance(content, dict) else None
+        return kind.migrate(content, version)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        what = f"{kind.NAME} of version {version}"
+        raise SchemaError(f"it is no {what}, or damaged: {type(error).__name__}: {error}") from error
 
 
-def from_dict(content: dict[str, Any], kind: type[T]) -> T:
+def from_dict(content: Content, kind: type[T]) -> T:
     """The dataclass a plain dict describes; lists become tuples where the field is one. Raises SchemaError."""
-    config = dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number})
     try:
-        return dacite.from_dict(kind, content, config)
-    except dacite.UnexpectedDataError as error:
-        known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        unknown = sorted(str(key) for key in error.keys)
-        near = {key: difflib.get_close_matches(key, known, n=1) for key in unknown}
-        hints = [f"{key}" + (f" (did you mean {match[0]}?)" if match else "") for key, match in near.items()]
-        raise SchemaError(f"unknown field {', '.join(hints)}") from error
-    except (dacite.DaciteError, TypeError, ValueError) as error:
-        raise SchemaError(str(error)) from error
+        return dacite.from_dict(kind, content, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number}))
+    except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
+        found = list(islice(faults(content, kind), _MOST_FAULTS))
+        raise SchemaError("; ".join(found) or str(error)) from error
 
 
 def _number(value: Any) -> Any:
@@ -79,7 +94,7 @@ def _number(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _fields(artefact: Any) -> dict[str, Any]:
+def _fields(artefact: Any) -> Content:
     """The fields of a dataclass by name; dataclasses in them are left to the encoder, which asks for each in its turn."""
     return {field.name: _plain(getattr(artefact, field.name)) for field in dataclasses.fields(artefact)}
 

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import xxhash
 
 from autoseg.schema import serde
+from autoseg.schema.artefact import Artefact
 from autoseg.support.errors import AutosegError
 
-T = TypeVar("T")
+A = TypeVar("A", bound=Artefact)
 
 
 @contextmanager
@@ -74,22 +75,31 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def write_artefact(path: Path, artefact: Any) -> None:
+def write_artefact(path: Path, artefact: Artefact) -> None:
     """A dataclass as JSON, whole or not at all; its text is never held whole."""
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as stream:
         stream.writelines(serde.json_pieces(artefact))
 
 
-def read_artefact(path: Path, kind: type[T], remedy: str = "") -> T:
-    """A dataclass from JSON. Raises AutosegError naming the file where it is missing or not what it should be."""
+def read_artefact(path: Path, kind: type[A], remedy: str = "") -> A:
+    """An artefact from its JSON file; older versions are migrated. Raises AutosegError naming the file and the field."""
     try:
-        return serde.from_json(path.read_text(encoding="utf-8"), kind)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise AutosegError(f"{path} is missing", remedy) from error
     except (OSError, UnicodeDecodeError) as error:
         raise AutosegError(f"{path} cannot be read: {error}", remedy) from error
+    return parse_artefact(text, kind, str(path), remedy)
+
+
+def parse_artefact(text: str, kind: type[A], where: str, remedy: str = "") -> A:
+    """The same from text. where: what to call its origin. Raises AutosegError."""
+    try:
+        return serde.from_json(text, kind)
+    except serde.NewerVersionError as error:
+        raise AutosegError(f"{where}: {error}", "update autoseg") from error
     except serde.SchemaError as error:
-        raise AutosegError(f"{path}: {error}", remedy or "mend the field, or make the file again") from error
+        raise AutosegError(f"{where}: {error}", remedy or "correct the field, or make the file again") from error
 
 
 def hash_text(*parts: str) -> str:

