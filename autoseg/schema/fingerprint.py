@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 
@@ -100,6 +100,13 @@ class Finding:
     cases: tuple[str, ...]
 
 
+def _without_perceptual_hash(content: Content) -> Content:
+    """Version 2: thumbnails, not a perceptual hash, find near-duplicates."""
+    for case in content["cases"]:
+        case.pop("perceptual_hash", None)
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Fingerprint(Artefact, Tabular):
     """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
@@ -110,7 +117,8 @@ class Fingerprint(Artefact, Tabular):
     """
 
     NAME = "fingerprint"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_without_perceptual_hash,)
 
     dataset: str
     content_hash: str

@@ -227,4 +227,4 @@ def test_the_artefact_is_plain_json(tmp_path):
     dataset = raw_dataset(tmp_path)
     fingerprint_dataset(dataset)
     content = json.loads(dataset.fingerprint.read_text())
-    assert content["schema_version"] == 1 and len(content["cases"]) == 4
+    assert content["schema_version"] == Fingerprint.VERSION and len(content["cases"]) == 4
