@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,15 +38,13 @@ def replacing(path: Path) -> Iterator[Path]:
     The suffix is kept, since many writers choose the format by it. Raises AutosegError when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix="".join(path.suffixes[-2:]), dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = _hidden(path, "".join(path.suffixes[-2:]))
     try:
+        # As readable as any other file of the user (mkstemp makes private ones); the system applies the umask.
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         with telling_full_disk(path):
             yield beside
             _flush(beside)
-            # mkstemp makes private files; a result should be as readable as any other file of the user.
-            beside.chmod(0o666 & ~_umask())
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -57,11 +54,11 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """The same for a folder: an empty one beside `path`, which takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:60]}.", dir=path.parent))
+    beside = _hidden(path)
     try:
+        beside.mkdir()
         with telling_full_disk(path):
             yield beside
-            beside.chmod(0o777 & ~_umask())
             if path.exists():
                 shutil.rmtree(path)
             beside.replace(path)
@@ -134,7 +131,6 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _hidden(path: Path, suffix: str = "") -> Path:
+    """An unused hidden name in the same folder."""
+    return path.with_name(f".{path.name[:60]}.{os.urandom(4).hex()}{suffix}")

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,23 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
     plain.write_text("x")
     files.write_text(tmp_path / "ours", "x")
     assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_writers_in_threads_keep_to_the_umask_and_leave_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the umask means setting it for a moment, for all threads: one that writes then makes files open to all."""
+    before = os.umask(0o077)
+    monkeypatch.setattr(os, "umask", None)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: files.write_text(tmp_path / f"{number}", "x"), range(40)))
+            with files.replacing_folder(tmp_path / "folder"):
+                pass
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_file()} == {0o600}
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
 
 
 def test_an_artefact_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
