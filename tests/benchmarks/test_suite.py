@@ -35,6 +35,13 @@ def test_time_and_memory_of_children_count() -> None:
     assert ended.cpu >= 0.5 and ended.memory > 200 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_time_of_processes_that_outlive_the_command_counts() -> None:
+    child = "import time\nwhile time.process_time() < 0.5: pass"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
+    assert processes.run([sys.executable, "-c", code]).cpu >= 0.5
+
+
 def test_a_command_that_fails_ends_the_benchmark_with_its_words() -> None:
     with pytest.raises(SystemExit, match="who knows"):
         processes.must(processes.run([sys.executable, "-c", "raise SystemExit('who knows')"]), "asking")
