@@ -27,7 +27,7 @@ from benchmarks.suite.processes import run as run_process
 
 def command(name: str, *words: str, interrupt_after: str = "") -> Ended:
     """Run an autoseg command of this checkout; SIGTERM when a line begins with `interrupt_after`."""
-    code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; raise SystemExit(main())"
+    code = f"from autoseg.cli.{name} import main; raise SystemExit(main())"
     interrupted = not interrupt_after
 
     def look(process: subprocess.Popen[str], line: str) -> None:

@@ -16,7 +16,7 @@ from autoseg.io.raster import upright
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Workspace
 from dataset_conversion.masks import Coding, MaskFacts, decide_coding, encode, facts_of
 from dataset_conversion.pairing import Pair, pair_files
@@ -72,7 +72,7 @@ def convert_folders(
     check_free(dataset, overwrite)
     pairing = pair_files(images, masks, labels)
     pairs = pairing.pairs
-    surveys = list(progress_bar(ordered_map(_survey, pairs, workers), "read", len(pairs)))
+    surveys = list(progress_bar(parallel_map(_survey, pairs, workers), "read", len(pairs)))
     problems = [*pairing.problems, *(problem for survey in surveys for problem in survey.problems)]
     coding = decide_coding([fact for survey in surveys for fact in survey.masks], labels)
     patients, unnamed = _patients(pairs, groups)

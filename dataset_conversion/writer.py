@@ -18,7 +18,7 @@ from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset, Workspace
 from dataset_conversion.contact_sheet import write_contact_sheet
 from dataset_conversion.report import SHEET, ConversionReport, case_notes, make_record, write_record
@@ -78,7 +78,7 @@ def _write(
             return case, known, []
         return case, *store_case(None if stage is None else stage.folder, case, spec, scheme)
 
-    for case, made, faults in progress_bar(ordered_map(store, cases, workers), "check" if stage is None else "write"):
+    for case, made, faults in progress_bar(parallel_map(store, cases, workers), "check" if stage is None else "write"):
         problems += faults
         if case.name.casefold() in taken:
             problems.append(f"two cases are called {case.name} and {taken[case.name.casefold()]}")

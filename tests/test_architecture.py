@@ -135,12 +135,12 @@ def test_print_only_where_a_person_reads() -> None:
 OF_THE_PROGRAM = {
     "SystemExit": {"autoseg.training.stopping"},
     "sys.exit": set(),
-    "os._exit": {"autoseg.support.copies"},
+    "os._exit": set(),
     "os.abort": set(),
     "os.chdir": set(),
     "atexit.register": set(),
     "logging.basicConfig": set(),
-    "signal.signal": {"autoseg.training.stopping", "autoseg.support.copies", "autoseg.support.parallel"},
+    "signal.signal": {"autoseg.training.stopping", "autoseg.support.parallel"},
     "warnings.filterwarnings": set(),
 }
 
@@ -175,7 +175,7 @@ def test_settings_of_opencv_and_pillow_belong_to_the_program() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in settings
     }
-    assert changers <= {"autoseg.support.copies", "autoseg.support.parallel"}
+    assert changers <= {"autoseg.support.parallel"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,22 +12,22 @@ from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Results
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 from autoseg.support.files import read_artefact, write_artefact
-from autoseg.support.workers import available_cores
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
-    from autoseg.io.kept import Kept, Places
     from autoseg.io.raw_dataset import RawDataset
 
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(dataset: DatasetId, root: Root = None) -> Fingerprint:
+def fingerprint(dataset: DatasetId, root: Root = None, *, processes: bool = False) -> Fingerprint:
     """Measure a raw dataset. The result is kept in fingerprint.json and reused while the files stay the same.
 
     Args:
         dataset: id or name of the dataset.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+        processes: measure a thousand images and more in worker processes, faster than threads on many cores. A script needs
+            `if __name__ == "__main__":` around the call then.
 
     Returns:
         Sizes, values, classes and objects of all cases, look-alikes, and what a person should look at.
@@ -39,7 +37,7 @@ def fingerprint(dataset: DatasetId, root: Root = None) -> Fingerprint:
     """
     from autoseg.fingerprint.measure import fingerprint_dataset
 
-    return fingerprint_dataset(Workspace.at(root).dataset(dataset))
+    return fingerprint_dataset(Workspace.at(root).dataset(dataset), processes=processes)
 
 
 def plan_and_preprocess(
@@ -52,6 +50,7 @@ def plan_and_preprocess(
     settings: Settings | None = None,
     splits: PathLike | None = None,
     preprocess: bool = True,
+    processes: bool = False,
     root: Root = None,
 ) -> Plan:
     """Measure a dataset, decide how to train each model, and write fingerprint.json, plan.json, splits.json and the arrays.
@@ -66,6 +65,7 @@ def plan_and_preprocess(
         splits: a file of your own folds, in autoseg's or nnU-Net's form, checked for leaks (default: those made before,
             else new ones).
         preprocess: also write the arrays that trainings read.
+        processes: as for `fingerprint`.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -74,13 +74,14 @@ def plan_and_preprocess(
     Raises:
         AutosegError: the files have faults, a model or setting is unknown, splits leak, or the memory is too small.
     """
+    from autoseg.fingerprint.measure import fingerprint_dataset
     from autoseg.io.kept import Kept
     from autoseg.io.raw_dataset import RawDataset
 
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
-    with Kept(found.preprocessed, processes=available_cores()) if preprocess else nullcontext() as kept:
-        seen = _fingerprint_while_loading(found, raw, kept)
+    with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
+        seen = fingerprint_dataset(found, kept=kept, raw=raw, processes=processes)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.build import build_store
@@ -97,26 +98,6 @@ def plan_and_preprocess(
         for preparation in plan.preparations.values() if preprocess else ():
             build_store(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
     return plan
-
-
-def _fingerprint_while_loading(found: Dataset, raw: RawDataset, kept: Kept | None) -> Fingerprint:
-    """The dataset's fingerprint; PyTorch, which planning needs and which takes a second and more to load, is loaded beside."""
-    from autoseg.fingerprint.measure import fingerprint_dataset
-    from autoseg.support.beside import beside
-
-    if "torch" in sys.modules:
-        return fingerprint_dataset(found, kept=kept, raw=raw)
-
-    def work() -> tuple[Fingerprint, Places | None]:
-        seen = fingerprint_dataset(found, kept=kept, raw=raw)
-        return seen, kept.news() if kept else None
-
-    with beside(work) as result:
-        importlib.import_module("autoseg.planning.planner")
-        seen, news = result()
-    if kept and news:
-        kept.hear(news)
-    return seen
 
 
 def decisions(plan: Plan) -> Results[Decision]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import functools
 import gc
 import logging
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.log import configure_logging
-from autoseg.support.process import is_own
 from autoseg.support.registry import Registry
 
 if TYPE_CHECKING:
@@ -40,25 +38,31 @@ def command(body: Main) -> Main:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         # Nor about highdicom's warnings of empty segments and of what secondary captures do not say.
         logging.getLogger("highdicom").setLevel(logging.ERROR)
-        # Imports make hundreds of thousands of objects that stay: to look through them for garbage again and again takes a
-        # tenth of a command's start.
-        gc.set_threshold(10_000, 10, 10)
+        own = is_own_process(arguments)
+        if own:
+            # Imports make hundreds of thousands of objects that stay: to look through them for garbage again and again takes a
+            # tenth of a command's start.
+            gc.set_threshold(10_000, 10, 10)
         configure_logging()
-        codes: list[int] = []
-        if is_own():
-            # What is registered first is called last.
-            atexit.register(_leave, codes)
-        codes.append(_answered(body, arguments))
-        return codes[0]
+        code = _answered(body, arguments)
+        if own:
+            # Before it ends Python looks through all objects once more: half a second with PyTorch loaded.
+            gc.freeze()
+        return code
 
     return main
 
 
-def hold_memory(limit: int | None = 128 << 20) -> None:
-    """See `autoseg.support.allocator`; only where the process is the command's own."""
+def is_own_process(arguments: Sequence[str] | None) -> bool:
+    """Whether nothing but the command runs in this process: it reads sys.argv. A program that calls it passes arguments."""
+    return arguments is None
+
+
+def hold_memory(arguments: Sequence[str] | None, limit: int | None = 128 << 20) -> None:
+    """See `autoseg.support.allocator`; only in the command's own process."""
     from autoseg.support import allocator
 
-    if is_own():
+    if is_own_process(arguments):
         allocator.hold_memory(limit)
 
 
@@ -75,23 +79,6 @@ def _answered(body: Main, arguments: Sequence[str] | None) -> int:
         # The reader of our output went away (autoseg_models | head); nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def _leave(codes: Sequence[int]) -> None:
-    """End the process before Python takes itself apart: with PyTorch loaded that takes half a second, and 130 MiB.
-
-    By now threads have ended, and what others registered to be called at the end has been. codes: empty where the command
-    was left by an exception; Python then ends as usual.
-    """
-    if not codes:
-        return
-    logging.shutdown()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        return  # Python says what is to be said of this.
-    os._exit(codes[0])
 
 
 def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:

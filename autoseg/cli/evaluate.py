@@ -42,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise AutosegError("there are no references to score against", "autoseg_evaluate PRED REF")
     from autoseg import api
 
-    entry.hold_memory()
-    scores = api.evaluate(options.predictions, options.references, options.output, options.tolerance)
+    entry.hold_memory(arguments)
+    scores = api.evaluate(
+        options.predictions, options.references, options.output, options.tolerance, processes=entry.is_own_process(arguments)
+    )
     entry.show_table(
         f"{len(scores.cases)} cases; distances in {scores.unit}",
         ("class", "metric", "pooled", "per image", "deviation", "undefined"),

@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
     from autoseg.fingerprint import table
 
-    entry.hold_memory()
-    found = api.fingerprint(options.dataset, root=options.root)
+    entry.hold_memory(arguments)
+    found = api.fingerprint(options.dataset, root=options.root, processes=entry.is_own_process(arguments))
     entry.show_table(found.dataset, ("", ""), table.overview(found))
     for heading, *rows in (table.channels(found), table.classes(found)):
         entry.show_table("", heading, rows)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    entry.hold_memory()
+    entry.hold_memory(arguments)
     plan = api.plan_and_preprocess(
         options.dataset,
         protocol=options.protocol,
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings=entry.settings(options.set),
         splits=options.splits,
         preprocess=not options.no_preprocess,
+        processes=entry.is_own_process(arguments),
         root=options.root,
     )
     if options.explain:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = _readers.with_second(options, _names(options))
         print(f"{report}\nwho made each mask, and why: {report.folder / 'second_reader.json'}")
         return _SOME_FAILED if report.failed else 0
-    entry.hold_memory()
+    entry.hold_memory(arguments)
     report = api.predict(
         options.input,
         options.output,

@@ -19,7 +19,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS
-from autoseg.support.workers import available_cores, ordered_map
+from autoseg.support.parallel import available_cores, parallel_map
 
 Array = NDArray[Any]
 Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, np.random.Generator], tuple[Array, Array]]
@@ -91,7 +91,7 @@ class Batches:
         """The batches of an epoch, from `first_step` on. Close the iterator to stop early."""
         order = self.sampler.order(epoch)
         steps = range(first_step, self.steps_per_epoch)
-        return ordered_map(lambda step: self._batch(order, epoch, step), steps, min(self._workers, max(1, len(steps))))
+        return parallel_map(lambda step: self._batch(order, epoch, step), steps, min(self._workers, max(1, len(steps))))
 
     def _batch(self, order: NDArray[np.intp], epoch: int, step: int) -> Batch:
         samples = [self._sample(order, epoch, step, sample) for sample in self._samples]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import METRICS
 from autoseg.support.log import progress_bar
-from autoseg.support.spread import spread
+from autoseg.support.parallel import parallel_map, processes_pay
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def evaluate_folders(
     tolerance: float = TOLERANCE,
     relabel: Relabel | None = None,
     workers: int | None = None,
+    processes: bool = False,
 ) -> Scores:
     """Score every reference's prediction and write scores.json and scores.csv to `output` (default: beside the masks).
 
@@ -48,8 +50,8 @@ def evaluate_folders(
     every value but 0 is a class called by its number. cases: score only these. tolerance: of the surface Dice. relabel:
     values to change in both masks first; `spec` then names what comes of it. Distances are in mm where every reference
     carries a spacing, else in pixels. Metrics that other packages add are scored as well. Where probabilities lie beside the
-    masks (<case>.npz), their calibration is scored too. Raises SeveralProblems listing all missing, unreadable and ill-sized
-    masks and all undeclared values.
+    masks (<case>.npz), their calibration is scored too. processes: many masks may be scored in worker processes. Raises
+    SeveralProblems listing all missing, unreadable and ill-sized masks and all undeclared values.
     """
     if not tolerance >= 0:
         raise AutosegError(f"the tolerance of the surface Dice cannot be {tolerance:g}", "give a distance of 0 or more")
@@ -61,19 +63,20 @@ def evaluate_folders(
     rules = Rules(
         scheme=_scheme(spec or _description_beside(references)), tolerance=tolerance, relabel=relabel or Relabel(), added=added
     )
-    scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
+    scored = _of_all(partial(score_pair, rules=rules), pairing.pairs, workers, processes)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):
         logger.warning(f"{spaced.count(False)} of {len(spaced)} references carry no spacing: all distances are in pixels")
         rules = replace(rules, spaced=False)
-        scored = _of_all(lambda pair: score_pair(pair, rules), pairing.pairs, workers)
+        scored = _of_all(partial(score_pair, rules=rules), pairing.pairs, workers, processes)
     if rules.scheme is None:
         _check_derived(scored)
     names_of_all = list(rules.scheme.foreground) if rules.scheme is not None else _derived(scored)
     thin = [name for name in names_of_all if _is_thin(scored, name)]
     filled = [CaseScore(one.case, {name: one.classes.get(name, ABSENT) for name in names_of_all}) for one in scored]
     if thin:
-        filled = _with_cldice(filled, _of_all(lambda pair: cldice_of_pair(pair, rules, thin), pairing.pairs, workers))
+        score_lines = partial(cldice_of_pair, rules=rules, names=thin)
+        filled = _with_cldice(filled, _of_all(score_lines, pairing.pairs, workers, processes))
     scores = summarise(filled, "mm" if all(spaced) else "px", tolerance, thin, _calibration(scored))
     write_scores(scores, output or predictions)
     return scores
@@ -95,26 +98,29 @@ def _description_beside(references: Path) -> DatasetSpec | None:
     return None
 
 
-def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | None) -> list[T]:
+def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | None, processes: bool) -> list[T]:
     """What `score` gives for every pair. Raises SeveralProblems with the faults of all of them."""
     found: list[T] = []
     faults: list[str] = []
-
-    def attempt(pair: Pair) -> tuple[T | None, list[str]]:
-        try:
-            return score(pair), []
-        except SeveralProblems as several:
-            return None, list(several.problems)
-        except AutosegError as error:
-            return None, [f"{pair.case}: {error.problem}"]
-
-    for result, problems in progress_bar(spread(lambda number: attempt, pairs, len(pairs), workers), "scoring", len(pairs)):
+    results = parallel_map(
+        partial(_attempt, score), pairs, workers, processes=processes and processes_pay(len(pairs)), name=lambda pair: pair.case
+    )
+    for result, problems in progress_bar(results, "scoring", len(pairs)):
         faults += problems
         if result is not None:
             found.append(result)
     if faults:
         raise SeveralProblems("these masks cannot be scored:", faults, "mend or replace the files named")
     return found
+
+
+def _attempt(score: Callable[[Pair], T], pair: Pair) -> tuple[T | None, list[str]]:
+    try:
+        return score(pair), []
+    except SeveralProblems as several:
+        return None, list(several.problems)
+    except AutosegError as error:
+        return None, [f"{pair.case}: {error.problem}"]
 
 
 def _derived(scored: Iterable[ScoredCase]) -> list[str]:

@@ -13,7 +13,7 @@ from autoseg.io.contents import Array
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map
 
 REMEDY = "mend the files or dataset.json; autoseg_convert writes a dataset that passes"
 
@@ -30,7 +30,7 @@ def check_dataset(raw: RawDataset, workers: int | None = None) -> None:
         image, label, problems = load_case(case)
         return problems + case_faults(case, image, label, len(raw.spec.channel_names), raw.scheme)
 
-    for problems in progress_bar(ordered_map(check, raw.cases, workers, here=True), "check", len(raw.cases)):
+    for problems in progress_bar(parallel_map(check, raw.cases, workers), "check", len(raw.cases)):
         faults += problems
     raise_faults(faults)
 

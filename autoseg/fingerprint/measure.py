@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -22,27 +23,31 @@ from autoseg.fingerprint.modality import modality
 from autoseg.fingerprint.resemblance import Gallery, Likeness
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.io import Case, Kept, RawDataset
-from autoseg.io.kept import Places
+from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_line
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.spread import spread
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map, processes_pay
 from autoseg.support.workspace import Dataset
 
-_Found = tuple[MeasuredCase | list[str], Places | None]
 _RULES = "4"  # goes up when what is measured changes, so that older fingerprints are made again
 
 
 def fingerprint_dataset(
-    dataset: Dataset, workers: int | None = None, kept: Kept | None = None, raw: RawDataset | None = None
+    dataset: Dataset,
+    workers: int | None = None,
+    kept: Kept | None = None,
+    raw: RawDataset | None = None,
+    *,
+    processes: bool = False,
 ) -> Fingerprint:
     """Measures a raw dataset and writes `dataset.fingerprint`; one that fits the files as they are is used again.
 
-    kept: holds what was read afterwards. raw: the dataset, where it has been opened already. Checks the dataset on the way.
-    Raises SeveralProblems with all its faults; nothing is written then.
+    kept: holds what was read afterwards. raw: the dataset, where it has been opened already. processes: many cases may be
+    measured in worker processes; `kept` then holds nothing. Checks the dataset on the way. Raises SeveralProblems with all its
+    faults; nothing is written then.
     """
     raw = raw or RawDataset.open(dataset)
     whole, hashes = _hashes(raw, workers)
@@ -53,7 +58,10 @@ def fingerprint_dataset(
     jobs = deque(zip(raw.cases, hashes, strict=True))
     del hashes
     raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
-    fingerprint = _measure(dataset, raw, jobs=jobs, faults=faults, whole=whole, workers=workers, kept=kept)
+    processes = processes and processes_pay(len(jobs))
+    measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else kept)
+    measured = parallel_map(measure, _given_away(jobs), workers, processes=processes, name=lambda job: job[0].name)
+    fingerprint = _sum_up(dataset, raw, progress_bar(measured, "fingerprint", len(jobs)), faults, whole)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
@@ -74,7 +82,7 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label
 
-    found = list(progress_bar(ordered_map(digest, raw.cases, workers, here=True), "hash", len(raw.cases)))
+    found = list(progress_bar(parallel_map(digest, raw.cases, workers), "hash", len(raw.cases)))
     # Texts that only people read may change without anything having to be made again.
     spec = replace(raw.spec, licence="", reference="", description="", numTraining=0)
     # As version 1 of dataset.json was written, so that fingerprints made then are still known.
@@ -121,36 +129,23 @@ class _Tally:
         self._files.close()
 
 
-def _measure(
-    dataset: Dataset,
-    raw: RawDataset,
-    jobs: deque[tuple[Case, str]],
-    faults: list[str],
-    whole: str,
-    workers: int | None,
-    kept: Kept | None,
+def _given_away(jobs: deque[tuple[Case, str]]) -> Iterator[tuple[Case, str]]:
+    """Each job, which nothing here holds any longer."""
+    while jobs:
+        yield jobs.popleft()
+
+
+def _measure_job(spec: DatasetSpec, scheme: LabelScheme, kept: Kept | None, job: tuple[Case, str]) -> MeasuredCase | list[str]:
+    """job: a case, and the hash of its image files."""
+    return measure_case(job[0], spec, scheme, job[1], kept)
+
+
+def _sum_up(
+    dataset: Dataset, raw: RawDataset, measured: Iterable[MeasuredCase | list[str]], faults: list[str], whole: str
 ) -> Fingerprint:
-    """jobs: each case with the hash of its image files; none is left. faults: known already."""
-    number = len(jobs)
-
-    def waiting() -> Iterator[tuple[Case, str]]:
-        while jobs:
-            yield jobs.popleft()
-
-    def begin(process: int) -> Callable[[tuple[Case, str]], _Found]:
-        if kept and process:
-            kept.write_to(process)
-
-        def measure(job: tuple[Case, str]) -> _Found:
-            found = measure_case(job[0], raw.spec, raw.scheme, job[1], kept)
-            return found, kept.news() if kept and process else None
-
-        return measure
-
+    """measured: each case, or what is wrong with it. faults: known already."""
     with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        for found, news in progress_bar(spread(begin, waiting(), number, workers), "fingerprint", number):
-            if kept and news:
-                kept.hear(news)
+        for found in measured:
             if isinstance(found, list):
                 faults += found
             else:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from autoseg.grid.process import start
 from autoseg.support.errors import AutosegError
-from autoseg.support.workers import available_cores
+from autoseg.support.parallel import available_cores
 
 _GRACE = 120.0
 

@@ -27,7 +27,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def _held_out(
         for fold in folds:
             predictors = {model: Predictor.load(dataset, model, [fold], device=device) for model in models}
             names = [name for name in splits.folds[fold].validation if name in cases]
-            for image, reference in ordered_map(lambda name: _read(cases[name]), names, 2):
+            for image, reference in parallel_map(lambda name: _read(cases[name]), names, 2):
                 said = {
                     model: predictor.infer([predictor.prepare(image.array, image.spacing)])[0]
                     for model, predictor in predictors.items()

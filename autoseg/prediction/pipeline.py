@@ -22,7 +22,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file, hash_text, replacing
-from autoseg.support.workers import available_cores, ordered_map
+from autoseg.support.parallel import available_cores, parallel_map
 
 OVERLAYS = "overlays"
 
@@ -78,9 +78,9 @@ def run(
 ) -> Iterator[PredictedCase | Failure]:
     """Each job's outcome, in order; its mask is written when it comes out."""
     count = workers or min(4, available_cores())
-    loaded = ordered_map(partial(_load, predictor, wanted), jobs, count)
+    loaded = parallel_map(partial(_load, predictor, wanted), jobs, count)
     inferred = _through_network(predictor, loaded)
-    yield from ordered_map(partial(_write, predictor, folder, wanted), inferred, count)
+    yield from parallel_map(partial(_write, predictor, folder, wanted), inferred, count)
 
 
 def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Large | Failure:

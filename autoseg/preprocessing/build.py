@@ -18,7 +18,7 @@ from autoseg.schema.plan import Preparation
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.workers import ordered_map
+from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
 
 
@@ -53,7 +53,7 @@ def build_store(
     if present is not None:
         return present
     with writing(folder, preparation, content_hash, raw.scheme.ignore) as writer:
-        prepared = ordered_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers, here=True)
+        prepared = parallel_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers)
         for one in progress_bar(prepared, f"preparing {preparation.key}", len(raw.cases)):
             writer.add(one.name, one.image, one.label, one.before)
     return Store.open(folder, wanted)

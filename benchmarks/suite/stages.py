@@ -80,7 +80,7 @@ class Bench:
 
     def command(self, name: str, *words: str, clear: tuple[Path, ...] = ()) -> Side:
         """One of autoseg's commands, of this checkout."""
-        code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; raise SystemExit(main())"
+        code = f"from autoseg.cli.{name} import main; raise SystemExit(main())"
         return self.ours("-c", code, *words, clear=clear)
 
     def nnunet(self, module: str, function: str, *words: str, clear: tuple[Path, ...] = ()) -> Side:

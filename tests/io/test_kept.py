@@ -73,30 +73,3 @@ def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
         assert kept.label(mask).array.shape == (20, 30), "it was kept before"
         with pytest.raises(AutosegError, match="does not exist"):
             kept.image(paths)
-
-
-def test_copies_keep_in_files_of_their_own_and_tell_it(tmp_path: Path) -> None:
-    paths, mask = files(tmp_path)
-    with Kept(tmp_path, processes=2) as kept, Kept(tmp_path, processes=2) as copy:
-        copy._streams = kept._streams  # As in a copy of the process.
-        copy.write_to(1)
-        kept.label(mask), copy.image(paths)
-        assert kept.news().keys() == {(str(mask),)} and not kept.news()
-        kept.hear(copy.news())
-        assert kept.news().keys() == {tuple(map(str, paths))}, "what was heard is told as well"
-        expected = read_case(paths)
-        for path in (*paths, mask):
-            path.unlink()
-        assert kept.label(mask).array.shape == (20, 30) and np.array_equal(kept.image(paths).array, expected.array)
-
-
-@pytest.mark.parametrize(("limit", "number", "keeps"), [(3000, 1, True), (2999, 1, False), (3000, 0, True), (3000, 2, False)])
-def test_processes_share_the_limit_and_one_without_a_file_keeps_nothing(
-    tmp_path: Path, limit: int, number: int, keeps: bool
-) -> None:
-    paths, mask = files(tmp_path)
-    with Kept(tmp_path, limit, processes=2) as kept:
-        kept.image(paths)  # 2400 bytes
-        kept.write_to(number)
-        kept.label(mask)  # 600
-        assert ((str(mask),) in kept.news()) == keeps

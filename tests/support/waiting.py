@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def seen(what: Callable[[], bool]) -> bool:
-    """Whether it came true within ten seconds."""
-    end = time.monotonic() + 10
+    """Whether it came true within half a minute: machines may be busy."""
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         if what():
             return True

@@ -1,0 +1,136 @@
+"""The same function on many items, over threads or worker processes (concurrent.futures); results in the items' order.
+
+Threads start at once and share memory, and decoding, resizing and tensor operations release Python's lock. Processes use more
+than two cores well, but take half a second to start, and each imports the program's main module again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+from autoseg.support.allocator import hold_memory
+from autoseg.support.errors import AutosegError
+
+A = TypeVar("A")
+B = TypeVar("B")
+_MANY = 1000  # items
+_MAX_PROCESSES = 16  # One parent cannot feed more.
+
+
+def available_cores() -> int:
+    """Cores this process may use (its affinity, not the machine's number)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processes_pay(items: int) -> bool:
+    """Whether so many items of some milliseconds each are worth the start of worker processes."""
+    return items >= _MANY and available_cores() > 1
+
+
+def parallel_map(
+    function: Callable[[A], B],
+    items: Iterable[A],
+    workers: int | None = None,
+    *,
+    prefetch: int = 2,
+    processes: bool = False,
+    name: Callable[[A], str] = str,
+) -> Iterator[B]:
+    """`function` of each item, in order; at most `workers * prefetch` items are begun ahead, so memory stays flat.
+
+    workers: default one for each core. processes: work in processes; function, items and results must then be picklable. name:
+    of an item, for the error. An exception of `function` is raised at its item's turn; later items are cancelled. Raises
+    AutosegError with the items in work where a worker process is killed.
+    """
+    count = workers or available_cores()
+    if processes:
+        count = min(count, _MAX_PROCESSES)
+    source = iter(items)
+    waiting: deque[tuple[str, Future[B]]] = deque()
+    try:
+        with _process_pool(count, function) if processes else _thread_pool(count) as pool:
+            while True:
+                for item in islice(source, count * prefetch - len(waiting)):
+                    with _blocked_interrupts():
+                        waiting.append((name(item), pool.submit(function, item)))
+                if not waiting:
+                    return
+                waiting[0][1].result()
+                yield waiting.popleft()[1].result()
+    except BrokenProcessPool as error:
+        # Workers take items in order: the first unfinished ones were in work.
+        unfinished = [name for name, future in waiting if not future.done() or future.exception()][:count]
+        raise AutosegError(
+            f"a worker process was killed while it worked on {' or '.join(unfinished) or 'nothing'}",
+            "most often memory has run out: close other programs, or use a machine with more memory",
+        ) from error
+
+
+@contextmanager
+def _thread_pool(count: int) -> Iterator[Executor]:
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
+    # Never fork: the threads of PyTorch, OpenCV and BLAS are missing in a forked copy, which may wait for them for ever. A fork
+    # server is a fresh process without threads, and imports the function's module once for all workers.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload([getattr(function, "func", function).__module__])
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _start_worker, (reader,))
+    with reader, writer:
+        try:
+            yield pool
+        except BrokenProcessPool:
+            writer.close()  # Python before 3.12 waits for ever for a worker that was starting when another one was killed.
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(parent: Connection) -> None:
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C too, and ends its workers.
+    cv2.setNumThreads(1)
+    hold_memory(128 << 20)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Connection) -> None:
+    """End this worker when the other end of the pipe is closed, also because the parent was killed."""
+    wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Ctrl-C waits. A process started meanwhile inherits the block, and prints no traceback of a half-done import."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
