@@ -22,6 +22,7 @@ from autoseg.planning.hardware import (
 )
 from autoseg.planning.intensity import decide_normalisation
 from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
+from autoseg.planning.model_checks import require_usable
 from autoseg.planning.prompts import prompts
 from autoseg.planning.sizing import Fit, Need, admissible_size, fit_model, fit_part, flops_of, holds
 from autoseg.planning.splits import decide_folds
@@ -135,8 +136,11 @@ class _Context:
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:
     precision, why_precision = decide_precision(context.device, model.mixed_precision, model.name)
     memory_format, why_format = decide_memory_format(model.name)
+    require_usable(model.name, model.default_variant)
     need = context.need(model, precision, context.steps.batch)
     found, decisions = fit_model(need, context.frame, context.protocol)
+    if found.variant != model.default_variant:
+        require_usable(model.name, found.variant)
     if not found.fits:
         _warn(model.name, found, context.budget)
     preparation = make_preparation(context.frame, context.channels, found.input_size)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ from autoseg.planning.planner import make_plan
 from autoseg.schema import serde
 from autoseg.schema.plan import PROTOCOLS, Plan, Protocol
 from autoseg.support.errors import AutosegError
+from autoseg.support.registry import Registry
 from tests.planning.fingerprints import Made
+from tests.support.packages import install
 
 BOTH = ("nnunet", "unet")
 GIGABYTE = 1 << 30
@@ -259,3 +262,59 @@ def test_explanations_join_models_that_agree() -> None:
     assert "models.all.input_size" in subjects and "models.efficientnet_lite0_upernet.normalisation" in subjects
     assert "models.{nnunet, unet}.normalisation" in subjects
     assert subjects.index("geometry") < subjects.index("models.all.input_size")
+
+
+_FOREIGN = """
+import torch
+from torch import nn
+from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
+
+SPEC = ModelSpec(
+    name="foreign", title="F", family="specialist", citation="none", variants=(Variant("one", 56),), default_variant="one"
+)
+
+
+class Net(SegmentationNetwork):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.head = nn.Conv2d(channels, classes, 3, padding=1)
+
+    def segment(self, x):
+        if {fails}:
+            raise RuntimeError("no kernel for this type")
+        return ModelOutput(self.head(x))
+
+
+def build(variant, in_channels, num_classes, input_size=None):
+    return Net(in_channels, num_classes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "fails", "says"),
+    [
+        ("works", "False", ""),
+        ("real", "type(x) is torch.Tensor and x.device.type == 'cpu'", "on real tensors. Found: RuntimeError: no kernel"),
+        ("values", "x.mean().item() > 99", "measured without values. Found: "),
+    ],
+)
+def test_a_network_of_another_package_is_tried_before_it_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fails: str, says: str
+) -> None:
+    module = f"foreign_{name}"
+    install(
+        monkeypatch,
+        tmp_path,
+        f"foreign-{name}",
+        {module: _FOREIGN.format(fails=fails)},
+        {"autoseg.models": {"foreign": module}},
+    )
+    known = Registry("model", "autoseg.models", {}, needs=("SPEC", "build"))
+    for user in ("autoseg.models.registry", "autoseg.planning.model_checks"):
+        monkeypatch.setattr(f"{user}.MODELS", known)
+    if not says:
+        assert plan(models=("foreign",)).models["foreign"].variant == "one"
+        return
+    with pytest.raises(AutosegError, match=f"'foreign' of foreign-{name} 1.0.*{says}") as raised:
+        plan(models=("foreign",))
+    assert "autoseg_check_model foreign" in str(raised.value)

@@ -1,0 +1,287 @@
+"""The contract of `autoseg.models.contract`, promise by promise, checked on a network itself: `autoseg_check_model` and the
+tests of autoseg's own networks run these, and planning runs one of them for networks of other packages.
+
+A promise is a function that takes a `Subject` and returns what is wrong, "" where it holds. What it raises is a fault as well.
+Sizes are small: everything together takes seconds for a variant.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.models import registry
+from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork
+from autoseg.planning.memory import count_flops, measure
+from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import MODELS
+
+_CHANNELS, _CLASSES, _SIDE = 3, 3, 64
+# Input channels, outputs, and sizes that no divisor divides.
+_ODD = ((1, 2, (65, 97)), (3, 4, (70, 101)), (5, 6, (97, 64)))
+# Parameters may differ from the spec's by this share.
+_ROUNDING = 0.01
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One variant of a registered model."""
+
+    model: str
+    variant: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        return registry.spec(self.model)
+
+    def build(self, channels: int = _CHANNELS, classes: int = _CLASSES) -> SegmentationNetwork:
+        torch.manual_seed(0)
+        return registry.build(self.model, self.variant, channels, classes)
+
+    @cached_property
+    def network(self) -> SegmentationNetwork:
+        """Built once for the promises that do not change it."""
+        return self.build()
+
+    @cached_property
+    def empty(self) -> SegmentationNetwork:
+        """Without values, as the planner builds it."""
+        with torch.device("meta"):
+            return registry.build(self.model, self.variant)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """title: what is promised. remedy: what to do where it is not kept. fault: see the top."""
+
+    title: str
+    remedy: str
+    fault: Callable[[Subject], str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one promise for one variant. fault: "" where it is kept."""
+
+    variant: str
+    promise: Promise
+    fault: str
+
+
+def check_model(model: str) -> Iterator[Verdict]:
+    """Every promise for every variant, one after the other. Raises AutosegError where there is no such model."""
+    for variant in registry.spec(model).variants:
+        subject = Subject(model, variant.name)
+        for promise in PROMISES:
+            yield Verdict(variant.name, promise, find_fault(promise, subject))
+
+
+def find_fault(promise: Promise, subject: Subject) -> str:
+    """What is wrong, "" where the promise is kept; no code of the network can end this."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return promise.fault(subject)
+    except Exception as error:  # A network may raise anything.
+        lines = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
+
+
+def require_usable(model: str, variant: str) -> None:
+    """Raises AutosegError where a network of another package fails on real tensors, which measuring would not notice, or cannot
+    be measured. autoseg's own are not asked: their tests are."""
+    if model not in MODELS.added():
+        return
+    for promise in (REAL_FORWARD, MEASURABLE):
+        fault = find_fault(promise, Subject(model, variant))
+        if fault:
+            raise AutosegError(
+                f"the model {model!r} of {MODELS.source(model)} breaks a promise in its variant {variant}: {promise.title}. "
+                f"Found: {fault}",
+                f"{promise.remedy}; autoseg_check_model {model} shows all that is to mend",
+            )
+
+
+def _spec(subject: Subject) -> str:
+    spec = subject.spec
+    if not isinstance(spec, ModelSpec):
+        return f"SPEC is a {type(spec).__name__}"
+    if spec.name != subject.model:
+        return f"SPEC.name is {spec.name!r}, the entry point is called {subject.model!r}"
+    if not (spec.title and spec.citation):
+        return "SPEC has no title or no citation"
+    sizes = [variant.parameters for variant in spec.variants if not variant.note]
+    return "" if sizes == sorted(sizes) else f"the variants have {sizes} parameters, not from small to large"
+
+
+def _parameters(subject: Subject) -> str:
+    counted = sum(parameter.numel() for parameter in subject.empty.parameters())
+    declared = subject.spec.variant(subject.variant).parameters
+    same = abs(counted - declared) <= _ROUNDING * counted
+    return "" if same else f"the spec says {declared:,} for 3 channels and 2 classes, there are {counted:,}"
+
+
+def _real_forward(subject: Subject) -> str:
+    network = subject.network.eval()
+    with torch.no_grad():
+        return _fault_of_logits(network(_images(2)), (2, _CLASSES, _SIDE, _SIDE))
+
+
+def _odd_sizes(subject: Subject) -> str:
+    for channels, classes, (height, width) in _ODD:
+        network = subject.build(channels, classes).eval()
+        with torch.no_grad():
+            logits = network(_images(2, channels, height, width))
+        fault = _fault_of_logits(logits, (2, classes, height, width))
+        if fault:
+            return f"{channels} channels, {height} x {width} pixels: {fault}"
+    return ""
+
+
+def _same_alone(subject: Subject) -> str:
+    network, images = subject.network.eval(), _images(2)
+    with torch.no_grad():
+        first, again, alone = network(images), network(images), network(images[:1])
+    if not torch.equal(first, again):
+        return f"two passes over one input differ by {float((first - again).abs().max()):.2g}"
+    difference = float((first[:1] - alone).abs().max())
+    close = difference <= 1e-3 * (1 + float(alone.abs().max()))
+    return "" if close else f"an image alone and in a batch differ by {difference:.2g}"
+
+
+def _training_output(subject: Subject) -> str:
+    with torch.no_grad():
+        output = copy.deepcopy(subject.network).train()(_images(2))
+    if not isinstance(output, ModelOutput):
+        return f"a {type(output).__name__} instead of a ModelOutput"
+    fault = _fault_of_logits(output.logits, (2, _CLASSES, _SIDE, _SIDE))
+    for logits, weight in output.auxiliary:
+        if logits.ndim != 4 or tuple(logits.shape[:2]) != (2, _CLASSES):
+            fault = fault or f"auxiliary logits of shape {tuple(logits.shape)} instead of (2, {_CLASSES}, h, w)"
+        if not (math.isfinite(float(weight)) and float(weight) >= 0):
+            fault = fault or f"the weight {weight} of auxiliary logits"
+    return fault
+
+
+def _gradients(subject: Subject) -> str:
+    network = subject.build().train()
+    labels = torch.randint(0, _CLASSES, (2, _SIDE, _SIDE), generator=torch.Generator().manual_seed(2))
+    _loss(network(_images(2)), labels).backward()
+    wanted = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    wild = [name for name, one in wanted.items() if one.grad is not None and not torch.isfinite(one.grad).all()]
+    if wild:
+        return f"gradients that are no numbers: {_some(wild)}"
+    without = {name for name, one in wanted.items() if one.grad is None}
+    named = set(network.unused_parameters)
+    if without - named:
+        return f"no gradient reaches {_some(sorted(without - named))}"
+    return f"a gradient reaches {_some(sorted(named - without))}, named in unused_parameters" if named - without else ""
+
+
+def _round_trip(subject: Subject) -> str:
+    network = subject.network.eval()
+    torch.manual_seed(1)
+    other = registry.build(subject.model, subject.variant, _CHANNELS, _CLASSES).eval()
+    other.load_state_dict(network.state_dict())
+    images = _images(1)
+    with torch.no_grad():
+        same = torch.equal(network(images), other(images))
+    return "" if same else "a network with the same weights gives other logits: something that is learnt is in no state_dict"
+
+
+def _cam_layer(subject: Subject) -> str:
+    network, name = subject.network.eval(), subject.spec.cam_layer
+    modules = dict(network.named_modules())
+    if not name or name not in modules:
+        return f"cam_layer is {name!r}; layers are, for example, {_some([path for path in modules if path][-6:])}"
+    seen: list[Any] = []
+    handle = modules[name].register_forward_hook(lambda module, given, result: seen.append(result))
+    try:
+        with torch.no_grad():
+            network(_images(1))
+    finally:
+        handle.remove()
+    if not seen:
+        return f"{name} is not called in a forward pass"
+    output = seen[-1][0] if isinstance(seen[-1], tuple | list) else seen[-1]
+    good = isinstance(output, Tensor) and output.ndim in (3, 4)
+    return "" if good else f"{name} gives {getattr(output, 'shape', type(output).__name__)}, no maps and no tokens"
+
+
+def _measurable(subject: Subject) -> str:
+    shape = (2, _CHANNELS, _SIDE, _SIDE)
+    measured = measure(subject.empty, shape)
+    if not measured.activations:
+        return "no activation is kept for the backward pass"
+    return "" if count_flops(subject.empty, (1, *shape[1:])) else "no operation was counted"
+
+
+REAL_FORWARD = Promise(
+    "in evaluation mode, logits (B, K, H, W) at the input's size, on real tensors",
+    "return ModelOutput(logits) from segment, with one map for each of num_classes",
+    _real_forward,
+)
+MEASURABLE = Promise(
+    "memory and operations that can be measured without values",
+    "no .item(), and no shape that depends on values, in the constructor and in segment",
+    _measurable,
+)
+PROMISES = (
+    Promise("a spec that speaks for the model", "correct SPEC", _spec),
+    Promise("as many parameters as the spec says", "write the counted number into its Variant", _parameters),
+    REAL_FORWARD,
+    Promise(
+        "1, 3 and 5 channels, 2 to 6 classes, odd sizes",
+        "use in_channels and num_classes; set divisor to what the sides have to be multiples of",
+        _odd_sizes,
+    ),
+    Promise(
+        "the same logits again, alone and in a batch",
+        "draw nothing at random and take no statistics over the batch in evaluation mode",
+        _same_alone,
+    ),
+    Promise("in training mode, a ModelOutput with weighed auxiliary logits", "see ModelOutput", _training_output),
+    Promise(
+        "a finite gradient for every parameter",
+        "use the parameter, remove it, or name it in unused_parameters",
+        _gradients,
+    ),
+    Promise("weights that can be saved and loaded", "keep what is learnt in parameters and buffers", _round_trip),
+    Promise("a layer for heat maps", "set SPEC.cam_layer to a layer that gives (B, C, h, w) or (B, L, C)", _cam_layer),
+    MEASURABLE,
+)
+
+
+def _images(batch: int, channels: int = _CHANNELS, height: int = _SIDE, width: int = _SIDE) -> Tensor:
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def _fault_of_logits(logits: Any, shape: tuple[int, ...]) -> str:
+    if not isinstance(logits, Tensor):
+        return f"a {type(logits).__name__} instead of a tensor"
+    if tuple(logits.shape) != shape:
+        return f"logits of shape {tuple(logits.shape)} instead of {shape}"
+    return "" if torch.isfinite(logits).all() else "logits that are no numbers"
+
+
+def _loss(output: ModelOutput, labels: Tensor) -> Tensor:
+    """Cross entropy with auxiliary outputs, or the network's own loss."""
+    if output.own_loss is not None:
+        target = F.one_hot(labels, _CLASSES).movedim(-1, 1).float()
+        return output.own_loss(target, torch.ones(len(labels), 1, *labels.shape[1:]))
+    loss = F.cross_entropy(output.logits, labels)
+    for auxiliary, weight in output.auxiliary:
+        small = F.interpolate(labels[:, None].float(), auxiliary.shape[-2:]).long()[:, 0]
+        loss = loss + weight * F.cross_entropy(auxiliary, small)
+    return loss
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
