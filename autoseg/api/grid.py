@@ -12,10 +12,12 @@ from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.grid import GridTable
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import LOGGERS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
+    from autoseg.grid.cells import Asked
     from autoseg.grid.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -73,11 +75,12 @@ def run(
         AutosegError: something is missing or unknown; nothing is started then.
         KeyboardInterrupt: on Ctrl-C; the runs are stopped, and the next call resumes them.
     """
-    from autoseg.grid.cells import Asked, fold_cells, named
+    from autoseg.grid.cells import fold_cells, named
     from autoseg.grid.schedule import run_grid
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
+    LOGGERS.check(*log_to)
     place = Workspace.at(root).root
     found = named(place, [datasets] if isinstance(datasets, str | int) else datasets)
     chosen, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
@@ -86,14 +89,22 @@ def run(
     cells = [cell for dataset in found for cell in fold_cells(dataset, chosen, numbers)]
     for dataset in found:
         _prepare(dataset, {cell.model for cell in cells if cell.dataset == dataset.name}, texts)
-    asked = Asked(
-        root=place, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
-        settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to),
-    )  # fmt: skip
+    asked = _asked(place, device, pretrained, texts, gpus_per_run, log_to)
     started = _engine(engine, workers, gpus_per_run, address, slurm, place)
     table = run_grid(cells, asked, started, retries=retries, watch=watch, handle_signals=handle_signals)
     _compare(table, place)
     return table
+
+
+def _asked(
+    place: Path, device: str, pretrained: str | Path | None, settings: dict[str, str], gpus_per_run: int, log_to: Sequence[str]
+) -> Asked:
+    from autoseg.grid.cells import Asked
+
+    return Asked(
+        root=place, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
+        settings=settings, processes=max(1, gpus_per_run), log_to=tuple(log_to),
+    )  # fmt: skip
 
 
 def grid_status(root: Root = None) -> GridTable:

@@ -14,7 +14,7 @@ from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
-from autoseg.support.extensions import LOGGERS
+from autoseg.support.extensions import LOGGERS, MODELS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
 
@@ -86,17 +86,15 @@ def train(
         AutosegError: the model, fold or a setting is unknown, weights are missing, or the folder holds another run.
         KeyboardInterrupt: on Ctrl-C; the last checkpoint stays, and the next call resumes there.
     """
-    from autoseg import models as registry
     from autoseg.planning.overrides import apply_overrides
     from autoseg.training.fold import train_fold
     from autoseg.training.search import with_searched_rate
     from autoseg.training.team import joined
 
-    registry.spec(model)
+    MODELS.check(model)
     texts = setting_texts(settings)
     start = None if pretrained is None else str(pretrained)
-    for name in log_to:
-        LOGGERS.check(name)
+    LOGGERS.check(*log_to)
     found = Workspace.at(root).dataset(dataset)
     trained: Results[TrainedFold] = Results()
     with joined() as team:

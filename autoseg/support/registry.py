@@ -63,11 +63,12 @@ class Registry(Generic[T]):
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
-    def check(self, name: str) -> None:
+    def check(self, *names: str) -> None:
         """Raises what `get` would raise. Only code of other packages is imported for this."""
-        self._refuse_unknown(name)
-        if name in self._added:
-            self.get(name)
+        for name in names:
+            self._refuse_unknown(name)
+            if name in self._added:
+                self.get(name)
 
     def usable(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, T]]:
         """Names (None: all) with what they stand for. One that `get` refuses is left out with a warning."""
