@@ -21,7 +21,7 @@ from autoseg.schema.plan import Plan
 from autoseg.support.log import configure_logging
 from benchmarks.street import bring_in
 
-OTHER = {"whole": "patch", "patch": "whole"}
+OTHER = {"resize": "patch", "patch": "resize"}
 
 
 def plan(dataset: str, root: Path, options: argparse.Namespace, geometry: str | None = None) -> Plan:
@@ -37,7 +37,7 @@ def plan(dataset: str, root: Path, options: argparse.Namespace, geometry: str | 
 
 
 def kind(made: Plan, model: str) -> str:
-    return made.preparations[made.models[model].preparation].geometry
+    return made.preprocessing[made.models[model].preprocessing].geometry
 
 
 def run(name: str, way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -46,14 +46,14 @@ def run(name: str, way: str, seed: int, options: argparse.Namespace) -> dict[str
     made = plan(dataset, root, options)
     if way == "other":
         made = plan(dataset, root, options, OTHER[kind(made, options.model)])
-    because = next(decision.because for decision in made.decisions if decision.subject == "geometry")
+    because = next(decision.reason for decision in made.decisions if decision.subject == "geometry")
     settings = {"training.seed": str(seed)}
     (trained,) = api.train(dataset, options.model, [options.fold], settings=settings, restart=True, root=root)
     model = made.models[options.model]
     return {
         "set": name, "way": way, "seed": seed, "model": options.model, "geometry": kind(made, options.model),
         "input_size": model.input_size, "epochs": made.training.epochs, "seconds": round(trained.record.seconds),
-        "because": because, "dice": {name: scores.pooled["dice"] for name, scores in trained.scores.classes.items()},
+        "reason": because, "dice": {name: scores.pooled["dice"] for name, scores in trained.scores.classes.items()},
         "dice_per_image": {name: scores.per_image["dice"].mean for name, scores in trained.scores.classes.items()},
     }  # fmt: skip
 

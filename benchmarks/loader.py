@@ -24,7 +24,7 @@ from autoseg.io import read_case, read_label
 from autoseg.preprocessing.store import Store, writing
 from autoseg.preprocessing.transform import prepare_image, prepare_label
 from autoseg.schema.dataset import LabelScheme
-from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, Preparation, Training
+from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 from benchmarks.suite.images import write_raw
 from benchmarks.suite.theirs import chain
 
@@ -46,7 +46,7 @@ THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 def store_of(raw: Path, folder: Path, side: int) -> Store:
     """A store of a raw dataset's RGB images, resized to a square."""
-    preparation = Preparation(key="k", geometry="whole", dtype="uint8", channels=3, size=(side, side))
+    preparation = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
     with writing(folder, preparation, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
             image = read_case([path]).array
@@ -69,7 +69,7 @@ def ours(store: Store, side: int, settings: Augmentation) -> Callable[[float], f
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=plain,
-        preparation="k",
+        preprocessing="k",
         parameters=0,
         flops=0,
         memory=0,

@@ -121,9 +121,9 @@ def make(dataset: str, protocol: Protocol, memory: str, device: str, options: ar
 
 def of_dataset(made: Plan) -> list[str]:
     """What was decided for a set and for all of its models together."""
-    lines = ["| decision | value | because | from the fingerprint |", "|---|---|---|---|"]
+    lines = ["| decision | value | reason | from the fingerprint |", "|---|---|---|---|"]
     lines += [
-        f"| {found.subject} | {found.value} | {found.because} | {found.source} |"
+        f"| {found.subject} | {found.value} | {found.reason} | {found.source} |"
         for found in explain(made) if not found.subject.startswith("models.")
     ]  # fmt: skip
     return [*lines, ""]
@@ -131,13 +131,13 @@ def of_dataset(made: Plan) -> list[str]:
 
 def of_models(made: Plan) -> list[str]:
     """One row for each model."""
-    lines = ["| model | variant | input | batch | precision | normalisation | GFLOP | memory | because |", "|---|" + "---|" * 8]
+    lines = ["| model | variant | input | batch | precision | normalisation | GFLOP | memory | reason |", "|---|" + "---|" * 8]
     said = {found.subject: found for found in made.decisions}
     for name, model in made.models.items():
         prefix = f"models.{name}"
         parts = f"{model.batch_size}" + (f" in {model.accumulate} parts" if model.accumulate > 1 else "")
         size, values = f"{model.input_size[0]}x{model.input_size[1]}", said[f"{prefix}.normalisation"].value
-        because = f"{said[f'{prefix}.variant'].because}; {said[f'{prefix}.input_size'].because}"
+        because = f"{said[f'{prefix}.variant'].reason}; {said[f'{prefix}.input_size'].reason}"
         lines.append(
             f"| {name} | {model.variant} | {size} | {parts} | {model.precision} | {values} "
             f"| {model.flops / 1e9:.0f} | {model.memory / 2**30:.1f} GiB | {because} |"

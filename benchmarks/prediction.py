@@ -42,10 +42,10 @@ def measured(work: Callable[[], object]) -> float:
 
 
 def bare(predictor: Predictor, jobs: Sequence[Job]) -> Callable[[], None]:
-    """The forward passes alone. The geometry must be "whole": tiles depend on the images."""
+    """The forward passes alone. The geometry must be "resize": tiles depend on the images."""
     batches: list[tuple[torch.nn.Module, torch.Tensor, str]] = []
     for (engine, place), member in zip(predictor.engines, predictor.members, strict=True):
-        assert engine.preparation.geometry == "whole", engine.preparation
+        assert engine.preparation.geometry == "resize", engine.preparation
         images = [predictor.prepare(read_image(job.images[0]).array).arrays[place] for job in jobs]
         for start in range(0, len(images), predictor.batch_size):
             stored = torch.from_numpy(np.stack(images[start : start + predictor.batch_size])).permute(0, 3, 1, 2).contiguous()

@@ -67,7 +67,7 @@ class Ingredients:
             learning_rate=1e-4,
             warmup_epochs=0,
             normalisation=PLAIN,
-            preparation="k",
+            preprocessing="k",
             parameters=0,
             flops=0,
             memory=0,

@@ -64,7 +64,7 @@ def run(data: Path, name: str, models: list[str], options: argparse.Namespace) -
                 "per_image_dice": {name: s.per_image["dice"].mean for name, s in trained.scores.classes.items()},
                 "hd95": {name: s.per_image["hd95"].mean for name, s in trained.scores.classes.items()},
                 "plan": _model_row(plan, model),
-                "decisions": {d.subject: f"{d.value}: {d.because}" for d in plan.decisions},
+                "decisions": {d.subject: f"{d.value}: {d.reason}" for d in plan.decisions},
             }
         )
     return rows
@@ -74,7 +74,7 @@ def _model_row(plan: Plan, model: str) -> dict[str, Any]:
     chosen = plan.models[model]
     return {
         "variant": chosen.variant,
-        "geometry": plan.preparations[chosen.preparation].geometry,
+        "geometry": plan.preprocessing[chosen.preprocessing].geometry,
         "input_size": chosen.input_size,
         "batch_size": chosen.batch_size,
         "precision": chosen.precision,

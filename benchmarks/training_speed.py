@@ -46,7 +46,7 @@ def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
         budget=BUDGET,
         batch=batch,
     )
-    found, _ = fit_model(need, Frame(kind="whole", side=side, native=(side, side)), "quick")
+    found, _ = fit_model(need, Frame(kind="resize", side=side, native=(side, side)), "quick")
     return found.variant, found.input_size
 
 
@@ -60,7 +60,7 @@ def some_batch(size: tuple[int, int], batch: int) -> Batch:
 def step_of(model: str, variant: str, size: tuple[int, int], batch: int, precision: str, form: str) -> Step:
     plan = ModelPlan(
         model=model, variant=variant, input_size=size, batch_size=batch, accumulate=1, precision=precision, pretrained="none",
-        learning_rate=1e-4, warmup_epochs=0, normalisation=PLAIN, preparation="k", parameters=0, flops=0, memory=0,
+        learning_rate=1e-4, warmup_epochs=0, normalisation=PLAIN, preprocessing="k", parameters=0, flops=0, memory=0,
         memory_format=form,
     )  # fmt: skip
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.resemblance import compare
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count
 from autoseg.support.errors import AutosegError
@@ -33,16 +33,22 @@ class ClassCount:
     share: float
 
 
+def _to_version_2(content: Content) -> Content:
+    rename(content, "alike", "near_duplicates")
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConversionRecord(Artefact):
     """`conversion.json`, beside `dataset.json`. key: hash of what was converted and how; the same one needs no second run.
 
-    duplicates, alike, similar: sets of cases with the same pixels, with the same picture in other pixels, and with pictures
-    much more alike than is usual in the set.
+    duplicates, near_duplicates, similar: sets of cases with the same pixels, with the same picture in other pixels, and with
+    pictures much more alike than is usual in the set.
     """
 
     NAME = "conversion"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
 
     key: str
     training: int
@@ -51,7 +57,7 @@ class ConversionRecord(Artefact):
     groups: int
     notes: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...] = ()
-    alike: tuple[tuple[str, ...], ...] = ()
+    near_duplicates: tuple[tuple[str, ...], ...] = ()
     similar: tuple[tuple[str, ...], ...] = ()
 
 
@@ -83,7 +89,7 @@ class ConversionReport(Tabular):
         lines = [f"{self.dataset.raw}: {cases}", f"labels: {', '.join(self._label(name) for name in self.spec.labels)}"]
         lines += [f"  - {note}" for note in record.notes]
         lines += _listed("cases hold the same pixels", record.duplicates)
-        lines += _listed("cases show the same picture, or nearly: copies, or frames of one recording", record.alike)
+        lines += _listed("cases show the same picture, or nearly: copies, or frames of one recording", record.near_duplicates)
         lines += _listed("cases look much more alike than is usual here: perhaps one patient", record.similar)
         if self.dry_run:
             lines.append("dry run: everything was read and checked, nothing was written")
@@ -128,7 +134,7 @@ def make_record(
         groups=len({case.group for case in cases if case.group}),
         notes=tuple(said),
         duplicates=_duplicates(cases),
-        alike=_alike(cases, likeness.same),
+        near_duplicates=_alike(cases, likeness.same),
         similar=_alike(cases, likeness.scene),
     )
 

@@ -159,8 +159,8 @@ def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) ->
     remedy = f"autoseg_plan_and_preprocess {dataset.number}"
     plan = apply_overrides(read_artefact(dataset.plan, Plan, remedy), settings)
     read_artefact(dataset.splits, Splits, remedy)
-    for key in sorted({plan.models[model].preparation for model in models}):
-        build_store(dataset, RawDataset.open(dataset), plan.preparations[key])
+    for key in sorted({plan.models[model].preprocessing for model in models}):
+        build_store(dataset, RawDataset.open(dataset), plan.preprocessing[key])
 
 
 def _engine(

@@ -199,9 +199,9 @@ def _settle(
                 Reading(
                     case=case.case,
                     reader="first",
-                    trust=sure,
+                    confidence=sure,
                     agreement=math.nan,
-                    because=f"trusted: {sure:.2f} is not below {threshold:g}",
+                    reason=f"trusted: {sure:.2f} is not below {threshold:g}",
                 )
             )
             cases.append(case)
@@ -209,7 +209,7 @@ def _settle(
         doubt = f"{sure:.2f} is below {threshold:g}"
         if case.case in failed or not (target / SECOND / case.output).is_file():
             because = f"{doubt}, but {second} gave no mask: {failed.get(case.case, 'none was written')}"
-            readings.append(Reading(case=case.case, reader="first", trust=sure, agreement=math.nan, because=because))
+            readings.append(Reading(case=case.case, reader="first", confidence=sure, agreement=math.nan, reason=because))
             cases.append(replace(case, warnings=(*case.warnings, f"to be looked at: {because}")))
             continue
         kept = target / FIRST / case.output
@@ -222,7 +222,7 @@ def _settle(
         pixels = {name: int(np.isin(labels, member).sum()) for name, member in scheme.foreground.items()}
         reader = {"flag": "first", "replace": "second"}.get(policy, "both")
         because = f"{doubt}; {second} was asked, and the two masks agree by a Dice of {alike:.2f}; {policy}"
-        readings.append(Reading(case=case.case, reader=reader, trust=sure, agreement=alike, because=because))
+        readings.append(Reading(case=case.case, reader=reader, confidence=sure, agreement=alike, reason=because))
         cases.append(replace(case, pixels=pixels, warnings=(*case.warnings, f"read twice: {because}")))
     known = [case.confidence for case in report.record.cases if case.confidence is not None]
     calibrated = bool(known) and not any(math.isnan(one.expected_dice) for one in known)

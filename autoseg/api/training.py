@@ -135,7 +135,7 @@ def _prepare(
     from autoseg.preprocessing.build import build_store
 
     plan = apply_overrides(_plan_to_train(found, model, protocol, device, root), settings)
-    build_store(found, RawDataset.open(found), plan.preparations[plan.models[model].preparation])
+    build_store(found, RawDataset.open(found), plan.preprocessing[plan.models[model].preprocessing])
 
 
 def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:

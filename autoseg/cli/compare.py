@@ -84,7 +84,7 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
             dataset, models=options.models, folds=folds, first=options.first, second=options.second, trust=options.trust,
             share=options.share, also=also, output=options.output, root=options.root,
         )  # fmt: skip
-        areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.area, one.best, one.blind))) for one in study.areas]
+        areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.aurc, one.best, one.random))) for one in study.areas]
         entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "perfect", "blind"), areas)
         title = f"{study.first}, read again by {study.second} below {study.threshold:g}: {len(study.asked)} cases"
         rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95)) for one in study.scores]

@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry.show_table(
         f"{found.model}, fold {found.fold}, layer {found.layer}: shares of the heat",
         ("case", "class", "method", "inside", "ring", "outside"),
-        [(one.case, one.name, one.method, *map(_share, (one.inside, one.ring, one.outside))) for one in found.heats],
+        [(one.case, one.name, one.method, *map(_share, (one.inside, one.ring, one.outside))) for one in found.heatmaps],
     )
-    if any(math.isnan(one.inside) for one in found.heats):
+    if any(math.isnan(one.inside) for one in found.heatmaps):
         print("–: the reference has no such class there, or the map holds no heat")
     for what, why in found.skipped.items():
         print(f"left out: {what}: {why}")

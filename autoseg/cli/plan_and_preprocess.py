@@ -41,6 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     if options.explain:
-        rows = [(found.subject, found.value, found.because, found.source) for found in api.decisions(plan)]
-        entry.show_table("What was decided, and why", ("decision", "value", "because", "from the fingerprint"), rows)
+        rows = [(found.subject, found.value, found.reason, found.source) for found in api.decisions(plan)]
+        entry.show_table("What was decided, and why", ("decision", "value", "reason", "from the fingerprint"), rows)
     return 0

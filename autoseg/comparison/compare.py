@@ -113,7 +113,7 @@ def _of_dataset(evidence: Evidence, metric: str, allow_unequal: bool, strata: Se
         families=families,
         family_test=_family_test(families, values, resampled) if several else None,
         strata=_strata(evidence, strata, share),
-        drops=drops(evidence),
+        external_validation=drops(evidence),
         risk_coverage=risk_coverage(evidence),
         notes=(*notes, *differences_in_start(evidence)),
     )

@@ -99,8 +99,8 @@ def _digest(train: tuple[str, ...], held_out: tuple[str, ...]) -> str:
 
 
 def _preparation(run: FoldEvidence) -> str:
-    preparation = run.plan.preparations[run.model_plan.preparation]
-    if preparation.geometry == "whole" and preparation.size is not None:
+    preparation = run.plan.preprocessing[run.model_plan.preprocessing]
+    if preparation.geometry == "resize" and preparation.size is not None:
         return f"whole images at {preparation.size[0]} x {preparation.size[1]}"
     scale = f"{preparation.spacing} mm" if preparation.spacing is not None else f"scale {preparation.scale:g}"
     return f"patches of {run.model_plan.input_size[0]} x {run.model_plan.input_size[1]} at {scale}"

@@ -119,9 +119,9 @@ def _areas(
                 model=model,
                 score=name,
                 cases=len(cases),
-                area=round(area, 4),
+                aurc=round(area, 4),
                 best=round(best, 4),
-                blind=round(float(np.mean(risk)), 4),
+                random=round(float(np.mean(risk)), 4),
             )
         )
     return found

@@ -58,7 +58,7 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         yield families(dataset)
         yield costs(dataset)
         yield from strata(dataset)
-        if dataset.drops:
+        if dataset.external_validation:
             yield external(dataset)
         if dataset.risk_coverage:
             yield risks(dataset)
@@ -189,14 +189,14 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
 
 def external(dataset: DatasetComparison) -> Table:
     rows = []
-    for drop in dataset.drops:
+    for drop in dataset.external_validation:
         change = drop.external_pooled.mean - drop.internal_pooled.mean
         cells = [spread(one) for one in (drop.internal_pooled, drop.external_pooled)]
         images = [spread(one) for one in (drop.internal_per_image, drop.external_per_image)]
         rows.append((drop.model, drop.external, str(drop.cases), *cells, points(change, "dice"), *images))
     mapped = "; ".join(
         f"{drop.external}: {', '.join(f'{a} as {b}' for a, b in drop.labels.items())}"
-        for drop in {drop.external: drop for drop in dataset.drops}.values()
+        for drop in {drop.external: drop for drop in dataset.external_validation}.values()
     )
     headings = ("model", "other dataset", "cases", "mDSC here", "mDSC there", "change", "Dice of images here", "there")
     note = f"both sides with the same labels ({mapped}); mean ± deviation over folds, in %"

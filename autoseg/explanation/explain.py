@@ -89,7 +89,7 @@ def explain_fold(
             fold=fold,
             identity=member.record.identity,
             layer=name,
-            heats=tuple(heats),
+            heatmaps=tuple(heats),
             skipped=skipped,
         )
         write_artefact(folder / RECORD, said)
@@ -130,11 +130,11 @@ def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], 
                     name=name,
                     method=method,
                     region=asked.region,
-                    picture=picture,
+                    file=picture,
                     inside=inside,
                     ring=ring,
                     outside=outside,
-                    width=width,
+                    ring_width=width,
                 )
             )
     return heats, skipped

@@ -17,7 +17,7 @@ from autoseg.inference.precision import autocast
 from autoseg.inference.tiles import Canvas, Layout
 from autoseg.preprocessing.normalise import image_statistics, normalise
 from autoseg.schema.dataset import LabelScheme
-from autoseg.schema.plan import ModelPlan, Preparation
+from autoseg.schema.plan import ModelPlan, PreprocessingConfig
 
 Prepared = NDArray[np.generic]
 # A canvas above this size is summed up in ordinary memory, not on the device.
@@ -36,7 +36,7 @@ class Engine:
         self,
         network: nn.Module,
         model_plan: ModelPlan,
-        preparation: Preparation,
+        preparation: PreprocessingConfig,
         scheme: LabelScheme,
         device: torch.device | str = "cpu",
         mirror: tuple[int, ...] = (),
@@ -71,7 +71,7 @@ class Engine:
 
     def load_of(self, prepared: Prepared) -> int:
         """How many items of a batch an image (h, w, C) is worth: 1 for a whole image, else its number of tiles."""
-        if self.preparation.geometry == "whole":
+        if self.preparation.geometry == "resize":
             return 1
         return len(Layout.of(_size(prepared), self.model_plan.input_size).corners)
 

@@ -99,7 +99,7 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
             continue
         case = _ask(asker, job, picture, output, task)
         asked += case.asked
-        faults = [f"{one.label}: {one.outcome}, {one.says or 'no picture'}" for one in case.asked if one.outcome != "mask"]
+        faults = [f"{one.label}: {one.outcome}, {one.message or 'no picture'}" for one in case.asked if one.outcome != "mask"]
         if faults:
             failed[job.name] = "; ".join(faults)
             continue
@@ -124,7 +124,7 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
         endpoint=backend.endpoint,
         threshold=task.threshold,
         prompts=dict(task.prompts),
-        asked=tuple(asked),
+        questions=tuple(asked),
         counts=count(asked),
     )
     write_artefact(output / ASKED, record)
@@ -143,7 +143,7 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
 
 def count(asked: Sequence[Asked]) -> dict[str, int]:
     """How many questions there were, requests sent, answers from the cache, outcomes and mended answers of each kind."""
-    found: Counter[str] = Counter({"questions": len(asked), "requests": sum(one.tries for one in asked)})
+    found: Counter[str] = Counter({"questions": len(asked), "requests": sum(one.requests for one in asked)})
     for one in asked:
         found[one.outcome] += 1
         found["cached"] += one.cached
@@ -225,8 +225,8 @@ def _ask(asker: Asker, job: Job, picture: Picture, folder: Path, task: Task) -> 
         reply = asker.ask(picture.png, picture.sha256, prompt)
         outcome, says, notes, file = _understand(reply, picture, partial(_keep, folder, job.name, label), task, case, label)
         case.asked.append(Asked(
-            case=job.name, label=label, outcome=outcome, cached=reply.cached, tries=reply.tries, notes=notes, file=file,
-            says=says,
+            case=job.name, label=label, outcome=outcome, cached=reply.cached, requests=reply.tries, notes=notes, file=file,
+            message=says,
         ))
     return case
 

@@ -28,7 +28,7 @@ class _Rule:
 
     subject: str
     shown: str
-    because: str
+    reason: str
     source: str = ""
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -45,12 +45,12 @@ def decide_augmentation(facts: Facts, frame: Frame) -> tuple[Augmentation, list[
         _Rule(
             subject="chances",
             shown=f"{factor:g} times the usual",
-            because=f"{facts.training_cases} training images, {because}: "
+            reason=f"{facts.training_cases} training images, {because}: "
             + ("each is varied more often" if few else "as usual"),
             source=facts.cite("cases"),
         )
     )
-    decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.because, rule.source) for rule in rules]
+    decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.reason, rule.source) for rule in rules]
     return Augmentation(**{**values, **often}), decisions
 
 
@@ -74,7 +74,7 @@ def _mirror(facts: Facts) -> _Rule:
         because = "no label tells left from right"
     shown = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
     source = f"{facts.cite('modality')}; classes {', '.join(facts.label_names)}"
-    return _Rule(subject="mirror", shown=shown, because=because, source=source, values={"mirror": axes})
+    return _Rule(subject="mirror", shown=shown, reason=because, source=source, values={"mirror": axes})
 
 
 def _rotation(facts: Facts) -> _Rule:
@@ -88,7 +88,7 @@ def _rotation(facts: Facts) -> _Rule:
     return _Rule(
         subject="rotation",
         shown=f"up to {degrees:g} degrees",
-        because=because,
+        reason=because,
         source=facts.cite("modality"),
         values={"rotation": degrees},
     )
@@ -104,7 +104,7 @@ def _scaling(facts: Facts) -> _Rule:
     return _Rule(
         subject="scaling",
         shown=f"{limits[0]:g} to {limits[1]:g} times",
-        because=because,
+        reason=because,
         source=source,
         values={"scaling": limits},
     )
@@ -125,7 +125,7 @@ def _tones(facts: Facts) -> _Rule:
         values, because = {"p_gamma": 0.3}, f"{modality}: gain and display curve differ between machines, much as a gamma does"
     changed = Augmentation(**values)
     shown = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
-    return _Rule(subject="tones", shown=shown, because=because, source=facts.cite("modality"), values=values)
+    return _Rule(subject="tones", shown=shown, reason=because, source=facts.cite("modality"), values=values)
 
 
 def _elastic(facts: Facts) -> _Rule:
@@ -136,7 +136,7 @@ def _elastic(facts: Facts) -> _Rule:
     return _Rule(
         subject="elastic",
         shown="on" if soft else "off",
-        because=f"{modality}: {because}",
+        reason=f"{modality}: {because}",
         source=facts.cite("modality"),
         values={"p_elastic": chance},
     )
@@ -148,18 +148,18 @@ def _detail(facts: Facts, frame: Frame) -> _Rule:
         return _Rule(
             subject="detail",
             shown="blur and low resolution as usual",
-            because="no foreground was found that they could wipe out",
+            reason="no foreground was found that they could wipe out",
         )
     thickness = thinnest.thickness * frame.zoom(facts.size)
     what = f"{thinnest.name} is {thickness:.1f} px thick in the network's input"
     if thickness >= _FRAGILE:
         because = f"{what}: it outlives them"
-        return _Rule(subject="detail", shown="blur and low resolution as usual", because=because, source=facts.where_thinnest)
+        return _Rule(subject="detail", shown="blur and low resolution as usual", reason=because, source=facts.where_thinnest)
     values = {"p_low_resolution": 0.0, "p_blur": 0.05, "blur": (0.3, 0.7)}
     return _Rule(
         subject="detail",
         shown="little blur, no low resolution",
-        because=f"{what}: they would wipe it out",
+        reason=f"{what}: they would wipe it out",
         source=facts.where_thinnest,
         values=values,
     )

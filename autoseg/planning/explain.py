@@ -13,7 +13,7 @@ def explain(plan: Plan) -> list[Decision]:
     for decision in plan.decisions:
         if decision.subject.startswith("models."):
             _, model, field = decision.subject.split(".", 2)
-            shared.setdefault((field, decision.value, decision.because, decision.source), []).append(model)
+            shared.setdefault((field, decision.value, decision.reason, decision.source), []).append(model)
     fields = list(dict.fromkeys(field for field, *_ in shared))
     rows = list(general)
     for wanted in fields:

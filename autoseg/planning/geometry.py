@@ -10,9 +10,9 @@ import numpy as np
 
 from autoseg.planning.channels import Channels
 from autoseg.planning.facts import Facts
-from autoseg.schema.plan import Decision, Preparation, Protocol
+from autoseg.schema.plan import Decision, PreprocessingConfig, Protocol
 
-Kind = Literal["whole", "patch"]
+Kind = Literal["resize", "patch"]
 
 # Dice that a label map keeps when it is resized and brought back, by its thickness in pixels after resizing. Measured on
 # vessels, nuclei, heart chambers, polyps and lesions at eight scales each: they fall on one curve.
@@ -41,7 +41,7 @@ _SMALLEST, _STUDY, _QUICK = 256, 512, 256
 class Frame:
     """The dataset's geometry. side: of a square with as many pixels as the network's input is meant to have.
 
-    native: median image (height, width) as it is stored for patches. scale, spacing: as in Preparation.
+    native: median image (height, width) as it is stored for patches. scale, spacing: as in PreprocessingConfig.
     """
 
     kind: Kind
@@ -56,14 +56,14 @@ class Frame:
         """(height, width), multiples of 32, for an input with about `side` x `side` pixels."""
         if self.square:
             return (side, side)
-        if self.kind == "whole":
+        if self.kind == "resize":
             return whole_size(side, self.aspect)
         height, width = (math.ceil(length / _MULTIPLE) * _MULTIPLE for length in self.native)
         return (min(side, height), min(side, width))
 
     def zoom(self, size: tuple[int, int]) -> float:
         """Pixels of the network's input for one pixel of a file whose image has this (height, width), along a side."""
-        if self.kind == "whole":
+        if self.kind == "resize":
             return self.side / math.sqrt(size[0] * size[1])
         return math.sqrt(self.native[0] * self.native[1] / (size[0] * size[1]))
 
@@ -95,7 +95,7 @@ def decide_geometry(
     planned, why_side = _working_side(facts, protocol, device, budget)
     working = side or planned
     kind, because = _kind(facts, working, working / facts.side)
-    whole = Frame(kind="whole", side=working, native=facts.size, aspect=facts.aspect)
+    whole = Frame(kind="resize", side=working, native=facts.size, aspect=facts.aspect)
     # Patches where the rule sees no need for them show the files' own pixels: shrunk, they would be whole images again.
     frame = _patches(facts, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
     if forced is not None:
@@ -108,13 +108,13 @@ def decide_geometry(
     ]
 
 
-def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> Preparation:
+def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> PreprocessingConfig:
     """The store that a model with this input reads."""
-    blank = Preparation(
+    blank = PreprocessingConfig(
         key="", geometry=frame.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
     )
-    if frame.kind == "whole":
-        return replace(blank, key=f"whole_{input_size[0]}x{input_size[1]}", size=input_size)
+    if frame.kind == "resize":
+        return replace(blank, key=f"resize_{input_size[0]}x{input_size[1]}", size=input_size)
     if frame.spacing is not None:
         row, column = frame.spacing
         return replace(blank, key=f"patch_{row:g}x{column:g}mm", spacing=frame.spacing)
@@ -139,7 +139,7 @@ def _study(facts: Facts, wanted: int | None) -> tuple[Frame, list[Decision]]:
                 f"; {thinnest.name} is {thickness:.1f} px thin then, and resizing alone limits its Dice to about "
                 f"{kept_by_resizing(thickness):.2f}"
             )
-    frame = Frame(kind="whole", side=side, native=facts.size, aspect=facts.aspect, square=True)
+    frame = Frame(kind="resize", side=side, native=facts.size, aspect=facts.aspect, square=True)
     return frame, [
         Decision("geometry", _describe(frame), because, facts.where_thinnest),
         _decide_side(facts, side, _STUDY, "the study's protocol", wanted is not None),
@@ -170,7 +170,7 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
     images = f"images of {height}x{width} (median)"
     thinnest = facts.thinnest
     if thinnest is None:
-        return "whole", f"no foreground was found; {images} resized to about {working}x{working} pixels"
+        return "resize", f"no foreground was found; {images} resized to about {working}x{working} pixels"
     after = thinnest.thickness * scale
     figures = f"{thinnest.name}, the thinnest class, is {thinnest.thickness:.1f} px thick in {images} and "
     kept = kept_by_resizing(after)
@@ -184,7 +184,7 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
             f"scales; all are brought to one pixel size instead"
         )
     figures += f"{after:.1f} px at about {working}x{working}: resizing keeps {kept:.1%} of its Dice"
-    return "whole", f"{figures}, and the network sees the whole image"
+    return "resize", f"{figures}, and the network sees the whole image"
 
 
 def _patches(facts: Facts, working: int, shrink: bool) -> Frame:
@@ -229,7 +229,7 @@ def _round(value: float) -> float:
 
 
 def _describe(frame: Frame) -> str:
-    if frame.kind == "whole":
+    if frame.kind == "resize":
         height, width = frame.input_size(frame.side)
         return f"whole images resized to {height}x{width}"
     if frame.spacing is not None:

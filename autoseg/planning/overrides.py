@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoseg.schema import serde
-from autoseg.schema.plan import Decision, Plan, Preparation
+from autoseg.schema.plan import Decision, Plan, PreprocessingConfig
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.registry import Registry
@@ -204,16 +204,15 @@ def _settled(plan: Plan, path: str) -> Plan:
             f"{path} cannot be {model.accumulate}: a batch of {model.batch_size} has no so many equal parts",
             "choose a divisor of the batch size",
         )
-    preparations = dict(plan.preparations)
-    old = preparations[model.preparation]
-    if keys[2] == "input_size" and old.geometry == "whole" and old.size != model.input_size:
+    configs = dict(plan.preprocessing)
+    old = configs[model.preprocessing]
+    if keys[2] == "input_size" and old.geometry == "resize" and old.size != model.input_size:
         new = whole_of_size(old, model.input_size)
-        preparations.setdefault(new.key, new)
-        model = replace(model, preparation=new.key)
+        configs.setdefault(new.key, new)
+        model = replace(model, preprocessing=new.key)
     models = {**plan.models, keys[1]: model}
-    used = {one.preparation for one in models.values()}
-    kept = {key: preparation for key, preparation in preparations.items() if key in used}
-    return replace(plan, models=models, preparations=kept)
+    used = {one.preprocessing for one in models.values()}
+    return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used})
 
 
 def _searched_in_proportion(before: Plan, plan: Plan) -> Plan:
@@ -231,9 +230,9 @@ def with_input_size(plan: Plan, model: str, size: tuple[int, int], because: str)
     return _settled(with_decision(changed, Decision(path, f"{size[0]}x{size[1]}", because)), path)
 
 
-def whole_of_size(preparation: Preparation, size: tuple[int, int]) -> Preparation:
+def whole_of_size(preparation: PreprocessingConfig, size: tuple[int, int]) -> PreprocessingConfig:
     """The same preparation with every image at another size (height, width)."""
-    return replace(preparation, size=size, key=f"whole_{size[0]}x{size[1]}")
+    return replace(preparation, size=size, key=f"resize_{size[0]}x{size[1]}")
 
 
 def _show(value: Any) -> str:

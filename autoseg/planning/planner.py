@@ -28,7 +28,7 @@ from autoseg.planning.sizing import Fit, Need, admissible_size, fit_model, fit_p
 from autoseg.planning.splits import decide_folds
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, Preparation, Protocol, Training
+from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
 
@@ -51,7 +51,7 @@ def make_plan(
     """Decide for the dataset, then for each model.
 
     memory: bytes a training may take (or "8G"), by default a share of what the device has. device: "auto", "cpu", "cuda",
-    "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (whole or patch) and `side`,
+    "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (resize or patch) and `side`,
     in pixels, of a square as large as the network's input. Raises AutosegError for unknown models, fields and values.
     """
     if protocol not in PROTOCOLS:
@@ -77,7 +77,7 @@ def make_plan(
         *decisions, *geometry, why_batch, *learning, decide_folds(fingerprint, spec, _FOLDS),
     ]
     planned: dict[str, ModelPlan] = {}
-    preparations: dict[str, Preparation] = {}
+    preparations: dict[str, PreprocessingConfig] = {}
     context = _Context(
         facts=facts, channels=channels, frame=frame, protocol=protocol, device=kind_of_device, budget=budget,
         training=training, steps=steps,
@@ -94,7 +94,7 @@ def make_plan(
         device=kind_of_device,
         channels=channels.count,
         training=training,
-        preparations=preparations,
+        preprocessing=preparations,
         models=planned,
         decisions=tuple(decisions),
         prompts=prompts(list(spec.label_scheme().foreground), f"{spec.modality} {spec.name} {fingerprint.modality}"),
@@ -133,7 +133,7 @@ class _Context:
         )
 
 
-def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preparation, list[Decision]]:
+def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, PreprocessingConfig, list[Decision]]:
     precision, why_precision = decide_precision(context.device, model.mixed_precision, model.name)
     memory_format, why_format = decide_memory_format(model.name)
     require_usable(model.name, model.default_variant)
@@ -159,7 +159,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Prepara
         learning_rate=rate,
         warmup_epochs=warmup,
         normalisation=normalisation,
-        preparation=preparation.key,
+        preprocessing=preparation.key,
         parameters=found.measured.trainable // 4,
         flops=flops_of(need, found.variant, found.input_size),
         memory=found.memory,
@@ -231,8 +231,8 @@ def _what_memory_holds(plan: Plan) -> Decision:
 
 def _wishes(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:
     kind, side = settings.get(overrides.GEOMETRY), settings.get(overrides.SIDE)
-    if kind not in (None, "whole", "patch"):
-        raise AutosegError(f"geometry cannot be {kind!r}", "choose whole or patch")
+    if kind not in (None, "resize", "patch"):
+        raise AutosegError(f"geometry cannot be {kind!r}", "choose resize or patch")
     if side is not None and not (side.isdigit() and 32 <= int(side) <= 8192 and int(side) % 32 == 0):
         raise AutosegError(f"side cannot be {side!r}", "give a multiple of 32, such as 256")
     return kind, None if side is None else int(side)  # type: ignore[return-value]

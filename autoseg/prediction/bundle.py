@@ -145,10 +145,10 @@ def _check_files(path: Path, bundle: Bundle, infos: Mapping[str, zipfile.ZipInfo
 def _member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec: DatasetSpec) -> Trained:
     record = _parsed(path, files, member.run, RunRecord)
     plan = _parsed(path, files, member.plan, Plan)
-    if record.model not in plan.models or plan.models[record.model].preparation not in plan.preparations:
+    if record.model not in plan.models or plan.models[record.model].preprocessing not in plan.preprocessing:
         raise AutosegError(f"{path}: {member.plan} does not plan {record.model}", "export the bundle again")
     model_plan = plan.models[record.model]
-    preparation, scheme = plan.preparations[model_plan.preparation], spec.label_scheme()
+    preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     with torch.random.fork_rng([]):  # As in `load_network`.
         network = checkpoint.build_network(model_plan, preparation, scheme)
     try:

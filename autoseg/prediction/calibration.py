@@ -73,7 +73,12 @@ def fit(
     slope, intercept, added = _line(x, y, nothing)
     error = float(np.abs(by_the_others(x, y, nothing) - y).mean())
     return Calibration(
-        cases=len(x), slope=round(slope, 5), intercept=round(intercept, 5), error=round(error, 4), of=of, empty=round(added, 5)
+        cases=len(x),
+        slope=round(slope, 5),
+        intercept=round(intercept, 5),
+        mean_absolute_error=round(error, 4),
+        score=of,
+        empty_offset=round(added, 5),
     )
 
 

@@ -193,7 +193,7 @@ def _composed(
 def _expected(calibration: Calibration | None, value: float, soft: float, empty: bool) -> float:
     if calibration is None:
         return math.nan
-    return round(calibration(soft if calibration.of == "soft_dice" else value, empty), 4)
+    return round(calibration(soft if calibration.score == "soft_dice" else value, empty), 4)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -24,7 +24,7 @@ from autoseg.prediction.confidence import Sums
 from autoseg.prediction.inputs import Job
 from autoseg.prediction.predictor import Judged, Predictor
 from autoseg.preprocessing.transform import prepare_image, with_channels
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 
 # From so many pixels on: maps of two classes would take more than 256 MB.
 LARGE = 1 << 25
@@ -77,7 +77,7 @@ def _bands(engine: Engine, source: ArrayRows | TiffRows, whole: NDArray[Any] | N
     return lambda start, stop: np.stack([restore.band(channel, size, (start, stop)) for channel in maps])
 
 
-def _assembled(source: ArrayRows | TiffRows, preparation: Preparation) -> NDArray[Any]:
+def _assembled(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) -> NDArray[Any]:
     """All of the image, (C, H, W): read band by band, and with no more channels than the network takes."""
     if isinstance(source, ArrayRows) and source.channels == preparation.channels:
         return np.moveaxis(source.rows(0, source.size[0]), 2, 0)
@@ -100,7 +100,7 @@ def _measured(predictor: Predictor, thin: NDArray[Any], size: tuple[int, int]) -
     return drift.measure(prepared, size, None, drift.colourfulness(thin) if prepared.shape[2] == 1 else None)
 
 
-def _stored(pixels: NDArray[Any], preparation: Preparation) -> NDArray[Any]:
+def _stored(pixels: NDArray[Any], preparation: PreprocessingConfig) -> NDArray[Any]:
     """Rows as the store would hold them: channels and type, at the same size."""
     return prepare_image(np.moveaxis(pixels, 2, 0), preparation, None)
 

@@ -76,7 +76,7 @@ def description(member: Trained) -> OnnxDescription:
     """What has to happen before and after the network, in words and numbers; the same as stands in the file."""
     plan, preparation, scheme = member.model_plan, member.preparation, member.scheme
     resize = {
-        "whole": f"resize to {preparation.size} (height, width): area average where it shrinks, bilinear where it grows",
+        "resize": f"resize to {preparation.size} (height, width): area average where it shrinks, bilinear where it grows",
         "patch": "cut into overlapping tiles of the input's size, blend the probabilities with Gaussian weights; "
         "before that scale by `scale`, or resample to `spacing` mm where it is given",
     }[preparation.geometry]

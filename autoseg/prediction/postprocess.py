@@ -36,11 +36,11 @@ def apply(labels: Array, scheme: LabelScheme, chosen: Mapping[str, PostProcessin
 def clean(mask: Array, what: PostProcessing) -> Array:
     """A boolean mask (H, W) after one class's post-processing. Objects are 8-connected, holes 4-connected."""
     # Both take up to half a second to import, and most predictions need neither.
-    if what.specks or what.keep_largest:
+    if what.min_object_fraction or what.keep_largest:
         from acvl_utils.morphology.morphology_helper import generic_filter_components, remove_components
 
-        if what.specks:
-            mask = remove_components(mask, what.specks * mask.size)
+        if what.min_object_fraction:
+            mask = remove_components(mask, what.min_object_fraction * mask.size)
         if what.keep_largest:
             mask = generic_filter_components(mask, _largest)
     if what.fill_holes:

@@ -21,7 +21,7 @@ from autoseg.prediction.confidence import Opinion, judge, opinion
 from autoseg.prediction.knowledge import Knowledge, knowledge_of
 from autoseg.preprocessing.transform import prepare_image
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Dataset, Workspace
@@ -123,7 +123,7 @@ class Predictor:
         self.knowledge = knowledge or Knowledge()
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
-        self.preparations: tuple[Preparation, ...] = tuple(dict.fromkeys(member.preparation for member in members))
+        self.preparations: tuple[PreprocessingConfig, ...] = tuple(dict.fromkeys(member.preparation for member in members))
         self.engines = [
             (
                 Engine(

@@ -14,7 +14,7 @@ from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.preprocessing.store import Store, identity, writing
 from autoseg.preprocessing.transform import prepare_image, prepare_label
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
@@ -33,7 +33,7 @@ class _Prepared:
 def build_store(
     dataset: Dataset,
     raw: RawDataset,
-    preparation: Preparation,
+    preparation: PreprocessingConfig,
     workers: int | None = None,
     content_hash: str | None = None,
     kept: Kept | None = None,
@@ -69,7 +69,7 @@ def _usable(folder: Path, wanted: str) -> Store | None:
         return None
 
 
-def _prepare(case: Case, preparation: Preparation, kept: Kept | None) -> _Prepared:
+def _prepare(case: Case, preparation: PreprocessingConfig, kept: Kept | None) -> _Prepared:
     try:
         if case.label is None:
             raise AutosegError("it has no label map", "put one into labelsTr, or take the image out of imagesTr")

@@ -14,7 +14,6 @@ import difflib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.schema.arrays import ArrayEntry, ArrayIndex
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text, read_artefact, replacing_folder, write_artefact
 
@@ -37,9 +36,9 @@ _HEADER = 128
 _AGAIN = "run autoseg_plan_and_preprocess again"
 
 
-def identity(preparation: Preparation, content_hash: str) -> str:
+def identity(preparation: PreprocessingConfig, content_hash: str) -> str:
     """Hash of all that decides the arrays: the preparation, the raw data, this format."""
-    return hash_text(str(STORE_VERSION), json.dumps(asdict(preparation), sort_keys=True), content_hash)
+    return hash_text(str(STORE_VERSION), json.dumps(preparation.hashed(), sort_keys=True), content_hash)
 
 
 class Store:
@@ -153,7 +152,9 @@ class StoreWriter:
 
 
 @contextmanager
-def writing(folder: Path, preparation: Preparation, content_hash: str, ignore: int | None = None) -> Iterator[StoreWriter]:
+def writing(
+    folder: Path, preparation: PreprocessingConfig, content_hash: str, ignore: int | None = None
+) -> Iterator[StoreWriter]:
     """A writer whose store takes the place of `folder` when the block ends well; else nothing is left behind."""
     with replacing_folder(folder) as beside, StoreWriter(beside, preparation.dtype, ignore) as writer:
         yield writer

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.preprocessing.label_maps import resize_label
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
 # Luminance weights of ITU-R BT.601, for a colour picture that reaches a model of gray ones.
@@ -23,12 +23,14 @@ _BAND_PIXELS = 1 << 20
 Array = NDArray[Any]
 
 
-def prepared_size(size: tuple[int, int], preparation: Preparation, spacing: tuple[float, float] | None) -> tuple[int, int]:
+def prepared_size(
+    size: tuple[int, int], preparation: PreprocessingConfig, spacing: tuple[float, float] | None
+) -> tuple[int, int]:
     """(height, width) that an image of `size` has in the store.
 
     spacing: (row, column) in mm. Raises AutosegError where the preparation needs it and there is none.
     """
-    if preparation.geometry == "whole":
+    if preparation.geometry == "resize":
         assert preparation.size is not None, preparation
         return preparation.size
     if preparation.spacing is None:
@@ -44,7 +46,7 @@ def prepared_size(size: tuple[int, int], preparation: Preparation, spacing: tupl
     return (max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1])))
 
 
-def prepare_image(image: Array, preparation: Preparation, spacing: tuple[float, float] | None = None) -> Array:
+def prepare_image(image: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
     """(C, H, W) as read -> (h, w, c) as stored: uint8, uint16 or float32, contiguous.
 
     Shrinks by area averages, enlarges bilinearly. A gray image for a colour model is repeated; a colour image for a model
@@ -61,7 +63,7 @@ def prepare_image(image: Array, preparation: Preparation, spacing: tuple[float, 
     return _cast(resize_pixels(pixels, size), preparation.dtype)
 
 
-def prepare_label(label: Array, preparation: Preparation, spacing: tuple[float, float] | None = None) -> Array:
+def prepare_label(label: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
     """(H, W) of label values -> (h, w) uint8 of the same values, resized so that thin structures stay as whole as they can.
 
     Raises AutosegError for values outside 0..255.
@@ -100,7 +102,7 @@ def _resize_channels(pixels: Array, size: tuple[int, int], interpolation: int) -
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
-def with_channels(image: Array, preparation: Preparation) -> Array:
+def with_channels(image: Array, preparation: PreprocessingConfig) -> Array:
     """(C, H, W) with as many channels as are stored. Raises AutosegError where there is no honest way."""
     found, wanted = image.shape[0], preparation.channels
     if found == wanted:

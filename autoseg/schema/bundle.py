@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.artefact import Artefact, Content
-from autoseg.schema.prediction import Calibration, PostProcessing
+from autoseg.schema.prediction import Calibration, PostProcessing, calibration_of_version_1
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class BundledMember:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def _without_format(content: Content) -> Content:
-    """Version 1 had a number of its own that always equalled it."""
+def _to_version_2(content: Content) -> Content:
+    """Version 1 had a second number, `format`, that always equalled it."""
     content.pop("format")
-    return content
+    return calibration_of_version_1(content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Bundle(Artefact):
 
     NAME = "bundle"
     VERSION = 2
-    MIGRATIONS = (_without_format,)
+    MIGRATIONS = (_to_version_2,)
 
     dataset: str
     members: tuple[BundledMember, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count
 
 _POOLED = "pooled.dice"
@@ -197,9 +197,15 @@ class DatasetComparison:
     families: tuple[Family, ...]
     family_test: PairTest | None
     strata: tuple[Stratification, ...] = ()
-    drops: tuple[Drop, ...] = ()
+    external_validation: tuple[Drop, ...] = ()
     risk_coverage: tuple[RiskCoverage, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def _to_version_2(content: Content) -> Content:
+    for dataset in content["datasets"]:
+        rename(dataset, "drops", "external_validation")
+    return content
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -207,7 +213,8 @@ class Comparison(Artefact, Tabular):
     """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
 
     NAME = "comparison"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
 
     datasets: tuple[DatasetComparison, ...]
     across: dict[str, dict[str, float]]

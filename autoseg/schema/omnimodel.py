@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 
 # Readers that are not trained here. gemini and image_edit are services; sam runs on this machine.
 Reader = Literal["gemini", "image_edit", "sam"]
@@ -21,18 +21,18 @@ Outcome = Literal["mask", "refused", "text", "echo", "failed"]
 class Asked:
     """One question: one class of one case. outcome: "mask" or why there is none. notes: what had to be mended in the answer.
 
-    cached: answered earlier, so nothing was sent. tries: requests it took. file: of the raw answer, within the folder.
-    says: the answer's text, or what went wrong.
+    cached: answered earlier, so nothing was sent. requests: that it took. file: of the raw answer, within the folder.
+    message: the answer's text, or what went wrong.
     """
 
     case: str
     label: str
     outcome: Outcome
     cached: bool
-    tries: int
+    requests: int
     notes: tuple[str, ...] = ()
     file: str = ""
-    says: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class CachedAnswer(Artefact):
     refused: bool = False
 
 
+def _to_version_2(content: Content) -> Content:
+    rename(content, "asked", "questions")
+    for question in content["questions"]:
+        rename(question, "tries", "requests")
+        rename(question, "says", "message")
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class OmnimodelRecord(Artefact):
     """`omnimodel.json`. model: its full name. endpoint: where it was asked, "" for the service's own address.
@@ -56,7 +64,8 @@ class OmnimodelRecord(Artefact):
     """
 
     NAME = "omnimodel"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
 
     reader: str
     model: str
@@ -64,5 +73,5 @@ class OmnimodelRecord(Artefact):
     endpoint: str
     threshold: str
     prompts: dict[str, str]
-    asked: tuple[Asked, ...]
+    questions: tuple[Asked, ...]
     counts: dict[str, int] = field(default_factory=dict)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autoseg.schema.artefact import Artefact
-from autoseg.schema.plan import Normalisation
+from autoseg.schema.artefact import Artefact, Content
+from autoseg.schema.plan import Normalisation, geometry_of_version_1
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,22 @@ class OnnxClass:
     values: tuple[int, ...]
 
 
+def _to_version_2(content: Content) -> Content:
+    content["geometry"] = geometry_of_version_1(content["geometry"])
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnnxDescription(Artefact):
     """For other programs; autoseg does not read it. before, after: steps in words.
 
-    geometry, size, scale, spacing: see `Preparation`. paint: for regions, the value each one writes, later ones over earlier.
+    geometry, size, scale, spacing: see `PreprocessingConfig`. paint: for regions, the value each one writes, later ones over
+    earlier ones.
     """
 
     NAME = "onnx"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
     UNMARKED = True
 
     producer: str
@@ -43,7 +50,7 @@ class OnnxDescription(Artefact):
     input: OnnxTensor
     channels: tuple[str, ...]
     before: tuple[str, ...]
-    geometry: Literal["whole", "patch"]
+    geometry: Literal["resize", "patch"]
     size: tuple[int, int] | None
     scale: float
     spacing: tuple[float, float] | None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from autoseg.schema.artefact import Artefact, Content
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 Protocol = Literal["auto", "benchmark", "quick"]
@@ -14,14 +15,14 @@ PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice. subject: dotted path of a field, or of what several fields share. because: the reason, with figures.
+    """One choice. subject: dotted path of a field, or of what several fields share. reason: with figures.
 
     source: the fields of fingerprint.json it was read from, with their values; "" where it rests on no measurement of data.
     """
 
     subject: str
     value: str
-    because: str
+    reason: str
     source: str = ""
 
 
@@ -41,21 +42,28 @@ class Normalisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class PreprocessingConfig:
     """How images become arrays on disk. Models that agree on it share one store, in the folder `key`.
 
-    geometry "whole": every image resized to `size` (height, width). geometry "patch": images keep their shape; they are
+    geometry "resize": every image resized to `size` (height, width). geometry "patch": images keep their shape; they are
     resampled to `spacing` (mm) if given, else scaled by `scale`. merge_gray: three equal channels are stored once.
     """
 
     key: str
-    geometry: Literal["whole", "patch"]
+    geometry: Literal["resize", "patch"]
     dtype: Literal["uint8", "uint16", "float32"]
     channels: int
     merge_gray: bool = False
     size: tuple[int, int] | None = None
     scale: float = 1.0
     spacing: tuple[float, float] | None = None
+
+    def hashed(self) -> dict[str, Any]:
+        """What hashes of arrays and runs are made of, named as in version 1: what was made then stays valid."""
+        content = asdict(self)
+        if self.geometry == "resize":
+            content |= {"geometry": "whole", "key": self.key.replace("resize_", "whole_", 1)}
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +129,9 @@ class ModelPlan:
     """What one model gets. input_size: (height, width) of what the network sees in training.
 
     batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
-    gradients and optimiser state of one part. flops: of one image's forward pass. preparation: key of its store.
-    precision: "bf16" and "fp16" are autocast. options: handed to the model's builder. memory_format: how tensors lie in
-    memory while training; results differ by rounding only. "auto": the training decides by device and model.
+    gradients and optimiser state of one part. flops: of one image's forward pass. preprocessing: its key in
+    `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: handed to the model's builder. memory_format: how
+    tensors lie in memory while training; results differ by rounding only. "auto": the training decides by device and model.
     """
 
     model: str
@@ -136,7 +144,7 @@ class ModelPlan:
     learning_rate: float
     warmup_epochs: int
     normalisation: Normalisation
-    preparation: str
+    preprocessing: str
     parameters: int
     flops: int
     memory: int
@@ -144,10 +152,31 @@ class ModelPlan:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
 
+def geometry_of_version_1(geometry: str) -> str:
+    """Today's word. Keys that begin with "whole" stay: they are the names of folders."""
+    return "resize" if geometry == "whole" else geometry
+
+
 def _to_version_2(content: Content) -> Content:
-    """Nothing is timed any more."""
+    """Nothing is timed any more; standard names for the rest."""
     content["training"].pop("time_formats", None)
+    rename(content, "preparations", "preprocessing")
+    for config in content["preprocessing"].values():
+        config["geometry"] = geometry_of_version_1(config["geometry"])
+    for model in content["models"].values():
+        rename(model, "preparation", "preprocessing")
+    for decision in content["decisions"]:
+        rename(decision, "because", "reason")
+        decision["subject"] = _path_of_version_1(decision["subject"])
+    overrides = {_path_of_version_1(path): value for path, value in content.get("overrides", {}).items()}
+    if "geometry" in overrides:
+        overrides["geometry"] = geometry_of_version_1(overrides["geometry"])
+    content["overrides"] = overrides
     return content
+
+
+def _path_of_version_1(path: str) -> str:
+    return re.sub(r"^preparations(?=\.)|(?<=\.)preparation$", "preprocessing", path)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -169,7 +198,7 @@ class Plan(Artefact, Tabular):
     device: str
     channels: int
     training: Training
-    preparations: dict[str, Preparation]
+    preprocessing: dict[str, PreprocessingConfig]
     models: dict[str, ModelPlan]
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -192,13 +221,19 @@ class Fold:
     validation: tuple[str, ...]
 
 
+def _because_to_reason(content: Content) -> Content:
+    rename(content, "because", "reason")
+    return content
+
+
 @dataclass(frozen=True)
 class Splits(Artefact):
-    """`splits.json`. because: how the folds were made and what was kept together."""
+    """`splits.json`. reason: how the folds were made and what was kept together."""
 
     NAME = "splits"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_because_to_reason,)
 
     folds: tuple[Fold, ...]
-    because: str
+    reason: str
     seed: int = 0

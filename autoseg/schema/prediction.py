@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 
@@ -34,41 +34,52 @@ class Confidence:
 class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
-    empty: what is added where nothing was found. An empty mask is confident in its own way: where every image shows
-    something it is always wrong, however sure. error: mean absolute error of that line where each case is judged by the
-    line of all others. of: which confidence it reads; out of fold one member answers, so that folds of one model are
+    empty_offset: what is added where nothing was found. An empty mask is confident in its own way: where every image shows
+    something it is always wrong, however sure. mean_absolute_error: of that line where each case is judged by the line
+    of all others. score: which confidence it reads; out of fold one member answers, so that folds of one model are
     calibrated by soft Dice.
     """
 
     cases: int
     slope: float
     intercept: float
-    error: float
-    of: Literal["soft_dice", "value"] = "soft_dice"
-    empty: float = 0.0
+    mean_absolute_error: float
+    score: Literal["soft_dice", "value"] = "soft_dice"
+    empty_offset: float = 0.0
 
     def __call__(self, confidence: float, empty: bool = False) -> float:
         """Expected Dice, within 0 and 1. empty: nothing was found."""
-        found = self.intercept + self.slope * confidence + (self.empty if empty else 0.0)
+        found = self.intercept + self.slope * confidence + (self.empty_offset if empty else 0.0)
         return found if math.isnan(found) else min(max(found, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to one class of a mask, in this order. specks: objects of less than this share of the image are dropped.
+    """What is done to one class of a mask, in this order. min_object_fraction: smaller objects, as a
+    fraction of the image, are dropped.
 
     keep_largest: all objects but the largest are dropped. fill_holes: background that the class encloses becomes it.
     """
 
-    specks: float = 0.0
+    min_object_fraction: float = 0.0
     keep_largest: bool = False
     fill_holes: bool = False
 
     def __str__(self) -> str:
-        done = [f"objects below {self.specks:.4%} of the image dropped"] if self.specks else []
+        done = [f"objects below {self.min_object_fraction:.4%} of the image dropped"] if self.min_object_fraction else []
         done += ["the largest object kept"] if self.keep_largest else []
         done += ["holes filled"] if self.fill_holes else []
         return ", ".join(done) or "nothing"
+
+
+def calibration_of_version_1(content: Content) -> Content:
+    """Standard names for the fields of `calibration` and `postprocessing`, which several files have."""
+    for before, after in (("of", "score"), ("error", "mean_absolute_error"), ("empty", "empty_offset")):
+        rename(content.get("calibration") or {}, before, after)
+    for steps in content.get("postprocessing", {}).values():
+        if isinstance(steps, dict):  # prediction.json says it in words.
+            rename(steps, "specks", "min_object_fraction")
+    return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +114,8 @@ class PredictionRecord(Artefact, Tabular):
     """
 
     NAME = "prediction"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (calibration_of_version_1,)
 
     dataset: str
     models: tuple[str, ...]
@@ -162,7 +174,8 @@ class BestChoice(Artefact, Tabular):
     """
 
     NAME = "best"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (calibration_of_version_1,)
 
     dataset: str
     models: tuple[str, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
 
 # flag: the first mask stays, and is said to need a look. replace: the second. union: what either marks. consensus: what both.
@@ -15,25 +15,33 @@ POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One case. reader: who made the mask: "first", "second" or "both". trust: expected Dice of the first mask (its plain
-    confidence where none is calibrated). agreement: mean Dice of the two masks, not-a-number where there is one."""
+    """One case. reader: who made the mask: "first", "second" or "both". confidence: expected Dice of the first mask
+    (its plain confidence where none is calibrated). agreement: mean Dice of the two masks, not-a-number where there is one."""
 
     case: str
     reader: str
-    trust: float
+    confidence: float
     agreement: float
-    because: str
+    reason: str
+
+
+def _second_reader_to_version_2(content: Content) -> Content:
+    for case in content["cases"]:
+        rename(case, "trust", "confidence")
+        rename(case, "because", "reason")
+    return content
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecondReading(Artefact):
     """`second_reader.json`. first, second: the readers' names. threshold: below it the second was asked.
 
-    calibrated: whether trust is an expected Dice.
+    calibrated: whether confidence is an expected Dice.
     """
 
     NAME = "second_reader"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_second_reader_to_version_2,)
 
     first: str
     second: str
@@ -47,15 +55,15 @@ class SecondReading(Artefact):
 class ConfidenceArea:
     """How well one score of confidence ranks one model's held-out cases by their risk (1 - Dice).
 
-    area: below the risk-coverage curve (AURC), less is better; best: of a perfect ranking; blind: of none (the mean risk).
+    aurc: area below the risk-coverage curve, less is better; best: of a perfect ranking; random: of none (the mean risk).
     """
 
     model: str
     score: str
     cases: int
-    area: float
+    aurc: float
     best: float
-    blind: float
+    random: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,13 @@ class HybridScore:
     hd95: float
 
 
+def _risk_coverage_to_version_2(content: Content) -> Content:
+    for score in content["areas"]:
+        rename(score, "area", "aurc")
+        rename(score, "blind", "random")
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ReaderStudy(Artefact, Tabular):
     """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
@@ -77,7 +92,8 @@ class ReaderStudy(Artefact, Tabular):
     """
 
     NAME = "risk_coverage"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_risk_coverage_to_version_2,)
 
     dataset: str
     areas: tuple[ConfidenceArea, ...]

@@ -19,7 +19,7 @@ from torch import Tensor
 from autoseg.models.contract import SegmentationNetwork
 from autoseg.models.registry import build
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
-from autoseg.schema.plan import ModelPlan, Plan, Preparation
+from autoseg.schema.plan import ModelPlan, Plan, PreprocessingConfig
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, replacing
@@ -69,7 +69,7 @@ class Trained:
     network: SegmentationNetwork
     plan: Plan
     model_plan: ModelPlan
-    preparation: Preparation
+    preparation: PreprocessingConfig
     scheme: LabelScheme
     spec: DatasetSpec
     record: RunRecord
@@ -143,7 +143,7 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
     plan = read_artefact(folder / PLAN, Plan, _AGAIN)
     spec = read_artefact(folder / DATASET, DatasetSpec, _AGAIN)
     model_plan = plan.models[record.model]
-    preparation, scheme = plan.preparations[model_plan.preparation], spec.label_scheme()
+    preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     path = folder / (BEST if which == "best" else LAST)
     weights = read(path)["state_dict"]
     with torch.random.fork_rng([]):  # Fresh weights draw from the caller's random numbers, and are then replaced.
@@ -163,7 +163,7 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
     )
 
 
-def build_network(model_plan: ModelPlan, preparation: Preparation, scheme: LabelScheme) -> SegmentationNetwork:
+def build_network(model_plan: ModelPlan, preparation: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
     """The network a plan describes, with fresh weights."""
     return build(
         model_plan.model,

@@ -151,7 +151,7 @@ def _task(
     weights: Source | None,
     fold: int,
 ) -> Task:
-    preparation = plan.preparations[model_plan.preparation]
+    preparation = plan.preprocessing[model_plan.preprocessing]
     store = Store.open(dataset.store(preparation.key), store_identity(preparation, plan.content_hash))
     missing = sorted({*split.train, *split.validation} - set(store.cases))
     if missing or not split.train:
@@ -204,7 +204,7 @@ def _train(
 ) -> RunRecord:
     torch.manual_seed(task.plan.training.seed)
     memory.begin(task.device)
-    network = build_network(task.model_plan, task.plan.preparations[task.model_plan.preparation], task.scheme)
+    network = build_network(task.model_plan, task.plan.preprocessing[task.model_plan.preprocessing], task.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _begin(network, task, weights)
@@ -236,7 +236,7 @@ def _train(
 def _begin(network: SegmentationNetwork, task: Task, weights: Source | None) -> None:
     """The weights of the first step."""
     shares = pixel_shares(task.store, task.split.train, task.scheme)
-    channels = task.plan.preparations[task.model_plan.preparation].channels
+    channels = task.plan.preprocessing[task.model_plan.preprocessing].channels
     start_at_prior(network, channels, shares, Loss(task.plan.training.loss, task.scheme).sigmoid)
     if weights is not None:
         fill(network, weights)

@@ -24,10 +24,13 @@ def identity(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold
     """Part -> its content as text. pretrained: hash of the file the weights are filled from, "" for random ones."""
     training = asdict(plan.training)
     unchanged = tuple(name for name, value in _LATER_TRAINING.items() if training[name] == value)
+    # Part and field are called as in version 1 of plan.json, so that runs of that time can be resumed.
+    preparation = plan.preprocessing[model_plan.preprocessing].hashed()
+    model = _without(asdict(model_plan), (*_ASIDE_MODEL, "preprocessing"))
     parts: dict[str, Any] = {
         "training": _without(training, (*_ASIDE_TRAINING, *unchanged)),
-        "model": _without(asdict(model_plan), _ASIDE_MODEL),
-        "preparation": asdict(plan.preparations[model_plan.preparation]),
+        "model": {**model, "preparation": preparation["key"]},
+        "preparation": preparation,
         "labels": asdict(scheme),
         "training cases": split.train,
         "validation cases": split.validation,

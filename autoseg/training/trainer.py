@@ -105,7 +105,7 @@ class Trainer:
             task.store, task.split.train, model_plan, training, task.scheme, training.seed,
             pin=device.type == "cuda", samples=mine,
         )  # fmt: skip
-        self._engine = Engine(network, model_plan, task.plan.preparations[model_plan.preparation], task.scheme, device)
+        self._engine = Engine(network, model_plan, task.plan.preprocessing[model_plan.preprocessing], task.scheme, device)
         self._log = MetricsLog(task.folder, tuple(task.scheme.foreground))
         # Weights of the best epoch that best.pt does not hold yet.
         self._best: dict[str, Tensor] | None = None

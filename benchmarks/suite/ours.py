@@ -46,7 +46,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     """A results folder as a finished training leaves it, but for the weights, which are random; and EXCHANGE beside it."""
     plan = read_artefact(dataset.plan, Plan)
     model_plan = plan.models[MODEL]
-    preparation = plan.preparations[model_plan.preparation]
+    preparation = plan.preprocessing[model_plan.preprocessing]
     torch.manual_seed(0)
     made = checkpoint.build_network(model_plan, preparation, raw.spec.label_scheme())
     assert isinstance(made, NNUNet)

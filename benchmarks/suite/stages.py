@@ -158,7 +158,7 @@ def loader(side: int, against: float) -> Callable[[Bench], Stage]:
 def planned(bench: Bench, raw: Path, *words: str, settings: tuple[str, ...] = ()) -> None:
     """Both sides' plans; autoseg's is for nnU-Net's small network. words: for autoseg's command."""
     side, number = bench.amounts.input, raw.name[7:10]
-    network = ("geometry=whole", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
+    network = ("geometry=resize", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
     given = ("--models", "nnunet", *words, *(word for pair in (*network, *settings) for word in ("--set", pair)))
     where = ("--device", bench.hands.device, "--root", str(bench.root))
     bench.must(bench.command("plan_and_preprocess", raw.name, *given, *where), "planning")

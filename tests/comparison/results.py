@@ -13,7 +13,7 @@ from autoseg.fingerprint.measure import fingerprint_dataset
 from autoseg.io import write_image, write_label
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.prediction import Confidence, PredictedCase, PredictionRecord
 from autoseg.schema.run import RunRecord
 from autoseg.support.files import write_artefact, write_text
@@ -73,17 +73,17 @@ def make(
 def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) -> Plan:
     channels = len(spec.channel_names)
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(255.0,) * channels)
-    preparation = Preparation(key="whole_64x64", geometry="whole", dtype="uint8", channels=channels, size=(64, 64))
+    preparation = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=channels, size=(64, 64))
     parameters = 1_000_000 * (1 + len(model))
     chosen = ModelPlan(
         model=model, variant="tiny", input_size=(64, 64), batch_size=8, accumulate=1, precision="fp32", pretrained="none",
-        learning_rate=1e-3, warmup_epochs=0, normalisation=normalisation, preparation=preparation.key, parameters=parameters,
+        learning_rate=1e-3, warmup_epochs=0, normalisation=normalisation, preprocessing=preparation.key, parameters=parameters,
         flops=10**9 * len(model), memory=2**28,
     )  # fmt: skip
     training = Training(epochs=epochs, loss="dice_ce", learning_rates=(1e-3,))
     return Plan(
         dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=2**32, device="cpu", channels=channels,
-        training=training, preparations={preparation.key: preparation}, models={model: chosen}, decisions=(),
+        training=training, preprocessing={preparation.key: preparation}, models={model: chosen}, decisions=(),
     )
 
 

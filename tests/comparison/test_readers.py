@@ -29,7 +29,7 @@ def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
 
     assert dice(never, "hybrid: replace") == dice(never, first)
     assert dice(always, "hybrid: replace") == dice(always, second)
-    assert all(one.best <= one.area for one in always.areas)
+    assert all(one.best <= one.aurc for one in always.areas)
     with pytest.raises(AutosegError, match="no reader"):
         api.study_readers(name, first="nobody", output=tmp_path, root=root)
 
@@ -38,7 +38,7 @@ def test_confidence_is_judged_alike_in_the_comparison_and_here(made, tmp_path):
     root, name = made.dataset.root, made.dataset.name
     study = api.study_readers(name, output=tmp_path, root=root)
     compared = api.compare([name], output=tmp_path / "comparison", report=False, root=root).datasets[0]
-    here = {one.model: one.area for one in study.areas if one.score == "expected Dice"}
+    here = {one.model: one.aurc for one in study.areas if one.score == "expected Dice"}
     assert here == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from autoseg.preprocessing.store import Store, writing
 from autoseg.schema.dataset import LabelScheme
-from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, Preparation, Training
+from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 
 SCHEME = LabelScheme(names=("background", "common", "rare"), members=((0,), (1,), (2,)))
 STILL = Augmentation(
@@ -18,7 +18,7 @@ STILL = Augmentation(
 
 def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> Store:
     """Cases c00, c01, ...: a disk of class 1 in each, one of class 2 in the first `rare`; values follow the label."""
-    preparation = Preparation(key="k", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
+    preparation = PreprocessingConfig(key="k", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
     with writing(folder, preparation, "hash") as writer:
         for index, (height, width) in enumerate(sizes):
             rows, columns = np.mgrid[:height, :width]
@@ -46,7 +46,7 @@ def model_plan(
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=normalisation or plain,
-        preparation="k",
+        preprocessing="k",
         parameters=0,
         flops=0,
         memory=0,

@@ -141,7 +141,7 @@ def test_the_same_images_are_told_also_across_the_split(tmp_path, workspace):
         frozenset({"train_1_A", "train_7_G"}),
         frozenset({"train_2_N", "test_9_A (test)"}),
     }
-    assert any("train_8_D" in names for names in report.record.alike)
+    assert any("train_8_D" in names for names in report.record.near_duplicates)
     assert "both sides of the test split" in str(report)
     kept = json.loads((report.dataset.raw / "conversion.json").read_text())
     assert kept["duplicates"] == [list(names) for names in report.record.duplicates]
@@ -152,7 +152,7 @@ def test_frames_of_one_patient_are_no_news(tmp_path, workspace):
     folder = next((tmp_path / "source").iterdir())
     save(folder / "train_2.bmp", cv2.convertScaleAbs(picture(0), alpha=0.9))
     report = convert("glas", tmp_path / "source", workspace)
-    assert tree.groups["train_1"] == tree.groups["train_2"] and report.record.alike == ()
+    assert tree.groups["train_1"] == tree.groups["train_2"] and report.record.near_duplicates == ()
 
 
 def test_the_contact_sheet_shows_masks_in_their_place(tmp_path, workspace):

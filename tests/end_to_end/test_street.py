@@ -59,7 +59,7 @@ def test_every_stage_left_its_artefact(street: tuple[str, Path, Path]) -> None:
     assert [c.name for c in fingerprint.classes] == list(generated.SPECIFICATION[kind].labels[1:])
     plan = read_artefact(dataset.plan, Plan)
     assert plan.models[MODEL].input_size == (64, 64)
-    assert all(decision.because for decision in plan.decisions)
+    assert all(decision.reason for decision in plan.decisions)
     assert "training.epochs" in plan.overrides
     fold = dataset.fold(MODEL, 0)
     record = read_artefact(fold / "run.json", RunRecord)
@@ -130,10 +130,10 @@ def test_doubtful_cases_are_read_twice(street: tuple[str, Path, Path], tmp_path:
     assert predict.main([*words, "-o", str(tmp_path / "twice"), *asked]) == 0
     record = json.loads((tmp_path / "twice" / "second_reader.json").read_text())
     by = {"flag": "first", "replace": "second", "union": "both", "consensus": "both"}[policy]
-    trusts = {reading["case"]: reading["trust"] for reading in record["cases"]}
+    trusts = {reading["case"]: reading["confidence"] for reading in record["cases"]}
     for reading in record["cases"]:
         assert reading["reader"] == (by if trusts[reading["case"]] < 1 else "first")
-        assert reading["because"]
+        assert reading["reason"]
     for image in some:
         once = cv2.imread(str(tmp_path / "once" / image.name), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(cv2.imread(str(tmp_path / "twice" / image.name), cv2.IMREAD_UNCHANGED), once)

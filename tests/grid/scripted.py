@@ -10,7 +10,7 @@ from pathlib import Path
 from autoseg.grid.cells import Asked
 from autoseg.grid.engine import Outcome
 from autoseg.schema.grid import Cell
-from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.run import RunRecord
 from autoseg.support.files import write_artefact
 from autoseg.support.workspace import Dataset, Workspace
@@ -33,18 +33,18 @@ def planned(root: Path, models: Sequence[str] = ("unet", "segformer"), search_ep
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=Normalisation(scheme="image"),
-        preparation="whole_64x64",
+        preprocessing="resize_64x64",
         parameters=0,
         flops=0,
         memory=0,
     )
     training = Training(epochs=10, loss="ce", learning_rates=RATES, search_epochs=search_epochs)
-    preparation = Preparation(key="whole_64x64", geometry="whole", dtype="uint8", channels=3, size=(64, 64))
+    preparation = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=3, size=(64, 64))
     write_artefact(
         dataset.plan,
         Plan(
             dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=1 << 30, device="cpu", channels=3,
-            training=training, preparations={preparation.key: preparation},
+            training=training, preprocessing={preparation.key: preparation},
             models={model: replace(plan, model=model) for model in models}, decisions=(),
         ),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from torch import nn
 
 from autoseg.inference.engine import Engine
 from autoseg.schema.dataset import label_scheme
-from autoseg.schema.plan import ModelPlan, Normalisation, Preparation
+from autoseg.schema.plan import ModelPlan, Normalisation, PreprocessingConfig
 
 TWO = label_scheme({"background": 0, "lesion": 1}, None)
 REGIONS = label_scheme({"background": 0, "whole": (1, 2), "core": (2,)}, (1, 2))
@@ -24,15 +24,17 @@ def model_plan(input_size=(32, 32), batch=4, normalisation=IDENTITY, precision="
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=normalisation,
-        preparation="p",
+        preprocessing="p",
         parameters=0,
         flops=0,
         memory=0,
     )
 
 
-def preparation(geometry="whole", size=(32, 32)):
-    return Preparation(key="p", geometry=geometry, dtype="uint8", channels=3, size=size if geometry == "whole" else None)
+def preparation(geometry="resize", size=(32, 32)):
+    return PreprocessingConfig(
+        key="p", geometry=geometry, dtype="uint8", channels=3, size=size if geometry == "resize" else None
+    )
 
 
 class Pointwise(nn.Module):
@@ -113,7 +115,7 @@ def test_regions_are_independent():
 
 
 @pytest.mark.parametrize(("mirror", "views"), [((), 1), ((1,), 2), ((0, 1), 4)])
-@pytest.mark.parametrize("geometry", ["whole", "patch"])
+@pytest.mark.parametrize("geometry", ["resize", "patch"])
 def test_mirrored_views_are_averaged_as_probabilities(mirror, views, geometry):
     network = Tilted()
     engine = Engine(network, model_plan(), preparation(geometry), TWO, mirror=mirror)

@@ -34,12 +34,12 @@ def test_a_plan_holds_together_and_comes_back_from_json(protocol: Protocol, made
     made_plan = plan(made, protocol)
     assert set(made_plan.models) == set(BOTH)
     for name, model in made_plan.models.items():
-        preparation = made_plan.preparations[model.preparation]
+        preparation = made_plan.preprocessing[model.preprocessing]
         assert model.model == name and model.batch_size % model.accumulate == 0
         assert preparation.geometry == "patch" or preparation.size == model.input_size
         assert preparation.channels == made_plan.channels == 3
         assert 0 < model.memory <= made_plan.memory_budget and model.flops > 0 and model.parameters > 0
-    assert all(decision.because and decision.value for decision in made_plan.decisions)
+    assert all(decision.reason and decision.value for decision in made_plan.decisions)
     subjects = [decision.subject for decision in made_plan.decisions]
     assert len(subjects) == len(set(subjects))
     assert serde.from_json(serde.to_json(made_plan), Plan) == made_plan
@@ -47,39 +47,39 @@ def test_a_plan_holds_together_and_comes_back_from_json(protocol: Protocol, made
 
 
 def test_models_that_agree_share_a_store() -> None:
-    assert len(plan().preparations) == 1
-    assert list(plan(VESSELS).preparations) == ["patch_native"]
+    assert len(plan().preprocessing) == 1
+    assert list(plan(VESSELS).preprocessing) == ["patch_native"]
 
 
 def test_gray_images_make_one_channel_networks() -> None:
     gray = plan(Made(gray_as_rgb=True, modality="ultrasound"))
-    assert gray.channels == 1 and all(p.merge_gray and p.channels == 1 for p in gray.preparations.values())
+    assert gray.channels == 1 and all(p.merge_gray and p.channels == 1 for p in gray.preprocessing.values())
     colour = plan(Made())
     assert gray.models["nnunet"].parameters < colour.models["nnunet"].parameters
 
 
 def test_geometry_and_side_can_be_set() -> None:
-    whole = plan(VESSELS, geometry="whole", side="384")
-    (preparation,) = whole.preparations.values()
-    assert preparation.geometry == "whole" and preparation.size == (384, 384)
+    whole = plan(VESSELS, geometry="resize", side="384")
+    (preparation,) = whole.preprocessing.values()
+    assert preparation.geometry == "resize" and preparation.size == (384, 384)
     assert whole.overrides == {"geometry": "whole", "side": 384}
     said = {decision.subject: decision for decision in whole.decisions}
-    assert "set by the user; the planner would have taken patch" in said["geometry"].because
-    assert "vessel" in said["geometry"].because
+    assert "set by the user; the planner would have taken patch" in said["geometry"].reason
+    assert "vessel" in said["geometry"].reason
     assert (said["side"].value, said["side"].source) == ("384", "median_size 584/565")
-    assert "set by the user; planned was 256" in said["side"].because
+    assert "set by the user; planned was 256" in said["side"].reason
     for setting, value in (("geometry", "round"), ("side", "250"), ("side", "big")):
         with pytest.raises(AutosegError, match=setting):
             plan(**{setting: value})
 
 
 def test_patches_against_the_rule_show_the_files_own_pixels() -> None:
-    (preparation,) = plan(geometry="patch").preparations.values()
+    (preparation,) = plan(geometry="patch").preprocessing.values()
     assert (preparation.geometry, preparation.scale) == ("patch", 1.0)
 
 
 def test_the_study_keeps_its_size_when_its_geometry_is_set() -> None:
-    assert all(model.input_size == (512, 512) for model in plan(protocol="benchmark", geometry="whole").models.values())
+    assert all(model.input_size == (512, 512) for model in plan(protocol="benchmark", geometry="resize").models.values())
 
 
 def test_decisions_cite_the_fingerprint() -> None:
@@ -95,9 +95,9 @@ def test_a_variant_without_the_fixed_size_gets_the_working_size() -> None:
     fixed, free = plan(made, models=("missformer",)), plan(made, models=("missformer",), models__missformer__variant="free")
     assert fixed.models["missformer"].input_size == (224, 224)
     model = free.models["missformer"]
-    assert model.input_size == (192, 320) and free.preparations[model.preparation].size == (192, 320)
+    assert model.input_size == (192, 320) and free.preprocessing[model.preprocessing].size == (192, 320)
     assert set(free.overrides) == {"models.missformer.variant"}
-    because = next(d.because for d in free.decisions if d.subject == "models.missformer.input_size")
+    because = next(d.reason for d in free.decisions if d.subject == "models.missformer.input_size")
     assert "free" in because and "another size" in because
     set_too = {"models__missformer__variant": "free", "models__missformer__input_size": "96x96"}
     assert plan(made, models=("missformer",), **set_too).models["missformer"].input_size == (96, 96)
@@ -110,9 +110,9 @@ def test_the_plan_says_whose_batch_the_memory_holds() -> None:
     found = make_plan(made.fingerprint, made.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
     said = next(decision for decision in found.decisions if decision.subject == "batches_held")
     assert said.value == "1 models at once, 2 in parts, 0 not at all"
-    assert "unet 2 x 4" in said.because and all(m.batch_size == 8 for m in found.models.values())
+    assert "unet 2 x 4" in said.reason and all(m.batch_size == 8 for m in found.models.values())
     small = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), GIGABYTE, "cpu")
-    assert "unet (" in next(d.because for d in small.decisions if d.subject == "batches_held")
+    assert "unet (" in next(d.reason for d in small.decisions if d.subject == "batches_held")
 
 
 def test_a_batch_of_one_for_batch_statistics_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -124,13 +124,13 @@ def test_a_batch_of_one_for_batch_statistics_is_said(caplog: pytest.LogCaptureFi
 def test_a_set_input_size_is_prepared_measured_and_explained() -> None:
     before, after = plan(), plan(**{"models__unet__input_size": "64x96", "models__unet__batch_size": "6"})
     model = after.models["unet"]
-    assert (model.input_size, model.batch_size, model.preparation) == ((64, 96), 6, "whole_64x96")
-    assert after.preparations["whole_64x96"].size == (64, 96)
+    assert (model.input_size, model.batch_size, model.preprocessing) == ((64, 96), 6, "resize_64x96")
+    assert after.preprocessing["resize_64x96"].size == (64, 96)
     assert model.memory < before.models["unet"].memory and model.flops < before.models["unet"].flops
     assert after.models["nnunet"] == before.models["nnunet"]
     assert after.overrides == {"models.unet.input_size": [64, 96], "models.unet.batch_size": 6}
     decision = next(d for d in after.decisions if d.subject == "models.unet.input_size")
-    assert decision.value == "64, 96" and "set by the user; planned was 256, 256" in decision.because
+    assert decision.value == "64, 96" and "set by the user; planned was 256, 256" in decision.reason
 
 
 def test_a_set_variant_counts_its_own_parameters() -> None:

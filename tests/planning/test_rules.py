@@ -31,12 +31,12 @@ def facts(made: Made) -> Facts:
 def normalisation(made: Made, model: str = "unet") -> tuple[Normalisation, str]:
     known = facts(made)
     found, decision = decide_normalisation(known, decide_channels(known)[0], models.spec(model))
-    return found, decision.because
+    return found, decision.reason
 
 
 def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE) -> tuple[Frame, str]:
     found, decisions = decide_geometry(facts(made), protocol, device, budget)
-    return found, decisions[0].because
+    return found, decisions[0].reason
 
 
 def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
@@ -133,12 +133,12 @@ def test_thin_things_get_patches_and_large_ones_whole_images(protocol: Protocol,
         assert (vessels.kind, vessels.scale, vessels.spacing) == ("patch", 1.0, None)
         assert "vessel" in because and "2.0 px" in because
         polyps, because = frame(POLYPS, protocol, device, budget)
-        assert polyps.kind == "whole" and "rare" in because and "42.0 px" in because
+        assert polyps.kind == "resize" and "rare" in because and "42.0 px" in because
 
 
 def test_the_study_sees_whole_images_and_says_what_that_costs() -> None:
     found, because = frame(VESSELS, "benchmark")
-    assert found.kind == "whole" and found.input_size(found.side) == (512, 512)
+    assert found.kind == "resize" and found.input_size(found.side) == (512, 512)
     assert "limits its Dice to about 0.9" in because
     assert "limits" not in frame(POLYPS, "benchmark")[1]
 
@@ -166,7 +166,7 @@ def test_unlike_fields_of_view_meet_at_one_pixel_size() -> None:
     assert found.kind == "patch" and found.spacing is not None and "fields of view differ" in because
     # The median image, 480 mm wide, is about as large as the network's input then.
     assert 480 / found.spacing[0] == pytest.approx(256, rel=0.05)
-    assert frame(replace(made, spacings=((1.2, 1.2),)))[0].kind == "whole"
+    assert frame(replace(made, spacings=((1.2, 1.2),)))[0].kind == "resize"
 
 
 def test_thin_things_in_physical_images_share_a_pixel_size() -> None:
@@ -196,8 +196,8 @@ def test_what_resizing_keeps_grows_with_thickness() -> None:
 
 def test_stores_are_named_by_what_they_hold() -> None:
     channels, _ = decide_channels(facts(Made()))
-    whole = make_preparation(Frame(kind="whole", side=256, native=(400, 400)), channels, (256, 224))
-    assert (whole.key, whole.size, whole.channels, whole.dtype) == ("whole_256x224", (256, 224), 3, "uint8")
+    whole = make_preparation(Frame(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
+    assert (whole.key, whole.size, whole.channels, whole.dtype) == ("resize_256x224", (256, 224), 3, "uint8")
     keys = [
         make_preparation(
             Frame(kind="patch", side=256, native=(400, 400), scale=scale, spacing=spacing), channels, (256, 256)
@@ -239,7 +239,7 @@ def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
 
 def augmentation(made: Made) -> tuple[Augmentation, dict[str, str]]:
     found, decisions = decide_augmentation(facts(made), frame(made)[0])
-    return found, {decision.subject.rpartition(".")[2]: decision.because for decision in decisions}
+    return found, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
 
 
 def test_thin_things_are_not_blurred_away() -> None:

@@ -89,7 +89,7 @@ def test_the_seed_decides() -> None:
 def test_tiny_sets_get_fewer_folds_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING", logger="autoseg"):
         splits = split(Made(cases=3))
-    assert len(splits.folds) == 3 and "3 folds instead of 5" in caplog.text and "5 were asked for" in splits.because
+    assert len(splits.folds) == 3 and "3 folds instead of 5" in caplog.text and "5 were asked for" in splits.reason
     with pytest.raises(AutosegError, match="only one case"):
         split(Made(cases=1))
     with pytest.raises(AutosegError, match=r"one group \(6 cases"):
@@ -100,9 +100,9 @@ def test_tiny_sets_get_fewer_folds_and_a_warning(caplog: pytest.LogCaptureFixtur
 
 def test_the_reason_names_what_was_kept_together() -> None:
     groups = {k: f"p{k // 2}" for k in range(30)}
-    because = split(Made(cases=30, groups=groups, duplicates=((0, 1), (4, 8)))).because
+    because = split(Made(cases=30, groups=groups, duplicates=((0, 1), (4, 8)))).reason
     assert "15 patients kept whole" in because and "4 cases in 2 clusters" in because
-    missing = split(Made(cases=30, classes={"a": 9.0, "b": 9.0}, presence={"b": 0.1})).because
+    missing = split(Made(cases=30, classes={"a": 9.0, "b": 9.0}, presence={"b": 0.1})).reason
     assert "b (3 cases) is missing in the validation of fold" in missing
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.run import RunRecord
 from autoseg.support.files import write_artefact
 from autoseg.training import checkpoint
@@ -36,11 +36,11 @@ class Bright(nn.Module):
         return torch.cat([-high, high], 1)
 
 
-def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
+def plan_of(spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(highest,) * channels)
-    preparation = Preparation(
-        key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "whole" else None, spacing=spacing
+    preparation = PreprocessingConfig(
+        key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "resize" else None, spacing=spacing
     )
     planned = ModelPlan(
         model=model,
@@ -53,7 +53,7 @@ def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, 
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=normalisation,
-        preparation="p",
+        preprocessing="p",
         parameters=2,
         flops=0,
         memory=0,
@@ -67,7 +67,7 @@ def plan_of(spec=SPEC, geometry="whole", size=(64, 64), dtype="uint8", batch=4, 
         device="cpu",
         channels=channels,
         training=training,
-        preparations={"p": preparation},
+        preprocessing={"p": preparation},
         models={model: planned},
         decisions=(),
     )
@@ -94,7 +94,7 @@ def record_of(fold=0, status="finished", model="bright"):
 def trained(network=None, fold=0, spec=SPEC, **plan):
     made = plan_of(spec, **plan)
     name = plan.get("model", "bright")
-    planned, preparation = made.models[name], made.preparations["p"]
+    planned, preparation = made.models[name], made.preprocessing["p"]
     record = record_of(fold, model=name)
     return Trained(
         network=(network or Bright()).eval(),

@@ -32,7 +32,7 @@ SPEC = DatasetSpec(
 def bundle(tmp_path, bright_is_registered):
     known = Knowledge(
         drift.appearance([drift.measure(picture()[0].transpose(1, 2, 0), (48, 80), None)]),
-        Calibration(cases=20, slope=0.5, intercept=0.4, error=0.1),
+        Calibration(cases=20, slope=0.5, intercept=0.4, mean_absolute_error=0.1),
         {"bright": PostProcessing(fill_holes=True)},
     )
     predictor = Predictor([trained(fold=0, spec=SPEC), trained(Bright(0.4), 1, SPEC)], knowledge=known)

@@ -89,10 +89,12 @@ def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
     assert math.isnan(alone.agreement) and math.isnan(alone.expected_dice) and alone.value == alone.soft_dice
     other = square((5, 5, 20, 9), (25, 25, 35, 35))
     both = [opinion(maps_of(one), TWO) for one in (label, other)]
-    apart = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, error=0.05))
+    apart = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, mean_absolute_error=0.05))
     assert apart.agreement < 1 and apart.classes["polyp"] < apart.classes["stone"]
     assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.soft_dice, abs=1e-3)
-    together = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, error=0.05, of="value"))
+    together = judge(
+        maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, mean_absolute_error=0.05, score="value")
+    )
     assert together.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
 
 
@@ -100,7 +102,7 @@ def test_calibration_follows_the_cases_and_says_how_well():
     confidence = np.linspace(0.3, 0.9, 20)
     some = np.zeros(20, bool)
     line = fit(confidence, 0.1 + 0.8 * confidence, some)
-    assert line.slope == pytest.approx(0.8) and line.intercept == pytest.approx(0.1) and line.error < 1e-6
+    assert line.slope == pytest.approx(0.8) and line.intercept == pytest.approx(0.1) and line.mean_absolute_error < 1e-6
     assert line(2.0) == 1.0 and line(-1.0) == 0.0
     falling = fit(confidence, 1 - confidence, some)
     assert falling.slope == 0 and falling(0.5) == pytest.approx(0.4)
@@ -136,7 +138,7 @@ def test_where_every_image_shows_something_an_empty_mask_is_not_trusted_however_
     empty = confidence == 0.99
     dice = np.where(empty, 0.0, confidence)
     line = fit(confidence, dice, empty)
-    assert line.empty < 0 and line(0.99, True) < 0.25 < line(0.6) < line(0.9)
+    assert line.empty_offset < 0 and line(0.99, True) < 0.25 < line(0.6) < line(0.9)
     rightly = fit(confidence, np.where(empty, 1.0, confidence), empty)
     assert rightly(0.99, True) > 0.95
     together = judge(maps_of(square(), 0.98), [], TWO, line)

@@ -43,7 +43,7 @@ def test_masks_and_record(images, tmp_path):
     assert set(record.versions) == {"autoseg", "torch", "python"}
 
 
-@pytest.mark.parametrize("geometry", ["whole", "patch"])
+@pytest.mark.parametrize("geometry", ["resize", "patch"])
 def test_images_share_batches_and_masks_do_not_depend_on_it(images, tmp_path, geometry):
     folder, masks = images
     network = Bright()

@@ -86,7 +86,7 @@ def test_other_files_are_not_read_by_rows(tmp_path):
     assert pixels_of(tmp_path / "a.nii.gz") == 0
 
 
-@pytest.mark.parametrize("geometry", ["patch", "whole"])
+@pytest.mark.parametrize("geometry", ["patch", "resize"])
 @pytest.mark.parametrize("ending", [".tif", ".png"])
 def test_large_images_give_the_masks_and_confidence_of_small_ones(tmp_path, monkeypatch, geometry, ending):
     image = cv2.GaussianBlur(np.moveaxis(IMAGE, 0, 2), (0, 0), 3).transpose(2, 0, 1)

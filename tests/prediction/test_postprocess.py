@@ -26,7 +26,7 @@ def test_nothing_chosen_changes_nothing(labels):
 
 
 def test_specks_are_dropped_and_others_kept(labels):
-    found = apply(labels, TWO, {"ring": PostProcessing(specks=2 / 2500)})
+    found = apply(labels, TWO, {"ring": PostProcessing(min_object_fraction=2 / 2500)})
     assert found[40, 40] == 0 and (found == 1).sum() == (labels == 1).sum() - 1
     assert np.array_equal(found == 2, labels == 2)
 
@@ -44,7 +44,7 @@ def test_objects_that_touch_at_a_corner_are_one_and_of_two_alike_the_first_is_ke
     first = mask.copy()
     first[6:8] = False
     assert np.array_equal(clean(mask, PostProcessing(keep_largest=True)), first)
-    assert np.array_equal(clean(mask, PostProcessing(specks=5 / 81)), mask)
+    assert np.array_equal(clean(mask, PostProcessing(min_object_fraction=5 / 81)), mask)
 
 
 def test_holes_are_filled_without_taking_other_classes(labels):

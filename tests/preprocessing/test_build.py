@@ -12,13 +12,13 @@ from autoseg.io import RawDataset
 from autoseg.preprocessing.build import build_store
 from autoseg.preprocessing.store import Store
 from autoseg.preprocessing.transform import prepare_image, prepare_label
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 from tests.generated import draw
 
-WHOLE = Preparation(key="whole_32x48", geometry="whole", dtype="uint8", channels=3, size=(32, 48))
-NATIVE = Preparation(key="patch_native", geometry="patch", dtype="uint8", channels=3)
+WHOLE = PreprocessingConfig(key="resize_32x48", geometry="resize", dtype="uint8", channels=3, size=(32, 48))
+NATIVE = PreprocessingConfig(key="patch_native", geometry="patch", dtype="uint8", channels=3)
 CASES = 7
 
 
@@ -41,13 +41,15 @@ def dataset(tmp_path: Path) -> Dataset:
     return found
 
 
-def build(dataset: Dataset, preparation: Preparation = WHOLE, content: str = "abc", workers: int | None = None) -> Store:
+def build(
+    dataset: Dataset, preparation: PreprocessingConfig = WHOLE, content: str = "abc", workers: int | None = None
+) -> Store:
     return build_store(dataset, RawDataset.open(dataset), preparation, workers, content)
 
 
 @pytest.mark.parametrize("preparation", [WHOLE, NATIVE])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_store_holds_every_case_prepared(dataset: Dataset, preparation: Preparation, workers: int) -> None:
+def test_the_store_holds_every_case_prepared(dataset: Dataset, preparation: PreprocessingConfig, workers: int) -> None:
     store = build(dataset, preparation, workers=workers)
     assert store.folder == dataset.store(preparation.key)
     assert store.cases == tuple(f"c{index}" for index in range(CASES))
@@ -71,7 +73,7 @@ def test_a_store_is_made_once_and_anew_when_the_data_or_the_plan_changed(dataset
     build(dataset, content="changed")
     second = made()
     assert second != first
-    other = Preparation(key=WHOLE.key, geometry="whole", dtype="uint8", channels=3, size=(16, 16))
+    other = PreprocessingConfig(key=WHOLE.key, geometry="resize", dtype="uint8", channels=3, size=(16, 16))
     assert build(dataset, other).image("c0").shape == (16, 16, 3)
     (dataset.store(WHOLE.key) / "labels.npy").write_bytes(b"broken")
     assert build(dataset, other).label("c0").shape == (16, 16)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from autoseg.preprocessing.store import SAMPLES, Store, identity, sample_foreground, writing
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
 
-def preparation(dtype: str = "uint8", channels: int = 3) -> Preparation:
-    return Preparation(key="patch_native", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
+def preparation(dtype: str = "uint8", channels: int = 3) -> PreprocessingConfig:
+    return PreprocessingConfig(key="patch_native", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
 
 
 def cases(dtype: str = "uint8", channels: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray]]:

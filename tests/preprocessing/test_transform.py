@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from autoseg.preprocessing import transform
 from autoseg.preprocessing.label_maps import resize_label
 from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_pixels
-from autoseg.schema.plan import Preparation
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
 
-def whole(size: tuple[int, int] = (32, 48), channels: int = 3, dtype: str = "uint8", **more: object) -> Preparation:
-    return Preparation(key="whole", geometry="whole", dtype=dtype, channels=channels, size=size, **more)  # type: ignore[arg-type]
+def whole(size: tuple[int, int] = (32, 48), channels: int = 3, dtype: str = "uint8", **more: object) -> PreprocessingConfig:
+    return PreprocessingConfig(key="whole", geometry="resize", dtype=dtype, channels=channels, size=size, **more)  # type: ignore[arg-type]
 
 
-def patch(**more: object) -> Preparation:
-    return Preparation(key="patch", geometry="patch", dtype="uint8", channels=1, **more)  # type: ignore[arg-type]
+def patch(**more: object) -> PreprocessingConfig:
+    return PreprocessingConfig(key="patch", geometry="patch", dtype="uint8", channels=1, **more)  # type: ignore[arg-type]
 
 
 def colour(height: int, width: int, channels: int = 3, dtype: str = "uint8") -> np.ndarray:

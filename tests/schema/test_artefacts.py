@@ -6,21 +6,29 @@ import importlib
 import json
 import pkgutil
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import autoseg.schema
+from autoseg.prediction.journal import UNFINISHED, known_cases
 from autoseg.preprocessing.store import identity as store_identity
 from autoseg.schema import serde
 from autoseg.schema.arrays import ArrayIndex
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.bundle import Bundle
+from autoseg.schema.comparison import Comparison
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.explanation import Explanation
 from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.omnimodel import OmnimodelRecord
+from autoseg.schema.onnx import OnnxDescription
 from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.prediction import BestChoice, Calibration, PostProcessing, PredictionRecord
 from autoseg.schema.run import RunRecord
+from autoseg.schema.second_reader import ReaderStudy, SecondReading
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.training.identity import digest
@@ -51,6 +59,11 @@ def read(kind, version=1):
 
 def named(kind: type[Artefact]) -> str:
     return kind.NAME
+
+
+def words(artefact: Artefact) -> set[str]:
+    """Everything that stands between quotes in its file."""
+    return set(re.findall(r'"([^"]*)"', serde.to_json(artefact)))
 
 
 @pytest.mark.parametrize("kind", ARTEFACTS, ids=named)
@@ -120,7 +133,7 @@ def test_a_trained_fold_of_version_1_is_still_the_same_run():
 
 def test_arrays_of_version_1_still_belong_to_their_plan():
     plan, fingerprint, index = read(Plan), read(Fingerprint), read(ArrayIndex)
-    (preparation,) = plan.preparations.values()
+    (preparation,) = plan.preprocessing.values()
     assert index.identity == store_identity(preparation, fingerprint.content_hash)
     assert set(index.cases) == {case.case for case in fingerprint.cases}
     assert index.cases["patient000_slice0"].shape == (64, 64, 1)
@@ -135,9 +148,90 @@ def test_the_documentation_lists_every_artefact_with_its_version():
 def test_a_plan_of_version_1():
     plan = read(Plan)
     assert plan.training.epochs == 2 and plan.overrides["training.epochs"] == 2
+    (key, config), = plan.preprocessing.items()
+    assert (key, config.key, config.geometry) == ("whole_64x64", "whole_64x64", "resize")
+    assert {model.preprocessing for model in plan.models.values()} == {key}
+    assert all(decision.reason for decision in plan.decisions)
+    assert not {"time_formats", "because", "preparation", "preparations"} & words(plan)
+
+
+def test_overrides_of_a_plan_of_version_1_name_the_fields_of_today():
+    content = json.loads(sample(Plan).read_text())
+    content["overrides"] = {
+        "geometry": "whole",
+        "side": 64,
+        "preparations.whole_64x64.scale": 1,
+        "models.unet.preparation": "x",
+    }
+    content["decisions"].append({"subject": "models.unet.preparation", "value": "x", "because": "set", "source": ""})
+    plan = serde.from_content(content, Plan)
+    assert plan.overrides == {
+        "geometry": "resize", "side": 64, "preprocessing.whole_64x64.scale": 1, "models.unet.preprocessing": "x",
+    }  # fmt: skip
+    assert plan.decisions[-1].subject == "models.unet.preprocessing"
+
+
+def test_splits_of_version_1():
+    splits = read(Splits)
+    assert len(splits.folds) == 2 and "patients" in splits.reason
+
+
+@pytest.mark.parametrize("kind", [PredictionRecord, BestChoice, Bundle], ids=named)
+def test_a_calibration_of_version_1(kind):
+    expected = Calibration(
+        cases=8, slope=0.9, intercept=0.05, mean_absolute_error=0.04, score="soft_dice", empty_offset=-0.1
+    )
+    assert read(kind).calibration == expected
+
+
+@pytest.mark.parametrize("kind", [BestChoice, Bundle], ids=named)
+def test_post_processing_of_version_1(kind):
+    steps = PostProcessing(min_object_fraction=0.001, keep_largest=True, fill_holes=True)
+    assert read(kind).postprocessing == {"myocardium": steps}
 
 
 def test_a_bundle_of_version_1_lost_its_second_version_number():
     bundle = read(Bundle)
     assert bundle.dataset == "Dataset501_Heart" and [member.fold for member in bundle.members] == [0]
-    assert "format" not in json.loads(serde.to_json(bundle))
+    assert "format" not in words(bundle)
+
+
+def test_an_unfinished_prediction_of_version_1_is_continued(tmp_path):
+    """Its lines had a version each."""
+    shutil.copy(SAMPLES / "prediction_unfinished_v1.jsonl", tmp_path / UNFINISHED)
+    record = read(PredictionRecord)
+    for case in record.cases:
+        (tmp_path / case.output).touch()
+    with (tmp_path / UNFINISHED).open("a") as stream:
+        stream.write('{"schema_version": 1, "case": "cut o')
+    assert known_cases(tmp_path, replace(record, cases=())) == {case.case: case for case in record.cases}
+    with pytest.raises(AutosegError, match="made differently"):
+        known_cases(tmp_path, replace(record, mirror=(0, 1)))
+
+
+def test_a_second_reader_of_version_1():
+    first = read(SecondReading).cases[0]
+    assert (first.case, first.confidence) == ("patient000_slice0", 0.3378) and first.reason.startswith("0.34 is below 0.6")
+
+
+def test_risk_and_coverage_of_version_1():
+    first = read(ReaderStudy).areas[0]
+    assert (first.aurc, first.best, first.random) == (0.8992, 0.8111, 0.8604)
+
+
+def test_questions_of_version_1():
+    questions = read(OmnimodelRecord).questions
+    assert [(one.outcome, one.requests, one.message) for one in questions[:3]] == [
+        ("mask", 1, "Here it is."), ("refused", 1, "IMAGE_SAFETY"), ("echo", 1, "the image itself came back"),
+    ]  # fmt: skip
+
+
+def test_an_explanation_of_version_1():
+    first = read(Explanation).heatmaps[0]
+    assert (first.file, first.ring_width) == ("patient002_slice0_myocardium_gradcam.png", 3)
+
+
+def test_a_comparison_and_a_conversion_and_an_onnx_description_of_version_1():
+    assert [len(one.models) for one in read(Comparison).datasets] == [2] and "drops" not in words(read(Comparison))
+    assert read(BY_NAME["conversion"]).near_duplicates == () and read(BY_NAME["conversion"]).training == 8
+    assert read(OnnxDescription).geometry == "resize"

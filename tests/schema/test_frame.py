@@ -34,13 +34,13 @@ def test_text_is_one_line_and_a_frame_has_all_rows() -> None:
 def test_heat_maps_are_summed_up_by_the_heat_inside() -> None:
     def heat(case: str, inside: float) -> Heat:
         return Heat(
-            case=case, name="polyp", method="gradcam", region="predicted", picture=f"{case}.png", inside=inside, ring=0.25,
-            outside=0.25, width=5,
+            case=case, name="polyp", method="gradcam", region="predicted", file=f"{case}.png", inside=inside, ring=0.25,
+            outside=0.25, ring_width=5,
         )  # fmt: skip
 
     found = Explanation(
         dataset="Dataset501_Polyp", model="unet", fold=0, identity="", layer="decoder",
-        heats=(heat("a", 0.5), heat("b", 0.3), heat("c", math.nan)), skipped={},
+        heatmaps=(heat("a", 0.5), heat("b", 0.3), heat("c", math.nan)), skipped={},
     )  # fmt: skip
     assert repr(found) == (
         "Explanation(unet fold 0 of Dataset501_Polyp: 3 heat maps, 40% of the heat inside the true region)"

@@ -25,17 +25,19 @@ def a_plan() -> plan.Plan:
         learning_rate=1e-3,
         warmup_epochs=0,
         normalisation=plan.Normalisation(scheme="image"),
-        preparation="whole_64x48",
+        preprocessing="resize_64x48",
         parameters=10,
         flops=20,
         memory=30,
         options={"a": 1},
     )
-    preparation = plan.Preparation(key="whole_64x48", geometry="whole", dtype="uint8", channels=3, size=(64, 48), spacing=None)
+    preparation = plan.PreprocessingConfig(
+        key="resize_64x48", geometry="resize", dtype="uint8", channels=3, size=(64, 48), spacing=None
+    )
     training = plan.Training(epochs=5, loss="dice_ce", learning_rates=(1e-3, 1e-4), augmentation=plan.Augmentation(mirror=(1,)))
     return plan.Plan(
         dataset="Dataset501_X", protocol="quick", content_hash="abc", memory_budget=1 << 30, device="cpu", channels=3,
-        training=training, preparations={"whole_64x48": preparation}, models={"unet": model},
+        training=training, preprocessing={"resize_64x48": preparation}, models={"unet": model},
         decisions=(plan.Decision("a", "b", "c"),), overrides={"training.epochs": "5"},
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def test_the_choice_and_its_reason_stand_in_the_results(tmp_path, monkeypatch):
     plan = read_artefact(folder_of(tmp_path) / "plan.json", Plan)
     assert plan.models[NAME].memory_format == "channels_last"
     (decision,) = [found for found in plan.decisions if found.subject == f"models.{NAME}.memory_format"]
-    assert decision.value == "channels_last" and "faster for this network" in decision.because
+    assert decision.value == "channels_last" and "faster for this network" in decision.reason
 
 
 def test_a_run_keeps_the_format_it_began_with_to_the_last_bit(tmp_path):
@@ -53,7 +53,7 @@ def test_a_run_keeps_the_format_it_began_with_to_the_last_bit(tmp_path):
     assert same_weights(folder, folder_of(unbroken))
     assert read_artefact(folder / "run.json", RunRecord).memory_format == "channels_last"
     plan = read_artefact(folder / "plan.json", Plan)
-    assert plan.models[NAME].memory_format == "channels_last" and "began with" in plan.decisions[-1].because
+    assert plan.models[NAME].memory_format == "channels_last" and "began with" in plan.decisions[-1].reason
     weight = checkpoint.read(folder / "best.pt")["state_dict"]["body.0.weight"]
     assert weight.is_contiguous() and load_network(folder).network.body[0].weight.is_contiguous()  # type: ignore[index,union-attr]
 

@@ -47,7 +47,7 @@ def test_the_best_candidate_is_taken_and_the_trial_stays_in_the_results_and_the_
     assert (found.fold, found.epochs, found.steps) == (0, 3, 3 * 3 * STEPS)
     assert found.seconds == pytest.approx(sum(trial.seconds for trial in found.tried))
     assert chosen.models[NAME].learning_rate == found.chosen
-    reason = chosen.decisions[0].because
+    reason = chosen.decisions[0].reason
     assert "tried on fold 0 for 3 epochs" in reason and f"{best.best_dice:.3f}" in reason
     folder = dataset.results / NAME / "learning_rate"
     assert read_artefact(folder / "learning_rate.json", RateSearch) == found

@@ -32,7 +32,7 @@ def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", networ
         learning_rate=1e-2,
         warmup_epochs=0,  # type: ignore[arg-type]
         normalisation=Normalisation(scheme="constant", mean=(45.0,), std=(45.0,)),
-        preparation="k",
+        preprocessing="k",
         parameters=0,
         flops=0,
         memory=0,

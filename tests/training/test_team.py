@@ -91,7 +91,7 @@ def planned(batch: int, accumulate: int) -> ModelPlan:
         learning_rate=1.0,
         warmup_epochs=0,
         normalisation=Normalisation(scheme="image"),
-        preparation="k",
+        preprocessing="k",
         parameters=0,
         flops=0,
         memory=0,

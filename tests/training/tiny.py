@@ -19,7 +19,7 @@ from autoseg.io.raw_dataset import write_description
 from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
 from autoseg.preprocessing.store import writing
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, Preparation, Splits, Training
+from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.run import RunRecord
 from autoseg.support.extensions import MODELS
 from autoseg.support.log import configure_logging
@@ -73,7 +73,7 @@ def register() -> None:
 def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
     """A dataset of bright discs (class 1) with a core (class 2), prepared under `root`, with its plan and one fold."""
     dataset = Workspace.at(root).new_dataset(701, "Discs")
-    preparation = Preparation(key="whole32", geometry="whole", dtype="uint8", channels=1, size=(SIDE, SIDE))
+    preparation = PreprocessingConfig(key="whole32", geometry="resize", dtype="uint8", channels=1, size=(SIDE, SIDE))
     labels: dict[str, Any] = {"background": 0, "disc": 1, "core": 2} | ({"ignore": 3} if ignore else {})
     write_description(
         dataset.description,
@@ -101,7 +101,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         learning_rate=1e-2,
         warmup_epochs=1,
         normalisation=Normalisation(scheme="constant", mean=(100.0,), std=(60.0,)),
-        preparation=preparation.key,
+        preprocessing=preparation.key,
         parameters=0,
         flops=0,
         memory=0,
@@ -116,7 +116,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         device="cpu",
         channels=1,
         training=training,
-        preparations={preparation.key: preparation},
+        preprocessing={preparation.key: preparation},
         models={NAME: model_plan},
         decisions=(),
     )
