@@ -62,7 +62,7 @@ def test_geometry_and_side_can_be_set() -> None:
     whole = plan(VESSELS, geometry="resize", side="384")
     (preparation,) = whole.preprocessing.values()
     assert preparation.geometry == "resize" and preparation.size == (384, 384)
-    assert whole.overrides == {"geometry": "whole", "side": 384}
+    assert whole.overrides == {"geometry": "resize", "side": 384}
     said = {decision.subject: decision for decision in whole.decisions}
     assert "set by the user; the planner would have taken patch" in said["geometry"].reason
     assert "vessel" in said["geometry"].reason
