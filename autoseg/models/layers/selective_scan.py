@@ -1,38 +1,34 @@
-"""The selective scan of Mamba without any extension: parallel over the sequence, computed again in the backward pass.
+"""The selective scan of Mamba without any extension: in segments of the sequence, computed again in the backward pass.
 
     delta_t = softplus(step_t + bias),   h_t = exp(delta_t A) h_(t-1) + delta_t B_t x_t,   y_t = C_t . h_t + skip x_t
 
 Source: Gu and Dao, "Mamba: Linear-time sequence modeling with selective state spaces", 2023.
 
-The sequence is cut into segments that fit a CPU's cache. Decays, inputs, outputs and gradients of a segment are computed
-for all its rows at once; what remains, h_t = decay_t h_(t-1) + input_t, is `recurrence`'s. The few cores of a small CPU
-take groups side by side.
+All states at once would take much memory, and one step at a time many short operations. So the sequence is cut into segments
+whose states fit a processor's cache: decays, inputs and outputs of a segment are computed for all its rows at once, and only
+h_t = decay_t h_(t-1) + input_t goes from row to row. Of the states, only each segment's first is kept for the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
+from itertools import pairwise
 from math import log
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from autoseg.models.layers import recurrence
 from autoseg.models.layers.precision import full_precision
-from autoseg.models.layers.recurrence import States, recur
-from autoseg.models.layers.side_by_side import one_thread, shares, side_by_side
 
-# Up to so many threads, sharing single operations costs more than it gives (with two, one alone was 1.2 to 1.4 times as
-# fast), and whole groups are shared out instead.
-_FEW = 4
-# In numbers: what makes a thread of its own worth waking.
-_JOB = 2**22
-# In rows, between two states kept for the backward pass: at least the first, more while they hold fewer numbers.
-_STRETCH_ROWS, _STRETCH_NUMBERS = 32, 2**21
+# Numbers in the states of a segment.
+_SEGMENT = 2**19
+# Devices that take the tensors of one `torch._foreach` call in order, so that each row may use the one before it.
+_CALL_FOR_ALL = ("cpu",)
 
 
 def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
@@ -46,7 +42,7 @@ def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, ski
     kernel = _installed_kernel() if x.is_cuda else None
     if kernel is not None:
         return scan_by_kernel(kernel, x, step=step, A=A, B=B, C=C, skip=skip, bias=bias)
-    scanned: Tensor = _SelectiveScan.apply(x, step, A, B, C, skip, bias)
+    scanned: Tensor = _Scan.apply(x, step, A, B, C, skip, bias)
     return scanned
 
 
@@ -88,275 +84,111 @@ def _installed_kernel() -> Callable[..., Tensor] | None:
     return selective_scan_fn  # type: ignore[no-any-return]
 
 
-class _Rows(NamedTuple):
-    """Rows of some images, or their gradients: x, step (rows, batch, groups, width), B, C (rows, batch, groups, state)."""
-
-    x: Tensor
-    step: Tensor
-    B: Tensor
-    C: Tensor
-
-    def images(self, part: slice) -> _Rows:
-        return _Rows(*(tensor[:, part] for tensor in self))
-
-    def groups(self, part: slice) -> _Rows:
-        return _Rows(*(tensor[:, :, part] for tensor in self))
-
-
-class _Weights(NamedTuple):
-    """What all rows share, or its gradients."""
-
-    A: Tensor
-    skip: Tensor
-    bias: Tensor
-
-    def groups(self, part: slice) -> _Weights:
-        return _Weights(*(tensor[part] for tensor in self))
-
-
-class _SelectiveScan(torch.autograd.Function):
-    """Keeps the inputs and a state every so many rows, and computes everything between them again."""
+class _Scan(torch.autograd.Function):
+    """Keeps the inputs and each segment's first state, and computes everything else again."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         x, step, A, B, C, skip, bias = inputs
-        kept = x.new_empty(-(-x.shape[0] // _stretch(A)), x.shape[1], *A.shape)
+        rows = _segment_rows(x, A)
+        starts = x.new_zeros(-(-len(x) // rows), x.shape[1], *A.shape)
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        # Tensors without data (the planner's) have nothing to compute.
-        if not x.is_meta:
-            _by_groups(partial(_prepare_scan, _Rows(x, step, B, C), _Weights(A, skip, bias), kept, y), x, A)
-        ctx.save_for_backward(*inputs, kept)
+        # Fake tensors (the planner's) and those on the meta device have nothing to compute.
+        if not (isinstance(x, FakeTensor) or x.is_meta):
+            state, buffers = starts[0].clone(), _buffers(x, A)
+            with full_precision(x):
+                for start, y_, x_, step_, B_, C_ in zip(starts, *_split([y, x, step, B, C], rows), strict=True):
+                    start.copy_(state)
+                    states, _ = _states(x_, F.softplus(step_ + bias), A, B_, state, buffers)
+                    read = torch.matmul(C_.unsqueeze(-2), states).squeeze(-2)
+                    torch.addcmul(read, skip, x_, out=y_)
+                    state.copy_(states[-1])
+        ctx.save_for_backward(*inputs, starts)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        x, step, A, B, C, skip, bias, kept = ctx.saved_tensors
-        rows, weights = _Rows(x, step, B, C), _Weights(A, skip, bias)
-        found = _Rows(*(torch.empty_like(t, memory_format=torch.contiguous_format) for t in rows))
-        shared = _Weights(*(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in weights))
-        _by_groups(partial(_prepare_scan_back, rows, weights, kept, dy, found, shared), x, A)
-        return found.x, found.step, shared.A, found.B, found.C, shared.skip, shared.bias
+        x, step, A, B, C, skip, bias, starts = ctx.saved_tensors
+        rows = _segment_rows(x, A)
+        along = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, step, B, C)]
+        dA, dskip, dbias = (torch.zeros_like(tensor) for tensor in (A, skip, bias))
+        later, buffers = torch.zeros_like(starts[0]), _buffers(x, A)
+        segments = zip(starts, *_split([dy, x, step, B, C, *along], rows), strict=True)
+        with full_precision(x):
+            for start, dy_, x_, step_, B_, C_, *out in reversed(list(segments)):
+                raw = step_ + bias
+                delta = F.softplus(raw)
+                later, dA_, (dx, ddelta, out[2][:], out[3][:]) = _gradients(
+                    x_, delta, A, B_, C=C_, before=start, dy=dy_, later=later, buffers=buffers
+                )
+                torch.addcmul(dx, skip, dy_, out=out[0])
+                dstep = torch.mul(ddelta, raw.sigmoid_(), out=out[1])
+                dA += dA_
+                dskip += (x_ * dy_).sum(dim=(0, 1))
+                dbias += dstep.sum(dim=(0, 1))
+        return along[0], along[1], dA, along[2], along[3], dskip, dbias
 
 
-def _by_groups(prepare: Callable[[slice], Callable[[], None]], x: Tensor, A: Tensor) -> None:
-    """Prepare and do all groups at once; on a few cores, each its share if that has broad rows and enough of them."""
-    threads, row = torch.get_num_threads(), x.shape[1] * A.numel()
-    if x.device.type != "cpu" or threads > _FEW:
-        prepare(slice(None))()
+def _buffers(x: Tensor, A: Tensor) -> Tensor:
+    """Room for states and decays of a segment: fresh memory for each would take a third of the time."""
+    return x.new_empty(2, min(len(x), _segment_rows(x, A)), x.shape[1], *A.shape)
+
+
+def _states(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, before: Tensor, buffers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """States and decays (rows, batch, groups, state, width) of a segment; `before` is the state before its first row."""
+    states, decays = buffers[:, : len(x)]
+    # exp(delta A) as a power of two, which takes a processor a third of the time.
+    torch.mul(delta.unsqueeze(-2), A / log(2.0), out=decays).exp2_()
+    torch.mul((delta * x).unsqueeze(-2), B.unsqueeze(-1), out=states)
+    states[0].addcmul_(decays[0], before)
+    _recur(states.unbind(), decays.unbind()[1:])
+    return states, decays
+
+
+def _recur(states: tuple[Tensor, ...], decays: tuple[Tensor, ...]) -> None:
+    """Add to each state but the first the one before it times its decay, in this order. decays: without the first state's."""
+    if not decays:
         return
-    with one_thread():
-        parts = min(threads, len(A), row // recurrence.pace(x).broad, len(x) * row // _JOB)
-        side_by_side([prepare(groups) for groups in shares(len(A), max(1, parts))])
+    if states[0].device.type in _CALL_FOR_ALL:
+        # A call for each row would cost as much as its work.
+        torch._foreach_addcmul_(states[1:], decays, states[:-1])
+        return
+    for (last, state), decay in zip(pairwise(states), decays, strict=True):
+        state.addcmul_(decay, last)
 
 
-def _images(batch: int, A: Tensor) -> list[slice]:
-    """Slices of the batch: as many images at once as make a broad row."""
-    count = max(1, recurrence.pace(A).broad // A.numel())
-    return [slice(i, min(batch, i + count)) for i in range(0, batch, count)]
+def _gradients(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, before: Tensor, dy: Tensor, later: Tensor,
+    buffers: Tensor,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Gradients of a segment, those of `skip` left out: of `before`, of A, and of x, delta, B and C.
 
-
-def _stretch(A: Tensor) -> int:
-    return max(_STRETCH_ROWS, _STRETCH_NUMBERS // A.numel())
-
-
-def _segment(state: Tensor, stretch: int) -> int:
-    """Rows of a segment: as many as suit the device, or a few more or less, so that stretches are cut evenly."""
-    pieces = round(stretch * state.numel() / recurrence.pace(state).segment)
-    return -(-stretch // min(max(1, pieces), stretch))
-
-
-def _rates(A: Tensor) -> Tensor:
-    """So that exp(delta A) = 2^(delta rates): torch's exp2 takes a third of the time of its exp on a CPU."""
-    return A / log(2.0)
-
-
-class _Wide(NamedTuple):
-    """Rows shaped to meet states (rows, batch, groups, state, width)."""
-
-    delta: Tensor
-    entering: Tensor
-    B: Tensor
-    C: Tensor
-
-    @classmethod
-    def of(cls, delta: Tensor, entering: Tensor, B: Tensor, C: Tensor) -> _Wide:
-        return cls(delta.unsqueeze(-2), entering.unsqueeze(-2), B.unsqueeze(-1), C.unsqueeze(-1))
-
-
-def _softplus_(x: Tensor, u: Tensor, s: Tensor) -> None:
-    """x becomes log(1 + exp(x)); four times as fast on a CPU as torch's own, whose log1p is not vectorised.
-
-    u, s: room as large as x. log1p(u) = log(s) + (u - (s - 1)) / s with s the rounded 1 + u: the second term is what
-    rounding took from u (to first order, and the square of a rounding is nothing). exp by exp2, see `_rates`: relative
-    errors of 4e-7 at -5, 2e-6 at -25.
+    before: the state before the segment's first row. later: what the rows after the segment pass back to its last state.
     """
-    torch.abs(x, out=u).mul_(-1.0 / log(2.0)).exp2_()
-    torch.add(u, 1.0, out=s).sub_(1.0)
-    u.sub_(s)
-    u.div_(s.add_(1.0))
-    x.clamp_min_(0.0).add_(u).add_(s.log_())
+    states, decays = _states(x, delta, A, B, before, buffers)
+    dC = torch.matmul(states, dy.unsqueeze(-1)).squeeze(-1)
+    # A state acts through its own output, and through the next state by that one's decay.
+    flow = C.unsqueeze(-1) * dy.unsqueeze(-2)
+    flow[-1].add_(later)
+    _recur(flow.unbind()[::-1], decays.unbind()[:0:-1])
+    dB = torch.matmul(flow, (delta * x).unsqueeze(-1)).squeeze(-1)
+    entered = torch.matmul(B.unsqueeze(-2), flow).squeeze(-2)
+    flow.mul_(decays)
+    earlier = flow[0].clone()
+    # Now the gradients of the exponents, delta A.
+    flow[0].mul_(before)
+    flow[1:].mul_(states[:-1])
+    dA = (flow * delta.unsqueeze(-2)).sum(dim=(0, 1))
+    ddelta = (flow * A).sum(dim=-2).addcmul_(entered, x)
+    return earlier, dA, (entered * delta, ddelta, dB, dC)
 
 
-def _states(wide: _Wide, rates: Tensor, before: Tensor, decays: States, states: States, products: States) -> None:
-    """Fill a segment's decays and states, given the state before its first row. rates: A / ln 2, see `_rates`."""
-    torch.mul(wide.delta, rates, out=decays.all).exp2_()
-    torch.mul(wide.entering, wide.B, out=states.all)
-    recur(states, decays, products, before)
+def _segment_rows(x: Tensor, A: Tensor) -> int:
+    return max(1, _SEGMENT // (x.shape[1] * A.numel()))
 
 
-class _Room(NamedTuple):
-    """Room for a stretch (tensors, rows, batch, groups, width), and for the states of a segment."""
-
-    stretch: Tensor
-    states: list[States]
-
-    @classmethod
-    def of(cls, x: Tensor, A: Tensor, rows: int, tensors: int, states: int, extra: int = 0) -> _Room:
-        """For `rows` rows like those of x at once, and states of a segment and `extra` rows more."""
-        state, rows = x.new_empty(x.shape[1], *A.shape), min(rows, len(x))
-        held = [States.of(state, _segment(state, rows) + extra) for _ in range(states)]
-        return cls(x.new_empty(tensors, rows, *x.shape[1:]), held)
-
-    @classmethod
-    def for_each(
-        cls, parts: list[slice], x: Tensor, A: Tensor, rows: int, tensors: int, states: int, extra: int = 0
-    ) -> list[_Room]:
-        """One for each part of the images; parts of one size share it."""
-        made = {part.stop - part.start: part for part in parts}
-        rooms = {count: cls.of(x[:, part], A, rows, tensors, states, extra) for count, part in made.items()}
-        return [rooms[part.stop - part.start] for part in parts]
-
-
-def _prepare_scan(rows: _Rows, weights: _Weights, kept: Tensor, y: Tensor, groups: slice) -> Callable[[], None]:
-    """Make room for `_scan` of some groups of all images; what is returned does it."""
-    stretch, rows, weights = _stretch(weights.A), rows.groups(groups), weights.groups(groups)
-    parts = _images(y.shape[1], weights.A)
-    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, tensors=3, states=2)
-
-    def scan() -> None:
-        with full_precision(y):
-            for part, room in zip(parts, rooms, strict=True):
-                _scan(rows.images(part), weights, kept[:, part, groups], y[:, part, groups], room)
-
-    return scan
-
-
-class _Work(NamedTuple):
-    """A stretch's part of the room, and each of its segments' part of that: views are dear."""
-
-    delta: Tensor
-    entering: Tensor
-    sums: Tensor
-    segments: list[tuple[Tensor, Tensor, Tensor, States, States]]
-
-    @classmethod
-    def of(cls, room: _Room, rows: int) -> _Work:
-        stretch, (decays, states) = room.stretch[:, :rows], room.states
-        segments = []
-        for delta, entering, sums in stretch.unsqueeze(-2).split(len(states.rows), dim=1):
-            part = slice(len(delta))
-            segments.append((delta, entering, sums.flatten(0, 2), decays.cut(part), states.cut(part)))
-        return cls(stretch[0], stretch[1], stretch[2], segments)
-
-
-def _scan(rows: _Rows, weights: _Weights, kept: Tensor, y: Tensor, room: _Room) -> None:
-    """Fill y (length, batch, groups, width), and `kept` (stretches, ...): the state each stretch begins with."""
-    state, rates = torch.zeros_like(kept[0]), _rates(weights.A)
-    stretch, segment = room.stretch.shape[1], len(room.states[0].rows)
-    work = _Work.of(room, stretch)
-    for start, out, x, step, B, C in zip(kept, *_split(stretch, y, *rows), strict=True):
-        start.copy_(state)
-        if len(out) < stretch:
-            work = _Work.of(room, len(out))
-        _softplus_(torch.add(step, weights.bias, out=work.delta), work.entering, work.sums)
-        torch.mul(work.delta, x, out=work.entering)
-        segments = zip(work.segments, B.unsqueeze(-1).split(segment), C.split(segment), strict=True)
-        for (delta, entering, sums, decays, states), entry, exit_ in segments:
-            _states(_Wide(delta, entering, entry, exit_), rates, state, decays, states, decays)
-            torch.bmm(exit_.flatten(0, 2).unsqueeze(1), states.all.flatten(0, 2), out=sums)
-            state.copy_(states.rows[-1])
-        torch.addcmul(work.sums, weights.skip, x, out=out)
-
-
-def _split(rows: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+def _split(tensors: list[Tensor], rows: int) -> list[tuple[Tensor, ...]]:
     return [tensor.split(rows) for tensor in tensors]
-
-
-def _prepare_scan_back(
-    rows: _Rows, weights: _Weights, kept: Tensor, dy: Tensor, found: _Rows, shared: _Weights, groups: slice
-) -> Callable[[], None]:
-    """Make room for `_scan_back` of some groups of all images; what is returned does it."""
-    stretch, rows, weights = _stretch(weights.A), rows.groups(groups), weights.groups(groups)
-    found, shared = found.groups(groups), shared.groups(groups)
-    parts = _images(dy.shape[1], weights.A)
-    rooms = _Room.for_each(parts, rows.x, weights.A, stretch, tensors=5, states=4, extra=1)
-
-    def scan_back() -> None:
-        with full_precision(dy):
-            for part, room in zip(parts, rooms, strict=True):
-                given = kept[:, part, groups], dy[:, part, groups]
-                _scan_back(rows.images(part), weights, *given, found.images(part), shared, room)
-
-    return scan_back
-
-
-def _scan_back(
-    rows: _Rows, weights: _Weights, kept: Tensor, dy: Tensor, found: _Rows, shared: _Weights, room: _Room
-) -> None:
-    """Fill `found` with the gradients of `rows`, given those of y, and add those of `weights` to `shared`."""
-    # What the rows after those at hand pass back to the last state of these.
-    later = torch.zeros_like(kept[0])
-    stretches = _split(room.stretch.shape[1], dy, *rows, *found)
-    for start, given, x, step, B, C, dx, dstep, dB, dC in reversed(list(zip(kept, *stretches, strict=True))):
-        raw, delta, entering, entered, scratch = room.stretch[:, : len(given)]
-        _softplus_(delta.copy_(torch.add(step, weights.bias, out=raw)), entered, scratch)
-        into = _Found(entered.unsqueeze(-2), dstep, dB, dC, shared.A)
-        wide = _Wide.of(delta, torch.mul(delta, x, out=entering), B, C)
-        _stretch_back(wide, weights.A, dy=given.unsqueeze(-2), start=start, later=later, room=room.states, into=into)
-        dstep.addcmul_(entered, x).mul_(raw.sigmoid_())
-        torch.mul(entered, delta, out=dx).addcmul_(weights.skip, given)
-        shared.skip.add_(torch.mul(x, given, out=scratch).sum(dim=(0, 1)))
-        shared.bias.add_(dstep.sum(dim=(0, 1)))
-
-
-class _Found(NamedTuple):
-    """Where a stretch's gradients go: of delta B x by x and delta, of delta through the decays, of B, C and A."""
-
-    entered: Tensor
-    delta: Tensor
-    B: Tensor
-    C: Tensor
-    A: Tensor
-
-
-def _stretch_back(
-    wide: _Wide, A: Tensor, dy: Tensor, start: Tensor, later: Tensor, room: list[States], into: _Found
-) -> None:
-    """Go through a stretch for the state each segment begins with, then back for the gradients; `later` goes along."""
-    segment, rates = len(room[0].rows) - 1, _rates(A)
-    starts = [start]
-    segments = [_Wide(*pieces) for pieces in zip(*_split(segment, *wide), strict=True)]
-    for piece in segments[:-1]:
-        decays, states = (buffer.cut(slice(segment)) for buffer in room[:2])
-        _states(piece, rates, starts[-1], decays, states, decays)
-        starts.append(states.rows[-1].clone())
-    results = zip(segments, starts, *_split(segment, dy, *into[:-1]), strict=True)
-    for piece, before, given, entered, ddelta, dB, dC in reversed(list(results)):
-        count = len(given)
-        inner, after = slice(count), slice(1, count + 1)
-        (decays, states), (flow, scratch) = room[:2], (buffer.cut(inner) for buffer in room[2:])
-        states.rows[0].copy_(before)
-        _states(piece, rates, before, decays.cut(inner), states.cut(after), scratch)
-        torch.sum(torch.mul(states.all[after], given, out=scratch.all), dim=-1, out=dC)
-        # A state acts through its own output, and through the next state by that one's decay.
-        torch.mul(given, piece.C, out=flow.all)
-        decays.rows[count].fill_(1.0)
-        recur(flow, decays.cut(after), scratch, later, way=-1)
-        torch.sum(torch.mul(flow.all, piece.entering, out=scratch.all), dim=-1, out=dB)
-        torch.bmm(piece.B.mT.flatten(0, 2), flow.all.flatten(0, 2), out=entered.flatten(0, 2))
-        flow.all.mul_(decays.all[inner])
-        later.copy_(flow.rows[0])
-        flow.all.mul_(states.all[inner])
-        into.A.add_(torch.mul(flow.all, piece.delta, out=scratch.all).sum(dim=(0, 1)))
-        torch.sum(torch.mul(flow.all, A, out=scratch.all), dim=-2, out=ddelta)
