@@ -191,7 +191,7 @@ def _look(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
     if data.startswith(_PNG):
         # Pillow would decode the whole file to find a tag behind the pixels.
         chunks = _png_chunks(data)
-        exif, whole = chunks.get(b"eXIf", b""), b"IEND" in chunks
+        exif, whole = bytes(chunks.get(b"eXIf", b"")), b"IEND" in chunks
     elif data.startswith(_JPEG):
         whole = b"\xff\xd9" in data
     elif data.startswith(_BMP):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import autoseg.io.raster as raster
+import autoseg.io.tiff as tiff
 from autoseg.io.contents import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 
@@ -24,14 +25,6 @@ def pixels_of(path: Path) -> int:
         return raster.pixels_in(path) if path.suffix.lower() in raster.SUFFIXES else 0
     except AutosegError:
         return 0
-
-
-def _known(codecs: Any, name: Any) -> bool:
-    try:
-        codecs[name]
-    except KeyError:
-        return False
-    return True
 
 
 class ArrayRows:
@@ -70,10 +63,8 @@ class TiffRows:
             page: Any = file.pages[0]
         except (tifffile.TiffFileError, OSError, ValueError, IndexError):
             return None
-        # Without imagecodecs some compressions cannot be undone part by part.
-        decodes = _known(tifffile.TIFF.DECOMPRESSORS, page.compression) and _known(tifffile.TIFF.UNPREDICTORS, page.predictor)
-        plain = decodes and int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
-        plain = plain and page.tags.valueof(_ORIENTATION, default=1) == 1
+        plain = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+        plain = plain and tiff.has_codec(page) and page.tags.valueof(_ORIENTATION, default=1) == 1
         if plain and str(page.dtype) in _KINDS and page.samplesperpixel in (1, 3):
             return cls(path, file)
         file.close()

@@ -83,15 +83,30 @@ def _check(page: Any, path: Path) -> None:
     if not decoded and not (kind == _CMYK and page.dtype == np.uint8 and page.samplesperpixel == 4):
         name = getattr(page.photometric, "name", kind)
         raise AutosegError(f"{path} stores its colours as {name}, which autoseg does not read", "save it as gray or RGB")
+    if not has_codec(page):
+        name = getattr(page.compression, "name", page.compression)
+        raise AutosegError(f"{path} is compressed with {name}, which cannot be undone", "save it with LZW or uncompressed")
     # tifffile fills what is missing of some compressions with zeros.
     end = max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
     if end > page.parent.filehandle.size:
         raise AutosegError(f"{path} is cut short", UNREADABLE)
 
 
+def has_codec(page: Any) -> bool:
+    """Whether the page's compression and predictor can be undone by what is installed."""
+    import tifffile
+
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+        tifffile.TIFF.UNPREDICTORS[page.predictor]
+    except KeyError:
+        return False
+    return True
+
+
 def _decoded(page: Any) -> Array:
-    # Callers work in threads of their own.
-    return np.asarray(page.asarray(maxworkers=1))
+    # Callers work in threads of their own. By default 256 MiB of compressed parts are read ahead.
+    return np.asarray(page.asarray(maxworkers=1, buffersize=1 << 24))
 
 
 def _palette(page: Any) -> Array:
