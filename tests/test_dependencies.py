@@ -33,8 +33,8 @@ USED_THROUGH = {
     "pyjpegls": ("pydicom", "registers itself as a decoder of pydicom's"),
     "tensorboard": ("torch.utils.tensorboard", "torch writes its files through it"),
 }
-# Commands and plugins of the test run.
-TOOLS = {"ruff", "mypy", "pytest-xdist"}
+# Commands and plugins of the test run; pip and setuptools build and install the packages the documentation shows.
+TOOLS = {"ruff", "mypy", "pytest-xdist", "pip", "setuptools"}
 # Imported by tests that are skipped where they are missing.
 SKIPPED_WITHOUT = {"nibabel", "selenium", "sqlalchemy"}
 
