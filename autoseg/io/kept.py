@@ -1,39 +1,29 @@
-"""What was read, for who reads it next: decoding a picture costs as much as all else that is done to it."""
+"""Decoded images and masks, kept on the disk for the next step of one command: decoding is a good part of its cost."""
 
 from __future__ import annotations
 
-import mmap
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autoseg.io.contents import Image, Label
+from autoseg.io.contents import Array, Image, Label
 from autoseg.io.files import read_case, read_label
 
-# Bytes of the disk. What comes after them is decoded again.
-_LIMIT = 2 << 30
-_NOTHING = np.zeros(0, np.uint8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    start: int
-    size: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+_LIMIT = 2 << 30  # bytes
+_EMPTY = np.zeros(0, np.uint8)
+R = TypeVar("R", Image, Label)
 
 
 class Kept:
-    """Reads images and masks, and keeps them as they are in a file without a name, which ends with the block.
+    """Reads images and masks, and keeps their pixels in a file without a name, which ends with the block.
 
-    Safe to use from several threads; memory holds where each lies. A full disk ends the keeping and nothing else.
+    Safe to use from several threads. What comes after `limit`, or on a full disk, is decoded again.
     """
 
     def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
@@ -42,8 +32,8 @@ class Kept:
         self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         self._limit = limit
         self._lock = Lock()
-        # By text: paths, with all they know of themselves, are three times as large.
-        self._known: dict[tuple[str, ...], tuple[Image | Label, _Place]] = {}
+        # Paths as text -> what was read, without its pixels; how to map them. Path objects would be three times as large.
+        self._entries: dict[tuple[str, ...], tuple[Any, dict[str, Any]]] = {}
 
     def keep_no_more(self) -> None:
         """What is read from now on is not read again."""
@@ -52,56 +42,38 @@ class Kept:
 
     def image(self, paths: Sequence[Path]) -> Image:
         """See `read_case`."""
-        key = tuple(map(str, paths))
-        found = self._find(key)
-        if found is None:
-            found = read_case(paths)
-            self._keep(key, found)
-        assert isinstance(found, Image)
-        return found
+        return self._get(tuple(map(str, paths)), lambda: read_case(paths))
 
     def label(self, path: Path) -> Label:
         """See `read_label`."""
-        key = (str(path),)
-        found = self._find(key)
-        if found is None:
-            found = read_label(path)
-            self._keep(key, found)
-        assert isinstance(found, Label)
-        return found
+        return self._get((str(path),), lambda: read_label(path))
 
-    def _find(self, key: tuple[str, ...]) -> Image | Label | None:
-        if key not in self._known:
-            return None
-        read, place = self._known[key]
-        array = self._mapped(place).reshape(place.shape)
-        return replace(read, array=np.moveaxis(array, -1, 0) if isinstance(read, Image) else array)
-
-    def _mapped(self, place: _Place) -> NDArray[Any]:
-        """The numbers as they lie in the file: they are not copied, and are let go with the array."""
-        if not place.size:
-            return np.zeros(0, place.dtype)
-        before = place.start % mmap.ALLOCATIONGRANULARITY
-        seen = mmap.mmap(
-            self._stream.fileno(), before + place.size, access=mmap.ACCESS_READ, offset=place.start - before
-        )
-        return np.frombuffer(seen, place.dtype, offset=before, count=place.size // place.dtype.itemsize)
-
-    def _keep(self, key: tuple[str, ...], read: Image | Label) -> None:
-        # Interleaved, as most pictures lie in memory: nothing is copied.
-        array = np.ascontiguousarray(np.moveaxis(read.array, 0, -1) if isinstance(read, Image) else read.array)
+    def _get(self, key: tuple[str, ...], read: Callable[[], R]) -> R:
+        if key not in self._entries:
+            fresh = read()
+            self._keep(key, fresh)
+            return fresh
+        bare, place = self._entries[key]
         with self._lock:
-            start = self._stream.seek(0, 2)
-            if start + array.nbytes > self._limit:
+            pixels: Array = np.asarray(np.memmap(self._stream, mode="r", **place))
+        cached: R = replace(bare, array=np.moveaxis(pixels, -1, 0) if isinstance(bare, Image) else pixels)
+        return cached
+
+    def _keep(self, key: tuple[str, ...], fresh: Image | Label) -> None:
+        # Interleaved, as most pictures lie in memory: nothing is copied.
+        pixels = np.ascontiguousarray(np.moveaxis(fresh.array, 0, -1) if isinstance(fresh, Image) else fresh.array)
+        with self._lock:
+            offset = self._stream.seek(0, 2)
+            if not pixels.size or offset + pixels.nbytes > self._limit:
                 return
             try:
-                self._stream.write(array.data)
+                self._stream.write(pixels.data)
                 self._stream.flush()
             except OSError:
                 self._limit = 0
                 return
-            place = _Place(start=start, size=array.nbytes, dtype=array.dtype, shape=array.shape)
-            self._known[key] = replace(read, array=_NOTHING), place
+            place = {"offset": offset, "dtype": pixels.dtype, "shape": pixels.shape}
+            self._entries[key] = replace(fresh, array=_EMPTY), place
 
     def __enter__(self) -> Kept:
         return self

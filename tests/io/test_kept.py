@@ -73,3 +73,23 @@ def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
         assert kept.label(mask).array.shape == (20, 30), "it was kept before"
         with pytest.raises(AutosegError, match="does not exist"):
             kept.image(paths)
+
+
+def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, mask = files(tmp_path)
+
+    class Full:
+        def seek(self, place: int, whence: int) -> int:
+            return 0
+
+        def write(self, data: object) -> None:
+            raise OSError("no space left on device")
+
+        def close(self) -> None:
+            pass
+
+    with Kept(tmp_path) as kept:
+        kept._stream.close()
+        monkeypatch.setattr(kept, "_stream", Full())
+        assert kept.image(paths).array.shape == kept.image(paths).array.shape == (2, 20, 30)
+        assert kept.label(mask).array.shape == (20, 30)
