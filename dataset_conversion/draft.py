@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from autoseg.io import IMAGE_SUFFIXES
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import READERS
 from dataset_conversion.reading import foreground_of, gray_image_of, within
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
 RGB, GRAY = ("R", "G", "B"), ("gray",)
 Options = Mapping[str, Any]
-READABLE = IMAGE_SUFFIXES
 
 
 @dataclass(kw_only=True)
@@ -100,7 +99,7 @@ class Images:
         """folder: only those with this folder in their path."""
         inside = f"/{folder.strip('/')}/".casefold() if folder else ""
         self.entries = [
-            entry for entry in source.entries if entry.suffix in READABLE and inside in f"/{entry.folder}/".casefold()
+            entry for entry in source.entries if entry.suffix in READERS and inside in f"/{entry.folder}/".casefold()
         ]
         self._names: dict[str, list[Entry]] = {}
         for entry in self.entries:

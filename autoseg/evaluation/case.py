@@ -142,9 +142,8 @@ def score_case(
 def _measured(metric: str, prediction: Mask, reference: Mask, spacing: tuple[float, float]) -> float:
     """A metric of another package. Raises AutosegError where its code fails, or what it gives is no number of its range."""
     known: Metric = METRICS.get(metric)
-    assert known.compute is not None
     try:
-        value = float(known.compute(prediction, reference, spacing))
+        value = float(known.compute(prediction, reference, spacing))  # type: ignore[misc]
     except Exception as error:  # Code of others may raise anything.
         fault = f"fails: {type(error).__name__}: {error}"
         raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "mend or uninstall it") from error

@@ -6,7 +6,6 @@ Takes paths; gives arrays. Must not resample, normalise or decide anything.
 from autoseg.io import dicom, segmentation
 from autoseg.io.contents import Geometry, Image, Label
 from autoseg.io.files import (
-    IMAGE_SUFFIXES,
     is_image,
     mask_ending,
     read_case,
@@ -21,7 +20,6 @@ from autoseg.io.kept import Kept
 from autoseg.io.raw_dataset import Case, RawDataset, list_cases
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "Case",
     "Geometry",
     "Image",

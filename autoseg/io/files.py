@@ -25,15 +25,13 @@ from autoseg.io.contents import UNREADABLE, Array, Image, Label, as_image, as_la
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import READERS
 
-IMAGE_SUFFIXES = READERS.names()
-_TWO_DOTS = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix.count(".") > 1)
 _LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".mha", ".nrrd")
 
 
 def suffix_of(path: Path | str) -> str:
     """The suffix, in lower case, with `.nii.gz` and the like whole; "" where there is none."""
     name = Path(path).name.lower()
-    return next((suffix for suffix in _TWO_DOTS if name.endswith(suffix)), Path(name).suffix)
+    return next((suffix for suffix in READERS.names() if suffix.count(".") > 1 and name.endswith(suffix)), Path(name).suffix)
 
 
 def stem_of(path: Path | str) -> str:
@@ -44,7 +42,7 @@ def stem_of(path: Path | str) -> str:
 
 def is_image(path: Path) -> bool:
     """Whether this is a file that `read_image` can try, going by its name; hidden files are not."""
-    return suffix_of(path) in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return suffix_of(path) in READERS and not path.name.startswith(".") and path.is_file()
 
 
 def mask_ending(file_ending: str) -> str:

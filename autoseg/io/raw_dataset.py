@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoseg.io.files import IMAGE_SUFFIXES, is_image, mask_ending, stem_of, suffix_of
+from autoseg.io.files import is_image, mask_ending, stem_of, suffix_of
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.extensions import READERS
 from autoseg.support.files import write_text
 from autoseg.support.workspace import Dataset, images_folder, labels_folder
 
@@ -101,9 +102,9 @@ def read_description(path: Path) -> DatasetSpec:
         old = isinstance(content.get("modality"), dict)
         remedy = "this is nnU-Net v1's form: v2 has channel_names, labels by name, file_ending" if old else "add them"
         raise AutosegError(f"{path} lacks {', '.join(missing)}", remedy)
-    if content["file_ending"].lower() not in IMAGE_SUFFIXES:
+    if content["file_ending"].lower() not in READERS:
         raise AutosegError(
-            f"{path}: file_ending {content['file_ending']!r} is no format autoseg reads", f"one of {', '.join(IMAGE_SUFFIXES)}"
+            f"{path}: file_ending {content['file_ending']!r} is no format autoseg reads", f"one of {', '.join(READERS.names())}"
         )
     known = {field.name for field in fields(DatasetSpec)}
     taken = {key: value for key, value in content.items() if key in known}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import difflib
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from autoseg.support.errors import AutosegError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,7 +26,7 @@ class Registry(Generic[T]):
     """One kind of thing by name.
 
     kind: what one is called in messages ("loss"). group: of the entry points ("autoseg.losses"). built_in: name -> object, or
-    where it is: "module" or "module:attribute". needs: attributes everything here has to have.
+    where it is: "module" or "module:attribute". needs: attributes that what is added has to have.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, T | str], needs: Sequence[str] = ()) -> None:
@@ -31,13 +34,14 @@ class Registry(Generic[T]):
         self.group = group
         self.needs = needs
         self._built_in = dict(built_in)
+        self._here: dict[str, T | str] = {}
         self._loaded: dict[str, T] = {}
 
     @cached_property
     def _added(self) -> dict[str, list[EntryPoint]]:
         """Entry points of installed packages by name; a name has several where packages disagree."""
         added: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=self.group):
+        for point in _installed(tuple(sys.path)).select(group=self.group):
             # Some paths are searched twice; what is the same there is no second thing.
             if not any(point.value == other.value for other in added.get(point.name, [])):
                 added.setdefault(point.name, []).append(point)
@@ -45,14 +49,14 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """Every name, autoseg's own first. Nothing is imported."""
-        return tuple(dict.fromkeys([*self._built_in, *sorted(self._added)]))
+        return tuple(dict.fromkeys([*self._built_in, *self.added()]))
 
     def added(self) -> tuple[str, ...]:
-        """The names that come from other packages. Nothing is imported."""
-        return tuple(sorted(self._added))
+        """The names that are not autoseg's own. Nothing is imported."""
+        return (*sorted(self._added), *self._here)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._added
+        return name in self._built_in or name in self._added or name in self._here
 
     def get(self, name: str) -> T:
         """What a name stands for. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
@@ -67,7 +71,7 @@ class Registry(Generic[T]):
         """Raises what `get` would raise. Only code of other packages is imported for this."""
         for name in names:
             self._refuse_unknown(name)
-            if name in self._added:
+            if name in self.added():
                 self.get(name)
 
     def usable(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, T]]:
@@ -85,16 +89,20 @@ class Registry(Generic[T]):
         """
         if name in self:
             raise AutosegError(f"there is a {self.kind} {name!r} already, of {self.source(name)}", "choose another name")
-        self._built_in[name] = known
+        self._here[name] = known
 
     def remove(self, name: str) -> None:
         """Take back what `add` added."""
-        del self._built_in[name]
+        del self._here[name]
         self._loaded.pop(name, None)
 
     def source(self, name: str) -> str:
-        """Where a name comes from: "autoseg", or "my-package 1.0 (my_package.losses:focal)"."""
-        return "autoseg" if name in self._built_in else " and ".join(_source(point) for point in self._added[name])
+        """Where a name comes from: "autoseg", "my-package 1.0 (my_package.losses:focal)" or "this program"."""
+        return " and by ".join(self._owners(name))
+
+    def _owners(self, name: str) -> list[str]:
+        own = [*(["autoseg"] if name in self._built_in else []), *(["this program"] if name in self._here else [])]
+        return own + [_source(point) for point in self._added.get(name, [])]
 
     def _refuse_unknown(self, name: str) -> None:
         if name in self:
@@ -104,30 +112,42 @@ class Registry(Generic[T]):
         raise AutosegError(f"there is no {self.kind} {name!r}", f"{hint}known: {', '.join(self.names())}")
 
     def _load(self, name: str) -> T:
-        points = self._added.get(name, [])
-        owners = [*(["autoseg"] if name in self._built_in else []), *map(_source, points)]
-        if len(owners) > 1:
+        owner = self.source(name)
+        if len(self._owners(name)) > 1:
             raise AutosegError(
-                f"the {self.kind} {name!r} is defined twice: by {' and by '.join(owners)}",
-                "rename one of them, or uninstall its package",
+                f"the {self.kind} {name!r} is defined twice: by {owner}", "rename one of them, or uninstall its package"
             )
-        if not points:
-            known = self._built_in[name]
-            return EntryPoint(name, known, self.group).load() if isinstance(known, str) else known  # type: ignore[no-any-return]
+        if name in self._built_in:
+            return _resolve(name, self._built_in[name], self.group)  # type: ignore[no-any-return]
         try:
-            loaded: T = points[0].load()
+            loaded = _resolve(name, self._here[name] if name in self._here else self._added[name][0].value, self.group)
         except Exception as error:  # Code of others may raise anything.
             raise AutosegError(
-                f"the {self.kind} {name!r} of {owners[0]} cannot be loaded: {type(error).__name__}: {error}",
+                f"the {self.kind} {name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}",
                 "mend, update or uninstall that package",
             ) from error
         missing = [part for part in self.needs if not hasattr(loaded, part)]
         if missing:
             raise AutosegError(
-                f"the {self.kind} {name!r} of {owners[0]} has no {' and no '.join(missing)}",
+                f"the {self.kind} {name!r} of {owner} has no {' and no '.join(missing)}",
                 "see documentation/extend.md, or uninstall that package",
             )
-        return loaded
+        return loaded  # type: ignore[no-any-return]
+
+
+def _resolve(name: str, known: Any, group: str) -> Any:
+    """The object itself, or what a "module" or "module:attribute" holds."""
+    from importlib.metadata import EntryPoint
+
+    return EntryPoint(name, known, group).load() if isinstance(known, str) else known
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> Any:
+    """All entry points on Python's path. Reading the metadata of every package takes a moment: it is done once."""
+    from importlib.metadata import entry_points  # here, so that commands without names in their help start sooner
+
+    return entry_points()
 
 
 def _source(point: EntryPoint) -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import PurePosixPath
 
-from dataset_conversion.draft import READABLE, Draft, Images, Options, names_given
+from autoseg.support.extensions import READERS
+from dataset_conversion.draft import Draft, Images, Options, names_given
 from dataset_conversion.layouts.settle import settle
 from dataset_conversion.reading import classes_of
 from dataset_conversion.source import Entry, Source
@@ -26,7 +27,7 @@ def find(source: Source, options: Options) -> Draft:
     if not images:
         raise source.nothing_found(f"images in a folder called {options['images']}")
     chosen = {entry.name for entry in images}
-    masks = [entry for entry in source.entries if entry.suffix in READABLE and entry.name not in chosen]
+    masks = [entry for entry in source.entries if entry.suffix in READERS and entry.name not in chosen]
     folders = {PurePosixPath(entry.folder).name for entry in masks}
     names = names_given(options) or ["background", *sorted(folders, key=str.casefold)]
     draft = Draft(labels=names)

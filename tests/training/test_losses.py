@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from autoseg.models.contract import ModelOutput
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import LOSSES
 from autoseg.training.losses import Loss, nearest
+from autoseg.training.team import Team
 
 CLASSES = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)))
 IGNORING = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)), ignore=3)
@@ -127,3 +129,66 @@ def test_it_is_computed_in_float32_under_autocast():
         loss = Loss("dice_ce", CLASSES)(ModelOutput(logits), LABELS)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(of("dice_ce", CLASSES, logits.detach().float(), LABELS), rel=1e-6)
+
+
+class Two(Team):
+    """Two processes with as many images each."""
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+@pytest.fixture
+def add():
+    added = []
+
+    def loss(name, function, **attributes):
+        for attribute, value in attributes.items():
+            setattr(function, attribute, value)
+        LOSSES.add(name, function)
+        added.append(name)
+
+    yield loss
+    for name in added:
+        LOSSES.remove(name)
+
+
+def test_a_loss_of_elsewhere_gets_what_it_needs(add):
+    labels = LABELS.clone()
+    labels[0, 0, 0] = 3
+    seen = []
+
+    def mine(logits, target):
+        seen.append((logits, target))
+        return logits.mean()
+
+    add("mine", mine)
+    small = torch.zeros(2, 3, 4, 3, dtype=torch.float16)
+    assert of("mine", IGNORING, LOGITS.half(), labels) == pytest.approx(float(LOGITS.half().float().mean()))
+    Loss("mine", IGNORING)(ModelOutput(LOGITS, ((small, 0.5),)), labels)
+    logits, target = seen[0]
+    assert logits.dtype == torch.float32 and logits.shape == (2, 3, 8, 9)
+    assert target.one_hot.shape == (2, 3, 8, 9) and target.valid.sum() == labels.numel() - 1
+    assert not target.valid[0, 0, 0] and target.one_hot[0, :, 0, 0].sum() == 0
+    assert seen[2][0].shape == (2, 3, 4, 3) and seen[2][1].labels.shape == (2, 4, 3), "auxiliary logits, labels of their size"
+
+
+def test_processes_share_a_mean_and_add_up_sums(add):
+    add("mean", lambda logits, target: logits.sum() * 0 + 3)
+    add("own", lambda logits, target: logits.sum() * 0 + 3, sums_over_processes=True)
+    assert [float(Loss(name, CLASSES, team=Two(0, 2))(ModelOutput(LOGITS), LABELS)) for name in ("mean", "own")] == [1.5, 3]
+
+
+def test_an_activation_decides_about_regions(add):
+    for name, activation in (("soft", "softmax"), ("each", "sigmoid"), ("any", "")):
+        add(name, lambda logits, target: logits.mean(), **({"activation": activation} if activation else {}))
+    with pytest.raises(AutosegError, match="the loss soft is for classes that exclude each other"):
+        Loss("soft", REGIONS)
+    assert [Loss(name, REGIONS).sigmoid for name in ("each", "any")] == [True, True]
+    assert [Loss(name, CLASSES).sigmoid for name in ("soft", "each", "any")] == [False, True, False]
+
+
+def test_what_is_no_scalar_is_refused_with_its_source(add):
+    add("maps", lambda logits, target: logits)
+    with pytest.raises(AutosegError, match=r"the loss maps of this program returns a tensor of shape \(2, 3, 8, 9\)"):
+        of("maps", CLASSES, LOGITS, LABELS)
