@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from autoseg.support.allocator import hold_memory
+from autoseg.support.malloc import configure_glibc_malloc
 from benchmarks.training_speed import planned, some_batch, step_of
 
 _STEPS = 4
@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "bf16")
 def one(model: str, precision: str, held: bool, side: int, batch: int) -> dict[str, float]:
     """A step's seconds, those in the kernel, and the process's peak in MiB."""
     if held:
-        hold_memory(limit=None)
+        configure_glibc_malloc(limit=None)
     torch.set_num_threads(1)
     variant, size = planned(model, side, batch)
     step, images = step_of(model, variant, size, batch, precision, "contiguous"), some_batch(size, batch)

@@ -24,7 +24,7 @@ import numpy as np
 from autoseg import api
 from autoseg.io import read_label, write_label
 from autoseg.support.log import configure_logging
-from benchmarks.street import bring_in
+from benchmarks.end_to_end import bring_in
 
 KINDS = ("emptied", "swapped", "shifted", "blob")
 EACH = 5

@@ -2,7 +2,7 @@
 
     python -m benchmarks.commands --data DIR --set isic --models unet,hiformer,... [--epochs 2] [--root ROOT]
 
-DIR holds one folder per set, as for `benchmarks.street`. Each training gets SIGTERM after its first epoch and is started
+DIR holds one folder per set, as for `benchmarks.end_to_end`. Each training gets SIGTERM after its first epoch and is started
 again; its held-out images are then predicted by `autoseg_predict` and scored by `autoseg_evaluate` as new ones would be.
 Prints a table and writes it to ROOT/commands_SET.json. A command that fails ends the benchmark with its output.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from autoseg.schema.plan import Splits
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Workspace, labels_folder
-from benchmarks.street import bring_in
+from benchmarks.end_to_end import bring_in
 from benchmarks.suite.processes import Ended, must
 from benchmarks.suite.processes import run as run_process
 

@@ -19,7 +19,7 @@ from typing import Any
 from autoseg import api
 from autoseg.schema.plan import Plan
 from autoseg.support.log import configure_logging
-from benchmarks.street import bring_in
+from benchmarks.end_to_end import bring_in
 
 OTHER = {"resize": "patch", "patch": "resize"}
 

@@ -26,7 +26,7 @@ import torch
 
 from autoseg.inference.precision import autocast
 from autoseg.models import registry
-from autoseg.models.contract import ModelOutput, SegmentationNetwork
+from autoseg.models.base import ModelOutput, SegmentationNetwork
 from autoseg.planning.hardware import decide_precision
 from autoseg.planning.memory import count_flops
 from benchmarks.training_speed import CPU, planned

@@ -3,7 +3,7 @@
     python -m benchmarks.loader [--sizes 256,512] [--rounds 5] [--seconds 2]
 
 Counts processor time, not seconds on the wall, so that a busy machine matters little; chains take turns within each
-round, and the median round is printed. Ours goes through `Batches` (sampling, memory-mapped store, augmentation, tensors);
+round, and the median round is printed. Ours goes through `TrainLoader` (sampling, memory-mapped store, augmentation, tensors);
 nnU-Net's is its own `get_training_transforms` on an image that lies in memory (see `benchmarks/suite/theirs.py`).
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 import cv2
 import torch
 
-from autoseg.data.loader import Batches
+from autoseg.data.loader import TrainLoader
 from autoseg.io import read_case, read_label
-from autoseg.preprocessing.store import Store, writing
-from autoseg.preprocessing.transform import prepare_image, prepare_label
+from autoseg.preprocessing.array_dataset import ArrayDataset, writing
+from autoseg.preprocessing.transform import prepare_label, preprocess_image
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 from benchmarks.suite.images import write_raw
@@ -44,18 +44,18 @@ OURS = {
 THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 
-def store_of(raw: Path, folder: Path, side: int) -> Store:
+def store_of(raw: Path, folder: Path, side: int) -> ArrayDataset:
     """A store of a raw dataset's RGB images, resized to a square."""
     preparation = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
     with writing(folder, preparation, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
             image = read_case([path]).array
             label = read_label(raw / "labelsTr" / path.name.replace("_0000", "")).array
-            writer.add(path.stem, prepare_image(image, preparation), prepare_label(label, preparation), label.shape)
-    return Store.open(folder)
+            writer.add(path.stem, preprocess_image(image, preparation), prepare_label(label, preparation), label.shape)
+    return ArrayDataset.open(folder)
 
 
-def ours(store: Store, side: int, settings: Augmentation) -> Callable[[float], float]:
+def ours(store: ArrayDataset, side: int, settings: Augmentation) -> Callable[[float], float]:
     """Images per second of processor time, given the seconds to try for."""
     plain = Normalisation(scheme="constant", mean=(0.0,) * 3, std=(1.0,) * 3)
     plan = ModelPlan(
@@ -74,7 +74,7 @@ def ours(store: Store, side: int, settings: Augmentation) -> Callable[[float], f
         flops=0,
         memory=0,
     )
-    batches = Batches(
+    batches = TrainLoader(
         store,
         store.cases,
         plan,

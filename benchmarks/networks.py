@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from autoseg import models as registry
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 
 
 def peak() -> int:

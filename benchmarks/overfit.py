@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from autoseg import models as registry
-from autoseg.models.contract import SegmentationNetwork
+from autoseg.models.base import SegmentationNetwork
 from autoseg.schema.dataset import label_scheme
 from autoseg.training.losses import Loss
 

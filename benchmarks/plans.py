@@ -27,7 +27,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Plan, Protocol
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace
-from benchmarks.street import KNOWN, bring_in
+from benchmarks.end_to_end import KNOWN, bring_in
 
 CASES = 24
 MEMORIES = ("4G", "8G", "24G", "80G")

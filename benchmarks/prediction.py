@@ -24,14 +24,14 @@ import torch
 
 from autoseg.inference.precision import autocast
 from autoseg.io import read_image, write_label
-from autoseg.prediction import drift, pipeline
+from autoseg.prediction import ood_detection, pipeline
 from autoseg.prediction.bundle import load_bundle
 from autoseg.prediction.files import predict_jobs
-from autoseg.prediction.inputs import Job, find_jobs
+from autoseg.prediction.inputs import PredictionJob, find_jobs
 from autoseg.prediction.pipeline import Wanted
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.normalise import normalise
-from autoseg.preprocessing.transform import prepare_image
+from autoseg.preprocessing.transform import preprocess_image
 
 
 def measured(work: Callable[[], object]) -> float:
@@ -41,7 +41,7 @@ def measured(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def bare(predictor: Predictor, jobs: Sequence[Job]) -> Callable[[], None]:
+def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], None]:
     """The forward passes alone. The geometry must be "resize": tiles depend on the images."""
     batches: list[tuple[torch.nn.Module, torch.Tensor, str]] = []
     for (engine, place), member in zip(predictor.engines, predictor.members, strict=True):
@@ -60,11 +60,11 @@ def bare(predictor: Predictor, jobs: Sequence[Job]) -> Callable[[], None]:
     return work
 
 
-def parts(predictor: Predictor, jobs: Sequence[Job], folder: Path) -> dict[str, float]:
+def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> dict[str, float]:
     """Processor seconds of each step for all images, one after the other."""
     preparation, known = predictor.preparations[0], predictor.knowledge
     images = [read_image(job.images[0]) for job in jobs]
-    arrays = [prepare_image(image.array, preparation) for image in images]
+    arrays = [preprocess_image(image.array, preparation) for image in images]
     prepared = [predictor.prepare(image.array) for image in images]
     size = predictor.batch_size
     found = [one for start in range(0, len(jobs), size) for one in predictor.infer(prepared[start : start + size])]
@@ -72,13 +72,15 @@ def parts(predictor: Predictor, jobs: Sequence[Job], folder: Path) -> dict[str, 
     steps: dict[str, Callable[[], object]] = {
         "read": lambda: [read_image(job.images[0]) for job in jobs],
         "hash": lambda: [pipeline.content_hash(job) for job in jobs],
-        "prepare": lambda: [prepare_image(image.array, preparation) for image in images],
+        "prepare": lambda: [preprocess_image(image.array, preparation) for image in images],
         "appearance": lambda: [
-            drift.measure(array, each.size, None) for array, each in zip(arrays, prepared, strict=True) if known.appearance
+            ood_detection.measure(array, each.size, None)
+            for array, each in zip(arrays, prepared, strict=True)
+            if known.appearance
         ],
         "engine": lambda: [predictor.infer(prepared[start : start + size]) for start in range(0, len(jobs), size)],
         "label map": lambda: [predictor.label_map(one.maps, each.size) for one, each in zip(found, prepared, strict=True)],
-        "confidence": lambda: [predictor.judge(*each) for each in zip(prepared, found, labels, strict=True)],
+        "confidence": lambda: [predictor.assess(*each) for each in zip(prepared, found, labels, strict=True)],
         "write": lambda: [write_label(folder / job.output, mask) for job, mask in zip(jobs, labels, strict=True)],
     }
     return {name: min(measured(step) for _ in range(3)) for name, step in steps.items()}

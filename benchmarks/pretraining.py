@@ -2,7 +2,7 @@
 
     python -m benchmarks.pretraining --data DIR [--sets neopolyp,isic] [--seeds 0,1,2] [--steps 100] [--root ROOT]
 
-DIR holds one folder per set, as for `benchmarks.street`. Trains `efficientnet_lite0_upernet` on fold 0 under the quick
+DIR holds one folder per set, as for `benchmarks.end_to_end`. Trains `efficientnet_lite0_upernet` on fold 0 under the quick
 protocol, cut to --steps steps; the seed changes what is drawn, not the folds. Prints each run's Dice of all held-out pixels
 (best epoch, chosen on the same cases), then mean and standard deviation over the seeds and the gain pair by pair; writes
 the runs to ROOT/pretraining.json.
@@ -18,7 +18,7 @@ from typing import Any
 
 from autoseg import api
 from autoseg.support.log import configure_logging
-from benchmarks.street import bring_in
+from benchmarks.end_to_end import bring_in
 
 MODEL = "efficientnet_lite0_upernet"
 # What the quick protocol aims at.

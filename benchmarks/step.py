@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from autoseg.data.loader import Batch
 from autoseg.inference.precision import autocast
 from autoseg.models import registry
-from autoseg.models.contract import SegmentationNetwork
+from autoseg.models.base import SegmentationNetwork
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Normalisation, Training

@@ -19,8 +19,8 @@ import torch
 
 from autoseg.data.loader import Batch
 from autoseg.models import registry
-from autoseg.planning.geometry import Frame
-from autoseg.planning.sizing import Need, fit_model
+from autoseg.planning.geometry import SpatialPlan
+from autoseg.planning.sizing import ModelRequest, fit_model
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Normalisation, Training
 from autoseg.training.losses import Loss
@@ -37,7 +37,7 @@ SETTINGS = [(precision, form) for precision in ("fp32", "bf16") for form in ("co
 
 def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
     """The variant and input size `quick` gives a model."""
-    need = Need(
+    need = ModelRequest(
         spec=registry.spec(model),
         channels=3,
         outputs=2,
@@ -46,7 +46,7 @@ def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
         budget=BUDGET,
         batch=batch,
     )
-    found, _ = fit_model(need, Frame(kind="resize", side=side, native=(side, side)), "quick")
+    found, _ = fit_model(need, SpatialPlan(kind="resize", side=side, native=(side, side)), "quick")
     return found.variant, found.input_size
 
 

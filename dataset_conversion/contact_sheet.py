@@ -11,7 +11,7 @@ import numpy as np
 from skimage.util import montage
 
 from autoseg.io import read_case, read_label, write_image
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec
 from dataset_conversion.stage import StoredCase
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.fingerprint.checks import one_line
+from autoseg.fingerprint.validation import one_line
 from autoseg.io import Label, read_case, read_label
 from autoseg.io.raster import upright
 from autoseg.schema.dataset import DatasetSpec

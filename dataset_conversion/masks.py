@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.fingerprint.checks import count_values
+from autoseg.fingerprint.validation import count_values
 from autoseg.io import Label
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 
 _MOST_CLASSES = 32
 _NEAR = 20  # gray levels around a peak that JPEG's noise fills

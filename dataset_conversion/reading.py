@@ -17,7 +17,7 @@ from matplotlib.path import Path as Outline  # here and not where it is used: th
 from PIL import Image as Pillow
 
 from autoseg.io import Image, Label, read_image, read_label
-from autoseg.io.contents import UNREADABLE, Array
+from autoseg.io.types import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 from dataset_conversion.source import Entry
 

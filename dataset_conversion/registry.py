@@ -1,9 +1,9 @@
 """Every dataset and layout that `autoseg_convert` knows. Imports nothing heavy, so that the list is there at once.
 
 A converter is a module, looked up by name (entry points "autoseg.converters"; autoseg's own have a row here). It holds
-`CONVERTER`, its row of the list, and `find(source, options) -> Draft`. source: the files of a folder or archive (`Source`);
+`CONVERTER`, its row of the list, and `find(source, options) -> ConversionPlan`. source: the files (`Source`);
 nothing is decoded in `find`. options: the value of each of `CONVERTER.options` by name. It returns the cases, (C, H, W) images
-and (H, W) masks of label values or functions that make them, and all that is wrong with the layout (see `draft.Draft`).
+and (H, W) masks of label values or functions that make them, and all that is wrong with the layout.
 
 Figures are of the datasets as published. Licences as far as the publishers' pages say: they decide, not this table.
 """

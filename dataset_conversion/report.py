@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.fingerprint.links import groups
-from autoseg.fingerprint.resemblance import compare
+from autoseg.fingerprint.near_duplicates import compare
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count

@@ -15,7 +15,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_text
 from autoseg.support.workspace import Dataset, Workspace
-from dataset_conversion.draft import Draft
+from dataset_conversion.conversion_plan import ConversionPlan
 from dataset_conversion.registry import REGISTRY, Converter, converter
 from dataset_conversion.report import ConversionReport, finished
 from dataset_conversion.source import Source
@@ -53,7 +53,7 @@ def convert(
         if not overwrite and (there := already_there(dataset, key)) is not None:
             return there
         check_free(dataset, overwrite)
-        draft: Draft = REGISTRY.get(known.name).find(opened, chosen)
+        draft: ConversionPlan = REGISTRY.get(known.name).find(opened, chosen)
         cases, renamed = _cases(draft, chosen.get("groups"), merge_test)
         if draft.problems:
             count = f"{len(draft.problems)} problem{'s' if len(draft.problems) > 1 else ''}"
@@ -102,7 +102,7 @@ def _options(known: Converter, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value if (value := given.get(name)) is not None else option.default for name, option in options.items()}
 
 
-def _cases(draft: Draft, groups: str | None, merge_test: bool) -> tuple[list[NewCase], dict[str, str]]:
+def _cases(draft: ConversionPlan, groups: str | None, merge_test: bool) -> tuple[list[NewCase], dict[str, str]]:
     names = safe_names([case.name for case in draft.cases])
     counts = Counter(case.name for case in draft.cases)
     draft.problems += [f"{count} cases are called {name}" for name, count in counts.items() if count > 1]
@@ -134,7 +134,7 @@ def group_expression(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def _spec(draft: Draft, known: Converter, title: str, chosen: Mapping[str, Any]) -> DatasetSpec:
+def _spec(draft: ConversionPlan, known: Converter, title: str, chosen: Mapping[str, Any]) -> DatasetSpec:
     labels = {label: value for value, label in enumerate(draft.labels)}
     if draft.ignore:
         labels["ignore"] = len(labels)

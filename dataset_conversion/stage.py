@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from autoseg.fingerprint.resemblance import Thumbnail
+from autoseg.fingerprint.near_duplicates import Thumbnail
 from autoseg.schema import serde
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset

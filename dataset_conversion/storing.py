@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from autoseg.fingerprint.checks import count_values, one_line, undeclared_values
-from autoseg.fingerprint.resemblance import thumbnail
+from autoseg.fingerprint.near_duplicates import thumbnail
+from autoseg.fingerprint.validation import count_values, one_line, undeclared_values
 from autoseg.io import Image, Label, read_image, suffix_of, write_image, write_label
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError
 from dataset_conversion.reading import image_of

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from autoseg.io import Image, Label
-from autoseg.io.contents import UNREADABLE, Array, as_image, as_label
+from autoseg.io.types import UNREADABLE, Array, as_image, as_label
 from autoseg.support.errors import AutosegError
 from dataset_conversion.source import Entry
 from dataset_conversion.storing import NewCase

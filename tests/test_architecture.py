@@ -26,7 +26,7 @@ ORDER = [
     {"prediction"},
     {"evaluation"},
     {"explanation", "omnimodel", "comparison", "audit"},
-    {"grid"},
+    {"runner"},
     {"api"},
     {"cli"},
 ]
@@ -133,14 +133,14 @@ def test_print_only_where_a_person_reads() -> None:
 
 # What ends or changes the program that called us -> the modules that may: those a command asks to, and worker processes.
 OF_THE_PROGRAM = {
-    "SystemExit": {"autoseg.training.stopping"},
+    "SystemExit": {"autoseg.training.graceful_shutdown"},
     "sys.exit": set(),
     "os._exit": set(),
     "os.abort": set(),
     "os.chdir": set(),
     "atexit.register": set(),
     "logging.basicConfig": set(),
-    "signal.signal": {"autoseg.training.stopping", "autoseg.support.parallel"},
+    "signal.signal": {"autoseg.training.graceful_shutdown", "autoseg.support.parallel"},
     "warnings.filterwarnings": set(),
 }
 

@@ -20,11 +20,11 @@ from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate, evaluate_external
 from autoseg.api.explanation import explain
-from autoseg.api.grid import grid_status, run
 from autoseg.api.models import ModelInfo, model_table
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict, review_page
+from autoseg.api.runner import grid_status, run
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.training import TrainedFold, train
 from autoseg.support.errors import AutosegError

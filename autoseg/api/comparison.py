@@ -52,7 +52,7 @@ def compare(
         AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False.
     """
     from autoseg.comparison.compare import compare as compare_evidence
-    from autoseg.comparison.evidence import gather
+    from autoseg.comparison.results import load_results
     from autoseg.comparison.tables import comparison_csv
 
     wanted = [datasets] if isinstance(datasets, str | int) else list(datasets)
@@ -61,14 +61,14 @@ def compare(
     if also and len(found) > 1:
         raise AutosegError("masks from elsewhere belong to one dataset", "compare one dataset at a time with --also")
     elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
-    evidences = [gather(dataset, model_names(models), fold_numbers(folds), elsewhere) for dataset in found]
-    comparison = compare_evidence(evidences, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
+    all_results = [load_results(dataset, model_names(models), fold_numbers(folds), elsewhere) for dataset in found]
+    comparison = compare_evidence(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
     folder = Path(output) if output else (found[0].results if len(found) == 1 else workspace.root / "results") / "comparison"
     write_artefact(folder / "comparison.json", comparison)
     write_text(folder / "comparison.csv", comparison_csv(comparison))
     if report:
         from autoseg.comparison.report import write_report
 
-        write_report(folder / "report.html", comparison, evidences)
+        write_report(folder / "report.html", comparison, all_results)
     logger.info(f"comparison in {folder}")
     return comparison

@@ -14,11 +14,11 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace, secret
 
 if TYPE_CHECKING:
-    from autoseg.omnimodel.asking import Asker
+    from autoseg.omnimodel.client import Client
     from autoseg.omnimodel.reader import Task
+    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.files import PredictionReport
-    from autoseg.prediction.inputs import Job
-    from autoseg.prediction.naming import Names
+    from autoseg.prediction.inputs import PredictionJob
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def ask_omnimodel(
 
 
 def read_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[PredictionJob],
     output: Path,
     dataset: str | int,
     omnimodel: Omnimodel,
@@ -112,7 +112,7 @@ def read_jobs(
 
 
 def _ask_service(
-    jobs: Sequence[Job],
+    jobs: Sequence[PredictionJob],
     output: Path,
     task: Task,
     omnimodel: Omnimodel,
@@ -121,19 +121,19 @@ def _ask_service(
 ) -> PredictionReport:
     from autoseg.omnimodel.reader import estimate, read_files
 
-    asker = _asker(omnimodel, root)
-    expected = estimate(asker, jobs, task)
-    logger.info(f"{asker.backend.model}: {expected}")
+    client = _client(omnimodel, root)
+    expected = estimate(client, jobs, task)
+    logger.info(f"{client.backend.model}: {expected}")
     new = expected.questions - expected.known
     question = f"send {new} requests (at most {new * omnimodel.attempts} with repeats) to {omnimodel.reader}?"
     if new and confirm is not None and not confirm(question):
         raise AutosegError("nothing was sent", "answer yes, or give --yes")
-    return read_files(asker, jobs, output, task)
+    return read_files(client, jobs, output, task)
 
 
-def _asker(omnimodel: Omnimodel, root: Root) -> Asker:
+def _client(omnimodel: Omnimodel, root: Root) -> Client:
     from autoseg.omnimodel import gemini, image_edit
-    from autoseg.omnimodel.asking import Asker, Cache, Patience, check_consent
+    from autoseg.omnimodel.client import Cache, Client, RetryPolicy, check_consent
 
     check_consent(omnimodel.reader, omnimodel.send_images_to)
     model, endpoint, timeout = omnimodel.model, omnimodel.endpoint, omnimodel.timeout
@@ -146,8 +146,8 @@ def _asker(omnimodel: Omnimodel, root: Root) -> Asker:
         backend = gemini.Gemini(key, model, endpoint, timeout)
     else:
         backend = image_edit.ImageEdit(key, model, endpoint, timeout)
-    patience = Patience(omnimodel.rate, omnimodel.attempts)
-    return Asker(backend, Cache(Workspace.at(root).root / "omnimodel"), patience, omnimodel.again)
+    retry_policy = RetryPolicy(omnimodel.rate, omnimodel.attempts)
+    return Client(backend, Cache(Workspace.at(root).root / "omnimodel"), retry_policy, omnimodel.again)
 
 
 def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:

@@ -75,16 +75,16 @@ def plan_and_preprocess(
         AutosegError: the files have faults, a model or setting is unknown, splits leak, or the memory is too small.
     """
     from autoseg.fingerprint.measure import fingerprint_dataset
-    from autoseg.io.kept import Kept
+    from autoseg.io.cache import DecodedImageCache
     from autoseg.io.raw_dataset import RawDataset
 
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
-    with Kept(found.preprocessed) if preprocess else nullcontext() as kept:
+    with DecodedImageCache(found.preprocessed) if preprocess else nullcontext() as kept:
         seen = fingerprint_dataset(found, kept=kept, raw=raw, processes=processes)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
-        from autoseg.preprocessing.build import build_store
+        from autoseg.preprocessing.preprocess import preprocess_dataset
 
         chosen = model_names(models) or registry.usable_names()
         plan = make_plan(
@@ -96,7 +96,7 @@ def plan_and_preprocess(
             kept.keep_no_more()
         logger.info(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preprocessing.values() if preprocess else ():
-            build_store(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
+            preprocess_dataset(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
     return plan
 
 

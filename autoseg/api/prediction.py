@@ -12,10 +12,10 @@ from autoseg.support.workspace import Root, Workspace
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import DicomMasks
-    from autoseg.prediction.naming import Names
     from autoseg.schema.prediction import BestChoice
 
 
@@ -92,7 +92,7 @@ def find_best(
 ) -> BestChoice:
     """Choose the best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.
 
-    Written to the dataset's results as best.json; `predict(..., model="best")` uses it.
+    Written to the dataset's results as best.json; `predict(..., model="model_selection")` uses it.
 
     Args:
         dataset: id or name of the dataset.
@@ -106,9 +106,9 @@ def find_best(
     Raises:
         AutosegError: no model is trained, or the models share no fold.
     """
-    from autoseg.prediction import best
+    from autoseg.prediction import model_selection
 
-    return best.find_best(Workspace.at(root).dataset(dataset), model_names(models), device)
+    return model_selection.find_best(Workspace.at(root).dataset(dataset), model_names(models), device)
 
 
 def export(
@@ -159,6 +159,6 @@ def review_page(
     Raises:
         AutosegError: gradio is not installed, or nothing is trained.
     """
-    from autoseg.prediction.page import build, session_for
+    from autoseg.prediction.review_app import build, session_for
 
     return build(session_for(str(what), Path(cases) if cases else None, device, root))

@@ -125,7 +125,7 @@ class Predictor:
         """
         return self._networks.probabilities(_checked(image, "the image"), spacing)
 
-    def assess(self, image: NDArray[Any], spacing: Spacing | None = None) -> prediction.Judged:
+    def assess(self, image: NDArray[Any], spacing: Spacing | None = None) -> prediction.PredictionWithConfidence:
         """Segment one image, and tell how far the mask can be trusted.
 
         Args:
@@ -153,7 +153,7 @@ class Predictor:
                 waiting.append(self._networks.prepare(image, spacing))
             except AutosegError as error:
                 raise AutosegError(f"images[{place}]: {error.problem}", error.remedy) if len(images) > 1 else error from None
-            items += self._networks.load_of(waiting[-1])
+            items += self._networks.num_batch_items(waiting[-1])
             if items >= self._networks.batch_size or place + 1 == len(images):
                 for maps, one in zip(self._networks.average(waiting), waiting, strict=True):
                     yield self._networks.label_map(maps, one.size)

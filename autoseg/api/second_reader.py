@@ -19,9 +19,9 @@ from autoseg.support.files import write_artefact
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
+    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.files import PredictionReport
-    from autoseg.prediction.inputs import Job
-    from autoseg.prediction.naming import Names
+    from autoseg.prediction.inputs import PredictionJob
     from autoseg.schema.dataset import LabelScheme
 
 logger = logging.getLogger(__name__)
@@ -134,13 +134,13 @@ def study_readers(
     Raises:
         AutosegError: there are fewer than two readers, or the first has no confidence.
     """
-    from autoseg.comparison.evidence import gather
-    from autoseg.comparison.readers import study
+    from autoseg.comparison.results import load_results
+    from autoseg.comparison.second_reader_study import study
 
     found = Workspace.at(root).dataset(dataset)
     elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
-    evidence = gather(found, model_names(models), fold_numbers(folds), elsewhere)
-    result = study(evidence, first, second, trust, share)
+    dataset_results = load_results(found, model_names(models), fold_numbers(folds), elsewhere)
+    result = study(dataset_results, first, second, trust, share)
     write_artefact((Path(output) if output else found.results / "comparison") / "risk_coverage.json", result)
     return result
 
@@ -150,7 +150,7 @@ def _name(second: str | Path | Omnimodel) -> str:
 
 
 def _read_again(
-    jobs: Sequence[Job],
+    jobs: Sequence[PredictionJob],
     target: Path,
     dataset: str | int,
     second: str | Path | Omnimodel,
@@ -188,7 +188,7 @@ def _settle(
 
     from autoseg.io import read_label, write_label
     from autoseg.prediction.files import PredictionReport as Report
-    from autoseg.prediction.journal import RECORD as PREDICTION
+    from autoseg.prediction.progress_log import RECORD as PREDICTION
     from autoseg.prediction.second_reader import agreement, combine, trust_of
 
     readings, cases = [], []

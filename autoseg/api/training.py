@@ -87,9 +87,9 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the last checkpoint stays, and the next call resumes there.
     """
     from autoseg.planning.overrides import apply_overrides
-    from autoseg.training.fold import train_fold
-    from autoseg.training.search import with_searched_rate
-    from autoseg.training.team import joined
+    from autoseg.training.distributed import distributed_context
+    from autoseg.training.lr_search import with_searched_rate
+    from autoseg.training.train_fold import train_fold
 
     MODELS.check(model)
     texts = setting_texts(settings)
@@ -97,8 +97,8 @@ def train(
     LOGGERS.check(*log_to)
     found = Workspace.at(root).dataset(dataset)
     trained: Results[TrainedFold] = Results()
-    with joined() as team:
-        if team.leads:
+    with distributed_context() as team:
+        if team.is_main:
             _prepare(found, model, protocol, texts, device, root)
         team.wait()
         plan = apply_overrides(read_artefact(found.plan, Plan), texts)
@@ -112,7 +112,7 @@ def train(
                 found, plan, splits, model, fold, device=device, pretrained=start, restart=restart, team=team, search=search,
                 log_to=log_to, handle_signals=handle_signals,
             )  # fmt: skip
-            if team.leads:
+            if team.is_main:
                 trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
     return trained
 
@@ -132,10 +132,10 @@ def _prepare(
     """A plan on disk that has the model, and the arrays it needs under `settings`."""
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
-    from autoseg.preprocessing.build import build_store
+    from autoseg.preprocessing.preprocess import preprocess_dataset
 
     plan = apply_overrides(_plan_to_train(found, model, protocol, device, root), settings)
-    build_store(found, RawDataset.open(found), plan.preprocessing[plan.models[model].preprocessing])
+    preprocess_dataset(found, RawDataset.open(found), plan.preprocessing[plan.models[model].preprocessing])
 
 
 def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:

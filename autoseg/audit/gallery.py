@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 from numpy.typing import NDArray
 
-from autoseg.audit.opinions import Opinions, predicted
+from autoseg.audit.out_of_fold import OutOfFoldPredictions, predicted
 from autoseg.io import Case, read_case, read_label
 from autoseg.prediction.overlay import draw_overlay
 from autoseg.schema.audit import Audit, AuditFinding
@@ -25,11 +25,11 @@ _QUALITY = 82
 
 
 def write_gallery(
-    path: Path, audit: Audit, cases: Mapping[str, Case], opinions: Mapping[str, Opinions], scheme: LabelScheme
+    path: Path, audit: Audit, cases: Mapping[str, Case], predictions: Mapping[str, OutOfFoldPredictions], scheme: LabelScheme
 ) -> None:
     """gallery.html: each finding with the image, the reference dashed and what the models say as a line."""
     environment = Environment(loader=PackageLoader("autoseg.audit"), autoescape=select_autoescape(default=True))
-    items = [{"finding": one, "picture": _picture(one, cases, opinions, scheme)} for one in audit.findings]
+    items = [{"finding": one, "picture": _picture(one, cases, predictions, scheme)} for one in audit.findings]
     page = environment.get_template("gallery.html").render(
         audit=audit, items=items, ids=json.dumps([one.id for one in audit.findings])
     )
@@ -37,15 +37,15 @@ def write_gallery(
 
 
 def _picture(
-    finding: AuditFinding, cases: Mapping[str, Case], opinions: Mapping[str, Opinions], scheme: LabelScheme
+    finding: AuditFinding, cases: Mapping[str, Case], predictions: Mapping[str, OutOfFoldPredictions], scheme: LabelScheme
 ) -> str:
     """A JPEG as a data address."""
     case = cases[finding.case]
     assert case.label is not None
     image, reference = read_case(case.images).array, read_label(case.label).array
     labels = np.zeros(reference.shape, np.uint16)
-    if finding.case in opinions:
-        for name, mask in predicted(opinions[finding.case], scheme).items():
+    if finding.case in predictions:
+        for name, mask in predicted(predictions[finding.case], scheme).items():
             full = cv2.resize(mask.astype(np.uint8), reference.shape[::-1], interpolation=cv2.INTER_NEAREST)
             labels[full > 0] = scheme.foreground[name][0]
     shown = _with_box(draw_overlay(image, labels, scheme, reference), finding, reference.shape)

@@ -12,9 +12,9 @@ import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask_npwhere
 from numpy.typing import NDArray
 
-from autoseg.audit.contradictions import Contradiction, find
 from autoseg.audit.gallery import write_gallery
-from autoseg.audit.opinions import Opinions, audited_models, gather, good_enough, predicted
+from autoseg.audit.label_errors import LabelError, find_label_errors
+from autoseg.audit.out_of_fold import OutOfFoldPredictions, audited_models, good_enough, out_of_fold_predictions, predicted
 from autoseg.io import Case, read_label, write_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.overlap import counts
@@ -23,7 +23,7 @@ from autoseg.schema.audit import Audit, AuditFinding
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.support.errors import SeveralProblems
-from autoseg.support.files import hash_file, read_artefact, replacing_folder, write_artefact
+from autoseg.support.files import atomic_directory, hash_file, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,13 @@ def audit(
     chosen = {name: known[name] for name in models} if models else good_enough(known)
     raw = RawDataset.open(dataset)
     cases = {case.name: case for case in raw.cases if case.label is not None}
-    opinions = gather(dataset, cases, raw.scheme, chosen, device)
-    found = find(opinions, raw.scheme)
+    predictions = out_of_fold_predictions(dataset, cases, raw.scheme, chosen, device)
+    found = find_label_errors(predictions, raw.scheme)
     ranked: dict[str, float] = {}
     folder = output or dataset.results / "audit"
-    with replacing_folder(folder) as beside:
-        findings = [_finding(beside, one, opinions, number) for number, one in enumerate(found[:most])]
-        findings += _duplicates(dataset, cases, opinions, raw.scheme)
+    with atomic_directory(folder) as beside:
+        findings = [_finding(beside, one, predictions, number) for number, one in enumerate(found[:most])]
+        findings += _duplicates(dataset, cases, predictions, raw.scheme)
         findings.sort(key=lambda one: (-one.score, one.id))
         for one in findings:
             ranked.setdefault(one.case, one.score)
@@ -70,14 +70,14 @@ def audit(
             dataset=dataset.name, models=tuple(chosen), cases=ranked, findings=tuple(findings), references=references
         )
         write_artefact(beside / RECORD, result)
-        write_gallery(beside / GALLERY, result, cases, {one.case: one for one in opinions}, raw.scheme)
-    counted = f"{len(findings)} findings in {len(ranked)} of {len(opinions)} cases"
+        write_gallery(beside / GALLERY, result, cases, {one.case: one for one in predictions}, raw.scheme)
+    counted = f"{len(findings)} findings in {len(ranked)} of {len(predictions)} cases"
     logger.info(f"{dataset.name}: {counted}; look at {folder / GALLERY}")
     return result
 
 
-def _finding(folder: Path, one: Contradiction, opinions: Sequence[Opinions], number: int) -> AuditFinding:
-    size = next(each.size for each in opinions if each.case == one.case)
+def _finding(folder: Path, one: LabelError, predictions: Sequence[OutOfFoldPredictions], number: int) -> AuditFinding:
+    size = next(each.size for each in predictions if each.case == one.case)
     name = f"{SUGGESTIONS}/{number:04d}.png"
     patch = np.where(one.where, one.proposal, UNCHANGED).astype(np.uint16)
     write_label(folder / name, cv2.resize(patch, (size[1], size[0]), interpolation=cv2.INTER_NEAREST))
@@ -105,12 +105,12 @@ def _box(where: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int
 
 
 def _duplicates(
-    dataset: Dataset, cases: dict[str, Case], opinions: Sequence[Opinions], scheme: LabelScheme
+    dataset: Dataset, cases: dict[str, Case], predictions: Sequence[OutOfFoldPredictions], scheme: LabelScheme
 ) -> Iterator[AuditFinding]:
     """Of images that look the same but are masked differently: the one that the models agree with less."""
     if not dataset.fingerprint.is_file():
         return
-    said = {one.case: predicted(one, scheme) for one in opinions}
+    said = {one.case: predicted(one, scheme) for one in predictions}
     seen = read_artefact(dataset.fingerprint, Fingerprint)
     groups = [one.cases for one in seen.findings if one.kind in ("exact_duplicate", "near_duplicate")]
     for number, group in enumerate(groups):
@@ -120,10 +120,10 @@ def _duplicates(
             alike = _alike(masks[a], masks[b], scheme)
             if alike > 0.8:
                 continue
-            worse, other = sorted((a, b), key=lambda case: _fits(case, opinions, said, scheme))
+            worse, other = sorted((a, b), key=lambda case: _fits(case, predictions, said, scheme))
             reason = f"{a} and {b} show the same image; their masks overlap by {alike:.0%}. "
             reason += f"{worse} fits the models less than {other}"
-            box = (0, 0, *next((one.size for one in opinions if one.case == worse), (1, 1)))
+            box = (0, 0, *next((one.size for one in predictions if one.case == worse), (1, 1)))
             name = f"d{number:03d}_{a}_{b}"
             yield AuditFinding(
                 id=name,
@@ -137,8 +137,8 @@ def _duplicates(
             )
 
 
-def _fits(case: str, opinions: Sequence[Opinions], said: Any, scheme: LabelScheme) -> float:
-    one = next((each for each in opinions if each.case == case), None)
+def _fits(case: str, predictions: Sequence[OutOfFoldPredictions], said: Any, scheme: LabelScheme) -> float:
+    one = next((each for each in predictions if each.case == case), None)
     if one is None:
         return 0.0
     painted = np.zeros(one.reference.shape, np.int64)

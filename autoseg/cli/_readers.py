@@ -14,8 +14,8 @@ from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
     from autoseg.api import Omnimodel
+    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.files import PredictionReport
-    from autoseg.prediction.naming import Names
     from autoseg.schema.omnimodel import Reader
 
 

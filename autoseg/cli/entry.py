@@ -58,12 +58,12 @@ def is_own_process(arguments: Sequence[str] | None) -> bool:
     return arguments is None
 
 
-def hold_memory(arguments: Sequence[str] | None, limit: int | None = 128 << 20) -> None:
-    """See `autoseg.support.allocator`; only in the command's own process."""
-    from autoseg.support import allocator
+def configure_glibc_malloc(arguments: Sequence[str] | None, limit: int | None = 128 << 20) -> None:
+    """See `autoseg.support.malloc`; only in the command's own process."""
+    from autoseg.support import malloc
 
     if is_own_process(arguments):
-        allocator.hold_memory(limit)
+        malloc.configure_glibc_malloc(limit)
 
 
 def _answered(body: Main, arguments: Sequence[str] | None) -> int:

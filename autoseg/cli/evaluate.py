@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise AutosegError("there are no references to score against", "autoseg_evaluate PRED REF")
     from autoseg import api
 
-    entry.hold_memory(arguments)
+    entry.configure_glibc_malloc(arguments)
     scores = api.evaluate(
         options.predictions, options.references, options.output, options.tolerance, processes=entry.is_own_process(arguments)
     )

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
     from autoseg.fingerprint import table
 
-    entry.hold_memory(arguments)
+    entry.configure_glibc_malloc(arguments)
     found = api.fingerprint(options.dataset, root=options.root, processes=entry.is_own_process(arguments))
     entry.show_table(found.dataset, ("", ""), table.overview(found))
     for heading, *rows in (table.channels(found), table.classes(found)):

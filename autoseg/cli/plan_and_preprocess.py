@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    entry.hold_memory(arguments)
+    entry.configure_glibc_malloc(arguments)
     plan = api.plan_and_preprocess(
         options.dataset,
         protocol=options.protocol,

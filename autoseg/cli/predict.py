@@ -11,8 +11,8 @@ from autoseg.cli import _readers, entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
+    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.files import PredictionReport
-    from autoseg.prediction.naming import Names
 
 _SOME_FAILED = 1
 _SHOWN = 20
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = _readers.with_second(options, _names(options))
         print(f"{report}\nwho made each mask, and why: {report.folder / 'second_reader.json'}")
         return _SOME_FAILED if report.failed else 0
-    entry.hold_memory(arguments)
+    entry.configure_glibc_malloc(arguments)
     report = api.predict(
         options.input,
         options.output,

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
 
     page = api.review_page(options.what, cases=options.cases, device=options.device, root=options.root)
-    from autoseg.prediction.page import launch
+    from autoseg.prediction.review_app import launch
 
     print(f"the page is on http://127.0.0.1:{options.port or '7860 (or the next free port)'} until Ctrl-C", flush=True)
     launch(page, options.port)

@@ -13,7 +13,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.log import configure_logging
 
 if TYPE_CHECKING:
-    from autoseg.schema.grid import GridTable
+    from autoseg.schema.runner import GridTable
 
 _SOME_FAILED = 1
 
@@ -22,7 +22,7 @@ _SOME_FAILED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from autoseg import api
-    from autoseg.grid.table import HEADINGS, lines
+    from autoseg.runner.table import HEADINGS, lines
 
     if options.status:
         table = api.grid_status(options.root)
@@ -91,7 +91,7 @@ def _watching() -> Iterator[Callable[[GridTable], None]]:
         return
     from rich.live import Live
 
-    from autoseg.grid.table import HEADINGS, lines
+    from autoseg.runner.table import HEADINGS, lines
 
     with Live(console=console, refresh_per_second=2, redirect_stderr=True) as live:
         # The latest that fit on the screen: what is under way and what failed stands above what waits.

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg.training.device import resolve
 
     if resolve(options.device).type == "cpu":
-        entry.hold_memory(arguments, limit=None)
+        entry.configure_glibc_malloc(arguments, limit=None)
     trained = api.train(
         options.dataset,
         options.model,

@@ -11,12 +11,12 @@ import numpy as np
 import autoseg
 from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
-from autoseg.comparison.drops import drops
-from autoseg.comparison.evidence import Evidence, ModelEvidence
-from autoseg.comparison.fairness import check, differences_in_start
-from autoseg.comparison.risk import risk_coverage
+from autoseg.comparison.external_validation import external_drops
+from autoseg.comparison.paired_scores import PAIRING, Paired, paired
+from autoseg.comparison.protocol_checks import check, differences_in_start
+from autoseg.comparison.results import DatasetResults, ModelResults
+from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
-from autoseg.comparison.values import PAIRING, Paired, paired
 from autoseg.metrics.rules import DEFINITIONS, RULE, is_defined
 from autoseg.models import registry
 from autoseg.schema.comparison import (
@@ -41,7 +41,7 @@ HEADLINE = "pooled.dice"
 
 
 def compare(
-    evidences: Sequence[Evidence],
+    all_results: Sequence[DatasetResults],
     *,
     metric: str = "dice",
     allow_unequal: bool = False,
@@ -54,72 +54,79 @@ def compare(
     that are easy, and hard. Raises SeveralProblems where runs are not equal and `allow_unequal` is False.
     """
     METRICS.get(metric)
-    for evidence in evidences:
-        _refuse_unscored(evidence, metric)
-    datasets = tuple(_of_dataset(evidence, metric, allow_unequal, strata, share) for evidence in evidences)
+    for dataset_results in all_results:
+        _refuse_unscored(dataset_results, metric)
+    datasets = tuple(_of_dataset(dataset_results, metric, allow_unequal, strata, share) for dataset_results in all_results)
     return Comparison(
         datasets=datasets,
         across=_across(datasets),
         rule=f"{RULE} {PAIRING}",
-        definitions=_definitions(evidences),
+        definitions=_definitions(all_results),
         versions={"autoseg": autoseg.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 
 
-def _refuse_unscored(evidence: Evidence, metric: str) -> None:
+def _refuse_unscored(dataset_results: DatasetResults, metric: str) -> None:
     """Raises AutosegError where a metric of another package was not installed when a model was scored."""
     if metric in BUILT_IN_METRICS:
         return
     lacking = [
         name
-        for name, model in evidence.models.items()
+        for name, model in dataset_results.models.items()
         if not all(f"per_image.{metric}" in scores.overall for scores in model.scores.values())
     ]
     if lacking:
         raise AutosegError(
-            f"{', '.join(lacking)} on {evidence.dataset.name} was scored without the metric {metric!r}",
+            f"{', '.join(lacking)} on {dataset_results.dataset.name} was scored without the metric {metric!r}",
             f"score again with {METRICS.source(metric)} installed: autoseg_evaluate on the masks in each fold's validation/",
         )
 
 
-def _definitions(evidences: Sequence[Evidence]) -> dict[str, str]:
+def _definitions(all_results: Sequence[DatasetResults]) -> dict[str, str]:
     """Of the metrics that were scored, those of other packages among them."""
-    scored = [scores for evidence in evidences for model in evidence.models.values() for scores in model.scores.values()]
+    scored = [
+        scores
+        for dataset_results in all_results
+        for model in dataset_results.models.values()
+        for scores in model.scores.values()
+    ]
     added = {name: text for scores in scored for name, text in scores.definitions.items() if name not in DEFINITIONS}
     return DEFINITIONS | added
 
 
-def _of_dataset(evidence: Evidence, metric: str, allow_unequal: bool, strata: Sequence[str], share: float) -> DatasetComparison:
-    notes = check(evidence, allow_unequal)
-    values, higher_is_better = paired(evidence, metric), METRICS.get(metric).higher_is_better
+def _of_dataset(
+    dataset_results: DatasetResults, metric: str, allow_unequal: bool, strata: Sequence[str], share: float
+) -> DatasetComparison:
+    notes = check(dataset_results, allow_unequal)
+    values, higher_is_better = paired(dataset_results, metric), METRICS.get(metric).higher_is_better
     resampled = statistics.bootstrap_means(values.matrix) if values.units else np.zeros((0, len(values.names)))
-    results = tuple(_result(model, values, resampled) for model in evidence.models.values())
+    results = tuple(_result(model, values, resampled) for model in dataset_results.models.values())
     several = len(values.names) > 1 and len(values.units) > 1
-    first = next(iter(evidence.models.values()))
+    first = next(iter(dataset_results.models.values()))
     scores = next(iter(first.scores.values()))
     families = _families(results)
     return DatasetComparison(
-        dataset=evidence.dataset.name,
-        protocol=next(iter(evidence.trained.values())).first.record.protocol,
+        dataset=dataset_results.dataset.name,
+        protocol=next(iter(dataset_results.trained.values())).first.record.protocol,
         metric=metric,
         unit=scores.unit,
         tolerance=scores.tolerance,
         classes=tuple(scores.classes),
-        cases=len({case for model in evidence.models.values() for case in model.cases}),
-        units="group" if evidence.spec.groups else "case",
+        cases=len({case for model in dataset_results.models.values() for case in model.cases}),
+        units="group" if dataset_results.spec.groups else "case",
         models=results,
         tests=statistics.paired_tests(values.names, values.matrix, resampled) if several else (),
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
         family_test=_family_test(families, values, resampled) if several else None,
-        strata=_strata(evidence, strata, share),
-        external_validation=drops(evidence),
-        risk_coverage=risk_coverage(evidence),
-        notes=(*notes, *differences_in_start(evidence)),
+        strata=_strata(dataset_results, strata, share),
+        external_validation=external_drops(dataset_results),
+        risk_coverage=risk_coverage(dataset_results),
+        notes=(*notes, *differences_in_start(dataset_results)),
     )
 
 
-def _result(model: ModelEvidence, values: Paired, resampled: statistics.Matrix) -> ModelResult:
+def _result(model: ModelResults, values: Paired, resampled: statistics.Matrix) -> ModelResult:
     place = values.names.index(model.model)
     known = registry.find_spec(model.model)
     record = model.first.record if model.folds else None
@@ -142,7 +149,7 @@ def _result(model: ModelEvidence, values: Paired, resampled: statistics.Matrix) 
     )
 
 
-def _cost(model: ModelEvidence) -> Cost | None:
+def _cost(model: ModelResults) -> Cost | None:
     return cost(model) if model.folds else None
 
 
@@ -196,11 +203,13 @@ def _family_test(families: Sequence[Family], values: Paired, resampled: statisti
     )
 
 
-def _strata(evidence: Evidence, strata: Sequence[str], share: float) -> tuple[Stratification, ...]:
+def _strata(dataset_results: DatasetResults, strata: Sequence[str], share: float) -> tuple[Stratification, ...]:
     def fingerprint() -> Fingerprint:
-        return read_artefact(evidence.dataset.fingerprint, Fingerprint, f"autoseg_fingerprint {evidence.dataset.number}")
+        return read_artefact(
+            dataset_results.dataset.fingerprint, Fingerprint, f"autoseg_fingerprint {dataset_results.dataset.number}"
+        )
 
-    return tuple(stratify(evidence, by, share, fingerprint) for by in strata)
+    return tuple(stratify(dataset_results, by, share, fingerprint) for by in strata)
 
 
 def _across(datasets: Sequence[DatasetComparison]) -> dict[str, dict[str, float]]:

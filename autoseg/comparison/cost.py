@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
-from autoseg.comparison.evidence import ModelEvidence
+from autoseg.comparison.results import ModelResults
 from autoseg.schema.comparison import Cost
 
 
-def cost(model: ModelEvidence) -> Cost:
+def cost(model: ModelResults) -> Cost:
     """Of a model that was trained here: means over its folds, latency over all images its folds predicted."""
     runs = list(model.folds.values())
     first, plan = runs[0], runs[0].model_plan

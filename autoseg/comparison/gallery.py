@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
-from autoseg.comparison.evidence import Evidence, ModelEvidence
-from autoseg.comparison.values import dice_of_cases
+from autoseg.comparison.paired_scores import dice_of_cases
+from autoseg.comparison.results import DatasetResults, ModelResults
 from autoseg.io import read_case, read_label
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.prediction.overlay import draw_overlay
@@ -41,19 +41,19 @@ class Row:
     pictures: tuple[Shown, ...]
 
 
-def gallery(evidence: Evidence, each: int = _EACH) -> tuple[Row, ...]:
+def gallery(dataset_results: DatasetResults, each: int = _EACH) -> tuple[Row, ...]:
     """Rows of pictures of the cases all models have; none where the raw images are gone."""
-    by_model = {name: dice_of_cases(model) for name, model in evidence.models.items()}
+    by_model = {name: dice_of_cases(model) for name, model in dataset_results.models.items()}
     common = set.intersection(*(set(one) for one in by_model.values()))
     means = {case: sum(one[case] for one in by_model.values()) / len(by_model) for case in common}
     try:
-        raw = {case.name: case for case in RawDataset.open(evidence.dataset).cases}
+        raw = {case.name: case for case in RawDataset.open(dataset_results.dataset).cases}
     except AutosegError:
         return ()
     order = sorted((case for case in means if case in raw), key=lambda case: (-means[case], case))
-    scheme = evidence.spec.label_scheme()
+    scheme = dataset_results.spec.label_scheme()
     return tuple(
-        Row(kind, case, means[case], tuple(_pictures(evidence.models.values(), by_model, raw[case], scheme)))
+        Row(kind, case, means[case], tuple(_pictures(dataset_results.models.values(), by_model, raw[case], scheme)))
         for kind, cases in _chosen(order, each)
         for case in cases
     )
@@ -77,7 +77,7 @@ def _chosen(order: Sequence[str], each: int) -> list[tuple[str, Sequence[str]]]:
 
 
 def _pictures(
-    models: Iterable[ModelEvidence], by_model: dict[str, dict[str, float]], case: Case, scheme: LabelScheme
+    models: Iterable[ModelResults], by_model: dict[str, dict[str, float]], case: Case, scheme: LabelScheme
 ) -> Iterator[Shown]:
     if case.label is None:
         return

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from autoseg.comparison.cost import pareto
-from autoseg.comparison.evidence import Evidence
+from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import ordered
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import DatasetComparison, Ranking
@@ -39,11 +39,13 @@ Axes = Any
 
 
 def plots(
-    dataset: DatasetComparison, evidence: Evidence, curves: Mapping[str, Sequence[Mapping[str, float]]]
+    dataset: DatasetComparison, dataset_results: DatasetResults, curves: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> dict[str, str]:
     """Title -> SVG, of what there is. curves: model -> rows of its first fold's metrics.csv."""
     found = {
-        f"Dice of images, {name}": _draw(f"box{place}", partial(_boxes, dataset=dataset, evidence=evidence, name=name))
+        f"Dice of images, {name}": _draw(
+            f"box{place}", partial(_boxes, dataset=dataset, dataset_results=dataset_results, name=name)
+        )
         for place, name in enumerate(dataset.classes)
     }
     found["mDSC of each fold"] = _draw("folds", lambda axes: _folds(axes, dataset))
@@ -85,9 +87,9 @@ def _look(dataset: DatasetComparison, model: str) -> tuple[str, str]:
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
 
 
-def _boxes(axes: Axes, dataset: DatasetComparison, evidence: Evidence, name: str) -> None:
+def _boxes(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResults, name: str) -> None:
     names = _names(dataset)
-    values = [[case.classes[name].dice for case in evidence.models[model].cases.values()] for model in names]
+    values = [[case.classes[name].dice for case in dataset_results.models[model].cases.values()] for model in names]
     defined = [[value for value in several if is_defined(value)] for several in values]
     boxes = axes.boxplot(defined, patch_artist=True, orientation="horizontal", tick_labels=names, widths=0.6)
     for box, model in zip(boxes["boxes"], names, strict=True):

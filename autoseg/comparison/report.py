@@ -10,16 +10,16 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from autoseg.comparison.evidence import Evidence
 from autoseg.comparison.gallery import Row, Shown, encode_file, gallery
 from autoseg.comparison.plots import plots
+from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import Table, ordered, percent, tables
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision
 from autoseg.support.files import read_artefact, write_text
-from autoseg.training.log_file import NAME as LOG
+from autoseg.training.csv_logger import NAME as LOG
 
 HEATS = "explanation"
 _MOST_HEATS = 24
@@ -41,9 +41,9 @@ class Section:
     identities: tuple[tuple[str, str], ...]
 
 
-def write_report(path: Path, comparison: Comparison, evidences: Sequence[Evidence]) -> None:
+def write_report(path: Path, comparison: Comparison, all_results: Sequence[DatasetResults]) -> None:
     """report.html: tables, pictures and what they rest on, in one file."""
-    sections = [_section(dataset, one) for dataset, one in zip(comparison.datasets, evidences, strict=True)]
+    sections = [_section(dataset, one) for dataset, one in zip(comparison.datasets, all_results, strict=True)]
     alone = Comparison(datasets=comparison.datasets, across=comparison.across, rule="", definitions={}, versions={})
     across = next(tables(alone), None) if len(sections) > 1 else None
     source = resources.files("autoseg.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -69,34 +69,34 @@ def summary(dataset: DatasetComparison) -> str:
     return f"{text}; paired tests over {dataset.units}s tell it apart from every other model."
 
 
-def _section(dataset: DatasetComparison, evidence: Evidence) -> Section:
+def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Section:
     own = Comparison(datasets=(dataset,), across={}, rule="")
     return Section(
         name=dataset.dataset,
         summary=summary(dataset),
         notes=dataset.notes,
         tables=tuple(tables(own)),
-        plots=plots(dataset, evidence, _curves(evidence)),
-        gallery=gallery(evidence),
-        heats=_heats(evidence),
-        decisions=_decisions(evidence),
-        facts=_facts(evidence),
-        identities=_identities(evidence),
+        plots=plots(dataset, dataset_results, _curves(dataset_results)),
+        gallery=gallery(dataset_results),
+        heats=_heats(dataset_results),
+        decisions=_decisions(dataset_results),
+        facts=_facts(dataset_results),
+        identities=_identities(dataset_results),
     )
 
 
-def _identities(evidence: Evidence) -> tuple[tuple[str, str], ...]:
-    found = [("prepared data", next(iter(evidence.trained.values())).first.plan.content_hash)]
-    for name, model in evidence.trained.items():
+def _identities(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
+    found = [("prepared data", next(iter(dataset_results.trained.values())).first.plan.content_hash)]
+    for name, model in dataset_results.trained.items():
         for fold, run in model.folds.items():
             versions = ", ".join(f"{package} {version}" for package, version in run.record.versions.items())
             found.append((f"{name}, fold {fold}", f"{run.record.identity[:16]} ({versions})"))
     return tuple(found)
 
 
-def _curves(evidence: Evidence) -> dict[str, list[dict[str, float]]]:
+def _curves(dataset_results: DatasetResults) -> dict[str, list[dict[str, float]]]:
     found = {}
-    for name, model in evidence.trained.items():
+    for name, model in dataset_results.trained.items():
         path = model.first.folder / LOG
         if path.exists():
             with path.open(encoding="utf-8", newline="") as stream:
@@ -104,10 +104,10 @@ def _curves(evidence: Evidence) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def _heats(evidence: Evidence) -> tuple[Shown, ...]:
+def _heats(dataset_results: DatasetResults) -> tuple[Shown, ...]:
     """Pictures autoseg_explain left in the folds' folders."""
     found = []
-    for name, model in evidence.trained.items():
+    for name, model in dataset_results.trained.items():
         for run in model.folds.values():
             for path in sorted((run.folder / HEATS).glob("*.png"))[:3]:
                 data = encode_file(path)
@@ -116,10 +116,10 @@ def _heats(evidence: Evidence) -> tuple[Shown, ...]:
     return tuple(found[:_MOST_HEATS])
 
 
-def _decisions(evidence: Evidence) -> tuple[Decision, ...]:
+def _decisions(dataset_results: DatasetResults) -> tuple[Decision, ...]:
     """Of every model's plan, each once."""
     found: dict[str, Decision] = {}
-    for model in evidence.trained.values():
+    for model in dataset_results.trained.values():
         for decision in model.first.plan.decisions:
             own = not decision.subject.startswith("models.") or decision.subject.startswith(f"models.{model.model}.")
             if own:
@@ -127,10 +127,10 @@ def _decisions(evidence: Evidence) -> tuple[Decision, ...]:
     return tuple(found.values())
 
 
-def _facts(evidence: Evidence) -> tuple[tuple[str, str], ...]:
-    if not evidence.dataset.fingerprint.exists():
+def _facts(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
+    if not dataset_results.dataset.fingerprint.exists():
         return ()
-    seen = read_artefact(evidence.dataset.fingerprint, Fingerprint)
+    seen = read_artefact(dataset_results.dataset.fingerprint, Fingerprint)
     size = f"{seen.median_size[0]} x {seen.median_size[1]} pixels"
     facts = [("cases", str(len(seen.cases))), ("modality", f"{seen.modality}: {seen.evidence}"), ("median size", size)]
     for one in seen.classes:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from autoseg.comparison.evidence import Evidence
-from autoseg.comparison.values import dice_of_cases, extremes, mean_over_classes, shows_something
+from autoseg.comparison.paired_scores import dice_of_cases, extremes, mean_over_classes, shows_something
+from autoseg.comparison.results import DatasetResults
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Stratification, Stratum, StratumScore
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
@@ -33,7 +33,7 @@ _NAMES: dict[str, tuple[str, Callable[[CaseFingerprint], str]]] = {
 }
 
 
-def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[], Fingerprint]) -> Stratification:
+def stratify(dataset_results: DatasetResults, by: str, share: float, fingerprint: Callable[[], Fingerprint]) -> Stratification:
     """Strata by a model's name (easy and hard cases, each `share` of all), or by a column of the fingerprint.
 
     Columns of numbers are cut into thirds; columns of names make a stratum of each value, or, as "case=PATTERN" and
@@ -43,8 +43,8 @@ def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[]
     if not 0 < share <= 0.5:
         raise AutosegError(f"a share of {share:g} cannot be cut from both ends", "give one above 0 and up to 0.5, such as 0.05")
     column, _, pattern = by.partition("=")
-    if by in evidence.models:
-        rule, members = _by_model(evidence, by, share)
+    if by in dataset_results.models:
+        rule, members = _by_model(dataset_results, by, share)
     elif column in _NUMBERS and not pattern:
         rule, members = _by_number(column, fingerprint())
     elif column in _NAMES:
@@ -52,15 +52,15 @@ def stratify(evidence: Evidence, by: str, share: float, fingerprint: Callable[[]
     else:
         raise AutosegError(
             f"cases cannot be stratified by {by!r}",
-            f"a model: {', '.join(evidence.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}; case=PATTERN",
+            f"a model: {', '.join(dataset_results.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}; case=PATTERN",
         )
-    known = {case for model in evidence.models.values() for case in model.cases}
-    strata = [_score(evidence, name, [case for case in cases if case in known]) for name, cases in members.items()]
+    known = {case for model in dataset_results.models.values() for case in model.cases}
+    strata = [_score(dataset_results, name, [case for case in cases if case in known]) for name, cases in members.items()]
     return Stratification(by, rule, tuple(stratum for stratum in strata if stratum.cases))
 
 
-def _by_model(evidence: Evidence, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
-    scored = evidence.models[model]
+def _by_model(dataset_results: DatasetResults, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
+    scored = dataset_results.models[model]
     dice = {case: value for case, value in dice_of_cases(scored).items() if shows_something(scored.cases[case])}
     if len(dice) < 2:
         raise AutosegError(f"{model} has {len(dice)} held-out cases whose reference shows something", "train more folds")
@@ -107,9 +107,9 @@ def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, 
     return what + (f", by the pattern {pattern}" if pattern else ""), dict(sorted(found.items()))
 
 
-def _score(evidence: Evidence, name: str, cases: list[str]) -> Stratum:
+def _score(dataset_results: DatasetResults, name: str, cases: list[str]) -> Stratum:
     scores = {}
-    for model, one in evidence.models.items():
+    for model, one in dataset_results.models.items():
         of_model = one.cases
         found = [of_model[case] for case in cases if case in of_model]
         if found:

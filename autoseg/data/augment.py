@@ -3,9 +3,9 @@
 An augmentation chain is a function `chain(image, label, corner, size, settings, random) -> (image, label)`, looked up by name
 (`AUGMENTATIONS`, entry points "autoseg.augmentations"). image: (H, W, C), the whole case as it is stored, uint8, uint16 or
 float32, read only. label: (H, W) uint8. corner: (row, column) of the window of `size` (height, width) to cut; it may be
-negative or reach beyond the image (`autoseg.data.geometry.cut` reflects there). settings: the plan's `Augmentation`. random:
-the only source of chance, so that runs can be repeated; it is called in threads. It returns the window, (h, w, C) on the scale
-of the stored values (the stored type or float32), and its labels (h, w) uint8.
+negative or reach beyond the image (`autoseg.data.geometry.warp_crop` reflects there). settings: the plan's `Augmentation`.
+random: the only source of chance, so that runs can be repeated; it is called in threads. It returns the window, (h, w, C) on
+the scale of the stored values (the stored type or float32), and its labels (h, w) uint8.
 
 uint8 stays uint8 throughout: that is a quarter of the memory to move, and what OpenCV is fastest at.
 """
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.data.geometry import around_one, cut, draw_geometry, in_groups
+from autoseg.data.geometry import around_one, draw_geometry, in_groups, warp_crop
 from autoseg.schema.plan import Augmentation
 
 Array = NDArray[Any]
@@ -44,11 +44,11 @@ def augment(
     image: (H, W, C) uint8, uint16 or float32. label: (H, W) uint8. corner: (row, column) of the window, may be negative.
     Equal generators give equal results.
     """
-    pixels, labels = cut(image, label, corner, size, draw_geometry(settings, random))
-    return change_values(pixels, settings, random), labels
+    pixels, labels = warp_crop(image, label, corner, size, draw_geometry(settings, random))
+    return intensity_transforms(pixels, settings, random), labels
 
 
-def change_values(image: Array, settings: Augmentation, random: np.random.Generator) -> Array:
+def intensity_transforms(image: Array, settings: Augmentation, random: np.random.Generator) -> Array:
     """Brightness, contrast, gamma, noise, blur, low resolution by their chances; image (H, W, C) -> the same shape and type.
 
     Three channels are taken for a colour and change their tone together; any other number of channels change it each on

@@ -40,7 +40,7 @@ class Geometry:
     elastic: Array | None = None
 
     @property
-    def moves_only(self) -> bool:
+    def is_integer_shift(self) -> bool:
         """No pixel falls between others: a crop and a flip do."""
         return self.angle == 0.0 and self.zoom == 1.0 and self.elastic is None
 
@@ -66,25 +66,27 @@ def around_one(limits: tuple[float, float], random: np.random.Generator) -> floa
     return random.uniform(low, high)
 
 
-def cut(image: Array, label: Array, corner: tuple[int, int], size: tuple[int, int], geometry: Geometry) -> tuple[Array, Array]:
+def warp_crop(
+    image: Array, label: Array, corner: tuple[int, int], size: tuple[int, int], geometry: Geometry
+) -> tuple[Array, Array]:
     """The window of `size` (height, width) at `corner` (row, column; may be negative) of an image, deformed about its centre.
 
     image: (H, W, C) uint8, uint16 or float32, interpolated linearly. label: (H, W) uint8, nearest. Returns contiguous
     copies (h, w, C) and (h, w).
     """
-    if geometry.moves_only:
+    if geometry.is_integer_shift:
         moved = _flipped(_cropped(image, corner, size), geometry), _flipped(_cropped(label, corner, size), geometry)
         return np.ascontiguousarray(moved[0]).reshape(*size, image.shape[2]), np.ascontiguousarray(moved[1])
     matrix = _matrix(corner, size, geometry)
     if geometry.elastic is None:
         (top, bottom), (left, right) = _region(matrix, size, 0.0, label.shape)
         matrix = matrix - np.array([[0, 0, left], [0, 0, top]])
-        where = _Where(size, matrix, None)
+        where = _SamplingGrid(size, matrix, None)
     else:
         shift = cv2.resize(geometry.elastic, size[::-1], interpolation=cv2.INTER_CUBIC) * np.float32(min(size))
         (top, bottom), (left, right) = _region(matrix, size, float(np.abs(shift).max()), label.shape)
         matrix = matrix - np.array([[0, 0, left], [0, 0, top]])
-        where = _Where(size, matrix, _map(matrix, size, shift))
+        where = _SamplingGrid(size, matrix, _map(matrix, size, shift))
     pixels = in_groups(lambda part: where.take(part, cv2.INTER_LINEAR), image[top:bottom, left:right])
     return pixels, where.take(label[top:bottom, left:right], cv2.INTER_NEAREST)
 
@@ -100,7 +102,7 @@ def in_groups(function: Callable[[Array], Array], image: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Where:
+class _SamplingGrid:
     """Which source pixel each pixel of the window comes from: an affine matrix, or a map (h, w, 2) of (x, y)."""
 
     size: tuple[int, int]

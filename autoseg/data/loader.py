@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.data.sampling import Sampler, generator, window_start
+from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.preprocessing.normalise import image_statistics
-from autoseg.preprocessing.store import Store
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Training
 from autoseg.support.errors import AutosegError
@@ -46,7 +46,7 @@ class SampleError(RuntimeError):
     """A sample could not be made, by a fault of ours; the message names the case, the cause is chained."""
 
 
-class Batches:
+class TrainLoader:
     """Batches of `model_plan.batch_size` windows of `model_plan.input_size`; see `Sampler` for what comes when.
 
     workers: threads; by default one less than the cores this process may use. pin: put batches where copies to a GPU
@@ -56,7 +56,7 @@ class Batches:
 
     def __init__(
         self,
-        store: Store,
+        store: ArrayDataset,
         cases: Sequence[str],
         model_plan: ModelPlan,
         training: Training,

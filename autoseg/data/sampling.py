@@ -30,7 +30,7 @@ def generator(seed: int, epoch: int, step: int, sample: int, purpose: int = _SAM
 
 
 @dataclass(frozen=True)
-class Draw:
+class Sample:
     """One sample to make. centre: (row, column) of the stored image the window is centred on, None for anywhere."""
 
     case: str
@@ -73,20 +73,20 @@ class Sampler:
         """The epoch's order of the cases."""
         return generator(self._seed, epoch, 0, 0, _ORDER).permutation(len(self.cases))
 
-    def draw(self, order: NDArray[np.intp], step: int, sample: int, random: np.random.Generator) -> Draw:
+    def draw(self, order: NDArray[np.intp], step: int, sample: int, random: np.random.Generator) -> Sample:
         """What comes at one place of an epoch whose order is given."""
         place = step * self.batch_size + sample
         case = self.cases[order[place % len(order)]]
         # True for exactly this share of the places, evenly spread.
         if math.floor((place + 1) * self._share) == math.floor(place * self._share):
-            return Draw(case)
+            return Sample(case)
         if self._whole:
-            return Draw(_pick(self._holders[_pick(self.rare, random)], random) if self.rare else case)
+            return Sample(_pick(self._holders[_pick(self.rare, random)], random) if self.rare else case)
         return self._centred(case, random)
 
-    def _centred(self, case: str, random: np.random.Generator) -> Draw:
+    def _centred(self, case: str, random: np.random.Generator) -> Sample:
         if not self._holders:
-            return Draw(case)
+            return Sample(case)
         value = _pick(tuple(self._holders), random)
         here = tuple(held for held, pixels in self._foreground[case].items() if len(pixels))
         if value not in here and (value in self.rare or not here):
@@ -95,7 +95,7 @@ class Sampler:
             value = _pick(here, random)
         pixels = self._foreground[case][value]
         row, column = pixels[int(random.integers(len(pixels)))]
-        return Draw(case, (int(row), int(column)))
+        return Sample(case, (int(row), int(column)))
 
 
 def _pick(choices: Sequence[T], random: np.random.Generator) -> T:

@@ -53,7 +53,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCase:
-    """One case, with what only the whole set can judge: the values met in both masks, the spacing, the shorter side of the
+    """One case, with what only the whole set can assess: the values met in both masks, the spacing, the shorter side of the
     image and, for each of `classes`, the pixels of the reference's border."""
 
     case: str

@@ -12,7 +12,7 @@ from autoseg.evaluation.evaluate import TOLERANCE, evaluate_folders
 from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.prediction.files import predict_jobs
-from autoseg.prediction.inputs import Job
+from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.pipeline import Wanted
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER as HELD_OUT
@@ -22,7 +22,7 @@ from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import read_artefact, replacing_folder, write_artefact
+from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, labels_folder
 
 # In a fold's folder: external/<other dataset>/ holds masks, their scores and, in internal/, those of the fold's own cases.
@@ -153,8 +153,10 @@ def _test(
     record = predictor.members[0].record
     home = dataset.fold(record.model, fold)
     ending = mask_ending(raw.spec.file_ending)
-    jobs = [Job(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases]
-    with replacing_folder(home / FOLDER / other.name) as folder:
+    jobs = [
+        PredictionJob(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases
+    ]
+    with atomic_directory(home / FOLDER / other.name) as folder:
         report = predict_jobs(predictor, jobs, folder, Wanted())
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]

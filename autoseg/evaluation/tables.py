@@ -9,7 +9,7 @@ from typing import TextIO
 from autoseg.evaluation.summary import added_metrics
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.scores import BUILT_IN_METRICS, Scores
-from autoseg.support.files import replacing, write_artefact
+from autoseg.support.files import atomic_write, write_artefact
 
 JSON, CSV = "scores.json", "scores.csv"
 _COUNTS = ("tp", "fp", "fn")
@@ -18,7 +18,7 @@ _COUNTS = ("tp", "fp", "fn")
 def write_scores(scores: Scores, folder: Path) -> None:
     """scores.json and scores.csv in `folder`."""
     write_artefact(folder / JSON, scores)
-    with replacing(folder / CSV) as beside, beside.open("w", encoding="utf-8") as stream:
+    with atomic_write(folder / CSV) as beside, beside.open("w", encoding="utf-8") as stream:
         _write_rows(scores, stream)
 
 

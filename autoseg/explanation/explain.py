@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.explanation.cam import METHODS, find_layer, heat_map
-from autoseg.explanation.shares import shares
+from autoseg.explanation.saliency_metrics import saliency_metrics
 from autoseg.io import read_case, read_label, write_image
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.models import registry
@@ -23,7 +23,7 @@ from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.explanation import Explanation, Heat
 from autoseg.schema.plan import Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import read_artefact, replacing_folder, write_artefact
+from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 
 FOLDER, RECORD = "explanation", "explanation.json"
@@ -78,7 +78,7 @@ def explain_fold(
         )
     heats: list[Heat] = []
     skipped: dict[str, str] = {}
-    with replacing_folder(home / FOLDER) as folder:
+    with atomic_directory(home / FOLDER) as folder:
         for case in chosen:
             found, left_out = _explain_case(asked, known[case], folder)
             heats += found
@@ -123,7 +123,7 @@ def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], 
             picture = f"{case.name}_{name}_{method}.png"
             shown = draw_overlay(_heated(image.array, heat), labels, predictor.scheme, reference)
             write_image(folder / picture, shown.transpose(2, 0, 1))
-            inside, ring, outside, width = shares(heat.astype(np.float32), truth)
+            inside, ring, outside, width = saliency_metrics(heat.astype(np.float32), truth)
             heats.append(
                 Heat(
                     case=case.name,

@@ -3,7 +3,7 @@
 Takes a raw dataset; gives `fingerprint.json`. Must not decide anything, nor change an image.
 """
 
-from autoseg.fingerprint.checks import check_dataset
 from autoseg.fingerprint.measure import content_hash, fingerprint_dataset
+from autoseg.fingerprint.validation import check_dataset
 
 __all__ = ["check_dataset", "content_hash", "fingerprint_dataset"]

@@ -10,7 +10,7 @@ from math import isqrt
 import cv2
 import numpy as np
 
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 
 _BORDER_STEP = 8 / 255  # of the value range: black bars of a JPEG are not quite one value
 _DARK = 0.05  # of the value range above the lowest value

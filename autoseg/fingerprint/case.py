@@ -18,12 +18,12 @@ from autoseg.fingerprint.appearance import (
     overlay_share,
     share_outside,
 )  # fmt: skip
-from autoseg.fingerprint.checks import case_faults, load_case
-from autoseg.fingerprint.intensities import Counted, count
+from autoseg.fingerprint.intensities import ChannelHistogram, count
+from autoseg.fingerprint.near_duplicates import Thumbnail, thumbnail
 from autoseg.fingerprint.objects import SPECK, measure_class
-from autoseg.fingerprint.resemblance import Thumbnail, thumbnail
-from autoseg.io import Case, Kept
-from autoseg.io.contents import Array
+from autoseg.fingerprint.validation import load_case, validate_case
+from autoseg.io import Case, DecodedImageCache
+from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
 
@@ -50,7 +50,7 @@ class MeasuredCase:
     """
 
     case: CaseFingerprint
-    values: tuple[tuple[Counted, Counted], ...]
+    values: tuple[tuple[ChannelHistogram, ChannelHistogram], ...]
     whole: bool
     thumbnail: Thumbnail | None
     mask: SeenMask
@@ -58,11 +58,11 @@ class MeasuredCase:
 
 
 def measure_case(
-    case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str, kept: Kept | None = None
+    case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str, kept: DecodedImageCache | None = None
 ) -> MeasuredCase | list[str]:
     """The case's fingerprint, or a list of its faults. kept: see `load_case`."""
     image, label, faults = load_case(case, kept)
-    faults += case_faults(case, image, label, len(spec.channel_names), scheme)
+    faults += validate_case(case, image, label, len(spec.channel_names), scheme)
     if faults or image is None or label is None:
         return faults
     pixels = image.array

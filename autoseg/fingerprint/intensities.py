@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 
 PERCENTILES = (0.5, 50.0, 99.5)
 _LEVELS = 65536
@@ -23,7 +23,7 @@ _NONE = np.zeros(0)
 
 
 @dataclass(kw_only=True)
-class Counted:
+class ChannelHistogram:
     """One channel of one image. counts: how many pixels hold each level from 0 to the highest one, in the smallest type that
     does; for floats, how many each of `values` stands for, quantiles of equal shares. total, squares: sums over the pixels.
     low, high: the smallest and the largest value; not-a-number without pixels."""
@@ -42,16 +42,16 @@ class Counted:
         return self.total / self.pixels if self.pixels else float("nan")
 
 
-def count(plane: Array, mask: Array | None = None) -> Counted:
+def count(plane: Array, mask: Array | None = None) -> ChannelHistogram:
     """plane: (H, W) uint8, uint16 or float32. mask: (H, W) uint8, non-zero where pixels count."""
     if plane.dtype in (np.uint8, np.uint16):
         low, high, place, _ = cv2.minMaxLoc(plane, mask)
         if place[0] < 0:
-            return Counted(values=_NONE, counts=_NONE, pixels=0.0, total=0.0, squares=0.0)
+            return ChannelHistogram(values=_NONE, counts=_NONE, pixels=0.0, total=0.0, squares=0.0)
         levels = int(high) + 1
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
         values, squares = (table[:levels] for table in _tables())
-        return Counted(
+        return ChannelHistogram(
             values=_NONE,
             # The smallest type: it may go from one process to another.
             counts=counts.astype(np.min_scalar_type(int(counts.max()))),
@@ -67,7 +67,7 @@ def count(plane: Array, mask: Array | None = None) -> Counted:
     ordered = np.sort(chosen)
     shares = np.full(kept, chosen.size / max(kept, 1))
     low, high = _ends(ordered)
-    return Counted(
+    return ChannelHistogram(
         values=ordered[places],
         counts=shares,
         # Not by the BLAS, whose last digit depends on its number of threads.
@@ -91,8 +91,8 @@ def _tables() -> tuple[_Floats, _Floats]:
 
 
 @dataclass(kw_only=True)
-class Pool:
-    """The sum of many `Counted`. Whole values have exact counts; floats are pooled as quantiles of each image.
+class QuantileSketch:
+    """The sum of many `ChannelHistogram`. Whole values have exact counts; floats are pooled as quantiles of each image.
 
     Quantiles of 65 images are held, then merged into 16,384 of one weight, and of those sets two of one size again into one.
     Each merging moves a percentile by 1/32,768 of the pixels at most, and an image goes through one and another for each
@@ -106,7 +106,7 @@ class Pool:
     total: float = 0.0
     squares: float = 0.0
 
-    def add(self, counted: Counted, whole: bool) -> None:
+    def add(self, counted: ChannelHistogram, whole: bool) -> None:
         """whole: the values are uint8 or uint16 levels."""
         if whole:
             self.levels[: len(counted.counts)] += counted.counts

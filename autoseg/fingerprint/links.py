@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 
 _MOST = 50_000  # pairs: all those of 316 equal pictures, or of 10,000 in groups of ten
 

@@ -15,19 +15,19 @@ from types import TracebackType
 import numpy as np
 
 from autoseg.fingerprint.case import OUTLINE, MeasuredCase, SeenMask, measure_case
-from autoseg.fingerprint.checks import layout_faults, raise_faults
-from autoseg.fingerprint.findings import find
-from autoseg.fingerprint.intensities import Pool
+from autoseg.fingerprint.intensities import QuantileSketch
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.modality import modality
-from autoseg.fingerprint.resemblance import Gallery, Likeness
+from autoseg.fingerprint.near_duplicates import Gallery, Likeness
+from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
-from autoseg.io import Case, Kept, RawDataset
+from autoseg.fingerprint.validation import layout_faults, raise_faults
+from autoseg.io import Case, DecodedImageCache, RawDataset
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.serde import to_line
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_text, quick_hash_file, read_artefact, write_artefact
+from autoseg.support.files import fast_hash_file, hash_text, read_artefact, write_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map, processes_pay
 from autoseg.support.workspace import Dataset
@@ -38,7 +38,7 @@ _RULES = "4"  # goes up when what is measured changes, so that older fingerprint
 def fingerprint_dataset(
     dataset: Dataset,
     workers: int | None = None,
-    kept: Kept | None = None,
+    kept: DecodedImageCache | None = None,
     raw: RawDataset | None = None,
     *,
     processes: bool = False,
@@ -76,8 +76,8 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
 
     def digest(case: Case) -> tuple[str, str]:
         try:
-            images = [quick_hash_file(path) for path in case.images]
-            label = quick_hash_file(case.label) if case.label else ""
+            images = [fast_hash_file(path) for path in case.images]
+            label = fast_hash_file(case.label) if case.label else ""
         except OSError as error:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label
@@ -106,7 +106,7 @@ class _Tally:
 
     def __init__(self, channels: int, folder: Path) -> None:
         """folder: for temporary files."""
-        self.pools = [(Pool(), Pool()) for _ in range(channels)]
+        self.pools = [(QuantileSketch(), QuantileSketch()) for _ in range(channels)]
         self.cases: list[CaseFingerprint] = []
         self.masks: list[SeenMask] = []
         self._files = ExitStack()
@@ -135,7 +135,9 @@ def _given_away(jobs: deque[tuple[Case, str]]) -> Iterator[tuple[Case, str]]:
         yield jobs.popleft()
 
 
-def _measure_job(spec: DatasetSpec, scheme: LabelScheme, kept: Kept | None, job: tuple[Case, str]) -> MeasuredCase | list[str]:
+def _measure_job(
+    spec: DatasetSpec, scheme: LabelScheme, kept: DecodedImageCache | None, job: tuple[Case, str]
+) -> MeasuredCase | list[str]:
     """job: a case, and the hash of its image files."""
     return measure_case(job[0], spec, scheme, job[1], kept)
 
@@ -166,7 +168,9 @@ def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fin
     gray_as_rgb = len(names) == 3 and all(mask.gray for mask in tally.masks)
     channels = tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True))
     dtype = str(np.result_type(*{case.dtype for case in cases}))
-    kind, evidence = modality(raw.spec, dataset.short_name, cases, gray_as_rgb, dtype, [channel.mean for channel in channels])
+    kind, evidence = modality(
+        raw.spec, dataset.short_name, cases, gray_as_rgb, dtype, [channel.mean for channel in channels]
+    )
     return Fingerprint(
         dataset=dataset.name,
         content_hash=whole,
@@ -180,11 +184,11 @@ def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fin
         median_size=_median_size(cases),
         median_spacing=_median_spacing(cases),
         duplicates=_duplicates(cases, likeness),
-        findings=find(raw.spec, cases, likeness, tally.masks, tally.outlines),
+        findings=check_quality(raw.spec, cases, likeness, tally.masks, tally.outlines),
     )
 
 
-def _channel(name: str, everywhere: Pool, inside: Pool) -> ChannelStatistics:
+def _channel(name: str, everywhere: QuantileSketch, inside: QuantileSketch) -> ChannelStatistics:
     (mean, std, percentiles), (inside_mean, inside_std, inside_percentiles) = everywhere.summary(), inside.summary()
     return ChannelStatistics(
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 from autoseg.schema.fingerprint import ClassInCase
 
 _FEW = 16  # objects: measured in a box each, whose distances are found faster than those of all the space between

@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.io.contents import Array
-from autoseg.support.files import telling_full_disk
+from autoseg.io.types import Array
+from autoseg.support.files import os_errors_as_autoseg_errors
 
 
 class RowFile:
@@ -29,7 +29,7 @@ class RowFile:
 
     def append(self, row: Array) -> None:
         """A row (length,) behind the others. Raises AutosegError when the disk is full."""
-        with telling_full_disk(self._folder / "a temporary file"):
+        with os_errors_as_autoseg_errors(self._folder / "a temporary file"):
             self._stream.write(np.ascontiguousarray(row, self._dtype).data)
         self._count += 1
 
@@ -37,7 +37,7 @@ class RowFile:
         """Rows (number of places, length), copied."""
         if not self._count:
             return np.empty((0, self._length), self._dtype)
-        with telling_full_disk(self._folder / "a temporary file"):
+        with os_errors_as_autoseg_errors(self._folder / "a temporary file"):
             self._stream.flush()
         # Mapped for this once: pages of a mapping that stayed would count as memory of the process.
         return np.array(np.memmap(self._stream, self._dtype, "r", shape=(self._count, self._length))[places])

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoseg.inference import restore
+from autoseg.inference import resample_to_original
 from autoseg.inference.precision import autocast
-from autoseg.inference.tiles import Canvas, Layout
+from autoseg.inference.tiles import TileAccumulator, TileGrid
 from autoseg.preprocessing.normalise import image_statistics, normalise
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, PreprocessingConfig
@@ -66,14 +66,14 @@ class Engine:
             return self._forward(stored, [statistics] * len(stored))
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> NDArray[np.integer]:
-        """Label map (H, W) of `size` from probabilities (K, h, w); see `restore.label_map`."""
-        return restore.label_map(probabilities, self.scheme, size)
+        """Label map (H, W) of `size` from probabilities (K, h, w); see `resample_to_original.label_map`."""
+        return resample_to_original.label_map(probabilities, self.scheme, size)
 
-    def load_of(self, prepared: Prepared) -> int:
+    def num_batch_items(self, prepared: Prepared) -> int:
         """How many items of a batch an image (h, w, C) is worth: 1 for a whole image, else its number of tiles."""
         if self.preparation.geometry == "resize":
             return 1
-        return len(Layout.of(_size(prepared), self.model_plan.input_size).corners)
+        return len(TileGrid.of(_size(prepared), self.model_plan.input_size).corners)
 
     def _whole(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -88,7 +88,7 @@ class Engine:
         return [found[index] for index in range(len(prepared))]
 
     def _tiled(self, prepared: Sequence[Prepared]) -> list[Tensor]:
-        layouts = [Layout.of(_size(image), self.model_plan.input_size) for image in prepared]
+        layouts = [TileGrid.of(_size(image), self.model_plan.input_size) for image in prepared]
         tiles = iter([(index, corner) for index, layout in enumerate(layouts) for corner in layout.corners])
         begun: dict[int, _Begun] = {}
         found: dict[int, Tensor] = {}
@@ -103,14 +103,14 @@ class Engine:
                     found[index] = begun.pop(index).canvas.finish()
         return [found[index] for index in range(len(prepared))]
 
-    def _begin(self, image: Prepared, layout: Layout) -> _Begun:
+    def _begin(self, image: Prepared, layout: TileGrid) -> _Begun:
         needed = 4 * self.scheme.outputs * layout.padded[0] * layout.padded[1]
         device = self.device if needed <= _CANVAS_ON_DEVICE else torch.device("cpu")
         statistics = None
         if self.model_plan.normalisation.scheme == "image":
             # As in training: of the image a tile is cut from, not of the tile, nor of its padding.
             statistics = image_statistics(_batch([image]), self.model_plan.normalisation)
-        return _Begun(layout.pad(image), Canvas(layout, self.scheme.outputs, device), statistics)
+        return _Begun(layout.pad(image), TileAccumulator(layout, self.scheme.outputs, device), statistics)
 
     def _forward(self, stored: Sequence[Prepared], statistics: Sequence[Tensor | None] = ()) -> Tensor:
         """Probabilities (B, K, h, w) of images of equal size, over all views."""
@@ -141,7 +141,7 @@ class _Begun:
     """An image whose tiles are on their way. statistics: (1, 2, C), see `normalise`."""
 
     padded: Prepared
-    canvas: Canvas
+    canvas: TileAccumulator
     statistics: Tensor | None
 
 

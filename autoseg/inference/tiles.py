@@ -31,7 +31,7 @@ def profile(patch: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TileGrid:
     """Where the tiles of one image lie. size, patch: (height, width). before: rows and columns of padding put before."""
 
     size: tuple[int, int]
@@ -41,7 +41,7 @@ class Layout:
     corners: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, size: tuple[int, int], patch: tuple[int, int], step: float = STEP) -> Layout:
+    def of(cls, size: tuple[int, int], patch: tuple[int, int], step: float = STEP) -> TileGrid:
         """Tiles for an image of `size`; an image smaller than the patch is padded evenly on both sides."""
         padded = (max(size[0], patch[0]), max(size[1], patch[1]))
         before = ((padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2)
@@ -59,13 +59,13 @@ class Layout:
         return padded[corner[0] : corner[0] + self.patch[0], corner[1] : corner[1] + self.patch[1]]
 
 
-class Canvas:
+class TileAccumulator:
     """Weighted sum of the tiles of one image, (K, H, W) float32, and its weights, which never stand in memory as a map.
 
     Tiles lie on a grid and their weights are products, so the sum of weights is a product of two sums as well.
     """
 
-    def __init__(self, layout: Layout, outputs: int, device: torch.device) -> None:
+    def __init__(self, layout: TileGrid, outputs: int, device: torch.device) -> None:
         self._layout = layout
         self._total = torch.zeros((outputs, *layout.padded), dtype=torch.float32, device=device)
         self._rows, self._columns = (profile(length).to(device) for length in layout.patch)
@@ -84,13 +84,13 @@ class Canvas:
         """The blended probabilities (K, H, W) of the image without its padding, on the CPU."""
         tops = sorted({top for top, _ in self._layout.corners})
         lefts = sorted({left for _, left in self._layout.corners})
-        self._total /= covered(tops, self._rows, self._layout.padded[0])[:, None]
-        self._total /= covered(lefts, self._columns, self._layout.padded[1])
+        self._total /= weight_sum(tops, self._rows, self._layout.padded[0])[:, None]
+        self._total /= weight_sum(lefts, self._columns, self._layout.padded[1])
         (top, left), (height, width) = self._layout.before, self._layout.size
         return self._total[:, top : top + height, left : left + width].contiguous().cpu()
 
 
-def covered(begins: list[int], weights: Tensor, length: int) -> Tensor:
+def weight_sum(begins: list[int], weights: Tensor, length: int) -> Tensor:
     """Sum of the weights (patch,) of tiles that begin at these pixels of one axis: (length,)."""
     total = torch.zeros(length, dtype=torch.float32, device=weights.device)
     for begin in begins:

@@ -4,7 +4,7 @@ Takes paths; gives arrays. Must not resample, normalise or decide anything.
 """
 
 from autoseg.io import dicom, segmentation
-from autoseg.io.contents import Geometry, Image, Label
+from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import (
     is_image,
     mask_ending,
@@ -16,14 +16,14 @@ from autoseg.io.files import (
     write_image,
     write_label,
 )
-from autoseg.io.kept import Kept
 from autoseg.io.raw_dataset import Case, RawDataset, list_cases
+from autoseg.io.types import Geometry, Image, Label
 
 __all__ = [
     "Case",
+    "DecodedImageCache",
     "Geometry",
     "Image",
-    "Kept",
     "Label",
     "RawDataset",
     "dicom",

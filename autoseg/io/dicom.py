@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoseg.io.contents import UNREADABLE, Array, Geometry, Image, as_image
+from autoseg.io.types import UNREADABLE, Array, Geometry, Image, as_image
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:

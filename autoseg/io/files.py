@@ -21,7 +21,7 @@ import numpy as np
 import autoseg.io.dicom as dicom
 import autoseg.io.medical as medical
 import autoseg.io.raster as raster
-from autoseg.io.contents import UNREADABLE, Array, Image, Label, as_image, as_label
+from autoseg.io.types import UNREADABLE, Array, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import READERS
 

@@ -13,9 +13,9 @@ import numpy as np
 
 import autoseg.io.dicom as dicom
 import autoseg.io.segmentation as segmentation
-from autoseg.io.contents import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
+from autoseg.io.types import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import replacing
+from autoseg.support.files import atomic_write
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
@@ -66,7 +66,7 @@ def write(path: Path, array: Array, like: Image | Label | None) -> None:
         image.SetDirection(geometry.direction)
     elif like is not None and like.spacing is not None:
         image.SetSpacing((like.spacing[1], like.spacing[0]))
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         try:
             sitk.WriteImage(image, str(beside), useCompression=path.suffix != ".nii")
         except RuntimeError as error:

@@ -16,9 +16,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 import autoseg.io.tiff as tiff
-from autoseg.io.contents import UNREADABLE, Array, Decoded, Image, Label, as_image, as_label, check_size
+from autoseg.io.types import UNREADABLE, Array, Decoded, Image, Label, as_image, as_label, check_size
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import replacing
+from autoseg.support.files import atomic_write
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PNG, _JPEG, _BMP = b"\x89PNG", b"\xff\xd8\xff", b"BM"
@@ -97,7 +97,7 @@ def write(path: Path, array: Array) -> None:
     done, encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels))
     if not done:
         raise ValueError(f"{path}: OpenCV could not encode {array.shape} {array.dtype} as {suffix}")
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(encoded.tobytes())
 
 

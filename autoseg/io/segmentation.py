@@ -11,9 +11,9 @@ import numpy as np
 
 import autoseg
 import autoseg.io.dicom as dicom
-from autoseg.io.contents import UNREADABLE, Array, Label, as_label
+from autoseg.io.types import UNREADABLE, Array, Label, as_label
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import replacing
+from autoseg.support.files import atomic_write
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -68,7 +68,7 @@ def write(
         raise AutosegError(f"no DICOM-SEG can be made for {source}: {error}", "ask for PNG masks instead") from error
     if frame is not None:
         _point_at(made, str(dicom.header(source).SOPClassUID), frame)
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         made.save_as(beside)
 
 

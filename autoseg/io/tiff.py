@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoseg.io.contents import UNREADABLE, Array, Decoded, check_size
+from autoseg.io.types import UNREADABLE, Array, Decoded, check_size
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:

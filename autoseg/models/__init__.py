@@ -1,23 +1,23 @@
 """Networks. Takes a name and a few numbers; gives a network that keeps the contract. Knows nothing of plans or data."""
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
 from autoseg.models.published import LoadReport, load_published, read_tensors
 from autoseg.models.registry import build, names, spec, usable_names
 
 __all__ = [
-    "Handover",
     "LoadReport",
     "ModelOutput",
     "ModelSpec",
     "PublishedWeights",
     "SegmentationNetwork",
+    "StateDictAdapter",
     "Variant",
     "build",
     "load_published",

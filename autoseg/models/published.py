@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autoseg.models.contract import Handover, SegmentationNetwork
+from autoseg.models.base import SegmentationNetwork, StateDictAdapter
 from autoseg.support.errors import AutosegError, SeveralProblems
 
 # Where common training codes put the weights inside their checkpoint, and what parallel training puts before each name.
@@ -41,24 +41,24 @@ def load_published(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) 
     spread evenly over any other number. A class head for another number of classes is dropped. Anything else that does
     not fit raises `SeveralProblems`, and the network is left as it was.
     """
-    handover = Handover({name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS)})
+    adapter = StateDictAdapter({name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS)})
     for name in tensors:
         if name.endswith(_COUNTERS):
-            handover.drop(name, "a counter, not a weight")
-    network.receive(handover)
+            adapter.drop(name, "a counter, not a weight")
+    network.load_official(adapter)
     own = network.state_dict()
-    problems = [f"{name}: no such tensor is known" for name in handover.left]
+    problems = [f"{name}: no such tensor is known" for name in adapter.left]
     fitting: dict[str, Tensor] = {}
-    for name, tensor in handover.given.items():
+    for name, tensor in adapter.given.items():
         if name not in own:
-            problems.append(f"{' + '.join(handover.sources[name])}: the network has no parameter {name}")
+            problems.append(f"{' + '.join(adapter.sources[name])}: the network has no parameter {name}")
         elif tensor.shape == own[name].shape:
             fitting[name] = tensor
         elif name in network.stem_weights and tensor.ndim == own[name].ndim:
             fitting[name] = _spread_channels(tensor, own[name].shape[1])
         elif name in network.head_weights and tensor.shape[1:] == own[name].shape[1:]:
-            for source in handover.sources[name]:
-                handover.drop(source, f"a head for {tensor.shape[0]} classes, here are {own[name].shape[0]}")
+            for source in adapter.sources[name]:
+                adapter.drop(source, f"a head for {tensor.shape[0]} classes, here are {own[name].shape[0]}")
         else:
             problems.append(f"{name}: the file has shape {tuple(tensor.shape)}, the network {tuple(own[name].shape)}")
     if not fitting:
@@ -69,10 +69,10 @@ def load_published(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) 
             "choose the model and variant the file was made for, or train with --pretrained none", shown=20,
         )
     network.load_state_dict({**own, **fitting})
-    loaded = tuple(name for name in handover.tensors if name not in handover.dropped)
+    loaded = tuple(name for name in adapter.tensors if name not in adapter.dropped)
     learned = {name for name, _ in network.named_parameters()}
     missing = tuple(name for name in own if name in learned and name not in fitting)
-    return LoadReport(loaded, handover.dropped, missing)
+    return LoadReport(loaded, adapter.dropped, missing)
 
 
 def _spread_channels(weight: Tensor, channels: int) -> Tensor:

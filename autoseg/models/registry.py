@@ -1,14 +1,14 @@
 """Architectures by name. Their table is `MODELS` in `autoseg.support.extensions`; a new one is a file and a row there.
 
 Other packages add theirs with entry points in the group "autoseg.models", whose values are modules as well. What a module has
-to hold stands in `autoseg.models.contract`; `autoseg_check_model NAME` checks it.
+to hold stands in `autoseg.models.base`; `autoseg_check_model NAME` checks it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from autoseg.models.contract import ModelSpec, SegmentationNetwork
+from autoseg.models.base import ModelSpec, SegmentationNetwork
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import MODELS
 

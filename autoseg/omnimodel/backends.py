@@ -27,7 +27,7 @@ class Backend(Protocol):
         """One request, not repeated. picture: PNG. Raises Passing, Lasting, and AutosegError where no request can succeed."""
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """It may work next time: overload, time-out, connection lost. wait: seconds the service asks for, 0 for none."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
@@ -35,11 +35,11 @@ class Passing(Exception):
         self.wait = wait
 
 
-class Lasting(Exception):
+class PermanentError(Exception):
     """This request will not work, others may."""
 
 
-PASSING_CODES = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+TRANSIENT_CODES = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 ACCESS_CODES = (401, 403)
 
 

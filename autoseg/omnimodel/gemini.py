@@ -9,10 +9,10 @@ from typing import Any
 
 from autoseg.omnimodel.backends import (
     ACCESS_CODES,
-    PASSING_CODES,
+    TRANSIENT_CODES,
     Answer,
-    Lasting,
-    Passing,
+    PermanentError,
+    TransientError,
     asked_wait,
     transport_errors,
 )
@@ -57,9 +57,9 @@ class Gemini:
         except self._error as error:
             raise _meaning(error, self.model) from error
         except transport_errors() as error:
-            raise Passing(f"no answer: {type(error).__name__}") from error
+            raise TransientError(f"no answer: {type(error).__name__}") from error
         except ValueError as error:
-            raise Lasting("the answer cannot be read: it does not follow the API") from error
+            raise PermanentError("the answer cannot be read: it does not follow the API") from error
         return _read(reply)
 
 
@@ -69,10 +69,10 @@ def _meaning(error: Any, model: str) -> Exception:
         return AutosegError(f"gemini refuses the key ({code} {status})", f"put a valid key into {KEYS[0]}")
     if code == 404:
         return AutosegError(f"gemini knows no model {model!r}", "name another one with --omnimodel")
-    if code in PASSING_CODES:
+    if code in TRANSIENT_CODES:
         headers = getattr(getattr(error, "response", None), "headers", None)
-        return Passing(f"{code} {status}: {message}"[:200], asked_wait(headers))
-    return Lasting(f"{code} {status}: {message}"[:200])
+        return TransientError(f"{code} {status}: {message}"[:200], asked_wait(headers))
+    return PermanentError(f"{code} {status}: {message}"[:200])
 
 
 def _read(reply: Any) -> Answer:
@@ -94,7 +94,7 @@ def _read(reply: Any) -> Answer:
         try:
             return Answer(base64.b64decode(inline.group(1), validate=False), "")
         except binascii.Error as error:
-            raise Lasting("the picture within the answer's text is damaged") from error
+            raise PermanentError("the picture within the answer's text is damaged") from error
     reason = _word(first.finish_reason)
     refused = any(word in reason for word in _REFUSALS)
     return Answer(None, " ".join(filter(None, [reason if reason not in ("", "STOP") else "", text]))[:500], refused)

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Any
 
-from autoseg.omnimodel.backends import ACCESS_CODES, PASSING_CODES, Answer, Lasting, Passing, asked_wait
+from autoseg.omnimodel.backends import ACCESS_CODES, TRANSIENT_CODES, Answer, PermanentError, TransientError, asked_wait
 from autoseg.support.errors import AutosegError
 
 KEYS = ("AUTOSEG_IMAGE_EDIT_KEY", "OPENAI_API_KEY")
@@ -46,9 +46,9 @@ class ImageEdit:
         except self._openai.APIStatusError as error:
             return _refusal(error, self.model)
         except self._openai.APIConnectionError as error:
-            raise Passing(f"no answer: {type(error).__name__}") from error
+            raise TransientError(f"no answer: {type(error).__name__}") from error
         except (self._openai.OpenAIError, ValueError, TypeError) as error:
-            raise Lasting("the answer cannot be read: it does not follow the API") from error
+            raise PermanentError("the answer cannot be read: it does not follow the API") from error
         data = getattr(reply, "data", None) or []
         if not data:
             return Answer(None, "the answer holds no picture")
@@ -56,9 +56,11 @@ class ImageEdit:
             try:
                 return Answer(base64.b64decode(data[0].b64_json, validate=True))
             except (binascii.Error, ValueError) as error:
-                raise Lasting("the picture within the answer is damaged") from error
+                raise PermanentError("the picture within the answer is damaged") from error
         if data[0].url:
-            raise Lasting("the service answered with a link, which is not followed: have it send pictures inside the answer")
+            raise PermanentError(
+                "the service answered with a link, which is not followed: have it send pictures inside the answer"
+            )
         return Answer(None, str(data[0].revised_prompt or ""))
 
 
@@ -70,8 +72,8 @@ def _refusal(error: Any, model: str) -> Answer:
         raise AutosegError(f"image_edit refuses the key ({code})", f"put a valid key into {KEYS[0]}") from error
     if code == 404:
         raise AutosegError(f"{error.request.url.host} has no image-edit service for {model!r}", "check --endpoint") from error
-    if code in PASSING_CODES:
-        raise Passing(f"{code} {reason} {message}"[:200], asked_wait(error.response.headers)) from error
+    if code in TRANSIENT_CODES:
+        raise TransientError(f"{code} {reason} {message}"[:200], asked_wait(error.response.headers)) from error
     if any(word in reason for word in _REFUSALS):
         return Answer(None, message or reason, refused=True)
-    raise Lasting(f"{code} {reason} {message}"[:200]) from error
+    raise PermanentError(f"{code} {reason} {message}"[:200]) from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.io import Image, read_case
-from autoseg.prediction.inputs import Job
+from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.overlay import shown
 from autoseg.support.errors import AutosegError
 
@@ -33,7 +33,7 @@ class Picture:
     size: tuple[int, int]
 
 
-def picture_of(job: Job) -> Picture:
+def picture_of(job: PredictionJob) -> Picture:
     """Raises AutosegError where the image cannot be read."""
     try:
         image = read_case(job.images, job.frame)

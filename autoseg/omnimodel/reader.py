@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 import autoseg
 from autoseg.io import write_label
 from autoseg.omnimodel.answers import Echo, Unreadable, read_answer
-from autoseg.omnimodel.asking import Asker, Reply
+from autoseg.omnimodel.client import Client, Reply
 from autoseg.omnimodel.pictures import Picture, picture_of
 from autoseg.prediction.files import PredictionReport
-from autoseg.prediction.inputs import Job
-from autoseg.prediction.journal import RECORD
+from autoseg.prediction.inputs import PredictionJob
+from autoseg.prediction.progress_log import RECORD
 from autoseg.schema.dataset import LabelScheme, LabelValue
 from autoseg.schema.omnimodel import FAMILY, Asked, OmnimodelRecord, Outcome, Threshold
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_text, replacing, write_artefact
+from autoseg.support.files import atomic_write, hash_text, write_artefact
 from autoseg.support.log import progress_bar
 
 ANSWERS, ASKED = "answers", "omnimodel.json"
@@ -66,7 +66,7 @@ class _Case:
     asked: list[Asked] = field(default_factory=list)
 
 
-def estimate(asker: Asker, jobs: Sequence[Job], task: Task) -> Estimate:
+def estimate(client: Client, jobs: Sequence[PredictionJob], task: Task) -> Estimate:
     """What asking about these images would take. Sends nothing."""
     known = 0
     for job in progress_bar(jobs, "counting what is known", len(jobs)):
@@ -75,11 +75,11 @@ def estimate(asker: Asker, jobs: Sequence[Job], task: Task) -> Estimate:
         except AutosegError:
             # It is reported when its turn comes; nothing is sent of it.
             continue
-        known += sum(asker.known(picture.sha256, prompt) is not None for prompt in task.prompts.values())
+        known += sum(client.known(picture.sha256, prompt) is not None for prompt in task.prompts.values())
     return Estimate(len(jobs), len(jobs) * len(task.prompts), known)
 
 
-def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> PredictionReport:
+def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task: Task) -> PredictionReport:
     """Masks of the jobs' images in `output`, with prediction.json as trained models leave it.
 
     Beside it: answers/<case>.<class>.<png or other>, as they came, and omnimodel.json with the outcome of every question.
@@ -90,14 +90,14 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
     done: list[PredictedCase] = []
     failed: dict[str, str] = {}
     asked: list[Asked] = []
-    for job in progress_bar(jobs, f"asking {asker.backend.model}", len(jobs)):
+    for job in progress_bar(jobs, f"asking {client.backend.model}", len(jobs)):
         started = time.perf_counter()
         try:
             picture = picture_of(job)
         except AutosegError as error:
             failed[job.name] = job.tell(error.problem)
             continue
-        case = _ask(asker, job, picture, output, task)
+        case = _ask(client, job, picture, output, task)
         asked += case.asked
         faults = [f"{one.label}: {one.outcome}, {one.message or 'no picture'}" for one in case.asked if one.outcome != "mask"]
         if faults:
@@ -116,7 +116,7 @@ def read_files(asker: Asker, jobs: Sequence[Job], output: Path, task: Task) -> P
                 notes=notes,
             )
         )
-    backend = asker.backend
+    backend = client.backend
     record = OmnimodelRecord(
         reader=backend.name,
         model=backend.model,
@@ -170,7 +170,7 @@ def put_together(masks: Mapping[str, Mask], scheme: LabelScheme) -> NDArray[np.u
 
 def save_case(
     folder: Path,
-    job: Job,
+    job: PredictionJob,
     picture: Picture,
     labels: NDArray[np.uint8],
     scheme: LabelScheme,
@@ -219,10 +219,10 @@ def finish(
     return PredictionReport(folder, record)
 
 
-def _ask(asker: Asker, job: Job, picture: Picture, folder: Path, task: Task) -> _Case:
+def _ask(client: Client, job: PredictionJob, picture: Picture, folder: Path, task: Task) -> _Case:
     case = _Case()
     for label, prompt in task.prompts.items():
-        reply = asker.ask(picture.png, picture.sha256, prompt)
+        reply = client.ask(picture.png, picture.sha256, prompt)
         outcome, says, notes, file = _understand(reply, picture, partial(_keep, folder, job.name, label), task, case, label)
         case.asked.append(Asked(
             case=job.name, label=label, outcome=outcome, cached=reply.cached, requests=reply.tries, notes=notes, file=file,
@@ -254,6 +254,6 @@ def _keep(folder: Path, case: str, label: str, picture: bytes) -> str:
     """The answer as it came, beside the masks."""
     kinds = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpg", b"\xff\xd8\xff\xe1": "jpg", b"RIFF": "webp"}
     name = f"{ANSWERS}/{case}.{re.sub(r'[^A-Za-z0-9]+', '_', label)}.{kinds.get(picture[:4], 'bin')}"
-    with replacing(folder / name) as beside:
+    with atomic_write(folder / name) as beside:
         beside.write_bytes(picture)
     return name

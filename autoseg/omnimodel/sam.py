@@ -19,7 +19,7 @@ from autoseg.io import is_image, read_label, stem_of
 from autoseg.omnimodel.pictures import picture_of
 from autoseg.omnimodel.reader import Task, finish, put_together, save_case
 from autoseg.prediction.files import PredictionReport
-from autoseg.prediction.inputs import Job
+from autoseg.prediction.inputs import PredictionJob
 from autoseg.schema.prediction import PredictedCase
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file, hash_text
@@ -79,7 +79,7 @@ class Sam:
         return np.asarray(masks[:, 0].numpy() > 0, np.bool_)
 
 
-def read_with_boxes(sam: Sam, jobs: Sequence[Job], first: Path, output: Path, task: Task) -> PredictionReport:
+def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], first: Path, output: Path, task: Task) -> PredictionReport:
     """Masks of the jobs' images in `output`, prompted by boxes around the objects of the masks in the folder `first`.
 
     Where the first reader found nothing there is no box, and nothing is found here either.

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoseg.planning.facts import Facts
-from autoseg.planning.geometry import Frame
+from autoseg.planning.dataset_stats import DatasetStats
+from autoseg.planning.geometry import SpatialPlan
 from autoseg.schema.plan import Augmentation, Decision
 
 _SIDES = {"left", "right", "lt", "rt", "sinister", "dexter", "links", "rechts", "gauche", "droite"}
@@ -33,21 +33,21 @@ class _Rule:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def decide_augmentation(facts: Facts, frame: Frame) -> tuple[Augmentation, list[Decision]]:
+def decide_augmentation(stats: DatasetStats, frame: SpatialPlan) -> tuple[Augmentation, list[Decision]]:
     """Mirror axes, rotation, tones, deformation and loss of detail: by modality, label names, thickness, number of images."""
-    rules = [_mirror(facts), _rotation(facts), _scaling(facts), _tones(facts), _elastic(facts), _detail(facts, frame)]
+    rules = [_mirror(stats), _rotation(stats), _scaling(stats), _tones(stats), _elastic(stats), _detail(stats, frame)]
     values = {name: value for rule in rules for name, value in rule.values.items()}
     chances = {name: values.get(name, getattr(Augmentation(), name)) for name in vars(Augmentation()) if name.startswith("p_")}
-    few = facts.training_cases < _FEW
+    few = stats.training_cases < _FEW
     factor, because = (_OFTEN, f"fewer than {_FEW}") if few else (1.0, f"{_FEW} or more")
     often = {name: round(min(1.0, chance * factor), 3) for name, chance in chances.items()}
     rules.append(
         _Rule(
             subject="chances",
             shown=f"{factor:g} times the usual",
-            reason=f"{facts.training_cases} training images, {because}: "
+            reason=f"{stats.training_cases} training images, {because}: "
             + ("each is varied more often" if few else "as usual"),
-            source=facts.cite("cases"),
+            source=stats.cite("cases"),
         )
     )
     decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.reason, rule.source) for rule in rules]
@@ -61,9 +61,9 @@ def sided(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name, found in tokens.items() if any(token in _SIDES or _paired(token, known) for token in found))
 
 
-def _mirror(facts: Facts) -> _Rule:
-    modality = facts.fingerprint.modality
-    named = sided(facts.label_names)
+def _mirror(stats: DatasetStats) -> _Rule:
+    modality = stats.fingerprint.modality
+    named = sided(stats.label_names)
     axes: tuple[int, ...] = (0, 1)
     if named:
         axes = () if modality in _UPRIGHT else (0,)
@@ -73,12 +73,12 @@ def _mirror(facts: Facts) -> _Rule:
     else:
         because = "no label tells left from right"
     shown = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
-    source = f"{facts.cite('modality')}; classes {', '.join(facts.label_names)}"
+    source = f"{stats.cite('modality')}; classes {', '.join(stats.label_names)}"
     return _Rule(subject="mirror", shown=shown, reason=because, source=source, values={"mirror": axes})
 
 
-def _rotation(facts: Facts) -> _Rule:
-    modality = facts.fingerprint.modality
+def _rotation(stats: DatasetStats) -> _Rule:
+    modality = stats.fingerprint.modality
     if modality in _FREE:
         degrees, because = 180.0, f"{modality}: pictures have no upright position"
     elif modality in _UPRIGHT:
@@ -89,18 +89,18 @@ def _rotation(facts: Facts) -> _Rule:
         subject="rotation",
         shown=f"up to {degrees:g} degrees",
         reason=because,
-        source=facts.cite("modality"),
+        source=stats.cite("modality"),
         values={"rotation": degrees},
     )
 
 
-def _scaling(facts: Facts) -> _Rule:
+def _scaling(stats: DatasetStats) -> _Rule:
     """Where every file has a spacing, objects have a size of their own, which a wide range would deny."""
-    if facts.spacings:
+    if stats.spacings:
         limits, because = (0.85, 1.2), "every image has a spacing, so sizes vary only as anatomy does"
     else:
         limits, because = (0.75, 1.35), "distance and zoom of the camera are unknown, so sizes vary"
-    source = facts.cite("median_spacing")
+    source = stats.cite("median_spacing")
     return _Rule(
         subject="scaling",
         shown=f"{limits[0]:g} to {limits[1]:g} times",
@@ -110,8 +110,8 @@ def _scaling(facts: Facts) -> _Rule:
     )
 
 
-def _tones(facts: Facts) -> _Rule:
-    modality = facts.fingerprint.modality
+def _tones(stats: DatasetStats) -> _Rule:
+    modality = stats.fingerprint.modality
     if modality == "ct":
         gentle = (0.9, 1.1)
         values: dict[str, Any] = {
@@ -125,11 +125,11 @@ def _tones(facts: Facts) -> _Rule:
         values, because = {"p_gamma": 0.3}, f"{modality}: gain and display curve differ between machines, much as a gamma does"
     changed = Augmentation(**values)
     shown = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
-    return _Rule(subject="tones", shown=shown, reason=because, source=facts.cite("modality"), values=values)
+    return _Rule(subject="tones", shown=shown, reason=because, source=stats.cite("modality"), values=values)
 
 
-def _elastic(facts: Facts) -> _Rule:
-    modality = facts.fingerprint.modality
+def _elastic(stats: DatasetStats) -> _Rule:
+    modality = stats.fingerprint.modality
     soft = modality == "microscopy"
     because = "tissue on a slide is torn and stretched" if soft else "smooth deformation is rarely what one patient differs by"
     chance = 0.2 if soft else 0.0
@@ -137,30 +137,30 @@ def _elastic(facts: Facts) -> _Rule:
         subject="elastic",
         shown="on" if soft else "off",
         reason=f"{modality}: {because}",
-        source=facts.cite("modality"),
+        source=stats.cite("modality"),
         values={"p_elastic": chance},
     )
 
 
-def _detail(facts: Facts, frame: Frame) -> _Rule:
-    thinnest = facts.thinnest
+def _detail(stats: DatasetStats, frame: SpatialPlan) -> _Rule:
+    thinnest = stats.thinnest
     if thinnest is None:
         return _Rule(
             subject="detail",
             shown="blur and low resolution as usual",
             reason="no foreground was found that they could wipe out",
         )
-    thickness = thinnest.thickness * frame.zoom(facts.size)
+    thickness = thinnest.thickness * frame.zoom(stats.size)
     what = f"{thinnest.name} is {thickness:.1f} px thick in the network's input"
     if thickness >= _FRAGILE:
         because = f"{what}: it outlives them"
-        return _Rule(subject="detail", shown="blur and low resolution as usual", reason=because, source=facts.where_thinnest)
+        return _Rule(subject="detail", shown="blur and low resolution as usual", reason=because, source=stats.where_thinnest)
     values = {"p_low_resolution": 0.0, "p_blur": 0.05, "blur": (0.3, 0.7)}
     return _Rule(
         subject="detail",
         shown="little blur, no low resolution",
         reason=f"{what}: they would wipe it out",
-        source=facts.where_thinnest,
+        source=stats.where_thinnest,
         values=values,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from autoseg.planning.facts import Facts
+from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.schema.plan import Decision
 
 Stored = Literal["uint8", "uint16", "float32"]
@@ -21,9 +21,9 @@ class Channels:
     dtype: Stored
 
 
-def decide_channels(facts: Facts) -> tuple[Channels, list[Decision]]:
+def decide_channels(stats: DatasetStats) -> tuple[Channels, list[Decision]]:
     """Channels as the files have them, but gray pictures stored as RGB count as gray; the files' own type is kept."""
-    seen = facts.fingerprint
+    seen = stats.fingerprint
     files = seen.cases[0].channels if seen.cases else len(seen.channels)
     merged = seen.gray_as_rgb and files == 3
     count = 1 if merged else files
@@ -42,8 +42,8 @@ def decide_channels(facts: Facts) -> tuple[Channels, list[Decision]]:
     else:
         kept = f"the files' own type ({dtype}): no bit is lost, and normalisation happens on the batch"
     return Channels(count, merged, dtype), [
-        Decision("channels", str(count), because, facts.cite("channels", "gray_as_rgb", "modality")),
-        Decision("dtype", dtype, kept, facts.cite("dtype")),
+        Decision("channels", str(count), because, stats.cite("channels", "gray_as_rgb", "modality")),
+        Decision("dtype", dtype, kept, stats.cite("dtype")),
     ]
 
 

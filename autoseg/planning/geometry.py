@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from autoseg.planning.channels import Channels
-from autoseg.planning.facts import Facts
+from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.schema.plan import Decision, PreprocessingConfig, Protocol
 
 Kind = Literal["resize", "patch"]
@@ -38,7 +38,7 @@ _SMALLEST, _STUDY, _QUICK = 256, 512, 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class SpatialPlan:
     """The dataset's geometry. side: of a square with as many pixels as the network's input is meant to have.
 
     native: median image (height, width) as it is stored for patches. scale, spacing: as in PreprocessingConfig.
@@ -87,28 +87,28 @@ def whole_size(side: int, aspect: float) -> tuple[int, int]:
 
 
 def decide_geometry(
-    facts: Facts, protocol: Protocol, device: str, budget: int, forced: Kind | None = None, side: int | None = None
-) -> tuple[Frame, list[Decision]]:
+    stats: DatasetStats, protocol: Protocol, device: str, budget: int, forced: Kind | None = None, side: int | None = None
+) -> tuple[SpatialPlan, list[Decision]]:
     """The frame for a dataset. forced, side: what the user set; the reason then says so, with the figures all the same."""
     if protocol == "benchmark" and forced != "patch":
-        return _study(facts, side)
-    planned, why_side = _working_side(facts, protocol, device, budget)
+        return _study(stats, side)
+    planned, why_side = _working_side(stats, protocol, device, budget)
     working = side or planned
-    kind, because = _kind(facts, working, working / facts.side)
-    whole = Frame(kind="resize", side=working, native=facts.size, aspect=facts.aspect)
+    kind, because = _kind(stats, working, working / stats.side)
+    whole = SpatialPlan(kind="resize", side=working, native=stats.size, aspect=stats.aspect)
     # Patches where the rule sees no need for them show the files' own pixels: shrunk, they would be whole images again.
-    frame = _patches(facts, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
+    frame = _patches(stats, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
     if forced is not None:
         agreed = "the planner would have done the same" if forced == kind else f"the planner would have taken {kind}"
         kind, because = forced, f"set by the user; {agreed}: {because}"
-    source = facts.where_thinnest + ("; " + facts.cite("median_spacing") if facts.spacings else "")
+    source = stats.where_thinnest + ("; " + stats.cite("median_spacing") if stats.spacings else "")
     return frame, [
         Decision("geometry", _describe(frame), because, source),
-        _decide_side(facts, working, planned, why_side, side is not None),
+        _decide_side(stats, working, planned, why_side, side is not None),
     ]
 
 
-def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, int]) -> PreprocessingConfig:
+def make_preprocessing(frame: SpatialPlan, channels: Channels, input_size: tuple[int, int]) -> PreprocessingConfig:
     """The store that a model with this input reads."""
     blank = PreprocessingConfig(
         key="", geometry=frame.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
@@ -122,38 +122,38 @@ def make_preparation(frame: Frame, channels: Channels, input_size: tuple[int, in
     return replace(blank, key=key, scale=frame.scale)
 
 
-def _decide_side(facts: Facts, side: int, planned: int, because: str, was_set: bool) -> Decision:
+def _decide_side(stats: DatasetStats, side: int, planned: int, because: str, was_set: bool) -> Decision:
     if was_set:
         because = f"set by the user; planned was {planned}: {because}"
-    return Decision("side", str(side), because, facts.cite("median_size"))
+    return Decision("side", str(side), because, stats.cite("median_size"))
 
 
-def _study(facts: Facts, wanted: int | None) -> tuple[Frame, list[Decision]]:
+def _study(stats: DatasetStats, wanted: int | None) -> tuple[SpatialPlan, list[Decision]]:
     side = wanted or _STUDY
     because = "the study's protocol: every image at this size, for every model"
-    thinnest = facts.thinnest
+    thinnest = stats.thinnest
     if thinnest is not None:
-        thickness = thinnest.thickness * min(1.0, side / facts.side)
+        thickness = thinnest.thickness * min(1.0, side / stats.side)
         if thickness < _THIN:
             because += (
                 f"; {thinnest.name} is {thickness:.1f} px thin then, and resizing alone limits its Dice to about "
                 f"{kept_by_resizing(thickness):.2f}"
             )
-    frame = Frame(kind="resize", side=side, native=facts.size, aspect=facts.aspect, square=True)
+    frame = SpatialPlan(kind="resize", side=side, native=stats.size, aspect=stats.aspect, square=True)
     return frame, [
-        Decision("geometry", _describe(frame), because, facts.where_thinnest),
-        _decide_side(facts, side, _STUDY, "the study's protocol", wanted is not None),
+        Decision("geometry", _describe(frame), because, stats.where_thinnest),
+        _decide_side(stats, side, _STUDY, "the study's protocol", wanted is not None),
     ]
 
 
-def _working_side(facts: Facts, protocol: Protocol, device: str, budget: int) -> tuple[int, str]:
+def _working_side(stats: DatasetStats, protocol: Protocol, device: str, budget: int) -> tuple[int, str]:
     """Side of a square as large as the network's input, and the reason."""
-    enlarged = math.ceil(facts.side * _ENLARGE / _MULTIPLE) * _MULTIPLE
+    enlarged = math.ceil(stats.side * _ENLARGE / _MULTIPLE) * _MULTIPLE
     if protocol == "auto":
         wanted = _WORKING_SIDE[device]
         if device == "cuda":
             wanted = next((side for memory, side in _LARGER if budget >= memory), wanted)
-        native = math.ceil(facts.side / _MULTIPLE) * _MULTIPLE
+        native = math.ceil(stats.side / _MULTIPLE) * _MULTIPLE
         limit, because = max(native, min(_SMALLEST, enlarged)), f"what a training on {device} has time and memory for"
     elif protocol == "benchmark":
         return _STUDY, "the study's input size"
@@ -162,13 +162,13 @@ def _working_side(facts: Facts, protocol: Protocol, device: str, budget: int) ->
     if limit >= wanted:
         return wanted, f"{because}; in pixels, of a square as large as the network's input"
     what = "small images are enlarged a little, others not at all"
-    return max(2 * _MULTIPLE, limit), f"the images have as many pixels as {facts.side:.0f}x{facts.side:.0f}: {what}"
+    return max(2 * _MULTIPLE, limit), f"the images have as many pixels as {stats.side:.0f}x{stats.side:.0f}: {what}"
 
 
-def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
-    height, width = facts.size
+def _kind(stats: DatasetStats, working: int, scale: float) -> tuple[Kind, str]:
+    height, width = stats.size
     images = f"images of {height}x{width} (median)"
-    thinnest = facts.thinnest
+    thinnest = stats.thinnest
     if thinnest is None:
         return "resize", f"no foreground was found; {images} resized to about {working}x{working} pixels"
     after = thinnest.thickness * scale
@@ -177,7 +177,7 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
     if after < _THIN and scale <= _HELPS:
         figures += f"would be {after:.1f} px after resizing to about {working}x{working}: Dice could not pass {kept:.2f}"
         return "patch", figures
-    ratio = _views_ratio(facts)
+    ratio = _views_ratio(stats)
     if ratio is not None and ratio > _VIEWS_DIFFER:
         return "patch", (
             f"fields of view differ {ratio:.1f}-fold in mm, so that resizing whole images would show the same organ at unlike "
@@ -187,33 +187,33 @@ def _kind(facts: Facts, working: int, scale: float) -> tuple[Kind, str]:
     return "resize", f"{figures}, and the network sees the whole image"
 
 
-def _patches(facts: Facts, working: int, shrink: bool) -> Frame:
-    spacing = facts.fingerprint.median_spacing
-    thinnest = facts.thinnest
+def _patches(stats: DatasetStats, working: int, shrink: bool) -> SpatialPlan:
+    spacing = stats.fingerprint.median_spacing
+    thinnest = stats.thinnest
     scale = 1.0
     if shrink and thinnest is not None and thinnest.thickness > _THICK_ENOUGH:
         scale = max(_SMALLEST_SCALE, round(_THICK_ENOUGH / thinnest.thickness, 2))
-    if facts.spacings and spacing is not None and _unlike_spacings(facts):
-        ratio = _views_ratio(facts)
+    if stats.spacings and spacing is not None and _unlike_spacings(stats):
+        ratio = _views_ratio(stats)
         if ratio is not None and ratio > _VIEWS_DIFFER:
-            scale = min(1.0, max(scale, working / facts.side))
+            scale = min(1.0, max(scale, working / stats.side))
         target = (_round(spacing[0] / scale), _round(spacing[1] / scale))
-        return Frame(kind="patch", side=working, native=_scaled(facts.size, scale), aspect=facts.aspect, spacing=target)
-    return Frame(kind="patch", side=working, native=_scaled(facts.size, scale), aspect=facts.aspect, scale=scale)
+        return SpatialPlan(kind="patch", side=working, native=_scaled(stats.size, scale), aspect=stats.aspect, spacing=target)
+    return SpatialPlan(kind="patch", side=working, native=_scaled(stats.size, scale), aspect=stats.aspect, scale=scale)
 
 
-def _unlike_spacings(facts: Facts) -> bool:
-    known = np.array([case.spacing for case in facts.fingerprint.cases if case.spacing is not None])
+def _unlike_spacings(stats: DatasetStats) -> bool:
+    known = np.array([case.spacing for case in stats.fingerprint.cases if case.spacing is not None])
     return bool((known.max(axis=0) / known.min(axis=0)).max() > _SPACINGS_DIFFER)
 
 
-def _views_ratio(facts: Facts) -> float | None:
+def _views_ratio(stats: DatasetStats) -> float | None:
     """Larger against smaller fields of view, as sides in mm; None where they are not known or pixels are all of one size."""
-    if not facts.spacings or not facts.cases or not _unlike_spacings(facts):
+    if not stats.spacings or not stats.cases or not _unlike_spacings(stats):
         return None
     sides = [
         math.sqrt(case.size[0] * case.spacing[0] * case.size[1] * case.spacing[1])
-        for case in facts.fingerprint.cases
+        for case in stats.fingerprint.cases
         if case.spacing is not None
     ]
     small, large = np.quantile(sides, (0.1, 0.9))
@@ -228,7 +228,7 @@ def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _describe(frame: Frame) -> str:
+def _describe(frame: SpatialPlan) -> str:
     if frame.kind == "resize":
         height, width = frame.input_size(frame.side)
         return f"whole images resized to {height}x{width}"

@@ -1,4 +1,4 @@
-"""The contract of `autoseg.models.contract`, promise by promise, checked on a network itself: `autoseg_check_model` and the
+"""The contract of `autoseg.models.base`, promise by promise, checked on a network itself: `autoseg_check_model` and the
 tests of autoseg's own networks run these, and planning runs one of them for networks of other packages.
 
 A promise is a function that takes a `Subject` and returns what is wrong, "" where it holds. What it raises is a fault as well.
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.models import registry
-from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork
 from autoseg.planning.memory import count_flops, measure
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import MODELS

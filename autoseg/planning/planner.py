@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoseg import models as registry
-from autoseg.models.contract import ModelSpec
+from autoseg.models.base import ModelSpec
 from autoseg.planning import overrides
 from autoseg.planning.channels import Channels, decide_channels
-from autoseg.planning.facts import Facts, gather
-from autoseg.planning.geometry import Frame, Kind, decide_geometry, make_preparation
+from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
+from autoseg.planning.geometry import Kind, SpatialPlan, decide_geometry, make_preprocessing
 from autoseg.planning.hardware import (
     decide_memory_format,
     decide_precision,
@@ -20,12 +20,12 @@ from autoseg.planning.hardware import (
     resolve_device,
     show_memory,
 )
-from autoseg.planning.intensity import decide_normalisation
-from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.planning.model_checks import require_usable
+from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
-from autoseg.planning.sizing import Fit, Need, admissible_size, fit_model, fit_part, flops_of, holds
+from autoseg.planning.sizing import MemoryFit, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
 from autoseg.planning.splits import decide_folds
+from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Training
@@ -64,22 +64,22 @@ def make_plan(
     kind_of_device = resolve_device(device)
     memory = parse_memory(memory) if isinstance(memory, str) else memory
     budget, because = (memory, "set by the user") if memory else default_budget(kind_of_device)
-    facts = gather(fingerprint, spec, _FOLDS)
-    channels, decisions = decide_channels(facts)
-    frame, geometry = decide_geometry(facts, protocol, kind_of_device, budget, kind, side)
-    steps, why_batch = decide_budget(facts, protocol, kind_of_device, budget)
+    stats = dataset_stats(fingerprint, spec, _FOLDS)
+    channels, decisions = decide_channels(stats)
+    frame, geometry = decide_geometry(stats, protocol, kind_of_device, budget, kind, side)
+    steps, why_batch = decide_budget(stats, protocol, kind_of_device, budget)
     training, learning = decide_training(
-        facts, frame, protocol=protocol, device=kind_of_device, budget=steps, folds=_FOLDS, seed=_SEED
+        stats, frame, protocol=protocol, device=kind_of_device, budget=steps, folds=_FOLDS, seed=_SEED
     )
     decisions = [
-        Decision("modality", fingerprint.modality, fingerprint.evidence, facts.cite("modality")),
+        Decision("modality", fingerprint.modality, fingerprint.evidence, stats.cite("modality")),
         Decision("memory_budget", show_memory(budget), f"{kind_of_device}: {because}"),
         *decisions, *geometry, why_batch, *learning, decide_folds(fingerprint, spec, _FOLDS),
     ]
     planned: dict[str, ModelPlan] = {}
     preparations: dict[str, PreprocessingConfig] = {}
     context = _Context(
-        facts=facts, channels=channels, frame=frame, protocol=protocol, device=kind_of_device, budget=budget,
+        stats=stats, channels=channels, frame=frame, protocol=protocol, device=kind_of_device, budget=budget,
         training=training, steps=steps,
     )  # fmt: skip
     for model in progress_bar(chosen, "planning", len(chosen)):
@@ -111,18 +111,18 @@ def make_plan(
 class _Context:
     """What all models of a plan are given."""
 
-    facts: Facts
+    stats: DatasetStats
     channels: Channels
-    frame: Frame
+    frame: SpatialPlan
     protocol: Protocol
     device: str
     budget: int
     training: Training
     steps: Budget
 
-    def need(self, model: ModelSpec, precision: str, batch: int) -> Need:
-        outputs = self.facts.outputs
-        return Need(
+    def need(self, model: ModelSpec, precision: str, batch: int) -> ModelRequest:
+        outputs = self.stats.outputs
+        return ModelRequest(
             spec=model,
             channels=self.channels.count,
             outputs=outputs,
@@ -143,8 +143,8 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         require_usable(model.name, found.variant)
     if not found.fits:
         _warn(model.name, found, context.budget)
-    preparation = make_preparation(context.frame, context.channels, found.input_size)
-    normalisation, why_normalisation = decide_normalisation(context.facts, context.channels, model)
+    preparation = make_preprocessing(context.frame, context.channels, found.input_size)
+    normalisation, why_normalisation = decide_normalisation(context.stats, context.channels, model)
     rate, why_rate = decide_learning_rate(context.protocol, model, context.training.learning_rates)
     pretrained = "auto" if model.weights else "none"
     warmup = min(model.warmup_epochs, max(0, context.training.epochs // 10))
@@ -246,7 +246,7 @@ def _why_pretrained(model: ModelSpec) -> Decision:
     return Decision(subject, "auto", f"published weights exist ({named}): used where they are installed or in weights/")
 
 
-def _warn(model: str, found: Fit, budget: int) -> None:
+def _warn(model: str, found: MemoryFit, budget: int) -> None:
     logger.warning(
         f"{model} takes {show_memory(found.memory)} for the smallest part of a batch, the budget is {show_memory(budget)}: "
         f"plan with more --memory, or leave it out"

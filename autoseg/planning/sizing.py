@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from autoseg import models
-from autoseg.models.contract import ModelSpec
-from autoseg.planning.geometry import Frame
+from autoseg.models.base import ModelSpec
+from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
 from autoseg.planning.memory import Measurement, count_flops, measure, training_memory
 from autoseg.planning.shapes import Shapes
@@ -33,7 +33,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class ModelRequest:
     """What is asked of a model. budget: bytes. batch: images of an optimiser step. outputs: logit maps."""
 
     spec: ModelSpec
@@ -46,7 +46,7 @@ class Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class MemoryFit:
     """part: images that go through the network at once, `batch / accumulate`. memory: bytes that takes."""
 
     variant: str
@@ -57,7 +57,7 @@ class Fit:
     fits: bool
 
 
-def fit_model(need: Need, frame: Frame, protocol: Protocol) -> tuple[Fit, list[Decision]]:
+def fit_model(need: ModelRequest, frame: SpatialPlan, protocol: Protocol) -> tuple[MemoryFit, list[Decision]]:
     """The best fit the protocol allows, with reasons."""
     spec = need.spec
     if protocol == "benchmark":
@@ -71,13 +71,13 @@ def fit_model(need: Need, frame: Frame, protocol: Protocol) -> tuple[Fit, list[D
             found, reason = fit_part(need, smaller, size), "the largest that fits the memory"
         why = reason, _why_size(spec, found.variant, frame)
     else:
-        found, why = _climb(need, frame)
+        found, why = _largest_config(need, frame)
     return found, _decisions(need, found, *why)
 
 
 def fit_part(
-    need: Need, variant: str, input_size: Size, options: dict[str, Any] | None = None, accumulate: int | None = None
-) -> Fit:
+    need: ModelRequest, variant: str, input_size: Size, options: dict[str, Any] | None = None, accumulate: int | None = None
+) -> MemoryFit:
     """The whole batch at once if the memory allows, else the largest equal part of it; `fits` is False if none does.
 
     options: of the model's builder. accumulate: a number of parts that is given.
@@ -92,13 +92,13 @@ def fit_part(
     return next((found for found in fits if found.fits), _fit(need, variant, input_size, measured, parts[-1]))
 
 
-def admissible_size(spec: ModelSpec, variant: str, frame: Frame) -> Size:
+def admissible_size(spec: ModelSpec, variant: str, frame: SpatialPlan) -> Size:
     """(height, width) of the input at the frame's working size: the variant's own where it has one."""
     inside = spec.size_inside(variant)
     return frame.input_size(frame.side) if inside is None else (inside, inside)
 
 
-def flops_of(need: Need, variant: str, size: Size, options: dict[str, Any] | None = None) -> int:
+def flops_of(need: ModelRequest, variant: str, size: Size, options: dict[str, Any] | None = None) -> int:
     """Multiplications and additions of one image's forward pass."""
     return _flops(need.spec.name, variant, need.channels, need.outputs, size, json.dumps(options or {}))
 
@@ -108,9 +108,9 @@ def holds(budget: int, memory: int) -> bool:
     return memory <= budget * _FILL
 
 
-def _fit(need: Need, variant: str, size: Size, measured: Measurement, part: int) -> Fit:
+def _fit(need: ModelRequest, variant: str, size: Size, measured: Measurement, part: int) -> MemoryFit:
     memory = training_memory(measured.at_batch(part), part * need.outputs * size[0] * size[1], need.optimizer)
-    return Fit(
+    return MemoryFit(
         variant=variant,
         input_size=size,
         accumulate=need.batch // part,
@@ -120,7 +120,7 @@ def _fit(need: Need, variant: str, size: Size, measured: Measurement, part: int)
     )
 
 
-def _climb(need: Need, frame: Frame) -> tuple[Fit, tuple[str, str]]:
+def _largest_config(need: ModelRequest, frame: SpatialPlan) -> tuple[MemoryFit, tuple[str, str]]:
     """With more memory: first more images at once, then a larger input, then a larger variant."""
     spec, memory = need.spec, show_memory(need.budget)
     sizes = _sizes(spec, frame)
@@ -144,9 +144,9 @@ def _climb(need: Need, frame: Frame) -> tuple[Fit, tuple[str, str]]:
     return best, (why_variant, f"no larger one fits {memory} with as many images at once as batch statistics need")
 
 
-def _largest_input(need: Need, variant: str, sizes: list[Size]) -> Fit:
+def _largest_input(need: ModelRequest, variant: str, sizes: list[Size]) -> MemoryFit:
     """The largest size with enough images at once, else the smallest."""
-    found: Fit | None = None
+    found: MemoryFit | None = None
     for size in reversed(sizes[1:]):
         # Where activations alone would be too many by their share of pixels, measuring is not worth its time.
         if found is None or _guess(need, found, size) <= need.budget * _FILL:
@@ -156,18 +156,18 @@ def _largest_input(need: Need, variant: str, sizes: list[Size]) -> Fit:
     return fit_part(need, variant, sizes[0])
 
 
-def _comfortable(need: Need, found: Fit) -> bool:
+def _comfortable(need: ModelRequest, found: MemoryFit) -> bool:
     return need.batch // found.accumulate >= min(_COMFORT, need.batch)
 
 
-def _guess(need: Need, found: Fit, size: Size) -> float:
+def _guess(need: ModelRequest, found: MemoryFit, size: Size) -> float:
     """About the least memory of a comfortable part at a smaller size than the one that was measured."""
     ratio = size[0] * size[1] / (found.input_size[0] * found.input_size[1])
     # Global attention shrinks with the square of the pixels.
     return float(_GUESS * found.measured.at_batch(min(_COMFORT, need.batch)).activations * ratio**1.2)
 
 
-def _sizes(spec: ModelSpec, frame: Frame) -> list[Size]:
+def _sizes(spec: ModelSpec, frame: SpatialPlan) -> list[Size]:
     """Admissible input sizes of the default variant, small to large, up to the frame's."""
     full = admissible_size(spec, spec.default_variant, frame)
     if spec.size_inside(spec.default_variant) is not None:
@@ -176,7 +176,7 @@ def _sizes(spec: ModelSpec, frame: Frame) -> list[Size]:
     return list(dict.fromkeys([*(frame.input_size(side) for side in sides), full]))
 
 
-def _light_variant(need: Need, frame: Frame) -> tuple[str, str]:
+def _light_variant(need: ModelRequest, frame: SpatialPlan) -> tuple[str, str]:
     spec = need.spec
     variant = spec.default_variant
     while (flops := flops_of(need, variant, admissible_size(spec, variant, frame))) > _QUICK_FLOPS:
@@ -195,7 +195,7 @@ def _neighbour(spec: ModelSpec, variant: str, step: int) -> str | None:
     return plain[place] if 0 <= place < len(plain) else None
 
 
-def _why_size(spec: ModelSpec, variant: str, frame: Frame) -> str:
+def _why_size(spec: ModelSpec, variant: str, frame: SpatialPlan) -> str:
     if spec.size_inside(variant) is not None:
         return "the size this architecture works at inside, so that nothing is resized twice"
     if frame.kind == "patch":
@@ -203,7 +203,7 @@ def _why_size(spec: ModelSpec, variant: str, frame: Frame) -> str:
     return "the working size of the geometry, with the images' aspect in multiples of 32"
 
 
-def _decisions(need: Need, found: Fit, variant_because: str, size_because: str) -> list[Decision]:
+def _decisions(need: ModelRequest, found: MemoryFit, variant_because: str, size_because: str) -> list[Decision]:
     prefix = f"models.{need.spec.name}"
     part = need.batch // found.accumulate
     held = f"{show_memory(found.memory)} measured of {show_memory(need.budget)}"

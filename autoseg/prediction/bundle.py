@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 import autoseg
-from autoseg.prediction.knowledge import VALIDATION, Knowledge
+from autoseg.prediction.inference_metadata import VALIDATION, InferenceMetadata
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema import serde
 from autoseg.schema.artefact import Artefact
@@ -30,7 +30,7 @@ from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import parse_artefact, read_artefact, replacing
+from autoseg.support.files import atomic_write, parse_artefact, read_artefact
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
 from autoseg.training.device import resolve
@@ -84,7 +84,7 @@ def export_bundle(
         postprocessing=dict(knowledge.postprocessing),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
-    with replacing(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CONTENTS, _json(bundle))
         for name, content in files.items():
             archive.writestr(name, content)
@@ -102,7 +102,7 @@ def load_bundle(path: Path, *, device: str = "auto", tta: bool = False) -> Predi
     members = [_member(path, files, member, spec) for member in bundle.members]
     for member in members:
         member.network.to(where)
-    knowledge = Knowledge(bundle.appearance, bundle.calibration, bundle.postprocessing)
+    knowledge = InferenceMetadata(bundle.appearance, bundle.calibration, bundle.postprocessing)
     return Predictor(members, where, tta, knowledge)
 
 

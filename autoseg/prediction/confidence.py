@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.inference import restore
+from autoseg.inference import resample_to_original
 from autoseg.metrics.overlap import counts
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import Calibration, Confidence
@@ -28,18 +28,20 @@ DISAGREEMENT = 0.7
 
 
 @dataclass(frozen=True)
-class Opinion:
+class MemberPrediction:
     """What one member says of one image. labels: (h, w), thinned out. soft: class -> see `soft_dice`."""
 
     labels: NDArray[np.integer[Any]]
     soft: dict[str, float]
 
 
-def opinion(maps: Tensor, scheme: LabelScheme) -> Opinion:
+def member_prediction(maps: Tensor, scheme: LabelScheme) -> MemberPrediction:
     """From one member's probabilities (K, h, w), at the size its network saw."""
     step = max(1, math.ceil(math.sqrt(maps.shape[1] * maps.shape[2] / _COMPARED)))
     thin = maps[:, ::step, ::step]
-    return Opinion(restore.label_map(thin, scheme, (thin.shape[1], thin.shape[2])), soft_dice(maps, scheme))
+    return MemberPrediction(
+        resample_to_original.label_map(thin, scheme, (thin.shape[1], thin.shape[2])), soft_dice(maps, scheme)
+    )
 
 
 def soft_dice(maps: Tensor, scheme: LabelScheme) -> dict[str, float]:
@@ -47,12 +49,12 @@ def soft_dice(maps: Tensor, scheme: LabelScheme) -> dict[str, float]:
 
     Where a class wins nowhere, how sure its absence is: 1 - the largest probability.
     """
-    sums = SoftSums(scheme)
+    sums = SoftDiceAccumulator(scheme)
     sums.add(maps)
     return sums.soft_dice()
 
 
-class SoftSums:
+class SoftDiceAccumulator:
     """What soft Dice is made of, summed over parts of an image."""
 
     def __init__(self, scheme: LabelScheme) -> None:
@@ -103,7 +105,7 @@ def entropy(maps: Tensor, scheme: LabelScheme) -> float:
     return -len(values) * float((values * np.log(np.maximum(values, 1e-30))).mean()) / largest
 
 
-def agreement(opinions: Sequence[Opinion], scheme: LabelScheme) -> dict[str, float]:
+def agreement(opinions: Sequence[MemberPrediction], scheme: LabelScheme) -> dict[str, float]:
     """Class -> mean Dice of all pairs of members; 1 for a pair that finds nothing. Empty where there is one member."""
     pairs = list(combinations([each.labels for each in opinions], 2))
     if not pairs:
@@ -115,8 +117,8 @@ def agreement(opinions: Sequence[Opinion], scheme: LabelScheme) -> dict[str, flo
     return {name: value / len(pairs) for name, value in sums.items()}
 
 
-def judge(
-    maps: Tensor, opinions: Sequence[Opinion], scheme: LabelScheme, calibration: Calibration | None = None
+def assess(
+    maps: Tensor, opinions: Sequence[MemberPrediction], scheme: LabelScheme, calibration: Calibration | None = None
 ) -> Confidence:
     """Confidence in the mask of `maps` (K, h, w), the mean of the members whose opinions are given (none for one member)."""
     softs = [each.soft for each in opinions] or [soft_dice(maps, scheme)]
@@ -131,13 +133,13 @@ def found_in(maps: Tensor, scheme: LabelScheme) -> set[str]:
     return {name for name, somewhere in zip(scheme.names, won, strict=True) if somewhere and name in scheme.foreground}
 
 
-class Sums:
+class ConfidenceAccumulator:
     """The same for an image that is too large to be judged at once: parts of rows from the top down."""
 
     def __init__(self, scheme: LabelScheme, members: int, size: tuple[int, int]) -> None:
         self._scheme = scheme
         self._step = max(1, math.ceil(math.sqrt(size[0] * size[1] / _COMPARED)))
-        self._softs = [SoftSums(scheme) for _ in range(members)]
+        self._softs = [SoftDiceAccumulator(scheme) for _ in range(members)]
         self._labels: list[list[NDArray[np.integer[Any]]]] = [[] for _ in range(members)]
         self._pixels = size[0] * size[1]
         self._entropy = 0.0
@@ -149,7 +151,7 @@ class Sums:
         if len(self._softs) > 1:
             thin = maps[:, -start % self._step :: self._step, :: self._step].contiguous()
             if thin.shape[1]:
-                self._labels[number].append(restore.label_map(thin, self._scheme, (thin.shape[1], thin.shape[2])))
+                self._labels[number].append(resample_to_original.label_map(thin, self._scheme, (thin.shape[1], thin.shape[2])))
 
     def add_mean(self, maps: Tensor) -> None:
         """Mean probabilities of the same rows."""
@@ -160,7 +162,7 @@ class Sums:
         """Once all rows were added."""
         softs = [each.soft_dice() for each in self._softs]
         stacked = [np.concatenate(parts) for parts in self._labels if parts]
-        agreed = agreement([Opinion(labels, {}) for labels in stacked], self._scheme)
+        agreed = agreement([MemberPrediction(labels, {}) for labels in stacked], self._scheme)
         return _composed(softs, agreed, self._entropy, calibration, self._found)
 
 

@@ -13,11 +13,11 @@ import torch
 import autoseg
 from autoseg.io import is_image, stem_of
 from autoseg.prediction import pipeline
-from autoseg.prediction.inputs import DicomMasks, Job, find_jobs
-from autoseg.prediction.journal import RECORD, Journal, known_cases
-from autoseg.prediction.naming import Names
+from autoseg.prediction.deidentify import Names
+from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
 from autoseg.prediction.pipeline import Failure, Wanted
 from autoseg.prediction.predictor import Predictor
+from autoseg.prediction.progress_log import RECORD, ProgressLog, known_cases
 from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
@@ -99,7 +99,7 @@ def predict_files(
 
 def predict_jobs(
     predictor: Predictor,
-    jobs: Sequence[Job],
+    jobs: Sequence[PredictionJob],
     folder: Path,
     wanted: Wanted,
     *,
@@ -114,7 +114,7 @@ def predict_jobs(
     done = {job.name: there[job.name] for job in jobs if job.name in there and _is_same(job, there[job.name])}
     left = [job for job in jobs if job.name not in done]
     skipped, failed = tuple(done), {}
-    with Journal(folder, run, done) as journal:
+    with ProgressLog(folder, run, done) as journal:
         for result in progress_bar(pipeline.run(predictor, left, folder, wanted, workers), "predicting", len(left)):
             if isinstance(result, Failure):
                 if strict:
@@ -135,7 +135,7 @@ def predict_jobs(
     return PredictionReport(folder, record)
 
 
-def _is_same(job: Job, case: PredictedCase) -> bool:
+def _is_same(job: PredictionJob, case: PredictedCase) -> bool:
     """Whether a mask that is there was made from the file as it is now."""
     try:
         return pipeline.content_hash(job) == case.sha256

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from autoseg.io import dicom, is_image, mask_ending, read_image, segmentation, stem_of, suffix_of
-from autoseg.prediction import naming
-from autoseg.prediction.naming import Names
+from autoseg.prediction import deidentify
+from autoseg.prediction.deidentify import Names
 from autoseg.support.errors import AutosegError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PredictionJob:
     """One image to predict. name: with the subfolder it was found in. images: its channel files, or one file with all.
 
     output: path of its mask within the output folder. reference: a mask to draw beside the predicted one. frame: which one
@@ -66,27 +66,31 @@ def find_jobs(
     output: Path | None = None,
     names: Names = "keep",
     dicom_masks: DicomMasks | None = None,
-) -> list[Job]:
+) -> list[PredictionJob]:
     """The images of a folder, one file, or a list of files, by name.
 
     Files called `<case>_0000`, `<case>_0001`, ... are the channels of one case, as in nnU-Net's folders, where there are as
     many of them as channels and each holds one channel; a lone `<case>_0000` holds all of them. Each frame of a DICOM file
     and everything else is a case by itself. output: a folder that is left out of the search, and whose files must not take
-    the place of inputs. names: see `naming`. dicom_masks: None for segmentation objects where highdicom is installed, else
+    the place of inputs. names: see `deidentify`. dicom_masks: None for segmentation objects where highdicom is installed, else
     NIfTI. Raises AutosegError where there is nothing to predict.
     """
     base, files = _listed(inputs, recursive, output)
     tagged = {path for path in files if suffix_of(path) == ".dcm" or dicom.is_dicom(path)}
     ending = _ENDINGS[_dicom_masks(dicom_masks, bool(tagged))]
-    patients = naming.patients(tagged) if names == "auto" else set()
+    patients = deidentify.patients(tagged) if names == "auto" else set()
     jobs = []
     for found in _grouped(base, files, channels, tagged):
         shown = found.within / found.images[0].name
-        hidden = names == "hide" or (names == "auto" and (found.images[0] in tagged or naming.tells(shown, patients)))
-        name = naming.neutral(found.images[0]) if hidden else (found.within / found.name).as_posix()
+        hidden = names == "hide" or (
+            names == "auto" and (found.images[0] in tagged or deidentify.is_identifying(shown, patients))
+        )
+        name = deidentify.pseudonym(found.images[0]) if hidden else (found.within / found.name).as_posix()
         name += f"_f{found.frame + 1:04d}" if found.frame is not None else ""
         own = ending if found.images[0] in tagged else mask_ending(suffix_of(found.images[0]))
-        jobs.append(Job(name=name, images=found.images, output=name + own, reference=None, frame=found.frame, hidden=hidden))
+        jobs.append(
+            PredictionJob(name=name, images=found.images, output=name + own, reference=None, frame=found.frame, hidden=hidden)
+        )
     jobs = _distinct(sorted(jobs, key=lambda job: (job.name, job.images)))
     _protect_inputs(jobs, output)
     return jobs
@@ -171,7 +175,7 @@ def _holds(path: Path, channels: int) -> bool:
         return False
 
 
-def _distinct(jobs: list[Job]) -> list[Job]:
+def _distinct(jobs: list[PredictionJob]) -> list[PredictionJob]:
     """Masks of a.png and a.jpg would have one name: such cases take their suffix into it, and a number where that fails."""
     count = Counter(job.output.casefold() for job in jobs)
     taken = {output for output, times in count.items() if times == 1}
@@ -188,7 +192,7 @@ def _distinct(jobs: list[Job]) -> list[Job]:
     return result
 
 
-def _protect_inputs(jobs: list[Job], output: Path | None) -> None:
+def _protect_inputs(jobs: list[PredictionJob], output: Path | None) -> None:
     if output is None:
         return
     given = {path.resolve() for job in jobs for path in job.images}

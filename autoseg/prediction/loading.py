@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.prediction.best import read_best
 from autoseg.prediction.bundle import load_bundle
+from autoseg.prediction.model_selection import read_best
 from autoseg.prediction.predictor import Predictor
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset, Root, Workspace

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 import autoseg
-from autoseg.inference.tiles import Layout
+from autoseg.inference.tiles import TileGrid
 from autoseg.io import Image
 from autoseg.models import registry
 from autoseg.preprocessing.normalise import normalise
-from autoseg.preprocessing.transform import prepare_image
+from autoseg.preprocessing.transform import preprocess_image
 from autoseg.schema import serde
 from autoseg.schema.onnx import OnnxClass, OnnxDescription, OnnxTensor
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import replacing, write_artefact
+from autoseg.support.files import atomic_write, write_artefact
 from autoseg.training.checkpoint import Trained
 
 OPSET = 18
@@ -57,7 +57,7 @@ def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFil
     channels = member.preparation.channels
     example = torch.zeros(1, channels, *member.model_plan.input_size)
     said = description(member)
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         program = torch.onnx.export(
             network, (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=False, input_names=["image"],
             output_names=["logits"],
@@ -131,8 +131,8 @@ def _describe(path: Path, said: OnnxDescription) -> None:
 
 def _input(member: Trained, image: Image) -> Tensor:
     """What the network sees of an image: all of it, or its first tile."""
-    prepared = prepare_image(image.array, member.preparation, image.spacing)
-    layout = Layout.of((prepared.shape[0], prepared.shape[1]), member.model_plan.input_size)
+    prepared = preprocess_image(image.array, member.preparation, image.spacing)
+    layout = TileGrid.of((prepared.shape[0], prepared.shape[1]), member.model_plan.input_size)
     seen = layout.crop(layout.pad(prepared), layout.corners[0])
     values = torch.from_numpy(np.ascontiguousarray(seen).astype(np.float32)).permute(2, 0, 1)[None]
     return normalise(values, member.model_plan.normalisation).contiguous()

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.inference import restore
+from autoseg.inference import resample_to_original
 from autoseg.io import Image, read_case, read_label, segmentation, suffix_of, write_label
-from autoseg.prediction.inputs import Job
-from autoseg.prediction.large import LargeResult, is_large, predict_large, thin_labels
+from autoseg.prediction.inputs import PredictionJob
+from autoseg.prediction.large_image import LargeResult, is_large, predict_large, thin_labels
 from autoseg.prediction.predictor import Inferred, Predictor, Prepared
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_file, hash_text, replacing
+from autoseg.support.files import atomic_write, hash_file, hash_text
 from autoseg.support.parallel import available_cores, parallel_map
 
 OVERLAYS = "overlays"
@@ -40,13 +40,13 @@ class Wanted:
 class Failure:
     """A case that could not be predicted, and why."""
 
-    job: Job
+    job: PredictionJob
     problem: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
-    job: Job
+    job: PredictionJob
     image: Image
     prepared: Prepared
     sha256: str
@@ -55,13 +55,13 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Large:
-    job: Job
+    job: PredictionJob
     sha256: str
 
 
 @dataclass(frozen=True)
 class _LargeInferred:
-    job: Job
+    job: PredictionJob
     sha256: str
     result: LargeResult
 
@@ -74,7 +74,7 @@ class _Inferred:
 
 
 def run(
-    predictor: Predictor, jobs: Sequence[Job], folder: Path, wanted: Wanted, workers: int | None = None
+    predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path, wanted: Wanted, workers: int | None = None
 ) -> Iterator[PredictedCase | Failure]:
     """Each job's outcome, in order; its mask is written when it comes out."""
     count = workers or min(4, available_cores())
@@ -83,7 +83,7 @@ def run(
     yield from parallel_map(partial(_write, predictor, folder, wanted), inferred, count)
 
 
-def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Large | Failure:
+def _load(predictor: Predictor, wanted: Wanted, job: PredictionJob) -> _Loaded | _Large | Failure:
     began = time.perf_counter()
     try:
         if is_large(job):
@@ -105,13 +105,13 @@ def _load(predictor: Predictor, wanted: Wanted, job: Job) -> _Loaded | _Large | 
     return _Loaded(job=job, image=image, prepared=prepared, sha256=sha256, seconds=time.perf_counter() - began)
 
 
-def content_hash(job: Job) -> str:
+def content_hash(job: PredictionJob) -> str:
     """SHA-256 of the image file; of the hashes of several, where a case has several."""
     hashes = [hash_file(path) for path in job.images]
     return hashes[0] if len(hashes) == 1 else hash_text(*hashes)
 
 
-def _failure(job: Job, problem: str) -> Failure:
+def _failure(job: PredictionJob, problem: str) -> Failure:
     return Failure(job, job.tell(problem))
 
 
@@ -131,7 +131,7 @@ def _through_network(
             yield _infer_large(predictor, item)
             continue
         waiting.append(item)
-        load += predictor.load_of(item.prepared)
+        load += predictor.num_batch_items(item.prepared)
         if load >= predictor.batch_size:
             yield from _infer(predictor, waiting)
             waiting, load = [], 0
@@ -184,9 +184,9 @@ def _write(
     began = time.perf_counter()
     job, size, maps = item.loaded.job, item.loaded.prepared.size, item.inferred.maps
     labels = predictor.label_map(maps, size)
-    judged = predictor.judge(item.loaded.prepared, item.inferred, labels)
+    judged = predictor.assess(item.loaded.prepared, item.inferred, labels)
     if wanted.probabilities:
-        _write_probabilities(folder / f"{job.name}.npz", restore.resize(maps, size), predictor.scheme)
+        _write_probabilities(folder / f"{job.name}.npz", resample_to_original.resize(maps, size), predictor.scheme)
     if job.name in wanted.overlays:
         _write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded, labels, predictor.scheme)
     try:
@@ -238,7 +238,7 @@ def _write_large(predictor: Predictor, folder: Path, wanted: Wanted, item: _Larg
     )
 
 
-def write_mask(path: Path, labels: NDArray[Any], image: Image, job: Job, scheme: LabelScheme, wanted: Wanted) -> None:
+def write_mask(path: Path, labels: NDArray[Any], image: Image, job: PredictionJob, scheme: LabelScheme, wanted: Wanted) -> None:
     """A label map in the format of the path's suffix; .dcm is a segmentation object that refers to the image."""
     if suffix_of(path) != ".dcm":
         write_label(path, labels, like=image)
@@ -257,5 +257,5 @@ def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: La
 
 
 def _write_probabilities(path: Path, maps: NDArray[Any], scheme: LabelScheme) -> None:
-    with replacing(path) as beside, beside.open("wb") as stream:
+    with atomic_write(path) as beside, beside.open("wb") as stream:
         np.savez_compressed(stream, probabilities=maps.astype(np.float16), names=np.array(scheme.names))

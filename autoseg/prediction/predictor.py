@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.inference import restore
+from autoseg.inference import resample_to_original
 from autoseg.inference.engine import Engine
-from autoseg.prediction import drift, postprocess
-from autoseg.prediction.confidence import Opinion, judge, opinion
-from autoseg.prediction.knowledge import Knowledge, knowledge_of
-from autoseg.preprocessing.transform import prepare_image
+from autoseg.prediction import ood_detection, postprocess
+from autoseg.prediction.confidence import MemberPrediction, assess, member_prediction
+from autoseg.prediction.inference_metadata import InferenceMetadata, read_inference_metadata
+from autoseg.preprocessing.transform import preprocess_image
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
@@ -37,7 +37,10 @@ _FOLD = re.compile(r"^fold_(\d+)$")
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, once for each distinct preparation of the members. size: (H, W) before. measured: see `drift.measure`."""
+    """One image, once for each distinct preprocessing of the members. size: (H, W) before.
+
+    measured: see `ood_detection.measure`.
+    """
 
     arrays: tuple[Array, ...]
     size: tuple[int, int]
@@ -52,25 +55,25 @@ class Inferred:
     """
 
     maps: Tensor
-    opinions: tuple[Opinion, ...] = ()
+    opinions: tuple[MemberPrediction, ...] = ()
 
 
-class Together:
+class EnsembleAccumulator:
     """The sum of what several members say of one image, and their opinions; memory does not grow with the members."""
 
     def __init__(self, scheme: LabelScheme, members: int) -> None:
         self._scheme = scheme
         self._members = members
         self._total: Tensor | None = None
-        self._opinions: list[Opinion] = []
+        self._opinions: list[MemberPrediction] = []
 
     def add(self, maps: Tensor) -> None:
         """Probabilities (K, h, w) of one member; brought to the size the first one saw."""
         if self._total is not None:
             size = (self._total.shape[1], self._total.shape[2])
-            maps = torch.from_numpy(restore.resize(maps, size))
+            maps = torch.from_numpy(resample_to_original.resize(maps, size))
         if self._members > 1:
-            self._opinions.append(opinion(maps, self._scheme))
+            self._opinions.append(member_prediction(maps, self._scheme))
         if self._total is None:
             self._total = maps if self._members == 1 else maps.clone()
         else:
@@ -84,7 +87,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PredictionWithConfidence:
     """A mask and what is to be thought of it. labels: (H, W). pixels: class -> area."""
 
     labels: Array
@@ -104,7 +107,7 @@ class Predictor:
         members: Sequence[Trained],
         device: torch.device | str = "cpu",
         tta: bool = False,
-        knowledge: Knowledge | None = None,
+        knowledge: InferenceMetadata | None = None,
     ) -> None:
         """members: from `load_network`, on `device`. tta: average over the mirrored views each was trained with.
 
@@ -120,7 +123,7 @@ class Predictor:
                     "average only networks trained on one dataset",
                 )
         self.members = tuple(members)
-        self.knowledge = knowledge or Knowledge()
+        self.knowledge = knowledge or InferenceMetadata()
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
         self.preparations: tuple[PreprocessingConfig, ...] = tuple(dict.fromkeys(member.preparation for member in members))
@@ -167,7 +170,7 @@ class Predictor:
             if member.record.status != "finished":
                 done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
                 logger.warning(f"{_title(member)} is not finished ({done})")
-        return cls(members, where, tta, knowledge_of(folders, members, postprocessing or {}))
+        return cls(members, where, tta, read_inference_metadata(folders, members, postprocessing or {}))
 
     @property
     def scheme(self) -> LabelScheme:
@@ -201,27 +204,27 @@ class Predictor:
     def probabilities(self, image: Array, spacing: Spacing = None) -> NDArray[np.float32]:
         """Probabilities (K, H, W) float32 of an image, at its own size; one map for each name of `scheme.names`."""
         prepared = self.prepare(image, spacing)
-        return restore.resize(self.average([prepared])[0], prepared.size)
+        return resample_to_original.resize(self.average([prepared])[0], prepared.size)
 
-    def judged(self, image: Array, spacing: Spacing = None) -> Judged:
+    def judged(self, image: Array, spacing: Spacing = None) -> PredictionWithConfidence:
         """The label map of an image with its confidence and warnings; see `__call__`."""
         prepared = self.prepare(image, spacing)
         inferred = self.infer([prepared])[0]
-        return self.judge(prepared, inferred, self.label_map(inferred.maps, prepared.size))
+        return self.assess(prepared, inferred, self.label_map(inferred.maps, prepared.size))
 
-    def judge(self, prepared: Prepared, inferred: Inferred, labels: Array) -> Judged:
+    def assess(self, prepared: Prepared, inferred: Inferred, labels: Array) -> PredictionWithConfidence:
         """What is to be thought of a label map that the same two led to."""
-        confidence = judge(inferred.maps, inferred.opinions, self.scheme, self.knowledge.calibration)
+        confidence = assess(inferred.maps, inferred.opinions, self.scheme, self.knowledge.calibration)
         return self.judged_as(labels, confidence, prepared.measured)
 
-    def judged_as(self, labels: Array, confidence: Confidence, measured: Mapping[str, float]) -> Judged:
-        """The same where confidence is known already. measured: see `drift.measure`; empty where nothing was."""
+    def judged_as(self, labels: Array, confidence: Confidence, measured: Mapping[str, float]) -> PredictionWithConfidence:
+        """The same where confidence is known already. measured: see `ood_detection.measure`; empty where nothing was."""
         highest = max(self.scheme.values)
         found = np.zeros(highest + 1, np.int64)
         for band in _in_bands(labels):
             found += np.bincount(band.ravel(), minlength=highest + 1)
         pixels = {name: int(found[list(member)].sum()) for name, member in self.scheme.foreground.items()}
-        return Judged(labels, pixels, confidence, self.knowledge.warnings(measured, pixels, confidence))
+        return PredictionWithConfidence(labels, pixels, confidence, self.knowledge.warnings(measured, pixels, confidence))
 
     def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
         """What the networks are to see of an image (C, H, W), (H, W, C) or (H, W)."""
@@ -229,17 +232,17 @@ class Predictor:
         stored = self.preparations[0].dtype
         if planes.dtype.kind == "f" and stored == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
             raise AutosegError("the image holds values 0..1, the training images 0..255", "multiply it by 255")
-        arrays = tuple(prepare_image(planes, preparation, spacing) for preparation in self.preparations)
+        arrays = tuple(preprocess_image(planes, preparation, spacing) for preparation in self.preparations)
         size = (planes.shape[1], planes.shape[2])
         if self.knowledge.appearance is None:
             return Prepared(arrays, size)
         # A gray model's arrays no longer show whether there was colour.
-        colour = drift.colourfulness(planes) if arrays[0].shape[2] == 1 else None
-        return Prepared(arrays, size, drift.measure(arrays[0], size, spacing, colour))
+        colour = ood_detection.colourfulness(planes) if arrays[0].shape[2] == 1 else None
+        return Prepared(arrays, size, ood_detection.measure(arrays[0], size, spacing, colour))
 
-    def load_of(self, prepared: Prepared) -> int:
+    def num_batch_items(self, prepared: Prepared) -> int:
         """How many items of a batch an image is worth; see `batch_size`."""
-        return max(engine.load_of(prepared.arrays[place]) for engine, place in self.engines)
+        return max(engine.num_batch_items(prepared.arrays[place]) for engine, place in self.engines)
 
     def average(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         """Mean probabilities (K, h, w) of each image, at the size the first member saw it."""
@@ -247,7 +250,7 @@ class Predictor:
 
     def infer(self, prepared: Sequence[Prepared]) -> list[Inferred]:
         """What the members say of each image. They are asked one after the other, and only their sum is kept."""
-        together = [Together(self.scheme, len(self.engines)) for _ in prepared]
+        together = [EnsembleAccumulator(self.scheme, len(self.engines)) for _ in prepared]
         for engine, place in self.engines:
             maps = engine.probabilities([one.arrays[place] for one in prepared])
             for one, map_ in zip(together, maps, strict=True):
@@ -256,7 +259,7 @@ class Predictor:
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
         """Label map (H, W) of `size` from probabilities (K, h, w), with the post-processing that was chosen, if any."""
-        labels = restore.label_map(probabilities, self.scheme, size)
+        labels = resample_to_original.label_map(probabilities, self.scheme, size)
         return postprocess.apply(labels, self.scheme, self.knowledge.postprocessing)
 
 
@@ -279,7 +282,7 @@ def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
 def channels_first(image: Array, channels: int) -> Array:
     """(C, H, W) from (C, H, W), (H, W, C) or (H, W). Raises AutosegError where the axes cannot be told.
 
-    A gray image may stand for a colour one and the other way round (see `prepare_image`), so 1 and 3 channels pass too.
+    A gray image may stand for a colour one and the other way round (see `preprocess_image`), so 1 and 3 channels pass too.
     """
     if image.ndim == 2:
         return image[None]
@@ -307,9 +310,7 @@ def model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Pa
     return Workspace.at(root).dataset(dataset).results / model
 
 
-def _chosen_folds(
-    trained: Mapping[int, Path], dataset: object, model: str, folds: Sequence[int] | None
-) -> list[Path]:
+def _chosen_folds(trained: Mapping[int, Path], dataset: object, model: str, folds: Sequence[int] | None) -> list[Path]:
     if not trained:
         raise AutosegError(f"{model} has no trained fold for {dataset}", f"autoseg_train {dataset} {model} all")
     chosen = sorted(trained) if folds is None else list(dict.fromkeys(folds))

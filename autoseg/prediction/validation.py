@@ -8,18 +8,18 @@ from pathlib import Path
 
 from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
-from autoseg.prediction import drift
+from autoseg.prediction import ood_detection
 from autoseg.prediction.files import predict_jobs
-from autoseg.prediction.inputs import Job
-from autoseg.prediction.knowledge import VALIDATION, Knowledge
+from autoseg.prediction.inference_metadata import VALIDATION, InferenceMetadata
+from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.pipeline import Wanted
 from autoseg.prediction.predictor import Predictor
-from autoseg.preprocessing.store import Store
+from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Splits
 from autoseg.support.errors import SeveralProblems
-from autoseg.support.files import read_artefact, replacing_folder, write_artefact
+from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training.checkpoint import Trained
 
@@ -47,7 +47,7 @@ def predict_fold(
     home = dataset.fold(model, fold)
     splits = read_artefact(home / "splits.json", Splits, f"train the fold again: autoseg_train {dataset.number} {model} {fold}")
     # Whatever calibration lies there is of these very cases, or of an older run.
-    predictor.knowledge = Knowledge(describe_training(dataset, predictor.members[0], home, splits.folds[fold].train))
+    predictor.knowledge = InferenceMetadata(describe_training(dataset, predictor.members[0], home, splits.folds[fold].train))
     raw = RawDataset.open(dataset)
     cases = {case.name: case for case in raw.cases}
     held_back = splits.folds[fold].validation
@@ -55,9 +55,12 @@ def predict_fold(
     if gone:
         raise SeveralProblems(f"fold {fold} was trained on other data than lies there now:", gone, "put the images back")
     ending = mask_ending(raw.spec.file_ending)
-    jobs = [Job(name=name, images=cases[name].images, output=name + ending, reference=cases[name].label) for name in held_back]
+    jobs = [
+        PredictionJob(name=name, images=cases[name].images, output=name + ending, reference=cases[name].label)
+        for name in held_back
+    ]
     drawn = frozenset(held_back[:: max(1, math.ceil(len(held_back) / overlays))]) if overlays else frozenset()
-    with replacing_folder(home / FOLDER) as folder:
+    with atomic_directory(home / FOLDER) as folder:
         report = predict_jobs(predictor, jobs, folder, Wanted(overlays=drawn))
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
@@ -73,10 +76,10 @@ def describe_training(dataset: Dataset, member: Trained, home: Path, cases: Sequ
     folder = dataset.store(member.preparation.key)
     if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
         return None
-    store = Store.open(folder)
+    store = ArrayDataset.open(folder)
     spacings = {case.case: case.spacing for case in read_artefact(dataset.fingerprint, Fingerprint).cases}
     known = [case for case in cases if case in store.cases]
-    measured = [drift.measure(store.image(case), store.shape_before(case), spacings.get(case)) for case in known]
-    found = drift.appearance(measured)
-    write_artefact(home / drift.FILE, found)
+    measured = [ood_detection.measure(store.image(case), store.shape_before(case), spacings.get(case)) for case in known]
+    found = ood_detection.appearance(measured)
+    write_artefact(home / ood_detection.FILE, found)
     return found

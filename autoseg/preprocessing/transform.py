@@ -46,7 +46,7 @@ def prepared_size(
     return (max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1])))
 
 
-def prepare_image(image: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
+def preprocess_image(image: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
     """(C, H, W) as read -> (h, w, c) as stored: uint8, uint16 or float32, contiguous.
 
     Shrinks by area averages, enlarges bilinearly. A gray image for a colour model is repeated; a colour image for a model

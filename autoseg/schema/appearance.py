@@ -18,7 +18,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Appearance(Artefact):
-    """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.drift` for what each one is."""
+    """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.ood_detection` for what each one is."""
 
     NAME = "appearance"
     VERSION = 1

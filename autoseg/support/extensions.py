@@ -12,7 +12,7 @@ from typing import Any
 from autoseg.schema.scores import BUILT_IN_METRICS
 from autoseg.support.registry import Registry
 
-# autoseg.models.contract
+# autoseg.models.base
 MODELS: Registry[ModuleType] = Registry(
     "model",
     "autoseg.models",
@@ -57,7 +57,7 @@ SCHEDULES: Registry[Any] = Registry(
 AUGMENTATIONS: Registry[Any] = Registry(
     "augmentation chain",
     "autoseg.augmentations",
-    {"fast": "autoseg.data.augment:augment", "classic": "autoseg.data.classic:augment"},
+    {"fast": "autoseg.data.augment:augment", "classic": "autoseg.data.batchgenerators_chain:augment"},
 )
 # autoseg.metrics.rules
 METRICS: Registry[Any] = Registry(
@@ -76,13 +76,13 @@ READERS: Registry[Any] = Registry(
     },
     needs=("read_image",),
 )
-# autoseg.training.sinks
+# autoseg.training.loggers
 LOGGERS: Registry[Any] = Registry(
     "logger",
     "autoseg.loggers",
     {
-        "tensorboard": "autoseg.training.sinks:TensorBoard",
-        "mlflow": "autoseg.training.sinks:Mlflow",
-        "wandb": "autoseg.training.sinks:WeightsAndBiases",
+        "tensorboard": "autoseg.training.loggers:TensorBoard",
+        "mlflow": "autoseg.training.loggers:Mlflow",
+        "wandb": "autoseg.training.loggers:WeightsAndBiases",
     },
 )

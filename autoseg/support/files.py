@@ -21,7 +21,7 @@ A = TypeVar("A", bound=Artefact)
 
 
 @contextmanager
-def telling_full_disk(path: Path) -> Iterator[None]:
+def os_errors_as_autoseg_errors(path: Path) -> Iterator[None]:
     """Turn the system's error of a full disk, met while `path` is written, into an AutosegError."""
     try:
         yield
@@ -32,7 +32,7 @@ def telling_full_disk(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
 
     The suffix is kept, since many writers choose the format by it. Raises AutosegError when the disk is full.
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         # As readable as any other file of the user (mkstemp makes private ones); the system applies the umask.
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        with telling_full_disk(path):
+        with os_errors_as_autoseg_errors(path):
             yield beside
             _flush(beside)
             beside.replace(path)
@@ -51,13 +51,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a folder: an empty one beside `path`, which takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _hidden(path)
     try:
         beside.mkdir()
-        with telling_full_disk(path):
+        with os_errors_as_autoseg_errors(path):
             yield beside
             if path.exists():
                 shutil.rmtree(path)
@@ -68,13 +68,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Text, UTF-8, whole or not at all."""
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_artefact(path: Path, artefact: Artefact) -> None:
     """A dataclass as JSON, whole or not at all; its text is never held whole."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8") as stream:
+    with atomic_write(path) as beside, beside.open("w", encoding="utf-8") as stream:
         stream.writelines(serde.json_pieces(artefact))
 
 
@@ -113,7 +113,7 @@ def hash_file(path: Path) -> str:
     return _digest(path, hashlib.sha256())
 
 
-def quick_hash_file(path: Path) -> str:
+def fast_hash_file(path: Path) -> str:
     """XXH3 of a file's bytes, 128 bits in hex: ten times as fast, and enough where nobody forges files to look alike."""
     return _digest(path, xxhash.xxh3_128())
 

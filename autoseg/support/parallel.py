@@ -20,8 +20,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-from autoseg.support.allocator import hold_memory
 from autoseg.support.errors import AutosegError
+from autoseg.support.malloc import configure_glibc_malloc
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -113,7 +113,7 @@ def _start_worker(parent: Connection) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C too, and ends its workers.
     cv2.setNumThreads(1)
-    hold_memory(128 << 20)
+    configure_glibc_malloc(128 << 20)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

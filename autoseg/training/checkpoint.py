@@ -1,8 +1,8 @@
 """Checkpoints: tensors, numbers and strings only, so that loading one cannot run code; written whole or not at all.
 
-    best.pt            weights of the best validation so far
-    last.pt            everything a run needs to go on exactly: weights, optimiser, scaler, progress
-    last.previous.pt   the one before, for when last.pt turns out to be damaged
+best.pt            weights of the best validation so far
+last.pt            everything a run needs to go on exactly: weights, optimiser, scaler, progress
+last.previous.pt   the one before, for when last.pt turns out to be damaged
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoseg.models.contract import SegmentationNetwork
+from autoseg.models.base import SegmentationNetwork
 from autoseg.models.registry import build
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import ModelPlan, Plan, PreprocessingConfig
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact, replacing
+from autoseg.support.files import atomic_write, read_artefact
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "autoseg checkpoint 1"
+FORMAT = "autoseg checkpoint 2"
+_FORMAT_1 = "autoseg checkpoint 1"
+# Names of `Progress` in format 1.
+_RENAMED = {"stale": "epochs_since_best", "in_a_row": "consecutive_skipped", "waited": "data_seconds"}
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
 _AGAIN = "train again (autoseg_train ... --restart), or bring the file back from a copy"
@@ -38,10 +41,10 @@ State = dict[str, Any]
 class Progress:
     """Where a run stands. epoch, step: what comes next. best_dice is -1 before the first validation.
 
-    stale: epochs since the best one. skipped: steps left out because a loss or gradient was not a number; in_a_row of them
-    without a good one between. losses, loss_sum: of the steps of the epoch so far. seconds: of the run so far;
-    validating: of these, in validation. epoch_seconds, waited: of the epoch so far, all of it and waiting for data.
-    peak_memory, peak_device_memory: see `RunRecord`.
+    epochs_since_best: epochs since the best validation. skipped: steps left out because a loss or gradient was not a number.
+    consecutive_skipped: of these, since the last good step. losses, loss_sum: of the steps of the epoch so far.
+    seconds: of the run so far; validating: of these, in validation. epoch_seconds, data_seconds: of the epoch so far, all of
+    it and waiting for data. peak_memory, peak_device_memory: see `RunRecord`.
     """
 
     epoch: int = 0
@@ -49,15 +52,15 @@ class Progress:
     best_epoch: int = -1
     best_dice: float = -1.0
     dice: dict[str, float] = field(default_factory=dict)
-    stale: int = 0
+    epochs_since_best: int = 0
     skipped: int = 0
-    in_a_row: int = 0
+    consecutive_skipped: int = 0
     losses: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
     validating: float = 0.0
     epoch_seconds: float = 0.0
-    waited: float = 0.0
+    data_seconds: float = 0.0
     peak_memory: int = 0
     peak_device_memory: int = 0
 
@@ -75,15 +78,13 @@ class Trained:
     record: RunRecord
 
 
-def save_last(
-    folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress, memory_format: str
-) -> None:
+def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress, memory_format: str) -> None:
     """Write last.pt; the one before stays as last.previous.pt. states: name -> state dict. memory_format: of the run.
 
     Raises AutosegError on a full disk; the files that were there are then still there.
     """
     path = folder / LAST
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         content = {"format": FORMAT, "identity": identity, "progress": asdict(progress), "memory_format": memory_format}
         _write({**content, **states}, beside)
         if path.exists():
@@ -92,7 +93,7 @@ def save_last(
 
 def save_best(folder: Path, identity: dict[str, str], weights: dict[str, Tensor], epoch: int, dice: float) -> None:
     """Write best.pt. The weights stand under "state_dict", where other programs look for them."""
-    with replacing(folder / BEST) as beside:
+    with atomic_write(folder / BEST) as beside:
         _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "dice": dice}, beside)
 
 
@@ -128,8 +129,10 @@ def read(path: Path) -> State:
         raise AutosegError(f"{path} is damaged, or holds more than weights, and was not opened", _AGAIN) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise AutosegError(f"{path} is damaged: it may have been cut off while it was copied", _AGAIN) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in (FORMAT, _FORMAT_1):
         raise AutosegError(f"{path} is not a checkpoint of this release of autoseg", _AGAIN)
+    if state["format"] == _FORMAT_1 and "progress" in state:
+        state["progress"] = {_RENAMED.get(name, name): value for name, value in state["progress"].items()}
     return state
 
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import LOSSES
-from autoseg.training.centreline import centreline_dice
-from autoseg.training.team import ALONE, Team
+from autoseg.training.cldice_loss import centreline_dice
+from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 
 _SMOOTH = 1e-5
 _FOR_REGIONS = {"ce": "bce", "dice_ce": "dice_bce"}
@@ -36,11 +36,11 @@ LossFunction = Callable[[Tensor, "Target"], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a batch should be segmented as. labels: (B, H, W) label values, any integer type. team: see `Team`."""
+    """What a batch should be segmented as. labels: (B, H, W) label values, any integer type. team: see `DistributedContext`."""
 
     labels: Tensor
     scheme: LabelScheme
-    team: Team = ALONE
+    team: DistributedContext = SINGLE_PROCESS
 
     @cached_property
     def one_hot(self) -> Tensor:
@@ -73,7 +73,7 @@ class Loss:
     whether each output has one of its own; for two classes both mean the same, a sigmoid of the difference of the logits.
     """
 
-    def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: Team = ALONE) -> None:
+    def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: DistributedContext = SINGLE_PROCESS) -> None:
         self._loss = LOSSES.get(name)
         activation = getattr(self._loss, "activation", "")
         if scheme.regions and activation == "softmax":

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from autoseg.inference.precision import usable
-from autoseg.models.contract import ModelSpec
+from autoseg.models.base import ModelSpec
 from autoseg.planning import overrides
 from autoseg.schema.plan import Decision
-from autoseg.training.trainer import Task
+from autoseg.training.trainer import RunConfig
 
 MemoryFormat = Literal["contiguous", "channels_last"]
 
@@ -30,7 +30,7 @@ def choose(spec: ModelSpec, precision: str, device: torch.device) -> tuple[Memor
     return "contiguous", f"the usual one: no gain is known for this network on {device.type}"
 
 
-def with_memory_format(task: Task, spec: ModelSpec, checkpoint_format: MemoryFormat | None) -> Task:
+def with_memory_format(task: RunConfig, spec: ModelSpec, checkpoint_format: MemoryFormat | None) -> RunConfig:
     """The task with a memory format in place of "auto", and the reason in its plan.
 
     checkpoint_format: the format of the checkpoint to resume from, None for a fresh run.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.support.files import replacing
-from autoseg.training.log_file import Row
+from autoseg.support.files import atomic_write
+from autoseg.training.csv_logger import Row
 
 NAME = "progress.png"
 
@@ -53,7 +53,7 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rate, time):
         axes.set_xlabel("epoch")
-    with replacing(folder / NAME) as beside:
+    with atomic_write(folder / NAME) as beside:
         figure.savefig(beside, dpi=100)
 
 

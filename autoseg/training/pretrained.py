@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autoseg.models.contract import ModelSpec, PublishedWeights, SegmentationNetwork
+from autoseg.models.base import ModelSpec, PublishedWeights, SegmentationNetwork
 from autoseg.models.published import LoadReport, load_published, read_tensors
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_file

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from autoseg.data.loader import Batch
 from autoseg.data.sampling import generator
 from autoseg.inference.precision import autocast, usable
-from autoseg.models.contract import SegmentationNetwork
+from autoseg.models.base import SegmentationNetwork
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.plan import ModelPlan
 from autoseg.support.errors import AutosegError
+from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.losses import Loss
-from autoseg.training.team import ALONE, Team
 
 # The stream of random numbers for dropout and its like, apart from those that choose and augment samples.
 _NETWORK = 2
@@ -38,7 +38,7 @@ class Step:
         model_plan: ModelPlan,
         clip: float,
         device: torch.device,
-        team: Team = ALONE,
+        team: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -127,7 +127,7 @@ def parts(model_plan: ModelPlan) -> list[range]:
     return [range(start, min(start + part, size)) for start in range(0, size, part)]
 
 
-def shares(model_plan: ModelPlan, team: Team = ALONE) -> list[Sequence[int]]:
+def shares(model_plan: ModelPlan, team: DistributedContext = SINGLE_PROCESS) -> list[Sequence[int]]:
     """Of each part, the samples that are this process's. Raises AutosegError where there are more processes than samples."""
     found = parts(model_plan)
     least = min(len(part) for part in found)

@@ -14,28 +14,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoseg.data.loader import Batch, Batches
+from autoseg.data.loader import Batch, TrainLoader
 from autoseg.inference.engine import Engine
-from autoseg.models.contract import SegmentationNetwork
-from autoseg.preprocessing.store import Store
+from autoseg.models.base import SegmentationNetwork
+from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
 from autoseg.training import checkpoint, memory, plot
 from autoseg.training.checkpoint import Progress, State
-from autoseg.training.log_file import MetricsLog, Row
+from autoseg.training.csv_logger import MetricsLog, Row
+from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
+from autoseg.training.graceful_shutdown import StopRequest
 from autoseg.training.losses import Loss
 from autoseg.training.optim import learning_rate_at, make_optimizer
 from autoseg.training.step import Step, shares, step_seed
-from autoseg.training.stopping import StopRequest
-from autoseg.training.team import ALONE, Team
 from autoseg.training.validate import mean_dice, validate
 
 logger = logging.getLogger(__name__)
 
 # Steps in a row without a usable loss after which a run is given up.
-MOST_SKIPPED = 20
+MAX_SKIPPED_STEPS = 20
 # Checkpoints and pictures may take this share of the time; with short epochs they are then not made after each.
 _SAVING_SHARE, _DRAWING_SHARE = 0.05, 0.02
 # Seconds a picture may be expected to take before one was drawn.
@@ -49,10 +49,10 @@ class Diverged(AutosegError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RunConfig:
     """What is to be trained. identity: see `identity.identity`. title: for people. team: the processes that do it.
 
-    guard: raises where the folder is no longer ours to write to.
+    check_lock: raises where the folder is no longer ours to write to.
     """
 
     folder: Path
@@ -60,32 +60,33 @@ class Task:
     plan: Plan
     model_plan: ModelPlan
     scheme: LabelScheme
-    store: Store
+    store: ArrayDataset
     split: Fold
     device: torch.device
     identity: dict[str, str]
-    team: Team = ALONE
-    guard: Callable[[], None] = lambda: None
+    team: DistributedContext = SINGLE_PROCESS
+    check_lock: Callable[[], None] = lambda: None
 
 
 class Trainer:
     """One run; in a team each process has one, and the first one writes.
 
-    saved: called after each checkpoint, with the progress it holds. told: called with each epoch's row of metrics.csv.
+    on_checkpoint: called after each checkpoint, with the progress it holds.
+    on_epoch_end: called with each epoch's row of metrics.csv.
     """
 
     def __init__(
         self,
-        task: Task,
+        task: RunConfig,
         network: SegmentationNetwork,
-        saved: Callable[[Progress], None],
-        told: Callable[[Row], None] = lambda row: None,
+        on_checkpoint: Callable[[Progress], None],
+        on_epoch_end: Callable[[Row], None] = lambda row: None,
     ) -> None:
         self.progress = Progress()
         self._task = task
         self._team = task.team
-        self._saved = saved
-        self._told = told
+        self._on_checkpoint = on_checkpoint
+        self._on_epoch_end = on_epoch_end
         training, model_plan, device = task.plan.training, task.model_plan, task.device
         self._training = training
         self._network = network = task.team.sync_batch_norm(network.to(device), device)
@@ -101,7 +102,7 @@ class Trainer:
             team=task.team,
         )
         mine = [sample for share in shares(model_plan, task.team) for sample in share]
-        self._batches = Batches(
+        self._batches = TrainLoader(
             task.store, task.split.train, model_plan, training, task.scheme, training.seed,
             pin=device.type == "cuda", samples=mine,
         )  # fmt: skip
@@ -109,7 +110,7 @@ class Trainer:
         self._log = MetricsLog(task.folder, tuple(task.scheme.foreground))
         # Weights of the best epoch that best.pt does not hold yet.
         self._best: dict[str, Tensor] | None = None
-        self._saving, self._drawing = _Pace(_SAVING_SHARE), _Pace(_DRAWING_SHARE, _DRAWING)
+        self._saving, self._drawing = _Throttle(_SAVING_SHARE), _Throttle(_DRAWING_SHARE, _DRAWING)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,12 +129,12 @@ class Trainer:
                 checkpoint.read(self._task.folder / checkpoint.BEST)
             except AutosegError as error:
                 logger.warning(f"{error.problem}; the best epoch will be the best one from here on")
-                self.progress.best_dice, self.progress.best_epoch, self.progress.stale = -1.0, -1, 0
+                self.progress.best_dice, self.progress.best_epoch, self.progress.epochs_since_best = -1.0, -1, 0
 
     def run(self, stop: StopRequest) -> Progress:
         """All epochs that are left. Raises Diverged where the loss stays no number; leaves by `stop` when asked to."""
         progress = self.progress
-        if self._team.leads:
+        if self._team.is_main:
             self._log.begin(progress.epoch)
         while progress.epoch < self._training.epochs and not self._exhausted():
             self._train_epoch(stop)
@@ -149,9 +150,9 @@ class Trainer:
 
     def save(self) -> None:
         """best.pt where it changed, then last.pt: so a run that dies between them makes best.pt again, the same."""
-        if not self._team.leads:
+        if not self._team.is_main:
             return
-        self._task.guard()
+        self._task.check_lock()
         with self._saving:
             progress, folder, identity = self.progress, self._task.folder, self._task.identity
             progress.peak_memory = max(progress.peak_memory, memory.peak())
@@ -165,7 +166,7 @@ class Trainer:
                 "scaler": self._step.scaler.state_dict(),
             }
             checkpoint.save_last(folder, identity, states, progress, self._task.model_plan.memory_format)
-            self._saved(progress)
+            self._on_checkpoint(progress)
 
     def _train_epoch(self, stop: StopRequest) -> None:
         progress, training, steps = self.progress, self._training, self._batches.steps_per_epoch
@@ -197,7 +198,7 @@ class Trainer:
         progress = self.progress
         begun = time.perf_counter()
         for batch in batches:
-            progress.waited += time.perf_counter() - begun
+            progress.data_seconds += time.perf_counter() - begun
             yield batch
             now = time.perf_counter()
             progress.epoch_seconds, progress.seconds = progress.epoch_seconds + now - begun, progress.seconds + now - begun
@@ -206,14 +207,14 @@ class Trainer:
     def _count(self, loss: float | None) -> None:
         progress = self.progress
         if loss is not None:
-            progress.in_a_row, progress.losses, progress.loss_sum = 0, progress.losses + 1, progress.loss_sum + loss
+            progress.consecutive_skipped, progress.losses, progress.loss_sum = 0, progress.losses + 1, progress.loss_sum + loss
             return
         progress.skipped += 1
-        progress.in_a_row += 1
-        if progress.in_a_row >= MOST_SKIPPED:
+        progress.consecutive_skipped += 1
+        if progress.consecutive_skipped >= MAX_SKIPPED_STEPS:
             model = self._task.model_plan.model
             raise Diverged(
-                f"{self._task.title}: loss or gradient was not a number in {MOST_SKIPPED} steps in a row "
+                f"{self._task.title}: loss or gradient was not a number in {MAX_SKIPPED_STEPS} steps in a row "
                 f"(epoch {progress.epoch + 1}); the last good state is kept in {self._task.folder}",
                 f"lower the learning rate (--set models.{model}.learning_rate=...), or compute at full precision "
                 f"(--set models.{model}.precision=fp32), with --restart",
@@ -227,7 +228,7 @@ class Trainer:
             "epoch": epoch,
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "seconds": progress.epoch_seconds,
-            "data_wait": progress.waited / max(progress.epoch_seconds, 1e-9),
+            "data_wait": progress.data_seconds / max(progress.epoch_seconds, 1e-9),
             "skipped": progress.skipped,
         }
         if progress.losses:
@@ -236,11 +237,11 @@ class Trainer:
         if epoch % training.validate_every == 0 or epoch == training.epochs:
             better = self._validate(epoch, row, stop)
         progress.epoch, progress.step = epoch, 0
-        progress.stale = 0 if better else progress.stale + 1
-        progress.losses, progress.loss_sum, progress.epoch_seconds, progress.waited = 0, 0.0, 0.0, 0.0
-        if self._team.leads:
+        progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
+        progress.losses, progress.loss_sum, progress.epoch_seconds, progress.data_seconds = 0, 0.0, 0.0, 0.0
+        if self._team.is_main:
             self._log.append(row)
-            self._told(row)
+            self._on_epoch_end(row)
             self._say(row, better)
 
     def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
@@ -259,7 +260,7 @@ class Trainer:
         if held_out and mean <= progress.best_dice:
             return False
         progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
-        if self._team.leads:
+        if self._team.is_main:
             # As everybody expects tensors to lie, however they lie here.
             self._best = {
                 name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -268,10 +269,10 @@ class Trainer:
         return True
 
     def _exhausted(self) -> bool:
-        return 0 < self._training.patience <= self.progress.stale
+        return 0 < self._training.patience <= self.progress.epochs_since_best
 
     def _draw(self) -> None:
-        if not self._team.leads:
+        if not self._team.is_main:
             return
         with self._drawing:
             plot.draw(self._task.folder, self._log.rows, tuple(self._task.scheme.foreground), self._task.title)
@@ -292,7 +293,7 @@ class Trainer:
         logger.info(line + (f"  about {_duration(left)} left" if progress.epoch < epochs else ""))
 
 
-class _Pace:
+class _Throttle:
     """Something that may take a share of the time: due when that much has gone by since the last time.
 
     took: seconds it is thought to take, until it is known.

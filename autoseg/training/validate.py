@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 from autoseg.inference.engine import Engine
 from autoseg.metrics.overlap import Counts, counts, total
-from autoseg.preprocessing.store import Store
+from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
-from autoseg.training.team import ALONE, Team
+from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 
 
 def validate(
     engine: Engine,
-    store: Store,
+    store: ArrayDataset,
     cases: Sequence[str],
     scheme: LabelScheme,
-    between: Callable[[], None],
-    team: Team = ALONE,
+    on_batch: Callable[[], None],
+    team: DistributedContext = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Dice of each foreground class over all cases' prepared images; not-a-number where a class is nowhere, nor predicted.
 
-    between: called before each group of images, to leave by if need be; not in a team, whose processes leave together.
+    on_batch: called before each group of images, to leave by if need be; not in a team, whose processes leave together.
     """
     found: list[dict[str, Counts]] = []
     for group in _groups(engine, store, team.share(cases)):
         if team.size == 1:
-            between()
+            on_batch()
         for case, probabilities in zip(group, engine.probabilities([store.image(case) for case in group]), strict=True):
             reference = store.label(case)
             prediction = engine.label_map(probabilities, reference.shape)
@@ -44,13 +44,13 @@ def mean_dice(dice: dict[str, float]) -> float:
     return sum(defined) / len(defined) if defined else 0.0
 
 
-def _groups(engine: Engine, store: Store, cases: Sequence[str]) -> Iterator[list[str]]:
+def _groups(engine: Engine, store: ArrayDataset, cases: Sequence[str]) -> Iterator[list[str]]:
     """Cases in groups that fill a batch of the engine, so that few probability maps stand in memory."""
     group: list[str] = []
     load = 0.0
     for case in cases:
         group.append(case)
-        load += engine.load_of(store.image(case))
+        load += engine.num_batch_items(store.image(case))
         if load >= engine.batch_size:
             yield group
             group, load = [], 0.0

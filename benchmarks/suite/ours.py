@@ -24,13 +24,13 @@ from autoseg.inference.precision import autocast
 from autoseg.io import read_case
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.models.specialist.nnunet import NNUNet
-from autoseg.prediction import drift
+from autoseg.prediction import ood_detection
 from autoseg.preprocessing.normalise import normalise
-from autoseg.preprocessing.transform import prepare_image
+from autoseg.preprocessing.transform import preprocess_image
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
-from autoseg.support.allocator import hold_memory
 from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.malloc import configure_glibc_malloc
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint
 from benchmarks.loader import NNUNET, ours, store_of
@@ -55,8 +55,8 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     measured = []
     for case in raw.cases[:_SEEN]:
         image = read_case(case.images).array
-        prepared = prepare_image(image, preparation)
-        measured.append(drift.measure(prepared, (image.shape[1], image.shape[2]), None))
+        prepared = preprocess_image(image, preparation)
+        measured.append(ood_detection.measure(prepared, (image.shape[1], image.shape[2]), None))
     record = RunRecord(
         dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol, identity="benchmark",
         seed=0, device="cpu", precision=model_plan.precision, status="finished", epochs_planned=1, epochs_done=1,
@@ -65,7 +65,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     checkpoint.save_best(folder, {"benchmark": "random weights"}, made.state_dict(), 0, 0.0)
     for name, artefact in (
         (checkpoint.PLAN, plan), (checkpoint.DATASET, raw.spec), (checkpoint.RECORD, record),
-        (drift.FILE, drift.appearance(measured)),
+        (ood_detection.FILE, ood_detection.appearance(measured)),
     ):  # fmt: skip
         write_artefact(folder / name, artefact)
     probe = torch.randn(1, preparation.channels, *model_plan.input_size, generator=torch.Generator().manual_seed(1))
@@ -88,7 +88,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
 
 def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> dict[str, float]:
     """The network alone: batches of the plan's size, its precision, `views` passes for each image."""
-    hold_memory(128 << 20)  # As autoseg_predict does.
+    configure_glibc_malloc(128 << 20)  # As autoseg_predict does.
     trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
     size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
     shape = (size, trained.preparation.channels, *trained.model_plan.input_size)
@@ -136,7 +136,7 @@ def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
 
 def step(options: argparse.Namespace, device: torch.device) -> dict[str, float]:
     if device.type == "cpu":
-        hold_memory(limit=None)  # As autoseg_train does; and so do the bare steps.
+        configure_glibc_malloc(limit=None)  # As autoseg_train does; and so do the bare steps.
     make = bare_step if options.bare else trainer_step
     work = make(MODEL, "small", options.side, options.batch, options.precision, device)
     work()

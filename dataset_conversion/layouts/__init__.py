@@ -1,1 +1,1 @@
-"""Layouts that many datasets have: one script each, with `find(source, options) -> Draft`."""
+"""Layouts that many datasets have: one script each, with `find(source, options) -> ConversionPlan`."""

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Images, Options, is_test
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, is_test
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import painted
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -31,14 +31,14 @@ _KEYS = {
 }
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """A class for each category, in the order of their ids."""
     _coco()
     tables = _tables(source, options.get("annotations"))
     names = {int(item["id"]): str(item["name"]) for _, table in tables for item in table["categories"]}
     order = [number for number in sorted(names) if names[number].casefold() != "background"]
     values = {number: value for value, number in enumerate(order, 1)}
-    draft = Draft(labels=["background", *(names[number] for number in order)])
+    draft = ConversionPlan(labels=["background", *(names[number] for number in order)])
     images = Images(source)
     for entry, table in tables:
         drawn: dict[Any, list[Mapping[str, Any]]] = {}
@@ -54,7 +54,7 @@ def find(source: Source, options: Options) -> Draft:
             draft.cases.append(
                 NewCase(name=image.stem, images=[image], label=label, part="Ts" if is_test(entry.name) else "Tr")
             )
-    settle(draft)
+    normalise_cases(draft)
     return draft
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import GRAY, RGB, Draft, Options
+from dataset_conversion.conversion_plan import GRAY, RGB, ConversionPlan, Options
 from dataset_conversion.reading import image_of, painted
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -30,11 +30,11 @@ class _Image:
     patient: str
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """A class for each label of a segment, in the alphabet's order; groups by patient."""
     images, masks = _sorted(source)
     owned: dict[str, list[tuple[Entry, int, str]]] = {}
-    draft = Draft(labels=())
+    draft = ConversionPlan(labels=())
     for entry in masks:
         for uid, number, name in _segments(entry):
             owned.setdefault(uid, []).append((entry, number, name))

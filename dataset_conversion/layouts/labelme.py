@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from autoseg.io import Image, Label
-from autoseg.io.contents import UNREADABLE
+from autoseg.io.types import UNREADABLE
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Images, Options, names_given
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, names_given
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import outlines, painted
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -30,12 +30,12 @@ _AREAS = ("polygon", "rectangle", "circle", "mask")
 _BACKGROUND, _IGNORE = ("_background_", "background"), "__ignore__"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """A class for each label, in the order of --labels or of the alphabet."""
     tables = _tables(source)
     used = {str(shape["label"]) for _, table in tables for shape in table["shapes"]}
     names = names_given(options) or ["background", *sorted(used - {*_BACKGROUND, _IGNORE}, key=str.casefold)]
-    draft = Draft(labels=names, ignore=_IGNORE in used)
+    draft = ConversionPlan(labels=names, ignore=_IGNORE in used)
     values = {name.casefold(): value for value, name in enumerate(names)}
     values |= dict.fromkeys(_BACKGROUND, 0) | {_IGNORE: len(names)}
     unknown = sorted(name for name in used if name.casefold() not in values)
@@ -53,7 +53,7 @@ def find(source: Source, options: Options) -> Draft:
     others = sum(shape.get("shape_type", "polygon") not in _AREAS for _, table in tables for shape in table["shapes"])
     if others:
         draft.notes.append(f"{others} points, lines and the like were passed over: they have no area")
-    settle(draft)
+    normalise_cases(draft)
     return draft
 
 

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from autoseg.support.extensions import READERS
-from dataset_conversion.draft import Draft, Images, Options, names_given
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, names_given
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import classes_of
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """A class for each folder beside the images."""
     images = Images(source, options["images"]).entries
     if not images:
@@ -30,7 +30,7 @@ def find(source: Source, options: Options) -> Draft:
     masks = [entry for entry in source.entries if entry.suffix in READERS and entry.name not in chosen]
     folders = {PurePosixPath(entry.folder).name for entry in masks}
     names = names_given(options) or ["background", *sorted(folders, key=str.casefold)]
-    draft = Draft(labels=names)
+    draft = ConversionPlan(labels=names)
     values = {name.casefold(): value for value, name in enumerate(names)}
     unknown = sorted(folder for folder in folders if folder.casefold() not in values)
     draft.problems += [f"the folder {folder} is not among the classes {', '.join(names)}" for folder in unknown]
@@ -52,5 +52,5 @@ def find(source: Source, options: Options) -> Draft:
         draft.cases.append(
             NewCase(name=image.stem, images=[image], label=partial(classes_of, dict(sorted(owned[stem].items()))))
         )
-    settle(draft)
+    normalise_cases(draft)
     return draft

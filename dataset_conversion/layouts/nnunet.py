@@ -18,7 +18,7 @@ from typing import Literal
 from autoseg.io.raw_dataset import read_description
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Options
+from dataset_conversion.conversion_plan import ConversionPlan, Options
 from dataset_conversion.reading import values_of
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -29,14 +29,14 @@ Part = Literal["Tr", "Ts"]
 _PARTS: tuple[Part, ...] = ("Tr", "Ts")
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """What dataset.json says; slices are stored as NIfTI."""
     description = source.one(r"dataset\.json")
     if description is None:
         raise source.nothing_found("dataset.json")
     with description.local() as path:
         spec = read_description(path)
-    draft = Draft(labels=list(spec.labels), channels=list(spec.channel_names.values()), ending=spec.file_ending)
+    draft = ConversionPlan(labels=list(spec.labels), channels=list(spec.channel_names.values()), ending=spec.file_ending)
     draft.spec = {"labels": spec.labels, "regions_class_order": spec.regions_class_order}
     draft.spec |= {key: kept for key in ("licence", "reference", "description") if (kept := getattr(spec, key))}
     if spec.modality and not options["modality"]:

@@ -15,8 +15,8 @@ from functools import partial
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Images, Options, names_given
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, names_given
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import image_of, painted, run_lengths
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -30,7 +30,7 @@ _USUAL = {
 _NOTHING = ("", "-1", "nan")
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """A class for each value of the class column in its order, named by --labels; without one, `foreground`."""
     table = _table(source, options.get("table"))
     reader = csv.DictReader(io.StringIO(table.text()))
@@ -38,7 +38,7 @@ def find(source: Source, options: Options) -> Draft:
     rows = [_row(row, columns) for row in reader]
     kinds = sorted({kind for _, kind, _ in rows}, key=lambda kind: (int(kind), "") if kind.isdigit() else (10**9, kind))
     names = names_given(options) or ["background", *(_name(kind) for kind in kinds)]
-    draft = Draft(labels=names)
+    draft = ConversionPlan(labels=names)
     if len(names) != len(kinds) + 1:
         draft.problems.append(f"{table.where}: {len(kinds)} classes ({', '.join(kinds)}) for {len(names) - 1} labels")
     values = {kind: value for value, kind in enumerate(kinds, 1)}
@@ -59,7 +59,7 @@ def find(source: Source, options: Options) -> Draft:
     left = len(images.entries) - len(draft.cases)
     if left > 0:
         draft.notes.append(f"{left} images are not in the table and were passed over")
-    settle(draft)
+    normalise_cases(draft)
     return draft
 
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Options, matched, names_given
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Options, matched, names_given
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import Colour, image_of, values_of
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -28,13 +28,13 @@ _IMAGES, _MASKS = r"JPEGImages/(?P<id>[^/]+)\.(jpe?g|png|bmp|tiff?)", r"Segmenta
 _VOID, _VOID_COLOUR = 255, (224, 224, 192)
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Classes of labelmap.txt, or --labels by index."""
     colours = _colours(source.one(r"labelmap\.txt"))
     names = names_given(options) or ["background", *(name for name in colours if name.casefold() != "background")]
     if len(names) < 2:
         raise AutosegError(f"{source.path} has no labelmap.txt that names the classes", "name them with --labels")
-    draft = Draft(labels=names)
+    draft = ConversionPlan(labels=names)
     found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
     listed = {part: _ids(source, part) for part in ("train", "val", "trainval", "test")}
     every = set().union(*listed.values())
@@ -56,7 +56,7 @@ def find(source: Source, options: Options) -> Draft:
         draft.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts" if test else "Tr"))
     if skipped:
         draft.notes.append(f"{skipped} images without a segmentation, or in no list, were passed over")
-    settle(draft)
+    normalise_cases(draft)
     return draft
 
 

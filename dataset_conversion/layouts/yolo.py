@@ -16,17 +16,17 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Images, Options, is_test, names_given
-from dataset_conversion.layouts.settle import settle
+from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, is_test, names_given
+from dataset_conversion.layouts.normalise_cases import normalise_cases
 from dataset_conversion.reading import image_of, outlines, painted
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Classes of data.yaml, or --labels; the background comes before them."""
     names = names_given(options) or _names(source)
-    draft = Draft(labels=names)
+    draft = ConversionPlan(labels=names)
     texts = {entry.name.casefold(): entry for entry in source.entries if entry.suffix == ".txt"}
     for image in Images(source, "images").entries:
         parts = image.folder.split("/")
@@ -41,7 +41,7 @@ def find(source: Source, options: Options) -> Draft:
     draft.problems += [f"{entry.where}: outlines without an image" for entry in left]
     if not draft.cases:
         raise source.nothing_found("folder called images")
-    settle(draft)
+    normalise_cases(draft)
     return draft
 
 

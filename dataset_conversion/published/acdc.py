@@ -15,7 +15,7 @@ tells the disease (Group), which is kept in cases.csv; height and weight are not
 from __future__ import annotations
 
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Options, matched
+from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.volumes import Volumes, slices
 
@@ -23,9 +23,11 @@ _CASE = r"(?P<part>training|testing)/(?P<patient>patient\d+)/(?P<id>(?P=patient)
 _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz)", rf"{_CASE}_gt\.(nii|nii\.gz)"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """One gray channel named MR with spacing, four classes, groups by patient; the official test split is kept."""
-    draft = Draft(labels=("background", "right_ventricle", "myocardium", "left_ventricle"), channels=("MR",), ending=".nii.gz")
+    draft = ConversionPlan(
+        labels=("background", "right_ventricle", "myocardium", "left_ventricle"), channels=("MR",), ending=".nii.gz"
+    )
     volumes = Volumes()
     for item in matched(source, _IMAGES, _MASKS, draft):
         attributes = {"disease": _disease(source, item.image)}

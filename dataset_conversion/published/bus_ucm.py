@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import partial
 
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import GRAY, Draft, Options, matched
+from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, matched
 from dataset_conversion.reading import coloured, gray_image_of
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -24,10 +24,10 @@ _MASKS = r"masks/(?P<id>[A-Z]+_\d+)\.png"
 _GREEN, _RED = (0, 255, 0), (255, 0, 0)
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Gray, benign and malignant (or lesion), groups by patient."""
     one = options["lesion"]
-    draft = Draft(labels=("background", "lesion") if one else ("background", "benign", "malignant"), channels=GRAY)
+    draft = ConversionPlan(labels=("background", "lesion") if one else ("background", "benign", "malignant"), channels=GRAY)
     colours = {_GREEN: 1, _RED: 1 if one else 2}
     for item in matched(source, _IMAGES, _MASKS, draft, without="partitions"):
         if not item.masks or (options["without_normal"] and _empty(item.masks[0])):

@@ -13,14 +13,14 @@ several times, also as benign and malignant, without a list of patients; drawn c
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<kind>benign|malignant|normal)/(?P<id>(?P=kind) ?\(\d+\))\.png"
 _MASKS = r"(benign|malignant|normal)/(?P<id>\w+ ?\(\d+\))_mask(_\d+)?\.png"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Gray, lesion. The diagnosis goes to cases.csv and not to `groups`: those are never split, and each fold needs both."""
     return binary(
         source, _IMAGES, _MASKS, "lesion",

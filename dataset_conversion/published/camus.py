@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.draft import GRAY, Draft, Options, matched
+from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, matched
 from dataset_conversion.reading import image_of, values_of
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -28,9 +28,9 @@ _CASE = r"(?P<patient>patient\d+)/(?P<id>(?P=patient)_(?P<view>[24]CH)_(?P<phase
 _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz|mhd)", rf"{_CASE}_gt\.(nii|nii\.gz|mhd)"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Gray with spacing, four classes, groups by patient; training and validation list train, the testing list tests."""
-    draft = Draft(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
+    draft = ConversionPlan(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
     found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
     draft.ending = ".mha" if found[0].image.suffix == ".mhd" else ".nii.gz"
     wanted = {quality.strip().casefold() for quality in (options["quality"] or "").split(",") if quality.strip()}
@@ -58,7 +58,7 @@ def find(source: Source, options: Options) -> Draft:
     return draft
 
 
-def _testing(source: Source, draft: Draft) -> set[str]:
+def _testing(source: Source, draft: ConversionPlan) -> set[str]:
     """Patients of the official test list."""
     listing = source.one(r"subgroup_testing\.txt")
     if listing is None:

@@ -12,14 +12,14 @@ The number is the child and L or R the eye, so both eyes are one group. There is
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<id>Image_(?P<child>\d+)[LR])\.jpg"
 _MASKS = {1: r"(?P<id>Image_\d+[LR])_1stHO\.png", 2: r"(?P<id>Image_\d+[LR])_2ndHO\.png"}
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; groups by child."""
     return binary(
         source, _IMAGES, _MASKS[options["observer"]], "vessel", group=lambda said: f"child{said['child']}"

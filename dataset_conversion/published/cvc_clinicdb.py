@@ -15,7 +15,7 @@ import csv
 import io
 from pathlib import PurePosixPath
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"Original/(?P<id>\d+)\.{}"
@@ -23,7 +23,7 @@ _MASKS = r"Ground ?Truth/(?P<id>\d+)\.{}"
 _ALONE = "no metadata.csv tells the sequences: frames of one sequence may stand on both sides of a split"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, polyp; grouped by sequence where that is told."""
     suffix = "tif" if source.find(_IMAGES.format("tif")) else "png"
     table = source.one(r"metadata\.csv")

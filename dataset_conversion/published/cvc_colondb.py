@@ -12,13 +12,13 @@ Frames of one recording look alike and are numbered in its order, but the record
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"images/(?P<id>\d+)\.(png|tiff?|bmp)"
 _MASKS = r"masks/(?P<id>\d+)\.(png|tiff?|bmp)"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, polyp."""
     return binary(source, _IMAGES, _MASKS, "polyp")

@@ -13,7 +13,7 @@ of view.
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary, ignore_outside
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary, ignore_outside
 from dataset_conversion.source import Source
 
 _IMAGES = r"(training|test)/images/(?P<id>\d+)_(?P<split>training|test)\.tif"
@@ -24,7 +24,7 @@ _MASKS = {
 _FIELD = r"mask/(?P<id>\d+_(training|test))_mask\.gif"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; the official test split is kept. Observer 2 traced test images only: training images keep the first's."""
     draft = binary(
         source, _IMAGES, _MASKS[options["observer"]], "vessel",

@@ -12,7 +12,7 @@ again in `test`, so the part goes before the name.
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<part>train|test)/Original/(?P<id>\d+_(?P<disease>[ADGN]))\.png"
@@ -20,7 +20,7 @@ _MASKS = r"(?P<part>train|test)/Ground ?truth/(?P<id>\d+_[ADGN])\.png"
 _DISEASES = {"A": "macular degeneration", "D": "diabetic retinopathy", "G": "glaucoma", "N": "normal"}
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; the official test split is kept."""
     return binary(
         source, _IMAGES, _MASKS, "vessel",

@@ -14,13 +14,13 @@ from __future__ import annotations
 import csv
 import io
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES, _MASKS = r"(?P<id>(?P<split>train|testA|testB)_\d+)\.bmp", r"(?P<id>(train|testA|testB)_\d+)_anno\.bmp"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, gland; groups by patient; tests A and B are the test split."""
     table = source.one(r"Grade\.csv")
     rows: dict[str, dict[str, str]] = {}

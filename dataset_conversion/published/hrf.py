@@ -11,7 +11,7 @@ have it; in the archives of one disease each the folders are missing):
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary, ignore_outside
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary, ignore_outside
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<id>\d+_(?P<disease>h|dr|g))\.jpe?g"
@@ -19,7 +19,7 @@ _MASKS, _FIELD = r"(?P<id>\d+_(h|dr|g))\.tif", r"(?P<id>\d+_(h|dr|g))_mask\.tif"
 _DISEASES = {"h": "healthy", "dr": "diabetic retinopathy", "g": "glaucoma"}
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel."""
     draft = binary(
         source, _IMAGES, _MASKS, "vessel", attributes=lambda said: {"disease": _DISEASES[said["disease"].casefold()]}

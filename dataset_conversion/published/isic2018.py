@@ -15,14 +15,14 @@ neither patient nor lesion, so near duplicates are worth a look.
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"ISIC2018_Task1-2_(?P<part>Training|Validation|Test)_Input/(?P<id>ISIC_\d+)\.jpg"
 _MASKS = r"ISIC2018_Task1_(?P<part>Training|Validation|Test)_GroundTruth/(?P<id>ISIC_\d+)_segmentation\.png"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, lesion; the official test split is kept."""
     return binary(
         source, _IMAGES, _MASKS, "lesion",

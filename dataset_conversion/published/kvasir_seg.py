@@ -10,13 +10,13 @@ Masks are JPEG with its noise: what is 128 or brighter is polyp. Patients are no
 
 from __future__ import annotations
 
-from dataset_conversion.draft import Draft, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
 from dataset_conversion.source import Source
 
 _IMAGES = r"images/(?P<id>[^/]+)\.(jpe?g|png)"
 _MASKS = r"masks/(?P<id>[^/]+)\.(jpe?g|png)"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, polyp."""
     return binary(source, _IMAGES, _MASKS, "polyp")

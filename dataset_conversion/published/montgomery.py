@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.draft import GRAY, Draft, Options, matched
+from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, matched
 from dataset_conversion.reading import classes_of, foreground_of, gray_image_of
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
@@ -22,9 +22,9 @@ _IMAGES = r"CXR_png/(?P<id>MCUCXR_\d+_(?P<finding>[01]))\.png"
 _MASKS = r"(leftMask|rightMask)/(?P<id>MCUCXR_\d+_[01])\.png"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """Gray; right_lung and left_lung, or one class for both."""
-    draft = Draft(
+    draft = ConversionPlan(
         labels=("background", "lung") if options["lung"] else ("background", "right_lung", "left_lung"), channels=GRAY
     )
     for item in matched(source, _IMAGES, _MASKS, draft):

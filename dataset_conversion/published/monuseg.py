@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from autoseg.io import Label
-from autoseg.io.contents import Array
+from autoseg.io.types import Array
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Options, ending_of, matched
+from dataset_conversion.conversion_plan import ConversionPlan, Options, ending_of, matched
 from dataset_conversion.reading import image_of, outlines
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -30,9 +30,9 @@ _IMAGES = r"(?P<folder>Tissue Images|MoNuSegTestData)/(?P<id>(?P<patient>TCGA-\w
 _OUTLINES = r"(Annotations|MoNuSegTestData)/(?P<id>TCGA-[\w-]+)\.xml"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, nucleus, groups by patient. With `boundary`, the rim of a nucleus is a class of its own."""
-    draft = Draft(labels=("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
+    draft = ConversionPlan(labels=("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
     found = matched(source, _IMAGES, _OUTLINES, draft)
     draft.ending = ending_of(found)
     for item in found:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.draft import Draft, Options, matched
+from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
 from dataset_conversion.reading import coloured
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
@@ -24,9 +24,9 @@ _MASKS = r"train_gt(/train_gt)?/(?P<id>[^/]+)\.(jpe?g|png)"
 _COLOURS = {(255, 0, 0): 1, (0, 255, 0): 2}
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, neoplastic and non_neoplastic."""
-    draft = Draft(labels=("background", "neoplastic", "non_neoplastic"))
+    draft = ConversionPlan(labels=("background", "neoplastic", "non_neoplastic"))
     for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
         if not item.masks and item.said["split"].casefold() == "train":
             draft.problems.append(f"{item.image.where}: no mask for this image")

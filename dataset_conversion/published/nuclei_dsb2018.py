@@ -20,7 +20,7 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.draft import Draft, Options, matched
+from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
 from dataset_conversion.reading import foreground_of, run_lengths
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
@@ -29,9 +29,9 @@ _IMAGES = r"(?P<part>stage1_train|stage1_test)/(?P<id>[0-9a-f]+)/images/(?P=id)\
 _MASKS = r"(?P<part>stage1_train)/(?P<id>[0-9a-f]+)/masks/[^/]+\.png"
 
 
-def find(source: Source, options: Options) -> Draft:
+def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, nucleus; stage 1's test images are the test split."""
-    draft = Draft(labels=("background", "nucleus"))
+    draft = ConversionPlan(labels=("background", "nucleus"))
     solution = _solution(source.one(r"stage1_solution\.csv"))
     for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
         name = item.said["id"]

@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import atexit, sys
 from autoseg.cli import entry
-from autoseg.support import allocator
+from autoseg.support import malloc
 from autoseg.support.errors import AutosegError
 
 allocator.hold_memory = print

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autoseg import api
-from autoseg.comparison.evidence import gather
-from autoseg.comparison.values import case_values, paired
+from autoseg.comparison.paired_scores import case_values, paired
+from autoseg.comparison.results import load_results
 from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.metrics.overlap import Counts, total
 from autoseg.schema.comparison import Comparison
@@ -209,7 +209,7 @@ def test_false_alarms_cost_and_distances_need_all():
 
 def test_patients_count_once(tmp_path):
     made = make(tmp_path, "heart", cases=8, folds=2, models=("unet", "segformer"))
-    evidence = gather(made.dataset)
-    found = paired(evidence, "dice")
+    dataset_results = load_results(made.dataset)
+    found = paired(dataset_results, "dice")
     assert found.matrix.shape == (2, 4) and set(found.units) == {f"patient{index:03d}" for index in range(4)}
     assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.preprocessing.store import Store, writing
+from autoseg.preprocessing.array_dataset import ArrayDataset, writing
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 
@@ -16,7 +16,7 @@ STILL = Augmentation(
 )
 
 
-def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> Store:
+def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> ArrayDataset:
     """Cases c00, c01, ...: a disk of class 1 in each, one of class 2 in the first `rare`; values follow the label."""
     preparation = PreprocessingConfig(key="k", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
     with writing(folder, preparation, "hash") as writer:
@@ -28,7 +28,7 @@ def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", chan
             # The ramps make every place of an image its own.
             ramp = np.stack([rows % 200, columns % 200, np.full_like(rows, index)], axis=2)[..., :channels]
             writer.add(f"c{index:02d}", (ramp + 20 * (label[..., None] > 0)).astype(dtype), label, (height, width))
-    return Store.open(folder)
+    return ArrayDataset.open(folder)
 
 
 def model_plan(

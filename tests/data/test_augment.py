@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.data.augment import augment, change_values
+from autoseg.data.augment import augment, intensity_transforms
 from autoseg.schema.plan import Augmentation
 from tests.data.arrays import STILL
 
@@ -17,7 +17,7 @@ ALL = Augmentation(
 
 
 def changed(image: np.ndarray, **settings: object) -> np.ndarray:
-    return change_values(image, replace(STILL, **settings), np.random.default_rng(3))
+    return intensity_transforms(image, replace(STILL, **settings), np.random.default_rng(3))
 
 
 def test_with_all_chances_at_zero_nothing_changes():
@@ -89,13 +89,13 @@ def test_noise_has_the_deviation_asked_for_and_no_pattern(dtype):
     settings = replace(STILL, p_noise=1.0, noise=0.1)
     deviations = []
     for seed in range(40):
-        noise = change_values(image, settings, np.random.default_rng(seed)).astype(float) - image
+        noise = intensity_transforms(image, settings, np.random.default_rng(seed)).astype(float) - image
         deviations.append(noise.std())
         assert abs(noise.mean()) < 0.5
     limit = 25.5 if dtype == "uint8" else 10
     assert max(deviations) < limit * 1.05
     assert np.mean(deviations) == pytest.approx(limit / 2, rel=0.3)
-    noise = change_values(image, settings, np.random.default_rng(1)).astype(float)[..., 0] - image[..., 0]
+    noise = intensity_transforms(image, settings, np.random.default_rng(1)).astype(float)[..., 0] - image[..., 0]
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.03
 
 

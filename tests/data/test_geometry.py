@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from autoseg.data.geometry import Geometry, around_one, cut, draw_geometry
+from autoseg.data.geometry import Geometry, around_one, draw_geometry, warp_crop
 from autoseg.schema.plan import Augmentation
 
 RAMP = (np.mgrid[:40, :50][0] * 50 + np.mgrid[:40, :50][1]).astype(np.uint16)[..., None]
@@ -12,7 +12,7 @@ LABEL = (RAMP[..., 0] % 3).astype(np.uint8)
 
 
 def test_a_plain_window_is_the_stored_pixels():
-    pixels, labels = cut(RAMP, LABEL, (3, 7), (16, 20), Geometry())
+    pixels, labels = warp_crop(RAMP, LABEL, (3, 7), (16, 20), Geometry())
     assert np.array_equal(pixels, RAMP[3:19, 7:27])
     assert np.array_equal(labels, LABEL[3:19, 7:27])
     assert pixels.flags.owndata or pixels.base is not RAMP
@@ -23,11 +23,11 @@ def test_beyond_the_edge_the_image_is_mirrored(corner):
     padded = np.pad(RAMP[..., 0], 30, mode="reflect")
     expected = padded[corner[0] + 30 : corner[0] + 46, corner[1] + 30 : corner[1] + 50]
     for geometry in (Geometry(), Geometry(angle=1e-9)):
-        assert np.array_equal(cut(RAMP, LABEL, corner, (16, 20), geometry)[0][..., 0], expected)
+        assert np.array_equal(warp_crop(RAMP, LABEL, corner, (16, 20), geometry)[0][..., 0], expected)
 
 
 def test_a_window_larger_than_the_image_holds_all_of_it():
-    pixels, labels = cut(RAMP, LABEL, (-12, -7), (64, 64), Geometry())
+    pixels, labels = warp_crop(RAMP, LABEL, (-12, -7), (64, 64), Geometry())
     assert np.array_equal(pixels[12:52, 7:57], RAMP)
     assert np.array_equal(labels[12:52, 7:57], LABEL)
 
@@ -37,18 +37,18 @@ def test_mirroring_is_the_same_alone_and_within_a_warp(mirrored):
     axes = tuple(axis for axis in (0, 1) if mirrored[axis])
     expected = np.flip(RAMP[3:19, 7:27], axes)
     for angle in (0.0, 1e-9):
-        pixels, labels = cut(RAMP, LABEL, (3, 7), (16, 20), Geometry(mirrored, angle))
+        pixels, labels = warp_crop(RAMP, LABEL, (3, 7), (16, 20), Geometry(mirrored, angle))
         assert np.array_equal(pixels, expected)
         assert np.array_equal(labels, np.flip(LABEL[3:19, 7:27], axes))
 
 
 def test_a_quarter_turn_and_a_zoom_go_where_they_should():
     square = RAMP[:33, :33]
-    turned = cut(square, LABEL[:33, :33], (0, 0), (33, 33), Geometry(angle=90.0))[0]
+    turned = warp_crop(square, LABEL[:33, :33], (0, 0), (33, 33), Geometry(angle=90.0))[0]
     assert np.array_equal(turned, np.rot90(square)) or np.array_equal(turned, np.rot90(square, -1))
     dot = np.zeros((33, 33, 1), np.uint8)
     dot[16, 22] = 255
-    zoomed = cut(dot, dot[..., 0], (0, 0), (33, 33), Geometry(zoom=2.0))[0]
+    zoomed = warp_crop(dot, dot[..., 0], (0, 0), (33, 33), Geometry(zoom=2.0))[0]
     assert np.unravel_index(zoomed.argmax(), zoomed.shape)[:2] == (16, 28)
 
 
@@ -60,18 +60,18 @@ def test_image_and_label_move_together(dtype, elastic):
     image = np.repeat((label * 200)[..., None], 5, axis=2).astype(dtype)
     grid = np.random.default_rng(0).normal(0, 0.02, (6, 6, 2)).astype(np.float32) if elastic else None
     geometry = Geometry((True, False), 23.0, 1.2, grid)
-    pixels, labels = cut(image, label, (40, 30), (200, 180), geometry)
+    pixels, labels = warp_crop(image, label, (40, 30), (200, 180), geometry)
     assert pixels.shape == (200, 180, 5) and pixels.dtype == image.dtype and labels.shape == (200, 180)
     assert np.mean((pixels[..., 4] > 100) != labels) < 0.002
     assert labels.sum() == pytest.approx(np.pi * (60 * 1.2) ** 2, rel=0.1 if elastic else 0.01)
     if elastic:
-        assert not np.array_equal(labels, cut(image, label, (40, 30), (200, 180), Geometry((True, False), 23.0, 1.2))[1])
+        assert not np.array_equal(labels, warp_crop(image, label, (40, 30), (200, 180), Geometry((True, False), 23.0, 1.2))[1])
 
 
 def test_a_window_of_a_huge_image_is_cut_without_addressing_all_of_it():
     strip = np.broadcast_to(np.arange(40_000, dtype=np.uint16)[:, None, None], (40_000, 24, 1))
     label = np.zeros((40_000, 24), np.uint8)
-    pixels, _ = cut(np.ascontiguousarray(strip), label, (39_900, 0), (24, 24), Geometry(angle=1e-9))
+    pixels, _ = warp_crop(np.ascontiguousarray(strip), label, (39_900, 0), (24, 24), Geometry(angle=1e-9))
     assert pixels[:, 3, 0].tolist() == list(range(39_900, 39_924))
 
 
@@ -80,9 +80,9 @@ def test_cutting_out_first_changes_nothing(corner):
     """The region that is handed to OpenCV holds all that the window shows: the same as warping the whole image."""
     image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (120, 130, 3), dtype=np.uint8), (0, 0), 2)
     geometry = Geometry((False, True), -28.0, 0.8)
-    pixels, _ = cut(image, image[..., 0], corner, (40, 48), geometry)
+    pixels, _ = warp_crop(image, image[..., 0], corner, (40, 48), geometry)
     far = np.pad(image, ((100, 100), (100, 100), (0, 0)), mode="reflect")
-    whole, _ = cut(far, far[..., 0], (corner[0] + 100, corner[1] + 100), (40, 48), geometry)
+    whole, _ = warp_crop(far, far[..., 0], (corner[0] + 100, corner[1] + 100), (40, 48), geometry)
     assert np.abs(pixels.astype(int) - whole).max() <= 1
 
 

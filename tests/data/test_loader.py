@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg.data import loader
-from autoseg.data.loader import Batches, SampleError
+from autoseg.data.loader import SampleError, TrainLoader
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.plan import Augmentation, Normalisation
 from autoseg.support.errors import AutosegError
@@ -24,16 +24,14 @@ def mixed(tmp_path):
 
 def batches(arrays, workers=1, size=(32, 32), augmentation=None, share=0.5, seed=0, **plan):
     settings = training(augmentation or Augmentation(), share)
-    return Batches(
+    return TrainLoader(
         arrays, arrays.cases, model_plan=model_plan(size, **plan), training=settings, scheme=SCHEME, seed=seed, workers=workers
     )
 
 
 def same(ones, others):
     pairs = list(zip(ones, others, strict=True))
-    return all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.cases == b.cases for a, b in pairs
-    )
+    return all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.cases == b.cases for a, b in pairs)
 
 
 @pytest.mark.parametrize("chain", ["fast", "classic"])
@@ -51,12 +49,17 @@ def test_an_epoch_can_be_entered_in_the_middle(mixed):
     assert list(made.epoch(1, first_step=3)) == []
 
 
-@pytest.mark.parametrize(("dtype", "channels", "expected"), [
-    ("uint8", 3, torch.uint8), ("uint16", 1, torch.float32), ("float32", 2, torch.float32),
-])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "expected"),
+    [
+        ("uint8", 3, torch.uint8),
+        ("uint16", 1, torch.float32),
+        ("float32", 2, torch.float32),
+    ],
+)
 def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
     arrays = store(tmp_path / "s", [(32, 32)] * 4, dtype, channels)
-    made = Batches(
+    made = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((32, 32), 4, channels=channels),
@@ -76,7 +79,9 @@ def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
 def test_patches_centred_on_a_class_hold_it(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
     still = training(share=1.0)
-    made = Batches(arrays, arrays.cases, model_plan=model_plan((16, 16), 6), training=still, scheme=SCHEME, seed=0, workers=1)
+    made = TrainLoader(
+        arrays, arrays.cases, model_plan=model_plan((16, 16), 6), training=still, scheme=SCHEME, seed=0, workers=1
+    )
     held = [set(np.unique(labels)) for epoch in range(4) for batch in made.epoch(epoch) for labels in batch.labels.numpy()]
     assert all({1, 2} & values for values in held)
     assert any(1 in values for values in held) and any(2 in values for values in held)
@@ -85,7 +90,7 @@ def test_patches_centred_on_a_class_hold_it(tmp_path):
 def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
     ignoring = loader.LabelScheme(names=("background", "common"), members=((0,), (1,)), ignore=2)
-    made = Batches(
+    made = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((16, 16), 6),
@@ -100,7 +105,7 @@ def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
 def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_image(tmp_path):
     arrays = store(tmp_path / "s", [(64, 48)] * 3, "float32", 1)
     own = Normalisation(scheme="image")
-    made = Batches(
+    made = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((16, 16), 3, own, channels=1),
@@ -115,7 +120,7 @@ def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_imag
         whole = arrays.image(case)
         assert batch.statistics[index, :, 0].tolist() == pytest.approx([whole.mean(), whole.std()], rel=1e-4)
     assert abs(float(normalise(batch.images, own, batch.statistics).mean())) > 1e-3
-    plain = Batches(
+    plain = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((16, 16), 3, channels=1),

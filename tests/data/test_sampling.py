@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from autoseg.data.sampling import Draw, Sampler, generator, window_start
+from autoseg.data.sampling import Sample, Sampler, generator, window_start
 
 CASES = [f"c{index}" for index in range(10)]
 FEW = np.array([[3, 4], [5, 6]], np.int32)
@@ -12,7 +12,7 @@ FEW = np.array([[3, 4], [5, 6]], np.int32)
 FOREGROUND = {case: ({1: FEW} if case != "c9" else {}) | ({2: FEW + 20} if case == "c0" else {}) for case in CASES}
 
 
-def draws(sampler: Sampler, epoch: int) -> list[Draw]:
+def draws(sampler: Sampler, epoch: int) -> list[Sample]:
     order = sampler.order(epoch)
     return [
         sampler.draw(order, step, sample, generator(0, epoch, step, sample))

@@ -73,7 +73,7 @@ def test_every_dataset_has_a_builder_and_a_docstring():
     assert set(official.BUILDERS) == {known.name for known in PUBLISHED}
     for known in PUBLISHED:
         text = importlib.import_module(known.module).__doc__
-        assert "Layout" in text and known.paper.split()[0] in text, known.name
+        assert "TileGrid" in text and known.paper.split()[0] in text, known.name
 
 
 def test_a_tree_of_another_layout_is_refused(tmp_path, workspace):

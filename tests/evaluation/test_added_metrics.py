@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from autoseg import api
+from autoseg.comparison.paired_scores import case_values
 from autoseg.comparison.tables import tables
-from autoseg.comparison.values import case_values
 from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.io import write_label
 from autoseg.metrics.rules import Metric

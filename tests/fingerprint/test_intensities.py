@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoseg.fingerprint import intensities
-from autoseg.fingerprint.intensities import Pool, count
+from autoseg.fingerprint.intensities import QuantileSketch, count
 
 RNG = np.random.default_rng(0)
 
@@ -14,7 +14,7 @@ def test_pooled_statistics_are_those_of_all_pixels(dtype, high):
     planes = [(RNG.gamma(2, high / 12, (40 + 5 * i, 31)).clip(0, high - 1)).astype(dtype) for i in range(6)]
     if dtype == "float32":
         planes = [plane - 300 for plane in planes]
-    pool = Pool()
+    pool = QuantileSketch()
     for plane in planes:
         pool.add(count(plane), dtype != "float32")
     every = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
@@ -35,7 +35,7 @@ def test_only_the_masked_pixels_count():
 
 
 def test_an_empty_pool_has_zeros_and_mixed_kinds_add_up():
-    pool = Pool()
+    pool = QuantileSketch()
     assert pool.summary() == (0.0, 0.0, (0.0, 0.0, 0.0))
     pool.add(count(np.full((10, 10), 2, np.uint8)), True)
     pool.add(count(np.full((10, 10), 4.0, np.float32)), False)
@@ -48,7 +48,7 @@ def test_floats_of_many_images_stay_few_and_percentiles_true(order, monkeypatch)
     """Images that are alike, and images whose values rise from one to the next, so that each merging sees other ones."""
     monkeypatch.setattr(intensities, "_WAITING", 4096)
     monkeypatch.setattr(intensities, "_MERGED", 1024)
-    rng, pool, every = np.random.default_rng(3), Pool(), []
+    rng, pool, every = np.random.default_rng(3), QuantileSketch(), []
     for number in range(1000):
         plane = rng.gamma(2, 100, (13, 20 + number % 9)).astype(np.float32)
         every.append(plane + np.float32(5 * number if order == "rising" else 0))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from autoseg.fingerprint import content_hash, findings, fingerprint_dataset, table
+from autoseg.fingerprint import content_hash, fingerprint_dataset, quality_checks, table
 from autoseg.io import RawDataset, read_image, write_image, write_label
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.support.errors import SeveralProblems
@@ -105,7 +105,7 @@ def test_nearly_the_same_picture_with_another_mask_is_said(tmp_path):
 
 
 def test_of_very_many_contradictions_the_rest_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(findings, "_LISTED", 2)
+    monkeypatch.setattr(quality_checks, "_LISTED", 2)
     dataset = raw_dataset(tmp_path, 4)
     for index in range(4):
         write_image(dataset.raw / "imagesTr" / f"case{index}_0000.png", (picture(1) * (1 - 0.05 * index)).astype(np.uint8))

@@ -8,8 +8,8 @@ import pytest
 from autoseg.fingerprint import fingerprint_dataset
 from autoseg.fingerprint.appearance import brightness, overlay_share
 from autoseg.fingerprint.links import groups
+from autoseg.fingerprint.near_duplicates import compare, thumbnail
 from autoseg.fingerprint.objects import measure_class
-from autoseg.fingerprint.resemblance import compare, thumbnail
 from autoseg.io import read_image, read_label, write_image, write_label
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec

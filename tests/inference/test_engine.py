@@ -87,7 +87,7 @@ def test_tiles_of_several_images_share_batches_and_give_the_whole(dtype):
     engine = Engine(network, model_plan(batch=4), preparation("patch"), TWO)
     several = images((40, 70), (10, 90), (32, 32), dtype=dtype)
     found = engine.probabilities(several)
-    tiles = sum(engine.load_of(image) for image in several)
+    tiles = sum(engine.num_batch_items(image) for image in several)
     assert tiles == 2 * 4 + 5 + 1
     assert network.calls == [(4, 3, 32, 32)] * (tiles // 4) + [(tiles % 4, 3, 32, 32)] * bool(tiles % 4)
     for image, maps in zip(several, found, strict=True):

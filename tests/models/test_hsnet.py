@@ -10,7 +10,7 @@ import timm
 import torch
 
 from autoseg import models
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 from autoseg.support.errors import AutosegError
 from tests.golden.test_golden import FOLDER, golden_tensors
 

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor
 
 from autoseg import models
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 from autoseg.models.layers.pixel_decoder import DeformableAttention
 from autoseg.models.layers.query_decoder import Prediction
 from autoseg.models.layers.set_loss import match, set_loss, unsure_places

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from autoseg import models
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 from autoseg.models.specialist.swin_umamba import FourWayScan
 from tests.golden.test_golden import FOLDER, golden_tensors
 

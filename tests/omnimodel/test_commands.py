@@ -13,7 +13,7 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 
 from autoseg.cli import evaluate, predict
-from autoseg.omnimodel import asking
+from autoseg.omnimodel import client
 from autoseg.planning.prompts import POLYP
 from autoseg.schema.omnimodel import OmnimodelRecord
 from autoseg.schema.prediction import PredictionRecord
@@ -158,7 +158,7 @@ def test_what_passes_is_tried_again(
     polyps: Path, server: Server, reader: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(asking.time, "sleep", pauses.append)
+    monkeypatch.setattr(client.time, "sleep", pauses.append)
     server.script = [how, how, "mask"]
     assert ask(polyps, server, reader, "--timeout", "0.7") == 0
     assert pauses == [2.0, 4.0]

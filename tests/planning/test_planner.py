@@ -267,7 +267,7 @@ def test_explanations_join_models_that_agree() -> None:
 _FOREIGN = """
 import torch
 from torch import nn
-from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, Variant
 
 SPEC = ModelSpec(
     name="foreign", title="F", family="specialist", citation="none", variants=(Variant("one", 56),), default_variant="one"

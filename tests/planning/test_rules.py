@@ -9,10 +9,10 @@ import pytest
 from autoseg import models
 from autoseg.planning.augmentation import decide_augmentation, sided
 from autoseg.planning.channels import decide_channels
-from autoseg.planning.facts import Facts, gather
-from autoseg.planning.geometry import Frame, decide_geometry, kept_by_resizing, make_preparation, whole_size
-from autoseg.planning.intensity import decide_normalisation
-from autoseg.planning.learning import Budget, decide_budget, decide_learning_rate, decide_training
+from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
+from autoseg.planning.geometry import SpatialPlan, decide_geometry, kept_by_resizing, make_preprocessing, whole_size
+from autoseg.planning.normalisation import decide_normalisation
+from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.plan import Augmentation, Normalisation, Protocol, Training
 from tests.planning.fingerprints import Made
 
@@ -24,27 +24,27 @@ POLYPS = Made(cases=100, size=(398, 512), classes={"polyp": 66.0, "rare": 42.0},
 MR = Made(cases=60, channels=1, dtype="uint16", modality="mr", size=(256, 216), highs=(120.0, 300.0, 900.0))
 
 
-def facts(made: Made) -> Facts:
-    return gather(made.fingerprint, made.spec, 5)
+def stats(made: Made) -> DatasetStats:
+    return dataset_stats(made.fingerprint, made.spec, 5)
 
 
 def normalisation(made: Made, model: str = "unet") -> tuple[Normalisation, str]:
-    known = facts(made)
+    known = stats(made)
     found, decision = decide_normalisation(known, decide_channels(known)[0], models.spec(model))
     return found, decision.reason
 
 
-def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE) -> tuple[Frame, str]:
-    found, decisions = decide_geometry(facts(made), protocol, device, budget)
+def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE) -> tuple[SpatialPlan, str]:
+    found, decisions = decide_geometry(stats(made), protocol, device, budget)
     return found, decisions[0].reason
 
 
 def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
-    return decide_budget(facts(made), protocol, device, memory)[0]
+    return decide_budget(stats(made), protocol, device, memory)[0]
 
 
 def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
-    known = facts(made)
+    known = stats(made)
     return decide_training(
         known,
         frame(made, protocol, device)[0],
@@ -66,13 +66,13 @@ def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> T
     ],
 )
 def test_channels(made: Made, expected: tuple[int, bool, str]) -> None:
-    found, decisions = decide_channels(facts(made))
+    found, decisions = decide_channels(stats(made))
     assert (found.count, found.merge_gray, found.dtype) == expected
     assert [decision.subject for decision in decisions] == ["channels", "dtype"]
 
 
 def test_mixed_depths_are_kept_in_what_holds_them_all() -> None:
-    known = facts(Made())
+    known = stats(Made())
     first, *others = known.fingerprint.cases
     mixed = replace(known, fingerprint=replace(known.fingerprint, cases=(replace(first, dtype="uint16"), *others)))
     assert decide_channels(mixed)[0].dtype == "uint16"
@@ -108,7 +108,7 @@ def test_ct_numbers_are_clipped_to_the_foreground() -> None:
         and "20" in because
         and "200" in because
     )
-    known = facts(made)
+    known = stats(made)
     nothing = (0.0, 0.0, 0.0)
     blank = replace(known.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
     empty = replace(known, fingerprint=replace(known.fingerprint, channels=(blank,)))
@@ -119,7 +119,7 @@ def test_ct_numbers_are_clipped_to_the_foreground() -> None:
 
 
 def test_a_channel_that_never_changes_is_not_divided_by_zero() -> None:
-    known = facts(Made())
+    known = stats(Made())
     flat = replace(known.fingerprint.channels[0], std=0.0)
     known = replace(known, fingerprint=replace(known.fingerprint, channels=(flat,) * 3))
     found, _ = decide_normalisation(known, decide_channels(known)[0], SCRATCH)
@@ -195,12 +195,12 @@ def test_what_resizing_keeps_grows_with_thickness() -> None:
 
 
 def test_stores_are_named_by_what_they_hold() -> None:
-    channels, _ = decide_channels(facts(Made()))
-    whole = make_preparation(Frame(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
+    channels, _ = decide_channels(stats(Made()))
+    whole = make_preprocessing(SpatialPlan(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
     assert (whole.key, whole.size, whole.channels, whole.dtype) == ("resize_256x224", (256, 224), 3, "uint8")
     keys = [
-        make_preparation(
-            Frame(kind="patch", side=256, native=(400, 400), scale=scale, spacing=spacing), channels, (256, 256)
+        make_preprocessing(
+            SpatialPlan(kind="patch", side=256, native=(400, 400), scale=scale, spacing=spacing), channels, (256, 256)
         ).key
         for scale, spacing in ((1.0, None), (0.5, None), (1.0, (0.5, 0.25)))
     ]
@@ -233,12 +233,12 @@ def test_labels_that_tell_left_from_right(names: tuple[str, ...], expected: tupl
     ],
 )
 def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
-    found, decisions = decide_augmentation(facts(made), frame(made)[0])
+    found, decisions = decide_augmentation(stats(made), frame(made)[0])
     assert found.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
 
 
 def augmentation(made: Made) -> tuple[Augmentation, dict[str, str]]:
-    found, decisions = decide_augmentation(facts(made), frame(made)[0])
+    found, decisions = decide_augmentation(stats(made), frame(made)[0])
     return found, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
 
 

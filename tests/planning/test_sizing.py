@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from autoseg import models
-from autoseg.planning.geometry import Frame
-from autoseg.planning.sizing import Need, fit_model, fit_part
+from autoseg.planning.geometry import SpatialPlan
+from autoseg.planning.sizing import ModelRequest, fit_model, fit_part
 
-FRAME = Frame(kind="resize", side=384, native=(600, 600))
+FRAME = SpatialPlan(kind="resize", side=384, native=(600, 600))
 GIGABYTE = 1 << 30
 
 
-def need(name: str = "unet", budget: float = 8.0, batch: int = 8) -> Need:
-    return Need(
+def need(name: str = "unet", budget: float = 8.0, batch: int = 8) -> ModelRequest:
+    return ModelRequest(
         spec=models.spec(name),
         channels=3,
         outputs=2,
@@ -55,7 +55,7 @@ def test_more_memory_means_more_at_once_then_larger_inputs_then_larger_variants(
 def test_no_size_of_machine_gets_a_batch_of_one_or_an_input_that_does_not_fit(name: str) -> None:
     sizes = []
     for budget in (0.5, 4, 24, 80):
-        fit, decisions = fit_model(need(name, budget), Frame(kind="resize", side=1024, native=(1200, 1200)), "auto")
+        fit, decisions = fit_model(need(name, budget), SpatialPlan(kind="resize", side=1024, native=(1200, 1200)), "auto")
         assert fit.fits and 8 // fit.accumulate >= 2 and fit.memory <= budget * GIGABYTE
         assert all(decision.reason for decision in decisions)
         sizes.append(fit.input_size[0])
@@ -68,32 +68,36 @@ def test_what_fits_no_other_way_gets_a_small_input() -> None:
 
 
 def test_a_variant_larger_than_the_default_needs_room_for_the_whole_batch() -> None:
-    frame = Frame(kind="resize", side=256, native=(600, 600))
+    frame = SpatialPlan(kind="resize", side=256, native=(600, 600))
     default = models.spec("efficientnet_lite0_upernet").default_variant
     assert fit_model(need("efficientnet_lite0_upernet", 1), frame, "auto")[0].variant == default
     assert fit_model(need("efficientnet_lite0_upernet", 80), frame, "auto")[0].variant == "wide"
 
 
 def test_the_study_keeps_variant_size_and_batch_and_says_what_does_not_fit() -> None:
-    fit, decisions = fit_model(need("unet", 6), Frame(kind="resize", side=512, native=(600, 600), square=True), "benchmark")
+    fit, decisions = fit_model(
+        need("unet", 6), SpatialPlan(kind="resize", side=512, native=(600, 600), square=True), "benchmark"
+    )
     assert (fit.variant, fit.input_size) == (models.spec("unet").default_variant, (512, 512))
     assert fit.accumulate > 1 and fit.fits
     assert f"in {fit.accumulate} parts" in decisions[-1].reason
-    fit, decisions = fit_model(need("unet", 0.5), Frame(kind="resize", side=512, native=(600, 600), square=True), "benchmark")
+    fit, decisions = fit_model(
+        need("unet", 0.5), SpatialPlan(kind="resize", side=512, native=(600, 600), square=True), "benchmark"
+    )
     assert not fit.fits and "larger machine" in decisions[-1].reason
 
 
 def test_quick_takes_a_small_variant_of_a_large_network() -> None:
-    fit, decisions = fit_model(need("unet", 8), Frame(kind="resize", side=256, native=(600, 600)), "quick")
+    fit, decisions = fit_model(need("unet", 8), SpatialPlan(kind="resize", side=256, native=(600, 600)), "quick")
     assert fit.variant == "16" and "GFLOP" in decisions[0].reason
-    fit, _ = fit_model(need("efficientnet_lite0_upernet", 8), Frame(kind="resize", side=256, native=(600, 600)), "quick")
+    fit, _ = fit_model(need("efficientnet_lite0_upernet", 8), SpatialPlan(kind="resize", side=256, native=(600, 600)), "quick")
     assert fit.variant == "light"
 
 
 @pytest.mark.skipif("hiformer" not in models.names(), reason="no network with a fixed size is registered")
 def test_a_fixed_size_is_what_is_stored() -> None:
     assert models.spec("hiformer").fixed_size == 224
-    assert fit_model(need("hiformer", 8), Frame(kind="resize", side=256, native=(600, 600)), "quick")[0].input_size == (
+    assert fit_model(need("hiformer", 8), SpatialPlan(kind="resize", side=256, native=(600, 600)), "quick")[0].input_size == (
         224,
         224,
     )

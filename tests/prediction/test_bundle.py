@@ -8,9 +8,9 @@ import torch
 
 from autoseg.cli.predict import main
 from autoseg.io import read_label, write_image
-from autoseg.prediction import drift
+from autoseg.prediction import ood_detection
 from autoseg.prediction.bundle import CONTENTS, export_bundle, load_bundle, read_bundle
-from autoseg.prediction.knowledge import Knowledge
+from autoseg.prediction.inference_metadata import InferenceMetadata
 from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import DatasetSpec
@@ -30,8 +30,8 @@ SPEC = DatasetSpec(
 
 @pytest.fixture
 def bundle(tmp_path, bright_is_registered):
-    known = Knowledge(
-        drift.appearance([drift.measure(picture()[0].transpose(1, 2, 0), (48, 80), None)]),
+    known = InferenceMetadata(
+        ood_detection.appearance([ood_detection.measure(picture()[0].transpose(1, 2, 0), (48, 80), None)]),
         Calibration(cases=20, slope=0.5, intercept=0.4, mean_absolute_error=0.1),
         {"bright": PostProcessing(fill_holes=True)},
     )

@@ -6,7 +6,7 @@ import torch
 
 from autoseg.prediction import calibration
 from autoseg.prediction.calibration import by_the_others, calibrate, fit
-from autoseg.prediction.confidence import agreement, entropy, judge, opinion, soft_dice
+from autoseg.prediction.confidence import agreement, assess, entropy, member_prediction, soft_dice
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import label_scheme
 from autoseg.schema.prediction import Calibration
@@ -69,7 +69,7 @@ def test_entropy_is_a_share_of_the_largest():
 
 def test_agreement_is_the_mean_dice_of_all_pairs():
     first, second, third = (square((0, 0, 10, end)) for end in (10, 20, 20))
-    opinions = [opinion(maps_of(label), TWO) for label in (first, second, third)]
+    opinions = [member_prediction(maps_of(label), TWO) for label in (first, second, third)]
     found = agreement(opinions, TWO)
     assert found["polyp"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     assert found["stone"] == 1.0
@@ -79,20 +79,20 @@ def test_agreement_is_the_mean_dice_of_all_pairs():
 def test_large_maps_are_compared_thinned_out():
     maps = maps_of(square((0, 0, 1500, 3000), size=(3000, 3000)), classes=2)
     scheme = label_scheme({"background": 0, "polyp": 1}, None)
-    found = opinion(maps, scheme).labels
+    found = member_prediction(maps, scheme).labels
     assert found.size <= 1 << 20 and found.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
     label = square((5, 5, 20, 20), (25, 25, 35, 35))
-    alone = judge(maps_of(label), [], TWO)
+    alone = assess(maps_of(label), [], TWO)
     assert math.isnan(alone.agreement) and math.isnan(alone.expected_dice) and alone.value == alone.soft_dice
     other = square((5, 5, 20, 9), (25, 25, 35, 35))
-    both = [opinion(maps_of(one), TWO) for one in (label, other)]
-    apart = judge(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, mean_absolute_error=0.05))
+    both = [member_prediction(maps_of(one), TWO) for one in (label, other)]
+    apart = assess(maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, mean_absolute_error=0.05))
     assert apart.agreement < 1 and apart.classes["polyp"] < apart.classes["stone"]
     assert apart.expected_dice == pytest.approx(0.1 + 0.5 * apart.soft_dice, abs=1e-3)
-    together = judge(
+    together = assess(
         maps_of(label), both, TWO, Calibration(cases=20, slope=0.5, intercept=0.1, mean_absolute_error=0.05, score="value")
     )
     assert together.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
@@ -127,9 +127,9 @@ def test_no_case_is_judged_by_a_line_that_has_seen_it_and_many_cases_take_no_lin
 
 
 def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():
-    found = judge(maps_of(square((5, 5, 20, 20)), 0.6), [], TWO)
+    found = assess(maps_of(square((5, 5, 20, 20)), 0.6), [], TWO)
     assert found.classes["stone"] > found.classes["polyp"] == found.value == found.soft_dice
-    nothing = judge(maps_of(square(), 0.9), [], TWO)
+    nothing = assess(maps_of(square(), 0.9), [], TWO)
     assert nothing.value == pytest.approx(0.95) and nothing.classes == {"polyp": 0.95, "stone": 0.95}
 
 
@@ -141,7 +141,7 @@ def test_where_every_image_shows_something_an_empty_mask_is_not_trusted_however_
     assert line.empty_offset < 0 and line(0.99, True) < 0.25 < line(0.6) < line(0.9)
     rightly = fit(confidence, np.where(empty, 1.0, confidence), empty)
     assert rightly(0.99, True) > 0.95
-    together = judge(maps_of(square(), 0.98), [], TWO, line)
+    together = assess(maps_of(square(), 0.98), [], TWO, line)
     assert together.value > 0.98 and together.expected_dice == pytest.approx(line(together.soft_dice, True), abs=1e-3)
 
 

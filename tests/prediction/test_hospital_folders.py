@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.io import read_case, read_label, write_image
-from autoseg.prediction import naming, pipeline
+from autoseg.prediction import deidentify, pipeline
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.inputs import find_jobs
 from autoseg.prediction.predictor import Predictor
@@ -78,24 +78,24 @@ def test_nothing_told_by_files_or_tags_reaches_names_logs_or_records(folder, tmp
     assert "plain.png" in written and "Odd name (2) ä.tif" in written
     assert all(b"Mustermann" not in path.read_bytes() for path in (tmp_path / "out").glob("*.dcm"))
     names = [case.case for case in report.record.cases]
-    assert naming.neutral(folder / "IM0001") in names and f"{naming.neutral(folder / 'video.dcm')}_f0002" in names
-    assert report.failed[naming.neutral(folder / "4711-08_broken.dcm")]
+    assert deidentify.pseudonym(folder / "IM0001") in names and f"{deidentify.pseudonym(folder / 'video.dcm')}_f0002" in names
+    assert report.failed[deidentify.pseudonym(folder / "4711-08_broken.dcm")]
 
 
 def test_all_names_can_be_hidden(folder, tmp_path):
     report = predicted(folder, tmp_path / "out", names="hide")
     assert all(case.case.startswith("case_") for case in report.record.cases)
-    assert naming.neutral(folder / "plain.PNG") in {case.case for case in report.record.cases}
+    assert deidentify.pseudonym(folder / "plain.PNG") in {case.case for case in report.record.cases}
 
 
 @pytest.mark.parametrize("name", ["MÜLLER^HANS.png", "us_19610304.png", "04.03.1961.png", "1.2.840.113619.2.5.png"])
 def test_telling_names(name):
-    assert naming.tells(Path(name), set())
+    assert deidentify.is_identifying(Path(name), set())
 
 
 @pytest.mark.parametrize("name", ["ISIC_0000013.png", "patient007_slice1.png", "benign (12).png", "21bab9fc7330398846.png"])
 def test_names_that_tell_nothing(name):
-    assert not naming.tells(Path(name), {"mustermann"})
+    assert not deidentify.is_identifying(Path(name), {"mustermann"})
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("png", ".png"), ("nii", ".nii.gz"), ("seg", ".dcm")])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autoseg.preprocessing import transform
 from autoseg.preprocessing.label_maps import resize_label
-from autoseg.preprocessing.transform import prepare_image, prepare_label, prepared_size, resize_pixels
+from autoseg.preprocessing.transform import prepare_label, prepared_size, preprocess_image, resize_pixels
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
@@ -30,17 +30,17 @@ def colour(height: int, width: int, channels: int = 3, dtype: str = "uint8") -> 
 @pytest.mark.parametrize("shape", [(64, 96), (20, 100), (11, 13), (32, 48)])
 def test_each_channel_is_resized_as_if_alone(dtype: str, channels: int, shape: tuple[int, int]) -> None:
     image = colour(*shape, channels, dtype)
-    out = prepare_image(image, whole(channels=channels, dtype=dtype))
+    out = preprocess_image(image, whole(channels=channels, dtype=dtype))
     assert out.shape == (32, 48, channels) and out.dtype == np.dtype(dtype) and out.flags.c_contiguous
     for k in range(channels):
-        alone = prepare_image(image[k : k + 1], whole(channels=1, dtype=dtype))[..., 0]
+        alone = preprocess_image(image[k : k + 1], whole(channels=1, dtype=dtype))[..., 0]
         np.testing.assert_allclose(out[..., k].astype(float), alone.astype(float), atol=0 if dtype != "float32" else 1e-3)
 
 
 def test_shrinking_averages_areas() -> None:
     image = colour(64, 96)
     expected = image.reshape(3, 32, 2, 48, 2).mean(axis=(2, 4)).transpose(1, 2, 0)
-    assert np.abs(prepare_image(image, whole()).astype(float) - expected).max() <= 0.5
+    assert np.abs(preprocess_image(image, whole()).astype(float) - expected).max() <= 0.5
 
 
 def test_one_axis_may_shrink_while_the_other_grows() -> None:
@@ -56,45 +56,45 @@ def test_a_patch_preparation_keeps_scales_or_meets_the_spacing() -> None:
     with pytest.raises(AutosegError, match="mm per pixel"):
         prepared_size((100, 60), patch(spacing=(0.5, 0.5)), None)
     image = colour(31, 45, 1)
-    np.testing.assert_array_equal(prepare_image(image, patch())[..., 0], image[0])
+    np.testing.assert_array_equal(preprocess_image(image, patch())[..., 0], image[0])
 
 
 def test_gray_and_colour_meet_the_stored_channels() -> None:
     gray = colour(32, 48, 1)
-    repeated = prepare_image(gray, whole())
+    repeated = preprocess_image(gray, whole())
     assert all(np.array_equal(repeated[..., k], gray[0]) for k in range(3))
     merged = whole(channels=1, merge_gray=True)
-    np.testing.assert_array_equal(prepare_image(np.repeat(gray, 3, 0), merged), prepare_image(gray, merged))
+    np.testing.assert_array_equal(preprocess_image(np.repeat(gray, 3, 0), merged), preprocess_image(gray, merged))
     red = np.stack([np.full((32, 48), 100, np.uint8), np.zeros((32, 48), np.uint8), np.zeros((32, 48), np.uint8)])
-    assert np.all(prepare_image(red, merged) == 30)
+    assert np.all(preprocess_image(red, merged) == 30)
     with pytest.raises(AutosegError, match="2 channels, the plan was made for 3"):
-        prepare_image(colour(32, 48, 2), whole())
+        preprocess_image(colour(32, 48, 2), whole())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_luminance_in_bands_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
     image = colour(32, 48).astype(dtype)
     merged = whole(dtype=np.dtype(dtype).name, channels=1, merge_gray=True)
-    at_once = prepare_image(image, merged)
+    at_once = preprocess_image(image, merged)
     monkeypatch.setattr(transform, "_BAND_PIXELS", 5 * 48)
-    np.testing.assert_array_equal(prepare_image(image, merged), at_once)
+    np.testing.assert_array_equal(preprocess_image(image, merged), at_once)
 
 
 def test_values_the_store_cannot_hold_are_refused_and_never_wrapped() -> None:
     with pytest.raises(AutosegError, match="the training images were uint8"):
-        prepare_image(np.full((1, 32, 48), 300, np.uint16), whole(channels=1))
+        preprocess_image(np.full((1, 32, 48), 300, np.uint16), whole(channels=1))
     with pytest.raises(AutosegError, match="uint16"):
-        prepare_image(np.full((1, 32, 48), -5.0, np.float32), whole(channels=1, dtype="uint16"))
-    same = prepare_image(np.full((1, 32, 48), 250, np.uint16), whole(channels=1))
+        preprocess_image(np.full((1, 32, 48), -5.0, np.float32), whole(channels=1, dtype="uint16"))
+    same = preprocess_image(np.full((1, 32, 48), 250, np.uint16), whole(channels=1))
     assert same.dtype == np.uint8 and np.all(same == 250)
-    assert np.all(prepare_image(np.full((1, 9, 9), 7, np.int16), whole(channels=1, dtype="uint16")) == 7)
-    assert prepare_image(np.full((1, 9, 9), -1000, np.int32), whole(channels=1, dtype="float32")).min() == -1000
+    assert np.all(preprocess_image(np.full((1, 9, 9), 7, np.int16), whole(channels=1, dtype="uint16")) == 7)
+    assert preprocess_image(np.full((1, 9, 9), -1000, np.int32), whole(channels=1, dtype="float32")).min() == -1000
 
 
 def test_what_is_no_number_becomes_the_least_value() -> None:
     image = np.ones((1, 64, 96), np.float32)
     image[0, :10], image[0, 20:30, 20:30] = -3.0, np.nan
-    out = prepare_image(image, whole(channels=1, dtype="float32"))
+    out = preprocess_image(image, whole(channels=1, dtype="float32"))
     assert np.isfinite(out).all() and out[12, 12, 0] == -3.0
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import autoseg.schema
-from autoseg.prediction.journal import UNFINISHED, known_cases
-from autoseg.preprocessing.store import identity as store_identity
+from autoseg.prediction.progress_log import UNFINISHED, known_cases
+from autoseg.preprocessing.array_dataset import identity as store_identity
 from autoseg.schema import serde
 from autoseg.schema.arrays import ArrayIndex
 from autoseg.schema.artefact import Artefact
@@ -31,8 +31,8 @@ from autoseg.schema.run import RunRecord
 from autoseg.schema.second_reader import ReaderStudy, SecondReading
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
-from autoseg.training.identity import digest
-from autoseg.training.identity import identity as run_identity
+from autoseg.training.config_hash import config_hash as run_identity
+from autoseg.training.config_hash import digest
 
 SAMPLES = Path(__file__).parent / "samples"
 for _module in [f"autoseg.schema.{one.name}" for one in pkgutil.iter_modules(autoseg.schema.__path__)]:

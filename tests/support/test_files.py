@@ -19,7 +19,7 @@ from autoseg.support.errors import AutosegError
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_text(path, "old")
-    with pytest.raises(RuntimeError), files.replacing(path) as beside:
+    with pytest.raises(RuntimeError), files.atomic_write(path) as beside:
         beside.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -28,9 +28,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    with files.replacing_folder(folder) as beside:
+    with files.atomic_directory(folder) as beside:
         (beside / "a").write_text("old")
-    with pytest.raises(RuntimeError), files.replacing_folder(folder) as beside:
+    with pytest.raises(RuntimeError), files.atomic_directory(folder) as beside:
         (beside / "a").write_text("half")
         raise RuntimeError
     assert (folder / "a").read_text() == "old"
@@ -38,7 +38,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(AutosegError, match="disk is full"), files.replacing(tmp_path / "a"):
+    with pytest.raises(AutosegError, match="disk is full"), files.atomic_write(tmp_path / "a"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
 
@@ -58,7 +58,7 @@ def test_writers_in_threads_keep_to_the_umask_and_leave_it_alone(tmp_path: Path,
     try:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: files.write_text(tmp_path / f"{number}", "x"), range(40)))
-            with files.replacing_folder(tmp_path / "folder"):
+            with files.atomic_directory(tmp_path / "folder"):
                 pass
     finally:
         monkeypatch.undo()
@@ -134,4 +134,4 @@ def test_files_are_hashed_whole(tmp_path: Path, size: int) -> None:
     content = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "a").write_bytes(content[:size])
     assert files.hash_file(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
-    assert files.quick_hash_file(tmp_path / "a") == xxhash.xxh3_128(content[:size]).hexdigest()
+    assert files.fast_hash_file(tmp_path / "a") == xxhash.xxh3_128(content[:size]).hexdigest()

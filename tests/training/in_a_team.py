@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from autoseg.support.log import configure_logging
-from autoseg.training.fold import train_fold
-from autoseg.training.team import joined
+from autoseg.training.distributed import distributed_context
+from autoseg.training.train_fold import train_fold
 from autoseg.training.trainer import Trainer
 from tests.training import tiny
 
@@ -41,8 +41,8 @@ def train(root: Path, stop_before: int) -> None:
     # Large enough parts for shares of unequal size, two parts a step.
     plan = tiny.with_training(plan, epochs=8, cldice=0.3)
     plan = tiny.with_model(plan, batch_size=6, accumulate=2, learning_rate=0.05, memory_format="channels_last")
-    with joined() as team:
-        configure_logging(logging.INFO if team.leads else logging.WARNING)
+    with distributed_context() as team:
+        configure_logging(logging.INFO if team.is_main else logging.WARNING)
         if stop_before and team.rank == team.size - 1:
             leave = Trainer._leave_if_asked
             count = 0

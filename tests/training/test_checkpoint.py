@@ -84,3 +84,10 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert checkpoint.load_last(tmp_path)["progress"]["epoch"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, LAST]
+
+
+def test_a_checkpoint_of_format_1_is_read_under_the_names_of_today(tmp_path):
+    progress = {"epoch": 3, "stale": 2, "in_a_row": 1, "waited": 0.5}
+    torch.save({"format": "autoseg checkpoint 1", "progress": progress}, tmp_path / BEST)
+    read = checkpoint.Progress(**checkpoint.read(tmp_path / BEST)["progress"])
+    assert (read.epoch, read.epochs_since_best, read.consecutive_skipped, read.data_seconds) == (3, 2, 1, 0.5)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autoseg.models.contract import ModelOutput
+from autoseg.models.base import ModelOutput
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import LOSSES
+from autoseg.training.distributed import DistributedContext
 from autoseg.training.losses import Loss, nearest
-from autoseg.training.team import Team
 
 CLASSES = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)))
 IGNORING = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)), ignore=3)
@@ -131,7 +131,7 @@ def test_it_is_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(of("dice_ce", CLASSES, logits.detach().float(), LABELS), rel=1e-6)
 
 
-class Two(Team):
+class Two(DistributedContext):
     """Two processes with as many images each."""
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -13,10 +13,10 @@ from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import read_artefact
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import load_network
-from autoseg.training.fold import train_fold
 from autoseg.training.memory_format import choose
+from autoseg.training.train_fold import train_fold
 from tests.training import tiny
-from tests.training.test_fold import folder_of, same_weights
+from tests.training.test_train_fold import folder_of, same_weights
 from tests.training.tiny import NAME, with_model
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from autoseg.models import registry
-from autoseg.models.contract import ModelSpec, PublishedWeights, Variant
+from autoseg.models.base import ModelSpec, PublishedWeights, Variant
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.training.pretrained import Source, fill, find
 from tests.training.tiny import Tiny

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.io.raw_dataset import write_description
-from autoseg.models.contract import ModelOutput, ModelSpec, SegmentationNetwork, Variant
-from autoseg.preprocessing.store import writing
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.preprocessing.array_dataset import writing
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.run import RunRecord
 from autoseg.support.extensions import MODELS
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.training import fold, trainer
+from autoseg.training import train_fold, trainer
 from autoseg.training.losses import Loss
 from autoseg.training.step import Step
 
@@ -135,7 +135,7 @@ def train(root: Path, memory_format: str = "contiguous", **options: Any) -> RunR
     """Train the fold of what `prepare` prepared there."""
     dataset, plan, splits = prepare(root) if not (root / "raw").exists() else again(root)
     plan = with_model(plan, memory_format=memory_format)
-    return fold.train_fold(dataset, plan, splits, NAME, 0, device="cpu", **options)
+    return train_fold.train_fold(dataset, plan, splits, NAME, 0, device="cpu", **options)
 
 
 def again(root: Path) -> tuple[Dataset, Plan, Splits]:

@@ -7,12 +7,12 @@ import re
 import timm
 from torch import Tensor, nn
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
 from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, resize_like
@@ -80,15 +80,15 @@ class EfficientNetLite0UPerNet(SegmentationNetwork):
         refined = self.refine(resize_like(coarse, finest) + self.detail(finest))
         return ModelOutput(self.classify(self.dropout(refined)))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """The file `efficientnet-lite0-57934424.pth`, or timm's own (`tf_efficientnet_lite0`); both hold no decoder."""
         ours = self.state_dict()
-        for official in handover.left:
+        for official in adapter.left:
             name = f"encoder.{_timm_name(official)}"
             if official.startswith(("_conv_head.", "_bn1.", "_fc.", "conv_head.", "bn2.", "classifier.")):
-                handover.drop(official, _CLASSIFIER)
+                adapter.drop(official, _CLASSIFIER)
             elif name in ours:
-                handover.give(name, official)
+                adapter.give(name, official)
 
 
 def build(

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
+from autoseg.models.key_mapping import rename_keys
 from autoseg.models.layers import upernet
 from autoseg.models.layers.dcnv3 import DeformableConvolution
-from autoseg.models.renaming import give_renamed
 
 _MLP_RATIO = 4
 _GROUP_CHANNELS = 16
@@ -212,12 +212,12 @@ class InternImage(SegmentationNetwork):
         auxiliary = ((self.auxiliary(maps[2]), upernet.AUXILIARY_WEIGHT),) if self.training else ()
         return ModelOutput(self.decoder(maps), auxiliary)
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and its ImageNet files (`internimage_*_1k_224.pth`)."""
-        give_renamed(handover, _OFFICIAL)
-        for name in handover.left:
+        rename_keys(adapter, _OFFICIAL)
+        for name in adapter.left:
             if name.startswith(("conv_head.", "head.")):
-                handover.drop(name, "belongs to the ImageNet classifier")
+                adapter.drop(name, "belongs to the ImageNet classifier")
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None) -> InternImage:

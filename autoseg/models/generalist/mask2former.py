@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers import swin
 from autoseg.models.layers.pixel_decoder import PixelDecoder
 from autoseg.models.layers.precision import full_precision
 from autoseg.models.layers.query_decoder import Prediction, QueryDecoder
 from autoseg.models.layers.set_loss import set_loss
-from autoseg.models.renaming import drop_matching, give_renamed
 
 _QUERIES = 100
 _POINTS = 12544
@@ -181,18 +181,18 @@ class Mask2Former(SegmentationNetwork):
         extent = (target.shape[3] / inside[1], target.shape[2] / inside[0])
         return set_loss(predictions, target, valid, extent, self.points)
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoders (Swin's own, torchvision's ResNet)."""
-        for name in handover.left:
+        for name in adapter.left:
             joined = _JOINED.fullmatch(name)
             if joined is not None:
                 kind, layer, part = joined.groups()
                 ours = f"query_decoder.layers.{layer}.{'read' if kind == 'cross' else 'confer'}"
                 for i, role in enumerate(("query", "key", "value")):
-                    handover.give(f"{ours}.{role}.{part}", name, by=partial(_third, i))
+                    adapter.give(f"{ours}.{role}.{part}", name, by=partial(_third, i))
         resnet = not isinstance(self.encoder, swin.Swin)
-        give_renamed(handover, (*_HEADS, *(_RESNET if resnet else swin.official_names("encoder"))))
-        drop_matching(handover, _EXTRAS)
+        rename_keys(adapter, (*_HEADS, *(_RESNET if resnet else swin.official_names("encoder"))))
+        drop_matching(adapter, _EXTRAS)
 
 
 def build(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers import mit
 from autoseg.models.layers.fusion import MapFusion
-from autoseg.models.renaming import drop_matching, give_renamed
 
 SPEC = ModelSpec(
     name="segformer",
@@ -66,10 +66,10 @@ class SegFormer(SegmentationNetwork):
         fused = self.fuse(maps[::-1], maps[0].shape[-2:])
         return ModelOutput(self.classify(self.dropout(fused)))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoder (`mit_b*.pth`)."""
-        give_renamed(handover, _OFFICIAL)
-        drop_matching(handover, _DROPPED)
+        rename_keys(adapter, _OFFICIAL)
+        drop_matching(adapter, _DROPPED)
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None) -> SegFormer:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers import mscan
 from autoseg.models.layers.fusion import MapFusion
 from autoseg.models.layers.precision import full_precision
 from autoseg.models.layers.upernet import classifier
-from autoseg.models.renaming import drop_matching, give_renamed
 
 SPEC = ModelSpec(
     name="segnext",
@@ -144,10 +144,10 @@ class SegNeXt(SegmentationNetwork):
         joined = self.hamburger(self.squeeze(maps, maps[0].shape[-2:]))
         return ModelOutput(self.classify(self.dropout(self.align(joined))))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoder (`mscan_*.pth`)."""
-        give_renamed(handover, _OFFICIAL)
-        drop_matching(handover, [mscan.CLASSIFIER])
+        rename_keys(adapter, _OFFICIAL)
+        drop_matching(adapter, [mscan.CLASSIFIER])
 
 
 def build(

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
+from autoseg.models.key_mapping import rename_keys
 from autoseg.models.layers import upernet
 from autoseg.models.layers.aggregated_attention import (
     AggregatedAttention,
@@ -28,7 +29,6 @@ from autoseg.models.layers.aggregated_attention import (
     Size,
 )
 from autoseg.models.layers.initialisation import start_plainly
-from autoseg.models.renaming import give_renamed
 
 _HEAD_CHANNELS = 24
 _MLP_RATIOS = (8, 8, 4, 4)
@@ -230,14 +230,14 @@ class TransNeXt(SegmentationNetwork):
         auxiliary = ((self.auxiliary(maps[2]), upernet.AUXILIARY_WEIGHT),) if self.training else ()
         return ModelOutput(self.decoder(maps), auxiliary)
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and its ImageNet files (`transnext_*_224_1k.pth`)."""
-        give_renamed(handover, _OFFICIAL)
-        for name in handover.left:
+        rename_keys(adapter, _OFFICIAL)
+        for name in adapter.left:
             if name.startswith("head."):
-                handover.drop(name, "belongs to the ImageNet classifier")
+                adapter.drop(name, "belongs to the ImageNet classifier")
             elif "relative_pos_index" in name or "relative_coords_table" in name:
-                handover.drop(name, "computed here")
+                adapter.drop(name, "computed here")
 
 
 def build(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.models.contract import Handover, ModelSpec, Variant
+from autoseg.models.base import ModelSpec, StateDictAdapter, Variant
 from autoseg.models.layers import convnext, vwformer
 
 SPEC = ModelSpec(
@@ -28,10 +28,10 @@ class VWFormerConvNeXt(vwformer.VWFormer):
 
     stem_weights = ("encoder.layers.0.0.weight",)
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of mmclassification, the authors, timm and torchvision."""
-        super().receive(handover)
-        convnext.receive_encoder(handover, "encoder")
+        super().load_official(adapter)
+        convnext.receive_encoder(adapter, "encoder")
 
 
 def build(

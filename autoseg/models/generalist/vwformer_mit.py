@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autoseg.models.contract import Handover, ModelSpec, Variant
+from autoseg.models.base import ModelSpec, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers import mit, vwformer
-from autoseg.models.renaming import drop_matching, give_renamed
 
 SPEC = ModelSpec(
     name="vwformer_mit",
@@ -34,11 +34,11 @@ class VWFormerMiT(vwformer.VWFormer):
 
     stem_weights = ("encoder.stages.0.embed.weight",)
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoder (`mit_b*.pth`)."""
-        super().receive(handover)
-        give_renamed(handover, _OFFICIAL)
-        drop_matching(handover, [mit.CLASSIFIER])
+        super().load_official(adapter)
+        rename_keys(adapter, _OFFICIAL)
+        drop_matching(adapter, [mit.CLASSIFIER])
 
 
 def build(

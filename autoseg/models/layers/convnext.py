@@ -8,8 +8,8 @@ from __future__ import annotations
 import torchvision
 from torch import Tensor, nn
 
-from autoseg.models.contract import Handover, PublishedWeights
-from autoseg.models.renaming import drop_matching, give_renamed
+from autoseg.models.base import PublishedWeights, StateDictAdapter
+from autoseg.models.key_mapping import drop_matching, rename_keys
 
 SIZES = {"t": "tiny", "s": "small", "b": "base"}
 _DROP_PATH = 0.4
@@ -73,13 +73,13 @@ def _official_names(ours: str) -> tuple[tuple[str, str], ...]:
     return tuple((rf"(?:backbone\.)?{pattern}", replacement) for pattern, replacement in rows)
 
 
-def receive_encoder(handover: Handover, ours: str) -> None:
+def receive_encoder(adapter: StateDictAdapter, ours: str) -> None:
     """Give an official encoder, alone or in a whole model, to the ConvNeXt that is called `ours`."""
-    give_renamed(handover, _official_names(ours))
-    drop_matching(handover, _CLASSIFIER)
-    for name, tensor in handover.given.items():
+    rename_keys(adapter, _official_names(ours))
+    drop_matching(adapter, _CLASSIFIER)
+    for name, tensor in adapter.given.items():
         if name.endswith(".layer_scale"):
-            handover.give(name, *handover.sources[name], by=lambda *_, scale=tensor: scale.view(-1, 1, 1))
+            adapter.give(name, *adapter.sources[name], by=lambda *_, scale=tensor: scale.view(-1, 1, 1))
 
 
 class ConvNeXt(nn.Module):

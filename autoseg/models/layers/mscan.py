@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.contract import PublishedWeights
+from autoseg.models.base import PublishedWeights
 from autoseg.models.layers.initialisation import start_plainly
 
 # Channels and blocks of the four stages (strides 4, 8, 16, 32), and the rate at which the last block is dropped.
@@ -40,7 +40,7 @@ CLASSIFIER = (r"head\.(weight|bias)", "belongs to the ImageNet classifier")
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Rows for `give_renamed`: official names, alone or under `backbone.`, to those of an MSCAN that is called `ours`."""
+    """Rows for `rename_keys`: official names, alone or under `backbone.`, to those of an MSCAN that is called `ours`."""
     rows = [(r"(?:backbone\.)?patch_embed1\.proj\.(.+)", rf"{ours}.stages.0.embed.\1")]
     for i in range(4):
         stage = f"{ours}.stages.{i}"

@@ -29,7 +29,7 @@ _APART = -100.0
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Rows for `give_renamed`: official names, alone or under `backbone.`, to those of a Swin that is called `ours`."""
+    """Rows for `rename_keys`: official names, alone or under `backbone.`, to those of a Swin that is called `ours`."""
     block, here = r"(?:backbone\.)?layers\.(\d)\.blocks\.(\d+)", rf"{ours}.stages.\1.blocks.\2"
     return (
         (r"(?:backbone\.)?patch_embed\.proj\.(.+)", rf"{ours}.embed.\1"),

@@ -114,7 +114,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def official_names(main: str = "decoder", auxiliary: str = "auxiliary") -> tuple[tuple[str, str], ...]:
-    """Rows for `give_renamed`: mmsegmentation's heads to ours, called `main` and `auxiliary` in the network."""
+    """Rows for `rename_keys`: mmsegmentation's heads to ours, called `main` and `auxiliary` in the network."""
     units = (
         (r"decode_head\.psp_modules\.(\d+)\.1", rf"{main}.pooling.branches.\1.1"),
         (r"decode_head\.(bottleneck)", rf"{main}.pooling.merge"),

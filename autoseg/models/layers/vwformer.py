@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, SegmentationNetwork
+from autoseg.models.base import ModelOutput, SegmentationNetwork, StateDictAdapter
+from autoseg.models.key_mapping import rename_keys
 from autoseg.models.layers.convnext import ConvNeXt
 from autoseg.models.layers.fusion import MapFusion
 from autoseg.models.layers.mit import MiT
 from autoseg.models.layers.upernet import ConvNormReLU, classifier
-from autoseg.models.renaming import give_renamed
 
 CITATION = (
     "Yan H., Wu M., Zhang C.: Multi-Scale Representations by Varying Window Attention for Semantic Segmentation. "
@@ -202,27 +202,27 @@ class VWFormer(SegmentationNetwork):
     def segment(self, x: Tensor) -> ModelOutput:
         return ModelOutput(self.head(self.encoder(x)))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """The head of whole models of the official code."""
-        give_renamed(handover, _OFFICIAL)
+        rename_keys(adapter, _OFFICIAL)
         for j in range(len(_RATIOS)):
-            _receive_attention(handover, f"decode_head.attn.{j}.", f"head.windows.{j}.")
+            _receive_attention(adapter, f"decode_head.attn.{j}.", f"head.windows.{j}.")
 
 
-def _receive_attention(handover: Handover, official: str, ours: str) -> None:
+def _receive_attention(adapter: StateDictAdapter, official: str, ours: str) -> None:
     """Layers that official files keep as 1x1 convolutions (ADE20K), or stacked (Cityscapes)."""
-    left = set(handover.left)
+    left = set(adapter.left)
     for kind in ("weight", "bias"):
         theta, phi, g = (f"{official}{name}.conv.{kind}" for name in ("theta", "phi", "g"))
         if {theta, phi, g} <= left:
-            handover.give(f"{ours}query.{kind}", theta, by=_flat)
-            handover.give(f"{ours}key_value.{kind}", phi, g, by=lambda *both: torch.cat([_flat(x) for x in both]))
+            adapter.give(f"{ours}query.{kind}", theta, by=_flat)
+            adapter.give(f"{ours}key_value.{kind}", phi, g, by=lambda *both: torch.cat([_flat(x) for x in both]))
         stacked = f"{official}in_proj_{kind}"
         if stacked in left:
-            handover.give(f"{ours}query.{kind}", stacked, by=lambda x: x.chunk(3)[0])
-            handover.give(f"{ours}key_value.{kind}", stacked, by=lambda x: torch.cat(x.chunk(3)[1:]))
+            adapter.give(f"{ours}query.{kind}", stacked, by=lambda x: x.chunk(3)[0])
+            adapter.give(f"{ours}key_value.{kind}", stacked, by=lambda x: torch.cat(x.chunk(3)[1:]))
     if f"{official}out_proj.weight" in left:
-        handover.give(f"{ours}leave.0.weight", f"{official}out_proj.weight", by=lambda x: x[:, :, None, None])
+        adapter.give(f"{ours}leave.0.weight", f"{official}out_proj.weight", by=lambda x: x[:, :, None, None])
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -12,16 +12,16 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import (
-    Handover,
+from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
     PublishedWeights,
     SegmentationNetwork,
+    StateDictAdapter,
     Variant,
 )
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.initialisation import start_plainly
-from autoseg.models.renaming import drop_matching, give_renamed
 
 _SWIN_FILE = PublishedWeights(
     file="swin_tiny_patch4_window7_224.pth",
@@ -288,13 +288,13 @@ class HiFormer(SegmentationNetwork):
         joined = self.rise_fine(fine) + self.rise_coarse(coarse)
         return ModelOutput(self.head(self.predict(joined)))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models, and the ImageNet files of Swin-T (the authors' names) and of torchvision's ResNet.
 
         The official code reads the Swin file and then starts most of it anew by mistake; here it is kept.
         """
-        drop_matching(handover, _DROPPED)
-        give_renamed(handover, _OFFICIAL)
+        drop_matching(adapter, _DROPPED)
+        rename_keys(adapter, _OFFICIAL)
 
 
 def build(

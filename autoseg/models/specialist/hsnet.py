@@ -11,8 +11,8 @@ from timm.models.pvt_v2 import MlpWithDepthwiseConv, PyramidVisionTransformerV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, Variant
-from autoseg.models.renaming import drop_matching, give_renamed
+from autoseg.models.base import ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 
 WIDTHS = (64, 128, 320, 512)
 FIXED = "fixed"
@@ -293,6 +293,6 @@ class HSNet(SegmentationNetwork):
         logits = torch.stack(predictions).sum(dim=0)
         return ModelOutput(logits, tuple((p, 1.0) for p in predictions) if self.training else ())
 
-    def receive(self, handover: Handover) -> None:
-        drop_matching(handover, _CLASSIFIER if not self.fixed else (*_CLASSIFIER, *_UNUSED))
-        give_renamed(handover, _OFFICIAL)
+    def load_official(self, adapter: StateDictAdapter) -> None:
+        drop_matching(adapter, _CLASSIFIER if not self.fixed else (*_CLASSIFIER, *_UNUSED))
+        rename_keys(adapter, _OFFICIAL)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.mit import ReducedAttention, to_map, to_tokens
-from autoseg.models.renaming import drop_matching, give_renamed
 
 SPEC = ModelSpec(
     name="missformer",
@@ -308,13 +308,13 @@ class MISSFormer(SegmentationNetwork):
             x = level(_spread(grow(x), (x.shape[2], x.shape[3]), 2), skips.pop())
         return ModelOutput(_spread(self.head(self.grow[3](x)), (x.shape[2], x.shape[3]), _FINAL_GROWTH))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         if not self.published:
-            drop_matching(handover, _NEVER_USED)
+            drop_matching(adapter, _NEVER_USED)
         head = "decoder_0.last_layer.weight"
-        if head in handover.left:
-            handover.give("head.weight", head, by=lambda kernel: kernel.flatten(1))
-        give_renamed(handover, _OFFICIAL)
+        if head in adapter.left:
+            adapter.give("head.weight", head, by=lambda kernel: kernel.flatten(1))
+        rename_keys(adapter, _OFFICIAL)
 
 
 def build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 
 SPEC = ModelSpec(
     name="nnunet",
@@ -80,11 +80,11 @@ class NNUNet(SegmentationNetwork):
         kept = coarser[:-1] if len(coarser) > 1 else coarser
         return ModelOutput(finest, tuple((logits, 0.5 ** (level + 1)) for level, logits in enumerate(kept)))
 
-    def receive(self, handover: Handover) -> None:
+    def load_official(self, adapter: StateDictAdapter) -> None:
         own = self.state_dict()
-        for name in handover.left:
+        for name in adapter.left:
             if f"network.{name}" in own:
-                handover.give(f"network.{name}", name)
+                adapter.give(f"network.{name}", name)
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None) -> NNUNet:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.selective_scan import selective_scan
 from autoseg.models.layers.swin import PatchMerging
-from autoseg.models.renaming import drop_matching, give_renamed
 
 WIDTHS = (48, 96, 192, 384, 768)
 DEPTHS = (2, 2, 9, 2)
@@ -256,9 +256,9 @@ class SwinUMamba(SegmentationNetwork):
         logits, half, quarter = self.levels(x, 3)
         return ModelOutput(logits, ((half, 0.5), (quarter, 0.25)))
 
-    def receive(self, handover: Handover) -> None:
-        drop_matching(handover, _NOT_TAKEN)
-        give_renamed(handover, _OFFICIAL)
+    def load_official(self, adapter: StateDictAdapter) -> None:
+        drop_matching(adapter, _NOT_TAKEN)
+        rename_keys(adapter, _OFFICIAL)
 
 
 def _begin_small(module: nn.Module) -> None:

@@ -7,12 +7,12 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.convolution import double_convolution
 from autoseg.models.layers.initialisation import start_plainly
 from autoseg.models.layers.kan import KANLinear
 from autoseg.models.layers.mit import to_map, to_tokens
-from autoseg.models.renaming import drop_matching, give_renamed
 
 SPEC = ModelSpec(
     name="ukan",
@@ -134,9 +134,9 @@ class UKAN(SegmentationNetwork):
         # Officially the head follows the last doubling; the two change places freely, and this way round is cheaper.
         return ModelOutput(self.head(self.rise[-1](x)))
 
-    def receive(self, handover: Handover) -> None:
-        drop_matching(handover, _DROPPED)
-        give_renamed(handover, _OFFICIAL)
+    def load_official(self, adapter: StateDictAdapter) -> None:
+        drop_matching(adapter, _DROPPED)
+        rename_keys(adapter, _OFFICIAL)
 
 
 def build(

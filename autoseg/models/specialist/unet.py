@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.contract import Handover, ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.key_mapping import rename_keys
 from autoseg.models.layers.convolution import double_convolution
-from autoseg.models.renaming import give_renamed
 
 SPEC = ModelSpec(
     name="unet",
@@ -79,8 +79,8 @@ class UNet(SegmentationNetwork):
             x = step(x, skips.pop())
         return ModelOutput(self.head(x))
 
-    def receive(self, handover: Handover) -> None:
-        give_renamed(handover, _OFFICIAL)
+    def load_official(self, adapter: StateDictAdapter) -> None:
+        rename_keys(adapter, _OFFICIAL)
 
 
 def build(

@@ -1,0 +1,189 @@
+"""Every model, every fold, every dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, Settings, fold_numbers, model_names, setting_texts
+from autoseg.api.planning import plan_and_preprocess
+from autoseg.schema.plan import Plan, Protocol, Splits
+from autoseg.schema.runner import GridTable
+from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import LOGGERS
+from autoseg.support.files import read_artefact
+from autoseg.support.workspace import Dataset, Root, Workspace
+
+if TYPE_CHECKING:
+    from autoseg.runner.engine import Engine
+    from autoseg.runner.jobs import JobOptions
+
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["local", "ray", "slurm"]
+
+
+def run(
+    datasets: DatasetId | Sequence[DatasetId],
+    models: Models | None = None,
+    folds: Folds | None = None,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    gpus_per_run: int = 0,
+    address: str | None = None,
+    slurm: Mapping[str, str] | None = None,
+    retries: int = 2,
+    protocol: Protocol | None = None,
+    settings: Settings | None = None,
+    pretrained: PathLike | None = None,
+    log_to: Sequence[str] = (),
+    device: str = "auto",
+    watch: Callable[[GridTable], None] = lambda table: None,
+    handle_signals: bool = False,
+    root: Root = None,
+) -> GridTable:
+    """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
+
+    Each run is a process of its own. A dataset that is not planned yet, or for another protocol, is planned first.
+
+    Args:
+        datasets: id or name of a dataset, or several.
+        models: names of models (default: all of each dataset's plan).
+        folds: numbers of folds (default: all).
+        engine: what starts the runs: "local" (this machine), "ray" (a cluster) or "slurm".
+        workers: runs at the same time (default: 1, or as many as the GPUs allow).
+        gpus_per_run: GPUs that each run gets.
+        address: host:port of a Ray cluster (default: one is started on this machine).
+        slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
+        retries: how often a run that died is started again.
+        protocol: "auto", "benchmark" or "quick" (default: the plans').
+        settings: dotted field of the plan -> value, for all runs: {"training.epochs": 50}.
+        pretrained: "auto", "none" or the path of a checkpoint (default: the plans' choice).
+        log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
+        watch: called with the table while the runs go on.
+        handle_signals: for commands: SIGTERM stops the runs too, and raises SystemExit.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The table of all runs, done or failed; it is also in results/grid.json.
+
+    Raises:
+        AutosegError: something is missing or unknown; nothing is started then.
+        KeyboardInterrupt: on Ctrl-C; the runs are stopped, and the next call resumes them.
+    """
+    from autoseg.runner.jobs import fold_jobs, named
+    from autoseg.runner.scheduler import run_grid
+
+    if engine not in get_args(EngineName):
+        raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
+    LOGGERS.check(*log_to)
+    place = Workspace.at(root).root
+    found = named(place, [datasets] if isinstance(datasets, str | int) else datasets)
+    chosen, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
+    for dataset in found:
+        _plan(dataset, chosen, protocol, device, place)
+    jobs = [job for dataset in found for job in fold_jobs(dataset, chosen, numbers)]
+    for dataset in found:
+        _prepare(dataset, {job.model for job in jobs if job.dataset == dataset.name}, texts)
+    job_options = _job_options(place, device, pretrained, texts, gpus_per_run, log_to)
+    started = _engine(engine, workers, gpus_per_run, address, slurm, place)
+    table = run_grid(jobs, job_options, started, retries=retries, watch=watch, handle_signals=handle_signals)
+    _compare(table, place)
+    return table
+
+
+def _job_options(
+    place: Path, device: str, pretrained: str | Path | None, settings: dict[str, str], gpus_per_run: int, log_to: Sequence[str]
+) -> JobOptions:
+    from autoseg.runner.jobs import JobOptions
+
+    return JobOptions(
+        root=place, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
+        settings=settings, processes=max(1, gpus_per_run), log_to=tuple(log_to),
+    )  # fmt: skip
+
+
+def grid_status(root: Root = None) -> GridTable:
+    """Look up the state of the grid that runs now, or ran last.
+
+    Args:
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The table of all its runs.
+
+    Raises:
+        AutosegError: no grid ran under this root.
+    """
+    from autoseg.runner.table import status
+
+    return status(Workspace.at(root).root)
+
+
+def _compare(table: GridTable, root: Path) -> None:
+    """The models of each dataset that has several; where they cannot be compared fairly the grid is done all the same."""
+    from autoseg.api.comparison import compare
+
+    finished: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.state == "done" and not row.job.predicts:
+            finished.setdefault(row.job.dataset, []).append(row.job.model)
+    for dataset, models in finished.items():
+        if len(set(models)) > 1:
+            try:
+                compare(dataset, models=list(dict.fromkeys(models)), root=root)
+            except AutosegError as error:
+                logger.warning(f"{dataset} is not compared: {error}")
+
+
+def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path) -> None:
+    if dataset.plan.exists():
+        plan = read_artefact(dataset.plan, Plan, f"autoseg_plan_and_preprocess {dataset.number}")
+        if protocol is None or plan.protocol == protocol:
+            return
+        logger.info(f"{dataset.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        models = list(dict.fromkeys([*plan.models, *(models or [])]))
+    plan_and_preprocess(dataset.name, protocol=protocol or "auto", models=models, device=device, preprocess=False, root=root)
+
+
+def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) -> None:
+    """The arrays of all models, made once and not by each of the runs."""
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.planning.overrides import apply_overrides
+    from autoseg.preprocessing.preprocess import preprocess_dataset
+
+    remedy = f"autoseg_plan_and_preprocess {dataset.number}"
+    plan = apply_overrides(read_artefact(dataset.plan, Plan, remedy), settings)
+    read_artefact(dataset.splits, Splits, remedy)
+    for key in sorted({plan.models[model].preprocessing for model in models}):
+        preprocess_dataset(dataset, RawDataset.open(dataset), plan.preprocessing[key])
+
+
+def _engine(
+    name: EngineName,
+    workers: int | None,
+    gpus_per_run: int,
+    address: str | None,
+    slurm: Mapping[str, str] | None,
+    root: Path,
+) -> Engine:
+    from autoseg.runner.engine import Local
+
+    if name == "ray":
+        from autoseg.runner.ray_engine import RayEngine
+
+        return RayEngine(address, workers, gpus_per_run)
+    if name == "slurm":
+        from autoseg.runner.slurm_engine import SlurmEngine
+
+        return SlurmEngine(root / "results" / "slurm", workers, gpus_per_run, slurm or {})
+    gpus = 0
+    if gpus_per_run:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return Local(workers, gpus, gpus_per_run)

@@ -1,0 +1,205 @@
+"""Which confidence is worth trusting, and what a second reader would have gained and lost, on held-out cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.comparison.paired_scores import extremes, mean_over_classes, shows_something
+from autoseg.comparison.results import DatasetResults
+from autoseg.comparison.selective_prediction import calibrated, confidences
+from autoseg.comparison.statistics import risk_coverage
+from autoseg.evaluation.case import score_case
+from autoseg.io import read_label
+from autoseg.io.raw_dataset import RawDataset
+from autoseg.metrics.rules import is_defined
+from autoseg.prediction.calibration import by_the_others, case_dice, is_empty
+from autoseg.prediction.second_reader import agreement, combine
+from autoseg.schema.prediction import Confidence
+from autoseg.schema.scores import CaseScore
+from autoseg.schema.second_reader import POLICIES, ConfidenceArea, HybridScore, ReaderStudy
+from autoseg.support.errors import AutosegError
+
+# High is sure.
+_SCORES: dict[str, Callable[[Confidence], float]] = {
+    "value": lambda one: one.value,
+    "soft Dice": lambda one: one.soft_dice,
+    "agreement of members": lambda one: one.agreement,
+    "entropy": lambda one: -one.entropy,
+    "least sure class": lambda one: min(one.classes.values(), default=math.nan),
+}
+_EXPECTED = "expected Dice"
+_WITH_OTHERS = "agreement with the other models"
+LabelMap = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One held-out case: the reference and each model's mask, (H, W)."""
+
+    reference: LabelMap
+    masks: Mapping[str, LabelMap]
+    spacing: tuple[float, float] | None
+
+
+def study(
+    dataset_results: DatasetResults,
+    first: str | None = None,
+    second: str | None = None,
+    threshold: float = 0.8,
+    share: float = 0.05,
+) -> ReaderStudy:
+    """Areas for every model that recorded its confidence; the hybrid for two readers, by default the two with the best
+    mean Dice.
+
+    Trust in a case of the first reader is its expected Dice, by a line fitted to all other cases. Raises AutosegError
+    where there are fewer than two readers, or the first has no confidence.
+    """
+    dice = {
+        name: {case: case_dice(score) for case, score in model.cases.items()} for name, model in dataset_results.models.items()
+    }
+    order = sorted(dice, key=lambda name: -float(np.mean(list(dice[name].values()))))
+    first = first or next((name for name in order if name in dataset_results.trained), order[0])
+    second = second or next((name for name in order if name != first), None)
+    for name in (first, second):
+        if name not in dataset_results.models:
+            raise AutosegError(
+                f"there is no reader {name or 'besides ' + first!r}", f"there: {', '.join(dataset_results.models)}"
+            )
+    assert second is not None
+    shared = sorted(set(dice[first]) & set(dice[second]))
+    loaded = _load(dataset_results, sorted(set().union(*(set(one) for one in dice.values()))))
+    confidence = {name: confidences(model) for name, model in dataset_results.trained.items()}
+    areas = [area for name in confidence for area in _areas(name, dice[name], confidence[name], loaded, dataset_results)]
+    if len(shared) < 3 or not set(shared) <= set(confidence.get(first, {})):
+        raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
+    expected = _expected(confidence[first], dataset_results.models[first].cases, dice[first], shared)
+    asked = tuple(case for case in shared if expected[case] < threshold)
+    scores = _hybrid(
+        dataset_results, loaded, shared=shared, asked=set(asked), dice=dice[first], first=first, second=second, share=share
+    )
+    return ReaderStudy(
+        dataset=dataset_results.dataset.name,
+        areas=tuple(areas),
+        first=first,
+        second=second,
+        threshold=threshold,
+        share=share,
+        asked=asked,
+        scores=tuple(scores),
+    )
+
+
+def _areas(
+    model: str,
+    dice: Mapping[str, float],
+    confidence: Mapping[str, Confidence],
+    loaded: Mapping[str, _Case],
+    dataset_results: DatasetResults,
+) -> list[ConfidenceArea]:
+    tables = {name: {case: of(one) for case, one in confidence.items()} for name, of in _SCORES.items()}
+    values = {case: one.value for case, one in confidence.items() if case in dice and is_defined(one.value)}
+    expected = calibrated(values, dataset_results.models[model].cases)
+    if expected is not None:
+        tables[_EXPECTED] = expected
+    scheme = dataset_results.spec.label_scheme()
+    if len(dataset_results.models) > 1:
+        tables[_WITH_OTHERS] = {}
+        for case in dice:
+            masks = loaded[case].masks
+            others = [agreement(masks[model], mask, scheme) for name, mask in masks.items() if name != model]
+            tables[_WITH_OTHERS][case] = sum(others) / len(others) if others else math.nan
+    found = []
+    for name, table in tables.items():
+        cases = [case for case in dice if is_defined(table.get(case, math.nan))]
+        if len(cases) < 3:
+            continue
+        risk = [1 - dice[case] for case in cases]
+        area = risk_coverage([table[case] for case in cases], risk)[2]
+        best = risk_coverage([-value for value in risk], risk)[2]
+        found.append(
+            ConfidenceArea(
+                model=model,
+                score=name,
+                cases=len(cases),
+                aurc=round(area, 4),
+                best=round(best, 4),
+                random=round(float(np.mean(risk)), 4),
+            )
+        )
+    return found
+
+
+def _expected(
+    confidence: Mapping[str, Confidence], scores: Mapping[str, CaseScore], dice: Mapping[str, float], cases: Sequence[str]
+) -> dict[str, float]:
+    """Expected Dice of each case, by the line of all others."""
+    columns = ([confidence[one].value for one in cases], [dice[one] for one in cases], [is_empty(scores[one]) for one in cases])
+    found = by_the_others(*(np.asarray(column, np.float64) for column in columns))
+    return dict(zip(cases, map(float, found), strict=True))
+
+
+def _load(dataset_results: DatasetResults, cases: Sequence[str]) -> dict[str, _Case]:
+    references = {case.name: case.label for case in RawDataset.open(dataset_results.dataset).cases}
+    found = {}
+    for case in cases:
+        path = references.get(case)
+        if path is None:
+            raise AutosegError(f"{case} has no reference in {dataset_results.dataset.raw}", "put its mask back")
+        label = read_label(path)
+        paths = {name: model.mask_of(case) for name, model in dataset_results.models.items() if case in model.cases}
+        masks = {name: read_label(path).array for name, path in paths.items() if path is not None}
+        found[case] = _Case(label.array, masks, label.spacing)
+    return found
+
+
+def _hybrid(
+    dataset_results: DatasetResults,
+    loaded: Mapping[str, _Case],
+    shared: Sequence[str],
+    asked: set[str],
+    dice: Mapping[str, float],
+    first: str,
+    second: str,
+    share: float,
+) -> list[HybridScore]:
+    cases = dataset_results.models[first].cases
+    easy, hard, _ = extremes({case: dice[case] for case in shared if shows_something(cases[case])}, share)
+    strata = {"all": list(shared), f"hard {share:.0%}": hard, f"easy {share:.0%}": easy}
+    readers: dict[str, Callable[[str], LabelMap]] = {
+        first: lambda case: loaded[case].masks[first],
+        second: lambda case: loaded[case].masks[second],
+    }
+    for policy in POLICIES[1:]:
+
+        def mask(case: str, policy: Any = policy) -> LabelMap:
+            one, other = loaded[case].masks[first], loaded[case].masks[second]
+            return combine(one, other, policy) if case in asked else one
+
+        readers[f"hybrid: {policy}"] = mask
+    found = []
+    for reader, mask_of in readers.items():
+        scored = {case: _scored(mask_of(case), loaded[case], dataset_results) for case in shared}
+        for stratum, members in strata.items():
+            pairs = [scored[case] for case in members]
+            distances = [distance for _, distance in pairs if is_defined(distance)]
+            mean = sum(distances) / len(distances) if distances else math.nan
+            average = sum(value for value, _ in pairs) / len(pairs)
+            found.append(
+                HybridScore(stratum=stratum, reader=reader, cases=len(pairs), dice=round(average, 4), hd95=round(mean, 2))
+            )
+    return found
+
+
+def _scored(mask: LabelMap, case: _Case, dataset_results: DatasetResults) -> tuple[float, float]:
+    """Dice (see `case_dice`) and HD95 where defined; means over the classes."""
+    scheme = dataset_results.spec.label_scheme()
+    ignore = case.reference == scheme.ignore if scheme.ignore is not None else None
+    scores = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))
+    score = CaseScore("", scores)
+    return case_dice(score), mean_over_classes(score, "hd95")

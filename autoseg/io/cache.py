@@ -1,0 +1,82 @@
+"""Decoded images and masks, kept on the disk for the next step of one command: decoding is a good part of its cost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from autoseg.io.files import read_case, read_label
+from autoseg.io.types import Array, Image, Label
+
+_LIMIT = 2 << 30  # bytes
+_EMPTY = np.zeros(0, np.uint8)
+R = TypeVar("R", Image, Label)
+
+
+class DecodedImageCache:
+    """Reads images and masks, and keeps their pixels in a file without a name, which ends with the block.
+
+    Safe to use from several threads. What comes after `limit`, or on a full disk, is decoded again.
+    """
+
+    def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
+        """folder: on the disk to write to; it is made if need be. limit: bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._limit = limit
+        self._lock = Lock()
+        # Paths as text -> what was read, without its pixels; how to map them. Path objects would be three times as large.
+        self._entries: dict[tuple[str, ...], tuple[Any, dict[str, Any]]] = {}
+
+    def keep_no_more(self) -> None:
+        """What is read from now on is not read again."""
+        with self._lock:
+            self._limit = 0
+
+    def image(self, paths: Sequence[Path]) -> Image:
+        """See `read_case`."""
+        return self._get(tuple(map(str, paths)), lambda: read_case(paths))
+
+    def label(self, path: Path) -> Label:
+        """See `read_label`."""
+        return self._get((str(path),), lambda: read_label(path))
+
+    def _get(self, key: tuple[str, ...], read: Callable[[], R]) -> R:
+        if key not in self._entries:
+            fresh = read()
+            self._keep(key, fresh)
+            return fresh
+        bare, place = self._entries[key]
+        with self._lock:
+            pixels: Array = np.asarray(np.memmap(self._stream, mode="r", **place))
+        cached: R = replace(bare, array=np.moveaxis(pixels, -1, 0) if isinstance(bare, Image) else pixels)
+        return cached
+
+    def _keep(self, key: tuple[str, ...], fresh: Image | Label) -> None:
+        # Interleaved, as most pictures lie in memory: nothing is copied.
+        pixels = np.ascontiguousarray(np.moveaxis(fresh.array, 0, -1) if isinstance(fresh, Image) else fresh.array)
+        with self._lock:
+            offset = self._stream.seek(0, 2)
+            if not pixels.size or offset + pixels.nbytes > self._limit:
+                return
+            try:
+                self._stream.write(pixels.data)
+                self._stream.flush()
+            except OSError:
+                self._limit = 0
+                return
+            place = {"offset": offset, "dtype": pixels.dtype, "shape": pixels.shape}
+            self._entries[key] = replace(fresh, array=_EMPTY), place
+
+    def __enter__(self) -> DecodedImageCache:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.close()

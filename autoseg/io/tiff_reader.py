@@ -1,0 +1,117 @@
+"""Images too large to be decoded at once: TIFF files by rows, as they lie on the disk."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+import autoseg.io.raster as raster
+import autoseg.io.tiff as tiff
+from autoseg.io.types import UNREADABLE, Array
+from autoseg.support.errors import AutosegError
+
+_ORIENTATION = 274
+_TIFF = (".tif", ".tiff")
+_KINDS = ("uint8", "uint16", "float32")
+
+
+def pixels_of(path: Path) -> int:
+    """Rows times columns of a picture, from its header; 0 for what is no picture, or cannot be read."""
+    try:
+        return raster.pixels_in(path) if path.suffix.lower() in raster.SUFFIXES else 0
+    except AutosegError:
+        return 0
+
+
+class ArrayRows:
+    """Rows of an array (C, H, W) that stands in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._pixels = np.moveaxis(array, 0, 2)
+        self.size = (int(array.shape[1]), int(array.shape[2]))
+        self.channels = int(array.shape[0])
+
+    def rows(self, start: int, stop: int) -> Array:
+        """(stop - start, W, C)."""
+        return self._pixels[start:stop]
+
+
+class TiffRows:
+    """Rows of a TIFF's first page; only the strips or tiles that hold them are decoded. To be used in a `with` block."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self._path = path
+        self._file = file
+        self._page = file.pages[0]
+        self.size = (int(self._page.imagelength), int(self._page.imagewidth))
+        self.channels = int(self._page.samplesperpixel)
+        self._known: dict[int, Array] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> TiffRows | None:
+        """None where this is no upright gray or RGB TIFF of whole pixels, which has to be decoded at once."""
+        import tifffile
+
+        if path.suffix.lower() not in _TIFF:
+            return None
+        try:
+            file: Any = tifffile.TiffFile(path)
+            page: Any = file.pages[0]
+        except (tifffile.TiffFileError, OSError, ValueError, IndexError):
+            return None
+        plain = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+        plain = plain and tiff.has_codec(page) and page.tags.valueof(_ORIENTATION, default=1) == 1
+        if plain and str(page.dtype) in _KINDS and page.samplesperpixel in (1, 3):
+            return cls(path, file)
+        file.close()
+        return None
+
+    def rows(self, start: int, stop: int) -> Array:
+        """(stop - start, W, C). Raises AutosegError for damaged parts."""
+        try:
+            return self._plain(start, stop) if self._page.is_contiguous else self._decoded(start, stop)
+        except (OSError, ValueError, IndexError, RuntimeError, zlib.error) as error:
+            raise AutosegError(f"{self._path} cannot be read: {error}", UNREADABLE) from error
+
+    def __enter__(self) -> TiffRows:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def _plain(self, start: int, stop: int) -> Array:
+        width, kind = self.size[1] * self.channels, self._page.dtype.newbyteorder(self._file.byteorder)
+        handle = self._file.filehandle
+        handle.seek(self._page.dataoffsets[0] + start * width * kind.itemsize)
+        values = np.frombuffer(handle.read((stop - start) * width * kind.itemsize), kind)
+        return values.reshape(stop - start, self.size[1], self.channels).astype(kind.newbyteorder("="), copy=False)
+
+    def _decoded(self, start: int, stop: int) -> Array:
+        page = self._page
+        height = int(page.tilelength) if page.is_tiled else int(page.rowsperstrip)
+        width = int(page.tilewidth) if page.is_tiled else self.size[1]
+        across = -(-self.size[1] // width)
+        found = np.empty((stop - start, self.size[1], self.channels), page.dtype)
+        first, last = start // height, (stop - 1) // height
+        needed = {down * across + place for down in range(first, last + 1) for place in range(across)}
+        self._known = {index: segment for index, segment in self._known.items() if index in needed}
+        for index in sorted(needed):
+            if index not in self._known:
+                self._known[index] = self._segment(index, (height, width))
+            segment, top, left = self._known[index], index // across * height, index % across * width
+            upper, lower = max(start, top), min(stop, top + len(segment), self.size[0])
+            right = min(left + segment.shape[1], self.size[1])
+            found[upper - start : lower - start, left:right] = segment[upper - top : lower - top, : right - left]
+        return found
+
+    def _segment(self, index: int, size: tuple[int, int]) -> Array:
+        page, handle = self._page, self._file.filehandle
+        if not page.databytecounts[index]:
+            return np.zeros((*size, self.channels), page.dtype)
+        handle.seek(page.dataoffsets[index])
+        data, _, shape = page.decode(handle.read(page.databytecounts[index]), index, jpegtables=page.jpegtables)
+        return np.asarray(data[0, : shape[1], : shape[2]])

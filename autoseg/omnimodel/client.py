@@ -1,0 +1,140 @@
+"""Asking with patience and without paying twice: a cache, a rate, pauses that grow, and an end to trying."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.omnimodel.backends import Answer, Backend, PermanentError, TransientError
+from autoseg.schema.omnimodel import CachedAnswer
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import atomic_write, hash_text, read_artefact, write_artefact
+
+logger = logging.getLogger(__name__)
+
+# After so many questions in a row that got no answer, the rest is not asked: the service is down.
+_GIVE_UP = 5
+_LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """rate: requests a minute, 0 for no limit. attempts: requests of one question. pause: seconds after the first failure,
+    doubled after each further one."""
+
+    rate: float = 10.0
+    attempts: int = 4
+    pause: float = 2.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """failure: why there is no answer. cached: nothing was sent. tries: requests."""
+
+    answer: Answer | None
+    failure: str = ""
+    cached: bool = False
+    tries: int = 0
+
+
+class Cache:
+    """Answers by what was asked: a folder with a picture and a few words for each. Holds no key and no question's image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def key(self, backend: Backend, image: str, prompt: str) -> str:
+        """image: hash of the picture that would be sent."""
+        return hash_text(backend.name, backend.endpoint, backend.model, image, prompt)
+
+    def get(self, key: str) -> Answer | None:
+        """The answer kept under a key, refusals too; None where there is none or it is damaged."""
+        path = self.folder / f"{key}.json"
+        try:
+            cached = read_artefact(path, CachedAnswer)
+            picture = (self.folder / f"{key}.bin").read_bytes() if cached.picture else None
+        except (OSError, AutosegError):
+            return None
+        return Answer(picture, cached.text, cached.refused)
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer. The picture is whole before the words tell of it."""
+        if answer.picture is not None:
+            with atomic_write(self.folder / f"{key}.bin") as beside:
+                beside.write_bytes(answer.picture)
+        write_artefact(self.folder / f"{key}.json", CachedAnswer(answer.picture is not None, answer.text, answer.refused))
+
+
+class Client:
+    """Asks a backend, one question at a time."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        cache: Cache,
+        retry_policy: RetryPolicy | None = None,
+        again: bool = False,
+        sleep: Callable[[float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """again: ask once more where an earlier answer held no picture."""
+        self.backend = backend
+        self.cache = cache
+        self.retry_policy = retry_policy or RetryPolicy()
+        self._again = again
+        self._sleep, self._clock = sleep or time.sleep, clock
+        self._next = 0.0
+        self._silent = 0
+
+    def known(self, image: str, prompt: str) -> Answer | None:
+        """The answer that would cost nothing."""
+        answer = self.cache.get(self.cache.key(self.backend, image, prompt))
+        return None if answer is not None and answer.picture is None and self._again else answer
+
+    def ask(self, picture: bytes, image: str, prompt: str) -> Reply:
+        """picture: PNG; image: its hash. Raises AutosegError where the service cannot be used at all."""
+        answer = self.known(image, prompt)
+        if answer is not None:
+            return Reply(answer, cached=True)
+        if self._silent >= _GIVE_UP:
+            return Reply(None, f"not asked: {self._silent} questions in a row got no answer")
+        failure = ""
+        for attempt in range(self.retry_policy.attempts):
+            self._wait_for_turn()
+            try:
+                answer = self.backend.ask(picture, prompt)
+            except TransientError as passing:
+                failure = str(passing)
+                pause = max(passing.wait, min(self.retry_policy.pause * 2**attempt, _LONGEST_PAUSE))
+                if attempt + 1 < self.retry_policy.attempts:
+                    logger.info(f"{self.backend.name}: {failure}; trying again in {pause:.0f} s")
+                    self._sleep(pause)
+                continue
+            except PermanentError as lasting:
+                return Reply(None, str(lasting), tries=attempt + 1)
+            self._silent = 0
+            self.cache.put(self.cache.key(self.backend, image, prompt), answer)
+            return Reply(answer, tries=attempt + 1)
+        self._silent += 1
+        return Reply(None, f"no answer in {self.retry_policy.attempts} tries: {failure}", tries=self.retry_policy.attempts)
+
+    def _wait_for_turn(self) -> None:
+        if self.retry_policy.rate <= 0:
+            return
+        now = self._clock()
+        if now < self._next:
+            self._sleep(self._next - now)
+        self._next = max(now, self._next) + 60 / self.retry_policy.rate
+
+
+def check_consent(backend: str, named: str | None) -> None:
+    """Raises AutosegError unless the caller named the very service that images would go to."""
+    if named != backend:
+        meant = f" (it names {named})" if named else ""
+        raise AutosegError(
+            f"images would be sent to {backend}, and the call does not say so{meant}",
+            f"--send-images-to {backend}, if the patients' consent and your rules allow it",
+        )

@@ -1,0 +1,71 @@
+"""The state of a grid of runs, as the table on disk has it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from autoseg.schema.artefact import Artefact, Content, rename
+from autoseg.schema.frame import Row, Tabular, count, fields
+
+JobState = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True, order=True)
+class Job:
+    """One run of the grid: a fold of a model of a dataset. fold -1 stands for predicting the test images with all folds."""
+
+    dataset: str
+    model: str
+    fold: int
+
+    @property
+    def predicts(self) -> bool:
+        return self.fold < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """Where a cell stands. where: the machine or job that has it. attempts: how often it was started by this grid.
+
+    epochs_done, epochs_planned, best_dice: of its run.json. seconds: of the attempts so far. message: why it waits or failed.
+    """
+
+    job: Job
+    state: JobState
+    where: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    epochs_done: int = 0
+    epochs_planned: int = 0
+    best_dice: float = 0.0
+    message: str = ""
+
+
+def _cells_to_jobs(content: Content) -> Content:
+    for row in content["rows"]:
+        rename(row, "cell", "job")
+    return content
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GridTable(Artefact, Tabular):
+    """`results/grid.json`. engine: what runs the cells. host, pid: of the process that drives it. updated: UTC, ISO 8601."""
+
+    NAME = "grid"
+    VERSION = 2
+    MIGRATIONS = (_cells_to_jobs,)
+
+    engine: str
+    host: str
+    pid: int
+    updated: str
+    rows: tuple[JobRow, ...]
+
+    def summary(self) -> str:
+        states = Counter(row.state for row in self.rows)
+        return f"{count(len(self.rows), 'run')}: {', '.join(f'{number} {state}' for state, number in states.items())}"
+
+    def to_rows(self) -> list[Row]:
+        return [fields(row.job) | fields(row, "cell") for row in self.rows]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from autoseg import api
+from autoseg.cli import compare
+from autoseg.comparison.paired_scores import extremes
+from autoseg.prediction.calibration import case_dice
+from autoseg.schema.scores import CaseScore
+from autoseg.schema.second_reader import ReaderStudy
+from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact
+
+
+def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
+    root, name = made.dataset.root, made.dataset.name
+    folders = made.dataset.results.iterdir()
+    first, second = sorted(path.name for path in folders if (path / "fold_0").is_dir())[:2]
+    never = api.study_readers(name, first=first, second=second, trust=0.0, output=tmp_path, root=root)
+    always = api.study_readers(name, first=first, second=second, trust=1.01, output=tmp_path, root=root)
+    assert not never.asked and len(always.asked) == 12
+    assert len(always.to_frame()) == len(always.scores) and "12 cases" in repr(always)
+
+    def dice(study: ReaderStudy, reader: str) -> float:
+        return next(one.dice for one in study.scores if one.reader == reader and one.stratum == "all")
+
+    assert dice(never, "hybrid: replace") == dice(never, first)
+    assert dice(always, "hybrid: replace") == dice(always, second)
+    assert all(one.best <= one.aurc for one in always.areas)
+    with pytest.raises(AutosegError, match="no reader"):
+        api.study_readers(name, first="nobody", output=tmp_path, root=root)
+
+
+def test_confidence_is_judged_alike_in_the_comparison_and_here(made, tmp_path):
+    root, name = made.dataset.root, made.dataset.name
+    study = api.study_readers(name, output=tmp_path, root=root)
+    compared = api.compare([name], output=tmp_path / "comparison", report=False, root=root).datasets[0]
+    here = {one.model: one.aurc for one in study.areas if one.score == "expected Dice"}
+    assert here == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
+
+
+def test_a_missed_object_is_not_made_up_for_by_classes_that_are_not_there():
+    def scored(*dice: float) -> CaseScore:
+        return CaseScore("a", {str(index): SimpleNamespace(dice=value) for index, value in enumerate(dice)})
+
+    assert case_dice(scored(0.0, math.nan)) == 0.0
+    assert case_dice(scored(0.5, 1.0)) == 0.75
+    assert case_dice(scored(math.nan, math.nan)) == 1.0
+
+
+def test_extremes_say_where_names_decided():
+    dice = {"a": 0.9, "b": 0.8, "c": 0.0, "d": 0.0, "e": 0.0, "f": 0.7}
+    easy, hard, ties = extremes(dice, 0.34)
+    assert easy == ["a", "b"] and hard == ["d", "e"]
+    assert ties == "3 cases share a Dice of 0.000 at the lowest end, so that their names decided"
+    assert extremes({"a": 0.9, "b": 0.8}, 0.05) == (["a"], ["b"], "")
+
+
+def test_the_command_writes_what_it_shows(made, tmp_path, capsys):
+    asked = [made.dataset.name, "--risk-coverage", "--root", str(made.dataset.root), "-o", str(tmp_path)]
+    assert compare.main(asked) == 0
+    shown = capsys.readouterr().out
+    study = read_artefact(tmp_path / "risk_coverage.json", ReaderStudy)
+    assert "AURC" in shown and study.first in shown and {one.stratum for one in study.scores} == {"all", "hard 5%", "easy 5%"}

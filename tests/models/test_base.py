@@ -1,0 +1,222 @@
+"""What every registered network promises (`autoseg.planning.model_checks`), held for autoseg's own, and how a network that
+breaks a promise is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg import models
+from autoseg.cli.check_model import main
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, Variant
+from autoseg.planning.model_checks import PROMISES, Promise, Subject, check_model, find_fault
+from autoseg.support.extensions import MODELS
+
+NAMES = models.names()
+OTHERS = [
+    (name, variant.name)
+    for name in NAMES
+    for variant in models.spec(name).variants
+    if variant.name != min(models.spec(name).variants, key=lambda v: v.parameters).name
+]
+EMPTY = {promise.title: promise for promise in PROMISES if promise.title.startswith(("as many parameters", "memory"))}
+
+
+def smallest(name: str) -> str:
+    return min(models.spec(name).variants, key=lambda v: v.parameters).name
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return Subject(request.param, smallest(request.param))
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.title)
+def test_the_smallest_variant_keeps(subject: Subject, promise: Promise) -> None:
+    assert find_fault(promise, subject) == ""
+
+
+@pytest.mark.parametrize("promise", EMPTY.values(), ids=lambda promise: promise.title)
+@pytest.mark.parametrize(("name", "variant"), OTHERS)
+def test_every_other_variant_keeps_without_values(name: str, variant: str, promise: Promise) -> None:
+    assert find_fault(promise, Subject(name, variant)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), OTHERS)
+def test_every_other_variant_keeps_all(name: str, variant: str) -> None:
+    subject = Subject(name, variant)
+    assert [fault for promise in PROMISES if (fault := find_fault(promise, subject))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_changes_no_more_than_rounding(name: str) -> None:
+    """A training may choose it; validation then sees ordinary tensors, also of odd sizes."""
+    torch.manual_seed(0)
+    network = models.build(name, smallest(name), 3, 3).eval()
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        usual = network(images)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for given in (images, images.contiguous(memory_format=torch.channels_last)):
+            torch.testing.assert_close(network(given), usual, rtol=1e-3, atol=1e-3 * float(usual.std()))
+    images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    output = network.train()(images)
+    labels = torch.randint(0, 3, (2, 64, 64))
+    if output.own_loss is not None:
+        output.own_loss(F.one_hot(labels, 3).movedim(-1, 1).float(), torch.ones(2, 1, 64, 64)).backward()
+    else:
+        F.cross_entropy(output.logits, labels).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+class Good(SegmentationNetwork):
+    divisor = 4
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Conv2d(8, num_classes, 1)
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        return ModelOutput(self.head(self.body(x)))
+
+
+class FailsOnReal(Good):
+    """As attention kernels do that take half precision only: shapes are right, values cannot be computed."""
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        if x.device.type == "meta" or isinstance(x, torch._subclasses.FakeTensor):
+            return super().segment(x)
+        raise RuntimeError("no kernel for float32\nmore lines")
+
+
+class NoSkip(Good):
+    def forward(self, x: Tensor) -> Any:
+        return self.segment(x).logits
+
+
+class Noisy(Good):
+    def segment(self, x: Tensor) -> ModelOutput:
+        return super().segment(x + torch.randn_like(x))
+
+
+class BatchStatistics(Good):
+    def segment(self, x: Tensor) -> ModelOutput:
+        return super().segment(x - x.mean())
+
+
+class Idle(Good):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes)
+        self.idle = nn.Linear(2, 2)
+
+
+class Forgetful(Good):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes)
+        self.hidden = [torch.randn(8, 1, 1)]
+
+    def segment(self, x: Tensor) -> ModelOutput:
+        return ModelOutput(self.head(self.body(x) + self.hidden[0].to(x.device)))
+
+
+class Peeking(Good):
+    def segment(self, x: Tensor) -> ModelOutput:
+        return super().segment(x * 2 if x.mean().item() > 0 else x)
+
+
+class OneAuxiliary(Good):
+    def segment(self, x: Tensor) -> ModelOutput:
+        logits = super().segment(x).logits
+        return ModelOutput(logits, ((logits[:, :1], 0.5),))
+
+
+class ThreeChannels(Good):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(3, num_classes)
+
+
+COUNTED = 3 * 8 * 16 + 8 + 16 + 8 * 2 + 2
+SPEC = ModelSpec(
+    name="mine", title="Mine", family="specialist", citation="none", variants=(Variant("one", COUNTED),),
+    default_variant="one", divisor=4, cam_layer="body",
+)  # fmt: skip
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """Registers a network as the model "mine"."""
+
+    def add(network: type[Good], **spec: Any) -> None:
+        def build(variant: str, in_channels: int, num_classes: int, input_size: Any = None) -> Good:
+            return network(in_channels, num_classes)
+
+        MODELS.add("mine", SimpleNamespace(SPEC=SPEC if not spec else ModelSpec(**{**vars(SPEC), **spec}), build=build))  # type: ignore[arg-type]
+
+    yield add
+    MODELS.remove("mine")
+
+
+@pytest.mark.parametrize(
+    ("network", "title", "says"),
+    [
+        (FailsOnReal, "in evaluation mode", "RuntimeError: no kernel for float32"),
+        (NoSkip, "in evaluation mode", "logits of shape (2, 3, 16, 16) instead of (2, 3, 64, 64)"),
+        (NoSkip, "in training mode", "a Tensor instead of a ModelOutput"),
+        (ThreeChannels, "1, 3 and 5 channels", "RuntimeError"),
+        (Noisy, "the same logits again", "two passes over one input differ"),
+        (BatchStatistics, "the same logits again", "an image alone and in a batch differ"),
+        (OneAuxiliary, "in training mode", "auxiliary logits of shape (2, 1, 16, 16) instead of (2, 3, h, w)"),
+        (Idle, "a finite gradient", "no gradient reaches idle.bias, idle.weight"),
+        (Idle, "as many parameters", f"the spec says {COUNTED:,} for 3 channels and 2 classes, there are {COUNTED + 6:,}"),
+        (Forgetful, "weights that can be saved", "in no state_dict"),
+        (Peeking, "memory and operations", ""),
+    ],
+)
+def test_a_broken_promise_is_found(register: Callable[..., None], network: type[Good], title: str, says: str) -> None:
+    register(network)
+    faults = {verdict.promise.title: verdict.fault for verdict in check_model("mine")}
+    (fault,) = [fault for name, fault in faults.items() if name.startswith(title)]
+    assert fault and says in fault
+    assert any(not fault for fault in faults.values()), "other promises are kept"
+
+
+@pytest.mark.parametrize(("cam_layer", "says"), [("", "cam_layer is ''"), ("body.9", "layers are, for example, body")])
+def test_a_missing_layer_for_heat_maps_is_found(register: Callable[..., None], cam_layer: str, says: str) -> None:
+    register(Good, cam_layer=cam_layer)
+    faults = [verdict.fault for verdict in check_model("mine") if verdict.fault]
+    assert len(faults) == 1 and says in faults[0]
+
+
+def test_the_command_prints_a_line_for_each_promise(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    register(Good)
+    assert main(["mine"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(PROMISES) + 1 and all(line.startswith("ok    mine one: ") for line in lines[:-1])
+
+
+def test_the_command_says_what_to_do(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    register(Idle)
+    assert main(["mine"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL  mine one: a finite gradient" in said and "-> use the parameter, remove it, or name it in unused" in said
+    assert said.endswith("2 not kept\n")
+
+
+def test_the_command_ends_with_2_for_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unett"]) == 2
+    assert "did you mean unet" in capsys.readouterr().err
+
+
+def test_unknown_names_teach_the_right_ones() -> None:
+    with pytest.raises(models.registry.AutosegError, match="did you mean nnunet"):
+        models.build("nnunett")
+    with pytest.raises(models.registry.AutosegError, match="choose one of"):
+        models.build("nnunet", variant="enormous")

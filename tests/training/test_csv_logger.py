@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg.support.errors import AutosegError
+from autoseg.training.csv_logger import NAME, MetricsLog
+
+
+def rows(*epochs: int) -> list[dict[str, float]]:
+    return [{"epoch": epoch, "loss": 1 / epoch, "dice": 0.5, "dice_a, b": 0.25} for epoch in epochs]
+
+
+def test_rows_are_added_and_those_after_a_checkpoint_dropped(tmp_path):
+    log = MetricsLog(tmp_path, ["a, b"])
+    log.begin(0)
+    for row in rows(1, 2, 3):
+        log.append(row)
+    later = MetricsLog(tmp_path, ["a, b"])
+    later.begin(2)
+    later.append(rows(3)[0])
+    lines = (tmp_path / NAME).read_text().splitlines()
+    assert lines[0].startswith('epoch,loss,learning_rate,dice,"dice_a, b",seconds')
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert lines[2].split(",")[:5] == ["2", "0.5", "", "0.5", "0.25"]
+    assert [row["epoch"] for row in later.rows] == [1, 2, 3] and later.rows[0] == rows(1)[0]
+
+
+def test_a_line_cut_off_in_the_middle_is_forgotten(tmp_path):
+    log = MetricsLog(tmp_path, ["a"])
+    log.begin(0)
+    log.append({"epoch": 1, "loss": 2.0})
+    with (tmp_path / NAME).open("a") as stream:
+        stream.write("2,1.5e")
+    later = MetricsLog(tmp_path, ["a"])
+    later.begin(1)
+    assert (tmp_path / NAME).read_text().count("\n") == 2 and len(later.rows) == 1
+
+
+def test_a_new_run_begins_an_empty_log(tmp_path):
+    log = MetricsLog(tmp_path, ["a"])
+    log.begin(0)
+    log.append({"epoch": 1, "loss": 2.0})
+    again = MetricsLog(tmp_path, ["a"])
+    again.begin(0)
+    assert again.rows == [] and (tmp_path / NAME).read_text().count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_told(tmp_path):
+    log = MetricsLog(tmp_path, ("a",))
+    (tmp_path / NAME).symlink_to("/dev/full")
+    with pytest.raises(AutosegError, match=r"the disk is full: .*metrics.csv.*\n.*free some space"):
+        log.append({"epoch": 1.0})

@@ -1,0 +1,61 @@
+"""Whose signals they are: a command's training listens for them, a library's leaves them alone."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from autoseg import api
+from autoseg.schema.run import RunRecord
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.training import checkpoint
+from autoseg.training.step import Step
+from tests.training import tiny
+from tests.training.test_train_fold import STEPS, folder_of, same_weights
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def _steps_as_they_were(monkeypatch):
+    monkeypatch.setattr(Step, "__call__", Step.__call__)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+def train(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny fold by `api.train`; it has no raw images to prepare or to score."""
+    if not (root / "raw").exists():
+        dataset, plan, splits = tiny.prepare(root)
+        write_artefact(dataset.plan, plan)
+        write_artefact(dataset.splits, splits)
+    monkeypatch.setattr("autoseg.api.training._prepare", lambda *arguments: None)
+    monkeypatch.setattr("autoseg.api.training._score_fold", lambda *arguments: None)
+    monkeypatch.setattr("autoseg.training.trainer._SAVING_SHARE", 1e3)
+    api.train(701, tiny.NAME, [0], device="cpu", root=root)
+
+
+def test_a_library_leaves_signal_handlers_untouched(tmp_path, monkeypatch):
+    before, during = handlers(), []
+    tiny.at_step(1, lambda: during.append(handlers()))
+    train(tmp_path, monkeypatch)
+    assert during == [before] and handlers() == before
+
+
+def test_ctrl_c_in_a_library_is_an_ordinary_interrupt_and_the_run_resumes(tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(whole, monkeypatch)
+    tiny.at_step(STEPS + 1, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, monkeypatch)
+    folder = folder_of(broken)
+    # Nothing more was written than the checkpoint of the epoch that was complete.
+    assert checkpoint.read(folder / "last.pt")["progress"]["epoch"] == 1
+    assert read_artefact(folder / "run.json", RunRecord).status == "stopped" and not (folder / "run.lock").exists()
+    train(broken, monkeypatch)
+    assert read_artefact(folder / "run.json", RunRecord).status == "finished"
+    assert same_weights(folder, folder_of(whole))

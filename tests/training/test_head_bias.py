@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.models import registry
+from autoseg.models.base import ModelOutput
+from autoseg.preprocessing.array_dataset import ArrayDataset
+from autoseg.schema.dataset import LabelScheme
+from autoseg.training.head_bias import init_head_bias, pixel_shares
+from tests.training import tiny
+from tests.training.tiny import Tiny
+
+SHARES = (0.9, 0.08, 0.02)
+
+
+def answer(network: Tiny, sigmoid: bool = False) -> list[float]:
+    """What the network says with its heads' weights silenced."""
+    for name, parameter in network.named_parameters():
+        if name in network.head_weights and parameter.ndim > 1:
+            nn.init.zeros_(parameter)
+    with torch.no_grad():
+        logits = network.eval()(torch.rand(1, 1, 32, 32))
+    return (logits.sigmoid() if sigmoid else logits.softmax(1)).mean((0, 2, 3)).tolist()
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_output_starts_at_the_shares(sigmoid):
+    network = Tiny(1, 3, 8).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert init_head_bias(network, 1, SHARES, sigmoid)
+    assert network.training
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"head.bias", "coarse.bias"}
+    assert answer(network, sigmoid) == pytest.approx(SHARES, rel=1e-4)
+
+
+def test_heads_that_are_added_up_share_the_prior():
+    class Summing(Tiny):
+        def segment(self, x):
+            output = super().segment(x)
+            coarse = nn.functional.interpolate(output.auxiliary[0][0], output.logits.shape[-2:])
+            return ModelOutput(output.logits + 2 * coarse)
+
+    network = Summing(1, 3, 8)
+    assert init_head_bias(network, 1, SHARES, False)
+    assert answer(network) == pytest.approx(SHARES, rel=1e-4)
+
+
+def test_a_network_that_does_not_follow_its_biases_is_left_alone():
+    class Normalising(Tiny):
+        def segment(self, x):
+            return ModelOutput(super().segment(x).logits * x.mean() + 3)
+
+    network = Normalising(1, 3, 8)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert not init_head_bias(network, 1, SHARES, False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["unet", "efficientnet_lite0_upernet"])
+def test_registered_networks_can(name):
+    spec = registry.spec(name)
+    smallest = min(spec.variants, key=lambda variant: variant.parameters).name
+    assert init_head_bias(registry.build(name, smallest, 3, 3), 3, SHARES, False)
+
+
+def test_shares_are_those_of_the_training_cases_without_the_ignored(tmp_path):
+    dataset, _, _ = tiny.prepare(tmp_path, ignore=True)
+    store = ArrayDataset.open(dataset.store("whole32"))
+    scheme = LabelScheme(names=("background", "disc", "core"), members=((0,), (1,), (2,)), ignore=3)
+    shares = pixel_shares(store, tiny.CASES[:5], scheme)
+    assert sum(shares) == pytest.approx(1)
+    assert 0.6 < shares[0] < 0.9 and shares[1] > shares[2] > 0.01
+    regions = LabelScheme(names=("all", "core"), members=((1, 2), (2,)), regions=True, ignore=3, paint=(1, 2))
+    assert pixel_shares(store, tiny.CASES[:5], regions) == pytest.approx((shares[1] + shares[2], shares[2]))
+
+
+def test_a_class_that_never_occurs_does_not_start_at_minus_infinity():
+    network = Tiny(1, 3, 8)
+    assert init_head_bias(network, 1, (1.0, 0.0, 0.0), True)
+    assert torch.isfinite(network.head.bias).all() and network.head.bias.abs().max() < 8

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+from autoseg.support.errors import AutosegError
+from autoseg.training.run_lock import NAME, LockOwner, lock_owner, run_lock
+
+
+def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path):
+    with run_lock(tmp_path / "fold"):
+        with (
+            pytest.raises(AutosegError, match=rf"in use by process {os.getpid()} on {socket.gethostname()}"),
+            run_lock(tmp_path / "fold"),
+        ):
+            pass
+        assert (tmp_path / "fold" / NAME).exists()
+    assert os.listdir(tmp_path / "fold") == []
+
+
+def test_a_lock_goes_when_the_run_fails(tmp_path):
+    with pytest.raises(RuntimeError), run_lock(tmp_path):
+        raise RuntimeError
+    with run_lock(tmp_path):
+        pass
+
+
+def test_a_process_that_died_gives_way(tmp_path):
+    code = f"import os, signal; from pathlib import Path; from autoseg.training.run_lock import run_lock\n" \
+           f"with run_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert (tmp_path / NAME).exists()
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("change", [{"boot": "an earlier start of the machine"}, {"began": "1"}])
+def test_a_later_process_with_the_same_number_is_not_the_holder(tmp_path, change):
+    if not LockOwner.this().boot:
+        pytest.skip("this system does not say when a process began")
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), **change))))
+    with run_lock(tmp_path):
+        pass
+
+
+def test_nobody_judges_the_processes_of_another_host(tmp_path):
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere", pid=2**30))))
+    with pytest.raises(AutosegError, match=r"on elsewhere\n.*delete .*run\.lock"), run_lock(tmp_path):
+        pass
+
+
+def test_another_host_that_was_silent_for_long_gives_way(tmp_path):
+    path = tmp_path / NAME
+    path.write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere", pid=2**30))))
+    assert lock_owner(tmp_path) is not None
+    now = path.stat().st_mtime
+    os.utime(path, (now - 400, now - 400))
+    assert lock_owner(tmp_path) is None
+    with run_lock(tmp_path) as hold:
+        hold.check()
+        assert lock_owner(tmp_path) == LockOwner.this()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.training.run_lock._BEAT", 0.02)
+    with run_lock(tmp_path):
+        path = tmp_path / NAME
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 0
+
+
+def test_a_run_that_was_frozen_writes_no_more_and_leaves_the_others_lock(tmp_path):
+    with run_lock(tmp_path) as hold:
+        (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere"))))
+        with pytest.raises(AutosegError, match="taken over by another run"):
+            hold.check()
+    assert (tmp_path / NAME).exists()
+
+
+def test_a_lock_that_cannot_be_read_is_respected(tmp_path):
+    (tmp_path / NAME).write_text("")
+    with pytest.raises(AutosegError, match=r"in use by a run\n.*delete"), run_lock(tmp_path):
+        pass

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.run import RunRecord
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.files import read_artefact
+from autoseg.training import checkpoint
+from autoseg.training.checkpoint import load_network
+from autoseg.training.run_lock import run_lock
+from autoseg.training.step import Step
+from autoseg.training.train_fold import train_fold
+from tests.training import tiny
+from tests.training.tiny import NAME, at_step, in_a_process, with_model, with_training
+
+# 11 training cases in batches of 4.
+STEPS = 3
+LEFT = ["best.pt", "dataset.json", "last.pt", "metrics.csv", "plan.json", "progress.png", "run.json", "splits.json"]
+
+
+@pytest.fixture(autouse=True)
+def _as_in_the_processes(monkeypatch):
+    """One thread, so that sums are made in the same order. Pictures take longer than the training: those draw them."""
+    monkeypatch.setattr(Step, "__call__", Step.__call__)
+    monkeypatch.setattr("autoseg.training.plot.draw", lambda folder, *arguments: (folder / "progress.png").touch())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "says"),
+    [
+        ("loss", "dice_cee", "there is no loss 'dice_cee'\n.*did you mean dice_ce"),
+        ("optimizer", "adam", "there is no optimizer 'adam'\n.*did you mean adamw"),
+        ("schedule", "cosine", "there is no schedule 'cosine'\n.*known: rex, poly"),
+    ],
+)
+def test_a_plan_that_names_what_is_not_there_says_so_at_once(tmp_path, field, name, says):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    with pytest.raises(AutosegError, match=rf"plan.json: training.{field}: {says}"):
+        train_fold(dataset, with_training(plan, **{field: name}), splits, NAME, 0, device="cpu")
+    assert not folder_of(tmp_path).exists()
+
+
+def folder_of(root: Path) -> Path:
+    return root / "results" / "Dataset701_Discs" / NAME / "fold_0"
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    for name in ("last.pt", "best.pt"):
+        ones, others = (checkpoint.read(path / name)["state_dict"] for path in (one, other))
+        if ones.keys() != others.keys() or not all(torch.equal(ones[key], others[key]) for key in ones):
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run nobody disturbed."""
+    root = tmp_path_factory.mktemp("unbroken")
+    code, said = in_a_process(root)
+    assert code == 0, said
+    return root, said
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(unbroken):
+    root, said = unbroken
+    folder = folder_of(root)
+    assert sorted(os.listdir(folder)) == LEFT
+    record = read_artefact(folder / "run.json", RunRecord)
+    assert (record.status, record.epochs_done, record.model, record.variant, record.fold) == ("finished", 4, NAME, "one", 0)
+    assert record.best_dice == pytest.approx(np.mean(list(record.dice.values()))) and set(record.dice) == {"disc", "core"}
+    assert record.steps == 4 * STEPS and (record.batch_size, record.learning_rate) == (4, 0.01)
+    assert record.peak_memory > 1 << 24 and record.images_per_second > 0
+    assert 0 < record.epoch_seconds * 4 < record.seconds
+    assert record.parameters > 0 and record.versions["torch"] == torch.__version__ and len(record.identity) == 64
+    assert "epoch 4/4  loss" in said and "(disc 0." in said
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3", "4"]
+    last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+    assert 0 <= float(last["data_wait"]) <= 1 and float(last["seconds"]) > 0 and last["skipped"] == "0"
+    best = max(float(line.split(",")[3]) for line in lines[1:])
+    assert best == pytest.approx(record.best_dice, abs=1e-5)
+
+
+def test_the_network_comes_back_from_the_folder_alone(unbroken, tmp_path):
+    root, _ = unbroken
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("best.pt", "last.pt", "plan.json", "dataset.json", "run.json"):
+        (moved / name).write_bytes((folder_of(root) / name).read_bytes())
+    trained = load_network(moved)
+    assert not trained.network.training and trained.scheme.names == ("background", "disc", "core")
+    assert trained.network(torch.zeros(1, 1, 30, 30)).shape == (1, 3, 30, 30)
+    assert trained.preparation.size == (32, 32) and trained.record.model == NAME
+    last = load_network(moved, "last").network.state_dict()
+    assert all(torch.equal(last[key], value) for key, value in checkpoint.read(moved / "last.pt")["state_dict"].items())
+    (moved / "best.pt").write_bytes(b"PK")
+    with pytest.raises(AutosegError, match=r"best.pt is damaged.*\n.*train again"):
+        load_network(moved)
+
+
+# In the first epoch, before there is a checkpoint; in the middle of an epoch; at the beginning of one.
+@pytest.mark.parametrize("step", [1, STEPS + 1, 3 * STEPS])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_path, step):
+    root, _ = unbroken
+    assert in_a_process(tmp_path, signal.SIGKILL, step)[0] == -9
+    folder = folder_of(tmp_path)
+    assert json.loads((folder / "run.json").read_text())["status"] == "running" and (folder / "run.lock").exists()
+    code, said = in_a_process(tmp_path)
+    assert code == 0, said
+    assert ("going on after epoch" in said) == (step > 1)
+    assert same_weights(folder, folder_of(root))
+    assert sorted(os.listdir(folder)) == LEFT
+    rows, expected = ((path / "metrics.csv").read_text().splitlines() for path in (folder, folder_of(root)))
+    # Loss, learning rate and Dice are the same to the last digit; only the seconds differ.
+    assert [row.split(",")[:6] for row in rows] == [row.split(",")[:6] for row in expected]
+
+
+def test_a_run_killed_between_the_parts_of_a_step_loses_nothing(unbroken, tmp_path):
+    """Each step has two parts: the second of the second epoch's second step."""
+    root, _ = unbroken
+    assert in_a_process(tmp_path, signal.SIGKILL, part=2 * (STEPS + 1) + 1)[0] == -9
+    code, said = in_a_process(tmp_path)
+    assert code == 0 and "going on after epoch 1" in said
+    assert same_weights(folder_of(tmp_path), folder_of(root))
+
+
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_being_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_the_epoch(unbroken, tmp_path, asked, code):
+    root, _ = unbroken
+    assert in_a_process(tmp_path, asked, STEPS + 1)[0] == code
+    folder = folder_of(tmp_path)
+    progress = checkpoint.read(folder / "last.pt")["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 2)
+    record = read_artefact(folder / "run.json", RunRecord)
+    assert record.status == "stopped" and record.epochs_done == 1 and not (folder / "run.lock").exists()
+    code, said = in_a_process(tmp_path)
+    assert code == 0 and "going on after epoch 1, step 2" in said
+    assert same_weights(folder, folder_of(root))
+    rows, expected = ((path / "metrics.csv").read_text().splitlines() for path in (folder, folder_of(root)))
+    assert [row.split(",")[:6] for row in rows] == [row.split(",")[:6] for row in expected]
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(unbroken, tmp_path):
+    root, _ = unbroken
+    assert in_a_process(tmp_path, signal.SIGKILL, 3 * STEPS)[0] == -9
+    folder = folder_of(tmp_path)
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:1000])
+    code, said = in_a_process(tmp_path)
+    assert code == 0 and "last.pt is damaged" in said and "going on after epoch 2" in said
+    assert same_weights(folder, folder_of(root))
+
+
+def test_a_finished_run_is_left_alone_and_restart_begins_again(tmp_path, monkeypatch):
+    first = tiny.train(tmp_path)
+    folder = folder_of(tmp_path)
+    written = (folder / "last.pt").stat().st_mtime_ns
+    assert tiny.train(tmp_path) == first
+    assert (folder / "last.pt").stat().st_mtime_ns == written
+
+    def die() -> None:
+        raise RuntimeError("the machine went away")
+
+    at_step(0, die)
+    with pytest.raises(RuntimeError, match="went away"):
+        tiny.train(tmp_path, restart=True)
+    # The new run has no checkpoint yet, so the old one is still there.
+    aside = folder.with_name(".fold_0.replaced")
+    assert (aside / "last.pt").exists() and not (folder / "last.pt").exists()
+    again = tiny.train(tmp_path, restart=True)
+    assert not aside.exists() and sorted(os.listdir(folder)) == LEFT
+    assert (again.best_dice, again.status) == (first.best_dice, "finished")
+
+
+def test_a_run_made_differently_is_refused_with_what_changed_and_the_remedy(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    train_fold(dataset, with_training(plan, epochs=1), splits, NAME, 0, device="cpu")
+    changed = with_model(with_training(plan, epochs=2, seed=5), learning_rate=0.5)
+    with pytest.raises(SeveralProblems, match=r"(?s)training.epochs: 1 -> 2.*training.seed: 0 -> 5.*--restart") as caught:
+        train_fold(dataset, changed, splits, NAME, 0, device="cpu")
+    assert "model.learning_rate: 0.01 -> 0.5" in caught.value.problems
+    fewer = Splits((type(splits.folds[0])(splits.folds[0].train[:-1], splits.folds[0].validation),), "")
+    with pytest.raises(SeveralProblems, match="training cases: 1 left, 0 came"):
+        train_fold(dataset, with_training(plan, epochs=1), fewer, NAME, 0, device="cpu")
+    # What does not decide the weights may change.
+    record = train_fold(
+        dataset, with_model(with_training(plan, epochs=1, learning_rates=(1.0, 2.0)), memory=5), splits, NAME, 0, device="cpu"
+    )
+    assert record.status == "finished"
+
+
+def test_two_runs_on_one_folder_are_refused(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    with run_lock(folder_of(tmp_path)), pytest.raises(AutosegError, match=f"in use by process {os.getpid()}"):
+        train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert os.listdir(folder_of(tmp_path)) == []
+
+
+def test_losses_that_stay_no_number_end_the_run_with_the_last_good_state(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    long = with_training(plan, epochs=20)
+    at_step(4, lambda: setattr(Step, "_backward", lambda self, batch: torch.tensor(float("nan"), requires_grad=True)))
+    backward = Step._backward
+    try:
+        with pytest.raises(AutosegError, match=r"(?s)not a number in 20 steps in a row.*learning_rate.*precision=fp32"):
+            train_fold(dataset, long, splits, NAME, 0, device="cpu")
+    finally:
+        Step._backward = backward  # type: ignore[method-assign]
+    folder = folder_of(tmp_path)
+    state = checkpoint.read(folder / "last.pt")
+    assert all(torch.isfinite(tensor).all() for tensor in state["state_dict"].values())
+    assert read_artefact(folder / "run.json", RunRecord).status == "stopped"
+    assert not (folder / "run.lock").exists()
+
+
+def test_single_bad_steps_are_left_out_and_counted(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    original = Step._backward
+    count = 0
+
+    def sometimes(self, batch):
+        nonlocal count
+        count += 1
+        loss = original(self, batch)
+        return loss * float("nan") if count % 3 == 0 else loss
+
+    Step._backward = sometimes  # type: ignore[method-assign]
+    try:
+        record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    finally:
+        Step._backward = original  # type: ignore[method-assign]
+    assert record.status == "finished" and record.steps == 4 * STEPS - 4
+    assert (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()[-1].split(",")[-1] == "4"
+
+
+def test_early_stopping_counts_epochs_without_a_better_dice(tmp_path, monkeypatch):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    dices = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+    record = train_fold(dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu")
+    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
+    assert checkpoint.read(folder_of(tmp_path) / "best.pt")["epoch"] == 2
+    # It is over: going on does not train further.
+    assert train_fold(
+        dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu"
+    ).epochs_done == 5
+
+
+def test_early_stopping_goes_on_counting_after_an_interruption(tmp_path, monkeypatch):
+    """Two epochs without a better Dice before it and one after it make three."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    patient = with_training(plan, epochs=30, patience=3)
+    monkeypatch.setattr("autoseg.training.trainer._SAVING_SHARE", 1e3)
+    dices = iter([0.2, 0.5, 0.4, 0.5, 0.3])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    at_step(4 * STEPS + 1, leave)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(dataset, patient, splits, NAME, 0, device="cpu")
+    assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["epochs_since_best"] == 2
+    record = train_fold(dataset, patient, splits, NAME, 0, device="cpu")
+    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
+
+
+def test_validation_may_be_rarer_but_never_misses_the_last_epoch(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    train_fold(dataset, with_training(plan, epochs=5, validate_every=3), splits, NAME, 0, device="cpu")
+    lines = (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()[1:]
+    assert [bool(line.split(",")[3]) for line in lines] == [False, False, True, False, True]
+
+
+def test_an_ignore_label_trains_and_is_not_scored(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path, ignore=True)
+    record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert record.status == "finished" and set(record.dice) == {"disc", "core"}
+    assert load_network(folder_of(tmp_path)).scheme.ignore == 3
+
+
+@pytest.mark.parametrize(("model", "fold", "said"), [
+    ("tyni", 0, "no model 'tyni'.*\n.*tiny"), ("unet", 0, "does not include unet.*\n.*--models tiny,unet"),
+    (NAME, 1, "no fold 1.*\n.*folds 0 to 0"),
+])
+def test_what_cannot_be_trained_is_said_before_anything_is_written(tmp_path, model, fold, said):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    with pytest.raises(AutosegError, match=said):
+        train_fold(dataset, plan, splits, model, fold, device="cpu")
+    assert not dataset.results.exists()
+
+
+def test_a_split_that_does_not_fit_the_arrays_lists_every_case(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    fold = type(splits.folds[0])(("case_00", "typo_1"), ("typo_2",))
+    with pytest.raises(SeveralProblems, match="(?s)splits.json.*typo_1.*typo_2"):
+        train_fold(dataset, plan, Splits((fold,), ""), NAME, 0, device="cpu")
+
+
+def test_arrays_made_from_other_data_are_refused(tmp_path):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    epochs_since_best = Plan(**{**vars(plan), "content_hash": "another"})
+    with pytest.raises(AutosegError, match="made from other images or by another plan.*\n.*plan_and_preprocess"):
+        train_fold(dataset, epochs_since_best, splits, NAME, 0, device="cpu")
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    train_fold(dataset, with_training(plan, epochs=1), splits, NAME, 0, device="cpu")
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_another_run_is_a_start(tmp_path, caplog):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    first = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    donor = folder_of(tmp_path) / "best.pt"
+    copy = tmp_path / "donor.pt"
+    copy.write_bytes(donor.read_bytes())
+    short = with_training(plan, epochs=1)
+    second = train_fold(dataset, short, splits, NAME, 0, device="cpu", pretrained=str(copy), restart=True)
+    assert second.pretrained == str(copy) and second.identity != first.identity
+    random = train_fold(dataset, short, splits, NAME, 0, device="cpu", restart=True)
+    assert random.pretrained == "" and second.best_dice > random.best_dice
