@@ -220,7 +220,7 @@ def _orientation(exif: bytes) -> int:
         return 1
     tags = Pillow.Exif()
     try:
-        tags.load(exif)
+        tags.load(bytes(exif))
         value = tags.get(0x0112, 1)
     except Exception:  # A broken EXIF block lets all sorts through, and viewers ignore it too.
         return 1
