@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoseg.models import registry
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import SeveralProblems
@@ -34,7 +33,6 @@ def test_device_precision_and_model_decide(spec, precision, device, chosen):
 
 def test_the_choice_and_its_reason_stand_in_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SPEC", FASTER_ON_CPU)
-    registry._table.cache_clear()
     assert tiny.train(tmp_path, "auto").memory_format == "channels_last"
     plan = read_artefact(folder_of(tmp_path) / "plan.json", Plan)
     assert plan.models[NAME].memory_format == "channels_last"
