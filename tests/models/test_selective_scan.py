@@ -64,6 +64,7 @@ def test_segments_of_every_length_give_the_same(
     monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], segment: int
 ) -> None:
     monkeypatch.setattr(module, "_SEGMENT", segment)
+    monkeypatch.setattr(module, "_FEWEST_ROWS", 1)
     check(200, 3, shape)
 
 
@@ -128,9 +129,9 @@ def test_half_precision_around_it_changes_nothing() -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def saved_bytes(length: int, shape: dict[str, int]) -> int:
+def saved_bytes(length: int, shape: dict[str, int], batch: int = 1) -> int:
     """What the graph keeps for the backward pass, each storage counted once."""
-    tensors = [torch.ones(tensor.shape, requires_grad=True) for tensor in arguments(length, 1, **shape)]
+    tensors = [torch.ones(tensor.shape, requires_grad=True) for tensor in arguments(length, batch, **shape)]
     storages = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -149,6 +150,11 @@ def test_memory_is_that_of_the_inputs_and_not_of_the_states() -> None:
     inputs = sum(tensor.nbytes for tensor in arguments(length, 1, **shape))
     states = 4 * length * 4 * 96 * 16
     assert saved_bytes(length, shape) - inputs < states / 80
+
+
+def test_memory_grows_evenly_with_the_batch() -> None:
+    one, two, eight = (saved_bytes(500, BROAD, batch) for batch in (1, 2, 8))
+    assert eight - two == 6 * (two - one)
 
 
 @pytest.mark.parametrize("shape", [BROAD, NARROW], ids=["broad", "narrow"])

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from autoseg.models.layers.precision import full_precision
 
-# Numbers in the states of a segment.
-_SEGMENT = 2**19
+# Numbers in the states of a segment of one image, and its fewest rows: with fewer, the states that are kept would outweigh x.
+_SEGMENT, _FEWEST_ROWS = 2**20, 32
 # Devices that take the tensors of one `torch._foreach` call in order, so that each row may use the one before it.
 _CALL_FOR_ALL = ("cpu",)
 
@@ -42,8 +42,10 @@ def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, ski
     kernel = _installed_kernel() if x.is_cuda else None
     if kernel is not None:
         return scan_by_kernel(kernel, x, step=step, A=A, B=B, C=C, skip=skip, bias=bias)
-    scanned: Tensor = _Scan.apply(x, step, A, B, C, skip, bias)
-    return scanned
+    # A processor takes one image after the other: the states of several at once would not fit its cache.
+    images = 1 if x.device.type == "cpu" else x.shape[1]
+    parts = zip(*(tensor.split(images, dim=1) for tensor in (x, step, B, C)), strict=True)
+    return torch.cat([_Scan.apply(*part, A, skip, bias) for part in parts], dim=1)
 
 
 def sequential_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, skip: Tensor, bias: Tensor) -> Tensor:
@@ -89,8 +91,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        x, step, A, B, C, skip, bias = inputs
-        rows = _segment_rows(x, A)
+        x, step, B, C, A, skip, bias = inputs
+        rows = _segment_rows(A)
         starts = x.new_zeros(-(-len(x) // rows), x.shape[1], *A.shape)
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         # Fake tensors (the planner's) and those on the meta device have nothing to compute.
@@ -109,8 +111,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        x, step, A, B, C, skip, bias, starts = ctx.saved_tensors
-        rows = _segment_rows(x, A)
+        x, step, B, C, A, skip, bias, starts = ctx.saved_tensors
+        rows = _segment_rows(A)
         along = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, step, B, C)]
         dA, dskip, dbias = (torch.zeros_like(tensor) for tensor in (A, skip, bias))
         later, buffers = torch.zeros_like(starts[0]), _buffers(x, A)
@@ -127,12 +129,12 @@ class _Scan(torch.autograd.Function):
                 dA += dA_
                 dskip += (x_ * dy_).sum(dim=(0, 1))
                 dbias += dstep.sum(dim=(0, 1))
-        return along[0], along[1], dA, along[2], along[3], dskip, dbias
+        return *along, dA, dskip, dbias
 
 
 def _buffers(x: Tensor, A: Tensor) -> Tensor:
     """Room for states and decays of a segment: fresh memory for each would take a third of the time."""
-    return x.new_empty(2, min(len(x), _segment_rows(x, A)), x.shape[1], *A.shape)
+    return x.new_empty(2, min(len(x), _segment_rows(A)), x.shape[1], *A.shape)
 
 
 def _states(
@@ -186,8 +188,8 @@ def _gradients(
     return earlier, dA, (entered * delta, ddelta, dB, dC)
 
 
-def _segment_rows(x: Tensor, A: Tensor) -> int:
-    return max(1, _SEGMENT // (x.shape[1] * A.numel()))
+def _segment_rows(A: Tensor) -> int:
+    return max(_FEWEST_ROWS, _SEGMENT // A.numel())
 
 
 def _split(tensors: list[Tensor], rows: int) -> list[tuple[Tensor, ...]]:
