@@ -1,4 +1,4 @@
-"""The map of the house, kept: data flows one way through the rooms, and what is heavy stays out of the doorway."""
+"""Tests of the architecture: import order, file sizes, forbidden patterns, light imports on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-# A room imports only from groups before its own, and from itself.
+# A package imports only from groups before its own, and from itself.
 ORDER = [
     {"schema"},
     {"support"},
@@ -30,8 +30,8 @@ ORDER = [
     {"api"},
     {"cli"},
 ]
-RANK = {room: rank for rank, group in enumerate(ORDER) for room in group}
-# dataset_conversion stands beside the street.
+RANK = {package: rank for rank, group in enumerate(ORDER) for package in group}
+# dataset_conversion is not part of the pipeline.
 CONVERSION_MAY_IMPORT = {"schema", "support", "io", "fingerprint"}
 MODULES = sorted([*REPOSITORY.glob("autoseg/**/*.py"), *REPOSITORY.glob("dataset_conversion/**/*.py")])
 COMMANDS = sorted(path.stem for path in (REPOSITORY / "autoseg/cli").glob("*.py") if not path.stem.startswith("_"))
@@ -44,7 +44,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     """autoseg.training.loop -> training; autoseg -> ''; dataset_conversion.x -> dataset_conversion."""
     parts = module.split(".")
     if parts[0] != "autoseg":
@@ -64,44 +64,44 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 OURS = {
-    name: {found for found in imports(tree) if found in TREES and found != name} for name, tree in TREES.items()
+    name: {module for module in imports(tree) if module in TREES and module != name} for name, tree in TREES.items()
 }
 
 
-def test_rooms_import_only_from_their_left() -> None:
+def test_packages_import_only_from_earlier_ones() -> None:
     wrong = []
-    for name, found in OURS.items():
-        room = room_of(name)
-        for other in map(room_of, found):
-            if not other or other == room:
+    for name, imported in OURS.items():
+        package = package_of(name)
+        for other in map(package_of, imported):
+            if not other or other == package:
                 continue
-            if room == "dataset_conversion":
+            if package == "dataset_conversion":
                 allowed = other in CONVERSION_MAY_IMPORT
             elif other == "dataset_conversion":
-                allowed = room in ("cli", "api")
+                allowed = package in ("cli", "api")
             else:
-                allowed = RANK[other] < RANK[room]
+                allowed = RANK[other] < RANK[package]
             if not allowed:
                 wrong.append(f"{name} imports from {other}")
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    rooms = {room_of(name) for name in TREES} - {"", "dataset_conversion"}
-    assert rooms <= set(RANK)
+def test_every_package_is_in_the_import_order() -> None:
+    packages = {package_of(name) for name in TREES} - {"", "dataset_conversion"}
+    assert packages <= set(RANK)
 
 
 def test_no_import_cycles() -> None:
-    # A package's __init__ gathers names of its modules; the modules never import from it.
+    # A package's __init__ imports from its modules, never the reverse.
     TopologicalSorter(OURS).prepare()
 
 
-def test_no_rooms_for_leftovers() -> None:
+def test_no_packages_for_leftovers() -> None:
     leftovers = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert not [name for name in TREES if leftovers & set(name.split("."))]
 
 
-def test_no_scratch_blocks() -> None:
+def test_no_main_blocks() -> None:
     blocks = [
         name
         for name, tree in TREES.items()
@@ -118,21 +118,21 @@ def test_environment_is_read_in_one_place() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv", "os.putenv")
     }
-    assert {name for name in readers if room_of(name) != "cli"} <= {"autoseg.support.workspace"}
+    assert {name for name in readers if package_of(name) != "cli"} <= {"autoseg.support.workspace"}
 
 
-def test_print_only_where_a_person_reads() -> None:
+def test_only_the_command_line_prints() -> None:
     printers = {
         name
         for name, tree in TREES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert not {name for name in printers if room_of(name) != "cli"}
+    assert not {name for name in printers if package_of(name) != "cli"}
 
 
-# What ends or changes the program that called us -> the modules that may: those a command asks to, and worker processes.
-OF_THE_PROGRAM = {
+# Calls that end or change the calling program -> the modules that may use them.
+PROCESS_WIDE = {
     "SystemExit": {"autoseg.training.graceful_shutdown"},
     "sys.exit": set(),
     "os._exit": set(),
@@ -145,14 +145,14 @@ OF_THE_PROGRAM = {
 }
 
 
-def test_a_library_leaves_the_program_alone() -> None:
+def test_library_does_not_change_the_calling_program() -> None:
     for name, tree in TREES.items():
-        if room_of(name) == "cli":
+        if package_of(name) == "cli":
             continue
         for node in ast.walk(tree):
             what = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) and node.exc else None
             used = ast.unparse(what) if what is not None else ""
-            assert name in OF_THE_PROGRAM.get(used, {name}), f"{name}:{getattr(node, 'lineno', 0)} uses {used}"
+            assert name in PROCESS_WIDE.get(used, {name}), f"{name}:{getattr(node, 'lineno', 0)} uses {used}"
 
 
 def test_no_swallowed_errors_and_no_unsafe_loading() -> None:
@@ -166,8 +166,8 @@ def test_no_swallowed_errors_and_no_unsafe_loading() -> None:
                 assert safe, f"{name}:{node.lineno} loads without weights_only=True"
 
 
-def test_settings_of_opencv_and_pillow_belong_to_the_program() -> None:
-    """They hold for the whole process, so a library changes none; worker processes, which are ours alone, may."""
+def test_library_changes_no_settings_of_opencv_or_pillow() -> None:
+    """They apply to the process. Only our own worker processes may change them."""
     settings = {"setNumThreads", "setLogLevel", "MAX_IMAGE_PIXELS"}
     changers = {
         name
@@ -179,7 +179,7 @@ def test_settings_of_opencv_and_pillow_belong_to_the_program() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_files_and_functions_hold_one_idea(path: Path) -> None:
+def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LONGEST_FILE
     for node in ast.walk(TREES[name_of(path)]):
@@ -202,7 +202,7 @@ def is_keyword_only(decorator: ast.expr) -> bool:
 
 
 def test_dataclasses_of_more_than_four_fields_are_keyword_only() -> None:
-    """Nobody can check `ClassScore(3, 1, 2, 0.5, 0.4, ...)` by reading it."""
+    """A reader cannot check `ClassScore(3, 1, 2, 0.5, 0.4, ...)`."""
     wrong = []
     for name, tree in TREES.items():
         for node in ast.walk(tree):
@@ -223,7 +223,7 @@ def test_no_call_of_ours_passes_seven_positional_arguments() -> None:
     for name, tree in TREES.items():
         ours = {node.name for node in ast.walk(tree) if isinstance(node, defined)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and room_of(node.module) in {*RANK, "dataset_conversion"}:
+            if isinstance(node, ast.ImportFrom) and node.module and package_of(node.module) in {*RANK, "dataset_conversion"}:
                 ours |= {alias.asname or alias.name for alias in node.names}
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or len(node.args) <= MOST_POSITIONAL_ARGUMENTS:
@@ -244,8 +244,8 @@ def test_every_command_is_installed() -> None:
 
 
 @pytest.mark.parametrize("module", ["autoseg", *(f"autoseg.cli.{name}" for name in COMMANDS)])
-def test_help_brings_in_nothing_heavy(module: str) -> None:
-    """`--help` must not import torch and the like: what it imports is listed by the interpreter itself."""
+def test_help_imports_no_heavy_packages(module: str) -> None:
+    """`--help` must not import torch and the like."""
     code = f"""
 import sys, importlib
 module = importlib.import_module({module!r})
