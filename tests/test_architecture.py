@@ -63,9 +63,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
-OURS = {
-    name: {module for module in imports(tree) if module in TREES and module != name} for name, tree in TREES.items()
-}
+OURS = {name: {module for module in imports(tree) if module in TREES and module != name} for name, tree in TREES.items()}
 
 
 def test_packages_import_only_from_earlier_ones() -> None:
