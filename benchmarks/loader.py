@@ -21,8 +21,8 @@ import torch
 
 from autoseg.data.loader import TrainLoader
 from autoseg.io import read_case, read_label
-from autoseg.preprocessing.array_dataset import ArrayDataset, writing
-from autoseg.preprocessing.transform import prepare_label, preprocess_image
+from autoseg.preprocessing.array_dataset import ArrayDataset, array_writer
+from autoseg.preprocessing.transform import preprocess_image, preprocess_label
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 from benchmarks.suite.images import write_raw
@@ -47,11 +47,11 @@ THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 def store_of(raw: Path, folder: Path, side: int) -> ArrayDataset:
     """A store of a raw dataset's RGB images, resized to a square."""
     preparation = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
-    with writing(folder, preparation, "benchmark") as writer:
+    with array_writer(folder, preparation, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
             image = read_case([path]).array
             label = read_label(raw / "labelsTr" / path.name.replace("_0000", "")).array
-            writer.add(path.stem, preprocess_image(image, preparation), prepare_label(label, preparation), label.shape)
+            writer.add(path.stem, preprocess_image(image, preparation), preprocess_label(label, preparation), label.shape)
     return ArrayDataset.open(folder)
 
 

@@ -96,7 +96,7 @@ def plan_and_preprocess(
             kept.keep_no_more()
         logger.info(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preprocessing.values() if preprocess else ():
-            preprocess_dataset(found, raw, preparation, content_hash=seen.content_hash, kept=kept)
+            preprocess_dataset(found, raw, preparation, content_hash=seen.content_hash, cache=kept)
     return plan
 
 

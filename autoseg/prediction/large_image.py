@@ -23,7 +23,7 @@ from autoseg.prediction import ood_detection
 from autoseg.prediction.confidence import ConfidenceAccumulator
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.predictor import PredictionWithConfidence, Predictor
-from autoseg.preprocessing.transform import preprocess_image, with_channels
+from autoseg.preprocessing.transform import match_channels, preprocess_image
 from autoseg.schema.plan import PreprocessingConfig
 
 # From so many pixels on: maps of two classes would take more than 256 MB.
@@ -86,7 +86,7 @@ def _assembled(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) -
     found: NDArray[Any] | None = None
     for start in range(0, height, rows):
         colours = np.moveaxis(source.rows(start, min(start + rows, height)), 2, 0)
-        band = np.moveaxis(with_channels(colours, preparation), 0, 2)
+        band = np.moveaxis(match_channels(colours, preparation), 0, 2)
         found = np.empty((height, width, preparation.channels), band.dtype) if found is None else found
         found[start : start + rows] = band
     assert found is not None

@@ -79,7 +79,7 @@ def describe_training(dataset: Dataset, member: Trained, home: Path, cases: Sequ
     store = ArrayDataset.open(folder)
     spacings = {case.case: case.spacing for case in read_artefact(dataset.fingerprint, Fingerprint).cases}
     known = [case for case in cases if case in store.cases]
-    measured = [ood_detection.measure(store.image(case), store.shape_before(case), spacings.get(case)) for case in known]
+    measured = [ood_detection.measure(store.image(case), store.original_size(case), spacings.get(case)) for case in known]
     found = ood_detection.appearance(measured)
     write_artefact(home / ood_detection.FILE, found)
     return found

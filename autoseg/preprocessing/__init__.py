@@ -1,4 +1,4 @@
-"""Raw images and a plan to arrays on disk. The same functions prepare a new image for prediction.
+"""From raw images and a plan to arrays on disk. Prediction uses the same functions for new images.
 
-Takes decoded images and a preparation; gives arrays of stored values and the tensors made of them. Must not know models.
+Input: decoded images and a PreprocessingConfig. Output: stored arrays and normalised tensors. Does not depend on models.
 """

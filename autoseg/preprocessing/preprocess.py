@@ -1,4 +1,4 @@
-"""The array store of one preparation, from the raw dataset: reused where it is still right, else made anew."""
+"""Preprocesses a raw dataset for one configuration, or reuses arrays that are up to date."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import read_case, read_label
 from autoseg.io.raw_dataset import Case, RawDataset
-from autoseg.preprocessing.array_dataset import ArrayDataset, identity, writing
-from autoseg.preprocessing.transform import prepare_label, preprocess_image
+from autoseg.preprocessing.array_dataset import ArrayDataset, array_writer, preprocessing_hash
+from autoseg.preprocessing.transform import preprocess_image, preprocess_label
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
@@ -23,69 +23,69 @@ from autoseg.support.workspace import Dataset
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _PreprocessedCase:
     name: str
     image: NDArray[Any]
     label: NDArray[Any]
-    before: tuple[int, int]
+    original_size: tuple[int, int]
 
 
 def preprocess_dataset(
     dataset: Dataset,
     raw: RawDataset,
-    preparation: PreprocessingConfig,
+    config: PreprocessingConfig,
     workers: int | None = None,
     content_hash: str | None = None,
-    kept: DecodedImageCache | None = None,
+    cache: DecodedImageCache | None = None,
 ) -> ArrayDataset:
-    """The store of `preparation` under the dataset's preprocessed folder.
+    """The arrays of `config`, in the dataset's preprocessed folder.
 
-    content_hash: of the raw data; by default the one in fingerprint.json. A store with the same hash and preparation is
-    reused. Cases are read side by side in threads, a few at a time. Raises AutosegError naming the case that failed;
-    nothing half-written is left behind. kept: may hold the cases already, and reads those it does not.
+    content_hash: of the raw data; by default the one in fingerprint.json. Arrays with the same hash and configuration are
+    reused. Threads read a few cases at a time. cache: decoded images and masks; it decodes the missing ones. Raises
+    AutosegError that names the case that failed; nothing half-written is left behind.
     """
     if content_hash is None:
         remedy = "run autoseg_plan_and_preprocess"
         content_hash = read_artefact(dataset.fingerprint, Fingerprint, remedy).content_hash
-    folder = dataset.store(preparation.key)
-    wanted = identity(preparation, content_hash)
-    present = _usable(folder, wanted)
-    if present is not None:
-        return present
-    with writing(folder, preparation, content_hash, raw.scheme.ignore) as writer:
-        prepared = parallel_map(lambda case: _prepare(case, preparation, kept), raw.cases, workers)
-        for one in progress_bar(prepared, f"preparing {preparation.key}", len(raw.cases)):
-            writer.add(one.name, one.image, one.label, one.before)
-    return ArrayDataset.open(folder, wanted)
+    folder = dataset.store(config.key)
+    expected_hash = preprocessing_hash(config, content_hash)
+    arrays = _open_if_current(folder, expected_hash)
+    if arrays is not None:
+        return arrays
+    with array_writer(folder, config, content_hash, raw.scheme.ignore) as writer:
+        preprocessed_cases = parallel_map(lambda case: _preprocess_case(case, config, cache), raw.cases, workers)
+        for case in progress_bar(preprocessed_cases, f"preprocessing {config.key}", len(raw.cases)):
+            writer.add(case.name, case.image, case.label, case.original_size)
+    return ArrayDataset.open(folder, expected_hash)
 
 
-def _usable(folder: Path, wanted: str) -> ArrayDataset | None:
+def _open_if_current(folder: Path, expected_hash: str) -> ArrayDataset | None:
     if not folder.exists():
         return None
     try:
-        return ArrayDataset.open(folder, wanted)
+        return ArrayDataset.open(folder, expected_hash)
     except AutosegError:
-        # Stale or broken: it is made anew.
-        return None
+        return None  # Outdated or damaged: make it again.
 
 
-def _prepare(case: Case, preparation: PreprocessingConfig, kept: DecodedImageCache | None) -> _Prepared:
+def _preprocess_case(case: Case, config: PreprocessingConfig, cache: DecodedImageCache | None) -> _PreprocessedCase:
     try:
         if case.label is None:
-            raise AutosegError("it has no label map", "put one into labelsTr, or take the image out of imagesTr")
-        image = kept.image(case.images) if kept else read_case(case.images)
-        label = kept.label(case.label) if kept else read_label(case.label)
-        before = (int(image.array.shape[1]), int(image.array.shape[2]))
-        if label.array.shape != before:
+            raise AutosegError("it has no label map", "add one to labelsTr, or remove the image from imagesTr")
+        image = cache.image(case.images) if cache else read_case(case.images)
+        label = cache.label(case.label) if cache else read_label(case.label)
+        original_size = (int(image.array.shape[1]), int(image.array.shape[2]))
+        if label.array.shape != original_size:
             raise AutosegError(
-                f"the image is {before[0]}x{before[1]}, its label map {label.array.shape[0]}x{label.array.shape[1]}",
+                f"the image is {original_size[0]}x{original_size[1]}, "
+                f"its label map {label.array.shape[0]}x{label.array.shape[1]}",
                 "they must have the same size",
             )
-        return _Prepared(
+        return _PreprocessedCase(
             case.name,
-            preprocess_image(image.array, preparation, image.spacing),
-            prepare_label(label.array, preparation, image.spacing),
-            before,
+            preprocess_image(image.array, config, image.spacing),
+            preprocess_label(label.array, config, image.spacing),
+            original_size,
         )
     except AutosegError as error:
         raise AutosegError(f"case {case.name}: {error.problem}", error.remedy) from error

@@ -1,5 +1,4 @@
-"""One image or label map from the file's shape and channels to the stored ones: pure functions, the same for training
-and prediction."""
+"""Preprocessing of one image or label map: channels, size, dtype. Pure functions, the same for training and prediction."""
 
 from __future__ import annotations
 
@@ -14,57 +13,57 @@ from autoseg.preprocessing.label_maps import resize_label
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
-# Luminance weights of ITU-R BT.601, for a colour picture that reaches a model of gray ones.
+# Luminance weights of ITU-R BT.601, for colour images and a model of gray images.
 _LUMINANCE = (0.299, 0.587, 0.114)
-# cv2 resizes at most this many channels in its fast paths, and no more at all in some releases.
+# cv2 has fast paths for up to this many channels; some releases support no more.
 _CV2_CHANNELS = 4
 _BAND_PIXELS = 1 << 20
 
 Array = NDArray[Any]
 
 
-def prepared_size(
-    size: tuple[int, int], preparation: PreprocessingConfig, spacing: tuple[float, float] | None
+def preprocessed_size(
+    size: tuple[int, int], config: PreprocessingConfig, spacing: tuple[float, float] | None
 ) -> tuple[int, int]:
-    """(height, width) that an image of `size` has in the store.
+    """(height, width) of an image of `size` after preprocessing.
 
-    spacing: (row, column) in mm. Raises AutosegError where the preparation needs it and there is none.
+    spacing: (row, column) in mm. Raises AutosegError if `config` needs it and it is None.
     """
-    if preparation.geometry == "resize":
-        assert preparation.size is not None, preparation
-        return preparation.size
-    if preparation.spacing is None:
-        factors = (preparation.scale, preparation.scale)
+    if config.geometry == "resize":
+        assert config.size is not None, config
+        return config.size
+    if config.spacing is None:
+        factors = (config.scale, config.scale)
     elif spacing is None:
-        wanted = " x ".join(f"{s:g}" for s in preparation.spacing)
+        expected = " x ".join(f"{s:g}" for s in config.spacing)
         raise AutosegError(
-            f"the plan brings every image to {wanted} mm per pixel, but this one does not say how large its pixels are",
-            "use a format that keeps the spacing (NIfTI, MHA, NRRD, DICOM), or give the spacing with the array",
+            f"the plan resamples every image to {expected} mm per pixel, but this image has no spacing",
+            "use a format that keeps the spacing (NIfTI, MHA, NRRD, DICOM), or pass the spacing with the array",
         )
     else:
-        factors = (spacing[0] / preparation.spacing[0], spacing[1] / preparation.spacing[1])
+        factors = (spacing[0] / config.spacing[0], spacing[1] / config.spacing[1])
     return (max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1])))
 
 
-def preprocess_image(image: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
+def preprocess_image(image: Array, config: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
     """(C, H, W) as read -> (h, w, c) as stored: uint8, uint16 or float32, contiguous.
 
-    Shrinks by area averages, enlarges bilinearly. A gray image for a colour model is repeated; a colour image for a model
-    of gray ones becomes its luminance. Not-a-number and infinities become the image's smallest finite value. Raises
-    AutosegError for another number of channels, values the stored type cannot hold, or a spacing that is missing.
+    Shrinks by area averages, enlarges bilinearly. For a colour model, a gray image is repeated; for a gray model, a colour
+    image becomes its luminance. NaN and -inf become the smallest finite value, inf the largest. Raises AutosegError for
+    another number of channels, values outside the stored type, or a missing spacing.
     """
     if image.ndim != 3:
         raise AutosegError(f"an image must have axes (channels, rows, columns), this one has shape {image.shape}")
-    values = _finite(with_channels(image, preparation))
+    values = _finite(match_channels(image, config))
     pixels = np.ascontiguousarray(values.transpose(1, 2, 0))
-    size = prepared_size(image.shape[1:], preparation, spacing)
+    size = preprocessed_size(image.shape[1:], config, spacing)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
-        pixels = _cast(pixels, preparation.dtype)
-    return _cast(resize_pixels(pixels, size), preparation.dtype)
+        pixels = _cast(pixels, config.dtype)
+    return _cast(resize_pixels(pixels, size), config.dtype)
 
 
-def prepare_label(label: Array, preparation: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
-    """(H, W) of label values -> (h, w) uint8 of the same values, resized so that thin structures stay as whole as they can.
+def preprocess_label(label: Array, config: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
+    """(H, W) of label values -> (h, w) uint8 of the same values, resized so that thin structures stay connected.
 
     Raises AutosegError for values outside 0..255.
     """
@@ -72,18 +71,18 @@ def prepare_label(label: Array, preparation: PreprocessingConfig, spacing: tuple
         raise AutosegError(f"a label map must have axes (rows, columns), this one has shape {label.shape}")
     if label.size and (label.min() < 0 or label.max() > 255):
         raise AutosegError(
-            f"label values must lie in 0..255, found {label.min()}..{label.max()}", "number the classes 0, 1, 2, ..."
+            f"label values must be in 0..255, this map has {label.min()}..{label.max()}", "number the classes 0, 1, 2, ..."
         )
-    return resize_label(label.astype(np.uint8), prepared_size(label.shape, preparation, spacing))
+    return resize_label(label.astype(np.uint8), preprocessed_size(label.shape, config, spacing))
 
 
 def resize_pixels(pixels: Array, size: tuple[int, int]) -> Array:
     """(H, W, C) uint8, uint16 or float32 -> (h, w, C) of the same type; each axis shrinks by area or grows bilinearly."""
-    return _each_axis(pixels, size, _resize_channels)
+    return _shrink_then_enlarge(pixels, size, _resize_channels)
 
 
-def _each_axis(pixels: Array, size: tuple[int, int], resize: Callable[[Array, tuple[int, int], int], Array]) -> Array:
-    """Shrink what shrinks, then enlarge what grows: cv2's area mode is no area average where one axis grows."""
+def _shrink_then_enlarge(pixels: Array, size: tuple[int, int], resize: Callable[[Array, tuple[int, int], int], Array]) -> Array:
+    """Two steps, because cv2's area mode does not average areas if one axis grows."""
     smaller = (min(pixels.shape[0], size[0]), min(pixels.shape[1], size[1]))
     if smaller != pixels.shape[:2]:
         pixels = resize(pixels, smaller, cv2.INTER_AREA)
@@ -102,44 +101,44 @@ def _resize_channels(pixels: Array, size: tuple[int, int], interpolation: int) -
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
-def with_channels(image: Array, preparation: PreprocessingConfig) -> Array:
-    """(C, H, W) with as many channels as are stored. Raises AutosegError where there is no honest way."""
-    found, wanted = image.shape[0], preparation.channels
-    if found == wanted:
+def match_channels(image: Array, config: PreprocessingConfig) -> Array:
+    """(C, H, W) with the channels of `config`. Raises AutosegError if there is no conversion."""
+    channels, expected = image.shape[0], config.channels
+    if channels == expected:
         return image
-    if wanted == 1 and found == 3:
+    if expected == 1 and channels == 3:
         if np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2]):
             return image[:1]
         return _luminance(image)[None]
-    if wanted == 3 and found == 1:
+    if expected == 3 and channels == 1:
         return np.repeat(image, 3, axis=0)
     raise AutosegError(
-        f"the image has {found} channel{'s' if found > 1 else ''}, the plan was made for {wanted}",
+        f"the image has {channels} channel{'s' if channels > 1 else ''}, the plan was made for {expected}",
         "give the same channels in the same order as in the training images",
     )
 
 
 def _luminance(image: Array) -> Array:
-    """(3, H, W) -> (H, W) of the same type, in bands: in between, each value takes four bytes."""
+    """(3, H, W) -> (H, W) of the same type, in bands, because float32 copies need memory."""
     gray = np.empty(image.shape[1:], image.dtype)
     rows = max(1, _BAND_PIXELS // image.shape[2])
     for start in range(0, image.shape[1], rows):
         colours = image[:, start : start + rows].astype(np.float32)
-        mixed = np.tensordot(np.asarray(_LUMINANCE, np.float32), colours, axes=1)
-        gray[start : start + rows] = np.rint(mixed) if image.dtype.kind in "ui" else mixed
+        luminance = np.tensordot(np.asarray(_LUMINANCE, np.float32), colours, axes=1)
+        gray[start : start + rows] = np.rint(luminance) if image.dtype.kind in "ui" else luminance
     return gray
 
 
 def _finite(image: Array) -> Array:
     if image.dtype.kind != "f" or np.isfinite(image).all():
         return image
-    known = image[np.isfinite(image)]
-    fill = float(known.min()) if known.size else 0.0
-    return np.nan_to_num(image, nan=fill, posinf=float(known.max()) if known.size else fill, neginf=fill)
+    finite = image[np.isfinite(image)]
+    fill = float(finite.min()) if finite.size else 0.0
+    return np.nan_to_num(image, nan=fill, posinf=float(finite.max()) if finite.size else fill, neginf=fill)
 
 
 def _cast(pixels: Array, dtype: str) -> Array:
-    """Stored type. Raises AutosegError where values would be lost."""
+    """Converts to the stored dtype. Raises AutosegError if values do not fit."""
     target = np.dtype(dtype)
     if pixels.dtype == target:
         return pixels

@@ -19,8 +19,7 @@ from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
 from autoseg.models.base import SegmentationNetwork
 from autoseg.planning.overrides import check_names
-from autoseg.preprocessing.array_dataset import ArrayDataset
-from autoseg.preprocessing.array_dataset import identity as store_identity
+from autoseg.preprocessing.array_dataset import ArrayDataset, preprocessing_hash
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
 from autoseg.schema.run import RateSearch, RunRecord
@@ -152,7 +151,7 @@ def _task(
     fold: int,
 ) -> RunConfig:
     preparation = plan.preprocessing[model_plan.preprocessing]
-    store = ArrayDataset.open(dataset.store(preparation.key), store_identity(preparation, plan.content_hash))
+    store = ArrayDataset.open(dataset.store(preparation.key), preprocessing_hash(preparation, plan.content_hash))
     missing = sorted({*split.train, *split.validation} - set(store.cases))
     if missing or not split.train:
         raise SeveralProblems(

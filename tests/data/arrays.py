@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.preprocessing.array_dataset import ArrayDataset, writing
+from autoseg.preprocessing.array_dataset import ArrayDataset, array_writer
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Normalisation, PreprocessingConfig, Training
 
@@ -19,7 +19,7 @@ STILL = Augmentation(
 def store(folder: Path, sizes: list[tuple[int, int]], dtype: str = "uint8", channels: int = 3, rare: int = 1) -> ArrayDataset:
     """Cases c00, c01, ...: a disk of class 1 in each, one of class 2 in the first `rare`; values follow the label."""
     preparation = PreprocessingConfig(key="k", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
-    with writing(folder, preparation, "hash") as writer:
+    with array_writer(folder, preparation, "hash") as writer:
         for index, (height, width) in enumerate(sizes):
             rows, columns = np.mgrid[:height, :width]
             label = (np.hypot(rows - height * 0.6, columns - width * 0.4) < 6).astype(np.uint8)

@@ -7,35 +7,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoseg.preprocessing.array_dataset import SAMPLES, ArrayDataset, identity, sample_foreground, writing
+from autoseg.preprocessing.array_dataset import SAMPLES, ArrayDataset, array_writer, preprocessing_hash, sample_foreground
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
 
-def preparation(dtype: str = "uint8", channels: int = 3) -> PreprocessingConfig:
+def make_config(dtype: str = "uint8", channels: int = 3) -> PreprocessingConfig:
     return PreprocessingConfig(key="patch_native", geometry="patch", dtype=dtype, channels=channels)  # type: ignore[arg-type]
 
 
 def cases(dtype: str = "uint8", channels: int = 3) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     random = np.random.default_rng(1)
-    made = {}
+    cases_by_name = {}
     for i in range(5):
         shape = (20 + i, 31 - 2 * i)
         label = random.integers(0, 4, shape).astype(np.uint8) if i else np.zeros(shape, np.uint8)
-        made[f"case_{i}"] = (random.integers(0, 250, (*shape, channels)).astype(dtype), label)
-    return made
+        cases_by_name[f"case_{i}"] = (random.integers(0, 250, (*shape, channels)).astype(dtype), label)
+    return cases_by_name
 
 
 def write(folder: Path, dtype: str = "uint8", channels: int = 3, content: str = "abc", ignore: int | None = None) -> None:
-    with writing(folder, preparation(dtype, channels), content, ignore) as writer:
+    with array_writer(folder, make_config(dtype, channels), content, ignore) as writer:
         for name, (image, label) in cases(dtype, channels).items():
             writer.add(name, image, label, (2 * image.shape[0], 2 * image.shape[1]))
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 3), ("uint16", 1), ("float32", 5)])
-def test_what_was_written_is_read(tmp_path: Path, dtype: str, channels: int) -> None:
+def test_written_arrays_are_read_back(tmp_path: Path, dtype: str, channels: int) -> None:
     write(tmp_path / "s", dtype, channels)
-    store = ArrayDataset.open(tmp_path / "s", identity(preparation(dtype, channels), "abc"))
+    store = ArrayDataset.open(tmp_path / "s", preprocessing_hash(make_config(dtype, channels), "abc"))
     assert store.cases == tuple(cases())
     with ThreadPoolExecutor(4) as pool:
         images = dict(zip(store.cases, pool.map(store.image, store.cases), strict=True))
@@ -44,10 +44,10 @@ def test_what_was_written_is_read(tmp_path: Path, dtype: str, channels: int) -> 
         np.testing.assert_array_equal(images[name], image)
         np.testing.assert_array_equal(store.label(name), label)
         assert store.shape(name) == image.shape
-        assert store.shape_before(name) == (2 * image.shape[0], 2 * image.shape[1])
+        assert store.original_size(name) == (2 * image.shape[0], 2 * image.shape[1])
 
 
-def test_arrays_are_plain_npy_files_that_cannot_be_changed_through_the_store(tmp_path: Path) -> None:
+def test_arrays_are_plain_read_only_npy_files(tmp_path: Path) -> None:
     write(tmp_path / "s")
     store = ArrayDataset.open(tmp_path / "s")
     assert np.load(tmp_path / "s" / "labels.npy").size == sum(label.size for _, label in cases().values())
@@ -55,20 +55,20 @@ def test_arrays_are_plain_npy_files_that_cannot_be_changed_through_the_store(tmp
         store.image("case_1")[0, 0, 0] = 1
 
 
-def test_foreground_samples_lie_on_their_class(tmp_path: Path) -> None:
+def test_foreground_samples_are_pixels_of_their_class(tmp_path: Path) -> None:
     write(tmp_path / "s", ignore=3)
     store = ArrayDataset.open(tmp_path / "s")
     assert store.foreground("case_0") == {}
     for name in store.cases[1:]:
-        found = store.foreground(name)
-        assert set(found) == {1, 2}
-        for value, points in found.items():
+        samples = store.foreground(name)
+        assert set(samples) == {1, 2}
+        for value, points in samples.items():
             label = store.label(name)
             assert np.all(label[points[:, 0], points[:, 1]] == value)
             assert len(points) == min(SAMPLES, (label == value).sum())
 
 
-def test_samples_are_few_distinct_and_spread_over_the_class() -> None:
+def test_foreground_samples_are_distinct_and_evenly_spread() -> None:
     label = np.zeros((400, 300), np.uint8)
     label[50:350, 20:280] = 7
     points = sample_foreground(label)[7]
@@ -77,38 +77,38 @@ def test_samples_are_few_distinct_and_spread_over_the_class() -> None:
     assert abs(points[:, 0].mean() - 199.5) < 3 and abs(points[:, 1].mean() - 149.5) < 25
 
 
-def test_a_store_without_any_foreground_opens(tmp_path: Path) -> None:
-    with writing(tmp_path / "s", preparation(channels=1), "x") as writer:
+def test_arrays_without_foreground_open(tmp_path: Path) -> None:
+    with array_writer(tmp_path / "s", make_config(channels=1), "x") as writer:
         writer.add("blank", np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5), np.uint8), (4, 5))
     assert ArrayDataset.open(tmp_path / "s").foreground("blank") == {}
 
 
-def test_a_failure_leaves_nothing_and_keeps_the_old_store(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_arrays(tmp_path: Path) -> None:
     write(tmp_path / "s")
-    with pytest.raises(RuntimeError), writing(tmp_path / "s", preparation(), "new") as writer:
+    with pytest.raises(RuntimeError), array_writer(tmp_path / "s", make_config(), "new") as writer:
         writer.add("one", np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8), (4, 5))
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
-    assert len(ArrayDataset.open(tmp_path / "s", identity(preparation(), "abc")).cases) == 5
+    assert len(ArrayDataset.open(tmp_path / "s", preprocessing_hash(make_config(), "abc")).cases) == 5
 
 
-def test_stale_missing_and_broken_stores_say_what_to_do(tmp_path: Path) -> None:
+def test_outdated_missing_and_damaged_arrays_raise(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    with pytest.raises(AutosegError, match="no prepared data"):
+    with pytest.raises(AutosegError, match="no preprocessed data"):
         ArrayDataset.open(folder)
     write(folder)
-    for other in (identity(preparation(), "changed"), identity(preparation("uint16"), "abc")):
+    for other in (preprocessing_hash(make_config(), "changed"), preprocessing_hash(make_config("uint16"), "abc")):
         with pytest.raises(AutosegError, match=r"made from other images(.|\n)*autoseg_plan_and_preprocess"):
             ArrayDataset.open(folder, other)
     with pytest.raises(AutosegError, match="did you mean 'case_2'"):
         ArrayDataset.open(folder).image("case2")
-    whole = (folder / "images.npy").read_bytes()
-    (folder / "images.npy").write_bytes(whole[:-10])
-    with pytest.raises(AutosegError, match="not whole"):
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content[:-10])
+    with pytest.raises(AutosegError, match="damaged"):
         ArrayDataset.open(folder)
-    (folder / "images.npy").write_bytes(whole)
+    (folder / "images.npy").write_bytes(content)
     index = json.loads((folder / "index.json").read_text())
     for damage in ({**index, "sizes": [1, 2, 3]}, {"cases": {}}, {**index, "cases": {"a": {}}}, []):
         (folder / "index.json").write_text(json.dumps(damage))
-        with pytest.raises(AutosegError, match=r"not whole|index.json: (identity is missing|cases\.a|expected an object)"):
+        with pytest.raises(AutosegError, match=r"incomplete|index.json: (identity is missing|cases\.a|expected an object)"):
             ArrayDataset.open(folder)

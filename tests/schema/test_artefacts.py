@@ -14,7 +14,7 @@ import pytest
 
 import autoseg.schema
 from autoseg.prediction.progress_log import UNFINISHED, known_cases
-from autoseg.preprocessing.array_dataset import identity as store_identity
+from autoseg.preprocessing.array_dataset import preprocessing_hash
 from autoseg.schema import serde
 from autoseg.schema.arrays import ArrayIndex
 from autoseg.schema.artefact import Artefact
@@ -134,7 +134,7 @@ def test_a_trained_fold_of_version_1_is_still_the_same_run():
 def test_arrays_of_version_1_still_belong_to_their_plan():
     plan, fingerprint, index = read(Plan), read(Fingerprint), read(ArrayIndex)
     (preparation,) = plan.preprocessing.values()
-    assert index.identity == store_identity(preparation, fingerprint.content_hash)
+    assert index.identity == preprocessing_hash(preparation, fingerprint.content_hash)
     assert set(index.cases) == {case.case for case in fingerprint.cases}
     assert index.cases["patient000_slice0"].shape == (64, 64, 1)
 
