@@ -14,42 +14,42 @@ from autoseg.io.types import Array
 
 _BORDER_STEP = 8 / 255  # of the value range: black bars of a JPEG are not quite one value
 _DARK = 0.05  # of the value range above the lowest value
-_GROUND = 0.02  # of the picture: with less dark ground nothing can stand out from it
-_STROKE = 15  # pixels: strokes of letters and markers are narrower
-_BRIGHT, _MOSTLY = 0.5, 0.3  # of the value range; of a stroke's pixels
-_SMALLEST = 4  # pixels
+_MIN_DARK_FRACTION = 0.02  # of the picture: with less dark ground nothing can stand out from it
+_STROKE_WIDTH = 15  # pixels: strokes of letters and markers are narrower
+_BRIGHT, _MIN_BRIGHT_FRACTION = 0.5, 0.3  # of the value range; of a stroke's pixels
+_MIN_AREA = 4  # pixels
 _STRIP = 8  # rows
 _VIVID, _PALE = 0.25, 0.02  # of the value range: how far the channels of a coloured and of a gray pixel are apart
 _SAMPLES = 2**14  # pixels that tell a picture's percentile
-_HIGHEST = 0.995  # of them lie below what counts as bright
-_RARE = 0.05  # of the picture: with more colour than this it is a colour picture
+_BRIGHT_QUANTILE = 0.995  # of them lie below what counts as bright
+_MAX_COLOUR_FRACTION = 0.05  # of the picture: with more colour than this it is a colour picture
 Box = tuple[int, int, int, int]
 
 
-def busy_box(planes: list[Array], extent: float) -> Box:
+def content_box(planes: list[Array], span: float) -> Box:
     """Top, bottom, left, right of what remains without the rows and columns at the edges that hold one value.
 
     extent: their `spread`. Of a blank image nothing remains: four zeros.
     """
-    step = _BORDER_STEP * extent
+    step = _BORDER_STEP * span
     width = planes[0].shape[1]
-    top, bottom = _busy(planes, step)
-    left, right = _busy([plane[top:bottom].T for plane in planes], step)
+    top, bottom = _content_rows(planes, step)
+    left, right = _content_rows([plane[top:bottom].T for plane in planes], step)
     if (left, right) != (0, width):
         # Rows again: without black bars at the sides more of them may hold one value.
-        first, last = _busy([plane[top:bottom, left:right] for plane in planes], step)
+        first, last = _content_rows([plane[top:bottom, left:right] for plane in planes], step)
         top, bottom = top + first, top + last
     return (top, bottom, left, right) if top < bottom and left < right else (0, 0, 0, 0)
 
 
-def _busy(planes: list[Array], step: float) -> tuple[int, int]:
+def _content_rows(planes: list[Array], step: float) -> tuple[int, int]:
     """First and last + 1 of the rows whose values are more than `step` apart in some channel."""
     rows = len(planes[0])
-    idle = _idle(planes, step)
-    return (idle, rows - _idle([plane[::-1] for plane in planes], step)) if idle < rows else (0, 0)
+    constant_rows = _count_constant_rows(planes, step)
+    return (constant_rows, rows - _count_constant_rows([plane[::-1] for plane in planes], step)) if constant_rows < rows else (0, 0)
 
 
-def _idle(planes: list[Array], step: float) -> int:
+def _count_constant_rows(planes: list[Array], step: float) -> int:
     """Rows before the first busy one. Most pictures have none, so that the row at the edge is all that is looked at."""
     rows, columns = int(planes[0].shape[0]), int(planes[0].shape[1])
     if not rows or not columns:
@@ -58,24 +58,24 @@ def _idle(planes: list[Array], step: float) -> int:
         return 0
     for start in range(0, rows, _STRIP):
         strips = [plane[start : start + _STRIP] for plane in planes]
-        apart = [strip.max(1).astype(np.float64) - strip.min(1) > step for strip in strips]
-        busy = np.flatnonzero(np.any(apart, axis=0))
-        if busy.size:
-            return start + int(busy[0])
+        chroma = [strip.max(1).astype(np.float64) - strip.min(1) > step for strip in strips]
+        varying = np.flatnonzero(np.any(chroma, axis=0))
+        if varying.size:
+            return start + int(varying[0])
     return rows
 
 
-def spread(planes: Sequence[Array]) -> float:
+def value_range(planes: Sequence[Array]) -> float:
     """Largest less smallest value of all channels."""
     return max(float(plane.max()) for plane in planes) - min(float(plane.min()) for plane in planes)
 
 
-def border_share(planes: list[Array]) -> float:
+def border_fraction(planes: list[Array]) -> float:
     """Share of the image in rows and columns at its edges that hold one value, such as black bars; 1 for a blank image."""
-    return share_outside(busy_box(planes, spread(planes)), planes[0].size)
+    return fraction_outside(content_box(planes, value_range(planes)), planes[0].size)
 
 
-def share_outside(box: Box, pixels: int) -> float:
+def fraction_outside(box: Box, pixels: int) -> float:
     """Share of an image of so many pixels that lies outside a box."""
     top, bottom, left, right = box
     return 1.0 - (bottom - top) * (right - left) / pixels
@@ -86,38 +86,38 @@ class Brightness:
     """How bright a picture is at each place. summed: (H, W) float32, the sum of its channels, which counts from its lowest
     value, 0, to its percentile 99.5, 1."""
 
-    summed: Array
+    channel_sum: Array
     low: float
     high: float
 
-    def level(self, share: float) -> float:
+    def level(self, fraction: float) -> float:
         """The sum that is so bright."""
-        return self.low + share * max(self.high - self.low, 1e-6)
+        return self.low + fraction * max(self.high - self.low, 1e-6)
 
     @cached_property
     def ground(self) -> Array:
         """(H, W) bool: as dark as the darkest parts."""
-        return np.asarray(self.summed <= self.level(_DARK))
+        return np.asarray(self.channel_sum <= self.level(_DARK))
 
 
-def brightness(planes: list[Array]) -> Brightness:
+def measure_brightness(planes: list[Array]) -> Brightness:
     """See `Brightness`."""
-    gray = summed(planes)
+    gray = sum_channels(planes)
     step = max(1, isqrt(gray.size // _SAMPLES))
-    return Brightness(gray, float(gray.min()), _percentile(gray[::step, ::step], _HIGHEST))
+    return Brightness(gray, float(gray.min()), _quantile(gray[::step, ::step], _BRIGHT_QUANTILE))
 
 
-def _percentile(values: Array, share: float) -> float:
+def _quantile(values: Array, fraction: float) -> float:
     """As NumPy's, which takes twice as long for so few."""
-    place = (values.size - 1) * share
-    before = int(place)
+    position = (values.size - 1) * fraction
+    before = int(position)
     after = min(before + 1, values.size - 1)
     ordered = np.partition(values, (before, after), axis=None)
     low, high = float(ordered[before]), float(ordered[after])
-    return low + (high - low) * (place - before)
+    return low + (high - low) * (position - before)
 
 
-def summed(planes: Sequence[Array] | Array) -> Array:
+def sum_channels(planes: Sequence[Array] | Array) -> Array:
     """(H, W) float32: the sum of the channels."""
     gray: Array = planes[0].astype(np.float32)
     for plane in planes[1:]:
@@ -125,28 +125,28 @@ def summed(planes: Sequence[Array] | Array) -> Array:
     return gray
 
 
-def background_share(bright: Brightness) -> float:
+def background_fraction(image_brightness: Brightness) -> float:
     """Share of the picture that is as dark as its darkest parts."""
-    return _share(bright.ground)
+    return _fraction(image_brightness.ground)
 
 
-def layering(summed: Array) -> float:
+def layering(channel_sum: Array) -> float:
     """How much values change down the picture against across it, 1 where they do alike; 0 for a blank picture.
 
     summed: (H, W) of any type, the sum of the channels; every second row is compared with the next, and along itself.
     Ultrasound sees finer along the beam than across it: breast images have 1.8 to 3.0. Photographs of polyps and skin, fundus,
     cardiac MR and stained tissue stay below 1.3.
     """
-    one, other = summed[::2], summed[1::2]
-    down, across = _change(one[: len(other)], other), _change(one[:, 1:], one[:, :-1])
+    overlay, other = sum_channels[::2], sum_channels[1::2]
+    down, across = _mean_difference(overlay[: len(other)], other), _mean_difference(overlay[:, 1:], overlay[:, :-1])
     return down / across if across > 0 else 0.0
 
 
-def _change(one: Array, other: Array) -> float:
-    return float(cv2.mean(cv2.absdiff(one, other))[0]) if one.size else 0.0
+def _mean_difference(overlay: Array, other: Array) -> float:
+    return float(cv2.mean(cv2.absdiff(overlay, other))[0]) if overlay.size else 0.0
 
 
-def overlay_share(planes: list[Array], extent: float, bright: Brightness, marked: Array) -> float:
+def overlay_fraction(planes: list[Array], span: float, image_brightness: Brightness, mask: Array) -> float:
     """Share of the picture that was drawn over it: narrow bright things alone on dark ground, and vivid colours in a
     picture that is gray otherwise. What a mask marks (marked: (H, W) bool) is never counted. Text on tissue is not seen.
     extent: their `spread`.
@@ -154,45 +154,45 @@ def overlay_share(planes: list[Array], extent: float, bright: Brightness, marked
     On 30 images each: all of the colonoscopies have text in their black corners (0.6 % of the median image), none of the
     breast ultrasound, cardiac MR, fundus, skin and tissue images, and in none of those any was found.
     """
-    found = [one for one in (_strokes(bright, marked), _colours(planes, extent, marked)) if one is not None]
-    return _share(np.logical_or.reduce(found)) if found else 0.0
+    overlays = [overlay for overlay in (_text_mask(image_brightness, mask), _colour_mask(planes, span, mask)) if overlay is not None]
+    return _fraction(np.logical_or.reduce(overlays)) if overlays else 0.0
 
 
-def _share(where: Array) -> float:
+def _fraction(where: Array) -> float:
     # Far faster than the mean of truth values.
     return np.count_nonzero(where) / where.size if where.size else 0.0
 
 
-def _strokes(bright: Brightness, marked: Array) -> Array | None:
-    ground = bright.ground
-    if _share(ground) < _GROUND:
+def _text_mask(image_brightness: Brightness, mask: Array) -> Array | None:
+    ground = image_brightness.ground
+    if _fraction(ground) < _MIN_DARK_FRACTION:
         return None
-    closed = cv2.morphologyEx(ground.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_STROKE, _STROKE), np.uint8))
+    closed = cv2.morphologyEx(ground.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_STROKE_WIDTH, _STROKE_WIDTH), np.uint8))
     _, components = cv2.connectedComponents((~ground).astype(np.uint8), connectivity=8)
-    owners = components.ravel()
+    component_ids = components.ravel()
 
     def pixels(where: Array) -> Array:
-        return np.bincount(owners, where.ravel())
+        return np.bincount(component_ids, where.ravel())
 
-    areas = np.bincount(owners)
-    kept = (pixels(closed) == areas) & (areas >= _SMALLEST) & (pixels(marked) == 0)
-    kept &= pixels(bright.summed >= bright.level(_BRIGHT)) >= _MOSTLY * areas
-    kept[0] = False  # the ground itself
+    areas = np.bincount(component_ids)
+    is_overlay = (pixels(closed) == areas) & (areas >= _MIN_AREA) & (pixels(mask) == 0)
+    is_overlay &= pixels(image_brightness.channel_sum >= image_brightness.level(_BRIGHT)) >= _MIN_BRIGHT_FRACTION * areas
+    is_overlay[0] = False  # the ground itself
     # What the edge of the picture cuts off is more likely a part of the scene.
-    kept[np.concatenate([components[0], components[-1], components[:, 0], components[:, -1]])] = False
-    return np.asarray(kept[components])
+    is_overlay[np.concatenate([components[0], components[-1], components[:, 0], components[:, -1]])] = False
+    return np.asarray(is_overlay[components])
 
 
-def _colours(planes: list[Array], extent: float, marked: Array) -> Array | None:
+def _colour_mask(planes: list[Array], span: float, mask: Array) -> Array | None:
     if len(planes) != 3:
         return None
     first, second, third = planes
-    apart = cv2.subtract(cv2.max(cv2.max(first, second), third), cv2.min(cv2.min(first, second), third))
+    chroma = cv2.subtract(cv2.max(cv2.max(first, second), third), cv2.min(cv2.min(first, second), third))
     # Levels are compared as whole numbers, without being turned into others.
-    kind = float if apart.dtype.kind == "f" else int
-    pale, vivid_from = (kind(share * max(extent, 1e-6)) for share in (_PALE, _VIVID))
+    kind = float if chroma.dtype.kind == "f" else int
+    pale, vivid_from = (kind(fraction * max(span, 1e-6)) for fraction in (_PALE, _VIVID))
     # The median is at most this where half of the pixels are: no need to sort them.
-    if 2 * np.count_nonzero(apart <= pale) < apart.size:
+    if 2 * np.count_nonzero(chroma <= pale) < chroma.size:
         return None
-    vivid: Array = (apart > vivid_from) & ~marked
-    return vivid if _share(vivid) <= _RARE else None
+    vivid: Array = (chroma > vivid_from) & ~mask
+    return vivid if _fraction(vivid) <= _MAX_COLOUR_FRACTION else None
