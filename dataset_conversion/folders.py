@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.fingerprint.validation import one_line
 from autoseg.io import Label, read_case, read_label
-from autoseg.io.raster import upright
+from autoseg.io.raster import apply_exif_orientation
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
@@ -176,7 +176,7 @@ def _label(pair: Pair, turn: int, coding: Coding) -> Label:
     for mask in pair.masks:
         label = read_label(mask.path)
         if turn != 1:
-            label = Label(array=upright(label.array, turn), spacing=None, lossy=label.lossy)
+            label = Label(array=apply_exif_orientation(label.array, turn), spacing=None, lossy=label.lossy)
         labels.append((label, mask.kind))
     ids, pixels = encode(labels, coding)
     if pixels and not coding.kinds:

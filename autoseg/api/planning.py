@@ -93,7 +93,7 @@ def plan_and_preprocess(
         write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
         write_artefact(found.plan, plan)
         if kept and len(plan.preprocessing) == 1:
-            kept.keep_no_more()
+            kept.stop_caching()
         logger.info(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
         for preparation in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(found, raw, preparation, content_hash=seen.content_hash, cache=kept)

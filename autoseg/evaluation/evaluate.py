@@ -23,7 +23,7 @@ from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import METRICS
 from autoseg.support.log import progress_bar
-from autoseg.support.parallel import parallel_map, processes_pay
+from autoseg.support.parallel import parallel_map, should_use_processes
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,11 @@ def _of_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | No
     found: list[T] = []
     faults: list[str] = []
     results = parallel_map(
-        partial(_attempt, score), pairs, workers, processes=processes and processes_pay(len(pairs)), name=lambda pair: pair.case
+        partial(_attempt, score),
+        pairs,
+        workers,
+        processes=processes and should_use_processes(len(pairs)),
+        name=lambda pair: pair.case,
     )
     for result, problems in progress_bar(results, "scoring", len(pairs)):
         faults += problems

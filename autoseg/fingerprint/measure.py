@@ -29,7 +29,7 @@ from autoseg.schema.serde import to_line
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import fast_hash_file, hash_text, read_artefact, write_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.parallel import parallel_map, processes_pay
+from autoseg.support.parallel import parallel_map, should_use_processes
 from autoseg.support.workspace import Dataset
 
 _RULES = "4"  # goes up when what is measured changes, so that older fingerprints are made again
@@ -58,7 +58,7 @@ def fingerprint_dataset(
     jobs = deque(zip(raw.cases, hashes, strict=True))
     del hashes
     raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
-    processes = processes and processes_pay(len(jobs))
+    processes = processes and should_use_processes(len(jobs))
     measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else kept)
     measured = parallel_map(measure, _given_away(jobs), workers, processes=processes, name=lambda job: job[0].name)
     fingerprint = _sum_up(dataset, raw, progress_bar(measured, "fingerprint", len(jobs)), faults, whole)

@@ -35,7 +35,7 @@ class DecodedImageCache:
         # Paths as text -> what was read, without its pixels; how to map them. Path objects would be three times as large.
         self._entries: dict[tuple[str, ...], tuple[Any, dict[str, Any]]] = {}
 
-    def keep_no_more(self) -> None:
+    def stop_caching(self) -> None:
         """What is read from now on is not read again."""
         with self._lock:
             self._limit = 0
@@ -50,18 +50,18 @@ class DecodedImageCache:
 
     def _get(self, key: tuple[str, ...], read: Callable[[], R]) -> R:
         if key not in self._entries:
-            fresh = read()
-            self._keep(key, fresh)
-            return fresh
-        bare, place = self._entries[key]
+            decoded = read()
+            self._store(key, decoded)
+            return decoded
+        header, location = self._entries[key]
         with self._lock:
-            pixels: Array = np.asarray(np.memmap(self._stream, mode="r", **place))
-        cached: R = replace(bare, array=np.moveaxis(pixels, -1, 0) if isinstance(bare, Image) else pixels)
+            pixels: Array = np.asarray(np.memmap(self._stream, mode="r", **location))
+        cached: R = replace(header, array=np.moveaxis(pixels, -1, 0) if isinstance(header, Image) else pixels)
         return cached
 
-    def _keep(self, key: tuple[str, ...], fresh: Image | Label) -> None:
+    def _store(self, key: tuple[str, ...], decoded: Image | Label) -> None:
         # Interleaved, as most pictures lie in memory: nothing is copied.
-        pixels = np.ascontiguousarray(np.moveaxis(fresh.array, 0, -1) if isinstance(fresh, Image) else fresh.array)
+        pixels = np.ascontiguousarray(np.moveaxis(decoded.array, 0, -1) if isinstance(decoded, Image) else decoded.array)
         with self._lock:
             offset = self._stream.seek(0, 2)
             if not pixels.size or offset + pixels.nbytes > self._limit:
@@ -72,8 +72,8 @@ class DecodedImageCache:
             except OSError:
                 self._limit = 0
                 return
-            place = {"offset": offset, "dtype": pixels.dtype, "shape": pixels.shape}
-            self._entries[key] = replace(fresh, array=_EMPTY), place
+            location = {"offset": offset, "dtype": pixels.dtype, "shape": pixels.shape}
+            self._entries[key] = replace(decoded, array=_EMPTY), location
 
     def __enter__(self) -> DecodedImageCache:
         return self

@@ -48,7 +48,7 @@ def header(path: Path) -> Dataset:
         raise AutosegError(f"{path} cannot be read as DICOM: {_first_line(error)}", UNREADABLE) from error
 
 
-def frames_in(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """How many images a DICOM file holds; 1 for what is no DICOM file or cannot be read, and without pydicom."""
     if not available() or not is_dicom(path):
         return 1
@@ -58,14 +58,14 @@ def frames_in(path: Path) -> int:
         return 1
 
 
-def identity(path: Path) -> tuple[str, ...]:
+def patient_identifiers(path: Path) -> tuple[str, ...]:
     """What a DICOM file says of who is shown: words of the patient's name, and numbers. For names to be kept clear of."""
     try:
         tags = header(path)
     except AutosegError:
         return ()
-    said = [str(tags.get(name) or "") for name in _IDENTITY]
-    words = [word for text in said for word in text.replace("^", " ").replace("=", " ").split()]
+    texts = [str(tags.get(name) or "") for name in _IDENTITY]
+    words = [word for text in texts for word in text.replace("^", " ").replace("=", " ").split()]
     return tuple(sorted({word.casefold() for word in words if len(word) >= 3}))
 
 
@@ -79,18 +79,21 @@ def read_image(path: Path, frame: int | None = None) -> Image:
         raise AutosegError(f"{path} does not exist", "check the path")
     tags = header(path)
     try:
-        _check(path, tags, frame)
-        array, notes = _values(tags, _pixels(path, tags, frame))
-        spacing, said = _spacing(tags)
-        array, rounded = as_image(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])
+        _check_frame(path, tags, frame)
+        array, notes = _apply_photometric(tags, _decode_pixels(path, tags, frame))
+        spacing, spacing_notes = _spacing(tags)
+        array, rounding_notes = as_image(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])
         return Image(
-            array=array, spacing=spacing, geometry=_geometry(tags, array.shape[1:], spacing), notes=notes + said + rounded
+            array=array,
+            spacing=spacing,
+            geometry=_geometry(tags, array.shape[1:], spacing),
+            notes=notes + spacing_notes + rounding_notes,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AutosegError(f"{path} holds tags that make no sense: {_first_line(error)}", UNREADABLE) from error
 
 
-def _check(path: Path, tags: Dataset, frame: int | None) -> None:
+def _check_frame(path: Path, tags: Dataset, frame: int | None) -> None:
     if not tags.get("Rows") or not tags.get("Columns"):
         raise AutosegError(f"{path} is DICOM but holds no image", "take it out of the folder")
     count = int(tags.get("NumberOfFrames") or 1)
@@ -100,7 +103,7 @@ def _check(path: Path, tags: Dataset, frame: int | None) -> None:
         raise AutosegError(f"{path} has no frame {frame}: it holds {count}", "count from 0")
 
 
-def _pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
+def _decode_pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
     """(H, W) or (H, W, 3), decoded; colours are RGB, but palettes are not resolved."""
     from pydicom.pixels.utils import pixel_array
 
@@ -109,18 +112,18 @@ def _pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
     # Of the decoders for JPEG that may be installed, this one agrees with SimpleITK to the bit.
     options: dict[str, Any] = {"decoding_plugin": "pillow"} if syntax in _JPEG else {}
     try:
-        pixels = np.asarray(pixel_array(_source(path, syntax), index=frame if frame is not None else 0, **options))
+        pixels = np.asarray(pixel_array(_decodable_source(path, syntax), index=frame if frame is not None else 0, **options))
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except (NotImplementedError, RuntimeError) as error:
         # Lossless JPEG and the like have no freely licensed decoder in Python; SimpleITK brings one.
         if frame is None and int(tags.get("NumberOfFrames") or 1) == 1:
-            return _through_simpleitk(path, tags, error)
+            return _decode_with_simpleitk(path, tags, error)
         raise AutosegError(f"{path} cannot be decoded: {_first_line(error)}", "decompress it first") from error
     except Exception as error:  # Decoders raise whatever their C code or Pillow raises on damaged data.
         raise AutosegError(f"{path} cannot be read: {_first_line(error)}", UNREADABLE) from error
 
 
-def _source(path: Path, syntax: str) -> Any:
+def _decodable_source(path: Path, syntax: str) -> Any:
     """What pydicom is to decode: the path, or a dataset where the file lacks the part that says how it is written."""
     import pydicom
 
@@ -132,12 +135,12 @@ def _source(path: Path, syntax: str) -> Any:
     return tags
 
 
-def _through_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Array:
+def _decode_with_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Array:
     """Stored values as pydicom would give them; for files whose values SimpleITK does not change."""
     import SimpleITK as sitk  # noqa: N813
 
-    touched = _rescale(tags) != (1.0, 0.0) or tags.get("PhotometricInterpretation") in ("MONOCHROME1", "PALETTE COLOR")
-    if touched:
+    needs_transform = _rescale(tags) != (1.0, 0.0) or tags.get("PhotometricInterpretation") in ("MONOCHROME1", "PALETTE COLOR")
+    if needs_transform:
         raise AutosegError(f"{path} cannot be decoded: {_first_line(reason)}", "decompress it first")
     try:
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -146,7 +149,7 @@ def _through_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Array:
     return np.asarray(array[0] if array.shape[0] == 1 else array)
 
 
-def _values(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, ...]]:
+def _apply_photometric(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, ...]]:
     """What the stored values mean."""
     kind = str(tags.get("PhotometricInterpretation", "")).strip()
     if kind == "PALETTE COLOR":
@@ -159,8 +162,8 @@ def _values(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if kind == "MONOCHROME1":
         signed = int(tags.get("PixelRepresentation", 0)) == 1
-        turned = -1 - pixels.astype(np.int64) if signed else (1 << int(tags.BitsStored)) - 1 - pixels.astype(np.int64)
-        pixels, notes = turned.astype(pixels.dtype), ("MONOCHROME1 turned: high values are bright",)
+        inverted = -1 - pixels.astype(np.int64) if signed else (1 << int(tags.BitsStored)) - 1 - pixels.astype(np.int64)
+        pixels, notes = inverted.astype(pixels.dtype), ("MONOCHROME1 turned: high values are bright",)
     slope, intercept = _rescale(tags)
     if pixels.ndim == 2 and (slope, intercept) != (1.0, 0.0):
         pixels = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
@@ -174,20 +177,20 @@ def _rescale(tags: Dataset) -> tuple[float, float]:
 
 def _spacing(tags: Dataset) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """(row, column) in mm, and a note where there was a choice."""
-    measures = _shared(tags, "PixelMeasuresSequence")
+    measures = _shared_group(tags, "PixelMeasuresSequence")
     stated = [tags.get("PixelSpacing"), measures.get("PixelSpacing") if measures is not None else None]
     for value in (*stated, tags.get("ImagerPixelSpacing"), tags.get("NominalScannedPixelSpacing")):
         if value and len(value) == 2 and all(float(one) > 0 for one in value):
             return (float(value[0]), float(value[1])), ()
-    regions = [_region(region) for region in tags.get("SequenceOfUltrasoundRegions") or ()]
-    known = sorted((region for region in regions if region), key=lambda region: region[0])
-    if not known:
+    regions = [_region_spacing(region) for region in tags.get("SequenceOfUltrasoundRegions") or ()]
+    measured = sorted((region for region in regions if region), key=lambda region: region[0])
+    if not measured:
         return None, ()
-    several = len({spacing for _, spacing in known}) > 1
-    return known[-1][1], ("spacing of the largest ultrasound region",) if several else ()
+    several = len({spacing for _, spacing in measured}) > 1
+    return measured[-1][1], ("spacing of the largest ultrasound region",) if several else ()
 
 
-def _region(region: Dataset) -> tuple[int, tuple[float, float]] | None:
+def _region_spacing(region: Dataset) -> tuple[int, tuple[float, float]] | None:
     """Area in pixels and spacing of an ultrasound region that is measured in centimetres."""
     units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
     deltas = (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
@@ -198,7 +201,7 @@ def _region(region: Dataset) -> tuple[int, tuple[float, float]] | None:
     return area, (abs(float(deltas[0])) * 10, abs(float(deltas[1])) * 10)
 
 
-def _shared(tags: Dataset, name: str) -> Dataset | None:
+def _shared_group(tags: Dataset, name: str) -> Dataset | None:
     groups = tags.get("SharedFunctionalGroupsSequence")
     sequence = groups[0].get(name) if groups else None
     return sequence[0] if sequence else None

@@ -67,9 +67,9 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
     naming the file and a remedy.
     """
     path = Path(path)
-    reader = _reader(path)
+    reader = _find_reader(path)
     if reader not in (raster, medical):
-        image = _read_by(reader, path)
+        image = _read_with_plugin(reader, path)
     else:
         image = raster.read_image(path) if reader is raster else medical.read_image(path, frame)
     if image.array.dtype == np.float32 and not np.isfinite(image.array).all():
@@ -111,8 +111,8 @@ def read_label(path: Path | str) -> Label:
     not whole, and unreadable files.
     """
     path = Path(path)
-    reader = _reader(path)
-    label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_by(reader, path)
+    reader = _find_reader(path)
+    label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_with_plugin(reader, path)
     return label
 
 
@@ -149,36 +149,36 @@ def write_image(path: Path, array: Array, like: Image | Label | None = None) -> 
         raster.write(path, np.asarray(array))
 
 
-def _reader(path: Path) -> Any:
+def _find_reader(path: Path) -> Any:
     """By the suffix; where no reader has it, by the first bytes: DICOM often goes without one."""
     suffix = suffix_of(path)
     if suffix in READERS:
         return READERS.get(suffix)
-    return medical if not raster.knows(path) and dicom.is_dicom(path) else raster
+    return medical if not raster.is_picture(path) and dicom.is_dicom(path) else raster
 
 
-def _read_by(reader: Any, path: Path) -> Image:
+def _read_with_plugin(reader: Any, path: Path) -> Image:
     """What another package's reader gives, checked. Raises AutosegError with its name where it fails or gives no image."""
-    whose = READERS.source(suffix_of(path))
+    owner = READERS.source(suffix_of(path))
     if not path.is_file():
         raise AutosegError(f"{path} does not exist", "check the path")
     try:
         image: Image = reader.read_image(path)
-        array, rounded = as_image(np.asarray(image.array))
+        array, rounding_notes = as_image(np.asarray(image.array))
     except AutosegError:
         raise
     except Exception as error:  # Code of others may raise anything.
-        raise AutosegError(f"{path} cannot be read by {whose}: {type(error).__name__}: {error}", UNREADABLE) from error
+        raise AutosegError(f"{path} cannot be read by {owner}: {type(error).__name__}: {error}", UNREADABLE) from error
     if array.ndim != 3 or not array.size:
-        raise AutosegError(f"{whose} gives an array of shape {array.shape} for {path}", "images are (C, H, W): mend the reader")
-    return replace(image, array=array, notes=(*image.notes, *rounded))
+        raise AutosegError(f"{owner} gives an array of shape {array.shape} for {path}", "images are (C, H, W): mend the reader")
+    return replace(image, array=array, notes=(*image.notes, *rounding_notes))
 
 
-def _read_label_by(reader: Any, path: Path) -> Label:
+def _read_label_with_plugin(reader: Any, path: Path) -> Label:
     if hasattr(reader, "read_label"):
         label: Label = reader.read_label(path)
         return label
-    image = _read_by(reader, path)
+    image = _read_with_plugin(reader, path)
     values = as_label(image.array[0]) if len(image.array) == 1 else None
     if values is None:
         raise AutosegError(f"{path} is no mask", "store class ids (0 for the background) in one channel of whole numbers")

@@ -27,16 +27,16 @@ _SPACING_TAGS = ("0028|0030", "0018|1164", "0018|2010")
 
 def read_image(path: Path, frame: int | None = None) -> Image:
     """See `autoseg.io.read_image`."""
-    if _for_pydicom(path):
+    if _needs_pydicom(path):
         return dicom.read_image(path, frame)
-    array, spacing, geometry, notes = _read(path)
-    array, rounded = as_image(array)
-    return Image(array=array, spacing=spacing, geometry=geometry, notes=notes + rounded)
+    array, spacing, geometry, notes = _read_with_simpleitk(path)
+    array, rounding_notes = as_image(array)
+    return Image(array=array, spacing=spacing, geometry=geometry, notes=notes + rounding_notes)
 
 
 def read_label(path: Path) -> Label:
     """See `autoseg.io.read_label`."""
-    if _for_pydicom(path) and segmentation.is_segmentation(path):
+    if _needs_pydicom(path) and segmentation.is_segmentation(path):
         return segmentation.read(path)
     image = read_image(path)
     array, spacing, geometry, notes = image.array, image.spacing, image.geometry, image.notes
@@ -66,18 +66,20 @@ def write(path: Path, array: Array, like: Image | Label | None) -> None:
         image.SetDirection(geometry.direction)
     elif like is not None and like.spacing is not None:
         image.SetSpacing((like.spacing[1], like.spacing[0]))
-    with atomic_write(path) as beside:
+    with atomic_write(path) as temporary:
         try:
-            sitk.WriteImage(image, str(beside), useCompression=path.suffix != ".nii")
+            sitk.WriteImage(image, str(temporary), useCompression=path.suffix != ".nii")
         except RuntimeError as error:
-            raise AutosegError(f"{path} could not be written: {_reason(error)}", "check the disk and the folder") from error
+            raise AutosegError(
+                f"{path} could not be written: {_itk_message(error)}", "check the disk and the folder"
+            ) from error
 
 
-def _for_pydicom(path: Path) -> bool:
+def _needs_pydicom(path: Path) -> bool:
     return dicom.available() and (path.suffix.lower() == ".dcm" or dicom.is_dicom(path))
 
 
-def _read(path: Path) -> tuple[Array, tuple[float, float] | None, Geometry, tuple[str, ...]]:
+def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None, Geometry, tuple[str, ...]]:
     """(C, H, W), spacing (row, column), geometry, notes."""
     import SimpleITK as sitk  # noqa: N813
 
@@ -90,20 +92,20 @@ def _read(path: Path) -> tuple[Array, tuple[float, float] | None, Geometry, tupl
     try:
         reader.ReadImageInformation()
         tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys() if key[4:5] == "|"}
-        _refuse_unsafe(path, tags)
+        _reject_misread(path, tags)
         image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
     except RuntimeError as error:
-        raise AutosegError(f"{path} cannot be read: {_reason(error)}", UNREADABLE) from error
+        raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", UNREADABLE) from error
     notes: tuple[str, ...] = ()
     if tags.get("0028|0004") == "MONOCHROME1":
         notes = ("MONOCHROME1 turned: high values are bright",)  # ITK does it.
-    planes, geometry, spacing = _two_dimensional(path, array, image)
-    known = spacing if not tags or any(tags.get(tag) for tag in _SPACING_TAGS) else None
-    return planes, known, geometry, notes
+    planes, geometry, spacing = _as_2d(path, array, image)
+    stated_spacing = spacing if not tags or any(tags.get(tag) for tag in _SPACING_TAGS) else None
+    return planes, stated_spacing, geometry, notes
 
 
-def _two_dimensional(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float]]:
+def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float]]:
     components = image.GetNumberOfComponentsPerPixel()
     shape = array.shape[:-1] if components > 1 else array.shape
     # A plane that is itself one pixel wide keeps that axis; only surplus axes go, the slowest first.
@@ -113,7 +115,7 @@ def _two_dimensional(path: Path, array: Array, image: sitk.Image) -> tuple[Array
         sizes = " x ".join(str(length) for length in image.GetSize())
         raise AutosegError(f"{path} is a volume of {sizes}", "autoseg works on 2D images: save each slice as a file of its own")
     squeezed = np.squeeze(array, singletons)
-    kept = [axis for axis in range(len(shape)) if axis not in singletons]
+    axes = [axis for axis in range(len(shape)) if axis not in singletons]
     spacings = image.GetSpacing()[::-1]
     planes = np.moveaxis(squeezed, -1, 0) if components > 1 else squeezed[None]
     geometry = Geometry(
@@ -123,10 +125,10 @@ def _two_dimensional(path: Path, array: Array, image: sitk.Image) -> tuple[Array
         direction=image.GetDirection(),
         singletons=singletons,
     )
-    return planes, geometry, (float(spacings[kept[0]]), float(spacings[kept[1]]))
+    return planes, geometry, (float(spacings[axes[0]]), float(spacings[axes[1]]))
 
 
-def _refuse_unsafe(path: Path, tags: dict[str, str]) -> None:
+def _reject_misread(path: Path, tags: dict[str, str]) -> None:
     """GDCM scrambles run-length encoded colours of 16 bits (seen with pydicom's SC_rgb_rle_16bit.dcm)."""
     if tags.get("0002|0010") == _RLE and tags.get("0028|0002") == "3" and tags.get("0028|0100") == "16":
         raise AutosegError(f"{path} is run-length encoded 16-bit colour, which SimpleITK misreads", "decompress it first")
@@ -151,7 +153,7 @@ def _check_nifti(path: Path) -> None:
                 raise AutosegError(f"{path} holds {length} bytes of {expected:.0f}", UNREADABLE)
 
 
-def _reason(error: RuntimeError) -> str:
+def _itk_message(error: RuntimeError) -> str:
     """The last line of ITK's report, which is the one that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("ITK ERROR: ") if lines else "unknown reason"

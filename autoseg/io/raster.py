@@ -33,58 +33,64 @@ _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; 
 _STRIP = 256  # rows
 
 
-def knows(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
     """Whether this is a picture, going by the suffix or, without a known one, the first bytes."""
     if path.suffix.lower() in SUFFIXES or not path.is_file():
         return True
-    return _bytes(path, 4).startswith(_SIGNATURES)
+    return _read_bytes(path, 4).startswith(_SIGNATURES)
 
 
-def pixels_in(path: Path) -> int:
+def count_pixels(path: Path) -> int:
     """Rows times columns, from the header. Raises AutosegError where it cannot be read."""
-    if _bytes(path, 4).startswith(tiff.SIGNATURES):
-        return tiff.pixels_in(path)
+    if _read_bytes(path, 4).startswith(tiff.SIGNATURES):
+        return tiff.count_pixels(path)
     with path.open("rb") as stream:
-        picture = _open(stream, path)
+        picture = _open_header(stream, path)
         return int(picture.width * picture.height)
 
 
 def read_image(path: Path) -> Image:
     """See `autoseg.io.read_image`."""
-    found = tiff.decode(path) if _bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_image(path)
-    array, notes = found.array, found.notes
-    if found.palette is not None:
-        array, notes = found.palette[array], (*notes, "palette colours resolved")
+    decoded = tiff.decode(path) if _read_bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_image(path)
+    array, notes = decoded.array, decoded.notes
+    if decoded.palette is not None:
+        array, notes = decoded.palette[array], (*notes, "palette colours resolved")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    array, rounded = as_image(array)
+    array, rounding_notes = as_image(array)
     if array.ndim == 3 and array.shape[2] in (2, 4):
-        array, dropped = _without_alpha(array, path)
-        notes += dropped
-    array, turned = _turned(array, found.orientation)
+        array, alpha_notes = _drop_alpha(array, path)
+        notes += alpha_notes
+    array, orientation_notes = _apply_orientation(array, decoded.orientation)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
-    return Image(array=array, spacing=None, geometry=None, notes=notes + turned + rounded, orientation=found.orientation)
+    return Image(
+        array=array,
+        spacing=None,
+        geometry=None,
+        notes=notes + orientation_notes + rounding_notes,
+        orientation=decoded.orientation,
+    )
 
 
 def read_label(path: Path) -> Label:
     """See `autoseg.io.read_label`."""
-    found = tiff.decode(path) if _bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_label(path)
-    array, notes = found.array, found.notes
-    if found.palette is not None:
-        array, taken = _palette_values(array, found.palette)
-        notes += taken
-    array, turned = _turned(array, found.orientation)
-    notes += turned
+    decoded = tiff.decode(path) if _read_bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_label(path)
+    array, notes = decoded.array, decoded.notes
+    if decoded.palette is not None:
+        array, palette_notes = _palette_values(array, decoded.palette)
+        notes += palette_notes
+    array, orientation_notes = _apply_orientation(array, decoded.orientation)
+    notes += orientation_notes
     if array.ndim == 3:
-        array, merged = _one_channel(array, path)
-        notes += merged
+        array, channel_notes = _to_one_channel(array, path)
+        notes += channel_notes
     values = as_label(array)
     if values is None:
         raise AutosegError(
             f"{path} is no mask: its values are not whole numbers from 0 to 65535 ({array.min()} to {array.max()})",
             "store class ids: 0 for the background, 1 for the first class, and so on",
         )
-    return Label(array=values, spacing=None, geometry=None, notes=notes, lossy=found.lossy)
+    return Label(array=values, spacing=None, geometry=None, notes=notes, lossy=decoded.lossy)
 
 
 def write(path: Path, array: Array) -> None:
@@ -94,14 +100,14 @@ def write(path: Path, array: Array) -> None:
     if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype.name not in kinds:
         raise ValueError(f"{path}: {suffix} cannot hold {array.shape[0]} channels of {array.dtype}")
     pixels = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, 2)[..., ::-1]
-    done, encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels))
-    if not done:
+    succeeded, encoded = cv2.imencode(suffix, np.ascontiguousarray(pixels))
+    if not succeeded:
         raise ValueError(f"{path}: OpenCV could not encode {array.shape} {array.dtype} as {suffix}")
-    with atomic_write(path) as beside:
-        beside.write_bytes(encoded.tobytes())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
-def upright(array: Array, orientation: int) -> Array:
+def apply_exif_orientation(array: Array, orientation: int) -> Array:
     """(H, W) or (H, W, C) as stored, turned as EXIF orientation 1 to 8 tells viewers to show it."""
     if orientation in (5, 6, 7, 8):
         array = np.swapaxes(array, 0, 1)
@@ -112,26 +118,30 @@ def upright(array: Array, orientation: int) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _turned(array: Array, orientation: int) -> tuple[Array, tuple[str, ...]]:
-    """`upright`, and a note where something was turned."""
-    return (array, ()) if orientation == 1 else (upright(array, orientation), (f"EXIF orientation {orientation} applied",))
+def _apply_orientation(array: Array, orientation: int) -> tuple[Array, tuple[str, ...]]:
+    """`apply_exif_orientation`, and a note where something was turned."""
+    return (
+        (array, ())
+        if orientation == 1
+        else (apply_exif_orientation(array, orientation), (f"EXIF orientation {orientation} applied",))
+    )
 
 
 def _decode_image(path: Path) -> Decoded:
-    data = _bytes(path)
-    orientation, notes, gray = _look(data, path)
+    data = _read_bytes(path)
+    orientation, notes, gray = _inspect(data, path)
     del data  # So that the file and its pixels do not stand in memory together.
-    array = _pixels(path)
+    array = _decode_with_opencv(path)
     if array is None:
         raise AutosegError(f"{path} cannot be read as an image", UNREADABLE)
     if array.ndim == 3 and gray:  # OpenCV shows grays with alpha as colours.
         array = array[..., :: array.shape[2] - 1] if array.shape[2] == 4 else array[..., 0]
     elif array.ndim == 3:
-        array = _rgb(array)
+        array = _bgr_to_rgb(array)
     return Decoded(array=array, notes=notes, orientation=orientation)
 
 
-def _pixels(path: Path) -> Array | None:
+def _decode_with_opencv(path: Path) -> Array | None:
     """As OpenCV decodes them, into an array that numpy owns: one that OpenCV owns is copied, and both stand in memory."""
     try:
         array = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
@@ -143,7 +153,7 @@ def _pixels(path: Path) -> Array | None:
     return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-def _rgb(array: Array) -> Array:
+def _bgr_to_rgb(array: Array) -> Array:
     """(H, W, 3) BGR or (H, W, 4) BGRA to RGB or RGBA; in place, strip by strip, since a second array may be large."""
     order = cv2.COLOR_BGR2RGB if array.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
     for start in range(0, len(array), _STRIP):
@@ -151,7 +161,7 @@ def _rgb(array: Array) -> Array:
     return array
 
 
-def _bytes(path: Path, count: int = -1) -> bytes:
+def _read_bytes(path: Path, count: int = -1) -> bytes:
     """The file's first bytes, or all of them."""
     try:
         with path.open("rb") as stream:
@@ -165,7 +175,7 @@ def _bytes(path: Path, count: int = -1) -> bytes:
     return data
 
 
-def _open(stream: BinaryIO, path: Path) -> Pillow.Image:
+def _open_header(stream: BinaryIO, path: Path) -> Pillow.Image:
     """A picture whose header has been read. Raises AutosegError where it cannot be, or names too many pixels."""
     start = stream.read(4)
     stream.seek(0)
@@ -180,37 +190,37 @@ def _open(stream: BinaryIO, path: Path) -> Pillow.Image:
     return picture
 
 
-def _look(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
+def _inspect(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
     """EXIF orientation to apply, notes, and whether this is a PNG of grays with alpha.
 
     Raises AutosegError for a file that is cut short: OpenCV before 5 fills the rest of a JPEG with gray and says nothing.
     """
-    picture = _open(io.BytesIO(data), path)
+    picture = _open_header(io.BytesIO(data), path)
     notes = {"CMYK": ("CMYK converted to RGB",), "P": ("palette colours resolved",)}.get(picture.mode, ())
-    exif, whole = picture.info.get("exif", b""), True
+    exif, complete = picture.info.get("exif", b""), True
     if data.startswith(_PNG):
         # Pillow would decode the whole file to find a tag behind the pixels.
         chunks = _png_chunks(data)
-        exif, whole = bytes(chunks.get(b"eXIf", b"")), b"IEND" in chunks
+        exif, complete = bytes(chunks.get(b"eXIf", b"")), b"IEND" in chunks
     elif data.startswith(_JPEG):
-        whole = b"\xff\xd9" in data
+        complete = b"\xff\xd9" in data
     elif data.startswith(_BMP):
-        whole = int.from_bytes(data[2:6], "little") <= len(data)
-    if not whole:
+        complete = int.from_bytes(data[2:6], "little") <= len(data)
+    if not complete:
         raise AutosegError(f"{path} cannot be read as an image: it is cut short", UNREADABLE)
     return _orientation(exif), notes, data.startswith(_PNG) and picture.mode == "LA"
 
 
 def _png_chunks(data: bytes) -> dict[bytes, memoryview]:
     """The content of the first chunk of each kind, of those that are whole."""
-    view, place = memoryview(data), 8
+    view, position = memoryview(data), 8
     chunks: dict[bytes, memoryview] = {}
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
         if end + 4 > len(data):
             break
-        chunks.setdefault(data[place + 4 : place + 8], view[place + 8 : end])
-        place = end + 4
+        chunks.setdefault(data[position + 4 : position + 8], view[position + 8 : end])
+        position = end + 4
     return chunks
 
 
@@ -227,7 +237,7 @@ def _orientation(exif: bytes) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _without_alpha(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
+def _drop_alpha(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
     alpha = array[..., -1]
     if alpha.min() != alpha.max():
         raise AutosegError(
@@ -239,8 +249,8 @@ def _without_alpha(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
 
 
 def _decode_label(path: Path) -> Decoded:
-    data = _bytes(path)
-    picture = _open(io.BytesIO(data), path)
+    data = _read_bytes(path)
+    picture = _open_header(io.BytesIO(data), path)
     png = data.startswith(_PNG)
     if png and data[24:25] == b"\x10" and data[25:26] != b"\0":
         # Pillow would cut 16-bit colours to 8 bits.
@@ -270,7 +280,7 @@ def _palette_values(indices: Array, palette: Array) -> tuple[Array, tuple[str, .
     return indices, ("palette read by index",)
 
 
-def _one_channel(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
+def _to_one_channel(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
     """A mask stored as gray with alpha, RGB or RGBA: one channel, where that loses nothing."""
     notes: tuple[str, ...] = ()
     if array.shape[2] in (2, 4):

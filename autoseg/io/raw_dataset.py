@@ -47,10 +47,10 @@ class RawDataset:
         Raises AutosegError for a missing or faulty description, for missing channels and where there is no case.
         """
         spec = read_description(dataset.description)
-        scheme = _scheme(spec, dataset.description)
+        scheme = _label_scheme(spec, dataset.description)
         ending, channels = spec.file_ending, len(spec.channel_names)
-        listed = _listed_in_description(dataset)
-        cases = listed or list_cases(images_folder(dataset), labels_folder(dataset), ending, channels)
+        listed_cases = _cases_in_description(dataset)
+        cases = listed_cases or list_cases(images_folder(dataset), labels_folder(dataset), ending, channels)
         if not cases:
             raise AutosegError(
                 f"{images_folder(dataset)} holds no images that end in {ending}",
@@ -70,7 +70,7 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
     """
     if not images.is_dir():
         raise AutosegError(f"the folder {images} does not exist", "check the path, or bring the data in with autoseg_convert")
-    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    files_by_case: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in sorted(images.iterdir()):
         if not is_image(path) or suffix_of(path) != file_ending.lower():
             continue
@@ -78,44 +78,46 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
         match = _CHANNEL.match(stem)
         # A number that cannot be a channel's is part of the name: scan_2024.png is a case of one file.
         if match and int(match[2]) < channels:
-            found[match[1]][int(match[2])] = path
+            files_by_case[match[1]][int(match[2])] = path
         else:
-            found[stem][0] = path
+            files_by_case[stem][0] = path
     faults = [
         f"{name}: channel files {sorted(files)}, expected {list(range(channels))} or one file that holds all channels"
-        for name, files in sorted(found.items())
+        for name, files in sorted(files_by_case.items())
         if sorted(files) not in ([0], list(range(channels)))
     ]
     if faults:
         raise SeveralProblems(f"{images} lacks channel files", faults, "add what is missing, or correct channel_names")
     return [
-        Case(name, tuple(files[index] for index in sorted(files)), _label_of(labels, name, file_ending))
-        for name, files in sorted(found.items())
+        Case(name, tuple(files[index] for index in sorted(files)), _find_label(labels, name, file_ending))
+        for name, files in sorted(files_by_case.items())
     ]
 
 
 def read_description(path: Path) -> DatasetSpec:
     """`dataset.json`, ours or nnU-Net v2's; fields that neither knows are ignored. Raises AutosegError naming the field."""
-    content = _migrated(_json(path), path)
+    content = _migrate(_read_json(path), path)
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
-        old = isinstance(content.get("modality"), dict)
-        remedy = "this is nnU-Net v1's form: v2 has channel_names, labels by name, file_ending" if old else "add them"
+        is_version_1 = isinstance(content.get("modality"), dict)
+        remedy = "this is nnU-Net v1's form: v2 has channel_names, labels by name, file_ending" if is_version_1 else "add them"
         raise AutosegError(f"{path} lacks {', '.join(missing)}", remedy)
     if content["file_ending"].lower() not in READERS:
         raise AutosegError(
             f"{path}: file_ending {content['file_ending']!r} is no format autoseg reads", f"one of {', '.join(READERS.names())}"
         )
-    known = {field.name for field in fields(DatasetSpec)}
-    taken = {key: value for key, value in content.items() if key in known}
-    taken["channel_names"] = {str(key): str(value) for key, value in _mapping(path, content, "channel_names").items()}
-    taken["labels"] = {str(key): _label_value(value) for key, value in _mapping(path, content, "labels").items()}
-    taken.setdefault("licence", content.get("license", ""))
-    taken.setdefault("numTraining", 0)
+    field_names = {field.name for field in fields(DatasetSpec)}
+    values = {key: value for key, value in content.items() if key in field_names}
+    values["channel_names"] = {
+        str(key): str(value) for key, value in _non_empty_mapping(path, content, "channel_names").items()
+    }
+    values["labels"] = {str(key): _label_value(value) for key, value in _non_empty_mapping(path, content, "labels").items()}
+    values.setdefault("licence", content.get("license", ""))
+    values.setdefault("numTraining", 0)
     for key in ("name", "modality", "licence", "reference", "description"):
-        taken[key] = str(taken.get(key) or "")
+        values[key] = str(values.get(key) or "")
     try:
-        return serde.from_dict(taken, DatasetSpec)
+        return serde.from_dict(values, DatasetSpec)
     except serde.SchemaError as error:
         raise AutosegError(f"{path}: {error}", "mend the field") from error
 
@@ -123,11 +125,11 @@ def read_description(path: Path) -> DatasetSpec:
 def write_description(path: Path, spec: DatasetSpec) -> None:
     """`dataset.json`, readable by nnU-Net v2: fields that are empty are left out."""
     content = json.loads(serde.to_json(spec))
-    kept = {key: value for key, value in content.items() if value not in (None, "", {}, [])}
-    write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    non_empty = {key: value for key, value in content.items() if value not in (None, "", {}, [])}
+    write_text(path, json.dumps(non_empty, indent=1, ensure_ascii=False) + "\n")
 
 
-def _label_of(labels: Path | None, name: str, file_ending: str) -> Path | None:
+def _find_label(labels: Path | None, name: str, file_ending: str) -> Path | None:
     if labels is None:
         return None
     for ending in (file_ending, file_ending.lower(), mask_ending(file_ending)):
@@ -137,9 +139,9 @@ def _label_of(labels: Path | None, name: str, file_ending: str) -> Path | None:
     return None
 
 
-def _listed_in_description(dataset: Dataset) -> list[Case]:
+def _cases_in_description(dataset: Dataset) -> list[Case]:
     """nnU-Net's optional entry "dataset": case -> files that may lie anywhere, relative to the dataset's folder."""
-    entries = _json(dataset.description).get("dataset")
+    entries = _read_json(dataset.description).get("dataset")
     if not isinstance(entries, dict):
         return []
     try:
@@ -153,23 +155,23 @@ def _listed_in_description(dataset: Dataset) -> list[Case]:
         ) from error
 
 
-def _scheme(spec: DatasetSpec, path: Path) -> LabelScheme:
+def _label_scheme(spec: DatasetSpec, path: Path) -> LabelScheme:
     try:
         return spec.label_scheme()
     except ValueError as error:
         raise AutosegError(f"{path}: {error}", "correct labels in dataset.json, and the masks with them") from error
 
 
-def _migrated(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _migrate(content: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
-        return serde.migrated(content, DatasetSpec)
+        return serde.migrate_content(content, DatasetSpec)
     except serde.NewerVersionError as error:
         raise AutosegError(f"{path}: {error}", "update autoseg") from error
     except serde.SchemaError as error:
         raise AutosegError(f"{path}: {error}", "correct the field") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -181,7 +183,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _mapping(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _non_empty_mapping(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content[key]
     if not isinstance(value, dict) or not value:
         raise AutosegError(f"{path}: {key} must be an object with at least one entry", "mend the field")

@@ -47,10 +47,10 @@ def write(
     """
     import highdicom as hd
 
-    tags = _source(source, frame, keep_patient)
+    tags = _source_header(source, frame, keep_patient)
     values = sorted(names)
     try:
-        made = hd.seg.Segmentation(
+        segmentation = hd.seg.Segmentation(
             source_images=[tags],
             pixel_array=np.searchsorted([0, *values], mask).astype(np.uint8),
             segmentation_type="BINARY",
@@ -67,9 +67,9 @@ def write(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AutosegError(f"no DICOM-SEG can be made for {source}: {error}", "ask for PNG masks instead") from error
     if frame is not None:
-        _point_at(made, str(dicom.header(source).SOPClassUID), frame)
-    with atomic_write(path) as beside:
-        made.save_as(beside)
+        _set_references(segmentation, str(dicom.header(source).SOPClassUID), frame)
+    with atomic_write(path) as temporary:
+        segmentation.save_as(temporary)
 
 
 def read(path: Path) -> Label:
@@ -84,8 +84,8 @@ def read(path: Path) -> Label:
         pixels = tags.pixel_array
         frames = pixels if pixels.ndim == 3 else pixels[None]
         groups, shared = tags.PerFrameFunctionalGroupsSequence, tags.SharedFunctionalGroupsSequence[0]
-        named = [group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence for group in groups]
-        numbers = [int(sequence[0].ReferencedSegmentNumber) for sequence in named]
+        segment_ids = [group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence for group in groups]
+        numbers = [int(sequence[0].ReferencedSegmentNumber) for sequence in segment_ids]
     except Exception as error:  # As in `dicom.header`: pydicom and its decoders raise many things.
         raise AutosegError(f"{path} cannot be read as a segmentation: {error}", UNREADABLE) from error
     if len(set(numbers)) < len(numbers):
@@ -98,7 +98,7 @@ def read(path: Path) -> Label:
     return Label(array=values, spacing=None)
 
 
-def _source(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
+def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
     """The tags of one image, with all that an object made from it has to carry."""
     from pydicom.uid import generate_uid
 
@@ -120,12 +120,12 @@ def _source(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
     return tags
 
 
-def _point_at(made: Dataset, kind: str, frame: int) -> None:
+def _set_references(segmentation: Dataset, kind: str, frame: int) -> None:
     """Say which frame of the source each mask belongs to, and what the source really is."""
-    for element in made.iterall():
+    for element in segmentation.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = kind
-    for group in made.PerFrameFunctionalGroupsSequence:
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
         for derivation in group.get("DerivationImageSequence") or ():
             for image in derivation.SourceImageSequence:
                 image.ReferencedFrameNumber = frame + 1

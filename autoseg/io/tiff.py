@@ -28,7 +28,7 @@ def decode(path: Path) -> Decoded:
     """
     with _first_page(path) as page:
         _check(page, path)
-        array = _decoded(page)
+        array = _decode_page(page)
         axes, kind, bits = page.axes, int(page.photometric), int(page.bitspersample)
         palette = _palette(page) if kind == _PALETTE else None
         lossy = int(page.compression) in _JPEG
@@ -41,13 +41,13 @@ def decode(path: Path) -> Decoded:
         array = ~array if array.dtype == np.bool_ else array.dtype.type((1 << bits) - 1) - array
         notes = ("white is zero: values inverted",)
     elif kind == _CMYK:
-        array, notes = _rgb_of_cmyk(array), ("CMYK converted to RGB",)
+        array, notes = _cmyk_to_rgb(array), ("CMYK converted to RGB",)
     return Decoded(
         array=array, notes=notes, orientation=orientation if orientation in range(1, 9) else 1, lossy=lossy, palette=palette
     )
 
 
-def pixels_in(path: Path) -> int:
+def count_pixels(path: Path) -> int:
     """Rows times columns of the first page, from its tags. Raises AutosegError where they cannot be read."""
     with _first_page(path) as page:
         return int(page.imagelength) * int(page.imagewidth)
@@ -60,7 +60,7 @@ def _first_page(path: Path) -> Iterator[TiffPage]:
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages.first
-            _refuse_pages(file.pages, path)
+            _reject_multipage(file.pages, path)
             yield page
     except AutosegError:
         raise
@@ -68,7 +68,7 @@ def _first_page(path: Path) -> Iterator[TiffPage]:
         raise AutosegError(f"{path} cannot be read as a TIFF", UNREADABLE) from error
 
 
-def _refuse_pages(pages: Any, path: Path) -> None:
+def _reject_multipage(pages: Any, path: Path) -> None:
     """Smaller pages are thumbnails."""
     sizes = {(page.imagelength, page.imagewidth) for page in (pages[0], pages[1])} if len(pages) > 1 else ()
     if len(sizes) == 1:
@@ -79,8 +79,8 @@ def _check(page: Any, path: Path) -> None:
     """Size, colour model and length, before anything is decoded."""
     check_size(path, page.imagewidth, page.imagelength)
     kind = int(page.photometric)
-    decoded = kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE) or (kind == _YCBCR and int(page.compression) in _JPEG)
-    if not decoded and not (kind == _CMYK and page.dtype == np.uint8 and page.samplesperpixel == 4):
+    supported = kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE) or (kind == _YCBCR and int(page.compression) in _JPEG)
+    if not supported and not (kind == _CMYK and page.dtype == np.uint8 and page.samplesperpixel == 4):
         name = getattr(page.photometric, "name", kind)
         raise AutosegError(f"{path} stores its colours as {name}, which autoseg does not read", "save it as gray or RGB")
     if not has_codec(page):
@@ -104,7 +104,7 @@ def has_codec(page: Any) -> bool:
     return True
 
 
-def _decoded(page: Any) -> Array:
+def _decode_page(page: Any) -> Array:
     # Callers work in threads of their own. By default 256 MiB of compressed parts are read ahead.
     return np.asarray(page.asarray(maxworkers=1, buffersize=1 << 24))
 
@@ -115,8 +115,8 @@ def _palette(page: Any) -> Array:
     return palette
 
 
-def _rgb_of_cmyk(array: Array) -> Array:
+def _cmyk_to_rgb(array: Array) -> Array:
     """(H, W, 3) of (H, W, 4), without a colour profile."""
-    light = 255 - array.astype(np.uint16)
-    rgb: Array = (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
+    inverse = 255 - array.astype(np.uint16)
+    rgb: Array = (inverse[..., :3] * inverse[..., 3:] // 255).astype(np.uint8)
     return rgb

@@ -16,13 +16,13 @@ from autoseg.support.errors import AutosegError
 
 _ORIENTATION = 274
 _TIFF = (".tif", ".tiff")
-_KINDS = ("uint8", "uint16", "float32")
+_DTYPES = ("uint8", "uint16", "float32")
 
 
-def pixels_of(path: Path) -> int:
+def count_pixels(path: Path) -> int:
     """Rows times columns of a picture, from its header; 0 for what is no picture, or cannot be read."""
     try:
-        return raster.pixels_in(path) if path.suffix.lower() in raster.SUFFIXES else 0
+        return raster.count_pixels(path) if path.suffix.lower() in raster.SUFFIXES else 0
     except AutosegError:
         return 0
 
@@ -49,7 +49,7 @@ class TiffRows:
         self._page = file.pages[0]
         self.size = (int(self._page.imagelength), int(self._page.imagewidth))
         self.channels = int(self._page.samplesperpixel)
-        self._known: dict[int, Array] = {}
+        self._segments: dict[int, Array] = {}
 
     @classmethod
     def open(cls, path: Path) -> TiffRows | None:
@@ -63,9 +63,9 @@ class TiffRows:
             page: Any = file.pages[0]
         except (tifffile.TiffFileError, OSError, ValueError, IndexError):
             return None
-        plain = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
-        plain = plain and tiff.has_codec(page) and page.tags.valueof(_ORIENTATION, default=1) == 1
-        if plain and str(page.dtype) in _KINDS and page.samplesperpixel in (1, 3):
+        supported = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+        supported = supported and tiff.has_codec(page) and page.tags.valueof(_ORIENTATION, default=1) == 1
+        if supported and str(page.dtype) in _DTYPES and page.samplesperpixel in (1, 3):
             return cls(path, file)
         file.close()
         return None
@@ -73,7 +73,7 @@ class TiffRows:
     def rows(self, start: int, stop: int) -> Array:
         """(stop - start, W, C). Raises AutosegError for damaged parts."""
         try:
-            return self._plain(start, stop) if self._page.is_contiguous else self._decoded(start, stop)
+            return self._read_contiguous(start, stop) if self._page.is_contiguous else self._read_segments(start, stop)
         except (OSError, ValueError, IndexError, RuntimeError, zlib.error) as error:
             raise AutosegError(f"{self._path} cannot be read: {error}", UNREADABLE) from error
 
@@ -83,32 +83,32 @@ class TiffRows:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def _plain(self, start: int, stop: int) -> Array:
+    def _read_contiguous(self, start: int, stop: int) -> Array:
         width, kind = self.size[1] * self.channels, self._page.dtype.newbyteorder(self._file.byteorder)
         handle = self._file.filehandle
         handle.seek(self._page.dataoffsets[0] + start * width * kind.itemsize)
         values = np.frombuffer(handle.read((stop - start) * width * kind.itemsize), kind)
         return values.reshape(stop - start, self.size[1], self.channels).astype(kind.newbyteorder("="), copy=False)
 
-    def _decoded(self, start: int, stop: int) -> Array:
+    def _read_segments(self, start: int, stop: int) -> Array:
         page = self._page
         height = int(page.tilelength) if page.is_tiled else int(page.rowsperstrip)
         width = int(page.tilewidth) if page.is_tiled else self.size[1]
         across = -(-self.size[1] // width)
-        found = np.empty((stop - start, self.size[1], self.channels), page.dtype)
+        values = np.empty((stop - start, self.size[1], self.channels), page.dtype)
         first, last = start // height, (stop - 1) // height
         needed = {down * across + place for down in range(first, last + 1) for place in range(across)}
-        self._known = {index: segment for index, segment in self._known.items() if index in needed}
+        self._segments = {index: segment for index, segment in self._segments.items() if index in needed}
         for index in sorted(needed):
-            if index not in self._known:
-                self._known[index] = self._segment(index, (height, width))
-            segment, top, left = self._known[index], index // across * height, index % across * width
+            if index not in self._segments:
+                self._segments[index] = self._decode_segment(index, (height, width))
+            segment, top, left = self._segments[index], index // across * height, index % across * width
             upper, lower = max(start, top), min(stop, top + len(segment), self.size[0])
             right = min(left + segment.shape[1], self.size[1])
-            found[upper - start : lower - start, left:right] = segment[upper - top : lower - top, : right - left]
-        return found
+            values[upper - start : lower - start, left:right] = segment[upper - top : lower - top, : right - left]
+        return values
 
-    def _segment(self, index: int, size: tuple[int, int]) -> Array:
+    def _decode_segment(self, index: int, size: tuple[int, int]) -> Array:
         page, handle = self._page, self._file.filehandle
         if not page.databytecounts[index]:
             return np.zeros((*size, self.channels), page.dtype)

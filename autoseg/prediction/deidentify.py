@@ -40,4 +40,4 @@ def is_identifying(path: Path, known: Collection[str]) -> bool:
 
 def patients(paths: Iterable[Path]) -> set[str]:
     """Words of names and numbers of all patients that the DICOM files among these tell of."""
-    return {word for path in paths for word in dicom.identity(path)} if dicom.available() else set()
+    return {word for path in paths for word in dicom.patient_identifiers(path)} if dicom.available() else set()

@@ -119,7 +119,7 @@ def _grouped(base: Path | None, files: Sequence[Path], channels: int, tagged: se
             cases.append(_Found(tuple(members[index] for index in sorted(members)), within, name))
     for path in single:
         within = path.parent.relative_to(base) if base is not None else Path()
-        count = dicom.frames_in(path) if path in tagged else 1
+        count = dicom.count_frames(path) if path in tagged else 1
         stem = path.name if path in tagged and suffix_of(path) != ".dcm" else stem_of(path)
         cases += [_Found((path,), within, stem, frame if count > 1 else None) for frame in range(count)]
     return cases

@@ -18,7 +18,7 @@ from autoseg.inference import resample_to_original
 from autoseg.inference.engine import Engine
 from autoseg.inference.large_image import can_stream, stream
 from autoseg.io import Image, read_image
-from autoseg.io.tiff_reader import ArrayRows, TiffRows, pixels_of
+from autoseg.io.tiff_reader import ArrayRows, TiffRows, count_pixels
 from autoseg.prediction import ood_detection
 from autoseg.prediction.confidence import ConfidenceAccumulator
 from autoseg.prediction.inputs import PredictionJob
@@ -46,7 +46,7 @@ class LargeResult:
 
 def is_large(job: PredictionJob) -> bool:
     """Whether a case is one picture with so many pixels that it is predicted by itself."""
-    return len(job.images) == 1 and job.frame is None and pixels_of(job.images[0]) >= LARGE
+    return len(job.images) == 1 and job.frame is None and count_pixels(job.images[0]) >= LARGE
 
 
 def predict_large(predictor: Predictor, job: PredictionJob) -> LargeResult:

@@ -73,7 +73,7 @@ def describe_training(dataset: Dataset, member: Trained, home: Path, cases: Sequ
 
     None, and nothing written, where the store they were trained from is gone.
     """
-    folder = dataset.store(member.preparation.key)
+    folder = dataset.array_folder(member.preparation.key)
     if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
         return None
     store = ArrayDataset.open(folder)

@@ -47,7 +47,7 @@ def preprocess_dataset(
     if content_hash is None:
         remedy = "run autoseg_plan_and_preprocess"
         content_hash = read_artefact(dataset.fingerprint, Fingerprint, remedy).content_hash
-    folder = dataset.store(config.key)
+    folder = dataset.array_folder(config.key)
     expected_hash = preprocessing_hash(config, content_hash)
     arrays = _open_if_current(folder, expected_hash)
     if arrays is not None:

@@ -39,8 +39,8 @@ class LabelScheme:
     @property
     def values(self) -> tuple[int, ...]:
         """Every value that may stand in a label map, sorted."""
-        known = {0} | {value for member in self.members for value in member}
-        return tuple(sorted(known | ({self.ignore} if self.ignore is not None else set())))
+        labels = {0} | {value for member in self.members for value in member}
+        return tuple(sorted(labels | ({self.ignore} if self.ignore is not None else set())))
 
 
 @dataclass(frozen=True, kw_only=True)

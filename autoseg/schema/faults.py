@@ -9,34 +9,34 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-_LONGEST = 40
+_MAX_SHOWN = 40
 
 
 def faults(value: Any, kind: Any, path: str = "") -> Iterator[str]:
     """What does not fit the type `kind` in a value that JSON was read into, field by field. path: of the value."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
-        yield from _of_fields(value, kind, path)
+        yield from _dataclass_faults(value, kind, path)
     elif origin in (Union, types.UnionType):
-        yield from _of_union(value, arguments, path)
+        yield from _union_faults(value, arguments, path)
     elif origin is tuple:
-        yield from _of_tuple(value, arguments, path)
+        yield from _tuple_faults(value, arguments, path)
     elif origin is dict:
         if not isinstance(value, dict):
-            yield _wrong(path, "an object", value)
+            yield _fault(path, "an object", value)
             return
         for key, item in value.items():
             yield from faults(item, arguments[1], f"{path}.{key}" if path else str(key))
     elif origin is Literal:
         if value not in arguments:
-            yield _wrong(path, f"one of {', '.join(map(str, arguments))}", value)
+            yield _fault(path, f"one of {', '.join(map(str, arguments))}", value)
     elif kind in _WORDS and not _is_simple(value, kind):
-        yield _wrong(path, _WORDS[kind], value)
+        yield _fault(path, _WORDS[kind], value)
 
 
-def _of_fields(value: Any, kind: Any, path: str) -> Iterator[str]:
+def _dataclass_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
     if not isinstance(value, dict):
-        yield _wrong(path, "an object", value)
+        yield _fault(path, "an object", value)
         return
     before = f"{path}." if path else ""
     hints = get_type_hints(kind)
@@ -52,22 +52,22 @@ def _of_fields(value: Any, kind: Any, path: str) -> Iterator[str]:
             yield f"{before}{name} is missing"
 
 
-def _of_union(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[str]:
-    found = [list(faults(value, kind, path)) for kind in kinds if kind is not type(None)]
-    if (value is None and type(None) in kinds) or not all(found):
+def _union_faults(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[str]:
+    alternatives = [list(faults(value, kind, path)) for kind in kinds if kind is not type(None)]
+    if (value is None and type(None) in kinds) or not all(alternatives):
         return
     # The alternative that fits best is the one that was meant.
-    yield from min(found, key=lambda some: any(one.startswith(f"{path}: expected") for one in some))
+    yield from min(alternatives, key=lambda messages: any(one.startswith(f"{path}: expected") for one in messages))
 
 
-def _of_tuple(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[str]:
+def _tuple_faults(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[str]:
     if not isinstance(value, list | tuple):
-        yield _wrong(path, "a list", value)
+        yield _fault(path, "a list", value)
         return
     if kinds[1:] == (...,):
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
-        yield _wrong(path, f"a list of {len(kinds)}", value)
+        yield _fault(path, f"a list of {len(kinds)}", value)
         return
     for number, (item, kind) in enumerate(zip(value, kinds, strict=True)):
         yield from faults(item, kind, f"{path}[{number}]")
@@ -80,7 +80,7 @@ def _is_simple(value: Any, kind: type) -> bool:
     return type(value) is kind
 
 
-def _wrong(path: str, expected: str, value: Any) -> str:
+def _fault(path: str, expected: str, value: Any) -> str:
     shown = "null" if value is None else repr(value)
-    found = shown if len(shown) <= _LONGEST else shown[: _LONGEST - 3] + "..."
+    found = shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 3] + "..."
     return f"{path}: expected {expected}, found {found}" if path else f"expected {expected}, found {found}"

@@ -137,14 +137,14 @@ class Fingerprint(Artefact, Tabular):
     def summary(self) -> str:
         height, width = self.median_size
         counted = f"{count(len(self.cases), 'case')} of {count(len(self.classes), 'class')}"
-        found = count(len(self.findings), "finding")
-        return f"{self.dataset}: {counted}, {self.modality}, median size {height} x {width}, {found}"
+        findings = count(len(self.findings), "finding")
+        return f"{self.dataset}: {counted}, {self.modality}, median size {height} x {width}, {findings}"
 
     def to_rows(self) -> list[Row]:
         columns = ("case", "group", "size", "spacing", "channels", "dtype", "low", "high", "border", "background", "notes")
         return [
             {column: getattr(case, column) for column in columns}
-            | {f"pixels_{name}": found.pixels for name, found in case.classes.items()}
+            | {f"pixels_{name}": statistics.pixels for name, statistics in case.classes.items()}
             for case in self.cases
         ]
 

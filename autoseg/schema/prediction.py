@@ -49,8 +49,8 @@ class Calibration:
 
     def __call__(self, confidence: float, empty: bool = False) -> float:
         """Expected Dice, within 0 and 1. empty: nothing was found."""
-        found = self.intercept + self.slope * confidence + (self.empty_offset if empty else 0.0)
-        return found if math.isnan(found) else min(max(found, 0.0), 1.0)
+        expected = self.intercept + self.slope * confidence + (self.empty_offset if empty else 0.0)
+        return expected if math.isnan(expected) else min(max(expected, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class PostProcessing:
     fill_holes: bool = False
 
     def __str__(self) -> str:
-        done = [f"objects below {self.min_object_fraction:.4%} of the image dropped"] if self.min_object_fraction else []
-        done += ["the largest object kept"] if self.keep_largest else []
-        done += ["holes filled"] if self.fill_holes else []
-        return ", ".join(done) or "nothing"
+        steps = [f"objects below {self.min_object_fraction:.4%} of the image dropped"] if self.min_object_fraction else []
+        steps += ["the largest object kept"] if self.keep_largest else []
+        steps += ["holes filled"] if self.fill_holes else []
+        return ", ".join(steps) or "nothing"
 
 
 def calibration_of_version_1(content: Content) -> Content:

@@ -113,5 +113,5 @@ class Scores(Artefact, Tabular):
         ]
 
     def overview(self) -> list[Row]:
-        means = {name: {metric: one.mean for metric, one in found.per_image.items()} for name, found in self.classes.items()}
+        means = {name: {key: one.mean for key, one in item.per_image.items()} for name, item in self.classes.items()}
         return [{"class": name, "pooled_dice": one.pooled.get("dice"), **means[name]} for name, one in self.classes.items()]

@@ -16,7 +16,7 @@ from autoseg.schema.faults import faults
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Artefact)
-_MOST_FAULTS = 3
+_MAX_FAULTS = 3
 
 
 class SchemaError(ValueError):
@@ -55,10 +55,10 @@ def from_json(text: str, kind: type[A]) -> A:
 
 def from_content(content: Any, kind: type[A]) -> A:
     """The same from what JSON was read into. Raises SchemaError."""
-    return from_dict(migrated(content, kind), kind)
+    return from_dict(migrate_content(content, kind), kind)
 
 
-def migrated(content: Any, kind: type[Artefact]) -> Content:
+def migrate_content(content: Any, kind: type[Artefact]) -> Content:
     """The fields of a file's content as the present version of `kind` has them, not yet checked. Raises SchemaError."""
     if not isinstance(content, dict):
         raise SchemaError(f"expected an object, found a {type(content).__name__}")
@@ -70,13 +70,13 @@ def migrated(content: Any, kind: type[Artefact]) -> Content:
     if type(version) is not int or version < 1:
         raise SchemaError(f"schema_version: expected a whole number from 1 on, found {version!r}")
     if version > kind.VERSION:
-        known = f"version {version} of {kind.NAME}, this one reads up to {kind.VERSION}"
-        raise NewerVersionError(f"it was written by a newer release of autoseg ({known})")
+        versions = f"version {version} of {kind.NAME}, this one reads up to {kind.VERSION}"
+        raise NewerVersionError(f"it was written by a newer release of autoseg ({versions})")
     try:
         return kind.migrate(content, version)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        what = f"{kind.NAME} of version {version}"
-        raise SchemaError(f"it is no {what}, or damaged: {type(error).__name__}: {error}") from error
+        expected = f"{kind.NAME} of version {version}"
+        raise SchemaError(f"it is no {expected}, or damaged: {type(error).__name__}: {error}") from error
 
 
 def from_dict(content: Content, kind: type[T]) -> T:
@@ -84,8 +84,8 @@ def from_dict(content: Content, kind: type[T]) -> T:
     try:
         return dacite.from_dict(kind, content, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number}))
     except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
-        found = list(islice(faults(content, kind), _MOST_FAULTS))
-        raise SchemaError("; ".join(found) or str(error)) from error
+        messages = list(islice(faults(content, kind), _MAX_FAULTS))
+        raise SchemaError("; ".join(messages) or str(error)) from error
 
 
 def _number(value: Any) -> Any:

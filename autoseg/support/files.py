@@ -38,43 +38,43 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The suffix is kept, since many writers choose the format by it. Raises AutosegError when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _hidden(path, "".join(path.suffixes[-2:]))
+    temporary = _temporary_path(path, "".join(path.suffixes[-2:]))
     try:
         # As readable as any other file of the user (mkstemp makes private ones); the system applies the umask.
-        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         with os_errors_as_autoseg_errors(path):
-            yield beside
-            _flush(beside)
-            beside.replace(path)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a folder: an empty one beside `path`, which takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _hidden(path)
+    temporary = _temporary_path(path)
     try:
-        beside.mkdir()
+        temporary.mkdir()
         with os_errors_as_autoseg_errors(path):
-            yield beside
+            yield temporary
             if path.exists():
                 shutil.rmtree(path)
-            beside.replace(path)
+            temporary.replace(path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Text, UTF-8, whole or not at all."""
-    with atomic_write(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_artefact(path: Path, artefact: Artefact) -> None:
     """A dataclass as JSON, whole or not at all; its text is never held whole."""
-    with atomic_write(path) as beside, beside.open("w", encoding="utf-8") as stream:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(serde.json_pieces(artefact))
 
 
@@ -110,20 +110,20 @@ def hash_text(*parts: str) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    return _digest(path, hashlib.sha256())
+    return _hash_stream(path, hashlib.sha256())
 
 
 def fast_hash_file(path: Path) -> str:
     """XXH3 of a file's bytes, 128 bits in hex: ten times as fast, and enough where nobody forges files to look alike."""
-    return _digest(path, xxhash.xxh3_128())
+    return _hash_stream(path, xxhash.xxh3_128())
 
 
-def _digest(path: Path, digest: Any) -> str:
+def _hash_stream(path: Path, digest: Any) -> str:
     with path.open("rb", buffering=0) as stream:
         while block := stream.read(1 << 18):
             digest.update(block)
-    found: str = digest.hexdigest()
-    return found
+    hex_digest: str = digest.hexdigest()
+    return hex_digest
 
 
 def _flush(path: Path) -> None:
@@ -131,6 +131,6 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _hidden(path: Path, suffix: str = "") -> Path:
+def _temporary_path(path: Path, suffix: str = "") -> Path:
     """An unused hidden name in the same folder."""
     return path.with_name(f".{path.name[:60]}.{os.urandom(4).hex()}{suffix}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
-_LARGEST, _AHEAD = 32 << 20, 16 << 20
+_MAX_MMAP_THRESHOLD, _TOP_PAD_BYTES = 32 << 20, 16 << 20
 
 
 def configure_glibc_malloc(limit: int | None) -> None:
@@ -22,8 +22,8 @@ def configure_glibc_malloc(limit: int | None) -> None:
     except (OSError, TypeError, AttributeError):
         return
     if limit is None:
-        options = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: _AHEAD}
+        options = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: _TOP_PAD_BYTES}
     else:
-        options = {_M_MMAP_THRESHOLD: min(limit, _LARGEST), _M_TRIM_THRESHOLD: limit, _M_TOP_PAD: _AHEAD}
+        options = {_M_MMAP_THRESHOLD: min(limit, _MAX_MMAP_THRESHOLD), _M_TRIM_THRESHOLD: limit, _M_TOP_PAD: _TOP_PAD_BYTES}
     for option, value in options.items():
         set_option(option, value)

@@ -25,7 +25,7 @@ from autoseg.support.malloc import configure_glibc_malloc
 
 A = TypeVar("A")
 B = TypeVar("B")
-_MANY = 1000  # items
+_MIN_ITEMS = 1000  # items
 _MAX_PROCESSES = 16  # One parent cannot feed more.
 
 
@@ -36,9 +36,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def processes_pay(items: int) -> bool:
+def should_use_processes(items: int) -> bool:
     """Whether so many items of some milliseconds each are worth the start of worker processes."""
-    return items >= _MANY and available_cores() > 1
+    return items >= _MIN_ITEMS and available_cores() > 1
 
 
 def parallel_map(
@@ -114,10 +114,10 @@ def _start_worker(parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C too, and ends its workers.
     cv2.setNumThreads(1)
     configure_glibc_malloc(128 << 20)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: Connection) -> None:
+def _exit_with_parent(parent: Connection) -> None:
     """End this worker when the other end of the pipe is closed, also because the parent was killed."""
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)
@@ -129,8 +129,8 @@ def _blocked_interrupts() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)

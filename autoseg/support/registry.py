@@ -34,7 +34,7 @@ class Registry(Generic[T]):
         self.group = group
         self.needs = needs
         self._built_in = dict(built_in)
-        self._here: dict[str, T | str] = {}
+        self._local: dict[str, T | str] = {}
         self._loaded: dict[str, T] = {}
 
     @cached_property
@@ -53,10 +53,10 @@ class Registry(Generic[T]):
 
     def added(self) -> tuple[str, ...]:
         """The names that are not autoseg's own. Nothing is imported."""
-        return (*sorted(self._added), *self._here)
+        return (*sorted(self._added), *self._local)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._added or name in self._here
+        return name in self._built_in or name in self._added or name in self._local
 
     def get(self, name: str) -> T:
         """What a name stands for. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
@@ -82,18 +82,18 @@ class Registry(Generic[T]):
             except AutosegError as error:
                 logger.warning(f"{error.problem}: it is left out ({error.remedy})")
 
-    def add(self, name: str, known: T | str) -> None:
+    def add(self, name: str, target: T | str) -> None:
         """Add a name in this process alone, as a notebook may; processes that are started (`autoseg_run`) do not know it.
 
         Raises AutosegError where the name is taken.
         """
         if name in self:
             raise AutosegError(f"there is a {self.kind} {name!r} already, of {self.source(name)}", "choose another name")
-        self._here[name] = known
+        self._local[name] = target
 
     def remove(self, name: str) -> None:
         """Take back what `add` added."""
-        del self._here[name]
+        del self._local[name]
         self._loaded.pop(name, None)
 
     def source(self, name: str) -> str:
@@ -101,8 +101,8 @@ class Registry(Generic[T]):
         return " and by ".join(self._owners(name))
 
     def _owners(self, name: str) -> list[str]:
-        own = [*(["autoseg"] if name in self._built_in else []), *(["this program"] if name in self._here else [])]
-        return own + [_source(point) for point in self._added.get(name, [])]
+        own = [*(["autoseg"] if name in self._built_in else []), *(["this program"] if name in self._local else [])]
+        return own + [_describe_origin(point) for point in self._added.get(name, [])]
 
     def _refuse_unknown(self, name: str) -> None:
         if name in self:
@@ -120,7 +120,7 @@ class Registry(Generic[T]):
         if name in self._built_in:
             return _resolve(name, self._built_in[name], self.group)  # type: ignore[no-any-return]
         try:
-            loaded = _resolve(name, self._here[name] if name in self._here else self._added[name][0].value, self.group)
+            loaded = _resolve(name, self._local[name] if name in self._local else self._added[name][0].value, self.group)
         except Exception as error:  # Code of others may raise anything.
             raise AutosegError(
                 f"the {self.kind} {name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}",
@@ -135,11 +135,11 @@ class Registry(Generic[T]):
         return loaded  # type: ignore[no-any-return]
 
 
-def _resolve(name: str, known: Any, group: str) -> Any:
+def _resolve(name: str, target: Any, group: str) -> Any:
     """The object itself, or what a "module" or "module:attribute" holds."""
     from importlib.metadata import EntryPoint
 
-    return EntryPoint(name, known, group).load() if isinstance(known, str) else known
+    return EntryPoint(name, target, group).load() if isinstance(target, str) else target
 
 
 @lru_cache(maxsize=1)
@@ -150,6 +150,6 @@ def _installed(path: tuple[str, ...]) -> Any:
     return entry_points()
 
 
-def _source(point: EntryPoint) -> str:
+def _describe_origin(point: EntryPoint) -> str:
     package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
     return f"{package} ({point.value})"

@@ -42,18 +42,18 @@ class Workspace:
 
     def dataset(self, which: str | int) -> Dataset:
         """A dataset by id (501), name (Polyp) or both (Dataset501_Polyp). Raises AutosegError listing what there is."""
-        known = self.datasets()
+        datasets = self.datasets()
         text = str(which)
-        by_number = [d for d in known if text.isdigit() and int(text) == d.number]
-        found = by_number or [d for d in known if text.casefold() in (d.name.casefold(), d.short_name.casefold())]
-        if len(found) == 1:
-            return found[0]
-        listed = ", ".join(d.name for d in known) or "none"
-        if found:
-            raise AutosegError(f"{text!r} could be {' or '.join(d.name for d in found)}", "give the full name")
+        by_number = [d for d in datasets if text.isdigit() and int(text) == d.number]
+        matches = by_number or [d for d in datasets if text.casefold() in (d.name.casefold(), d.short_name.casefold())]
+        if len(matches) == 1:
+            return matches[0]
+        names = ", ".join(d.name for d in datasets) or "none"
+        if matches:
+            raise AutosegError(f"{text!r} could be {' or '.join(d.name for d in matches)}", "give the full name")
         raise AutosegError(
             f"there is no dataset {text!r} under {self.raw}",
-            f"there: {listed}. Bring one in with autoseg_convert, or give another --root",
+            f"there: {names}. Bring one in with autoseg_convert, or give another --root",
         )
 
     def datasets(self) -> list[Dataset]:
@@ -111,7 +111,7 @@ class Dataset:
     def plan(self) -> Path:
         return self.preprocessed / "plan.json"
 
-    def store(self, key: str) -> Path:
+    def array_folder(self, key: str) -> Path:
         """The array store of a preparation."""
         return self.preprocessed / key
 

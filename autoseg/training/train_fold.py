@@ -151,7 +151,7 @@ def _task(
     fold: int,
 ) -> RunConfig:
     preparation = plan.preprocessing[model_plan.preprocessing]
-    store = ArrayDataset.open(dataset.store(preparation.key), preprocessing_hash(preparation, plan.content_hash))
+    store = ArrayDataset.open(dataset.array_folder(preparation.key), preprocessing_hash(preparation, plan.content_hash))
     missing = sorted({*split.train, *split.validation} - set(store.cases))
     if missing or not split.train:
         raise SeveralProblems(

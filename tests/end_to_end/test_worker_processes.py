@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from autoseg import api
-from autoseg.support.parallel import _MANY
+from autoseg.support.parallel import _MIN_ITEMS
 from autoseg.support.workspace import Workspace
 from tests.support.waiting import runs, seen
 
@@ -33,7 +33,7 @@ raise SystemExit(main())
 def many(folder: Path, names: str, picture: np.ndarray) -> None:
     """So many files that processes pay, of four different pictures."""
     folder.mkdir(parents=True)
-    for number in range(_MANY):
+    for number in range(_MIN_ITEMS):
         path = folder / names.format(number)
         if number < 4:
             assert cv2.imwrite(str(path), np.roll(picture, 5 * number, 0))
@@ -53,7 +53,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many(folder / "labelsTr", "case{:05}.png", mask)
     many(root / "predictions", "case{:05}.png", np.roll(mask, 3, 1))
     description = {
-        "channel_names": {"0": "gray"}, "labels": {"background": 0, "blob": 1}, "numTraining": _MANY, "file_ending": ".png",
+        "channel_names": {"0": "gray"}, "labels": {"background": 0, "blob": 1}, "numTraining": _MIN_ITEMS,
+        "file_ending": ".png",
     }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(description))
     return root

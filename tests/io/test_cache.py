@@ -66,7 +66,7 @@ def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
     paths, mask = files(tmp_path)
     with DecodedImageCache(tmp_path) as kept:
         kept.label(mask)
-        kept.keep_no_more()
+        kept.stop_caching()
         assert kept.image(paths).array.shape == (2, 20, 30)
         for path in (*paths, mask):
             path.unlink()

@@ -60,7 +60,7 @@ def test_spacing_of_pixels_detectors_and_ultrasound(tmp_path):
 def test_frames(tmp_path):
     frames = np.stack([GRAY, GRAY + 20, GRAY + 40])
     path = scan(tmp_path / "a.dcm", frames, syntax="rle")
-    assert dicom.frames_in(path) == 3 and dicom.frames_in(tmp_path / "none.png") == 1
+    assert dicom.count_frames(path) == 3 and dicom.count_frames(tmp_path / "none.png") == 1
     assert np.array_equal(read_image(path, 2).array[0], GRAY + 40)
     with pytest.raises(AutosegError, match="3 frames"):
         read_image(path)
@@ -84,9 +84,9 @@ def test_faulty_files_are_named(tmp_path):
 
 def test_who_is_shown(tmp_path):
     path = scan(tmp_path / "a.dcm", GRAY, PatientName="Mustermann^Erika", PatientID="4711-08")
-    assert dicom.identity(path) == ("4711-08", "erika", "mustermann")
+    assert dicom.patient_identifiers(path) == ("4711-08", "erika", "mustermann")
     (tmp_path / "b.png").write_bytes(b"no dicom")
-    assert dicom.identity(tmp_path / "b.png") == ()
+    assert dicom.patient_identifiers(tmp_path / "b.png") == ()
 
 
 @pytest.fixture

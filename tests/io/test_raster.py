@@ -142,8 +142,8 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, suffix, m
     path = tmp_path / f"scan{suffix}"
     Pillow.fromarray(rgb(40, 40)).save(path)
     monkeypatch.setattr(types, "MAX_PIXELS", 1599)
-    for name in ("_pixels", "_decoded"):
-        monkeypatch.setattr(raster if name == "_pixels" else tiff, name, None)
+    for name in ("_decode_with_opencv", "_decode_page"):
+        monkeypatch.setattr(raster if name == "_decode_with_opencv" else tiff, name, None)
     for read in (read_image, read_label):
         with pytest.raises(AutosegError, match=f"scan{suffix} is too large: 40 x 40"):
             read(path)

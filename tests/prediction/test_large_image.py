@@ -8,7 +8,7 @@ from torch import nn
 from autoseg.inference.engine import Engine
 from autoseg.inference.large_image import can_stream, stream
 from autoseg.io import read_label, write_image
-from autoseg.io.tiff_reader import ArrayRows, TiffRows, pixels_of
+from autoseg.io.tiff_reader import ArrayRows, TiffRows, count_pixels
 from autoseg.prediction import large_image
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.predictor import Predictor
@@ -82,8 +82,8 @@ def test_other_files_are_not_read_by_rows(tmp_path):
     turned = [(274, "H", 1, 6, False)]
     tifffile.imwrite(tmp_path / "d.tif", np.moveaxis(IMAGE, 0, 2), photometric="rgb", extratags=turned)
     assert TiffRows.open(tmp_path / "d.tif") is None
-    assert pixels_of(tmp_path / "a.png") == 222 * 205 and pixels_of(tmp_path / "b.tif") == 0
-    assert pixels_of(tmp_path / "a.nii.gz") == 0
+    assert count_pixels(tmp_path / "a.png") == 222 * 205 and count_pixels(tmp_path / "b.tif") == 0
+    assert count_pixels(tmp_path / "a.nii.gz") == 0
 
 
 @pytest.mark.parametrize("geometry", ["patch", "resize"])

@@ -51,7 +51,7 @@ def build(
 @pytest.mark.parametrize("workers", [1, 3])
 def test_arrays_hold_every_preprocessed_case(dataset: Dataset, config: PreprocessingConfig, workers: int) -> None:
     store = build(dataset, config, workers=workers)
-    assert store.folder == dataset.store(config.key)
+    assert store.folder == dataset.array_folder(config.key)
     assert store.cases == tuple(f"c{index}" for index in range(CASES))
     for index, name in enumerate(store.cases):
         image, label = draw("polyps", index)
@@ -63,7 +63,7 @@ def test_arrays_hold_every_preprocessed_case(dataset: Dataset, config: Preproces
 
 def test_arrays_are_reused_until_data_or_plan_change(dataset: Dataset) -> None:
     def file_state() -> tuple[int, int]:
-        status = os.stat(dataset.store(RESIZE.key) / "images.npy")
+        status = os.stat(dataset.array_folder(RESIZE.key) / "images.npy")
         return status.st_ino, status.st_mtime_ns
 
     build(dataset)
@@ -75,7 +75,7 @@ def test_arrays_are_reused_until_data_or_plan_change(dataset: Dataset) -> None:
     assert second != first
     other = PreprocessingConfig(key=RESIZE.key, geometry="resize", dtype="uint8", channels=3, size=(16, 16))
     assert build(dataset, other).image("c0").shape == (16, 16, 3)
-    (dataset.store(RESIZE.key) / "labels.npy").write_bytes(b"broken")
+    (dataset.array_folder(RESIZE.key) / "labels.npy").write_bytes(b"broken")
     assert build(dataset, other).label("c0").shape == (16, 16)
 
 

@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import resource
 import numpy as np
-from autoseg.support.malloc import hold_memory
+from autoseg.support.malloc import configure_glibc_malloc
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -31,6 +31,6 @@ def faults(hold: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
-@pytest.mark.parametrize("hold", ["hold_memory(128 << 20)", "hold_memory(None)"])
+@pytest.mark.parametrize("hold", ["configure_glibc_malloc(128 << 20)", "configure_glibc_malloc(None)"])
 def test_arrays_of_growing_size_are_not_asked_of_the_system_again(hold: str) -> None:
     assert faults(hold) < faults("pass") / 10

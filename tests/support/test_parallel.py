@@ -16,7 +16,7 @@ import cv2
 import pytest
 
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.parallel import parallel_map, processes_pay
+from autoseg.support.parallel import parallel_map, should_use_processes
 from tests.support.waiting import runs, seen
 
 BOTH = pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
@@ -163,9 +163,9 @@ def test_the_programs_own_opencv_threads_are_left_alone() -> None:
 
 def test_few_items_are_not_worth_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.support.parallel.available_cores", lambda: 4)
-    assert not processes_pay(200) and processes_pay(100_000)
+    assert not should_use_processes(200) and should_use_processes(100_000)
     monkeypatch.setattr("autoseg.support.parallel.available_cores", lambda: 1)
-    assert not processes_pay(100_000)
+    assert not should_use_processes(100_000)
 
 
 SCRIPT = """

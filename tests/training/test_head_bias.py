@@ -68,7 +68,7 @@ def test_registered_networks_can(name):
 
 def test_shares_are_those_of_the_training_cases_without_the_ignored(tmp_path):
     dataset, _, _ = tiny.prepare(tmp_path, ignore=True)
-    store = ArrayDataset.open(dataset.store("whole32"))
+    store = ArrayDataset.open(dataset.array_folder("whole32"))
     scheme = LabelScheme(names=("background", "disc", "core"), members=((0,), (1,), (2,)), ignore=3)
     shares = pixel_shares(store, tiny.CASES[:5], scheme)
     assert sum(shares) == pytest.approx(1)

@@ -79,7 +79,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         dataset.description,
         DatasetSpec(channel_names={"0": "gray"}, labels=labels, numTraining=len(CASES), file_ending=".png", name="Discs"),
     )
-    with writing(dataset.store(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
+    with writing(dataset.array_folder(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
         for index, case in enumerate(CASES):
             random = np.random.default_rng(index)
             rows, columns = np.mgrid[:SIDE, :SIDE]
