@@ -4,5 +4,5 @@ import logging
 
 __version__ = "0.1.0"
 
-# A library says nothing until its user configures logging, or calls `autoseg.support.log.configure_logging`.
+# Silent until the program configures logging, for example with `autoseg.support.log.configure_logging`.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Every model, every fold, every dataset."""
+"""Train, score and compare every model and fold of several datasets."""
 
 from __future__ import annotations
 
@@ -45,79 +45,79 @@ def run(
     handle_signals: bool = False,
     root: Root = None,
 ) -> GridTable:
-    """Train and score every (dataset, model, fold) that is not done, predict the test images there are, and compare.
+    """Train and score every (dataset, model, fold) that is not done, predict the test images, and compare.
 
-    Each run is a process of its own. A dataset that is not planned yet, or for another protocol, is planned first.
+    Each job is its own process. A dataset without a plan, or with a plan for another protocol, is planned first.
 
     Args:
         datasets: id or name of a dataset, or several.
         models: names of models (default: all of each dataset's plan).
         folds: numbers of folds (default: all).
-        engine: what starts the runs: "local" (this machine), "ray" (a cluster) or "slurm".
-        workers: runs at the same time (default: 1, or as many as the GPUs allow).
-        gpus_per_run: GPUs that each run gets.
+        engine: what starts the jobs: "local" (this machine), "ray" (a cluster) or "slurm".
+        workers: jobs at the same time (default: 1; with GPUs all of them).
+        gpus_per_run: GPUs of each job.
         address: host:port of a Ray cluster (default: one is started on this machine).
         slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
-        retries: how often a run that died is started again.
+        retries: how often a crashed job is restarted.
         protocol: "auto", "benchmark" or "quick" (default: the plans').
-        settings: dotted field of the plan -> value, for all runs: {"training.epochs": 50}.
+        settings: dotted field of the plan -> value, for all jobs: {"training.epochs": 50}.
         pretrained: "auto", "none" or the path of a checkpoint (default: the plans' choice).
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
-        watch: called with the table while the runs go on.
-        handle_signals: for commands: SIGTERM stops the runs too, and raises SystemExit.
+        watch: called with each update of the table.
+        handle_signals: for commands: SIGTERM stops the jobs too, and raises SystemExit.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The table of all runs, done or failed; it is also in results/grid.json.
+        The table of all jobs, done or failed; also in results/grid.json.
 
     Raises:
-        AutosegError: something is missing or unknown; nothing is started then.
-        KeyboardInterrupt: on Ctrl-C; the runs are stopped, and the next call resumes them.
+        AutosegError: something is missing or unknown; no job was started.
+        KeyboardInterrupt: on Ctrl-C; the jobs stop, and the next call resumes them.
     """
-    from autoseg.runner.jobs import fold_jobs, named
-    from autoseg.runner.scheduler import run_grid
+    from autoseg.runner.jobs import find_datasets, fold_jobs
+    from autoseg.runner.scheduler import run_jobs
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
     LOGGERS.check(*log_to)
-    place = Workspace.at(root).root
-    found = named(place, [datasets] if isinstance(datasets, str | int) else datasets)
-    chosen, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
-    for dataset in found:
-        _plan(dataset, chosen, protocol, device, place)
-    jobs = [job for dataset in found for job in fold_jobs(dataset, chosen, numbers)]
-    for dataset in found:
+    root_folder = Workspace.at(root).root
+    selected = find_datasets(root_folder, [datasets] if isinstance(datasets, str | int) else datasets)
+    names, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
+    for dataset in selected:
+        _plan(dataset, names, protocol, device, root_folder)
+    jobs = [job for dataset in selected for job in fold_jobs(dataset, names, numbers)]
+    for dataset in selected:
         _prepare(dataset, {job.model for job in jobs if job.dataset == dataset.name}, texts)
-    job_options = _job_options(place, device, pretrained, texts, gpus_per_run, log_to)
-    started = _engine(engine, workers, gpus_per_run, address, slurm, place)
-    table = run_grid(jobs, job_options, started, retries=retries, watch=watch, handle_signals=handle_signals)
-    _compare(table, place)
+    job_options = _job_options(root_folder, device, pretrained, texts, gpus_per_run, log_to)
+    job_engine = _engine(engine, workers, gpus_per_run, address, slurm, root_folder)
+    table = run_jobs(jobs, job_options, job_engine, retries=retries, watch=watch, handle_signals=handle_signals)
+    _compare(table, root_folder)
     return table
 
 
 def _job_options(
-    place: Path, device: str, pretrained: str | Path | None, settings: dict[str, str], gpus_per_run: int, log_to: Sequence[str]
+    root: Path, device: str, pretrained: str | Path | None, settings: dict[str, str], gpus_per_run: int, log_to: Sequence[str]
 ) -> JobOptions:
     from autoseg.runner.jobs import JobOptions
 
     return JobOptions(
-        root=place, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
+        root=root, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
         settings=settings, processes=max(1, gpus_per_run), log_to=tuple(log_to),
     )  # fmt: skip
 
 
 def grid_status(root: Root = None) -> GridTable:
-    """Look up the state of the grid that runs now, or ran last.
+    """Read the table of jobs of the current or last `run`.
 
     Args:
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The table of all its runs.
+        The table of all jobs.
 
     Raises:
-        AutosegError: no grid ran under this root.
+        AutosegError: no jobs were run under this root.
     """
     from autoseg.runner.table import status
 
@@ -125,7 +125,7 @@ def grid_status(root: Root = None) -> GridTable:
 
 
 def _compare(table: GridTable, root: Path) -> None:
-    """The models of each dataset that has several; where they cannot be compared fairly the grid is done all the same."""
+    """Compare the models of each dataset that has several. An unfair comparison is skipped with a warning."""
     from autoseg.api.comparison import compare
 
     finished: dict[str, list[str]] = {}
@@ -151,7 +151,7 @@ def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | N
 
 
 def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) -> None:
-    """The arrays of all models, made once and not by each of the runs."""
+    """Write the arrays of all models once, before the jobs start."""
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
     from autoseg.preprocessing.preprocess import preprocess_dataset

@@ -1,4 +1,4 @@
-"""autoseg_run: every model, every fold, every dataset, on one machine or many."""
+"""autoseg_run: every model, fold and dataset, on one machine or a cluster."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.status:
         table = api.grid_status(options.root)
-        title = f"grid of {table.host}, process {table.pid}, engine {table.engine}, last heard of {table.updated}"
+        title = f"runner on {table.host}, process {table.pid}, engine {table.engine}, updated {table.updated}"
         entry.show_table(title, HEADINGS, lines(table.rows))
         return 0
     if not options.datasets:
-        raise AutosegError("say which datasets to run", "--datasets 501,502, or --status to see the grid that ran last")
-    with _watching() as watch:
+        raise AutosegError("no datasets given", "--datasets 501,502, or --status for the jobs of the last run")
+    with _live_table() as watch:
         table = api.run(
             entry.names(options.datasets),
             None if options.models == "all" else entry.names(options.models),
@@ -58,21 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = entry.parser(
         "autoseg_run",
-        "Train, score and compare every (dataset, model, fold) that is not done yet. A run that dies is started again.",
-        "exit code 1: some runs failed, the others are done\n"
+        "Train, score and compare every (dataset, model, fold) that is not done yet. Crashed jobs restart.",
+        "exit code 1: some jobs failed, the others are done\n"
         "example: autoseg_run --datasets 501,502 --models all --folds all --workers 2",
     )
     parser.add_argument("--datasets", metavar="A,B", help="ids or names")
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
     parser.add_argument("--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
-    parser.add_argument("--status", action="store_true", help="print where the grid stands, and end")
-    parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="what runs them (default: local)")
-    parser.add_argument("--workers", type=int, metavar="N", help="runs side by side (default: 1, or as the GPUs allow)")
-    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs each run gets (default: 0)")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of this machine is started)")
-    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="such as slurm_partition=gpu")
-    parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a run that dies (default: 2)")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan for this protocol if it is not the one planned")
+    parser.add_argument("--status", action="store_true", help="print the table of jobs and exit")
+    parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="where jobs run (default: local)")
+    parser.add_argument("--workers", type=int, metavar="N", help="jobs at a time (default: 1; with GPUs all of them)")
+    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs of each job (default: 0)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: start one on this machine)")
+    parser.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="submitit parameter, e.g. slurm_partition=gpu"
+    )
+    parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
     entry.add_log_to(parser)
     entry.add_settings(parser)
@@ -81,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[GridTable], None]]:
-    """A live table where a person is watching; else the lines each change leaves in the log are enough."""
+def _live_table() -> Iterator[Callable[[GridTable], None]]:
+    """A live table on a terminal; without a terminal the log messages are enough."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -94,17 +96,17 @@ def _watching() -> Iterator[Callable[[GridTable], None]]:
     from autoseg.runner.table import HEADINGS, lines
 
     with Live(console=console, refresh_per_second=2, redirect_stderr=True) as live:
-        # The latest that fit on the screen: what is under way and what failed stands above what waits.
+        # As many rows as fit on the screen, running and failed jobs first.
         def watch(table: GridTable) -> None:
-            live.update(_fitting(table, console.height - 4, HEADINGS, lines))
+            live.update(_visible_rows(table, console.height - 4, HEADINGS, lines))
 
-        # Messages go above the table: the handler has to be told of the stream that does so.
+        # The log handler must use the redirected stream, so that messages appear above the table.
         configure_logging()
         yield watch
     configure_logging()
 
 
-def _fitting(table: GridTable, height: int, headings: Sequence[str], lines: Callable[..., Any]) -> Any:
+def _visible_rows(table: GridTable, height: int, headings: Sequence[str], lines: Callable[..., Any]) -> Any:
     order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
     rows = sorted(table.rows, key=lambda row: order[row.state])
     counted = ", ".join(f"{sum(row.state == state for row in rows)} {state}" for state in order)

@@ -1,5 +1,5 @@
-"""The grid of datasets, models and folds: which runs there are, where they run, what came of them.
+"""Runs one job for each dataset, model and fold, and records their state.
 
-Takes plans and splits; leaves what each run leaves, and results/grid.json. Trains nothing itself: a run is a process of its
-own (`autoseg_train`), so that one that dies takes no other with it.
+Reads plans and splits; writes results/grid.json. Each job is its own `autoseg_train` process, so a crash does not affect other
+jobs.
 """

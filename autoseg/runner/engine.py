@@ -1,4 +1,4 @@
-"""What runs the cells of a grid. An engine starts processes and says how they ended; it knows nothing of training."""
+"""Engines start the processes of jobs and report how they ended. They know nothing about training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GRACE = 120.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended. code: its exit code, None where it was lost with its machine. where: the machine, if known."""
+    """How a process ended. code: exit code, None if its machine was lost. where: the machine, if known."""
 
     code: int | None
     where: str = ""
@@ -27,12 +27,12 @@ class Outcome:
 
 
 class JobHandle(Protocol):
-    """A process under way. where: the machine or job that has it, "" while that is not known."""
+    """A running process. where: its machine or cluster job, "" while unknown."""
 
     where: str
 
     def poll(self) -> Outcome | None:
-        """How it ended, None while it has not."""
+        """The outcome, None while it runs."""
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end."""
@@ -44,7 +44,7 @@ class Engine(Protocol):
     name: str
 
     def slots(self) -> int:
-        """How many processes it can have under way now."""
+        """How many processes can run at the same time now."""
 
     def start(self, command: Sequence[str], log: Path) -> JobHandle: ...
 
@@ -52,9 +52,9 @@ class Engine(Protocol):
 
 
 class Local:
-    """Processes of this machine, `workers` at a time, each with its share of the cores, and GPUs of its own if asked for.
+    """Runs `workers` processes at a time on this machine. Cores are divided among them; each has its own GPUs.
 
-    gpus: how many there are; gpus_per_run: how many a process gets. Raises AutosegError where there are too few.
+    gpus: available GPUs. gpus_per_run: GPUs for each process. Raises AutosegError if there are too few.
     """
 
     name = "local"
@@ -62,14 +62,16 @@ class Local:
     def __init__(self, workers: int | None = None, gpus: int = 0, gpus_per_run: int = 0) -> None:
         if gpus_per_run > gpus:
             raise AutosegError(
-                f"a run is to have {gpus_per_run} GPU{'s' if gpus_per_run > 1 else ''}, but PyTorch sees {gpus} here",
-                "lower --gpus-per-run, or leave it out to run on the processor",
+                f"each job needs {gpus_per_run} GPU{'s' if gpus_per_run > 1 else ''}, but PyTorch finds {gpus} on this machine",
+                "lower --gpus-per-run, or leave it out to use the CPU",
             )
-        most = gpus // gpus_per_run if gpus_per_run else available_cores()
-        self._count = workers or (most if gpus_per_run else 1)
-        if self._count > most:
-            what = f"{gpus} GPUs" if gpus_per_run else f"{most} cores"
-            raise AutosegError(f"{self._count} runs side by side are too many for {what}", f"--workers {most} or fewer")
+        max_workers = gpus // gpus_per_run if gpus_per_run else available_cores()
+        self._count = workers or (max_workers if gpus_per_run else 1)
+        if self._count > max_workers:
+            resources = f"{gpus} GPUs" if gpus_per_run else f"{max_workers} cores"
+            raise AutosegError(
+                f"{self._count} jobs at a time are too many for {resources}", f"--workers {max_workers} or fewer"
+            )
         self._gpus_per_run = gpus_per_run
         self._running: dict[int, LocalHandle] = {}
 
@@ -78,7 +80,7 @@ class Local:
 
     def start(self, command: Sequence[str], log: Path) -> LocalHandle:
         slot = next(slot for slot in range(self._count) if slot not in self._running or self._running[slot].ended)
-        self._running[slot] = LocalHandle(start(command, log, self._variables(slot)))
+        self._running[slot] = LocalHandle(start(command, log, self._environment(slot)))
         return self._running[slot]
 
     def close(self) -> None:
@@ -87,7 +89,7 @@ class Local:
         for handle in self._running.values():
             handle.wait()
 
-    def _variables(self, slot: int) -> Mapping[str, str]:
+    def _environment(self, slot: int) -> Mapping[str, str]:
         variables = {}
         if self._count > 1:
             variables["OMP_NUM_THREADS"] = str(max(1, available_cores() // self._count))
@@ -117,7 +119,7 @@ class LocalHandle:
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Until it has ended; one that does not within two minutes is killed."""
+        """Wait for the end; kill the process after two minutes."""
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A run as a process of its own, on this machine: started, asked to stop, and gone with whoever started it."""
+"""Starts a job as a process of this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from autoseg.support.workspace import environment_with
 _TAIL = 4000
 
 
-def start(command: Sequence[str], log: Path, variables: Mapping[str, str], tied: bool = False) -> subprocess.Popen[bytes]:
-    """The process, whose output is added to `log`. tied: on Linux it is asked to stop when the one that started it dies.
+def start(
+    command: Sequence[str], log: Path, variables: Mapping[str, str], stop_with_parent: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a process that appends its output to `log`. stop_with_parent: on Linux it gets SIGTERM when its parent dies.
 
-    It gets a process group of its own, so that a Ctrl-C meant for the grid reaches it once, through the grid.
+    It has its own process group: Ctrl-C reaches only the runner, which then stops the process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    bound = tied and sys.platform.startswith("linux")
-    launcher = [sys.executable, "-c", _TIED, *command] if bound else list(command)
+    use_launcher = stop_with_parent and sys.platform.startswith("linux")
+    launcher = [sys.executable, "-c", _STOP_WITH_PARENT, *command] if use_launcher else list(command)
     with log.open("ab") as stream:
         return subprocess.Popen(
             launcher, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
@@ -29,25 +31,25 @@ def start(command: Sequence[str], log: Path, variables: Mapping[str, str], tied:
 
 
 def run_to_end(command: Sequence[str], log: str, variables: Mapping[str, str]) -> tuple[int, str]:
-    """What another machine does for the grid: the process's exit code, and the machine's name."""
-    return start(command, Path(log), variables, tied=True).wait(), socket.gethostname()
+    """Run a command on a cluster node. Returns its exit code and the node's name."""
+    return start(command, Path(log), variables, stop_with_parent=True).wait(), socket.gethostname()
 
 
 def last_error_line(log: Path) -> str:
-    """What a process that failed said in the end: its error message, else its last line."""
+    """The error message at the end of a log, else its last line."""
     try:
         text = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    faults = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    if faults:
-        return " ".join(lines[faults[-1] :]).removeprefix("error: ")[:400]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        return " ".join(lines[errors[-1] :]).removeprefix("error: ")[:400]
     return lines[-1][:400] if lines else ""
 
 
-# Becomes the command after asking the kernel for SIGTERM when the parent dies; the request outlives the change of program.
-_TIED = """
+# Asks the kernel for SIGTERM when the parent dies, then becomes the command; exec keeps the request.
+_STOP_WITH_PARENT = """
 import ctypes, os, signal, sys
 parent = os.getppid()
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)

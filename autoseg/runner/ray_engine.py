@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: one that is there, or one of this machine. All nodes need autoseg and the same root folder."""
+"""Jobs on a Ray cluster, an existing one or a local one. All nodes need autoseg and the same root folder."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from autoseg.runner.process import run_to_end
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import set_variable
 
-_LOST = "the worker or its machine went away"
+_LOST = "the worker or its machine was lost"
 
 
 class RayEngine:
-    """address: of a running cluster, None to start one here that ends with the grid. workers: at most so many at once.
+    """address: of a running cluster; None starts a local one for this call. workers: maximum number of jobs at a time.
 
-    A run takes a core, or `gpus_per_run` GPUs; Ray shows a run its own GPUs only. Raises AutosegError where Ray is not
-    installed, cannot be reached, or has no such GPUs.
+    A job takes one core, or `gpus_per_run` GPUs, and sees only these GPUs. Raises AutosegError if Ray is not installed,
+    cannot be reached, or has too few GPUs.
     """
 
     name = "ray"
 
     def __init__(self, address: str | None = None, workers: int | None = None, gpus_per_run: int = 0) -> None:
         try:
-            # Nothing is reported to anybody; this has to stand before Ray is loaded.
+            # Disable Ray's usage statistics; must be set before the import.
             set_variable("RAY_USAGE_STATS_ENABLED", "0")
             import ray
         except ImportError as error:
@@ -34,9 +34,9 @@ class RayEngine:
         self._ray = ray
         self._workers = workers
         self._gpus = gpus_per_run
-        here: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": workers}
+        local: dict[str, Any] = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": workers}
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.WARNING, **({} if address else here))
+            ray.init(address, log_to_driver=False, logging_level=logging.WARNING, **({} if address else local))
         except ConnectionError as error:
             raise AutosegError(f"no Ray cluster answers at {address}", "start one with: ray start --head") from error
         self._remote = ray.remote(max_retries=0)(run_to_end)
@@ -44,14 +44,14 @@ class RayEngine:
             self.close()
             raise AutosegError(
                 f"no node of the cluster has {gpus_per_run or 'a'} {'GPU' if gpus_per_run else 'core'}"
-                f"{'s' if gpus_per_run > 1 else ''} for a run",
+                f"{'s' if gpus_per_run > 1 else ''} for a job",
                 "lower --gpus-per-run, or add nodes (ray start --address=...)",
             )
 
     def slots(self) -> int:
-        """What the nodes that are alive now have room for."""
-        rooms = [self._room(node["Resources"]) for node in self._ray.nodes() if node["Alive"]]
-        return min(sum(rooms), self._workers or sum(rooms))
+        """How many jobs fit on the nodes that are alive."""
+        slots = [self._node_slots(node["Resources"]) for node in self._ray.nodes() if node["Alive"]]
+        return min(sum(slots), self._workers or sum(slots))
 
     def start(self, command: Sequence[str], log: Path) -> RayHandle:
         job_options = self._remote.options(num_cpus=0 if self._gpus else 1, num_gpus=self._gpus)
@@ -59,15 +59,15 @@ class RayEngine:
         return RayHandle(self._ray, job_options.remote(list(command), str(log), variables))
 
     def close(self) -> None:
-        """Ends a cluster of our own, with all its processes; leaves another one running."""
+        """Stop a local cluster with all its processes; leave an existing one running."""
         self._ray.shutdown()
 
-    def _room(self, resources: Mapping[str, float]) -> int:
+    def _node_slots(self, resources: Mapping[str, float]) -> int:
         return int(resources.get("GPU", 0) // self._gpus) if self._gpus else int(resources.get("CPU", 0))
 
 
 class RayHandle:
-    """A process on some node."""
+    """A process on a node."""
 
     where = ""
 
@@ -87,5 +87,5 @@ class RayHandle:
         return Outcome(code, where)
 
     def stop(self) -> None:
-        # Ends the worker; the run is tied to it, and gets SIGTERM.
+        # Ends the worker; the job then gets SIGTERM (stop_with_parent).
         self._ray.cancel(self._reference, force=True)

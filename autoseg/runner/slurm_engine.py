@@ -1,4 +1,4 @@
-"""Runs as jobs of a Slurm cluster, through submitit. All nodes need autoseg and the same root folder."""
+"""Jobs on a Slurm cluster, through submitit. All nodes need autoseg and the same root folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from autoseg.runner.engine import Outcome
 from autoseg.runner.process import run_to_end
 from autoseg.support.errors import AutosegError
 
-# Jobs Slurm has queued or running for us at once, unless --workers says otherwise; the scheduler decides what runs.
-_MOST = 64
-_ENDED_BADLY = "the job ended without an answer (time limit, memory, or its node went away)"
+# Default limit of jobs in Slurm's queue (--workers changes it).
+_MAX_QUEUED = 64
+_ENDED_BADLY = "the job ended without a result (time limit, memory, or its node was lost)"
 
 
 class SlurmEngine:
     """folder: for submitit's own files, which all nodes must see. parameters: submitit's (slurm_partition, timeout_min, ...).
 
-    cluster: "slurm"; "local" runs the jobs as processes here, to try it. Raises AutosegError where submitit is not installed
-    or refuses.
+    cluster: "slurm", or "local" to run the jobs as local processes. Raises AutosegError if submitit is not installed or
+    rejects a parameter.
     """
 
     name = "slurm"
@@ -36,14 +36,14 @@ class SlurmEngine:
             import submitit
         except ImportError as error:
             raise AutosegError("submitit is not installed", "pip install 'autoseg[slurm]'") from error
-        self._workers = workers or _MOST
+        self._workers = workers or _MAX_QUEUED
         settings: dict[str, Any] = {"gpus_per_node": gpus_per_run} if gpus_per_run else {}
         settings |= {key: int(value) if value.isdigit() else value for key, value in (parameters or {}).items()}
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self._executor.update_parameters(name="autoseg", **settings)
         except (RuntimeError, ValueError, NameError, TypeError) as error:
-            raise AutosegError(f"Slurm cannot be used: {error}", "check --slurm, or run where sbatch is found") from error
+            raise AutosegError(f"Slurm cannot be used: {error}", "check --slurm, or run on a machine with sbatch") from error
 
     def slots(self) -> int:
         return self._workers
@@ -52,7 +52,7 @@ class SlurmEngine:
         return SlurmHandle(self._executor.submit(run_to_end, list(command), str(log), {}))
 
     def close(self) -> None:
-        """Nothing: what was asked to stop stops by itself."""
+        """Nothing to do: stopped jobs end by themselves."""
 
 
 class SlurmHandle:

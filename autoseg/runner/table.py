@@ -1,4 +1,4 @@
-"""results/grid.json: where each cell stands, for whoever looks while the grid runs, and for the grid that goes on."""
+"""results/grid.json, the table of jobs: for `autoseg_run --status` and for a resumed runner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from autoseg.runner.jobs import is_done, refreshed
+from autoseg.runner.jobs import is_done, with_progress
 from autoseg.schema.runner import GridTable, JobRow
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
@@ -22,7 +22,7 @@ def path_of(root: Path) -> Path:
 
 
 def write(root: Path, engine: str, rows: Iterable[JobRow]) -> GridTable:
-    """The table as of now."""
+    """Write the current table."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     table = GridTable(engine=engine, host=socket.gethostname(), pid=os.getpid(), updated=now, rows=tuple(rows))
     write_artefact(path_of(root), table)
@@ -30,19 +30,19 @@ def write(root: Path, engine: str, rows: Iterable[JobRow]) -> GridTable:
 
 
 def read(root: Path) -> GridTable | None:
-    """The table of the grid that ran last, None before there was one."""
+    """The table of the last `autoseg_run`, None if there is none."""
     path = path_of(root)
-    return read_artefact(path, GridTable, f"delete {path}; the runs themselves are not in it") if path.exists() else None
+    return read_artefact(path, GridTable, f"delete {path}; it contains no results") if path.exists() else None
 
 
 def status(root: Path) -> GridTable:
-    """The table, with what the runs have come to since. Raises AutosegError where there is none."""
+    """The table with the current progress of the jobs. Raises AutosegError if there is no table."""
     table = read(root)
     if table is None:
-        raise AutosegError(f"no grid was run under {root}", "start one: autoseg_run --datasets 501 --models all --folds all")
+        raise AutosegError(f"no jobs were run under {root}", "start them: autoseg_run --datasets 501 --models all --folds all")
     rows = []
     for row in table.rows:
-        row = refreshed(root, row)
+        row = with_progress(root, row)
         if row.state != "done" and is_done(root, row.job):
             row = JobRow(**{**vars(row), "state": "done", "message": ""})
         rows.append(row)
@@ -50,7 +50,7 @@ def status(root: Path) -> GridTable:
 
 
 def lines(rows: Iterable[JobRow]) -> list[tuple[str, ...]]:
-    """The rows as texts, under HEADINGS."""
+    """The rows as text cells, in the order of HEADINGS."""
     return [
         (
             row.job.dataset, row.job.model, "test images" if row.job.predicts else str(row.job.fold), row.state,

@@ -1,4 +1,4 @@
-"""A dataset that is planned and split but empty, and an engine whose processes do what a test says."""
+"""An empty dataset with plan and splits, and a fake engine whose outcomes a test scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDS = 3
 RATES = (1e-3, 1e-4)
 
 
-def planned(root: Path, models: Sequence[str] = ("unet", "segformer"), search_epochs: int = 0) -> Dataset:
+def write_planned_dataset(root: Path, models: Sequence[str] = ("unet", "segformer"), search_epochs: int = 0) -> Dataset:
     dataset = Workspace.at(root).new_dataset(501, "Paper")
     dataset.raw.mkdir(parents=True)
     plan = ModelPlan(
@@ -55,11 +55,23 @@ def planned(root: Path, models: Sequence[str] = ("unet", "segformer"), search_ep
 
 
 def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> None:
-    """Leave what a run leaves."""
+    """Write the files of a finished run."""
     folder = Dataset(root, job.dataset).fold(job.model, job.fold)
     record = RunRecord(
-        dataset=job.dataset, model=job.model, variant="16", fold=job.fold, protocol="quick", identity="id", seed=0,
-        device="cpu", precision="fp32", status=status, epochs_planned=10, epochs_done=epochs, best_epoch=3, best_dice=0.75,
+        dataset=job.dataset,
+        model=job.model,
+        variant="16",
+        fold=job.fold,
+        protocol="quick",
+        identity="id",
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        status=status,
+        epochs_planned=10,
+        epochs_done=epochs,
+        best_epoch=3,
+        best_dice=0.75,
     )
     write_artefact(folder / "run.json", record)
     if status == "finished":
@@ -68,8 +80,8 @@ def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> 
 
 
 @dataclass
-class Handle:
-    """Ends at the poll of that number, with what `script` gives for it."""
+class ScriptedHandle:
+    """A fake process that ends after `polls` polls with the outcome of `script`."""
 
     job: Job
     script: Callable[[], Outcome]
@@ -86,8 +98,8 @@ class Handle:
 
 
 @dataclass
-class Scripted:
-    """script: what becomes of the nth attempt (from 1) of a cell. together: cells that were under way at each start."""
+class ScriptedEngine:
+    """A fake engine. script: (job, attempt from 1) -> outcome. running_at_start: the running jobs at each start."""
 
     root: Path
     script: Callable[[Job, int], Outcome]
@@ -95,19 +107,19 @@ class Scripted:
     polls: int = 1
     name: str = "scripted"
     started: list[Job] = field(default_factory=list)
-    together: list[set[Job]] = field(default_factory=list)
-    handles: list[Handle] = field(default_factory=list)
+    running_at_start: list[set[Job]] = field(default_factory=list)
+    handles: list[ScriptedHandle] = field(default_factory=list)
 
     def slots(self) -> int:
         return self.count
 
-    def start(self, command: Sequence[str], log: Path) -> Handle:
-        at = 3
-        job = Job(command[at], command[at + 1], int(command[at + 2]))
+    def start(self, command: Sequence[str], log: Path) -> ScriptedHandle:
+        first = 3
+        job = Job(command[first], command[first + 1], int(command[first + 2]))
         self.started.append(job)
         attempt = self.started.count(job)
-        self.together.append({handle.job for handle in self.handles if handle.polls > 0} | {job})
-        self.handles.append(Handle(job, lambda: self.script(job, attempt), self.polls))
+        self.running_at_start.append({handle.job for handle in self.handles if handle.polls > 0} | {job})
+        self.handles.append(ScriptedHandle(job, lambda: self.script(job, attempt), self.polls))
         return self.handles[-1]
 
     def close(self) -> None:
@@ -115,7 +127,7 @@ class Scripted:
             handle.stop()
 
 
-def well(root: Path) -> Callable[[Job, int], Outcome]:
+def all_succeed(root: Path) -> Callable[[Job, int], Outcome]:
     """Every attempt succeeds."""
 
     def script(job: Job, attempt: int) -> Outcome:
@@ -129,6 +141,6 @@ def job_options(root: Path) -> JobOptions:
     return JobOptions(root=root)
 
 
-def on_disk(root: Path) -> dict[str, object]:
+def read_table(root: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((root / "results" / "grid.json").read_text())
     return content

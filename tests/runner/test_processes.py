@@ -1,4 +1,4 @@
-"""Real runs in processes of their own, some of which are killed: what they leave is what undisturbed ones leave."""
+"""Real training jobs in their own processes: killed jobs give the same weights as undisturbed ones."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SETTINGS = {
 
 
 @pytest.fixture(autouse=True)
-def _looking_often(monkeypatch):
-    monkeypatch.setattr(scheduler, "_LOOK", 0.2)
+def _frequent_updates(monkeypatch):
+    monkeypatch.setattr(scheduler, "_UPDATE_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("grid")
+    folder = tmp_path_factory.mktemp("runner")
     images, masks = generated.write_folders(folder, "lesion", 10)
     api.convert_folders(images, masks, "Lesions", labels=["background", "lesion"], root=folder / "root")
     api.plan_and_preprocess(501, protocol="quick", models=["unet"], settings=SETTINGS, root=folder / "root")
@@ -44,17 +44,17 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared, tmp_path_factory) -> Path:
-    """Folds 0 and 1, side by side."""
+    """Folds 0 and 1, trained at the same time."""
     root = tmp_path_factory.mktemp("undisturbed") / "root"
     shutil.copytree(prepared, root)
-    found = run(root, Local(2))
-    assert [(row.state, row.attempts) for row in found.rows] == [("done", 1)] * 2, found
+    table = run(root, Local(2))
+    assert [(row.state, row.attempts) for row in table.rows] == [("done", 1)] * 2, table
     return root
 
 
 def run(root: Path, engine, watch=lambda table: None) -> GridTable:
     jobs = fold_jobs(Workspace.at(root).dataset(501), ["unet"], [0, 1])
-    return scheduler.run_grid(jobs, JobOptions(root=root, device="cpu"), engine, watch=watch)
+    return scheduler.run_jobs(jobs, JobOptions(root=root, device="cpu"), engine, watch=watch)
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -68,7 +68,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return True
 
 
-def test_a_killed_process_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(prepared, undisturbed, tmp_path):
+def test_killed_job_resumes_to_the_weights_of_an_undisturbed_one(prepared, undisturbed, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(prepared, root)
     killed = []
@@ -79,17 +79,17 @@ def test_a_killed_process_goes_on_and_ends_with_the_weights_of_an_undisturbed_on
                 killed.append(row.job)
                 os.kill(int(row.where.split()[1]), signal.SIGKILL)
 
-    found = run(root, Local(2), watch)
-    assert len(killed) == 1 and {row.job: row.attempts for row in found.rows}[killed[0]] == 2
-    assert all(row.state == "done" and row.epochs_done == EPOCHS for row in found.rows)
+    table = run(root, Local(2), watch)
+    assert len(killed) == 1 and {row.job: row.attempts for row in table.rows}[killed[0]] == 2
+    assert all(row.state == "done" and row.epochs_done == EPOCHS for row in table.rows)
     log = (Workspace.at(root).dataset(501).fold("unet", killed[0].fold) / "autoseg_train.log").read_text()
     assert "going on after epoch" in log
     assert same_weights(root, undisturbed)
 
 
-def test_a_ray_node_killed_in_the_middle_loses_nothing(prepared, undisturbed, tmp_path, monkeypatch):
+def test_killed_ray_node_loses_no_job(prepared, undisturbed, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    # A busy machine takes longer to start a node than Ray is ready to wait.
+    # On a busy machine a node starts slower than Ray's default timeout.
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     from ray.cluster_utils import Cluster
 
@@ -110,30 +110,30 @@ def test_a_ray_node_killed_in_the_middle_loses_nothing(prepared, undisturbed, tm
     try:
         engine = RayEngine(cluster.address)
         assert engine.slots() == 2
-        found = run(root, engine, watch)
+        table = run(root, engine, watch)
     finally:
         cluster.shutdown()
-    assert removed and sorted(row.attempts for row in found.rows) == [1, 2], found
-    assert all(row.state == "done" and row.epochs_done == EPOCHS for row in found.rows)
+    assert removed and sorted(row.attempts for row in table.rows) == [1, 2], table
+    assert all(row.state == "done" and row.epochs_done == EPOCHS for row in table.rows)
     assert same_weights(root, undisturbed)
 
 
 def test_slurm_jobs_run_through_submitit(prepared, undisturbed, tmp_path):
-    """Through submitit's local executor: the same code sends jobs to a real cluster."""
+    """With submitit's local executor; the same code submits to a real cluster."""
     pytest.importorskip("submitit", reason="needs the extra [slurm]")
     from autoseg.runner.slurm_engine import SlurmEngine
 
     root = tmp_path / "root"
     shutil.copytree(prepared, root)
-    found = run(root, SlurmEngine(tmp_path / "jobs", cluster="local", parameters={"timeout_min": "30"}))
-    assert all(row.state == "done" and row.where for row in found.rows), found
+    table = run(root, SlurmEngine(tmp_path / "jobs", cluster="local", parameters={"timeout_min": "30"}))
+    assert all(row.state == "done" and row.where for row in table.rows), table
     assert same_weights(root, undisturbed)
 
 
-def test_more_gpus_or_workers_than_there_are_are_refused():
-    with pytest.raises(AutosegError, match=r"have 2 GPUs, but PyTorch sees 1 here\n.*--gpus-per-run"):
+def test_too_many_gpus_or_workers_are_refused():
+    with pytest.raises(AutosegError, match=r"needs 2 GPUs, but PyTorch finds 1 on this machine\n.*--gpus-per-run"):
         Local(gpus=1, gpus_per_run=2)
-    with pytest.raises(AutosegError, match=r"5 runs side by side are too many for 4 GPUs\n.*--workers 4"):
+    with pytest.raises(AutosegError, match=r"5 jobs at a time are too many for 4 GPUs\n.*--workers 4"):
         Local(workers=5, gpus=4, gpus_per_run=1)
     assert Local(gpus=4, gpus_per_run=2).slots() == 2
-    assert [Local(gpus=4, gpus_per_run=2)._variables(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["0,1", "2,3"]
+    assert [Local(gpus=4, gpus_per_run=2)._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["0,1", "2,3"]

@@ -13,44 +13,44 @@ from autoseg.schema.runner import Job
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact
 from autoseg.training.run_lock import run_lock
-from tests.runner.scripted import FOLDS, Scripted, finish, job_options, on_disk, planned, well
+from tests.runner.scripted import FOLDS, ScriptedEngine, all_succeed, finish, job_options, read_table, write_planned_dataset
 
 
 @pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch):
-    monkeypatch.setattr(scheduler, "_WITHIN", 0.001)
-    monkeypatch.setattr(scheduler, "_LOOK", 0.01)
+def _short_intervals(monkeypatch):
+    monkeypatch.setattr(scheduler, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(scheduler, "_UPDATE_SECONDS", 0.01)
 
 
-def states(found) -> dict[str, int]:
-    kept = [row.state for row in found.rows]
-    return {state: kept.count(state) for state in set(kept)}
+def states(result) -> dict[str, int]:
+    all_states = [row.state for row in result.rows]
+    return {state: all_states.count(state) for state in set(all_states)}
 
 
-def test_everything_that_is_not_done_runs_and_the_table_says_so(tmp_path):
-    dataset = planned(tmp_path)
+def test_unfinished_jobs_run_and_the_table_is_updated(tmp_path):
+    dataset = write_planned_dataset(tmp_path)
     jobs = fold_jobs(dataset, None, None)
     assert len(jobs) == 2 * FOLDS
     finish(tmp_path, jobs[1])
-    engine = Scripted(tmp_path, well(tmp_path), count=2)
-    found = scheduler.run_grid(jobs, job_options(tmp_path), engine)
-    assert states(found) == {"done": 2 * FOLDS}
+    engine = ScriptedEngine(tmp_path, all_succeed(tmp_path), count=2)
+    result = scheduler.run_jobs(jobs, job_options(tmp_path), engine)
+    assert states(result) == {"done": 2 * FOLDS}
     assert engine.started == [jobs[0], *jobs[2:]]
-    assert max(len(under_way) for under_way in engine.together) == 2
-    row = found.rows[0]
+    assert max(len(running) for running in engine.running_at_start) == 2
+    row = result.rows[0]
     assert (row.attempts, row.where, row.epochs_done, row.best_dice) == (1, "there", 10, 0.75)
-    assert found.rows[1].attempts == 0 and on_disk(tmp_path)["engine"] == "scripted"
-    assert table.status(tmp_path).rows == found.rows
-    assert repr(found) == f"GridTable({2 * FOLDS} runs: {2 * FOLDS} done)"
-    assert list(found.to_frame()["fold"]) == [one.job.fold for one in found.rows]
-    # Once more: nothing is left to do.
-    again = Scripted(tmp_path, well(tmp_path))
-    assert states(scheduler.run_grid(jobs, job_options(tmp_path), again)) == {"done": 2 * FOLDS} and again.started == []
+    assert result.rows[1].attempts == 0 and read_table(tmp_path)["engine"] == "scripted"
+    assert table.status(tmp_path).rows == result.rows
+    assert repr(result) == f"GridTable({2 * FOLDS} runs: {2 * FOLDS} done)"
+    assert list(result.to_frame()["fold"]) == [one.job.fold for one in result.rows]
+    # A second call has nothing to do.
+    again = ScriptedEngine(tmp_path, all_succeed(tmp_path))
+    assert states(scheduler.run_jobs(jobs, job_options(tmp_path), again)) == {"done": 2 * FOLDS} and again.started == []
 
 
-@pytest.mark.parametrize("ending", [Outcome(-9), Outcome(1), Outcome(None, message="its machine went away"), Outcome(143)])
-def test_a_run_that_dies_is_started_again_and_a_hopeless_one_given_up(tmp_path, ending):
-    jobs = fold_jobs(planned(tmp_path), ["unet"], None)
+@pytest.mark.parametrize("ending", [Outcome(-9), Outcome(1), Outcome(None, message="its machine was lost"), Outcome(143)])
+def test_crashed_jobs_restart_until_the_retries_are_used(tmp_path, ending):
+    jobs = fold_jobs(write_planned_dataset(tmp_path), ["unet"], None)
 
     def script(job: Job, attempt: int) -> Outcome:
         if job.fold == 2 or (job.fold == 1 and attempt == 1):
@@ -58,14 +58,14 @@ def test_a_run_that_dies_is_started_again_and_a_hopeless_one_given_up(tmp_path, 
         finish(tmp_path, job)
         return Outcome(0)
 
-    engine = Scripted(tmp_path, script)
-    found = scheduler.run_grid(jobs, job_options(tmp_path), engine, retries=2)
-    assert [row.state for row in found.rows] == ["done", "done", "failed"]
-    assert [row.attempts for row in found.rows] == [1, 2, 3]
+    engine = ScriptedEngine(tmp_path, script)
+    result = scheduler.run_jobs(jobs, job_options(tmp_path), engine, retries=2)
+    assert [row.state for row in result.rows] == ["done", "done", "failed"]
+    assert [row.attempts for row in result.rows] == [1, 2, 3]
 
 
-def test_a_mistake_of_the_users_is_not_repeated_and_its_message_kept(tmp_path):
-    jobs = fold_jobs(planned(tmp_path), ["unet"], [0, 1])
+def test_user_errors_are_not_retried_and_their_message_is_in_the_table(tmp_path):
+    jobs = fold_jobs(write_planned_dataset(tmp_path), ["unet"], [0, 1])
 
     def script(job: Job, attempt: int) -> Outcome:
         log = log_of(tmp_path, job)
@@ -73,19 +73,21 @@ def test_a_mistake_of_the_users_is_not_repeated_and_its_message_kept(tmp_path):
         log.write_text("epoch 1\nerror: the disk is full: last.pt could not be written\n  -> free some space\n")
         return Outcome(2)
 
-    found = scheduler.run_grid(jobs, job_options(tmp_path), Scripted(tmp_path, script))
-    assert [(row.state, row.attempts) for row in found.rows] == [("failed", 1)] * 2
-    assert found.rows[0].message == "the disk is full: last.pt could not be written -> free some space"
+    result = scheduler.run_jobs(jobs, job_options(tmp_path), ScriptedEngine(tmp_path, script))
+    assert [(row.state, row.attempts) for row in result.rows] == [("failed", 1)] * 2
+    assert result.rows[0].message == "the disk is full: last.pt could not be written -> free some space"
 
 
-def test_a_process_that_says_it_went_well_but_left_nothing_did_not(tmp_path):
-    jobs = fold_jobs(planned(tmp_path), ["unet"], [0])
-    found = scheduler.run_grid(jobs, job_options(tmp_path), Scripted(tmp_path, lambda job, attempt: Outcome(0)), retries=0)
-    assert found.rows[0].state == "failed"
+def test_exit_code_zero_without_results_is_a_failure(tmp_path):
+    jobs = fold_jobs(write_planned_dataset(tmp_path), ["unet"], [0])
+    result = scheduler.run_jobs(
+        jobs, job_options(tmp_path), ScriptedEngine(tmp_path, lambda job, attempt: Outcome(0)), retries=0
+    )
+    assert result.rows[0].state == "failed"
 
 
-def test_the_first_run_of_a_model_searches_for_its_rate_alone(tmp_path):
-    dataset = planned(tmp_path, search_epochs=2)
+def test_folds_wait_for_the_learning_rate_search_of_the_first_job(tmp_path):
+    dataset = write_planned_dataset(tmp_path, search_epochs=2)
     jobs = fold_jobs(dataset, None, None)
 
     def script(job: Job, attempt: int) -> Outcome:
@@ -102,92 +104,92 @@ def test_the_first_run_of_a_model_searches_for_its_rate_alone(tmp_path):
         finish(tmp_path, job)
         return Outcome(0)
 
-    engine = Scripted(tmp_path, script, count=4, polls=3)
-    scheduler.run_grid(jobs, job_options(tmp_path), engine)
-    first = engine.together[:2]
+    engine = ScriptedEngine(tmp_path, script, count=4, polls=3)
+    scheduler.run_jobs(jobs, job_options(tmp_path), engine)
+    first = engine.running_at_start[:2]
     assert first[-1] == {Job(dataset.name, "unet", 0), Job(dataset.name, "segformer", 0)}
-    assert max(len(under_way) for under_way in engine.together) > 2
-    # A rate the user gives needs no search.
-    other = planned(tmp_path / "other", search_epochs=2)
-    engine = Scripted(tmp_path / "other", well(tmp_path / "other"), count=3, polls=3)
-    given = JobOptions(root=tmp_path / "other", settings={"models.unet.learning_rate": "0.01"})
-    scheduler.run_grid(fold_jobs(other, ["unet"], None), given, engine)
-    assert len(engine.together[2]) == 3
+    assert max(len(running) for running in engine.running_at_start) > 2
+    # A learning rate set by the user needs no search.
+    other = write_planned_dataset(tmp_path / "other", search_epochs=2)
+    engine = ScriptedEngine(tmp_path / "other", all_succeed(tmp_path / "other"), count=3, polls=3)
+    options = JobOptions(root=tmp_path / "other", settings={"models.unet.learning_rate": "0.01"})
+    scheduler.run_jobs(fold_jobs(other, ["unet"], None), options, engine)
+    assert len(engine.running_at_start[2]) == 3
 
 
-def test_a_folder_somebody_else_works_on_is_left_to_them(tmp_path):
-    dataset = planned(tmp_path)
+def test_jobs_with_a_locked_folder_wait(tmp_path):
+    dataset = write_planned_dataset(tmp_path)
     jobs = fold_jobs(dataset, ["unet"], [0, 1])
-    engine = Scripted(tmp_path, well(tmp_path))
+    engine = ScriptedEngine(tmp_path, all_succeed(tmp_path))
     messages = []
-    with run_lock(dataset.fold("unet", 0)) as hold:
+    with run_lock(dataset.fold("unet", 0)) as lock:
 
-        def watch(found) -> None:
-            messages.append(found.rows[0].message)
-            if found.rows[1].state == "done":
-                hold.path.unlink(missing_ok=True)
+        def watch(result) -> None:
+            messages.append(result.rows[0].message)
+            if result.rows[1].state == "done":
+                lock.path.unlink(missing_ok=True)
 
-        found = scheduler.run_grid(jobs, job_options(tmp_path), engine, watch=watch)
-    assert engine.started == [jobs[1], jobs[0]] and states(found) == {"done": 2}
-    assert any(f"held by process {os.getpid()}" in message for message in messages)
+        result = scheduler.run_jobs(jobs, job_options(tmp_path), engine, watch=watch)
+    assert engine.started == [jobs[1], jobs[0]] and states(result) == {"done": 2}
+    assert any(f"locked by process {os.getpid()}" in message for message in messages)
 
 
-def test_being_asked_to_stop_stops_the_runs_and_leaves_them_waiting(tmp_path):
-    jobs = fold_jobs(planned(tmp_path), None, None)
+def test_sigterm_stops_the_jobs_and_marks_them_as_waiting(tmp_path):
+    jobs = fold_jobs(write_planned_dataset(tmp_path), None, None)
 
     def script(job: Job, attempt: int) -> Outcome:
         finish(tmp_path, job, "stopped", 4)
         return Outcome(143)
 
-    engine = Scripted(tmp_path, script, count=2, polls=10**6)
+    engine = ScriptedEngine(tmp_path, script, count=2, polls=10**6)
 
-    def watch(found) -> None:
-        if states(found).get("running") == 2:
+    def watch(result) -> None:
+        if states(result).get("running") == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as caught:
-        scheduler.run_grid(jobs, job_options(tmp_path), engine, watch=watch, handle_signals=True)
+        scheduler.run_jobs(jobs, job_options(tmp_path), engine, watch=watch, handle_signals=True)
     assert caught.value.code == 143 and all(handle.stopped for handle in engine.handles)
-    found = table.status(tmp_path)
-    assert states(found) == {"waiting": 2 * FOLDS}
-    assert [row.epochs_done for row in found.rows[:3]] == [4, 4, 0]
+    result = table.status(tmp_path)
+    assert states(result) == {"waiting": 2 * FOLDS}
+    assert [row.epochs_done for row in result.rows[:3]] == [4, 4, 0]
 
 
-def test_an_interrupted_library_call_leaves_the_runs_waiting_too(tmp_path):
-    """Without signal handlers Ctrl-C is an exception; the runs it stops have not failed."""
-    jobs = fold_jobs(planned(tmp_path), None, None)
-    engine = Scripted(tmp_path, lambda job, attempt: Outcome(143), count=2, polls=10**6)
+def test_ctrl_c_without_signal_handlers_marks_the_jobs_as_waiting(tmp_path):
+    """Stopped jobs do not count as failed."""
+    jobs = fold_jobs(write_planned_dataset(tmp_path), None, None)
+    engine = ScriptedEngine(tmp_path, lambda job, attempt: Outcome(143), count=2, polls=10**6)
 
-    def watch(found) -> None:
-        if states(found).get("running") == 2:
+    def watch(result) -> None:
+        if states(result).get("running") == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scheduler.run_grid(jobs, job_options(tmp_path), engine, retries=0, watch=watch)
+        scheduler.run_jobs(jobs, job_options(tmp_path), engine, retries=0, watch=watch)
     assert all(handle.stopped for handle in engine.handles)
     assert states(table.status(tmp_path)) == {"waiting": 2 * FOLDS}
 
 
-def test_a_second_grid_under_the_root_is_refused(tmp_path):
-    jobs = fold_jobs(planned(tmp_path), ["unet"], [0])
+def test_second_runner_under_the_same_root_is_refused(tmp_path):
+    jobs = fold_jobs(write_planned_dataset(tmp_path), ["unet"], [0])
 
     def script(job: Job, attempt: int) -> Outcome:
         with pytest.raises(AutosegError, match=f"in use by process {os.getpid()}"):
-            scheduler.run_grid(jobs, job_options(tmp_path), Scripted(tmp_path, well(tmp_path)))
+            scheduler.run_jobs(jobs, job_options(tmp_path), ScriptedEngine(tmp_path, all_succeed(tmp_path)))
         finish(tmp_path, job)
         return Outcome(0)
 
-    assert states(scheduler.run_grid(jobs, job_options(tmp_path), Scripted(tmp_path, script))) == {"done": 1}
+    assert states(scheduler.run_jobs(jobs, job_options(tmp_path), ScriptedEngine(tmp_path, script))) == {"done": 1}
 
 
-def test_test_images_are_predicted_when_all_folds_are_there(tmp_path):
-    dataset = planned(tmp_path)
+def test_test_images_are_predicted_after_all_folds(tmp_path):
+    dataset = write_planned_dataset(tmp_path)
     images = dataset.raw / "imagesTs"
     images.mkdir()
     (images / "a_0000.png").touch()
     commands = []
 
-    class Predicting(Scripted):
+    class PredictingEngine(ScriptedEngine):
         def start(self, command, log):
             if "predict" in command[2]:
                 commands.append(command)
@@ -206,27 +208,27 @@ def test_test_images_are_predicted_when_all_folds_are_there(tmp_path):
         finish(tmp_path, job)
         return Outcome(0)
 
-    found = scheduler.run_grid(fold_jobs(dataset, None, None), job_options(tmp_path), Predicting(tmp_path, script))
+    result = scheduler.run_jobs(fold_jobs(dataset, None, None), job_options(tmp_path), PredictingEngine(tmp_path, script))
     (command,) = commands
     assert command[command.index("-i") + 1] == str(images) and "unet" in command
-    assert found.rows[-1].job == Job(dataset.name, "unet", -1) and found.rows[-1].state == "done"
+    assert result.rows[-1].job == Job(dataset.name, "unet", -1) and result.rows[-1].state == "done"
 
 
-def test_commands_carry_everything_a_run_needs(tmp_path):
+def test_commands_contain_all_options(tmp_path):
     job = Job("Dataset501_Paper", "unet", 3)
-    given = JobOptions(root=tmp_path, device="cpu", pretrained="none", settings={"training.epochs": "3"}, processes=1)
-    command = command_of(job, given)
+    options = JobOptions(root=tmp_path, device="cpu", pretrained="none", settings={"training.epochs": "3"}, processes=1)
+    command = command_of(job, options)
     assert command[3:6] == ["Dataset501_Paper", "unet", "3"]
     assert command[-4:] == ["--pretrained", "none", "--set", "training.epochs=3"]
-    several = command_of(job, JobOptions(root=tmp_path, processes=4))
-    assert several[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    torchrun_command = command_of(job, JobOptions(root=tmp_path, processes=4))
+    assert torchrun_command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
 
 
-def test_models_and_folds_a_plan_lacks_are_said_before_anything_starts(tmp_path):
-    dataset = planned(tmp_path)
+def test_missing_models_and_folds_raise_before_the_start(tmp_path):
+    dataset = write_planned_dataset(tmp_path)
     with pytest.raises(AutosegError, match=r"not for hsnet\n.*--models unet,segformer,hsnet"):
         fold_jobs(dataset, ["unet", "hsnet"], None)
     with pytest.raises(AutosegError, match=r"no fold 7\n.*folds 0 to 2"):
         fold_jobs(dataset, None, [0, 7])
-    with pytest.raises(AutosegError, match="no grid was run"):
+    with pytest.raises(AutosegError, match="no jobs were run"):
         table.status(tmp_path)
