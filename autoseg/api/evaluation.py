@@ -13,7 +13,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
-    from autoseg.evaluation.external import Tested
+    from autoseg.evaluation.external import ExternalResult
 
 
 def evaluate(
@@ -57,7 +57,7 @@ def evaluate_external(
     tolerance: float = 2.0,
     device: str = "auto",
     root: Root = None,
-) -> Results[Tested]:
+) -> Results[ExternalResult]:
     """Test trained networks on another dataset. `compare` then shows how much their Dice drops.
 
     Args:

@@ -11,7 +11,7 @@ from autoseg.cli import entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
-    from autoseg.evaluation.external import Tested
+    from autoseg.evaluation.external import ExternalResult
     from autoseg.schema.scores import Scores
 
 _DICE = ("pooled.dice", "per_image.dice")
@@ -84,7 +84,7 @@ def _external(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sides(tested: Tested) -> tuple[Scores, Scores]:
+def _sides(tested: ExternalResult) -> tuple[Scores, Scores]:
     return tested.internal, tested.external
 
 

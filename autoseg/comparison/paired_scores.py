@@ -45,7 +45,7 @@ def paired(dataset_results: DatasetResults, metric: str) -> Paired:
 
 def case_values(scores: Sequence[CaseScore], metric: str) -> list[float] | None:
     """One case's value of each model; None where it says nothing of any (see `PAIRING`)."""
-    best = METRICS.get(metric).for_right_absence
+    best = METRICS.get(metric).correct_absence_value
     rows = []
     for name in scores[0].classes:
         values = [score.classes[name].value(metric) for score in scores]

@@ -240,7 +240,7 @@ def added(dataset: DatasetComparison) -> dict[str, str]:
 def factor_of(metric: str) -> float:
     """What a metric is multiplied by where it is shown: shares are shown in percent. 1 for one whose package is gone."""
     try:
-        return 100.0 if METRICS.get(metric).is_share else 1.0
+        return 100.0 if METRICS.get(metric).is_fraction else 1.0
     except AutosegError:
         return 1.0
 

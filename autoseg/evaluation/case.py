@@ -1,4 +1,4 @@
-"""One case: two masks (and probabilities, where they were kept) to scores, after checking that they belong together."""
+"""Scores of one case from its two masks (and probabilities, if saved), which are checked first."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from autoseg.io import read_label
 from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
 from autoseg.metrics.overlap import Counts, counts
 from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
-from autoseg.metrics.skeleton import cldice, extent
-from autoseg.metrics.surface import NOWHERE, SurfaceScore, surface_score
+from autoseg.metrics.skeleton import area_and_border, cldice
+from autoseg.metrics.surface import UNDEFINED_SURFACE, SurfaceScore, surface_score
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.scores import ClassScore
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -31,17 +31,17 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Relabel:
-    """Value -> value, applied to masks as they are read, where two datasets name the same thing differently."""
+    """Old value -> new value, applied to masks on reading, if two datasets use different values."""
 
     prediction: Mapping[int, int] = field(default_factory=dict)
     reference: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How all cases of a set are scored. scheme: None where nothing declares the labels.
+class ScoringOptions:
+    """How to score the cases of a set. scheme: None if no dataset.json declares the labels.
 
-    spaced: distances in mm, where the references carry a spacing. tolerance: of nsd. added: names of metrics of other packages.
+    spaced: distances in mm if the references have a spacing. tolerance: of nsd. added: names of metrics of other packages.
     """
 
     scheme: LabelScheme | None
@@ -53,8 +53,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCase:
-    """One case, with what only the whole set can assess: the values met in both masks, the spacing, the shorter side of the
-    image and, for each of `classes`, the pixels of the reference's border."""
+    """Scores of one case, and what the summary of the set needs.
+
+    predicted, referred: values in either mask. side: the image's shorter side in pixels. borders: for each of `classes`, the
+    number of border pixels in the reference.
+    """
 
     case: str
     classes: dict[str, ClassScore]
@@ -67,8 +70,8 @@ class ScoredCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """Both masks of a case. values: that stand in each."""
+class _MaskPair:
+    """Both masks (H, W) of a case. predicted, referred: the values in either."""
 
     prediction: LabelMap
     reference: LabelMap
@@ -79,36 +82,36 @@ class _Read:
     ignore: Mask | None
 
 
-def score_pair(pair: Pair, rules: Rules) -> ScoredCase:
-    """Scores of one case, but for clDice. Raises SeveralProblems for masks that do not fit each other or the labels."""
-    read = _read(pair, rules)
-    spacing = (read.spacing if rules.spaced else None) or (1.0, 1.0)
+def score_pair(pair: Pair, options: ScoringOptions) -> ScoredCase:
+    """Scores of one case without clDice. Raises SeveralProblems if the masks differ in size or have undeclared values."""
+    masks = _read_pair(pair, options)
+    spacing = (masks.spacing if options.spaced else None) or (1.0, 1.0)
     classes = score_case(
-        read.prediction,
-        read.reference,
-        members=read.members,
-        ignore=read.ignore,
+        masks.prediction,
+        masks.reference,
+        members=masks.members,
+        ignore=masks.ignore,
         spacing=spacing,
-        tolerance=rules.tolerance,
-        added=rules.added,
+        tolerance=options.tolerance,
+        added=options.added,
     )
     borders = tuple(
-        extent(mask_of(read.reference, read.members[name], read.ignore))[1] if score.tp + score.fn else 0
+        area_and_border(mask_of(masks.reference, masks.members[name], masks.ignore))[1] if score.tp + score.fn else 0
         for name, score in classes.items()
     )
     return ScoredCase(
-        case=pair.case, classes=classes, predicted=read.predicted, referred=read.referred, spacing=read.spacing,
-        side=min(read.reference.shape), borders=borders, reliability=_reliability(pair, read, rules),
+        case=pair.case, classes=classes, predicted=masks.predicted, referred=masks.referred, spacing=masks.spacing,
+        side=min(masks.reference.shape), borders=borders, reliability=_reliability(pair, masks, options),
     )  # fmt: skip
 
 
-def cldice_of_pair(pair: Pair, rules: Rules, names: Collection[str]) -> dict[str, float]:
-    """clDice of some classes of a case."""
-    read = _read(pair, rules)
+def cldice_of_pair(pair: Pair, options: ScoringOptions, names: Collection[str]) -> dict[str, float]:
+    """Class -> clDice of one case, for the classes `names`."""
+    masks = _read_pair(pair, options)
     return {
-        name: cldice(*(mask_of(one, read.members[name], read.ignore) for one in (read.prediction, read.reference)))
+        name: cldice(*(mask_of(one, masks.members[name], masks.ignore) for one in (masks.prediction, masks.reference)))
         for name in names
-        if name in read.members
+        if name in masks.members
     }
 
 
@@ -121,35 +124,35 @@ def score_case(
     tolerance: float = 2.0,
     added: Sequence[str] = (),
 ) -> dict[str, ClassScore]:
-    """Scores of each class of one case, but for clDice, which the set decides on.
+    """Scores of each class of one case without clDice (the set decides which classes are thin).
 
-    Label maps (H, W); members: class name -> values; spacing: (row, column); tolerance: of nsd, in units of the spacing;
-    added: names of metrics of other packages. Raises AutosegError where one of those fails.
+    prediction, reference: (H, W) label values. members: class name -> values. spacing: (row, column). tolerance: of nsd, in
+    units of the spacing. added: names of metrics of other packages. Raises AutosegError if one of them fails.
     """
     if not members:
         return {}
-    found = {}
+    scores = {}
     for name, count in counts(prediction, reference, members, ignore).items():
-        surface, more = NOWHERE, dict.fromkeys(added, UNDEFINED)
+        surface, added_values = UNDEFINED_SURFACE, dict.fromkeys(added, UNDEFINED)
         if count.tp + count.fp + count.fn:
             first, second = (mask_of(labels, members[name], ignore) for labels in (prediction, reference))
             surface = surface_score(first, second, spacing, tolerance)
-            more = {metric: _measured(metric, first, second, spacing) for metric in added}
-        found[name] = class_score(count, surface, more)
-    return found
+            added_values = {metric: _added_metric(metric, first, second, spacing) for metric in added}
+        scores[name] = class_score(count, surface, added_values)
+    return scores
 
 
-def _measured(metric: str, prediction: Mask, reference: Mask, spacing: tuple[float, float]) -> float:
-    """A metric of another package. Raises AutosegError where its code fails, or what it gives is no number of its range."""
-    known: Metric = METRICS.get(metric)
+def _added_metric(metric: str, prediction: Mask, reference: Mask, spacing: tuple[float, float]) -> float:
+    """Value of a metric of another package. Raises AutosegError if its code fails or the value is out of its range."""
+    definition: Metric = METRICS.get(metric)
     try:
-        value = float(known.compute(prediction, reference, spacing))  # type: ignore[misc]
-    except Exception as error:  # Code of others may raise anything.
+        value = float(definition.compute(prediction, reference, spacing))  # type: ignore[misc]
+    except Exception as error:  # Foreign code may raise anything.
         fault = f"fails: {type(error).__name__}: {error}"
-        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "mend or uninstall it") from error
-    if is_defined(value) and not known.lowest <= value <= known.highest:
-        fault = f"gives {value:g}, beyond its range of {known.lowest:g} to {known.highest:g}"
-        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "mend or uninstall it")
+        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "fix or uninstall it") from error
+    if is_defined(value) and not definition.lowest <= value <= definition.highest:
+        fault = f"returns {value:g}, outside its range of {definition.lowest:g} to {definition.highest:g}"
+        raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "fix or uninstall it")
     return value
 
 
@@ -162,28 +165,28 @@ def class_score(count: Counts, surface: SurfaceScore, added: Mapping[str, float]
     )  # fmt: skip
 
 
-ABSENT = class_score(Counts(0, 0, 0), NOWHERE, {})
+ABSENT_CLASS = class_score(Counts(0, 0, 0), UNDEFINED_SURFACE, {})
 
 
 def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None) -> Mask:
-    """Where a label map (H, W) holds one of the values and is not to be ignored."""
+    """Mask (H, W) of the pixels with one of the values, without ignored ones."""
     mask = labels == member[0] if len(member) == 1 else np.isin(labels, member)
     return mask if ignore is None else mask & ~ignore
 
 
-def _read(pair: Pair, rules: Rules) -> _Read:
+def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
     prediction, label = read_label(pair.prediction), read_label(pair.reference)
-    predicted = _relabelled(prediction.array, rules.relabel.prediction)
-    referred = _relabelled(label.array, rules.relabel.reference)
-    values = _together(*_values(predicted)), _together(*_values(referred))
-    _check(pair, predicted.shape, referred.shape, *values, rules.scheme)
-    if rules.scheme is None:
+    predicted = _relabelled(prediction.array, options.relabel.prediction)
+    referred = _relabelled(label.array, options.relabel.reference)
+    values = _interned(*_values(predicted)), _interned(*_values(referred))
+    _check(pair, predicted.shape, referred.shape, *values, options.scheme)
+    if options.scheme is None:
         members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
         ignore = None
     else:
-        members = rules.scheme.foreground
-        ignore = referred == rules.scheme.ignore if rules.scheme.ignore in values[1] else None
-    return _Read(
+        members = options.scheme.foreground
+        ignore = referred == options.scheme.ignore if options.scheme.ignore in values[1] else None
+    return _MaskPair(
         prediction=predicted,
         reference=referred,
         spacing=label.spacing,
@@ -203,37 +206,37 @@ def _relabelled(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
     return changed
 
 
-def _reliability(pair: Pair, read: _Read, rules: Rules) -> Reliability | None:
-    """From <case>.npz beside the mask, where there is one and it fits; raises AutosegError where it cannot be read."""
+def _reliability(pair: Pair, masks: _MaskPair, options: ScoringOptions) -> Reliability | None:
+    """From <case>.npz next to the mask; None if there is none. Raises AutosegError if the file is damaged or does not fit."""
     path = pair.prediction.with_name(f"{pair.case}.npz")
-    if rules.scheme is None or rules.relabel.prediction or not path.is_file():
+    if options.scheme is None or options.relabel.prediction or not path.is_file():
         return None
-    maps = read_probabilities(path, rules.scheme.outputs, read.reference.shape)
-    if not rules.scheme.regions:
-        return reliability_of_classes(maps, read.reference, read.ignore)
+    maps = read_probabilities(path, options.scheme.outputs, masks.reference.shape)
+    if not options.scheme.regions:
+        return reliability_of_classes(maps, masks.reference, masks.ignore)
     of_regions = (
-        reliability_of_region(probability, np.isin(read.reference, member), read.ignore)
-        for probability, member in zip(maps, rules.scheme.members, strict=True)
+        reliability_of_region(probability, np.isin(masks.reference, member), masks.ignore)
+        for probability, member in zip(maps, options.scheme.members, strict=True)
     )
     return sum(of_regions, EMPTY)
 
 
 def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Probabilities (K, H, W) a prediction kept. Raises AutosegError where they are damaged or do not fit."""
+    """Saved probabilities (K, H, W) of a prediction. Raises AutosegError if the file is damaged or has another shape."""
     remedy = "predict again with --probabilities, or delete the file"
     try:
         with np.load(path, allow_pickle=False) as content:
             maps: NDArray[np.float32] = content["probabilities"].astype(np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise AutosegError(f"{path} holds no probabilities: {error}", remedy) from error
+        raise AutosegError(f"{path} has no readable probabilities: {error}", remedy) from error
     if maps.shape != (outputs, *size):
-        raise AutosegError(f"{path} holds probabilities of shape {maps.shape}, not {(outputs, *size)}", remedy)
+        raise AutosegError(f"{path} has probabilities of shape {maps.shape}, not {(outputs, *size)}", remedy)
     return maps
 
 
 @lru_cache
-def _together(*values: int) -> frozenset[int]:
-    """One set for all masks that hold the same values."""
+def _interned(*values: int) -> frozenset[int]:
+    """One shared set for all masks with the same values, to save memory."""
     return frozenset(values)
 
 
@@ -251,15 +254,15 @@ def _check(
     referred: frozenset[int],
     scheme: LabelScheme | None,
 ) -> None:
-    """Raises SeveralProblems for masks of two sizes and values that no label has."""
+    """Raises SeveralProblems if the sizes differ or a value is not declared."""
     faults = []
     if predicted_size != referred_size:
         sizes = [" x ".join(str(length) for length in size) for size in (predicted_size, referred_size)]
         faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
     for path, values in ((pair.prediction, predicted), (pair.reference, referred)):
-        strange = sorted(values - set(scheme.values)) if scheme is not None else []
-        if scheme is not None and strange:
-            shown = ", ".join(str(value) for value in strange[:8]) + (", ..." if len(strange) > 8 else "")
-            faults.append(f"{path} holds the values {shown}; dataset.json declares {', '.join(map(str, scheme.values))}")
+        undeclared = sorted(values - set(scheme.values)) if scheme is not None else []
+        if scheme is not None and undeclared:
+            shown = ", ".join(str(value) for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
+            faults.append(f"{path} has the values {shown}; dataset.json declares {', '.join(map(str, scheme.values))}")
     if faults:
         raise SeveralProblems(pair.case, faults)

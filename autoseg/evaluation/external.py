@@ -1,4 +1,4 @@
-"""Trained folds on another dataset, whose labels are mapped, beside their own held-out cases with the same labels."""
+"""External validation: trained folds on another dataset, and on their own held-out cases with the same mapped labels."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, labels_folder
 
-# In a fold's folder: external/<other dataset>/ holds masks, their scores and, in internal/, those of the fold's own cases.
+# In a fold's folder: external/<other dataset>/ has masks and scores; its internal/ has the scores of the fold's own cases.
 FOLDER, INTERNAL, RECORD = "external", "internal", "external.json"
 _BACKGROUND = "background"
 _SHOWN = ("pooled.dice", "per_image.dice")
 
 
 @dataclass(frozen=True, repr=False)
-class Tested(Tabular):
-    """One fold on another dataset. internal: its own held-out cases under the same labels."""
+class ExternalResult(Tabular):
+    """Scores of one fold on another dataset. internal: on its own held-out cases, with the same labels."""
 
     folder: Path
     record: External
@@ -41,24 +41,27 @@ class Tested(Tabular):
     internal: Scores
 
     def summary(self) -> str:
-        here, there = (side.overall.get("pooled.dice", math.nan) for side in (self.internal, self.external))
+        internal, external = (scores.overall.get("pooled.dice", math.nan) for scores in (self.internal, self.external))
         record = self.record
         title = f"{record.model} fold {record.fold} on {record.external}"
-        return f"{title}: Dice {there:.3f} pooled, {here:.3f} on {record.dataset}"
+        return f"{title}: Dice {external:.3f} pooled, {internal:.3f} on {record.dataset}"
 
     def to_rows(self) -> list[Row]:
         record = self.record
-        named = {"model": record.model, "fold": record.fold}
-        sides = ((record.dataset, self.internal), (record.external, self.external))
+        common = {"model": record.model, "fold": record.fold}
+        scores = ((record.dataset, self.internal), (record.external, self.external))
         return [
-            {**named, "dataset": name, "cases": len(side.cases), **{key: side.overall.get(key, math.nan) for key in _SHOWN}}
-            for name, side in sides
+            {**common, "dataset": name, "cases": len(one.cases), **{key: one.overall.get(key, math.nan) for key in _SHOWN}}
+            for name, one in scores
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMapping:
-    """Both datasets' values -> values of `spec`, which holds the labels both share."""
+    """Values of both datasets -> values of `spec`, which declares the common labels.
+
+    labels: label of the model -> label of the other dataset. ignored: labels of the other dataset without a counterpart.
+    """
 
     spec: DatasetSpec
     ours: dict[int, int]
@@ -76,62 +79,67 @@ def evaluate_external(
     folds: Sequence[int] | None = None,
     device: str = "auto",
     tolerance: float = TOLERANCE,
-) -> list[Tested]:
-    """Predict and score every labelled case of `other` with each trained fold of a model by itself.
+) -> list[ExternalResult]:
+    """Predict and score every labelled case of `other` with each trained fold of a model separately.
 
-    labels: label of `dataset` -> label of `other` or "background"; not needed for labels of the same name, nor where both
-    have one only. Raises AutosegError where labels cannot be matched, SeveralProblems where images cannot be predicted.
+    labels: label of `dataset` -> label of `other` or "background"; not needed for labels of the same name, or if both
+    datasets have one label only. Raises AutosegError if labels cannot be matched, SeveralProblems if images cannot be
+    predicted.
     """
     if other.name == dataset.name:
-        raise AutosegError(f"{other.name} is what the model was trained on", "give another dataset to --external")
-    found = trained_folds(dataset.results / model)
-    chosen = sorted(found) if folds is None else list(folds)
-    if not chosen or not set(chosen) <= set(found):
+        raise AutosegError(f"{other.name} is the training dataset of the model", "give another dataset to --external")
+    trained = trained_folds(dataset.results / model)
+    chosen = sorted(trained) if folds is None else list(folds)
+    if not chosen or not set(chosen) <= set(trained):
         raise AutosegError(
             f"{model} has no trained fold {', '.join(map(str, chosen))} on {dataset.name}",
             f"autoseg_train {dataset.number} {model} all",
         )
     raw = RawDataset.open(other)
-    tested = []
+    results = []
     for fold in chosen:
         predictor = Predictor.load(dataset, model, [fold], device=device)
         mapping = match_labels(predictor.spec, raw.spec, labels or {})
-        tested.append(_test(dataset, fold, predictor=predictor, other=other, raw=raw, mapping=mapping, tolerance=tolerance))
-    return tested
+        results.append(
+            _evaluate_fold(dataset, fold, predictor=predictor, other=other, raw=raw, mapping=mapping, tolerance=tolerance)
+        )
+    return results
 
 
-def match_labels(ours: DatasetSpec, theirs: DatasetSpec, given: Mapping[str, str]) -> LabelMapping:
-    """What both datasets' values become. Raises AutosegError for regions, and for labels without a counterpart, with the
-    line to add."""
+def match_labels(ours: DatasetSpec, theirs: DatasetSpec, mapping: Mapping[str, str]) -> LabelMapping:
+    """Match the labels of two datasets. Raises AutosegError for regions and for labels without a counterpart, with the option
+    to add."""
     if ours.label_scheme().regions or theirs.label_scheme().regions:
         raise AutosegError("regions cannot be mapped to other labels", "give a dataset with plain labels")
-    own, others = ours.label_scheme(), theirs.label_scheme()
-    mine, known = list(own.foreground), list(others.foreground)
-    wrong = [f"{name} is none of {', '.join(mine)}" for name in given if name not in mine]
-    wrong += [f"{name} is none of {', '.join(known)}" for name in given.values() if name not in [*known, _BACKGROUND]]
-    if wrong:
-        raise SeveralProblems("the mapping names labels that are not there:", wrong, "--map OURS=THEIRS")
-    labels = {name: given.get(name) or _counterpart(name, mine, known) for name in mine}
+    own_scheme, other_scheme = ours.label_scheme(), theirs.label_scheme()
+    own_names, other_names = list(own_scheme.foreground), list(other_scheme.foreground)
+    unknown = [f"{name} is not one of {', '.join(own_names)}" for name in mapping if name not in own_names]
+    unknown += [
+        f"{name} is not one of {', '.join(other_names)}" for name in mapping.values() if name not in [*other_names, _BACKGROUND]
+    ]
+    if unknown:
+        raise SeveralProblems("the mapping names labels that do not exist:", unknown, "--map OURS=THEIRS")
+    labels = {name: mapping.get(name) or _matching_label(name, own_names, other_names) for name in own_names}
     missing = [name for name, target in labels.items() if not target]
     if missing:
-        lines = " ".join(f"--map {name}={'|'.join([*known, _BACKGROUND])}" for name in missing)
-        raise AutosegError(f"no label of the other dataset is called {' or '.join(missing)}", f"say what it is: {lines}")
-    shared = [name for name in known if name in labels.values()]
+        lines = " ".join(f"--map {name}={'|'.join([*other_names, _BACKGROUND])}" for name in missing)
+        raise AutosegError(f"the other dataset has no label named {' or '.join(missing)}", f"add {lines}")
+    shared = [name for name in other_names if name in labels.values()]
     if not shared:
         raise AutosegError("every label is mapped to background", "map at least one to a label of the other dataset")
     place = {_BACKGROUND: 0, **{name: index + 1 for index, name in enumerate(shared)}}
     spec_labels: dict[str, int | tuple[int, ...]] = dict(place)
-    theirs_to = {members[0]: place.get(name, 0) for name, members in others.foreground.items()}
-    if others.ignore is not None:
-        spec_labels["ignore"] = theirs_to[others.ignore] = len(place)
-    ours_to = {members[0]: place[str(labels[name])] for name, members in own.foreground.items()}
-    if own.ignore is not None:
-        # Only the fold's own references hold it; they are scored with the same description.
-        spec_labels["ignore"] = ours_to[own.ignore] = len(place)
+    theirs_to = {members[0]: place.get(name, 0) for name, members in other_scheme.foreground.items()}
+    if other_scheme.ignore is not None:
+        spec_labels["ignore"] = theirs_to[other_scheme.ignore] = len(place)
+    ours_to = {members[0]: place[str(labels[name])] for name, members in own_scheme.foreground.items()}
+    if own_scheme.ignore is not None:
+        # Only the references of the fold itself use it; they are scored with the same spec.
+        spec_labels["ignore"] = ours_to[own_scheme.ignore] = len(place)
     spec = DatasetSpec(
         channel_names=theirs.channel_names, labels=spec_labels, numTraining=theirs.numTraining, file_ending=theirs.file_ending
     )
-    ignored = tuple(name for name in known if name not in shared)
+    ignored = tuple(name for name in other_names if name not in shared)
     return LabelMapping(
         spec=spec,
         ours=ours_to,
@@ -141,22 +149,22 @@ def match_labels(ours: DatasetSpec, theirs: DatasetSpec, given: Mapping[str, str
     )
 
 
-def _counterpart(name: str, mine: Sequence[str], known: Sequence[str]) -> str | None:
-    if name in known:
+def _matching_label(name: str, own_names: Sequence[str], other_names: Sequence[str]) -> str | None:
+    if name in other_names:
         return name
-    return known[0] if len(mine) == len(known) == 1 else None
+    return other_names[0] if len(own_names) == len(other_names) == 1 else None
 
 
-def _test(
+def _evaluate_fold(
     dataset: Dataset, fold: int, predictor: Predictor, other: Dataset, raw: RawDataset, mapping: LabelMapping, tolerance: float
-) -> Tested:
+) -> ExternalResult:
     record = predictor.members[0].record
-    home = dataset.fold(record.model, fold)
+    fold_folder = dataset.fold(record.model, fold)
     ending = mask_ending(raw.spec.file_ending)
     jobs = [
         PredictionJob(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases
     ]
-    with atomic_directory(home / FOLDER / other.name) as folder:
+    with atomic_directory(fold_folder / FOLDER / other.name) as folder:
         report = predict_jobs(predictor, jobs, folder, Wanted())
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
@@ -164,12 +172,12 @@ def _test(
         external = evaluate_folders(
             folder, labels_folder(other), mapping.spec, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.theirs)
         )
-        held_out = read_artefact(home / "splits.json", Splits).folds[fold].validation
+        held_out = read_artefact(fold_folder / "splits.json", Splits).folds[fold].validation
         internal = evaluate_folders(
-            home / HELD_OUT, labels_folder(dataset), mapping.spec, cases=held_out, output=folder / INTERNAL,
+            fold_folder / HELD_OUT, labels_folder(dataset), mapping.spec, cases=held_out, output=folder / INTERNAL,
             tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.ours),
         )  # fmt: skip
-        said = External(
+        result = External(
             dataset=dataset.name,
             model=record.model,
             fold=fold,
@@ -178,5 +186,5 @@ def _test(
             ignored=mapping.ignored,
             identity=record.identity,
         )
-        write_artefact(folder / RECORD, said)
-    return Tested(home / FOLDER / other.name, said, external, internal)
+        write_artefact(folder / RECORD, result)
+    return ExternalResult(fold_folder / FOLDER / other.name, result, external, internal)

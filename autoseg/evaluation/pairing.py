@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: the same name, whatever the suffix."""
+"""Pairs of prediction and reference: the same name, any suffix."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ class Pairing:
 
 
 def pair_masks(predictions: Path, references: Path, cases: Collection[str] | None = None) -> Pairing:
-    """Match two folders' masks by name. cases: score only these, by default every reference.
+    """Match two folders' masks by name. cases: only these; by default all references.
 
-    Raises SeveralProblems listing all cases that lack a prediction (or, where cases were named, a reference), and
-    AutosegError for a folder that is missing or holds no masks.
+    Raises SeveralProblems that lists all cases without a prediction (or, of `cases`, without a reference), and AutosegError
+    for a folder that is missing or has no masks.
     """
-    predicted, referred = _masks(predictions), _masks(references)
-    wanted = sorted(referred if cases is None else set(cases))
-    unknown = [f"{case}: no reference in {references}" for case in wanted if case not in referred]
-    missing = [f"{case}: no prediction in {predictions}" for case in wanted if case not in predicted]
+    predicted, expected = _masks_by_case(predictions), _masks_by_case(references)
+    names = sorted(expected if cases is None else set(cases))
+    unknown = [f"{case}: no reference in {references}" for case in names if case not in expected]
+    missing = [f"{case}: no prediction in {predictions}" for case in names if case not in predicted]
     if unknown or missing:
         raise SeveralProblems(
-            f"{len(unknown) + len(missing)} masks are missing for {len(wanted)} cases",
+            f"{len(unknown) + len(missing)} masks are missing for {len(names)} cases",
             unknown + missing,
-            _remedy(sorted(set(predicted) - set(referred))),
+            _remedy(sorted(set(predicted) - set(expected))),
         )
-    pairs = tuple(Pair(case, predicted[case], referred[case]) for case in wanted)
-    return Pairing(pairs, tuple(path for case, path in sorted(predicted.items()) if case not in referred))
+    pairs = tuple(Pair(case, predicted[case], expected[case]) for case in names)
+    return Pairing(pairs, tuple(path for case, path in sorted(predicted.items()) if case not in expected))
 
 
-def _masks(folder: Path) -> dict[str, Path]:
+def _masks_by_case(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise AutosegError(f"{folder} is not a folder", "give the folder that holds the masks")
-    found: dict[str, Path] = {}
-    twice = []
+        raise AutosegError(f"{folder} is not a folder", "give the folder that contains the mask files")
+    masks: dict[str, Path] = {}
+    duplicates = []
     for path in sorted(folder.iterdir()):
         if is_image(path):
-            other = found.setdefault(stem_of(path), path)
+            other = masks.setdefault(stem_of(path), path)
             if other is not path:
-                twice.append(f"{other.name} and {path.name}")
-    if twice:
-        raise SeveralProblems(f"{folder} holds several masks of one case:", twice, "keep one of each")
-    if not found:
-        raise AutosegError(f"{folder} holds no masks", "give the folder that holds the masks themselves")
-    return found
+                duplicates.append(f"{other.name} and {path.name}")
+    if duplicates:
+        raise SeveralProblems(f"{folder} has several masks of one case:", duplicates, "keep one mask for each case")
+    if not masks:
+        raise AutosegError(f"{folder} has no masks", "give the folder that contains the mask files")
+    return masks
 
 
-def _remedy(strangers: list[str]) -> str:
+def _remedy(unmatched: list[str]) -> str:
     advice = "predict the missing cases; a prediction must have its reference's name (the suffix may differ)"
-    return f"{advice}. Predictions whose name no reference has: {', '.join(strangers[:5])}" if strangers else advice
+    return f"{advice}. Predictions without a reference of the same name: {', '.join(unmatched[:5])}" if unmatched else advice

@@ -1,4 +1,4 @@
-"""From scores of cases to scores of the set: counts summed over it, and means over its images."""
+"""Scores of cases to scores of the set: pooled (from summed counts) and per image (means)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def summarise(
     thin: Collection[str] = (),
     calibration: Calibration | None = None,
 ) -> Scores:
-    """Scores of a set. Every case must have the same classes. unit: of distances, "mm" or "px". The rest: see Scores."""
+    """Scores of a set. All cases have the same classes. unit: of distances, "mm" or "px". Other parameters: see Scores."""
     names = list(cases[0].classes) if cases else []
     added = added_metrics(cases)
     classes = {name: _summarise_class([case.classes[name] for case in cases], name in thin, added) for name in names}
@@ -33,7 +33,7 @@ def summarise(
 
 
 def added_metrics(cases: Iterable[CaseScore]) -> list[str]:
-    """Names of the metrics of other packages that some case was scored with."""
+    """Names of the metrics of other packages in the scores of any case."""
     return list(dict.fromkeys(metric for case in cases for score in case.classes.values() for metric in score.added))
 
 
@@ -42,11 +42,11 @@ def _summarise_class(scores: Sequence[ClassScore], thin: bool, added: Sequence[s
     metrics = [metric for metric in (*OVERLAP, *SHAPE, *added) if thin or metric != "cldice"]
     return ClassSummary(
         pooled={metric: float(getattr(summed, metric)) for metric in OVERLAP},
-        per_image={metric: _spread([score.value(metric) for score in scores]) for metric in metrics},
+        per_image={metric: _metric_summary([score.value(metric) for score in scores]) for metric in metrics},
     )
 
 
-def _spread(values: Sequence[float]) -> MetricSummary:
+def _metric_summary(values: Sequence[float]) -> MetricSummary:
     defined = np.array([value for value in values if is_defined(value)])
     missing = len(values) - len(defined)
     if not len(defined):
@@ -55,12 +55,12 @@ def _spread(values: Sequence[float]) -> MetricSummary:
 
 
 def _overall(classes: Sequence[ClassSummary], added: Sequence[str]) -> dict[str, float]:
-    """Means over the classes: "pooled.dice" of the pooled numbers, "per_image.dice" of the per-image means, and so on."""
+    """Means over the classes: "pooled.dice" of the pooled values, "per_image.dice" of the per-image means, ..."""
     overall = {f"pooled.{metric}": _mean(one.pooled[metric] for one in classes) for metric in OVERLAP}
     for metric in (*OVERLAP, *SHAPE, *added):
-        having = [one.per_image[metric].mean for one in classes if metric in one.per_image]
-        if having:
-            overall[f"per_image.{metric}"] = _mean(having)
+        means = [one.per_image[metric].mean for one in classes if metric in one.per_image]
+        if means:
+            overall[f"per_image.{metric}"] = _mean(means)
     return overall
 
 

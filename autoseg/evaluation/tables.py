@@ -1,4 +1,4 @@
-"""Scores as files: everything as JSON, one row per case and class as CSV."""
+"""Scores as files: scores.json holds everything, scores.csv one row per case and class."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COUNTS = ("tp", "fp", "fn")
 def write_scores(scores: Scores, folder: Path) -> None:
     """scores.json and scores.csv in `folder`."""
     write_artefact(folder / JSON, scores)
-    with atomic_write(folder / CSV) as beside, beside.open("w", encoding="utf-8") as stream:
+    with atomic_write(folder / CSV) as temporary, temporary.open("w", encoding="utf-8") as stream:
         _write_rows(scores, stream)
 
 
 def _write_rows(scores: Scores, stream: TextIO) -> None:
-    """One row per case and class; an undefined metric is an empty cell. Lines end in a newline, as pandas reads them."""
+    """One row per case and class; an undefined metric is an empty cell. Line ends are "\\n", as pandas writes them."""
     writer = csv.writer(stream, lineterminator="\n")
     added = added_metrics(scores.cases)
     writer.writerow(["case", "class", *_COUNTS, *BUILT_IN_METRICS, *added, "unit"])

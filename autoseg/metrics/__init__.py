@@ -1,1 +1,1 @@
-"""Arrays to numbers. Takes label maps and spacing; gives overlap and distance metrics. Must not read files."""
+"""Overlap and distance metrics of label maps. Takes arrays and spacing; must not read files."""

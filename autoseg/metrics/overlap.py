@@ -1,4 +1,4 @@
-"""Pixel counts of a predicted label map against its reference, and the metrics that follow from counts."""
+"""Pixel counts of a predicted label map against its reference, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from autoseg.metrics.rules import quotient
 
 LabelMap = NDArray[np.integer[Any]]
 Mask = NDArray[np.bool_]
-# Two values below this fit one byte together, and counting bytes is fastest.
-_SMALL = 16
+# Two values below this fit into one byte. Counting bytes is fastest.
+_BYTE_VALUES = 16
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of one class: predicted rightly (tp), predicted wrongly (fp), missed (fn)."""
+    """Pixels of one class: true positives (tp), false positives (fp), false negatives (fn)."""
 
     tp: int
     fp: int
@@ -50,25 +50,27 @@ def counts(
 ) -> dict[str, Counts]:
     """Counts of each class in one pass over two label maps (H, W).
 
-    members: class name -> label values it consists of (`LabelScheme.foreground`); classes may share values. ignore: pixels
-    that count nowhere. Raises ValueError where the shapes differ.
+    members: class name -> its label values (`LabelScheme.foreground`); classes may share values. ignore: (H, W), pixels to
+    leave out. Raises ValueError if the shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
-    known = sorted({value for member in members.values() for value in member})
-    if all(0 <= value < _SMALL for value in (*known, *_range(prediction), *_range(reference))):
-        size, place = _SMALL, {value: value for value in known}
-        pairs = reference.astype(np.uint8, copy=False) * np.uint8(size) + prediction.astype(np.uint8, copy=False)
+    declared = sorted({value for member in members.values() for value in member})
+    if all(0 <= value < _BYTE_VALUES for value in (*declared, *_range(prediction), *_range(reference))):
+        size, index_of = _BYTE_VALUES, {value: value for value in declared}
+        value_pairs = reference.astype(np.uint8, copy=False) * np.uint8(size) + prediction.astype(np.uint8, copy=False)
     else:
-        # Place 0 is for all values that no class holds.
-        size, place = len(known) + 1, {value: index + 1 for index, value in enumerate(known)}
-        pairs = _places(reference, known) * size + _places(prediction, known)
-    table = np.bincount(pairs.ravel() if ignore is None else pairs[~ignore], minlength=size * size).reshape(size, size)
-    return {name: _read(table, sorted({place[value] for value in member})) for name, member in members.items()}
+        # Index 0 is for all values of no class.
+        size, index_of = len(declared) + 1, {value: index + 1 for index, value in enumerate(declared)}
+        value_pairs = _value_indices(reference, declared) * size + _value_indices(prediction, declared)
+    table = np.bincount(value_pairs.ravel() if ignore is None else value_pairs[~ignore], minlength=size * size).reshape(
+        size, size
+    )
+    return {name: _class_counts(table, sorted({index_of[value] for value in member})) for name, member in members.items()}
 
 
 def total(parts: Iterable[Counts]) -> Counts:
-    """Counts summed over cases."""
+    """Sum of the counts of several cases."""
     return sum(parts, Counts(0, 0, 0))
 
 
@@ -76,13 +78,13 @@ def _range(labels: LabelMap) -> tuple[int, int]:
     return (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
 
 
-def _places(labels: LabelMap, known: Sequence[int]) -> NDArray[np.intp]:
-    values = np.asarray(known, dtype=np.int64)
-    found = np.minimum(np.searchsorted(values, labels), len(values) - 1)
-    return np.where(values[found] == labels, found + 1, 0)
+def _value_indices(labels: LabelMap, declared: Sequence[int]) -> NDArray[np.intp]:
+    values = np.asarray(declared, dtype=np.int64)
+    nearest = np.minimum(np.searchsorted(values, labels), len(values) - 1)
+    return np.where(values[nearest] == labels, nearest + 1, 0)
 
 
-def _read(table: NDArray[np.intp], places: Sequence[int]) -> Counts:
-    """Counts of the class at some places of a table [reference, prediction]."""
-    tp = int(table[np.ix_(places, places)].sum())
-    return Counts(tp, int(table[:, places].sum()) - tp, int(table[places].sum()) - tp)
+def _class_counts(table: NDArray[np.intp], indices: Sequence[int]) -> Counts:
+    """Counts of the class at some indices of a confusion matrix [reference, prediction]."""
+    tp = int(table[np.ix_(indices, indices)].sum())
+    return Counts(tp, int(table[:, indices].sum()) - tp, int(table[indices].sum()) - tp)

@@ -1,10 +1,10 @@
-"""The one place that says what a metric means and when it means nothing. Reports quote these sentences.
+"""Definitions of all metrics, and the rule for undefined values. Reports quote these sentences.
 
-A metric is a `Metric`, looked up by name (`METRICS`, entry points "autoseg.metrics"). autoseg's own ones are measured together
-(`overlap`, `surface`, `skeleton`); one of another package brings a function `compute(prediction, reference, spacing) -> float`.
+A metric is a `Metric`, looked up by name (`METRICS`, entry points "autoseg.metrics"). autoseg computes its own metrics together
+(`overlap`, `surface`, `skeleton`). One of another package has a function `compute(prediction, reference, spacing) -> float`.
 prediction, reference: (H, W) bool, one class of one case at its original size, rows first; ignored pixels are False in both.
-spacing: (row, column) in mm, or (1.0, 1.0) where distances are in pixels. It returns not-a-number where it is undefined. It is
-called for each class of each case, in several processes, and not where the class is in neither mask.
+spacing: (row, column) in mm, or (1.0, 1.0) if distances are in pixels. It returns not-a-number if undefined. It is called for
+each class of each case, in several processes, but not if both masks of the class are empty.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 UNDEFINED = math.nan
 
-# Metrics that are quotients of pixel counts, and so can be taken of counts summed over a set as well.
+# Quotients of pixel counts. They can also be computed from counts summed over a set.
 OVERLAP = ("dice", "iou", "precision", "recall")
-# Metrics of the masks' shapes, which only a single image has. The first three are distances: less is better.
+# Metrics of the masks' shapes, for single images only. The first three are distances: lower is better.
 SHAPE = ("hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
 DEFINITIONS = {
@@ -32,33 +32,30 @@ DEFINITIONS = {
         "pixels at the image's edge among them"
     ),
     "hd95_pooled": (
-        "the 95th percentile of both directions' distances together, as medpy takes it; kept beside hd95 to compare with "
+        "the 95th percentile of both directions' distances together, as medpy computes it; given next to hd95 to compare with "
         "papers that used it"
     ),
     "asd": "the mean of the distances of both masks' border pixels to the other border (average symmetric surface distance)",
-    "nsd": (
-        "normalised surface Dice: the share of both masks' border pixels that lie within the tolerance of the other border"
-    ),
+    "nsd": ("normalised surface Dice: the fraction of both masks' border pixels within the tolerance of the other border"),
     "cldice": (
-        "the harmonic mean of the share of the predicted skeleton inside the reference and of the reference's skeleton inside "
-        "the prediction; taken of thin classes only, whose mean width in the references (twice the area over the border's "
+        "the harmonic mean of the fraction of the predicted skeleton inside the reference and of the reference's skeleton "
+        "inside the prediction; of thin classes only, whose mean width in the references (twice the area over the border's "
         "length) is at most 2 % of the images' shorter side"
     ),
     "ece": (
         "expected calibration error: over 15 bins of the winning probability (of regions: of each output), the mean distance "
-        "between it and the share of pixels where it was right, weighed by pixels; of all pixels of the set"
+        "between it and the fraction of correct pixels, weighted by pixels; of all pixels of the set"
     ),
     "pooled": "a metric of the counts summed over all cases, so that large objects weigh more",
-    "per_image": "the mean of a metric over the cases where it is defined, so that every image weighs the same",
+    "per_image": "the mean of a metric over the cases where it is defined, so that all images have the same weight",
     "overall": "the mean over the foreground classes for which the number is defined; the background is left out",
 }
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """definition: one sentence for reports. lowest, highest: the range of its values. compute: see the top; None for autoseg's
-    own, which are measured together."""
+    """definition: one sentence for reports. lowest, highest: the range of its values. compute: see the module's docstring; None
+    for autoseg's own metrics, which are computed together."""
 
     definition: str
     higher_is_better: bool = True
@@ -67,14 +64,14 @@ class Metric:
     compute: Callable[[Any, Any, tuple[float, float]], float] | None = None
 
     @property
-    def is_share(self) -> bool:
-        """Whether it runs from 0 to 1 and is shown in percent."""
+    def is_fraction(self) -> bool:
+        """Whether its range is 0 to 1. Tables show such metrics in percent."""
         return (self.lowest, self.highest) == (0.0, 1.0)
 
     @property
-    def for_right_absence(self) -> float:
-        """What a model counts with that rightly left out a class which another model found, see
-        `comparison.values.PAIRING`; undefined where there is no best value to give, or it is a distance."""
+    def correct_absence_value(self) -> float:
+        """Value of a model that correctly predicts a class as absent where another model predicts it, see
+        `comparison.paired_scores.PAIRING`. Undefined if the metric has no best value, or lower is better."""
         return self.highest if self.higher_is_better and math.isfinite(self.highest) else UNDEFINED
 
 
@@ -86,25 +83,25 @@ DICE, IOU, PRECISION, RECALL = (Metric(definition=DEFINITIONS[name]) for name in
 HD95, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:3])
 NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[3:])
 
-# An empty mask predicted for an empty reference is right, but 0/0 is no score: calling it 1 lets a set of mostly empty
-# images outweigh the rest. nnU-Net v2 and MONAI leave it out as well; Metrics Reloaded asks that what is left out be
-# counted and shown, since a model that finds nothing would otherwise hide its worst cases from the distances.
+# An empty prediction for an empty reference is correct, but 0/0 is no score: with 1, the empty images of a set would
+# outweigh the others. nnU-Net v2 and MONAI leave it out as well. Metrics Reloaded asks to report how many values are left
+# out, because a model with empty predictions would otherwise hide its worst cases from the distances.
 RULE = (
-    "A metric whose denominator is zero is undefined: it is left out of means and counted beside them. So where a class is "
-    "in neither mask, all its metrics are undefined; where it is in one mask only, Dice, IoU, surface Dice and clDice are 0, "
-    "the distances are undefined since there is no border to measure to, precision is undefined without predicted pixels "
-    "and recall without reference pixels (the other one of the two is 0). Pixels that carry the ignore label in the "
-    "reference count nowhere."
+    "A metric whose denominator is zero is undefined: it is left out of means, and the number of undefined values "
+    "is reported. If a class is in neither mask, all its metrics are undefined. If it is in one mask only, Dice, IoU, surface "
+    "Dice and clDice are 0, and the distances are undefined because one border is missing. Precision is undefined without "
+    "predicted pixels, recall without reference pixels (the other one of the two is 0). Pixels with the ignore label in the "
+    "reference are not counted."
 )
 
 
 def quotient(numerator: float, denominator: float) -> float:
-    """numerator / denominator, undefined where the denominator is zero."""
+    """numerator / denominator; undefined if the denominator is zero."""
     return numerator / denominator if denominator else UNDEFINED
 
 
 def distance_is_defined(in_prediction: bool, in_reference: bool) -> bool:
-    """Whether a distance between borders means anything: both masks have to hold something."""
+    """Whether a distance between borders is defined: neither mask is empty."""
     return in_prediction and in_reference
 
 

@@ -13,14 +13,14 @@ from autoseg.metrics.rules import UNDEFINED, distance_is_defined
 
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
-# Searching a tree takes time with the number of border pixels, the distance transform with the area: a smooth object of
-# a million pixels has a thousand border pixels, noise half a million.
-_TREE_BELOW = 100_000
+# The time of a tree search grows with the number of border pixels, that of a distance transform with the area. A smooth
+# object of a million pixels has a thousand border pixels, noise has half a million.
+_MAX_TREE_PIXELS = 100_000
 
 
 @dataclass(frozen=True)
 class SurfaceScore:
-    """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd a share."""
+    """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd 0 to 1."""
 
     hd95: float
     hd95_pooled: float
@@ -28,35 +28,35 @@ class SurfaceScore:
     nsd: float
 
 
-NOWHERE = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
-# One mask only: no border pixel lies near one of the other.
-_APART = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, 0.0)
+UNDEFINED_SURFACE = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
+# One mask is empty: no border pixel is near one of the other mask.
+_ONE_EMPTY = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, 0.0)
 
 
 def surface_score(
     prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0), tolerance: float = 2.0
 ) -> SurfaceScore:
-    """All metrics of the borders of two masks (H, W) from one measurement of their distances.
+    """All border metrics of two masks (H, W). The distances are computed once.
 
-    spacing: (row, column). tolerance: of nsd, in the units of the spacing. Raises ValueError where the shapes differ.
+    spacing: (row, column). tolerance: of nsd, in the units of the spacing. Raises ValueError if the shapes differ.
     """
     distances = border_distances(prediction, reference, spacing)
     if distances is None:
-        return _APART if prediction.any() or reference.any() else NOWHERE
-    together = np.concatenate(distances)
+        return _ONE_EMPTY if prediction.any() or reference.any() else UNDEFINED_SURFACE
+    pooled = np.concatenate(distances)
     return SurfaceScore(
         hd95=float(max(np.percentile(one, 95) for one in distances)),
-        hd95_pooled=float(np.percentile(together, 95)),
-        asd=float(together.mean()),
-        nsd=float(np.count_nonzero(together <= tolerance) / len(together)),
+        hd95_pooled=float(np.percentile(pooled, 95)),
+        asd=float(pooled.mean()),
+        nsd=float(np.count_nonzero(pooled <= tolerance) / len(pooled)),
     )
 
 
 def hd95(prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
     """The greater of the two directed 95th percentiles of border distances (MONAI's and Metrics Reloaded's HD95).
 
-    prediction, reference: (H, W) bool. spacing: (row, column). Undefined (not-a-number) where either is empty. Papers that
-    used medpy pool both directions before taking the percentile and get another number.
+    prediction, reference: (H, W) bool. spacing: (row, column). Undefined (not-a-number) if either is empty. medpy
+    pools both directions before the percentile and gives another number.
     """
     return surface_score(prediction, reference, spacing).hd95
 
@@ -64,9 +64,9 @@ def hd95(prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0,
 def border_distances(
     prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Distances, Distances] | None:
-    """Distance of each border pixel to the other mask's nearest one: of the prediction's and of the reference's pixels.
+    """Distance of each border pixel to the nearest border pixel of the other mask: (of the prediction's, of the reference's).
 
-    None where a distance is undefined. Raises ValueError where the shapes differ.
+    None if either mask is empty. Raises ValueError if the shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
@@ -74,9 +74,9 @@ def border_distances(
         return None
     window = joint_window(prediction, reference)
     first, second = border(prediction[window]), border(reference[window])
-    if np.count_nonzero(first) + np.count_nonzero(second) > _TREE_BELOW:
-        return _by_transform(first, second, spacing), _by_transform(second, first, spacing)
-    return _by_tree(first, second, spacing), _by_tree(second, first, spacing)
+    if np.count_nonzero(first) + np.count_nonzero(second) > _MAX_TREE_PIXELS:
+        return _transform_distances(first, second, spacing), _transform_distances(second, first, spacing)
+    return _tree_distances(first, second, spacing), _tree_distances(second, first, spacing)
 
 
 def border(mask: Mask) -> Mask:
@@ -87,15 +87,15 @@ def border(mask: Mask) -> Mask:
 
 
 def joint_window(prediction: Mask, reference: Mask) -> tuple[slice, slice]:
-    """(rows, columns) of the smallest rectangle around two masks that are not both empty; beyond it lies background or the
-    image's edge, and both make a border."""
+    """Bounding box (rows, columns) of the union of two masks that are not both empty. Outside is background or the image's
+    edge; both make a border."""
     rows = np.flatnonzero(prediction.any(axis=1) | reference.any(axis=1))
     columns = np.flatnonzero(prediction.any(axis=0) | reference.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _by_tree(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
-    # Where borders coincide the distance is known: only the others need a search.
+def _tree_distances(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
+    # Common border pixels have distance 0: only the others need a search.
     searched = np.argwhere(origin & ~target) * spacing
     distances = np.zeros(np.count_nonzero(origin))
     if len(searched):
@@ -104,5 +104,5 @@ def _by_tree(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distan
     return distances
 
 
-def _by_transform(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
+def _transform_distances(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
     return np.asarray(distance_transform_edt(~target, sampling=spacing))[origin]

@@ -108,13 +108,13 @@ def test_an_unknown_engine_is_refused_before_anything_is_looked_for(tmp_path) ->
 
 def returned_type(function: Callable[..., object]) -> type:
     """The class a function returns; those of TYPE_CHECKING blocks are looked up here."""
-    from autoseg.evaluation.external import Tested
+    from autoseg.evaluation.external import ExternalResult
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.schema.prediction import BestChoice
     from dataset_conversion.report import ConversionReport
 
-    lazy = {one.__name__: one for one in (Tested, Exported, PredictionReport, BestChoice, ConversionReport)}
+    lazy = {one.__name__: one for one in (ExternalResult, Exported, PredictionReport, BestChoice, ConversionReport)}
     kind = eval(str(inspect.signature(function).return_annotation), {**function.__globals__, **lazy})
     return get_origin(kind) or kind
 

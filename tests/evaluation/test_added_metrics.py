@@ -71,7 +71,7 @@ def broken(*masks: object) -> float:
     ("compute", "says"),
     [
         (broken, "hit: the metric mine of this program fails: ZeroDivisionError: nothing there"),
-        (lambda *masks: 1.5, "hit: the metric mine of this program gives 1.5, beyond its range of 0 to 1"),
+        (lambda *masks: 1.5, "hit: the metric mine of this program returns 1.5, outside its range of 0 to 1"),
         (None, "hit: the metric mine of this program fails: TypeError"),
     ],
 )

@@ -175,7 +175,7 @@ def test_faults_of_all_files_come_at_once(folders):
     text = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 3
     assert "40 x 51" in text and "40 x 50" in text and str(predictions / "shift.png") in text
-    assert "none.png holds the values 9; dataset.json declares 0, 1, 2, 3" in text
+    assert "none.png has the values 9; dataset.json declares 0, 1, 2, 3" in text
     assert "torn.png" in text
 
 
@@ -184,7 +184,7 @@ def test_folders_that_are_none(folders, tmp_path):
     with pytest.raises(AutosegError, match="is not a folder"):
         evaluate_folders(predictions, tmp_path / "nowhere", SPEC)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AutosegError, match="holds no masks"):
+    with pytest.raises(AutosegError, match="has no masks"):
         evaluate_folders(predictions, tmp_path / "empty", SPEC)
 
 
@@ -209,7 +209,7 @@ def test_mixed_spacing_means_pixels(tmp_path, folders, caplog):
     write_label(predictions / "medical.png", square(12, 10))
     with caplog.at_level("WARNING", logger="autoseg"):
         scores = evaluate_folders(predictions, references, SPEC)
-    assert scores.unit == "px" and "2 of 3 references carry no spacing" in caplog.text
+    assert scores.unit == "px" and "2 of 3 references have no spacing" in caplog.text
     assert {case.case: case for case in scores.cases}["medical"].classes["lesion"].hd95 == 2
 
 
@@ -257,7 +257,7 @@ def test_calibration_where_probabilities_were_kept(folders, tmp_path):
     assert calibration.accuracy[13] == pytest.approx(0.95) and math.isnan(calibration.accuracy[0])
     assert scores.calibration.share[13] == 1
     np.savez_compressed(predictions / "shift.npz", probabilities=maps[:, :5], names=np.array(["a", "b", "c"]))
-    with pytest.raises(SeveralProblems, match=r"shift.npz holds probabilities of shape \(3, 5, 50\)"):
+    with pytest.raises(SeveralProblems, match=r"shift.npz has probabilities of shape \(3, 5, 50\)"):
         evaluate_folders(predictions, references, SPEC)
 
 
@@ -265,7 +265,7 @@ def test_labels_of_two_datasets_are_brought_together(folders):
     predictions, references = folders
     write_label(predictions / "shift.png", square(12, 10, value=2))
     binary = DatasetSpec(channel_names={"0": "R"}, labels={"background": 0, "lesion": 1}, numTraining=2, file_ending=".png")
-    with pytest.raises(SeveralProblems, match="holds the values 2; dataset.json declares 0, 1"):
+    with pytest.raises(SeveralProblems, match="has the values 2; dataset.json declares 0, 1"):
         evaluate_folders(predictions, references, binary)
     scores = evaluate_folders(predictions, references, binary, relabel=Relabel(prediction={2: 1}))
     assert scores.classes["lesion"].pooled["dice"] == 0.8

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.morphology import skeletonize
 
-from autoseg.metrics.skeleton import cldice, extent
+from autoseg.metrics.skeleton import area_and_border, cldice
 
 
 def lines(*rows, width=3, size=(60, 80)):
@@ -38,8 +38,8 @@ def test_empty_masks():
 
 
 def test_mean_width_of_a_line():
-    area, length = extent(lines(10, width=1))
+    area, length = area_and_border(lines(10, width=1))
     assert area == length == 70
-    area, length = extent(lines(10, width=4))
+    area, length = area_and_border(lines(10, width=4))
     assert 2 * area / length == pytest.approx(4, rel=0.05)
-    assert extent(np.zeros((4, 4), bool)) == (0, 0)
+    assert area_and_border(np.zeros((4, 4), bool)) == (0, 0)

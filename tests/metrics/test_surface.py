@@ -38,7 +38,7 @@ def slow_hd95(first, second, spacing):
 
 @pytest.fixture(params=["tree", "transform"])
 def method(request, monkeypatch):
-    monkeypatch.setattr(surface, "_TREE_BELOW", 10**9 if request.param == "tree" else 0)
+    monkeypatch.setattr(surface, "_MAX_TREE_PIXELS", 10**9 if request.param == "tree" else 0)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.8), (3.0, 1.0)])
@@ -67,9 +67,9 @@ def test_hd95_equals_monai(seed, spacing, method):
 def test_noise_goes_through_the_transform_and_agrees(monkeypatch):
     draw = np.random.default_rng(0)
     first, second = draw.random((2, 90, 70)) > 0.7
-    monkeypatch.setattr(surface, "_TREE_BELOW", 1000)
+    monkeypatch.setattr(surface, "_MAX_TREE_PIXELS", 1000)
     called = []
-    monkeypatch.setattr(surface, "_by_tree", lambda *_: called.append(1))
+    monkeypatch.setattr(surface, "_tree_distances", lambda *_: called.append(1))
     assert hd95(first, second) == pytest.approx(slow_hd95(first, second, (1, 1)))
     assert not called
 
