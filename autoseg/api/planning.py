@@ -81,7 +81,7 @@ def plan_and_preprocess(
     found = Workspace.at(root).dataset(dataset)
     raw = RawDataset.open(found)
     with DecodedImageCache(found.preprocessed) if preprocess else nullcontext() as kept:
-        seen = fingerprint_dataset(found, kept=kept, raw=raw, processes=processes)
+        seen = fingerprint_dataset(found, cache=kept, raw=raw, processes=processes)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.preprocess import preprocess_dataset

@@ -1,6 +1,6 @@
-"""Looks at a raw dataset once and says what is in it: sizes, values, classes, duplicates, oddities.
+"""Measures a raw dataset: sizes, values, classes, duplicates, quality problems.
 
-Takes a raw dataset; gives `fingerprint.json`. Must not decide anything, nor change an image.
+Input: a raw dataset. Output: `fingerprint.json`. Decides nothing and changes no image.
 """
 
 from autoseg.fingerprint.measure import content_hash, fingerprint_dataset

@@ -1,4 +1,4 @@
-"""One case, measured."""
+"""Measures one case."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import xxhash
 from autoseg.fingerprint.appearance import (
     Box,
     background_fraction,
-    measure_brightness,
     content_box,
-    layering,
-    overlay_fraction,
     fraction_outside,
+    layering,
+    measure_brightness,
+    overlay_fraction,
 )  # fmt: skip
 from autoseg.fingerprint.intensities import ChannelHistogram, compute_histogram
 from autoseg.fingerprint.near_duplicates import Thumbnail, thumbnail
@@ -32,8 +32,8 @@ MASK_THUMBNAIL_SIDE = 32
 
 @dataclass(frozen=True, slots=True)
 class MaskSummary:
-    """What findings need beyond the fingerprint. gray: three channels that are equal everywhere. label_hash: of the decoded
-    mask. specks: objects of at most 4 pixels. astray: share of the foreground on nothing.
+    """Facts for the quality checks that the fingerprint does not store. gray: three channels that are equal everywhere.
+    label_hash: of the decoded mask. specks: number of objects of at most 4 pixels. fraction_outside_content: of the foreground.
     """
 
     gray: bool
@@ -44,9 +44,9 @@ class MaskSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCase:
-    """What the set's sums need of one case. values: of each channel, everywhere and inside the foreground.
+    """Measurements of one case. values: for each channel, histograms of all pixels and of the foreground.
 
-    whole: the values are integer levels. outline: (32, 32) uint8 of the foreground.
+    is_integer: the values are integer levels. mask_thumbnail: (32, 32) uint8 of the foreground.
     """
 
     case: CaseFingerprint
@@ -60,7 +60,7 @@ class MeasuredCase:
 def measure_case(
     case: Case, spec: DatasetSpec, scheme: LabelScheme, file_hash: str, cache: DecodedImageCache | None = None
 ) -> MeasuredCase | list[str]:
-    """The case's fingerprint, or a list of its faults. kept: see `load_case`."""
+    """The measurements, or the list of faults. cache: see `load_case`."""
     image, label, faults = load_case(case, cache)
     faults += validate_case(case, image, label, len(spec.channel_names), scheme)
     if faults or image is None or label is None:
@@ -97,15 +97,22 @@ def measure_case(
         notes=image.notes,
     )
     is_constant = has_foreground and all(inside.low == inside.high for _, inside in values)
-    mask_summary = MaskSummary(gray, _hash([label.array]), specks, fraction_outside_content(foreground[bbox], bbox, is_constant, box))
+    mask_summary = MaskSummary(
+        gray, _hash([label.array]), specks, fraction_outside_content(foreground[bbox], bbox, is_constant, box)
+    )
     image_thumbnail = thumbnail(pixels, image_brightness.channel_sum)
     return MeasuredCase(
-        case=fingerprint, values=values, is_integer=pixels.dtype != np.float32, thumbnail=image_thumbnail, mask=mask_summary, mask_thumbnail=mask_thumbnail(foreground)
+        case=fingerprint,
+        values=values,
+        is_integer=pixels.dtype != np.float32,
+        thumbnail=image_thumbnail,
+        mask=mask_summary,
+        mask_thumbnail=mask_thumbnail(foreground),
     )
 
 
 def measure_classes(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassInCase], int]:
-    """Every foreground class or region of a label map (H, W), those that are absent with zeros; how many specks."""
+    """Measures each foreground class or region of a label map (H, W), zeros for absent ones; second: the number of specks."""
     measured: dict[str, ClassInCase] = {}
     specks = 0
     for name, values in scheme.foreground.items():
@@ -115,17 +122,20 @@ def measure_classes(label: Array, scheme: LabelScheme) -> tuple[dict[str, ClassI
 
 
 def mask_thumbnail(foreground: Array) -> Array:
-    """(32, 32) uint8 of where a mask (H, W) bool marks anything: enough to see whether two agree."""
-    # Of large masks some pixels will do: at least 4 x 4 of each place.
+    """A mask (H, W) bool, reduced to (32, 32) uint8: enough to compare two masks."""
+    # Large masks are subsampled: at least 4 x 4 pixels for each pixel of the thumbnail.
     step = max(1, min(foreground.shape) // (4 * MASK_THUMBNAIL_SIDE))
-    return cv2.resize(foreground[::step, ::step].astype(np.uint8) * 255, (MASK_THUMBNAIL_SIDE, MASK_THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        foreground[::step, ::step].astype(np.uint8) * 255,
+        (MASK_THUMBNAIL_SIDE, MASK_THUMBNAIL_SIDE),
+        interpolation=cv2.INTER_AREA,
+    )
 
 
 def fraction_outside_content(foreground: Array, bbox: tuple[slice, slice], is_constant: bool, box: Box) -> float:
-    """Share of the foreground that lies in the constant borders; 1 where all of it lies on one value.
+    """Fraction of the foreground in the constant borders of the image; 1 if the foreground has a single value.
 
-    inside: (h, w) bool, the foreground within the rows and columns `around`. flat: it lies on one value. box: what `busy_box`
-    leaves of the image.
+    foreground: (h, w) bool, cropped to `bbox`. is_constant: the image has one value there. box: see `content_box`.
     """
     pixels = np.count_nonzero(foreground)
     if pixels <= SPECK:
@@ -139,14 +149,14 @@ def fraction_outside_content(foreground: Array, bbox: tuple[slice, slice], is_co
 
 
 def _bounding_box(mask: Array) -> tuple[slice, slice]:
-    """Rows and columns of what a mask (H, W) uint8 marks; of one that marks nothing, all."""
+    """Bounding box (rows, columns) of a mask (H, W) uint8; the complete image for an empty mask."""
     left, top, width, height = cv2.boundingRect(mask)
     height, width = (height, width) if width else mask.shape
     return slice(top, top + height), slice(left, left + width)
 
 
 def _planes(pixels: Array) -> list[Array]:
-    """Each channel of (C, H, W) by itself, contiguous."""
+    """The channels of (C, H, W) as contiguous arrays."""
     interleaved = np.moveaxis(pixels, 0, -1)
     if len(pixels) > 1 and interleaved.flags.c_contiguous:
         return list(cv2.split(interleaved))
@@ -154,7 +164,7 @@ def _planes(pixels: Array) -> list[Array]:
 
 
 def _arrays_equal(one: Array, other: Array) -> bool:
-    # Mostly the first row says no.
+    # The first row differs in most images.
     return np.array_equal(one[:1], other[:1]) and np.array_equal(one, other)
 
 

@@ -1,4 +1,4 @@
-"""Mean, deviation and percentiles of a channel over a whole set, in memory that does not grow with its images."""
+"""Mean, deviation and percentiles of a channel over a dataset, in memory that does not grow with the images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from autoseg.io.types import Array
 
 PERCENTILES = (0.5, 50.0, 99.5)
 _LEVELS = 65536
-_SKETCH = 1000  # quantiles kept of each floating-point image: 0.1 % steps, finer than the percentiles asked for
-_WAITING = 65536  # quantiles of images that are held as they are: those of 65 images
-_MERGED = 16384  # quantiles that stand for them, and for two such sets together
+_QUANTILES_PER_IMAGE = 1000  # of each float image: steps of 0.1 %, finer than PERCENTILES
+_BUFFER_SIZE = 65536  # quantiles before a merge: those of 65 images
+_MERGED_SIZE = 16384  # quantiles after a merge
 _Floats = npt.NDArray[np.float64]
-_Quantiles = tuple[npt.NDArray[np.float32], float]  # values, and the pixels that each stands for
+_Quantiles = tuple[npt.NDArray[np.float32], float]  # values, and how many pixels each represents
 _NONE = np.zeros(0)
 
 
 @dataclass(kw_only=True)
 class ChannelHistogram:
-    """One channel of one image. counts: how many pixels hold each level from 0 to the highest one, in the smallest type that
-    does; for floats, how many each of `values` stands for, quantiles of equal shares. total, squares: sums over the pixels.
-    low, high: the smallest and the largest value; not-a-number without pixels."""
+    """One channel of one image. counts: pixels of each level from 0 to the highest, in the smallest integer type; for floats,
+    pixels that each quantile in `values` represents. total, squares: sums over the pixels. low, high: smallest and largest
+    value; NaN without pixels."""
 
     values: _Floats
     counts: Array
@@ -38,22 +38,22 @@ class ChannelHistogram:
 
     @property
     def mean(self) -> float:
-        """Not-a-number where there are no pixels."""
+        """NaN without pixels."""
         return self.total / self.pixels if self.pixels else float("nan")
 
 
-def count(plane: Array, mask: Array | None = None) -> ChannelHistogram:
-    """plane: (H, W) uint8, uint16 or float32. mask: (H, W) uint8, non-zero where pixels count."""
+def compute_histogram(plane: Array, mask: Array | None = None) -> ChannelHistogram:
+    """Histogram of a channel. plane: (H, W) uint8, uint16 or float32. mask: (H, W) uint8, non-zero for pixels to count."""
     if plane.dtype in (np.uint8, np.uint16):
-        low, high, place, _ = cv2.minMaxLoc(plane, mask)
-        if place[0] < 0:
+        low, high, location, _ = cv2.minMaxLoc(plane, mask)
+        if location[0] < 0:
             return ChannelHistogram(values=_NONE, counts=_NONE, pixels=0.0, total=0.0, squares=0.0)
         levels = int(high) + 1
         counts = cv2.calcHist([plane], [0], mask, [levels], [0, levels]).ravel().astype(np.float64)
-        values, squares = (table[:levels] for table in _tables())
+        values, squares = (table[:levels] for table in _level_tables())
         return ChannelHistogram(
             values=_NONE,
-            # The smallest type: it may go from one process to another.
+            # The smallest type, because it may be sent to another process.
             counts=counts.astype(np.min_scalar_type(int(counts.max()))),
             pixels=float(counts.sum()),
             total=float(values @ counts),
@@ -61,97 +61,99 @@ def count(plane: Array, mask: Array | None = None) -> ChannelHistogram:
             low=low,
             high=high,
         )
-    chosen = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
-    kept = min(_SKETCH, chosen.size)
-    places = ((np.arange(kept) + 0.5) / max(kept, 1) * chosen.size).astype(np.int64)
-    ordered = np.sort(chosen)
-    shares = np.full(kept, chosen.size / max(kept, 1))
-    low, high = _ends(ordered)
+    selected = (plane if mask is None else plane[mask > 0]).astype(np.float64).ravel()
+    number = min(_QUANTILES_PER_IMAGE, selected.size)
+    indices = ((np.arange(number) + 0.5) / max(number, 1) * selected.size).astype(np.int64)
+    ordered = np.sort(selected)
+    weights = np.full(number, selected.size / max(number, 1))
+    low, high = _min_max(ordered)
     return ChannelHistogram(
-        values=ordered[places],
-        counts=shares,
-        # Not by the BLAS, whose last digit depends on its number of threads.
-        pixels=float(shares.sum()),
-        total=float(chosen.sum()),
-        squares=float(np.square(chosen).sum()),
+        values=ordered[indices],
+        counts=weights,
+        # Not with BLAS: its last digit depends on the number of threads.
+        pixels=float(weights.sum()),
+        total=float(selected.sum()),
+        squares=float(np.square(selected).sum()),
         low=low,
         high=high,
     )
 
 
-def _ends(ordered: Array) -> tuple[float, float]:
+def _min_max(ordered: Array) -> tuple[float, float]:
     return (float(ordered[0]), float(ordered[-1])) if ordered.size else (float("nan"), float("nan"))
 
 
 @cache
-def _tables() -> tuple[_Floats, _Floats]:
-    """The levels from 0 on, and their squares."""
+def _level_tables() -> tuple[_Floats, _Floats]:
+    """All levels, and their squares."""
     values = np.arange(_LEVELS, dtype=np.float64)
     return values, values**2
 
 
 @dataclass(kw_only=True)
 class QuantileSketch:
-    """The sum of many `ChannelHistogram`. Whole values have exact counts; floats are pooled as quantiles of each image.
+    """Sum of many `ChannelHistogram`. Integer levels are counted exactly; floats are represented by quantiles of each image.
 
-    Quantiles of 65 images are held, then merged into 16,384 of one weight, and of those sets two of one size again into one.
-    Each merging moves a percentile by 1/32,768 of the pixels at most, and an image goes through one and another for each
-    doubling: 0.03 % of the pixels after 10,000 images, 0.05 % after a million, beside the 0.05 % of each image's quantiles.
+    The quantiles of 65 images are merged into 16,384 of equal weight. Two merged sets of the same size are merged again. Each
+    merge moves a percentile by at most 1/32,768 of the pixels. The total error is 0.03 % of the pixels after 10,000 images and
+    0.05 % after a million, plus 0.05 % for the quantiles of each image.
     """
 
     levels: _Floats = field(default_factory=lambda: np.zeros(_LEVELS))
-    waiting: list[_Quantiles] = field(default_factory=list)
-    merged: list[_Quantiles | None] = field(default_factory=list)  # of 1, 2, 4, ... times the images that may wait
+    buffer: list[_Quantiles] = field(default_factory=list)
+    merged: list[_Quantiles | None] = field(default_factory=list)  # sets of 1, 2, 4, ... times the images of one buffer
     pixels: float = 0.0
     total: float = 0.0
     squares: float = 0.0
 
-    def add(self, counted: ChannelHistogram, whole: bool) -> None:
-        """whole: the values are uint8 or uint16 levels."""
-        if whole:
-            self.levels[: len(counted.counts)] += counted.counts
-        elif counted.values.size:
-            self.waiting.append((counted.values.astype(np.float32), float(counted.counts[0])))
-            if sum(values.size for values, _ in self.waiting) >= _WAITING:
+    def add(self, histogram: ChannelHistogram, is_integer: bool) -> None:
+        """is_integer: the values are uint8 or uint16 levels."""
+        if is_integer:
+            self.levels[: len(histogram.counts)] += histogram.counts
+        elif histogram.values.size:
+            self.buffer.append((histogram.values.astype(np.float32), float(histogram.counts[0])))
+            if sum(values.size for values, _ in self.buffer) >= _BUFFER_SIZE:
                 self._merge()
-        self.pixels += counted.pixels
-        self.total += counted.total
-        self.squares += counted.squares
+        self.pixels += histogram.pixels
+        self.total += histogram.total
+        self.squares += histogram.squares
 
     def summary(self) -> tuple[float, float, tuple[float, float, float]]:
-        """Mean, deviation, percentiles 0.5, 50, 99.5. Zeros where there are no pixels."""
+        """Mean, deviation, percentiles 0.5, 50, 99.5. Zeros without pixels."""
         if not self.pixels:
             return 0.0, 0.0, (0.0, 0.0, 0.0)
         mean = self.total / self.pixels
         deviation = float(np.sqrt(max(self.squares / self.pixels - mean**2, 0.0)))
-        present = np.flatnonzero(self.levels)
-        quantiles = [*self.waiting, *(one for one in self.merged if one is not None)]
-        values, reached = _sorted(quantiles, present.astype(np.float64), self.levels[present])
-        places = np.searchsorted(reached, np.array(PERCENTILES) / 100 * reached[-1])
-        low, middle, high = (float(values[min(place, len(values) - 1)]) for place in places)
-        return mean, deviation, (low, middle, high)
+        occurring = np.flatnonzero(self.levels)
+        quantiles = [*self.buffer, *(merged for merged in self.merged if merged is not None)]
+        values, cumulative = _sort_with_cumulative_weights(quantiles, occurring.astype(np.float64), self.levels[occurring])
+        indices = np.searchsorted(cumulative, np.array(PERCENTILES) / 100 * cumulative[-1])
+        low, median, high = (float(values[min(level, len(values) - 1)]) for level in indices)
+        return mean, deviation, (low, median, high)
 
     def _merge(self) -> None:
-        one, self.waiting = _merged(self.waiting), []
-        for place, other in enumerate(self.merged):
+        quantiles, self.buffer = _merge_quantiles(self.buffer), []
+        for level, other in enumerate(self.merged):
             if other is None:
-                self.merged[place] = one
+                self.merged[level] = quantiles
                 return
-            one, self.merged[place] = _merged([other, one]), None
-        self.merged.append(one)
+            quantiles, self.merged[level] = _merge_quantiles([other, quantiles]), None
+        self.merged.append(quantiles)
 
 
-def _merged(quantiles: Sequence[_Quantiles]) -> _Quantiles:
-    """`_MERGED` quantiles of one weight in the place of these."""
-    values, reached = _sorted(quantiles)
-    share = float(reached[-1]) / _MERGED
-    places = np.searchsorted(reached, (np.arange(_MERGED) + 0.5) * share)
-    return values[np.minimum(places, len(values) - 1)].astype(np.float32), share
+def _merge_quantiles(quantiles: Sequence[_Quantiles]) -> _Quantiles:
+    """`_MERGED_SIZE` quantiles of equal weight that represent the given ones."""
+    values, cumulative = _sort_with_cumulative_weights(quantiles)
+    weight = float(cumulative[-1]) / _MERGED_SIZE
+    indices = np.searchsorted(cumulative, (np.arange(_MERGED_SIZE) + 0.5) * weight)
+    return values[np.minimum(indices, len(values) - 1)].astype(np.float32), weight
 
 
-def _sorted(quantiles: Sequence[_Quantiles], values: _Floats = _NONE, weights: _Floats = _NONE) -> tuple[_Floats, _Floats]:
-    """Values in order, and the pixels up to each of them; of quantiles and of values that have a weight each."""
-    every = np.concatenate([values, *(found for found, _ in quantiles)])
-    shares = np.concatenate([weights, *(np.full(len(found), share) for found, share in quantiles)])
-    order = np.argsort(every, kind="stable")
-    return every[order], np.cumsum(shares[order])
+def _sort_with_cumulative_weights(
+    quantiles: Sequence[_Quantiles], values: _Floats = _NONE, weights: _Floats = _NONE
+) -> tuple[_Floats, _Floats]:
+    """All values in order, and their cumulative weights. values, weights: further values with their own weights."""
+    all_values = np.concatenate([values, *(image_values for image_values, _ in quantiles)])
+    weights = np.concatenate([weights, *(np.full(len(image_values), weight) for image_values, weight in quantiles)])
+    order = np.argsort(all_values, kind="stable")
+    return all_values[order], np.cumsum(weights[order])

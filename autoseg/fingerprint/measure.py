@@ -1,4 +1,4 @@
-"""The one pass over a raw dataset: every image and mask is decoded once, and only sums are kept."""
+"""Fingerprint of a raw dataset in one pass: every image and mask is decoded once, and only statistics stay in memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from types import TracebackType
 
 import numpy as np
 
-from autoseg.fingerprint.case import OUTLINE, MeasuredCase, SeenMask, measure_case
+from autoseg.fingerprint.case import MASK_THUMBNAIL_SIDE, MaskSummary, MeasuredCase, measure_case
 from autoseg.fingerprint.intensities import QuantileSketch
 from autoseg.fingerprint.links import groups
-from autoseg.fingerprint.modality import modality
+from autoseg.fingerprint.modality import detect_modality
 from autoseg.fingerprint.near_duplicates import Gallery, Likeness
 from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
@@ -32,47 +32,47 @@ from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map, should_use_processes
 from autoseg.support.workspace import Dataset
 
-_RULES = "4"  # goes up when what is measured changes, so that older fingerprints are made again
+_VERSION = "4"  # increase it when the measurements change: older fingerprints are then made again
 
 
 def fingerprint_dataset(
     dataset: Dataset,
     workers: int | None = None,
-    kept: DecodedImageCache | None = None,
+    cache: DecodedImageCache | None = None,
     raw: RawDataset | None = None,
     *,
     processes: bool = False,
 ) -> Fingerprint:
-    """Measures a raw dataset and writes `dataset.fingerprint`; one that fits the files as they are is used again.
+    """Measures a raw dataset and writes `dataset.fingerprint`. An up-to-date fingerprint is read instead.
 
-    kept: holds what was read afterwards. raw: the dataset, where it has been opened already. processes: many cases may be
-    measured in worker processes; `kept` then holds nothing. Checks the dataset on the way. Raises SeveralProblems with all its
-    faults; nothing is written then.
+    cache: keeps the decoded images. raw: the dataset, if it is already open. processes: measure many cases in worker
+    processes; `cache` then stays empty. Also checks the dataset. Raises SeveralProblems with all faults; nothing is written
+    then.
     """
     raw = raw or RawDataset.open(dataset)
-    whole, hashes = _hashes(raw, workers)
-    known = _known(dataset, whole)
-    if known is not None:
-        return known
+    dataset_hash, hashes = _hashes(raw, workers)
+    existing = _read_matching(dataset, dataset_hash)
+    if existing is not None:
+        return existing
     faults = layout_faults(raw)
     jobs = deque(zip(raw.cases, hashes, strict=True))
     del hashes
-    raw = replace(raw, cases=())  # The jobs hold them now, and let each go when it is done.
+    raw = replace(raw, cases=())  # Only the jobs hold the cases, so that each is freed when it is done.
     processes = processes and should_use_processes(len(jobs))
-    measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else kept)
-    measured = parallel_map(measure, _given_away(jobs), workers, processes=processes, name=lambda job: job[0].name)
-    fingerprint = _sum_up(dataset, raw, progress_bar(measured, "fingerprint", len(jobs)), faults, whole)
+    measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else cache)
+    measured = parallel_map(measure, _pop_all(jobs), workers, processes=processes, name=lambda job: job[0].name)
+    fingerprint = _collect(dataset, raw, progress_bar(measured, "fingerprint", len(jobs)), faults, dataset_hash)
     write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
 
 def content_hash(raw: RawDataset, workers: int | None = None) -> str:
-    """SHA-256 over the hashes of every training image and mask, their case names and what dataset.json says of them."""
+    """SHA-256 over the hashes of all training images and masks, the case names and dataset.json."""
     return _hashes(raw, workers)[0]
 
 
 def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
-    """The hash of the whole dataset, and that of each case's image files."""
+    """The hash of the dataset, and the hash of each case's image files."""
 
     def digest(case: Case) -> tuple[str, str]:
         try:
@@ -82,98 +82,98 @@ def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
             raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
         return images[0] if len(images) == 1 else hash_text(*images), label
 
-    found = list(progress_bar(parallel_map(digest, raw.cases, workers), "hash", len(raw.cases)))
-    # Texts that only people read may change without anything having to be made again.
+    file_hashes = list(progress_bar(parallel_map(digest, raw.cases, workers), "hash", len(raw.cases)))
+    # A change of these texts does not invalidate the fingerprint.
     spec = replace(raw.spec, licence="", reference="", description="", numTraining=0)
-    # As version 1 of dataset.json was written, so that fingerprints made then are still known.
-    said = json.dumps({"schema_version": 1, **json.loads(to_line(spec))}, indent=1, ensure_ascii=False) + "\n"
-    files = (part for case, hashes in zip(raw.cases, found, strict=True) for part in (case.name, *hashes))
-    return hash_text(_RULES, said, *files), [images for images, _ in found]
+    # Written as version 1 of dataset.json, so that older fingerprints stay valid.
+    description = json.dumps({"schema_version": 1, **json.loads(to_line(spec))}, indent=1, ensure_ascii=False) + "\n"
+    files = (part for case, hashes in zip(raw.cases, file_hashes, strict=True) for part in (case.name, *hashes))
+    return hash_text(_VERSION, description, *files), [images for images, _ in file_hashes]
 
 
-def _known(dataset: Dataset, whole: str) -> Fingerprint | None:
+def _read_matching(dataset: Dataset, dataset_hash: str) -> Fingerprint | None:
     if not dataset.fingerprint.is_file():
         return None
     try:
         fingerprint = read_artefact(dataset.fingerprint, Fingerprint)
     except AutosegError:
-        return None  # Written by another release, or damaged: it is made again.
-    return fingerprint if fingerprint.content_hash == whole and fingerprint.dataset == dataset.name else None
+        return None  # From another release, or damaged: make it again.
+    return fingerprint if fingerprint.content_hash == dataset_hash and fingerprint.dataset == dataset.name else None
 
 
-class _Tally:
-    """What is kept of the cases that went by: records in memory, pictures on the disk. Ends with the block."""
+class _Accumulator:
+    """Accumulates the measured cases: records in memory, thumbnails on the disk. A context manager."""
 
     def __init__(self, channels: int, folder: Path) -> None:
         """folder: for temporary files."""
-        self.pools = [(QuantileSketch(), QuantileSketch()) for _ in range(channels)]
+        self.sketches = [(QuantileSketch(), QuantileSketch()) for _ in range(channels)]
         self.cases: list[CaseFingerprint] = []
-        self.masks: list[SeenMask] = []
+        self.masks: list[MaskSummary] = []
         self._files = ExitStack()
-        self.gallery = self._files.enter_context(Gallery(folder))
-        self.outlines = self._files.enter_context(RowFile(OUTLINE * OUTLINE, np.uint8, folder))
+        self.thumbnails = self._files.enter_context(Gallery(folder))
+        self.mask_thumbnails = self._files.enter_context(RowFile(MASK_THUMBNAIL_SIDE * MASK_THUMBNAIL_SIDE, np.uint8, folder))
 
-    def add(self, found: MeasuredCase) -> None:
-        self.cases.append(found.case)
-        self.masks.append(found.mask)
-        self.gallery.add(found.thumbnail)
-        self.outlines.append(found.outline.ravel())
-        for (everywhere, inside), counted in zip(self.pools, found.values, strict=True):
-            everywhere.add(counted[0], found.whole)
-            inside.add(counted[1], found.whole)
+    def add(self, measured_case: MeasuredCase) -> None:
+        self.cases.append(measured_case.case)
+        self.masks.append(measured_case.mask)
+        self.thumbnails.add(measured_case.thumbnail)
+        self.mask_thumbnails.append(measured_case.mask_thumbnail.ravel())
+        for (everywhere, inside), histograms in zip(self.sketches, measured_case.values, strict=True):
+            everywhere.add(histograms[0], measured_case.is_integer)
+            inside.add(histograms[1], measured_case.is_integer)
 
-    def __enter__(self) -> _Tally:
+    def __enter__(self) -> _Accumulator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._files.close()
 
 
-def _given_away(jobs: deque[tuple[Case, str]]) -> Iterator[tuple[Case, str]]:
-    """Each job, which nothing here holds any longer."""
+def _pop_all(jobs: deque[tuple[Case, str]]) -> Iterator[tuple[Case, str]]:
+    """Yields and removes each job, so that it can be freed."""
     while jobs:
         yield jobs.popleft()
 
 
 def _measure_job(
-    spec: DatasetSpec, scheme: LabelScheme, kept: DecodedImageCache | None, job: tuple[Case, str]
+    spec: DatasetSpec, scheme: LabelScheme, cache: DecodedImageCache | None, job: tuple[Case, str]
 ) -> MeasuredCase | list[str]:
     """job: a case, and the hash of its image files."""
-    return measure_case(job[0], spec, scheme, job[1], kept)
+    return measure_case(job[0], spec, scheme, job[1], cache)
 
 
-def _sum_up(
-    dataset: Dataset, raw: RawDataset, measured: Iterable[MeasuredCase | list[str]], faults: list[str], whole: str
+def _collect(
+    dataset: Dataset, raw: RawDataset, measured: Iterable[MeasuredCase | list[str]], faults: list[str], dataset_hash: str
 ) -> Fingerprint:
-    """measured: each case, or what is wrong with it. faults: known already."""
-    with _Tally(len(raw.spec.channel_names), _folder_for(dataset.preprocessed)) as tally:
-        for found in measured:
-            if isinstance(found, list):
-                faults += found
+    """measured: each case, or the list of its faults. faults: of the file layout."""
+    with _Accumulator(len(raw.spec.channel_names), _existing_parent(dataset.preprocessed)) as accumulator:
+        for measured_case in measured:
+            if isinstance(measured_case, list):
+                faults += measured_case
             else:
-                tally.add(found)
+                accumulator.add(measured_case)
         raise_faults(faults)
-        return _summed(dataset, raw, whole, tally)
+        return _build_fingerprint(dataset, raw, dataset_hash, accumulator)
 
 
-def _folder_for(path: Path) -> Path:
-    """The folder, or where it will be made: on the same disk, and nothing is made yet that faults would leave empty."""
+def _existing_parent(path: Path) -> Path:
+    """The folder or its first existing parent: on the same disk, without creating a folder that faults would leave empty."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fingerprint:
+def _build_fingerprint(dataset: Dataset, raw: RawDataset, dataset_hash: str, accumulator: _Accumulator) -> Fingerprint:
     names = tuple(raw.spec.channel_names.values())
-    cases = tally.cases
-    likeness = tally.gallery.alike(case.pixel_hash for case in cases)
-    gray_as_rgb = len(names) == 3 and all(mask.gray for mask in tally.masks)
-    channels = tuple(_channel(name, *pool) for name, pool in zip(names, tally.pools, strict=True))
+    cases = accumulator.cases
+    likeness = accumulator.thumbnails.alike(case.pixel_hash for case in cases)
+    gray_as_rgb = len(names) == 3 and all(mask.gray for mask in accumulator.masks)
+    channels = tuple(_channel(name, *sketch) for name, sketch in zip(names, accumulator.sketches, strict=True))
     dtype = str(np.result_type(*{case.dtype for case in cases}))
-    kind, evidence = modality(
+    kind, evidence = detect_modality(
         raw.spec, dataset.short_name, cases, gray_as_rgb, dtype, [channel.mean for channel in channels]
     )
     return Fingerprint(
         dataset=dataset.name,
-        content_hash=whole,
+        content_hash=dataset_hash,
         modality=kind,
         evidence=evidence,
         gray_as_rgb=gray_as_rgb,
@@ -184,7 +184,7 @@ def _summed(dataset: Dataset, raw: RawDataset, whole: str, tally: _Tally) -> Fin
         median_size=_median_size(cases),
         median_spacing=_median_spacing(cases),
         duplicates=_duplicates(cases, likeness),
-        findings=check_quality(raw.spec, cases, likeness, tally.masks, tally.outlines),
+        findings=check_quality(raw.spec, cases, likeness, accumulator.masks, accumulator.mask_thumbnails),
     )
 
 
@@ -202,24 +202,24 @@ def _channel(name: str, everywhere: QuantileSketch, inside: QuantileSketch) -> C
 
 
 def _class(name: str, cases: Sequence[CaseFingerprint]) -> ClassStatistics:
-    holding = [(case, case.classes[name]) for case in cases if case.classes[name].pixels]
+    present = [(case, case.classes[name]) for case in cases if case.classes[name].pixels]
     pixels = sum(case.size[0] * case.size[1] for case in cases)
 
     def median(values: Iterator[float]) -> float:
-        return float(np.median(list(values))) if holding else 0.0
+        return float(np.median(list(values))) if present else 0.0
 
     return ClassStatistics(
         name=name,
-        cases=len(holding),
-        presence=len(holding) / len(cases),
-        pixel_share=sum(item.pixels for _, item in holding) / pixels,
-        area_share=median(item.pixels / (case.size[0] * case.size[1]) for case, item in holding),
-        objects=median(float(item.objects) for _, item in holding),
-        thickness=median(item.thickness for _, item in holding),
-        relative_thickness=median(item.thickness / min(case.size) for case, item in holding),
-        object_area=median(item.object_area for _, item in holding),
-        object_share=median(item.object_area / (case.size[0] * case.size[1]) for case, item in holding),
-        compactness=median(item.compactness for _, item in holding),
+        cases=len(present),
+        presence=len(present) / len(cases),
+        pixel_share=sum(item.pixels for _, item in present) / pixels,
+        area_share=median(item.pixels / (case.size[0] * case.size[1]) for case, item in present),
+        objects=median(float(item.objects) for _, item in present),
+        thickness=median(item.thickness for _, item in present),
+        relative_thickness=median(item.thickness / min(case.size) for case, item in present),
+        object_area=median(item.object_area for _, item in present),
+        object_share=median(item.object_area / (case.size[0] * case.size[1]) for case, item in present),
+        compactness=median(item.compactness for _, item in present),
     )
 
 
@@ -237,8 +237,8 @@ def _median_spacing(cases: Sequence[CaseFingerprint]) -> tuple[float, float] | N
 
 
 def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[tuple[str, ...], ...]:
-    first: dict[str, int] = {}
-    equal = ((first.setdefault(case.pixel_hash, place), place) for place, case in enumerate(cases))
-    copies = ((one, other) for one, other in equal if one != other)
+    first_index: dict[str, int] = {}
+    equal = ((first_index.setdefault(case.pixel_hash, index), index) for index, case in enumerate(cases))
+    copies = ((first, second) for first, second in equal if first != second)
     pairs = chain(likeness.same, likeness.scene, copies)
     return tuple(tuple(cases[place].case for place in group) for group in groups(pairs))

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.fingerprint.appearance import summed
+from autoseg.fingerprint.appearance import sum_channels
 from autoseg.fingerprint.links import Links, groups
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.io.types import Array
@@ -48,10 +48,10 @@ class Likeness:
 def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
     """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other.
 
-    total: `summed` of the image, where it is known.
+    total: `sum_channels` of the image, if already computed.
     """
-    # Summed first: one plane is resized and not several.
-    total = summed(image) if total is None else total
+    # Summed first, so that only one plane is resized.
+    total = sum_channels(image) if total is None else total
     height, width = (side // 2 for side in total.shape)
     if min(height, width) >= _HALVED:
         total = cv2.resize(total[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

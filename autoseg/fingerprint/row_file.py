@@ -1,4 +1,4 @@
-"""Rows of numbers in a temporary file: what is too much to hold in memory for every image."""
+"""Rows of numbers in a temporary file, to save memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from autoseg.support.files import os_errors_as_autoseg_errors
 
 
 class RowFile:
-    """Rows of one length and type in a file without a name, which ends with the block. For one thread at a time."""
+    """Rows of equal length and dtype in an unnamed temporary file. A context manager; not thread-safe."""
 
     def __init__(self, length: int, dtype: npt.DTypeLike, folder: Path | None = None) -> None:
-        """folder: on the disk to write to, by default the system's for temporary files."""
+        """folder: for the file; default: the system's folder for temporary files."""
         self._folder = folder or Path(tempfile.gettempdir())
         self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by __exit__)
         self._length, self._dtype, self._count = length, np.dtype(dtype), 0
@@ -28,19 +28,19 @@ class RowFile:
         return self._count
 
     def append(self, row: Array) -> None:
-        """A row (length,) behind the others. Raises AutosegError when the disk is full."""
+        """Appends a row (length,). Raises AutosegError if the disk is full."""
         with os_errors_as_autoseg_errors(self._folder / "a temporary file"):
             self._stream.write(np.ascontiguousarray(row, self._dtype).data)
         self._count += 1
 
-    def __getitem__(self, places: slice | Sequence[int]) -> Array:
-        """Rows (number of places, length), copied."""
+    def __getitem__(self, indices: slice | Sequence[int]) -> Array:
+        """A copy of the rows (number of indices, length)."""
         if not self._count:
             return np.empty((0, self._length), self._dtype)
         with os_errors_as_autoseg_errors(self._folder / "a temporary file"):
             self._stream.flush()
-        # Mapped for this once: pages of a mapping that stayed would count as memory of the process.
-        return np.array(np.memmap(self._stream, self._dtype, "r", shape=(self._count, self._length))[places])
+        # Mapped for this access only: the pages of a permanent mapping would count as memory of the process.
+        return np.array(np.memmap(self._stream, self._dtype, "r", shape=(self._count, self._length))[indices])
 
     def __enter__(self) -> RowFile:
         return self

@@ -1,4 +1,4 @@
-"""A fingerprint as rows of text, for whoever prints it."""
+"""A fingerprint as rows of text, for printing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Rows = list[tuple[str, ...]]
 
 
 def overview(fingerprint: Fingerprint) -> Rows:
-    """Rows (what, value)."""
+    """Rows (name, value)."""
     aspects = [case.size[0] / case.size[1] for case in fingerprint.cases]
     heights, widths = zip(*(case.size for case in fingerprint.cases), strict=True)
     patients = {case.group or case.case for case in fingerprint.cases}
@@ -19,31 +19,31 @@ def overview(fingerprint: Fingerprint) -> Rows:
     return [
         ("cases", f"{len(fingerprint.cases)} ({len(patients)} patients or other groups)"),
         ("modality", f"{fingerprint.modality}: {fingerprint.evidence}"),
-        ("stored as", _stored(fingerprint)),
+        ("stored as", _storage(fingerprint)),
         ("size", f"{height} x {width} (from {min(heights)} x {min(widths)} to {max(heights)} x {max(widths)})"),
         ("height : width", f"{np.median(aspects):.2f} (from {min(aspects):.2f} to {max(aspects):.2f})"),
-        ("spacing", f"{spacing[0]:.3g} x {spacing[1]:.3g} mm" if spacing else "not known"),
-        ("dark ground", _shares([case.background for case in fingerprint.cases])),
-        ("constant borders", _shares([case.border for case in fingerprint.cases])),
-        ("drawn over it", _shares([case.overlay for case in fingerprint.cases])),
+        ("spacing", f"{spacing[0]:.3g} x {spacing[1]:.3g} mm" if spacing else "unknown"),
+        ("dark background", _median_and_max([case.background for case in fingerprint.cases])),
+        ("constant borders", _median_and_max([case.border for case in fingerprint.cases])),
+        ("text or markers", _median_and_max([case.overlay for case in fingerprint.cases])),
         ("duplicates", f"{sum(map(len, fingerprint.duplicates))} cases in {len(fingerprint.duplicates)} sets"),
     ]
 
 
-def _stored(fingerprint: Fingerprint) -> str:
+def _storage(fingerprint: Fingerprint) -> str:
     bits = max(case.bits for case in fingerprint.cases)
     used = f", {bits} bits used" if fingerprint.dtype == "uint16" else ""
-    dropped = any("alpha" in note for case in fingerprint.cases for note in case.notes)
+    has_alpha = any("alpha" in note for case in fingerprint.cases for note in case.notes)
     gray = ", gray in three equal channels" if fingerprint.gray_as_rgb else ""
-    return fingerprint.dtype + used + gray + (", with an alpha channel that says nothing" if dropped else "")
+    return fingerprint.dtype + used + gray + (", with a constant alpha channel" if has_alpha else "")
 
 
-def _shares(values: list[float]) -> str:
+def _median_and_max(values: list[float]) -> str:
     return f"{np.median(values):.1%} of the median image, at most {max(values):.1%}"
 
 
 def channels(fingerprint: Fingerprint) -> Rows:
-    """A heading and a row for each channel: values over all pixels and inside the foreground."""
+    """A header and a row for each channel: values of all pixels and of the foreground."""
     rows: Rows = [("channel", "mean", "std", "0.5 %", "median", "99.5 %", "inside: mean", "std", "0.5 %", "99.5 %")]
     for item in fingerprint.channels:
         everywhere = (item.mean, item.std, *item.percentiles)
@@ -53,21 +53,21 @@ def channels(fingerprint: Fingerprint) -> Rows:
 
 
 def classes(fingerprint: Fingerprint) -> Rows:
-    """A heading and a row for each class: how often, how large, how thick."""
+    """A header and a row for each class: frequency, size, thickness."""
     headings = ("class", "cases", "of all pixels", "of an image", "objects", "of one", "thickness", "of the side", "compact")
     rows: Rows = [headings]
     for item in fingerprint.classes:
-        shares = (f"{item.pixel_share:.2%}", f"{item.area_share:.2%}", f"{item.objects:g}", f"{item.object_share:.2%}")
+        sizes = (f"{item.pixel_share:.2%}", f"{item.area_share:.2%}", f"{item.objects:g}", f"{item.object_share:.2%}")
         cases = f"{item.cases} ({item.presence:.0%})"
         thickness = (f"{item.thickness:.1f} px", f"{item.relative_thickness:.1%}")
-        rows.append((item.name, cases, *shares, *thickness, f"{item.compactness:.2f}"))
+        rows.append((item.name, cases, *sizes, *thickness, f"{item.compactness:.2f}"))
     return rows
 
 
-def findings(fingerprint: Fingerprint, shown: int = 4) -> Rows:
+def findings(fingerprint: Fingerprint, max_cases: int = 4) -> Rows:
     """Rows (kind, text, the first cases)."""
     rows: Rows = []
     for item in fingerprint.findings:
-        more = f" and {len(item.cases) - shown} more" if len(item.cases) > shown else ""
-        rows.append((item.kind, item.text, ", ".join(item.cases[:shown]) + more))
+        more = f" and {len(item.cases) - max_cases} more" if len(item.cases) > max_cases else ""
+        rows.append((item.kind, item.text, ", ".join(item.cases[:max_cases]) + more))
     return rows

@@ -1,4 +1,4 @@
-"""What must be right before a dataset is used; every fault is listed, not just the first."""
+"""Validation of a raw dataset: all faults are listed, not only the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 
-REMEDY = "mend the files or dataset.json; autoseg_convert writes a dataset that passes"
+REMEDY = "fix the files or dataset.json; autoseg_convert writes a valid dataset"
 
 
 def check_dataset(raw: RawDataset, workers: int | None = None) -> None:
@@ -42,45 +42,45 @@ def raise_faults(faults: list[str]) -> None:
 
 
 def layout_faults(raw: RawDataset) -> list[str]:
-    """What the names of the files and the description already tell."""
+    """Faults in file names and dataset.json; no image is read."""
     names = {case.name for case in raw.cases}
     faults = []
     for folder in sorted({case.label.parent for case in raw.cases if case.label}):
-        used = {case.label for case in raw.cases}
-        spare = [path for path in sorted(folder.iterdir()) if is_image(path) and path not in used]
-        faults += [f"{path}: a mask without an image" for path in spare if stem_of(path) not in names]
+        label_files = {case.label for case in raw.cases}
+        extra = [path for path in sorted(folder.iterdir()) if is_image(path) and path not in label_files]
+        faults += [f"{path}: a mask without an image" for path in extra if stem_of(path) not in names]
     unknown = sorted(set(raw.spec.groups) - names - {case.name for case in raw.test_cases})
-    faults += [f"dataset.json: groups names the case {name!r}, which does not exist" for name in unknown]
+    faults += [f"dataset.json: groups contains the case {name!r}, which does not exist" for name in unknown]
     return faults
 
 
-def load_case(case: Case, kept: DecodedImageCache | None = None) -> tuple[Image | None, Label | None, list[str]]:
-    """The image and mask of a case, None where it cannot be read, and why. kept: reads them, for others to use too."""
+def load_case(case: Case, cache: DecodedImageCache | None = None) -> tuple[Image | None, Label | None, list[str]]:
+    """Image and mask of a case, None if unreadable, and the faults. cache: reads through this cache."""
     problems = []
     image, label = None, None
     try:
-        image = kept.image(case.images) if kept else read_case(case.images)
+        image = cache.image(case.images) if cache else read_case(case.images)
     except AutosegError as error:
         problems.append(one_line(error))
     if case.label is None:
-        problems.append(f"{case.name}: no mask beside {case.images[0]}")
+        problems.append(f"{case.name}: no mask for {case.images[0]}")
         return image, None, problems
     try:
-        label = kept.label(case.label) if kept else read_label(case.label)
+        label = cache.label(case.label) if cache else read_label(case.label)
     except AutosegError as error:
         problems.append(one_line(error))
     return image, label, problems
 
 
 def validate_case(case: Case, image: Image | None, label: Label | None, channels: int, scheme: LabelScheme) -> list[str]:
-    """What is wrong with a case that could be read (in part)."""
+    """Faults of a case of which image or mask could be read."""
     faults = []
     if image is not None and image.array.shape[0] != channels:
-        faults.append(f"{case.images[0]}: {image.array.shape[0]} channels, dataset.json names {channels}")
+        faults.append(f"{case.images[0]}: {image.array.shape[0]} channels, dataset.json has {channels}")
     if label is None or case.label is None:
         return faults
     if label.lossy:
-        faults.append(f"{case.label}: a mask stored as JPEG, whose values are not exact")
+        faults.append(f"{case.label}: the mask is a JPEG, whose values are not exact: use PNG")
     else:
         faults += undeclared_values(case.label, label, scheme.values)
     if image is None:
@@ -94,22 +94,22 @@ def validate_case(case: Case, image: Image | None, label: Label | None, channels
 
 
 def undeclared_values(path: Path, label: Label, declared: tuple[int, ...]) -> list[str]:
-    """One line with the values a mask holds beyond the declared ones, and their pixels."""
-    # Mostly the largest value says it: counting a mask, whose neighbours are alike, is slow.
+    """One line with the undeclared values of a mask and their pixel counts; empty without any."""
+    # Usually the largest value is enough, and counting is slow.
     if declared == tuple(range(len(declared))) and label.array.size and label.array.max() < len(declared):
         return []
     counts = count_values(label.array)
-    others = [value for value in np.flatnonzero(counts) if value not in declared]
-    if not others:
+    undeclared = [value for value in np.flatnonzero(counts) if value not in declared]
+    if not undeclared:
         return []
-    shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in others[:8])
-    more = f" and {len(others) - 8} more" if len(others) > 8 else ""
-    known = ", ".join(str(value) for value in declared)
-    return [f"{path}: holds the value{'s' if len(others) > 1 else ''} {shown}{more}; declared are {known}"]
+    values_text = ", ".join(f"{value} ({counts[value]} pixels)" for value in undeclared[:8])
+    more = f" and {len(undeclared) - 8} more" if len(undeclared) > 8 else ""
+    declared_text = ", ".join(str(value) for value in declared)
+    return [f"{path}: has the value{'s' if len(undeclared) > 1 else ''} {values_text}{more}; declared are {declared_text}"]
 
 
 def count_values(label: Array) -> npt.NDArray[np.int64]:
-    """Pixels of each value, from 0 to the highest, of a label map."""
+    """Pixel count of each value of a label map, from 0 to the highest."""
     # OpenCV counts bytes five times faster, in float32: exact up to 2^24.
     if label.dtype == np.uint8 and label.size < 2**24:
         counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
@@ -118,5 +118,5 @@ def count_values(label: Array) -> npt.NDArray[np.int64]:
 
 
 def one_line(error: AutosegError) -> str:
-    """Problem and remedy on a line of a list."""
+    """Problem and remedy in one line."""
     return f"{error.problem} ({error.remedy})" if error.remedy else error.problem

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.fingerprint.appearance import border_share
+from autoseg.fingerprint.appearance import border_fraction
 from autoseg.schema.appearance import Appearance, Span
 
 FILE = "appearance.json"
@@ -64,7 +64,7 @@ def measure(
         "brightest": brightest,
         "colour": _apart(small) if colour is None else colour,
         "sharpness": float(np.abs(cv2.Laplacian(gray, cv2.CV_32F)).mean()) / max(contrast, 1e-6),
-        "border": border_share(small),
+        "border": border_fraction(small),
     }
     if spacing is not None:
         found["spacing"] = float(spacing[0])

@@ -19,31 +19,31 @@ def kinds(fingerprint):
     return {finding.kind: set(finding.cases) for finding in fingerprint.findings}
 
 
-def test_numbers_are_those_of_the_images(tmp_path):
-    found = fingerprint_dataset(raw_dataset(tmp_path), workers=2)
+def test_statistics_equal_those_of_the_images(tmp_path):
+    fingerprint = fingerprint_dataset(raw_dataset(tmp_path), workers=2)
     pixels = np.stack([picture(index) for index in range(4)]).astype(float)
     inside = np.broadcast_to(mask() > 0, (4, 60, 80))
-    assert found.dataset == "Dataset501_Shapes" and found.modality == "colour" and found.dtype == "uint8"
-    assert [item.name for item in found.channels] == ["R", "G", "B"]
-    for index, channel in enumerate(found.channels):
+    assert fingerprint.dataset == "Dataset501_Shapes" and fingerprint.modality == "colour" and fingerprint.dtype == "uint8"
+    assert [item.name for item in fingerprint.channels] == ["R", "G", "B"]
+    for index, channel in enumerate(fingerprint.channels):
         values = pixels[:, index]
         assert (channel.mean, channel.std) == pytest.approx((values.mean(), values.std()))
         assert channel.foreground_mean == pytest.approx(values[inside].mean())
         assert channel.percentiles[1] == pytest.approx(np.median(values), abs=1)
-    disc, line = found.classes
+    disc, line = fingerprint.classes
     assert (disc.cases, disc.presence, disc.objects) == (4, 1.0, 1.0)
     assert disc.thickness == pytest.approx(21, abs=2) and line.thickness == pytest.approx(3, abs=1.1)
     assert disc.pixel_share == pytest.approx((mask() == 1).mean()) == disc.area_share
     assert disc.relative_thickness == pytest.approx(disc.thickness / 60)
-    assert found.median_size == (60, 80) and found.median_spacing is None
-    assert found.duplicates == () and found.findings == ()
-    first = found.cases[0]
+    assert fingerprint.median_size == (60, 80) and fingerprint.median_spacing is None
+    assert fingerprint.duplicates == () and fingerprint.findings == ()
+    first = fingerprint.cases[0]
     assert (first.case, first.size, first.channels) == ("case0", (60, 80), 3)
     assert (first.low, first.high) == (pixels[0].min(), pixels[0].max())
     assert first.foreground_mean == pytest.approx(pixels[0][:, mask() > 0].mean(1))
 
 
-def test_it_is_written_and_reused_until_something_changes(tmp_path):
+def test_fingerprint_is_reused_until_something_changes(tmp_path):
     dataset = raw_dataset(tmp_path)
     first = fingerprint_dataset(dataset)
     assert read_artefact(dataset.fingerprint, Fingerprint) == first
@@ -64,14 +64,14 @@ def test_it_is_written_and_reused_until_something_changes(tmp_path):
     assert kinds(changed)["missing_group"] == {"case1", "case2", "case3"}
 
 
-def test_a_damaged_fingerprint_is_made_again(tmp_path):
+def test_damaged_fingerprint_is_made_again(tmp_path):
     dataset = raw_dataset(tmp_path)
     first = fingerprint_dataset(dataset)
     dataset.fingerprint.write_text("{")
     assert fingerprint_dataset(dataset) == first == read_artefact(dataset.fingerprint, Fingerprint)
 
 
-def test_faults_leave_nothing_written(tmp_path):
+def test_faults_write_nothing(tmp_path):
     dataset = raw_dataset(tmp_path)
     for index in (1, 3):
         write_label(dataset.raw / "labelsTr" / f"case{index}.png", mask() + 3)
@@ -80,22 +80,22 @@ def test_faults_leave_nothing_written(tmp_path):
     assert len(caught.value.problems) == 2 and not dataset.preprocessed.exists()
 
 
-def test_duplicates_of_all_sorts(tmp_path):
+def test_exact_and_near_duplicates(tmp_path):
     dataset = raw_dataset(tmp_path, 8)
     images, labels = dataset.raw / "imagesTr", dataset.raw / "labelsTr"
     shutil.copy(images / "case0_0000.png", images / "case4_0000.png")  # the same file, and the same mask
     cv2.imwrite(str(images / "case5_0000.png"), cv2.imread(str(images / "case1_0000.png")), [cv2.IMWRITE_PNG_COMPRESSION, 0])
     write_label(labels / "case5.png", np.flipud(mask()))
     write_image(images / "case6_0000.png", (picture(2) * 0.9 + 10).astype(np.uint8))
-    found = fingerprint_dataset(dataset)
-    assert found.duplicates == (("case0", "case4"), ("case1", "case5"), ("case2", "case6"))
-    texts = {finding.cases: finding.text for finding in found.findings if finding.kind == "exact_duplicate"}
+    fingerprint = fingerprint_dataset(dataset)
+    assert fingerprint.duplicates == (("case0", "case4"), ("case1", "case5"), ("case2", "case6"))
+    texts = {finding.cases: finding.text for finding in fingerprint.findings if finding.kind == "exact_duplicate"}
     assert "same file" in texts["case0", "case4"] and "same pixels" in texts["case1", "case5"]
-    assert kinds(found)["near_duplicate"] == {"case2", "case6"}
-    assert kinds(found)["conflicting_masks"] == {"case1", "case5"}
+    assert kinds(fingerprint)["near_duplicate"] == {"case2", "case6"}
+    assert kinds(fingerprint)["conflicting_masks"] == {"case1", "case5"}
 
 
-def test_nearly_the_same_picture_with_another_mask_is_said(tmp_path):
+def test_near_duplicates_with_different_masks_are_reported(tmp_path):
     dataset = raw_dataset(tmp_path, 6)
     brighter = (picture(1) * 0.9 + 10).astype(np.uint8)
     write_image(dataset.raw / "imagesTr" / "case4_0000.png", brighter)
@@ -104,8 +104,8 @@ def test_nearly_the_same_picture_with_another_mask_is_said(tmp_path):
     assert kinds(fingerprint_dataset(dataset))["conflicting_masks"] == {"case1", "case4"}
 
 
-def test_of_very_many_contradictions_the_rest_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality_checks, "_LISTED", 2)
+def test_contradictions_beyond_the_limit_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality_checks, "_MAX_LISTED", 2)
     dataset = raw_dataset(tmp_path, 4)
     for index in range(4):
         write_image(dataset.raw / "imagesTr" / f"case{index}_0000.png", (picture(1) * (1 - 0.05 * index)).astype(np.uint8))
@@ -116,20 +116,20 @@ def test_of_very_many_contradictions_the_rest_is_counted(tmp_path, monkeypatch):
     assert said[-1].text.startswith("2 more pairs")
 
 
-def test_depth_alpha_and_outlines_are_measured(tmp_path):
+def test_bit_depth_and_alpha_are_measured(tmp_path):
     dataset = raw_dataset(tmp_path, 3)
     opaque = np.dstack([*picture(0)[::-1], np.full((60, 80), 255, np.uint8)])
     cv2.imwrite(str(dataset.raw / "imagesTr" / "case0_0000.png"), opaque)
-    found = fingerprint_dataset(dataset)
-    assert kinds(found)["read_as"] == {"case0"} and "alpha" in found.cases[0].notes[0]
-    assert dict(row for row in table.overview(found))["stored as"] == "uint8, with an alpha channel that says nothing"
-    assert {case.bits for case in found.cases} == {8}
-    disc, line = found.classes
+    fingerprint = fingerprint_dataset(dataset)
+    assert kinds(fingerprint)["read_as"] == {"case0"} and "alpha" in fingerprint.cases[0].notes[0]
+    assert dict(row for row in table.overview(fingerprint))["stored as"] == "uint8, with a constant alpha channel"
+    assert {case.bits for case in fingerprint.cases} == {8}
+    disc, line = fingerprint.classes
     assert disc.compactness > 0.8 > 0.4 > line.compactness > 0.1
     assert disc.object_area == (mask() == 1).sum() and disc.object_share == pytest.approx((mask() == 1).mean())
 
 
-def test_masks_beside_the_picture_are_found(tmp_path):
+def test_masks_outside_the_content_are_found(tmp_path):
     dataset = raw_dataset(tmp_path, 3)
     framed = picture(0).copy()
     framed[:, :55] = 0
@@ -137,19 +137,19 @@ def test_masks_beside_the_picture_are_found(tmp_path):
     assert kinds(fingerprint_dataset(dataset))["mask_on_nothing"] == {"case0"}
 
 
-def test_duplicates_across_patients_are_said_and_within_one_are_expected(tmp_path):
+def test_duplicates_are_reported_across_patients_only(tmp_path):
     dataset = raw_dataset(tmp_path, 6)
     for source, copy in ((0, 4), (1, 5)):
         darker = (picture(source) * 0.9).astype(np.uint8)
         write_image(dataset.raw / "imagesTr" / f"case{copy}_0000.png", darker)
     describe(dataset, 6, groups={"case0": "A", "case4": "A", "case1": "B", "case5": "C", "case2": "D", "case3": "E"})
-    found = fingerprint_dataset(dataset)
-    assert len(found.duplicates) == 2
-    assert [finding.cases for finding in found.findings] == [("case1", "case5")]
-    assert "B, C" in found.findings[0].text
+    fingerprint = fingerprint_dataset(dataset)
+    assert len(fingerprint.duplicates) == 2
+    assert [finding.cases for finding in fingerprint.findings] == [("case1", "case5")]
+    assert "B, C" in fingerprint.findings[0].text
 
 
-def test_oddities_are_found(tmp_path):
+def test_quality_checks_find_problems(tmp_path):
     dataset = raw_dataset(tmp_path, 6)
     images, labels = dataset.raw / "imagesTr", dataset.raw / "labelsTr"
     empty = np.zeros((60, 80), np.uint8)
@@ -165,24 +165,24 @@ def test_oddities_are_found(tmp_path):
     write_image(images / "case4_0000.png", picture(4, (120, 100)))
     write_label(labels / "case4.png", big)
     describe(dataset, 9, labels={"background": 0, "disc": 1, "line": 2, "never": 3})
-    found = kinds(fingerprint_dataset(dataset))
-    assert found["empty_mask"] == {"case0"}
-    assert found["blank_image"] == {"case1"}
-    assert found["mixed_gray"] == {"case1", "case2"}
-    assert found["specks"] == {"case3", "case4"}
-    assert found["tiny_objects"] == {"case4"}
-    assert "absent_class" in found and "case_count" in found
+    fingerprint = kinds(fingerprint_dataset(dataset))
+    assert fingerprint["empty_mask"] == {"case0"}
+    assert fingerprint["blank_image"] == {"case1"}
+    assert fingerprint["mixed_gray"] == {"case1", "case2"}
+    assert fingerprint["specks"] == {"case3", "case4"}
+    assert fingerprint["tiny_objects"] == {"case4"}
+    assert "absent_class" in fingerprint and "case_count" in fingerprint
 
 
-def test_gray_stored_as_colours(tmp_path):
+def test_gray_stored_as_rgb(tmp_path):
     dataset = raw_dataset(tmp_path, 3)
     for index in range(3):
         write_image(dataset.raw / "imagesTr" / f"case{index}_0000.png", np.repeat(picture(index)[:1], 3, 0))
-    found = fingerprint_dataset(dataset)
-    assert found.gray_as_rgb and found.modality == "gray" and not kinds(found)
+    fingerprint = fingerprint_dataset(dataset)
+    assert fingerprint.gray_as_rgb and fingerprint.modality == "gray" and not kinds(fingerprint)
 
 
-def test_regions_ignore_spacing_and_sixteen_bits(tmp_path):
+def test_regions_ignore_label_spacing_and_16_bit(tmp_path):
     dataset = raw_dataset(tmp_path, 0)
     labels = {"background": 0, "all": (1, 2), "line": 2, "ignore": 3}
     describe(dataset, 2, labels=labels, regions_class_order=(1, 2), channel_names={"0": "MR", "1": "T2"}, file_ending=".nii.gz")
@@ -196,34 +196,34 @@ def test_regions_ignore_spacing_and_sixteen_bits(tmp_path):
             path = dataset.raw / "imagesTr" / f"c{index}_{channel:04d}.nii.gz"
             write_image(path, pixels, Image(array=pixels, spacing=(0.5 + index, 1.0)))
         write_label(dataset.raw / "labelsTr" / f"c{index}.nii.gz", label, read_image(path))
-    found = fingerprint_dataset(dataset)
-    assert found.dtype == "uint16" and found.modality == "mr"
-    assert found.median_spacing == pytest.approx((1.0, 1.0))
-    sizes = {item.name: item.pixel_share * label.size for item in found.classes}
+    fingerprint = fingerprint_dataset(dataset)
+    assert fingerprint.dtype == "uint16" and fingerprint.modality == "mr"
+    assert fingerprint.median_spacing == pytest.approx((1.0, 1.0))
+    sizes = {item.name: item.pixel_share * label.size for item in fingerprint.classes}
     assert sizes == pytest.approx({"all": ((label == 1) | (label == 2)).sum(), "line": (label == 2).sum()})
     inside = np.stack([picture(index)[0] for index in range(2)])[:, (label == 1) | (label == 2)] * 20.0
-    assert found.channels[0].foreground_mean == pytest.approx(inside.mean())
+    assert fingerprint.channels[0].foreground_mean == pytest.approx(inside.mean())
 
 
-def test_borders(tmp_path):
+def test_constant_borders(tmp_path):
     dataset = raw_dataset(tmp_path, 2)
     framed = np.zeros((3, 60, 80), np.uint8)
     framed[:, 15:45, 20:60] = picture(0)[:, 15:45, 20:60]
     write_image(dataset.raw / "imagesTr" / "case0_0000.png", framed)
-    found = fingerprint_dataset(dataset)
-    assert [case.border for case in found.cases] == pytest.approx([0.75, 0.0], abs=0.02)
+    fingerprint = fingerprint_dataset(dataset)
+    assert [case.border for case in fingerprint.cases] == pytest.approx([0.75, 0.0], abs=0.02)
 
 
-def test_tables_hold_the_numbers(tmp_path):
-    found = fingerprint_dataset(raw_dataset(tmp_path))
-    assert ("size", "60 x 80 (from 60 x 80 to 60 x 80)") in table.overview(found)
-    for rows, names in ((table.channels(found), ["R", "G", "B"]), (table.classes(found), ["disc", "line"])):
+def test_tables_contain_the_numbers(tmp_path):
+    fingerprint = fingerprint_dataset(raw_dataset(tmp_path))
+    assert ("size", "60 x 80 (from 60 x 80 to 60 x 80)") in table.overview(fingerprint)
+    for rows, names in ((table.channels(fingerprint), ["R", "G", "B"]), (table.classes(fingerprint), ["disc", "line"])):
         assert [row[0] for row in rows[1:]] == names
         assert {len(row) for row in rows} == {len(rows[0])}
-    assert table.findings(found) == []
+    assert table.findings(fingerprint) == []
 
 
-def test_the_artefact_is_plain_json(tmp_path):
+def test_fingerprint_file_is_plain_json(tmp_path):
     dataset = raw_dataset(tmp_path)
     fingerprint_dataset(dataset)
     content = json.loads(dataset.fingerprint.read_text())

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoseg.fingerprint.modality import modality
+from autoseg.fingerprint.modality import detect_modality
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, ClassInCase
 
@@ -55,7 +55,7 @@ def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **
         file_ending=".png",
         **said,
     )
-    return modality(spec, name, cases or [case()], gray, dtype, means)
+    return detect_modality(spec, name, cases or [case()], gray, dtype, means)
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **
         ("gray", {"channels": GRAY, "cases": [replace(case(), size=(1200, 1000), background=0.6)]}),
     ],
 )
-def test_kinds(expected, arguments):
+def test_detect_modality(expected, arguments):
     found, evidence = kind(**arguments)
     assert found == expected and evidence
 
 
-def test_a_word_inside_a_word_is_no_evidence():
+def test_only_complete_words_count():
     assert kind(GRAY, name="Muscle")[0] == "gray"  # holds "us"
     assert kind(GRAY, name="Direct")[0] == "gray"  # holds "ct"
 
 
-def test_a_gray_kind_is_not_believed_of_colours():
+def test_gray_modality_is_ignored_for_colour_images():
     assert kind(RGB, description="not taken by CT or MRI")[0] == "colour"

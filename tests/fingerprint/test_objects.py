@@ -1,4 +1,4 @@
-"""Areas, objects and thickness of shapes that are known."""
+"""Area, number of objects and thickness of known shapes."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ def blank():
     return np.zeros((200, 220), np.uint8)
 
 
-def test_nothing():
+def test_empty_mask():
     measured, areas = measure_class(blank())
     assert (measured.pixels, measured.objects, measured.largest, measured.thickness) == (0, 0, 0, 0.0)
     assert areas.size == 0
@@ -28,18 +28,18 @@ def test_touching_corners_are_one_object():
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 9, 15])
 @pytest.mark.parametrize("slope", [0, 20, 45, 90])
-def test_a_bar_is_as_thick_as_it_was_drawn(width, slope):
+def test_thickness_of_a_bar_is_its_width(width, slope):
     rows, columns = np.mgrid[:200, :220]
     angle = np.deg2rad(slope)
     across = (rows - 100) * np.cos(angle) - (columns - 110) * np.sin(angle)
     along = (rows - 100) * np.sin(angle) + (columns - 110) * np.cos(angle)
     mask = ((across > -width / 2) & (across <= width / 2) & (abs(along) < 80)).astype(np.uint8)
-    # Twice the depth of the middle counts an odd width one pixel up.
+    # Twice the centre distance overestimates an odd width by one pixel.
     assert -0.6 <= measure_class(mask)[0].thickness - width <= 1.5
 
 
 @pytest.mark.parametrize("radius", [5, 20, 60])
-def test_a_disc_is_as_thick_as_its_diameter_even_beside_specks(radius):
+def test_thickness_of_a_disc_is_its_diameter_despite_specks(radius):
     mask = blank()
     cv2.circle(mask, (110, 100), radius, 1, -1)
     alone = measure_class(mask)[0].thickness
@@ -48,7 +48,7 @@ def test_a_disc_is_as_thick_as_its_diameter_even_beside_specks(radius):
     assert measure_class(mask)[0].thickness == alone
 
 
-def test_a_full_mask_is_as_thick_as_the_image():
+def test_full_mask_is_as_thick_as_the_image():
     assert measure_class(np.ones((60, 90), np.uint8))[0].thickness == pytest.approx(60, abs=2)
 
 
@@ -58,16 +58,16 @@ def test_bool_masks_at_the_edge():
     assert measure_class(mask)[0].thickness == pytest.approx(6, abs=1)
 
 
-def test_thickness_does_not_depend_on_where_memory_lies(monkeypatch):
+def test_thickness_does_not_depend_on_memory_alignment(monkeypatch):
     """OpenCV rounds the same distance in two ways, by the alignment of its output."""
     masks = [cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (60, 75)), (0, 0), 6) > 0 for seed in range(20)]
     transform = cv2.distanceTransform
 
     def thickness(offset):
         def elsewhere(mask, *how):
-            room = np.zeros(mask.size * 4 + 128, np.uint8)
-            start = -room.ctypes.data % 64 + offset
-            return transform(mask, *how, room[start : start + mask.size * 4].view(np.float32).reshape(mask.shape))
+            memory = np.zeros(mask.size * 4 + 128, np.uint8)
+            start = -memory.ctypes.data % 64 + offset
+            return transform(mask, *how, memory[start : start + mask.size * 4].view(np.float32).reshape(mask.shape))
 
         monkeypatch.setattr(cv2, "distanceTransform", elsewhere)
         return [measure_class(mask)[0].thickness for mask in masks]
@@ -76,12 +76,12 @@ def test_thickness_does_not_depend_on_where_memory_lies(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_objects_in_a_box_each_are_as_thick_as_all_together(seed, monkeypatch):
+def test_separate_and_joint_thickness_are_equal(seed, monkeypatch):
     noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (90, 110)), (0, 0), 2 + seed % 5)
     mask = noise > (0.1 + 0.1 * (seed % 3)) * noise.max()
-    monkeypatch.setattr(objects, "_FEW", 0)
+    monkeypatch.setattr(objects, "_MAX_SEPARATE_OBJECTS", 0)
     together = measure_class(mask)
-    monkeypatch.setattr(objects, "_FEW", 10**6)
+    monkeypatch.setattr(objects, "_MAX_SEPARATE_OBJECTS", 10**6)
     alone = measure_class(mask)
     assert alone[0] == together[0]
 

@@ -1,4 +1,4 @@
-"""On real sets: thin against large, twins found, different eyes not taken for one."""
+"""Real datasets: thickness, near duplicates, modality."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.fingerprint import fingerprint_dataset
-from autoseg.fingerprint.appearance import brightness, overlay_share
+from autoseg.fingerprint.appearance import measure_brightness, overlay_fraction
 from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.near_duplicates import compare, thumbnail
 from autoseg.fingerprint.objects import measure_class
@@ -21,22 +21,22 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real sets are no
 
 def thickness(name, most=25):
     files = sorted((DATA / name / "masks").iterdir())[:most]
-    found = [measure_class(read_label(path).array > 0)[0].thickness for path in files]
-    return float(np.median([value for value in found if value]))
+    values = [measure_class(read_label(path).array > 0)[0].thickness for path in files]
+    return float(np.median([value for value in values if value]))
 
 
-def twins(name):
+def similar_groups(name):
     files = sorted((DATA / name / "images").iterdir())
-    found = compare([thumbnail(read_image(path).array) for path in files])
-    return [[files[place].stem for place in group] for group in groups([*found.same, *found.scene])]
+    values = compare([thumbnail(read_image(path).array) for path in files])
+    return [[files[place].stem for place in group] for group in groups([*values.same, *values.scene])]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("busi", "ultrasound"), ("acdc", "mr"), ("nuclei_histology", "microscopy"), ("isic", "colour"), ("drive", "colour")],
 )
-def test_kinds_are_seen_in_the_values_alone(name, expected, tmp_path):
-    """Names that say nothing: what is left are values, channels and objects."""
+def test_modality_from_values_alone(name, expected, tmp_path):
+    """Names without information: only values, channels and objects are left."""
     files = sorted((DATA / name / "images").iterdir())[:20]
     highest = max(int(read_label(path).array.max()) for path in (DATA / name / "masks").iterdir())
     first = read_image(files[0]).array
@@ -52,30 +52,30 @@ def test_kinds_are_seen_in_the_values_alone(name, expected, tmp_path):
     assert fingerprint_dataset(dataset).modality == expected
 
 
-def test_text_in_the_corners_of_colonoscopies_is_seen():
-    shares = []
+def test_text_in_colonoscopy_corners_is_an_overlay():
+    fractions = []
     for path in sorted((DATA / "neopolyp" / "images").iterdir())[:10]:
         planes, mask = list(read_image(path).array), read_label(DATA / "neopolyp" / "masks" / f"{path.stem}.png").array
-        shares.append(overlay_share(planes, 255.0, brightness(planes), mask > 0))
-    assert min(shares) > 5e-4 and max(shares) < 0.03
+        fractions.append(overlay_fraction(planes, 255.0, measure_brightness(planes), mask > 0))
+    assert min(fractions) > 5e-4 and max(fractions) < 0.03
 
 
-def test_vessels_are_thin_and_polyps_are_not():
+def test_vessels_are_thin_and_polyps_thick():
     assert 1 <= thickness("drive") < 5
     assert thickness("neopolyp") > 40
     assert 10 < thickness("nuclei_histology") < 30
 
 
 def test_different_eyes_are_not_duplicates():
-    assert twins("drive") == []
-    assert twins("isic") == []
+    assert similar_groups("drive") == []
+    assert similar_groups("isic") == []
 
 
-def test_frames_of_one_lesion_are_found():
-    assert twins("busi") == [["malignant_005", "malignant_006", "malignant_009"], ["malignant_027", "malignant_028"]]
+def test_frames_of_one_lesion_are_similar():
+    assert similar_groups("busi") == [["malignant_005", "malignant_006", "malignant_009"], ["malignant_027", "malignant_028"]]
 
 
-def test_two_moments_of_one_heart_resemble_each_other_and_no_other_heart():
-    for group in twins("acdc"):
+def test_frames_of_one_heart_are_similar_to_no_other_heart():
+    for group in similar_groups("acdc"):
         assert len({stem.split("_")[0] for stem in group}) == 1
-    assert len(twins("acdc")) >= 30
+    assert len(similar_groups("acdc")) >= 30

@@ -1,4 +1,4 @@
-"""Rows come back as they were put there, whenever they are asked for; a full disk is named."""
+"""Rows are read back unchanged at any time; a full disk is an error."""
 
 import errno
 import os
@@ -11,12 +11,12 @@ from autoseg.support.errors import AutosegError
 
 
 @pytest.mark.parametrize("number", [0, 1, 63, 200])
-def test_rows_come_back_as_they_were_put(tmp_path, number):
+def test_rows_are_read_back_unchanged(tmp_path, number):
     rows = np.random.default_rng(number).normal(0, 1, (number, 7)).astype(np.float32)
     with RowFile(7, np.float32, tmp_path) as file:
         for place, row in enumerate(rows):
             file.append(row)
-            if place % 50 == 10:  # Asking in between does not disturb what follows.
+            if place % 50 == 10:  # Reading in between does not disturb later writes.
                 assert (file[[place, 3]] == rows[[place, 3]]).all()
         assert len(file) == number and (file[:] == rows).all()
         some = list(range(number))[::-3]
@@ -25,7 +25,7 @@ def test_rows_come_back_as_they_were_put(tmp_path, number):
         assert not list(tmp_path.iterdir())  # The file has no name.
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
+def test_full_disk_raises(tmp_path, monkeypatch):
     with RowFile(4, np.uint8, tmp_path) as file:
 
         class Full:

@@ -9,11 +9,11 @@ from autoseg.support.errors import SeveralProblems
 from tests.fingerprint.datasets import describe, mask, picture, raw_dataset
 
 
-def test_a_sound_dataset_passes(tmp_path):
+def test_valid_dataset_passes(tmp_path):
     check_dataset(RawDataset.open(raw_dataset(tmp_path)))
 
 
-def test_all_faults_come_at_once(tmp_path):
+def test_all_faults_are_listed_at_once(tmp_path):
     dataset = raw_dataset(tmp_path, 7)
     describe(dataset, 7, groups={"case0": "p", "cage1": "p"})
     images, labels = dataset.raw / "imagesTr", dataset.raw / "labelsTr"
@@ -31,9 +31,9 @@ def test_all_faults_come_at_once(tmp_path):
     for part in (
         "case0: no mask",
         "case1_0000.png cannot be read",
-        f"case2.png: holds the value 7 ({line} pixels); declared are 0, 1, 2",
+        f"case2.png: has the value 7 ({line} pixels); declared are 0, 1, 2",
         "case3.png: 60 x 81 pixels, its image has 60 x 80",
-        "case4_0000.png: 1 channels, dataset.json names 3",
+        "case4_0000.png: 1 channels, dataset.json has 3",
         "extra.png: a mask without an image",
         "case5.png cannot be read",
         "'cage1', which does not exist",
