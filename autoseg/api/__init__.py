@@ -1,4 +1,4 @@
-"""The stages, composed: what both the commands and a notebook call.
+"""The Python interface: one function per command, for scripts and notebooks.
 
     from autoseg import api
     api.convert_folders(images="photos", masks="masks", name="Polyp", labels=["background", "polyp"])
@@ -7,14 +7,14 @@
     mask = api.Predictor.load("Polyp", "nnunet")(array)
 
 Every function takes `root`: the folder of raw/, preprocessed/ and results/; by default AUTOSEG_ROOT or ./autoseg_data.
-A mistake of the caller raises `AutosegError`, which says what to do. Nothing is printed: see `autoseg.support.log`.
+User errors raise `AutosegError` with what to do. Nothing is printed: see `autoseg.support.log`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Each module imports its stage where it is used: scoring masks should not wait for torch to load.
+# Modules import their stage inside functions, so that scoring masks does not import torch.
 from autoseg.api.audit import audit, correct
 from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders

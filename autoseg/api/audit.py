@@ -1,4 +1,4 @@
-"""References against out-of-fold predictions, and a corrected dataset."""
+"""Find probable label errors, and write a corrected dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def audit(
     device: str = "auto",
     root: Root = None,
 ) -> Audit:
-    """Find reference masks that trained models contradict, each model asked only about cases it was not trained on.
+    """Find reference masks that trained models contradict. Each model sees only cases it was not trained on.
 
     The dataset is not changed.
 
@@ -30,12 +30,12 @@ def audit(
         dataset: id or name of the dataset.
         models: names of trained models (default: all that are good enough).
         output: folder for audit.json, suggestions/ and gallery.html (default: results/<dataset>/audit).
-        most: findings to keep.
+        most: maximum number of findings.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The findings, most likely faults first.
+        The findings, most likely errors first.
 
     Raises:
         AutosegError: a model has no predictions of held-out cases.
@@ -54,7 +54,7 @@ def correct(
     dry_run: bool = False,
     root: Root = None,
 ) -> ConversionReport:
-    """Make a new dataset with the corrections that a person accepted in an audit's gallery. The original stays as it is.
+    """Make a new dataset with the corrections accepted in an audit's gallery. The original does not change.
 
     Args:
         decisions: the file that the gallery saved.
@@ -66,12 +66,14 @@ def correct(
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        What was written, as of a conversion.
+        The report of the conversion.
 
     Raises:
         AutosegError: the decisions do not belong to the audit, or a mask changed since.
     """
     from dataset_conversion.corrections import correct as run
 
-    place = Workspace.at(root)
-    return run(Path(decisions), name, number, place, audit=Path(audit) if audit else None, overwrite=overwrite, dry_run=dry_run)
+    workspace = Workspace.at(root)
+    return run(
+        Path(decisions), name, number, workspace, audit=Path(audit) if audit else None, overwrite=overwrite, dry_run=dry_run
+    )

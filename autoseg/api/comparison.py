@@ -1,4 +1,4 @@
-"""Finished trainings to tables, tests and a page."""
+"""Compare finished trainings: tables, tests, HTML report."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def compare(
         datasets: id or name of a dataset, or several.
         models: only these models (default: all that are finished).
         folds: only these folds (default: all that are finished).
-        metric: what is tested and ranked: "dice", "iou", "hd95", ... (see `Scores`).
+        metric: metric of the tests and the ranking: "dice", "iou", "hd95", ... (see `Scores`).
         stratify_by: names of models (each one's easy and hard cases) or of columns of the fingerprint.
         share: fraction of the cases that count as easy, and as hard.
-        also: name -> folder of scored masks that come from elsewhere; one dataset only.
-        allow_unequal: compare runs with different splits, budgets or preprocessing, and say so in the notes.
+        also: name -> folder of scored masks of another program; one dataset only.
+        allow_unequal: compare runs with different splits, budgets or preprocessing; the notes list the differences.
         output: folder for comparison.json, comparison.csv and report.html (default: results/<dataset>/comparison; of
             several datasets results/comparison).
         report: write report.html too.
@@ -51,19 +51,21 @@ def compare(
     Raises:
         AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False.
     """
-    from autoseg.comparison.compare import compare as compare_evidence
+    from autoseg.comparison.compare import compare as compare_results
     from autoseg.comparison.results import load_results
     from autoseg.comparison.tables import comparison_csv
 
-    wanted = [datasets] if isinstance(datasets, str | int) else list(datasets)
+    ids = [datasets] if isinstance(datasets, str | int) else list(datasets)
     workspace = Workspace.at(root)
-    found = [workspace.dataset(which) for which in dict.fromkeys(wanted)]
-    if also and len(found) > 1:
-        raise AutosegError("masks from elsewhere belong to one dataset", "compare one dataset at a time with --also")
-    elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
-    all_results = [load_results(dataset, model_names(models), fold_numbers(folds), elsewhere) for dataset in found]
-    comparison = compare_evidence(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
-    folder = Path(output) if output else (found[0].results if len(found) == 1 else workspace.root / "results") / "comparison"
+    selected = [workspace.dataset(which) for which in dict.fromkeys(ids)]
+    if also and len(selected) > 1:
+        raise AutosegError("masks of other programs belong to one dataset", "compare one dataset at a time with --also")
+    mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
+    all_results = [load_results(dataset, model_names(models), fold_numbers(folds), mask_folders) for dataset in selected]
+    comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
+    folder = (
+        Path(output) if output else (selected[0].results if len(selected) == 1 else workspace.root / "results") / "comparison"
+    )
     write_artefact(folder / "comparison.json", comparison)
     write_text(folder / "comparison.csv", comparison_csv(comparison))
     if report:

@@ -1,4 +1,4 @@
-"""Other people's data into raw/."""
+"""Convert datasets to raw/."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def convert_folders(
     root: Root = None,
     dry_run: bool = False,
 ) -> ConversionReport:
-    """Make a dataset, raw/DatasetXXX_Name, of a folder of images and a folder of masks.
+    """Convert a folder of images and a folder of masks to raw/DatasetXXX_Name.
 
     Args:
         images: folder of images.
-        masks: folder of masks, of the images' names.
+        masks: folder of masks with the names of the images.
         name: of the dataset: letters, digits, "_", "-" and ".".
         number: id of the dataset (default: the next free one from 501).
         labels: class names by value, background first (default: one class for each value).
-        groups: regular expression with one group that finds the patient in a file's name.
+        groups: regular expression with one group that matches the patient in a file name.
         channels: names of the images' channels (default: red, green, blue or gray).
-        modality: such as "ultrasound", where the images do not tell.
+        modality: such as "ultrasound", if the images do not show it.
         overwrite: replace a dataset of this number and name.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
         dry_run: read and check everything, write nothing.
 
     Returns:
-        What was written: counts, what was changed without asking, and look-alike images.
+        Counts, automatic changes, and near-duplicate images.
 
     Raises:
-        AutosegError: something is wrong with the files; the message lists all faults, and nothing is written.
+        AutosegError: the files have errors; the message lists all of them, and nothing is written.
     """
     from dataset_conversion.folders import convert_folders as convert
 
@@ -66,24 +66,24 @@ def convert(
     dry_run: bool = False,
     root: Root = None,
 ) -> ConversionReport:
-    """Make a dataset, raw/DatasetXXX_Name, of a published dataset or of one in a common layout.
+    """Convert a published dataset, or one in a common layout, to raw/DatasetXXX_Name.
 
     Args:
         which: name of a converter; `autoseg_convert --list` prints them.
         source: the folder or archive as it is published.
-        name: of the dataset (default: the published one's; a layout needs one).
+        name: of the dataset (default: the published name; required for a layout).
         number: id of the dataset (default: the next free one from 501).
         options: those of this converter, by name; `autoseg_convert NAME --help` prints them.
-        merge_test: make training cases of the test cases that have masks.
+        merge_test: use test cases with masks as training cases.
         overwrite: replace a dataset of this number and name.
         dry_run: read and check everything, write nothing.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        What was written: counts, what was changed without asking, and look-alike images.
+        Counts, automatic changes, and near-duplicate images.
 
     Raises:
-        AutosegError: something is wrong with the files or options; the message lists all faults, and nothing is written.
+        AutosegError: files or options have errors; the message lists all of them, and nothing is written.
     """
     from dataset_conversion.run import convert as run
 

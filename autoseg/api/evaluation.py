@@ -1,4 +1,4 @@
-"""Masks against references."""
+"""Score masks against references."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def evaluate(
     *,
     processes: bool = False,
 ) -> Scores:
-    """Score a folder of masks against a folder of references; files belong together by name.
+    """Score a folder of masks against a folder of references; files are matched by name.
 
     Args:
         predictions: folder of predicted masks.
-        references: folder of reference masks. Labels are named by a dataset.json in or above it, else by their values.
+        references: folder of reference masks. Label names come from a dataset.json in or above it, else from values.
         output: folder for scores.json and scores.csv (default: `predictions`).
-        tolerance: of the normalised surface Dice, in the unit of the distances: mm where all references have a spacing,
+        tolerance: of the normalised surface Dice, in the unit of the distances: mm if all references have a spacing,
             else pixels.
-        processes: score a thousand masks and more in worker processes, faster than threads on many cores. A script needs
-            `if __name__ == "__main__":` around the call then.
+        processes: use worker processes from 1000 masks on, faster than threads on many cores. A script then needs
+            `if __name__ == "__main__":` around the call.
 
     Returns:
         The scores of each case, of each class over all cases, and overall.
 
     Raises:
-        AutosegError: masks are missing, cannot be read, differ in size from their reference, or hold undeclared values;
+        AutosegError: masks are missing, cannot be read, differ in size from their reference, or have undeclared values;
             the message lists all of them.
     """
     from autoseg.evaluation.evaluate import evaluate_folders
 
-    where = Path(output) if output else None
-    return evaluate_folders(Path(predictions), Path(references), output=where, tolerance=tolerance, processes=processes)
+    folder = Path(output) if output else None
+    return evaluate_folders(Path(predictions), Path(references), output=folder, tolerance=tolerance, processes=processes)
 
 
 def evaluate_external(
@@ -64,13 +64,13 @@ def evaluate_external(
         dataset: id or name of the dataset the networks were trained on.
         other: id or name of the dataset to test them on.
         models: names of models (default: all that are trained); all of their trained folds are tested.
-        labels: label of `dataset` -> label of `other`, or "background", where their names differ.
+        labels: label of `dataset` -> label of `other`, or "background", if their names differ.
         tolerance: of the normalised surface Dice, in mm or pixels (see `evaluate`).
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        For each model and fold: the scores on `other`, and on the fold's own held-out cases with the same labels.
+        For each model and fold: the scores on `other`, and on the fold's held-out cases with the same labels.
 
     Raises:
         AutosegError: nothing is trained, a label has no counterpart, or a case cannot be predicted.
@@ -79,10 +79,10 @@ def evaluate_external(
     from autoseg.prediction.predictor import trained_models
 
     workspace = Workspace.at(root)
-    found, elsewhere = workspace.dataset(dataset), workspace.dataset(other)
-    chosen = model_names(models) or list(trained_models(found.results))
-    if not chosen:
-        raise AutosegError(f"{found.name} has no trained models", f"autoseg_train {found.number} MODEL all")
+    own, external = workspace.dataset(dataset), workspace.dataset(other)
+    names = model_names(models) or list(trained_models(own.results))
+    if not names:
+        raise AutosegError(f"{own.name} has no trained models", f"autoseg_train {own.number} MODEL all")
     return Results(
-        tested for model in chosen for tested in test(found, model, elsewhere, labels, device=device, tolerance=tolerance)
+        tested for model in names for tested in test(own, model, external, labels, device=device, tolerance=tolerance)
     )

@@ -1,4 +1,4 @@
-"""Where a trained network looks."""
+"""Heat maps of trained networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def explain(
     device: str = "auto",
     root: Root = None,
 ) -> Explanation:
-    """Draw heat maps (Grad-CAM and one gradient-free method) of cases, into the fold's explanation/ folder.
+    """Draw heat maps (Grad-CAM and one gradient-free method) of cases; written to the fold's explanation/ folder.
 
     Needs `pip install 'autoseg[explain]'`.
 
@@ -30,7 +30,7 @@ def explain(
         model: name of a trained model.
         fold: number of one of its trained folds.
         cases: names of cases (default: the first held-out ones).
-        layer: dotted path of the module whose output is read; "auto" takes the one the model names.
+        layer: dotted path of the module whose output is read; "auto": the model's default.
         region: where the logits are averaged: in the predicted or in the reference mask.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
@@ -44,5 +44,4 @@ def explain(
     """
     from autoseg.explanation.explain import explain_fold
 
-    found = Workspace.at(root).dataset(dataset)
-    return explain_fold(found, model, fold, cases, layer=layer, region=region, device=device)
+    return explain_fold(Workspace.at(root).dataset(dataset), model, fold, cases, layer=layer, region=region, device=device)

@@ -1,4 +1,4 @@
-"""The architectures there are."""
+"""The registered architectures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class ModelInfo:
     """One architecture.
 
     variants: name -> parameters, for 3 channels and 2 classes, from small to large; parameters: of the default variant.
-    divisor: images are padded inside to multiples of it. fixed_size: images are resized inside to this square, None where
-    they are not. weights: what published weights were trained on.
+    divisor: the network pads images to multiples of it. fixed_size: the network resizes images to this square, None if it
+    does not. weights: data the published weights were trained on.
     """
 
     name: str
@@ -32,7 +32,7 @@ def model_table() -> Results[ModelInfo]:
     """List every registered architecture, those of installed packages too.
 
     Returns:
-        One row for each architecture. One whose package cannot be imported is left out, with a warning.
+        One row for each architecture. If the package of one cannot be imported, it is skipped with a warning.
     """
     from autoseg import models as registry
 

@@ -1,4 +1,4 @@
-"""Masks from image models that nobody trained here."""
+"""Masks from zero-shot image models."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Omnimodel:
-    """A zero-shot image model, and how to ask it.
+    """A zero-shot image model and its options.
 
     reader: "gemini", "image_edit" or "sam". model: its full name ("" for gemini's default). send_images_to: must be the
-    reader's name before any image is sent to it. endpoint: another address that speaks the same API. threshold: "fixed" at
+    reader's name before any image is sent to it. endpoint: another address with the same API. threshold: "fixed" at
     one half, or "otsu". rate: requests a minute. timeout: seconds for a request. attempts: requests for a question. again:
-    ask once more where an earlier answer held no picture. weights: sam's folder (default: <root>/weights/sam). boxes_from:
+    ask again if the cached answer has no picture. weights: sam's folder (default: <root>/weights/sam). boxes_from:
     a folder of masks whose objects give sam its boxes.
     """
 
@@ -59,28 +59,28 @@ def ask_omnimodel(
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Write masks that a zero-shot image model made, for the classes of a dataset, as `predict` writes them.
+    """Predict the classes of a dataset with a zero-shot image model. Files are written as by `predict`.
 
-    Prompts come from the dataset's plan; without a plan, from its labels. Images are sent as pixels only, to no one but the
-    reader that `send_images_to` names, and never twice: answers are kept in <root>/omnimodel. Keys come from the environment
-    (GEMINI_API_KEY; AUTOSEG_IMAGE_EDIT_KEY or OPENAI_API_KEY) and are written nowhere.
+    Prompts come from the dataset's plan; without a plan, from its labels. Only pixels are sent, only to the
+    reader in `send_images_to`, and never twice: answers are cached in <root>/omnimodel. API keys come from the environment
+    (GEMINI_API_KEY; AUTOSEG_IMAGE_EDIT_KEY or OPENAI_API_KEY) and are never written.
 
     Args:
         images: an image file, several, or a folder of images.
         output: folder for the masks, prediction.json and omnimodel.json.
-        dataset: id or name of the dataset whose classes are looked for.
-        omnimodel: which model to ask, and how.
-        confirm: gets a question that says how many requests will be sent, returns whether to send them (default: send).
+        dataset: id or name of the dataset whose classes to predict.
+        omnimodel: the model and its options.
+        confirm: called with a question that contains the number of requests; returns whether to send them (default: send).
         recursive: take images of subfolders too.
         names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
         device: for sam: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        Each mask with areas and warnings, and which images failed, and why.
+        The masks with areas and warnings, and the failed images with the reason.
 
     Raises:
-        AutosegError: consent, a key, boxes or an extra is missing, or nothing was confirmed.
+        AutosegError: consent, a key, boxes or an extra is missing, or `confirm` returned False.
     """
     from autoseg.prediction.inputs import find_jobs
 
@@ -99,13 +99,13 @@ def read_jobs(
     device: str,
     root: Root,
 ) -> PredictionReport:
-    """The same for images that are known already."""
+    """Like `ask_omnimodel`, for a list of jobs."""
     task, _ = _task(dataset, omnimodel, root)
     if omnimodel.reader == "sam":
         from autoseg.omnimodel.sam import Sam, read_with_boxes
 
         if omnimodel.boxes_from is None:
-            raise AutosegError("sam needs boxes to look into", "--boxes-from MASKS, or use it as --second-reader sam")
+            raise AutosegError("sam needs boxes", "--boxes-from MASKS, or use it as --second-reader sam")
         folder = Path(omnimodel.weights) if omnimodel.weights else Workspace.at(root).weights / "sam"
         return read_with_boxes(Sam(folder, device), jobs, Path(omnimodel.boxes_from), output, task)
     return _ask_service(jobs, output, task, omnimodel, confirm, root)
@@ -125,9 +125,9 @@ def _ask_service(
     expected = estimate(client, jobs, task)
     logger.info(f"{client.backend.model}: {expected}")
     new = expected.questions - expected.known
-    question = f"send {new} requests (at most {new * omnimodel.attempts} with repeats) to {omnimodel.reader}?"
+    question = f"send {new} requests (at most {new * omnimodel.attempts} with retries) to {omnimodel.reader}?"
     if new and confirm is not None and not confirm(question):
-        raise AutosegError("nothing was sent", "answer yes, or give --yes")
+        raise AutosegError("nothing was sent", "answer yes, or add --yes")
     return read_files(client, jobs, output, task)
 
 
@@ -142,7 +142,7 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
     backend: gemini.Gemini | image_edit.ImageEdit
     if omnimodel.reader == "gemini":
         if not key:
-            raise AutosegError("gemini needs a key", f"put it into the environment variable {keys[0]}; it is written nowhere")
+            raise AutosegError("gemini needs a key", f"set the environment variable {keys[0]}; it is never written")
         backend = gemini.Gemini(key, model, endpoint, timeout)
     else:
         backend = image_edit.ImageEdit(key, model, endpoint, timeout)
@@ -151,7 +151,7 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
 
 
 def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:
-    """What to find, and the channels of an image."""
+    """The task for a dataset, and the number of channels of its images."""
     from autoseg.io.raw_dataset import read_description
     from autoseg.omnimodel.reader import Task
     from autoseg.planning.prompts import prompts
@@ -159,20 +159,20 @@ def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, i
     from autoseg.support.files import read_artefact
 
     if omnimodel.reader not in READERS:
-        raise AutosegError(f"there is no reader {omnimodel.reader!r}", f"there: {', '.join(READERS)}")
+        raise AutosegError(f"there is no reader {omnimodel.reader!r}", f"choose one of {', '.join(READERS)}")
     if omnimodel.threshold not in ("fixed", "otsu"):
         raise AutosegError(f"there is no threshold {omnimodel.threshold!r}", "choose fixed or otsu")
     if omnimodel.attempts < 1 or omnimodel.timeout <= 0:
-        raise AutosegError("a question needs at least one attempt and some time", "give --attempts 1 or more")
-    found = Workspace.at(root).dataset(dataset)
-    spec = read_description(found.description)
+        raise AutosegError("attempts and timeout must be positive", "set --attempts to 1 or more, and --timeout above 0")
+    data = Workspace.at(root).dataset(dataset)
+    spec = read_description(data.description)
     try:
         scheme = spec.label_scheme()
     except ValueError as error:
-        raise AutosegError(f"{found.description}: {error}", "correct its labels") from error
-    words = dict(read_artefact(found.plan, Plan).prompts) if found.plan.is_file() else {}
-    made = prompts(list(scheme.foreground), f"{spec.modality} {found.short_name}")
-    asked = {name: words.get(name) or made[name] for name in scheme.foreground}
-    return Task(dataset=found.name, labels=spec.labels, scheme=scheme, prompts=asked, threshold=omnimodel.threshold), len(
-        spec.channel_names
-    )
+        raise AutosegError(f"{data.description}: {error}", "correct its labels") from error
+    planned_prompts = dict(read_artefact(data.plan, Plan).prompts) if data.plan.is_file() else {}
+    default_prompts = prompts(list(scheme.foreground), f"{spec.modality} {data.short_name}")
+    class_prompts = {name: planned_prompts.get(name) or default_prompts[name] for name in scheme.foreground}
+    return Task(
+        dataset=data.name, labels=spec.labels, scheme=scheme, prompts=class_prompts, threshold=omnimodel.threshold
+    ), len(spec.channel_names)

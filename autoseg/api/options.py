@@ -1,4 +1,4 @@
-"""Types that functions of `autoseg.api` share, and the short forms they accept."""
+"""Types of parameters of `autoseg.api`, and conversions of their short forms."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _WORDS: dict[Setting, str] = {True: "true", False: "false", None: "none"}
 
 
 def model_names(models: Models | None) -> list[str] | None:
-    """One name or several as a list; None, for all, stays."""
+    """Names as a list; None (all) is returned unchanged."""
     return [models] if isinstance(models, str) else None if models is None else list(models)
 
 
 def fold_numbers(folds: Folds | None) -> list[int] | None:
-    """One number or several as a list; None, for all, stays."""
+    """Numbers as a list; None (all) is returned unchanged."""
     return [folds] if isinstance(folds, int) else None if folds is None else list(folds)
 
 
 def setting_texts(settings: Settings | None) -> dict[str, str]:
-    """The settings as `--set` takes them."""
-    found = {}
+    """Settings as texts, in the form of `--set`."""
+    texts = {}
     for key, value in (settings or {}).items():
-        found[key] = _WORDS[value] if value is None or isinstance(value, bool) else str(value)
-    return found
+        texts[key] = _WORDS[value] if value is None or isinstance(value, bool) else str(value)
+    return texts

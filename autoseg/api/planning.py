@@ -1,4 +1,4 @@
-"""Looking and deciding: fingerprint, plan, splits, arrays."""
+"""Fingerprint, plan, splits and arrays of a dataset."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 def fingerprint(dataset: DatasetId, root: Root = None, *, processes: bool = False) -> Fingerprint:
-    """Measure a raw dataset. The result is kept in fingerprint.json and reused while the files stay the same.
+    """Measure a raw dataset. The result is written to fingerprint.json and reused while the files do not change.
 
     Args:
         dataset: id or name of the dataset.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
-        processes: measure a thousand images and more in worker processes, faster than threads on many cores. A script needs
-            `if __name__ == "__main__":` around the call then.
+        processes: use worker processes from 1000 images on, faster than threads on many cores. A script then needs
+            `if __name__ == "__main__":` around the call.
 
     Returns:
-        Sizes, values, classes and objects of all cases, look-alikes, and what a person should look at.
+        Sizes, values, classes and objects of all cases, near-duplicates, and findings to check.
 
     Raises:
-        AutosegError: files are missing, unreadable or do not fit; the message lists all of them.
+        AutosegError: files are missing, unreadable or inconsistent; the message lists all of them.
     """
     from autoseg.fingerprint.measure import fingerprint_dataset
 
@@ -59,44 +59,50 @@ def plan_and_preprocess(
         dataset: id or name of the dataset.
         protocol: "auto"; "quick", minutes on a laptop; "benchmark", the same settings for every model.
         models: names of models to plan for (default: all).
-        memory: what a training may take, in bytes or as "8G" (default: by the device).
-        device: what the trainings will run on: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        settings: dotted field of the plan -> value: {"training.epochs": 50}. What was set is recorded in the plan.
-        splits: a file of your own folds, in autoseg's or nnU-Net's form, checked for leaks (default: those made before,
+        memory: limit for a training, in bytes or as "8G" (default: by the device).
+        device: device of the trainings: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        settings: dotted field of the plan -> value: {"training.epochs": 50}. The plan records them.
+        splits: a file with your own folds, in autoseg's or nnU-Net's format, checked for leaks (default: existing ones,
             else new ones).
         preprocess: also write the arrays that trainings read.
         processes: as for `fingerprint`.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The plan: what each model gets, and every decision with its reason.
+        The plan: the configuration of each model, and every decision with its reason.
 
     Raises:
-        AutosegError: the files have faults, a model or setting is unknown, splits leak, or the memory is too small.
+        AutosegError: the files have errors, a model or setting is unknown, splits leak, or the memory is too small.
     """
     from autoseg.fingerprint.measure import fingerprint_dataset
     from autoseg.io.cache import DecodedImageCache
     from autoseg.io.raw_dataset import RawDataset
 
-    found = Workspace.at(root).dataset(dataset)
-    raw = RawDataset.open(found)
-    with DecodedImageCache(found.preprocessed) if preprocess else nullcontext() as kept:
-        seen = fingerprint_dataset(found, cache=kept, raw=raw, processes=processes)
+    data = Workspace.at(root).dataset(dataset)
+    raw = RawDataset.open(data)
+    with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
+        measured = fingerprint_dataset(data, cache=cache, raw=raw, processes=processes)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
-        chosen = model_names(models) or registry.usable_names()
+        selected = model_names(models) or registry.usable_names()
         plan = make_plan(
-            seen, raw.spec, protocol=protocol, models=chosen, memory=memory, device=device, settings=setting_texts(settings)
+            measured,
+            raw.spec,
+            protocol=protocol,
+            models=selected,
+            memory=memory,
+            device=device,
+            settings=setting_texts(settings),
         )
-        write_artefact(found.splits, _splits(found, raw, seen, plan, Path(splits) if splits else None))
-        write_artefact(found.plan, plan)
-        if kept and len(plan.preprocessing) == 1:
-            kept.stop_caching()
-        logger.info(f"{found.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {found.plan}")
-        for preparation in plan.preprocessing.values() if preprocess else ():
-            preprocess_dataset(found, raw, preparation, content_hash=seen.content_hash, cache=kept)
+        write_artefact(data.splits, _splits(data, raw, measured, plan, Path(splits) if splits else None))
+        write_artefact(data.plan, plan)
+        if cache and len(plan.preprocessing) == 1:
+            cache.stop_caching()
+        logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
+        for config in plan.preprocessing.values() if preprocess else ():
+            preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
     return plan
 
 
@@ -114,20 +120,22 @@ def decisions(plan: Plan) -> Results[Decision]:
     return Results(explain(plan))
 
 
-def _splits(found: Dataset, raw: RawDataset, seen: Fingerprint, plan: Plan, given: Path | None) -> Splits:
-    """Given splits, else those on disk while they fit cases and settings (a person may have made them), else new ones."""
+def _splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, path: Path | None) -> Splits:
+    """The splits of a file if given; else those on disk if they match cases and settings; else new ones."""
     from autoseg.planning.splits import check_splits, make_splits, read_splits
 
-    if given is not None:
-        return read_splits(given, seen, raw.spec)
-    if found.splits.exists():
-        splits = read_artefact(found.splits, Splits, f"delete {found.splits} to have it made again")
-        asked = {"training.folds", "training.seed"} & set(plan.overrides)
+    if path is not None:
+        return read_splits(path, measured, raw.spec)
+    if data.splits.exists():
+        splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
+        overridden = {"training.folds", "training.seed"} & set(plan.overrides)
         if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
-            logger.warning(f"the cases of {found.name} changed: trainings on the new splits do not compare with older ones")
-        elif not asked or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
-            check_splits(splits, seen, raw.spec)
+            logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
+        elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
+            check_splits(splits, measured, raw.spec)
             return splits
         else:
-            logger.warning(f"new splits of {found.name}, as set: trainings on them do not compare with older ones")
-    return make_splits(seen, raw.spec, plan.training.folds, plan.training.seed)
+            logger.warning(
+                f"new splits of {data.name} for the changed settings: trainings on them cannot be compared with older ones"
+            )
+    return make_splits(measured, raw.spec, plan.training.folds, plan.training.seed)

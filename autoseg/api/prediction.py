@@ -1,4 +1,4 @@
-"""Masks for new images."""
+"""Predict image files, choose models, export them."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def predict(
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
-    """Write a mask for each image, in the image's own size and geometry. For arrays see `Predictor`.
+    """Write a mask for each image, in the image's size and geometry. For arrays see `Predictor`.
 
     Args:
         images: an image file, several, or a folder of images.
         output: folder for the masks and prediction.json.
         dataset: id or name of the dataset the model was trained on.
-        model: name of a trained model, several to average, or "best" for what `find_best` chose.
+        model: name of a trained model, several to average, or "best" for the choice of `find_best`.
         folds: numbers of the folds to average (default: all that are trained).
-        bundle: a file that `export` wrote, in place of dataset, model and folds.
+        bundle: a file that `export` wrote, instead of dataset, model and folds.
         probabilities: also write each class's probabilities, (K, H, W) float16, as <case>.npz.
         overlays: also write pictures with the contours.
         references: folder of reference masks to draw into the overlays.
         tta: average over mirrored views: slower, a little better.
         recursive: take images of subfolders too.
-        overwrite: False resumes an interrupted run: masks that are there already stay.
+        overwrite: False resumes an interrupted run and keeps existing masks.
         strict: stop at the first image that cannot be predicted.
         names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
         dicom_masks: format of masks of DICOM images (default: "seg" where possible).
@@ -61,7 +61,7 @@ def predict(
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        Each mask with areas, confidence and warnings, and which images failed, and why.
+        The masks with areas, confidence and warnings, and the failed images with the reason.
 
     Raises:
         AutosegError: there is nothing to predict, nothing is trained, or the output cannot be written; with `strict` also
@@ -87,12 +87,10 @@ def predict(
     )
 
 
-def find_best(
-    dataset: DatasetId, models: Models | None = None, *, device: str = "auto", root: Root = None
-) -> BestChoice:
+def find_best(dataset: DatasetId, models: Models | None = None, *, device: str = "auto", root: Root = None) -> BestChoice:
     """Choose the best model, pair or triple and the post-processing of each class, on out-of-fold predictions only.
 
-    Written to the dataset's results as best.json; `predict(..., model="model_selection")` uses it.
+    Written to the dataset's results as best.json; `predict(..., model="best")` uses it.
 
     Args:
         dataset: id or name of the dataset.
@@ -120,11 +118,11 @@ def export(
     onnx: bool = False,
     root: Root = None,
 ) -> Exported:
-    """Write trained networks and all that predicting with them needs to one file, a bundle.
+    """Write trained networks to one file, a bundle, which is all that prediction needs.
 
     Args:
         dataset: id or name of the dataset.
-        models: name of a trained model, several to average, or "best" for what `find_best` chose.
+        models: name of a trained model, several to average, or "best" for the choice of `find_best`.
         path: the file to write; its name ends in .zip.
         folds: numbers of the folds to include (default: all that are trained).
         onnx: also write an ONNX file for each network, checked against torch. Needs `pip install 'autoseg[onnx]'`.
@@ -136,16 +134,14 @@ def export(
     Raises:
         AutosegError: nothing is trained, the name does not end in .zip, or a network cannot be exported.
     """
-    from autoseg.prediction import export as exporting
+    from autoseg.prediction.export import export as write_bundle
 
-    named = model_names(models) or []
-    return exporting.export(Workspace.at(root).dataset(dataset), named, Path(path), fold_numbers(folds), onnx)
+    names = model_names(models) or []
+    return write_bundle(Workspace.at(root).dataset(dataset), names, Path(path), fold_numbers(folds), onnx)
 
 
-def review_page(
-    what: PathLike | int, *, cases: PathLike | None = None, device: str = "auto", root: Root = None
-) -> Blocks:
-    """Build a web page to try networks and to correct masks. Needs `pip install 'autoseg[web]'`.
+def review_page(what: PathLike | int, *, cases: PathLike | None = None, device: str = "auto", root: Root = None) -> Blocks:
+    """Build a web page to try networks and correct masks. Needs `pip install 'autoseg[web]'`.
 
     Args:
         what: id or name of a dataset, or the path of a bundle.

@@ -1,4 +1,4 @@
-"""A second reader for the cases the first is not sure of."""
+"""A second reader for cases with low confidence."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def predict_with_second_reader(
 ) -> PredictionReport:
     """Predict images, and ask a second reader about the cases whose expected Dice is low.
 
-    Both readers' masks stay in first_reader/ and second_reader/; second_reader.json says who made each mask, and why. A case
-    that the second reader cannot read keeps the first mask.
+    Both readers' masks are in first_reader/ and second_reader/; second_reader.json gives the reader of each mask and the
+    reason. A case that the second reader cannot read keeps the first mask.
 
     Args:
         images: an image file, several, or a folder of images.
         output: folder for the masks.
         dataset: id or name of the dataset the model was trained on.
-        model: name of a trained model, several to average, or "best" for what `find_best` chose.
+        model: name of a trained model, several to average, or "best" for the choice of `find_best`.
         second: name of another trained model, the path of a bundle, or an `Omnimodel`.
         folds: numbers of the first reader's folds to average (default: all that are trained).
         trust: expected Dice, 0 to 1, below which the second reader is asked.
-        policy: "flag" keeps the first mask and warns, "replace" takes the second, "union" takes what either marks,
-            "consensus" what both mark alike.
+        policy: "flag" keeps the first mask and warns, "replace" takes the second, "union" takes pixels of either,
+            "consensus" takes pixels where both agree.
         confirm: see `ask_omnimodel`.
         tta: average the first reader over mirrored views.
         recursive: take images of subfolders too.
@@ -69,10 +69,10 @@ def predict_with_second_reader(
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        Each mask with areas, confidence and warnings, and which images failed, and why.
+        The masks with areas, confidence and warnings, and the failed images with the reason.
 
     Raises:
-        AutosegError: the policy or trust is wrong, nothing is trained, or a reader cannot be asked.
+        AutosegError: policy or trust is invalid, nothing is trained, or a reader cannot be asked.
     """
     from autoseg.io.raw_dataset import read_description
     from autoseg.prediction.inputs import find_jobs
@@ -81,7 +81,7 @@ def predict_with_second_reader(
     if policy not in POLICIES:
         raise AutosegError(f"there is no policy {policy!r}", f"choose one of {', '.join(POLICIES)}")
     if not 0 <= trust <= 1:
-        raise AutosegError(f"a trust of {trust:g} is no expected Dice", "give a number from 0 to 1, such as 0.8")
+        raise AutosegError(f"trust is an expected Dice from 0 to 1, not {trust:g}", "for example 0.8")
     inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
     target = Path(output)
     report = predict(
@@ -91,11 +91,15 @@ def predict_with_second_reader(
     spec = read_description(Workspace.at(root).dataset(dataset).description)
     asked = set(doubtful(report.record.cases, trust))
     jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
-    logger.info(f"{len(jobs)} of {len(report.cases)} masks are below {trust:g} and go to the second reader, {_name(second)}")
-    failed = (
-        _read_again(jobs, target, dataset=dataset, second=second, confirm=confirm, device=device, root=root) if jobs else {}
+    logger.info(
+        f"{len(jobs)} of {len(report.cases)} masks are below {trust:g}: the second reader, {_name(second)}, reads them again"
     )
-    return _settle(
+    failed = (
+        _run_second_reader(jobs, target, dataset=dataset, second=second, confirm=confirm, device=device, root=root)
+        if jobs
+        else {}
+    )
+    return _combine_readings(
         report, target, asked={job.name for job in jobs}, failed=failed, scheme=spec.label_scheme(), policy=policy,
         threshold=trust, second=_name(second),
     )  # fmt: skip
@@ -114,7 +118,7 @@ def study_readers(
     output: PathLike | None = None,
     root: Root = None,
 ) -> ReaderStudy:
-    """Measure how well confidence ranks held-out cases, and what a second reader would gain on the hard ones.
+    """Measure how well confidence ranks held-out cases, and the gain of a second reader on hard ones.
 
     Args:
         dataset: id or name of the dataset.
@@ -124,12 +128,12 @@ def study_readers(
         second: name of the second reader (default: the next best).
         trust: expected Dice, 0 to 1, below which the second reader is asked.
         share: fraction of the cases that count as hard, and as easy.
-        also: name -> folder of scored masks that come from elsewhere, such as a zero-shot model's.
+        also: name -> folder of scored masks of another program, such as a zero-shot model.
         output: folder for risk_coverage.json (default: results/<dataset>/comparison).
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The area under the risk-coverage curve (AURC) of each confidence, and the scores of each way of reading.
+        The area under the risk-coverage curve (AURC) of each confidence, and the scores of each policy.
 
     Raises:
         AutosegError: there are fewer than two readers, or the first has no confidence.
@@ -137,11 +141,11 @@ def study_readers(
     from autoseg.comparison.results import load_results
     from autoseg.comparison.second_reader_study import study
 
-    found = Workspace.at(root).dataset(dataset)
-    elsewhere = {name: Path(folder) for name, folder in (also or {}).items()}
-    dataset_results = load_results(found, model_names(models), fold_numbers(folds), elsewhere)
+    data = Workspace.at(root).dataset(dataset)
+    mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
+    dataset_results = load_results(data, model_names(models), fold_numbers(folds), mask_folders)
     result = study(dataset_results, first, second, trust, share)
-    write_artefact((Path(output) if output else found.results / "comparison") / "risk_coverage.json", result)
+    write_artefact((Path(output) if output else data.results / "comparison") / "risk_coverage.json", result)
     return result
 
 
@@ -149,7 +153,7 @@ def _name(second: str | Path | Omnimodel) -> str:
     return second.reader if isinstance(second, Omnimodel) else Path(second).name
 
 
-def _read_again(
+def _run_second_reader(
     jobs: Sequence[PredictionJob],
     target: Path,
     dataset: str | int,
@@ -158,7 +162,7 @@ def _read_again(
     device: str,
     root: Root,
 ) -> dict[str, str]:
-    """Masks of the jobs in target/second_reader, by the jobs' names; gives those that failed."""
+    """Write the second reader's masks to target/second_reader. Returns failed cases -> reason."""
     from autoseg.prediction.files import predict_jobs
     from autoseg.prediction.loading import load_predictor
     from autoseg.prediction.pipeline import Wanted
@@ -169,11 +173,11 @@ def _read_again(
         which, model = (None, None) if bundle else (dataset, str(second))
         predictor = load_predictor(which, model, bundle=bundle, device=device, root=root)
         return predict_jobs(predictor, jobs, folder, Wanted()).failed
-    asked = replace(second, boxes_from=second.boxes_from or target)
-    return read_jobs(jobs, folder, dataset=dataset, omnimodel=asked, confirm=confirm, device=device, root=root).failed
+    configured = replace(second, boxes_from=second.boxes_from or target)
+    return read_jobs(jobs, folder, dataset=dataset, omnimodel=configured, confirm=confirm, device=device, root=root).failed
 
 
-def _settle(
+def _combine_readings(
     report: PredictionReport,
     target: Path,
     asked: set[str],
@@ -183,7 +187,7 @@ def _settle(
     threshold: float,
     second: str,
 ) -> PredictionReport:
-    """Combine the masks and say who made which."""
+    """Combine the masks, and record the reader of each."""
     import numpy as np
 
     from autoseg.io import read_label, write_label
@@ -193,39 +197,39 @@ def _settle(
 
     readings, cases = [], []
     for case in report.record.cases:
-        sure = trust_of(case)
+        confidence = trust_of(case)
         if case.case not in asked:
             readings.append(
                 Reading(
                     case=case.case,
                     reader="first",
-                    confidence=sure,
+                    confidence=confidence,
                     agreement=math.nan,
-                    reason=f"trusted: {sure:.2f} is not below {threshold:g}",
+                    reason=f"trusted: {confidence:.2f} is not below {threshold:g}",
                 )
             )
             cases.append(case)
             continue
-        doubt = f"{sure:.2f} is below {threshold:g}"
+        low = f"{confidence:.2f} is below {threshold:g}"
         if case.case in failed or not (target / SECOND / case.output).is_file():
-            because = f"{doubt}, but {second} gave no mask: {failed.get(case.case, 'none was written')}"
-            readings.append(Reading(case=case.case, reader="first", confidence=sure, agreement=math.nan, reason=because))
-            cases.append(replace(case, warnings=(*case.warnings, f"to be looked at: {because}")))
+            reason = f"{low}, but {second} gave no mask: {failed.get(case.case, 'no file')}"
+            readings.append(Reading(case=case.case, reader="first", confidence=confidence, agreement=math.nan, reason=reason))
+            cases.append(replace(case, warnings=(*case.warnings, f"please check: {reason}")))
             continue
-        kept = target / FIRST / case.output
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target / case.output, kept)
-        one, other = read_label(kept), read_label(target / SECOND / case.output)
-        alike = agreement(one.array, other.array, scheme)
+        first_path = target / FIRST / case.output
+        first_path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target / case.output, first_path)
+        one, other = read_label(first_path), read_label(target / SECOND / case.output)
+        dice = agreement(one.array, other.array, scheme)
         labels = combine(one.array, other.array, policy)
         write_label(target / case.output, labels, like=one)
         pixels = {name: int(np.isin(labels, member).sum()) for name, member in scheme.foreground.items()}
         reader = {"flag": "first", "replace": "second"}.get(policy, "both")
-        because = f"{doubt}; {second} was asked, and the two masks agree by a Dice of {alike:.2f}; {policy}"
-        readings.append(Reading(case=case.case, reader=reader, confidence=sure, agreement=alike, reason=because))
-        cases.append(replace(case, pixels=pixels, warnings=(*case.warnings, f"read twice: {because}")))
-    known = [case.confidence for case in report.record.cases if case.confidence is not None]
-    calibrated = bool(known) and not any(math.isnan(one.expected_dice) for one in known)
+        reason = f"{low}; {second} read it too, and the Dice between the masks is {dice:.2f}; {policy}"
+        readings.append(Reading(case=case.case, reader=reader, confidence=confidence, agreement=dice, reason=reason))
+        cases.append(replace(case, pixels=pixels, warnings=(*case.warnings, f"read twice: {reason}")))
+    confidences = [case.confidence for case in report.record.cases if case.confidence is not None]
+    calibrated = bool(confidences) and not any(math.isnan(one.expected_dice) for one in confidences)
     first = " + ".join(report.record.models)
     write_artefact(
         target / RECORD,

@@ -1,4 +1,4 @@
-"""Learning, and scoring what was learnt on the held-out cases."""
+"""Train models, and score their held-out cases."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class TrainedFold(Tabular):
-    """A trained fold, scored.
+    """A trained fold with its scores.
 
-    record: what makes the training and what it took. scores: of its best weights on the fold's held-out cases, at their
-    original size. folder: where weights, curves and the held-out masks are.
+    record: configuration and cost of the training. scores: of the best weights on the fold's held-out cases, at original
+    size. folder: contains weights, curves and the held-out masks.
     """
 
     record: RunRecord
@@ -38,8 +38,8 @@ class TrainedFold(Tabular):
         return f"{record.model} fold {record.fold} of {record.dataset}: {self.scores.summary()}"
 
     def to_rows(self) -> list[Row]:
-        named = {"dataset": self.record.dataset, "model": self.record.model, "fold": self.record.fold}
-        return [{**named, **row} for row in self.scores.to_rows()]
+        identity = {"dataset": self.record.dataset, "model": self.record.model, "fold": self.record.fold}
+        return [{**identity, **row} for row in self.scores.to_rows()]
 
     def overview(self) -> list[Row]:
         return [{"model": self.record.model, "fold": self.record.fold, **row} for row in self.scores.overview()]
@@ -61,8 +61,8 @@ def train(
 ) -> Results[TrainedFold]:
     """Train folds of a model, then predict and score each fold's held-out cases. Interrupted runs are resumed.
 
-    A dataset that is not planned yet, or for another protocol, is planned first. Where the plan asks for it, candidates for
-    the learning rate are tried first.
+    A dataset without a plan, or with a plan for another protocol, is planned first. If the plan asks for it, the learning rate
+    is searched first.
 
     Args:
         dataset: id or name of the dataset.
@@ -72,19 +72,19 @@ def train(
         settings: dotted field of the plan -> value, for this training only: {"training.epochs": 50}.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
-        restart: begin again where an earlier run was finished or interrupted.
+        restart: start again, and discard a finished or interrupted run.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
-            By default signals do what your program has them do.
+            By default signal handlers do not change.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        The trained folds. Under torchrun all processes train together: the first one scores and returns them, the others
+        The trained folds. Under torchrun all processes train together: the main process scores and returns them, the others
         return an empty list.
 
     Raises:
-        AutosegError: the model, fold or a setting is unknown, weights are missing, or the folder holds another run.
-        KeyboardInterrupt: on Ctrl-C; the last checkpoint stays, and the next call resumes there.
+        AutosegError: the model, fold or a setting is unknown, weights are missing, or the folder contains another run.
+        KeyboardInterrupt: on Ctrl-C; the next call resumes from the last checkpoint.
     """
     from autoseg.planning.overrides import apply_overrides
     from autoseg.training.distributed import distributed_context
@@ -93,71 +93,71 @@ def train(
 
     MODELS.check(model)
     texts = setting_texts(settings)
-    start = None if pretrained is None else str(pretrained)
+    weights = None if pretrained is None else str(pretrained)
     LOGGERS.check(*log_to)
-    found = Workspace.at(root).dataset(dataset)
+    data = Workspace.at(root).dataset(dataset)
     trained: Results[TrainedFold] = Results()
-    with distributed_context() as team:
-        if team.is_main:
-            _prepare(found, model, protocol, texts, device, root)
-        team.wait()
-        plan = apply_overrides(read_artefact(found.plan, Plan), texts)
-        splits = read_artefact(found.splits, Splits, f"autoseg_plan_and_preprocess {found.number}")
-        chosen = _existing_folds(found, splits, fold_numbers(folds))
+    with distributed_context() as context:
+        if context.is_main:
+            _prepare(data, model, protocol, texts, device, root)
+        context.wait()
+        plan = apply_overrides(read_artefact(data.plan, Plan), texts)
+        splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
+        selected = _existing_folds(data, splits, fold_numbers(folds))
         plan, search = with_searched_rate(
-            found, plan, splits, model, device=device, pretrained=start, team=team, handle_signals=handle_signals
+            data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals
         )
-        for fold in chosen:
+        for fold in selected:
             record = train_fold(
-                found, plan, splits, model, fold, device=device, pretrained=start, restart=restart, team=team, search=search,
-                log_to=log_to, handle_signals=handle_signals,
+                data, plan, splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
+                search=search, log_to=log_to, handle_signals=handle_signals,
             )  # fmt: skip
-            if team.is_main:
-                trained.append(TrainedFold(record, _score_fold(found, model, splits, fold, device), found.fold(model, fold)))
+            if context.is_main:
+                trained.append(TrainedFold(record, _score_fold(data, model, splits, fold, device), data.fold(model, fold)))
     return trained
 
 
-def _existing_folds(found: Dataset, splits: Splits, numbers: list[int] | None) -> list[int]:
-    """The folds asked for (None: all). Raises AutosegError where there is no such fold."""
-    chosen = list(range(len(splits.folds))) if numbers is None else numbers
-    for fold in chosen:
+def _existing_folds(data: Dataset, splits: Splits, numbers: list[int] | None) -> list[int]:
+    """The selected folds (None: all). Raises AutosegError if a fold does not exist."""
+    selected = list(range(len(splits.folds))) if numbers is None else numbers
+    for fold in selected:
         if not 0 <= fold < len(splits.folds):
-            raise AutosegError(f"there is no fold {fold}", f"{found.name} is split into folds 0 to {len(splits.folds) - 1}")
-    return chosen
+            raise AutosegError(f"there is no fold {fold}", f"{data.name} is split into folds 0 to {len(splits.folds) - 1}")
+    return selected
 
 
 def _prepare(
-    found: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], device: str, root: Root
+    data: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], device: str, root: Root
 ) -> None:
-    """A plan on disk that has the model, and the arrays it needs under `settings`."""
+    """Make sure that the plan and the arrays of the model are on disk."""
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
     from autoseg.preprocessing.preprocess import preprocess_dataset
 
-    plan = apply_overrides(_plan_to_train(found, model, protocol, device, root), settings)
-    preprocess_dataset(found, RawDataset.open(found), plan.preprocessing[plan.models[model].preprocessing])
+    plan = apply_overrides(_plan_to_train(data, model, protocol, device, root), settings)
+    preprocess_dataset(data, RawDataset.open(data), plan.preprocessing[plan.models[model].preprocessing])
 
 
-def _plan_to_train(found: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
-    remedy = f"autoseg_plan_and_preprocess {found.number}"
-    if not found.plan.exists():
-        logger.info(f"{found.name} is not planned yet: planning it now")
-        return plan_and_preprocess(found.name, protocol=protocol or "auto", models=[model], device=device, root=root)
-    plan = read_artefact(found.plan, Plan, remedy)
+def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
+    remedy = f"autoseg_plan_and_preprocess {data.number}"
+    if not data.plan.exists():
+        logger.info(f"{data.name} is not planned yet: planning it now")
+        return plan_and_preprocess(data.name, protocol=protocol or "auto", models=[model], device=device, root=root)
+    plan = read_artefact(data.plan, Plan, remedy)
     if protocol is not None and plan.protocol != protocol:
-        logger.info(f"{found.name} is planned for {plan.protocol}: planning it for {protocol} now")
-        return plan_and_preprocess(found.name, protocol=protocol, models=list(plan.models), device=device, root=root)
+        logger.info(f"{data.name} is planned for {plan.protocol}: planning it for {protocol} now")
+        return plan_and_preprocess(data.name, protocol=protocol, models=list(plan.models), device=device, root=root)
     if model not in plan.models:
         raise AutosegError(
-            f"the plan of {found.name} is for {', '.join(plan.models)}, not for {model}",
+            f"the plan of {data.name} is for {', '.join(plan.models)}, not for {model}",
             f"{remedy} --protocol {plan.protocol} --models {','.join([*plan.models, model])}",
         )
     return plan
 
 
-def _score_fold(found: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
+def _score_fold(data: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.prediction.validation import predict_fold
 
-    folder = predict_fold(found, model, fold, device=device)
-    return evaluate_folders(folder, labels_folder(found), cases=splits.folds[fold].validation)
+    folder = predict_fold(data, model, fold, device=device)
+    return evaluate_folders(folder, labels_folder(data), cases=splits.folds[fold].validation)

@@ -1,1 +1,1 @@
-"""One thin argparse module per command. Must not hold logic, and must not import torch before it is needed."""
+"""One thin argparse module per command. No logic, and no import of torch before it is needed."""

@@ -1,4 +1,4 @@
-"""autoseg_check_model: what every network promises, checked for one."""
+"""autoseg_check_model: checks a network against the model contract."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from autoseg.support.extensions import MODELS
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_check_model",
-        "Check that a network does what planning, training and prediction rely on: every variant, with real forward passes.\n"
-        "Ends with 1 where a promise is not kept, and says what to do.",
+        "Check that a network works for planning, training and prediction: every variant, with real forward passes.\n"
+        "exit code 1: a check failed; the output says what to do",
         "example: autoseg_check_model unet",
     )
     parser.add_argument("model", metavar="NAME", help=f"one of {', '.join(MODELS.names())}")
@@ -26,5 +26,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verdict.fault:
             print(f"      {verdict.fault}\n      -> {verdict.promise.remedy}")
             broken += 1
-    print("every promise is kept" if not broken else f"{broken} not kept")
+    print("all checks passed" if not broken else f"{broken} checks failed")
     return 1 if broken else 0

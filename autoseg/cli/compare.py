@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="N", help="only these folds")
     parser.add_argument(
         "--metric", default="dice", metavar="NAME",
-        help=f"what is tested and ranked, of cases: {entry.one_of(METRICS)} (default: dice)",
+        help=f"metric per case for tests and ranking: {entry.one_of(METRICS)} (default: dice)",
     )  # fmt: skip
     parser.add_argument(
         "--stratify-by", action="append", default=[], metavar="BY",
@@ -32,20 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "group, case=PATTERN, group=PATTERN; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--share", type=float, default=0.05, metavar="S", help="of the cases that are easy or hard (default: 0.05)"
+        "--share",
+        type=float,
+        default=0.05,
+        metavar="S",
+        help="fraction of cases that count as easy, and as hard (default: 0.05)",
     )
     parser.add_argument(
-        "--also", action="append", default=[], metavar="NAME=DIR", help="masks from elsewhere, scored by autoseg_evaluate"
+        "--also", action="append", default=[], metavar="NAME=DIR", help="masks of another program, scored by autoseg_evaluate"
     )
     parser.add_argument(
         "--risk-coverage", action="store_true",
-        help="instead: how well confidence ranks cases (AURC), what a second reader gains and loses on hard and easy ones",
+        help="instead: how well confidence ranks cases (AURC), and the effect of a second reader on hard and easy ones",
     )  # fmt: skip
     parser.add_argument("--first", metavar="MODEL", help="for --risk-coverage: the first reader (default: the best)")
     parser.add_argument("--second", metavar="MODEL", help="the second reader (default: the next best)")
-    parser.add_argument("--trust", type=float, default=0.8, metavar="DICE", help="expected Dice that needs no second (0.8)")
-    parser.add_argument("--allow-unequal", action="store_true", help="compare runs of different splits or budgets all the same")
-    parser.add_argument("--no-report", action="store_true", help="tables only, no page")
+    parser.add_argument(
+        "--trust", type=float, default=0.8, metavar="DICE", help="below this expected Dice: second reader (0.8)"
+    )
+    parser.add_argument("--allow-unequal", action="store_true", help="compare runs with different splits or budgets too")
+    parser.add_argument("--no-report", action="store_true", help="tables only, no HTML report")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: results/DATASET/comparison)")
     options = parser.parse_args(arguments)
     folds, also = entry.folds(options.folds), entry.settings(options.also, "--also", "other_program=masks")
@@ -85,8 +91,8 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
             share=options.share, also=also, output=options.output, root=options.root,
         )  # fmt: skip
         areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.aurc, one.best, one.random))) for one in study.areas]
-        entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "perfect", "blind"), areas)
-        title = f"{study.first}, read again by {study.second} below {study.threshold:g}: {len(study.asked)} cases"
+        entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "optimal", "random"), areas)
+        title = f"{study.first}; cases below {study.threshold:g} read again by {study.second}: {len(study.asked)}"
         rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95)) for one in study.scores]
         entry.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
     return 0

@@ -1,4 +1,4 @@
-"""What all commands share: the doorway that turns a user's mistakes into one message, and arguments with one meaning."""
+"""Shared code of all commands: error messages, exit codes, common arguments, tables."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ _FILE_WIDTH = 160
 
 
 def command(body: Main) -> Main:
-    """Run a command's body: messages on, AutosegError printed without a traceback, exit code 2 for user's mistakes."""
+    """Decorator of a command: configures logging, prints AutosegError without a traceback, exit code 2 for user errors."""
 
     @functools.wraps(body)
     def main(arguments: Sequence[str] | None = None) -> int:
-        # Threads that spin while they wait slow a busy machine tenfold; this has to stand before torch is loaded.
+        # Spinning threads slow a busy machine tenfold. Must be set before torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # Images are worked on in threads of our own; OpenCV's would only get in their way. Read when cv2 is loaded.
+        # autoseg has its own threads for images; OpenCV needs none. Must be set before cv2 is imported.
         os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-        # torch warns of its own parts that other packages use; nobody who runs a command can do anything about it.
+        # Warnings of torch about its use in other packages; the user of a command cannot fix them.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-        # Nor about highdicom's warnings of empty segments and of what secondary captures do not say.
+        # The same holds for highdicom's warnings about empty segments and missing attributes.
         logging.getLogger("highdicom").setLevel(logging.ERROR)
         own = is_own_process(arguments)
         if own:
-            # Imports make hundreds of thousands of objects that stay: to look through them for garbage again and again takes a
-            # tenth of a command's start.
+            # Imports create many permanent objects; repeated garbage collections would take a tenth of the start-up time.
             gc.set_threshold(10_000, 10, 10)
         configure_logging()
-        code = _answered(body, arguments)
+        code = _exit_code(body, arguments)
         if own:
-            # Before it ends Python looks through all objects once more: half a second with PyTorch loaded.
+            # Skip the garbage collection at exit: half a second with PyTorch.
             gc.freeze()
         return code
 
@@ -54,7 +53,7 @@ def command(body: Main) -> Main:
 
 
 def is_own_process(arguments: Sequence[str] | None) -> bool:
-    """Whether nothing but the command runs in this process: it reads sys.argv. A program that calls it passes arguments."""
+    """Whether the command is the main program of this process. A program that calls it passes arguments."""
     return arguments is None
 
 
@@ -66,7 +65,7 @@ def configure_glibc_malloc(arguments: Sequence[str] | None, limit: int | None = 
         malloc.configure_glibc_malloc(limit)
 
 
-def _answered(body: Main, arguments: Sequence[str] | None) -> int:
+def _exit_code(body: Main, arguments: Sequence[str] | None) -> int:
     try:
         return body(arguments)
     except AutosegError as error:
@@ -76,38 +75,38 @@ def _answered(body: Main, arguments: Sequence[str] | None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (autoseg_models | head); nothing is left to say.
+        # The reader of the output has closed the pipe, as in `autoseg_models | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser with --root, which every command has."""
-    made = argparse.ArgumentParser(prog, description=description, epilog=epilog, formatter_class=_Formatter)
-    made.add_argument(
+    """A parser with --root."""
+    result = argparse.ArgumentParser(prog, description=description, epilog=epilog, formatter_class=_Formatter)
+    result.add_argument(
         "--root", metavar="DIR", help="folder of raw/, preprocessed/ and results/ (else AUTOSEG_ROOT, else ./autoseg_data)"
     )
-    return made
+    return result
 
 
-def add_dataset(made: argparse.ArgumentParser) -> None:
+def add_dataset(parser: argparse.ArgumentParser) -> None:
     """The DATASET argument."""
-    made.add_argument("dataset", metavar="DATASET", help="its id (501), its name (Polyp) or both (Dataset501_Polyp)")
+    parser.add_argument("dataset", metavar="DATASET", help="its id (501), its name (Polyp) or both (Dataset501_Polyp)")
 
 
-def add_device(made: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
-    made.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
 
 
-def add_log_to(made: argparse.ArgumentParser) -> None:
+def add_log_to(parser: argparse.ArgumentParser) -> None:
     """--log-to."""
-    made.add_argument("--log-to", default="", metavar="A,B", help=f"also log to {one_of(LOGGERS)} (default: none)")
+    parser.add_argument("--log-to", default="", metavar="A,B", help=f"also log to {one_of(LOGGERS)} (default: none)")
 
 
-def add_settings(made: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     """--set."""
-    made.add_argument(
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help=f"set any field of the plan: training.epochs=50; training.loss={one_of(LOSSES)}; training.optimizer="
         f"{one_of(OPTIMIZERS)}; training.schedule={one_of(SCHEDULES)}; training.augmentation.chain={one_of(AUGMENTATIONS)}",
@@ -115,7 +114,7 @@ def add_settings(made: argparse.ArgumentParser) -> None:
 
 
 def one_of(registry: Registry[Any]) -> str:
-    """The names of a registry for a help text: "a, b or c"."""
+    """Names of a registry for a help text: "a, b or c"."""
     *others, last = registry.names()
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -126,18 +125,18 @@ def names(text: str) -> list[str]:
 
 
 def settings(pairs: Sequence[str], option: str = "--set", example: str = "training.epochs=50") -> dict[str, str]:
-    """`--set key=value` pairs, or another option's. Raises AutosegError for one without '='."""
-    found = {}
+    """Parse `key=value` pairs of an option. Raises AutosegError if '=' is missing."""
+    parsed = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise AutosegError(f"{option} {pair!r} is not key=value", f"for example {option} {example}")
-        found[key.strip()] = value.strip()
-    return found
+            raise AutosegError(f"{option} {pair!r} is not KEY=VALUE", f"for example {option} {example}")
+        parsed[key.strip()] = value.strip()
+    return parsed
 
 
 def folds(words: Sequence[str]) -> list[int] | None:
-    """Fold numbers; None stands for all."""
+    """Fold numbers; None means all."""
     if list(words) == ["all"]:
         return None
     if not all(word.isdigit() for word in words):
@@ -146,14 +145,14 @@ def folds(words: Sequence[str]) -> list[int] | None:
 
 
 def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output: as wide as the terminal, or wide enough to read where output goes to a file."""
+    """Print a table, as wide as the terminal, or 160 columns in a file."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
     if title:
-        # Not the table's own title, which would be folded to the width of the columns.
+        # A title of the table itself would wrap at the width of the columns.
         console.print(title, markup=False, highlight=False)
     console.print(table("", headings, rows))
 
@@ -164,13 +163,13 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, heading in enumerate(headings):
-        # The first column names things: it is what one looks for, and copies from.
-        shown.add_column(heading, overflow="fold", no_wrap=number == 0)
+        # Names in the first column must not wrap, so that they can be searched and copied.
+        result.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    return shown
+        result.add_row(*(escape(cell) for cell in row))
+    return result
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -21,25 +21,25 @@ _DICE = ("pooled.dice", "per_image.dice")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_evaluate",
-        "Score masks against references: per case, per class and overall; writes scores.json and scores.csv beside the masks.",
+        "Score masks against references: per case, per class and overall; writes scores.json and scores.csv.",
         "examples: autoseg_evaluate masks autoseg_data/raw/Dataset501_Polyp/labelsTs\n"
         "          autoseg_evaluate Polyp --external OtherPolyps --map neoplastic=polyp --map non_neoplastic=polyp",
     )
     parser.add_argument("predictions", metavar="PRED", help="folder of predicted masks; with --external: a dataset")
     parser.add_argument("references", nargs="?", metavar="REF", help="folder of reference masks")
     parser.add_argument("--external", metavar="DATASET", help="test the models trained on PRED on this other dataset")
-    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="where labels differ")
+    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="if label names differ")
     parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="with --external: only these")
     entry.add_device(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where the scores go (default: beside the masks)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the scores (default: PRED)")
     parser.add_argument(
-        "--tolerance", type=float, default=2.0, metavar="T", help="of the surface Dice, in pixels or mm (default: 2)"
+        "--tolerance", type=float, default=2.0, metavar="T", help="of the surface Dice, in mm or pixels (default: 2)"
     )
     options = parser.parse_args(arguments)
     if options.external is not None:
         return _external(options)
     if options.references is None:
-        raise AutosegError("there are no references to score against", "autoseg_evaluate PRED REF")
+        raise AutosegError("no reference masks given", "autoseg_evaluate PRED REF")
     from autoseg import api
 
     entry.configure_glibc_malloc(arguments)
@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _external(options: argparse.Namespace) -> int:
     labels = entry.settings(options.map, "--map", "neoplastic=polyp")
     if options.references is not None:
-        raise AutosegError(f"--external leaves no place for {options.references}", "autoseg_evaluate DATASET --external OTHER")
+        raise AutosegError(
+            f"--external takes one dataset, and {options.references} was given too", "autoseg_evaluate DATASET --external OTHER"
+        )
     from autoseg import api
 
     tested = api.evaluate_external(
@@ -73,18 +75,22 @@ def _external(options: argparse.Namespace) -> int:
     first = tested[0]
     entry.show_table(
         f"trained on {first.record.dataset}, tested on {len(first.external.cases)} cases of {first.record.external}",
-        ("model", "fold", "Dice of all pixels here", "there", "Dice of images here", "there"),
+        ("model", "fold", "pooled Dice: own", "external", "Dice per image: own", "external"),
         [
-            (one.record.model, str(one.record.fold), *(_number(side.overall[key]) for key in _DICE for side in _sides(one)))
+            (
+                one.record.model,
+                str(one.record.fold),
+                *(_number(scores.overall[key]) for key in _DICE for scores in _both_scores(one)),
+            )
             for one in tested
         ],
     )
     print(f"labels: {', '.join(f'{ours} as {theirs}' for ours, theirs in first.record.labels.items())}")
-    print("autoseg_compare shows the drop of all models")
+    print("autoseg_compare shows the drop for all models")
     return 0
 
 
-def _sides(tested: ExternalResult) -> tuple[Scores, Scores]:
+def _both_scores(tested: ExternalResult) -> tuple[Scores, Scores]:
     return tested.internal, tested.external
 
 

@@ -12,7 +12,7 @@ from autoseg.cli import entry
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_explain",
-        "Heat maps of a trained fold: Grad-CAM and a gradient-free method, as pictures and as shares of the heat.",
+        "Heat maps of a trained fold: Grad-CAM and a gradient-free method, as pictures and as fractions of the heat.",
         "example: autoseg_explain Polyp segformer 0 --cases polyp_001,polyp_007",
     )
     entry.add_dataset(parser)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    found = api.explain(
+    explanation = api.explain(
         options.dataset,
         options.model,
         options.fold,
@@ -38,16 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     entry.show_table(
-        f"{found.model}, fold {found.fold}, layer {found.layer}: shares of the heat",
+        f"{explanation.model}, fold {explanation.fold}, layer {explanation.layer}: fractions of the heat",
         ("case", "class", "method", "inside", "ring", "outside"),
-        [(one.case, one.name, one.method, *map(_share, (one.inside, one.ring, one.outside))) for one in found.heatmaps],
+        [
+            (one.case, one.name, one.method, *map(_fraction, (one.inside, one.ring, one.outside)))
+            for one in explanation.heatmaps
+        ],
     )
-    if any(math.isnan(one.inside) for one in found.heatmaps):
-        print("–: the reference has no such class there, or the map holds no heat")
-    for what, why in found.skipped.items():
-        print(f"left out: {what}: {why}")
+    if any(math.isnan(one.inside) for one in explanation.heatmaps):
+        print("–: the reference has no such class, or the map has no heat")
+    for subject, reason in explanation.skipped.items():
+        print(f"skipped: {subject}: {reason}")
     return 0
 
 
-def _share(value: float) -> str:
+def _fraction(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""autoseg_export: trained networks in one file to share, or as ONNX."""
+"""autoseg_export: trained networks as one file to share, or as ONNX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoseg.cli import entry
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_export",
-        "Write trained networks and all that predicting with them needs to one file, which autoseg_predict --bundle reads.",
+        "Write trained networks to one file for autoseg_predict --bundle; it needs nothing else.",
         "example: autoseg_export 501 segformer -o lesions.zip",
     )
     entry.add_dataset(parser)

@@ -1,4 +1,4 @@
-"""autoseg_find_best: the best model, pair or triple of a dataset, and what to do to its masks."""
+"""autoseg_find_best: the best model, pair or triple of a dataset, and its post-processing."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [(" + ".join(one.models), f"{one.dice:.4f}") for one in choice.candidates[:_SHOWN]]
     entry.show_table(f"Dice on {choice.cases} out-of-fold cases, mean over classes and cases", ("models", "Dice"), rows)
     print(f"best: {' + '.join(choice.models)}, folds {', '.join(map(str, choice.folds))}: {choice.dice_before:.4f}")
-    for name, what in choice.postprocessing.items():
-        print(f"  {name}: {what}")
+    for name, step in choice.postprocessing.items():
+        print(f"  {name}: {step}")
     if choice.postprocessing:
-        print(f"with that: {choice.dice:.4f} (chosen on these very cases: a little optimistic)")
+        print(f"with post-processing: {choice.dice:.4f} (chosen on the same cases: slightly optimistic)")
     else:
-        print("no post-processing would raise that")
+        print("no post-processing improves this")
     print(choice.command if options.root is None else f"{choice.command} --root {shlex.quote(options.root)}")
     return 0

@@ -1,4 +1,4 @@
-"""autoseg_models: the registry."""
+"""autoseg_models: lists the architectures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser("autoseg_models", "List every architecture: family, variants, parameters, sizes, weights, paper.")
-    parser.add_argument("--json", action="store_true", help="the same as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     from autoseg import api
 
@@ -38,5 +38,5 @@ def _cells(row: ModelInfo) -> list[str]:
         for name, parameters in row.variants.items()
     ]
     size = "any" if row.divisor == 1 else f"multiples of {row.divisor}"
-    size = f"{row.fixed_size} inside" if row.fixed_size else size
+    size = f"{row.fixed_size} internally" if row.fixed_size else size
     return [row.name, row.family, ", ".join(variants), size, ", ".join(row.weights) or "none", row.citation]

@@ -1,4 +1,4 @@
-"""autoseg_plan_and_preprocess: look at a dataset, decide for it, prepare its arrays."""
+"""autoseg_plan_and_preprocess: fingerprint, plan, splits and arrays of a dataset."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from autoseg.schema.plan import PROTOCOLS
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_plan_and_preprocess",
-        "Fingerprint a dataset, plan for each model, make the splits, prepare the arrays.",
+        "Fingerprint a dataset, plan for each model, write the splits and the arrays.",
         "example: autoseg_plan_and_preprocess 501 --models nnunet,segformer --explain",
     )
     entry.add_dataset(parser)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="auto", help="default: auto; quick takes minutes on a CPU")
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all (default)")
-    parser.add_argument("--memory", metavar="SIZE", help="for a training, e.g. 8G (default: by the device)")
+    parser.add_argument("--memory", metavar="SIZE", help="memory of a training, e.g. 8G (default: by the device)")
     parser.add_argument("--explain", action="store_true", help="print each decision with its reason")
     entry.add_settings(parser)
-    parser.add_argument("--splits", metavar="FILE", help="folds of your own: autoseg's or nnU-Net's splits file")
+    parser.add_argument("--splits", metavar="FILE", help="your own folds: a splits file of autoseg or nnU-Net")
     parser.add_argument("--no-preprocess", action="store_true", help="stop after the plan")
     entry.add_device(parser)
     options = parser.parse_args(arguments)
@@ -41,6 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     if options.explain:
-        rows = [(found.subject, found.value, found.reason, found.source) for found in api.decisions(plan)]
-        entry.show_table("What was decided, and why", ("decision", "value", "reason", "from the fingerprint"), rows)
+        rows = [(decision.subject, decision.value, decision.reason, decision.source) for decision in api.decisions(plan)]
+        entry.show_table("Decisions", ("decision", "value", "reason", "from the fingerprint"), rows)
     return 0

@@ -22,9 +22,9 @@ _SHOWN = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if (options.bundle is None) == (options.dataset is None):
-        raise AutosegError("say which networks to use", "either -d DATASET -m MODEL, or --bundle FILE.zip")
+        raise AutosegError("no networks given", "use either -d DATASET -m MODEL, or --bundle FILE.zip")
     if options.dataset is not None and not options.models:
-        raise AutosegError("say which model of the dataset to use", "-m MODEL, -m A B for the mean of several, or -m best")
+        raise AutosegError("no model given", "-m MODEL, -m A B for the mean of several, or -m best")
     from autoseg import api
 
     reader = _readers.zero_shot(options)
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(report)
         return _SOME_FAILED if report.failed else 0
     if options.second_reader:
-        report = _readers.with_second(options, _names(options))
-        print(f"{report}\nwho made each mask, and why: {report.folder / 'second_reader.json'}")
+        report = _readers.predict_with_second_reader(options, _names(options))
+        print(f"{report}\nreader of each mask, and the reason: {report.folder / 'second_reader.json'}")
         return _SOME_FAILED if report.failed else 0
     entry.configure_glibc_malloc(arguments)
     report = api.predict(
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = entry.parser(
         "autoseg_predict",
-        "Write a mask for each image, in the image's own size and geometry, with how far it can be trusted.",
+        "Write a mask for each image, in the image's size and geometry, with its confidence.",
         "exit code 1: some images could not be predicted, the others were\n"
         "example: autoseg_predict -i new_images -o masks -d 501 -m segformer",
     )
@@ -81,18 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="a file of autoseg_export, instead of -d and -m")
-    parser.add_argument("--probabilities", action="store_true", help="also write each class's probability (.npz)")
+    parser.add_argument("--probabilities", action="store_true", help="also write class probabilities (.npz)")
     parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
-    parser.add_argument("--references", type=Path, metavar="DIR", help="masks to draw into the pictures")
+    parser.add_argument("--references", type=Path, metavar="DIR", help="reference masks to draw into the overlays")
     parser.add_argument("--recursive", action="store_true", help="subfolders too")
     parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")
-    parser.add_argument("--review-list", action="store_true", help="say which masks to look at first; also review.csv")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="go on where a run was cut off")
+    parser.add_argument("--review-list", action="store_true", help="list the masks to check first; also writes review.csv")
+    parser.add_argument("--continue", dest="resume", action="store_true", help="resume an interrupted prediction")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be predicted")
-    parser.add_argument("--dicom-masks", choices=("seg", "png", "nii"), help="for DICOM images (default: seg, if it can be)")
+    parser.add_argument(
+        "--dicom-masks", choices=("seg", "png", "nii"), help="mask format for DICOM images (default: seg if possible)"
+    )
     names = parser.add_mutually_exclusive_group()
-    names.add_argument("--keep-names", action="store_true", help="file names, and patient tags in DICOM-SEG, as they are")
-    names.add_argument("--hide-names", action="store_true", help="neutral names for all files, not only telling ones")
+    names.add_argument("--keep-names", action="store_true", help="keep file names, and patient tags in DICOM-SEG")
+    names.add_argument("--hide-names", action="store_true", help="neutral names for all files, not only identifying ones")
     entry.add_device(parser)
     _readers.add_arguments(parser)
     return parser
@@ -108,5 +110,5 @@ def _review_list(report: PredictionReport) -> None:
     path = write_review_list(report.record.cases, report.folder)
     rows = [(case.case, *numbers(case), "; ".join(case.warnings)) for case in in_order(report.record.cases)]
     headings = ("case", "confidence", "expected Dice", "agreement", "warnings")
-    entry.show_table("To look at first", headings, rows[:_SHOWN])
-    print(f"all {len(rows)} in {path}")
+    entry.show_table("To check first", headings, rows[:_SHOWN])
+    print(f"all {len(rows)} cases are in {path}")

@@ -1,4 +1,4 @@
-"""autoseg_review: a page on this machine to try trained networks and correct their masks."""
+"""autoseg_review: a local web page to try networks and correct masks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from autoseg.cli import entry
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_review",
-        "Open a page on this machine: drop an image, see mask, confidence and warnings, correct the mask, keep it as a case.",
+        "Open a local web page: drop an image, see mask, confidence and warnings, correct the mask, save it as a case.",
         "needs the extra [web]; example: autoseg_review 501, or autoseg_review lesions.zip --cases corrected",
     )
     parser.add_argument("what", metavar="BUNDLE|DATASET", help="a file of autoseg_export, or a dataset with trained models")
-    parser.add_argument("--cases", type=Path, metavar="DIR", help="for corrections (default: the dataset, or ./corrected)")
+    parser.add_argument(
+        "--cases", type=Path, metavar="DIR", help="folder for corrections (default: the dataset, or ./corrected)"
+    )
     parser.add_argument("--port", type=int, metavar="N", help="port on 127.0.0.1 (default: the first free one from 7860)")
     entry.add_device(parser)
     options = parser.parse_args(arguments)

@@ -12,16 +12,16 @@ from autoseg.schema.plan import PROTOCOLS
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_train",
-        "Train a model on a fold, then score it on the fold's held-out cases. A run that was cut off goes on where it was.",
+        "Train a model on a fold, then score it on the fold's held-out cases. Interrupted runs resume.",
         "example: autoseg_train 501 segformer 0",
     )
     entry.add_dataset(parser)
-    parser.add_argument("model", metavar="MODEL", help="a name autoseg_models lists")
+    parser.add_argument("model", metavar="MODEL", help="a name from autoseg_models")
     parser.add_argument("fold", metavar="FOLD", help="0, 1, ... or all")
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan for this protocol if it is not the one planned")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
-    parser.add_argument("--restart", action="store_true", help="begin again, giving up what an earlier run left")
+    parser.add_argument("--restart", action="store_true", help="start again and discard the earlier run")
     entry.add_log_to(parser)
     entry.add_settings(parser)
     entry.add_device(parser)
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for fold in trained:
         entry.show_table(
-            f"fold {fold.record.fold}: held-out cases at their own size (the best of {fold.record.epochs_done} epochs)",
-            ("class", "Dice of all pixels", "Dice per image"),
+            f"fold {fold.record.fold}: held-out cases at original size (best of {fold.record.epochs_done} epochs)",
+            ("class", "pooled Dice", "Dice per image"),
             [
                 (name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['dice'].mean:.3f}")
                 for name, summary in fold.scores.classes.items()

@@ -67,7 +67,7 @@ def test_a_bundle_gives_the_same_mask(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_which_model_is_asked_for_by_name(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(api.AutosegError, match=r"which model of Tiny\? trained: bright"):
+    with pytest.raises(api.AutosegError, match=r"no model of Tiny given; trained: bright"):
         api.Predictor.load("Tiny", root=dataset.root)
     with pytest.raises(api.AutosegError, match="unet has no trained fold"):
         api.Predictor.load("Tiny", "unet", root=dataset.root)
@@ -93,7 +93,7 @@ HOLED[0, 3, 4:6] = np.nan
         (np.zeros((20, 30, 5), np.uint8), "not clearly an image of 3 channels"),
         (np.zeros((20, 30), bool), "holds bool, not numbers"),
         (np.zeros((20, 30), complex), "holds complex128, not numbers"),
-        (np.array([["a"]]), "not numbers as an image does"),
+        (np.array([["a"]]), "which is no image type"),
         (None, "holds object, not numbers"),
         (HOLED, "2 values of the image are not-a-number or infinite"),
         (IMAGE.astype(np.float32) / 255, "the image holds values 0..1"),

@@ -1,4 +1,4 @@
-"""How a command ends, and what it changes in the process it runs in."""
+"""Exit codes of commands, and their effects on the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoseg.cli import entry
 from autoseg.support import malloc
 from autoseg.support.errors import AutosegError
 
-allocator.hold_memory = print
+malloc.configure_glibc_malloc = print
 
 @entry.command
 def main(arguments=None):
@@ -30,7 +30,7 @@ def run(body: str, arguments: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("body", "code"), [("return 0", 0), ("return 3", 3), ("raise AutosegError('bad', 'mend it')", 2)])
+@pytest.mark.parametrize(("body", "code"), [("return 0", 0), ("return 3", 3), ("raise AutosegError('bad', 'fix it')", 2)])
 def test_a_command_ends_with_its_code(body: str, code: int) -> None:
     ended = run(body)
     assert ended.returncode == code
@@ -38,19 +38,19 @@ def test_a_command_ends_with_its_code(body: str, code: int) -> None:
     assert ("error: bad" in ended.stderr) == (code == 2)
 
 
-def test_all_that_was_printed_arrives() -> None:
+def test_all_output_is_written() -> None:
     ended = run("print('x' * 3_000_000); return 0")
     assert ended.stdout.count("x") == 3_000_000
 
 
-def test_other_exceptions_end_it_as_usual() -> None:
-    ended = run("raise RuntimeError('a fault of ours')")
-    assert ended.returncode == 1 and "a fault of ours" in ended.stderr
+def test_other_exceptions_have_a_traceback() -> None:
+    ended = run("raise RuntimeError('internal error')")
+    assert ended.returncode == 1 and "internal error" in ended.stderr
 
 
 @pytest.mark.parametrize(("arguments", "own"), [("", True), ("[]", False)])
-def test_memory_is_held_in_the_commands_own_process_only(arguments: str, own: bool) -> None:
-    assert ("7\n" in run("entry.hold_memory(arguments, 7); return 0", arguments).stdout) == own
+def test_malloc_is_configured_only_in_the_commands_own_process(arguments: str, own: bool) -> None:
+    assert ("7\n" in run("entry.configure_glibc_malloc(arguments, 7); return 0", arguments).stdout) == own
 
 
 @pytest.mark.parametrize(("arguments", "own"), [("", True), ("[]", False)])
@@ -59,5 +59,5 @@ def test_a_program_that_calls_a_command_keeps_its_garbage_collector(arguments: s
     assert (f"{own}\n") in run(body, arguments).stdout
 
 
-def test_opencv_has_no_threads_of_its_own_in_a_command() -> None:
+def test_commands_set_one_opencv_thread() -> None:
     assert run("import cv2; print(cv2.getNumThreads(), 'threads'); return 0").stdout.startswith("1 threads")

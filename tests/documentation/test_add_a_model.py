@@ -16,4 +16,4 @@ def test_the_pages_network_keeps_every_promise_of_the_pages_command(tmp_path: Pa
     said = pages.run([check, "autoseg_models --json"], tmp_path, package)
     for promise in PROMISES:
         assert f"ok    mynet small: {promise.title}" in said
-    assert '"parameters": 9602' in said and "every promise is kept" in said
+    assert '"parameters": 9602' in said and "all checks passed" in said

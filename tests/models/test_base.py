@@ -207,7 +207,7 @@ def test_the_command_says_what_to_do(register: Callable[..., None], capsys: pyte
     assert main(["mine"]) == 1
     said = capsys.readouterr().out
     assert "FAIL  mine one: a finite gradient" in said and "-> use the parameter, remove it, or name it in unused" in said
-    assert said.endswith("2 not kept\n")
+    assert said.endswith("2 checks failed\n")
 
 
 def test_the_command_ends_with_2_for_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
