@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.fingerprint.links import groups
-from autoseg.fingerprint.near_duplicates import compare
+from autoseg.fingerprint.near_duplicates import compare, connected_groups
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count
@@ -186,7 +185,7 @@ def _duplicates(cases: Sequence[StoredCase]) -> tuple[tuple[str, ...], ...]:
 
 def _alike(cases: Sequence[StoredCase], pairs: Iterable[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
     found = []
-    for group in groups(pairs):
+    for group in connected_groups(pairs):
         members = [cases[place] for place in group]
         # Slices and frames of one patient are expected to look alike, and are kept together anyway.
         if not members[0].group or len({(case.group, case.part) for case in members}) > 1:

@@ -16,9 +16,8 @@ import numpy as np
 
 from autoseg.fingerprint.case import MASK_THUMBNAIL_SIDE, MaskSummary, MeasuredCase, measure_case
 from autoseg.fingerprint.intensities import QuantileSketch
-from autoseg.fingerprint.links import groups
 from autoseg.fingerprint.modality import detect_modality
-from autoseg.fingerprint.near_duplicates import Gallery, Likeness
+from autoseg.fingerprint.near_duplicates import Gallery, Likeness, connected_groups
 from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.fingerprint.validation import layout_faults, raise_faults
@@ -241,4 +240,4 @@ def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[t
     equal = ((first_index.setdefault(case.pixel_hash, index), index) for index, case in enumerate(cases))
     copies = ((first, second) for first, second in equal if first != second)
     pairs = chain(likeness.same, likeness.scene, copies)
-    return tuple(tuple(cases[place].case for place in group) for group in groups(pairs))
+    return tuple(tuple(cases[place].case for place in group) for group in connected_groups(pairs))

@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from autoseg.fingerprint.appearance import sum_channels
-from autoseg.fingerprint.links import Links, groups
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.io.types import Array
 
@@ -34,7 +34,9 @@ _SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
 _ENOUGH = 20  # images, before a common part means anything
 _LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
 _ROWS, _COLUMNS = 512, 256  # images compared at once
+_MOST_PAIRS = 50_000  # all those of 316 equal pictures, or of 10,000 in groups of ten
 Thumbnail = npt.NDArray[np.float32]
+Item = TypeVar("Item", int, str)
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ class Gallery:
 
     def alike(self, keys: Iterable[str] | None = None) -> Likeness:
         """Which images are alike; time grows with the pairs. keys: of each image; where they are equal, the images are known
-        to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `Links`."""
+        to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `_PairList`."""
         number = len(self._places)
-        same, scene = Links(number), Links(number)
+        same, scene = _PairList(number), _PairList(number)
         if number < 2:
             return Likeness((), ())
         known = self._known(keys)
@@ -113,8 +115,8 @@ class Gallery:
                 corner = np.array((start, first))
                 ones, others = np.ogrid[start : start + len(alike), first : first + alike.shape[1]]
                 asked = (ones < others) & (known[ones] != known[others])
-                same.add(corner + np.argwhere(alike & asked & same.takes(ones, others)))
-                far &= ~alike & asked & scene.takes(ones, others)
+                same.add(corner + np.argwhere(alike & asked & same.asks_for(ones, others)))
+                far &= ~alike & asked & scene.asks_for(ones, others)
                 scene.add(self._of_one_layout(corner + np.argwhere(far)))
         places = np.array(self._places)
         return Likeness(same.named(places), _without_sprawl(scene.named(places), number))
@@ -196,5 +198,64 @@ def _centred(details: Array, mean: Thumbnail | None) -> Array:
 
 
 def _without_sprawl(pairs: tuple[tuple[int, int], ...], images: int) -> tuple[tuple[int, int], ...]:
-    too_large = {item for group in groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
+    too_large = {item for group in connected_groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
     return tuple(pair for pair in pairs if pair[0] not in too_large)
+
+
+def connected_groups(pairs: Iterable[tuple[Item, Item]]) -> list[tuple[Item, ...]]:
+    """Sets of items that are connected through pairs: each sorted, and all sorted by their first item."""
+    ends = np.array([*pairs])
+    if not len(ends):
+        return []
+    # Loaded where it is needed: most datasets have no pairs.
+    from scipy.sparse.csgraph import connected_components
+
+    items, places = np.unique(ends, return_inverse=True)
+    _, labels = connected_components(_graph(places.reshape(-1, 2), len(items)), directed=False)
+    members: dict[int, list[Item]] = {}
+    for item, label in zip(items.tolist(), labels.tolist(), strict=True):
+        members.setdefault(label, []).append(item)
+    return [tuple(group) for group in members.values()]
+
+
+class _PairList:
+    """Pairs of a set's items. Where there are many more than `most`, a spanning forest of them is kept: it connects the same
+    items, and a set that is one picture keeps no square of its number.
+    """
+
+    def __init__(self, items: int, most: int = _MOST_PAIRS) -> None:
+        self._items, self._limit = items, most + items
+        self._parts: list[npt.NDArray[np.int64]] = []
+        self._count = 0
+        self._labels = np.arange(items)
+
+    def add(self, pairs: npt.NDArray[np.int64]) -> None:
+        """pairs: (N, 2) items, the smaller one first."""
+        if len(pairs):
+            self._parts.append(pairs)
+            self._count += len(pairs)
+        if self._count > self._limit:
+            from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+            graph = _graph(np.concatenate(self._parts), self._items)
+            self._parts = [np.column_stack(minimum_spanning_tree(graph).nonzero()).astype(np.int64)]
+            self._count = len(self._parts[0])
+            _, self._labels = connected_components(graph, directed=False)
+
+    def asks_for(self, ones: Array, others: Array) -> npt.NDArray[np.bool_]:
+        """Whether pairs of these items may connect what was not connected, in whatever shape they broadcast to."""
+        return np.asarray(self._labels[ones] != self._labels[others])
+
+    def named(self, names: Array) -> tuple[tuple[int, int], ...]:
+        """The pairs, sorted, with the names (N,) int in the items' places."""
+        if not self._parts:
+            return ()
+        pairs = sorted(map(tuple, np.concatenate(self._parts).tolist()))
+        return tuple((one, other) for one, other in names[np.array(pairs)].tolist())
+
+
+def _graph(pairs: npt.NDArray[np.int64], items: int) -> Any:
+    """SciPy's sparse matrix of the pairs (N, 2)."""
+    from scipy.sparse import coo_array
+
+    return coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(items, items)).tocsr()

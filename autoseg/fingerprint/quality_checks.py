@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from autoseg.fingerprint.case import MaskSummary
-from autoseg.fingerprint.links import groups
-from autoseg.fingerprint.near_duplicates import Likeness
+from autoseg.fingerprint.near_duplicates import Likeness, connected_groups
 from autoseg.fingerprint.objects import SPECK
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.schema.dataset import DatasetSpec
@@ -68,7 +67,7 @@ def _check_similar_images(cases: Sequence[CaseFingerprint], likeness: Likeness) 
         ),
     )
     for kind, pairs, text in kinds:
-        for group in groups(pairs):
+        for group in connected_groups(pairs):
             members = [cases[place] for place in group]
             if members[0].group and len({case.group for case in members}) == 1:
                 continue  # Frames of one patient are expected to look alike, and the splits keep them together.

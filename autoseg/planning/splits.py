@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoseg.fingerprint.near_duplicates import connected_groups
 from autoseg.planning.stratify import assign
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec
@@ -112,22 +113,13 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
 
 def _groups(fingerprint: Fingerprint, declared: Mapping[str, str]) -> dict[str, str]:
     """Case -> group: patients joined by duplicates they share."""
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        while parent.setdefault(node, node) != node:
-            node = parent[node]
-        return node
-
+    own = {}
     for case in fingerprint.cases:
         patient = case.group or declared.get(case.case, "")
-        root(f"case {case.case}")
-        if patient:
-            parent[root(f"case {case.case}")] = root(f"patient {patient}")
-    for cluster in fingerprint.duplicates:
-        for other in cluster[1:]:
-            parent[root(f"case {other}")] = root(f"case {cluster[0]}")
-    return {case.case: root(f"case {case.case}") for case in fingerprint.cases}
+        own[case.case] = f"patient {patient}" if patient else f"case {case.case}"
+    alike = [(own[cluster[0]], own[other]) for cluster in fingerprint.duplicates for other in cluster[1:]]
+    joined = {group: connected[0] for connected in connected_groups(alike) for group in connected}
+    return {case: joined.get(group, group) for case, group in own.items()}
 
 
 def _strata(cases: Sequence[CaseFingerprint], folds: int) -> list[str]:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from autoseg.fingerprint import near_duplicates
-from autoseg.fingerprint.links import Links, groups
-from autoseg.fingerprint.near_duplicates import compare, thumbnail
+from autoseg.fingerprint.near_duplicates import _PairList, compare, connected_groups, thumbnail
 
 
 def scene(seed, side=128, layout=None):
@@ -147,10 +146,10 @@ def test_a_set_that_is_one_picture_keeps_no_square_of_its_number(monkeypatch):
     rng = np.random.default_rng(0)
     copies = [base + 0.002 * rng.normal(0, 1, (32, 32)).astype(np.float32) for _ in range(600)]
     every = compare(copies).same
-    monkeypatch.setattr(near_duplicates, "Links", lambda items: Links(items, 1000))
+    monkeypatch.setattr(near_duplicates, "_PairList", lambda items: _PairList(items, 1000))
     found = compare(copies).same
     assert len(found) < 1600 < len(every) <= 600 * 599 // 2
-    assert groups(found) == groups(every) == [tuple(range(600))]
+    assert connected_groups(found) == connected_groups(every) == [tuple(range(600))]
     assert compare([base] * 600, ["one"] * 600).same == ()
 
 
@@ -169,3 +168,38 @@ def test_memory_does_not_grow_with_the_images():
         tracemalloc.stop()
     # Thumbnails and details alone are 24 MB.
     assert held < 1.5e6 and peak < 12e6
+
+
+def pairs_of(seed, items, number):
+    pairs = np.sort(np.random.default_rng(seed).integers(0, items, (number, 2)), axis=1)
+    return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
+
+
+@pytest.mark.parametrize(("items", "number", "most"), [(30, 12, 50), (30, 100, 7), (200, 180, 0), (60, 2000, 40)])
+def test_groups_are_those_of_all_pairs(items, number, most):
+    pairs = pairs_of(items, items, number)
+    pair_list, names = _PairList(items, most), np.arange(items) * 2
+    for some in np.array_split(pairs, 5):
+        pair_list.add(some)
+    kept, every = pair_list.named(names), [(2 * one, 2 * other) for one, other in pairs.tolist()]
+    assert connected_groups(kept) == connected_groups(every)
+    assert set(kept) <= set(every) and list(kept) == sorted(set(kept))
+    assert len(kept) <= most + items and (len(every) > most or list(kept) == every)
+
+
+def test_pairs_that_are_not_asked_for_connect_nothing_new():
+    pairs = pairs_of(1, 40, 200)
+    pair_list = _PairList(40, 0)
+    for some in np.array_split(pairs, 9):
+        pair_list.add(some[pair_list.asks_for(some[:, 0], some[:, 1])])
+    kept = pair_list.named(np.arange(40))
+    assert connected_groups(kept) == connected_groups(map(tuple, pairs.tolist()))
+    assert len(kept) < 80 < len(pairs)
+    pair_list.add(pairs)
+    assert not pair_list.asks_for(pairs[:, 0], pairs[:, 1]).any()
+
+
+def test_groups_are_transitive():
+    assert connected_groups([(4, 2), (7, 9), (2, 1)]) == [(1, 2, 4), (7, 9)]
+    assert connected_groups([("b", "d"), ("a", "d"), ("c", "e")]) == [("a", "b", "d"), ("c", "e")]
+    assert connected_groups([]) == []

@@ -7,8 +7,7 @@ import pytest
 
 from autoseg.fingerprint import fingerprint_dataset
 from autoseg.fingerprint.appearance import measure_brightness, overlay_fraction
-from autoseg.fingerprint.links import groups
-from autoseg.fingerprint.near_duplicates import compare, thumbnail
+from autoseg.fingerprint.near_duplicates import compare, connected_groups, thumbnail
 from autoseg.fingerprint.objects import measure_class
 from autoseg.io import read_image, read_label, write_image, write_label
 from autoseg.io.raw_dataset import write_description
@@ -28,7 +27,7 @@ def thickness(name, most=25):
 def similar_groups(name):
     files = sorted((DATA / name / "images").iterdir())
     values = compare([thumbnail(read_image(path).array) for path in files])
-    return [[files[place].stem for place in group] for group in groups([*values.same, *values.scene])]
+    return [[files[place].stem for place in group] for group in connected_groups([*values.same, *values.scene])]
 
 
 @pytest.mark.parametrize(
