@@ -1,4 +1,4 @@
-"""References held against out-of-fold predictions: where they are probably wrong, and why.
+"""Comparison of references with out-of-fold predictions: which references are probably wrong, and why.
 
-Reads trained folds' held-out predictions; writes audit.json, suggestions and a gallery. Never touches the raw dataset.
+Reads the held-out predictions of trained folds; writes audit.json, suggestions and a gallery. Never changes the raw dataset.
 """

@@ -1,4 +1,4 @@
-"""What models that never saw a case say of it: their probabilities, averaged, beside the reference."""
+"""Out-of-fold predictions: mean probabilities of the models that were not trained on a case, with its reference."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from autoseg.support.workspace import Dataset
 logger = logging.getLogger(__name__)
 
 Maps = NDArray[np.float32]
-# Opinions are compared at this size: contradictions worth a person's time are not smaller.
-SIDE = 256
-_ENOUGH = 0.8
+# Longer side of the compared maps. Smaller label errors are not worth a review.
+MAX_SIDE = 256
+_MIN_RELATIVE_DICE = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +47,19 @@ class OutOfFoldPredictions:
 def out_of_fold_predictions(
     dataset: Dataset, cases: Mapping[str, Case], scheme: LabelScheme, models: Mapping[str, Path], device: str
 ) -> list[OutOfFoldPredictions]:
-    """Of every case that some model held out. models: name -> folder of its folds (see `audited_models`).
+    """Predictions of every case that any model held out. models: name -> folder of its folds (see `find_models`).
 
-    A fold that has its weights is asked again, for probabilities; one that has masks only counts as sure of each pixel.
+    A fold with weights predicts probabilities again. A fold with masks only has probabilities of 0 and 1.
     """
     sums: dict[str, Maps] = {}
     counts: dict[str, int] = {}
     for name, folder in models.items():
-        for case, maps in progress_bar(_of_model(dataset, name, folder, cases, scheme, device), f"asking {name}"):
+        for case, maps in progress_bar(
+            _model_predictions(dataset, name, folder, cases, scheme, device), f"predicting with {name}"
+        ):
             sums[case] = sums[case] + maps if case in sums else maps
             counts[case] = counts.get(case, 0) + 1
-    found = []
+    predictions = []
     for case in sorted(sums):
         path = cases[case].label
         assert path is not None
@@ -65,80 +67,78 @@ def out_of_fold_predictions(
         size = (labels.shape[0], labels.shape[1])
         height, width = sums[case].shape[1:]
         small = cv2.resize(labels.astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
-        found.append(OutOfFoldPredictions(case, (sums[case] / counts[case]).astype(np.float32), small, size))
-    return found
+        predictions.append(OutOfFoldPredictions(case, (sums[case] / counts[case]).astype(np.float32), small, size))
+    return predictions
 
 
-def audited_models(dataset: Dataset) -> dict[str, Path]:
-    """Every model that holds held-out predictions. Raises AutosegError where there is none."""
+def find_models(dataset: Dataset) -> dict[str, Path]:
+    """Name -> folder of every model with held-out predictions. Raises AutosegError if there is none."""
     folders = sorted(dataset.results.iterdir()) if dataset.results.is_dir() else []
-    found = {path.name: path for path in folders if any(path.glob(f"fold_*/{FOLDER}/prediction.json"))}
-    if not found:
+    models = {path.name: path for path in folders if any(path.glob(f"fold_*/{FOLDER}/prediction.json"))}
+    if not models:
         remedy = f"autoseg_train {dataset.number} MODEL all"
-        raise AutosegError(f"{dataset.name} has no trained models to hold against it", remedy)
-    return found
+        raise AutosegError(f"{dataset.name} has no trained models to compare its references with", remedy)
+    return models
 
 
-def good_enough(models: Mapping[str, Path]) -> dict[str, Path]:
-    """Without the models whose held-out Dice is less than 80 % of the best one's: what a poor model contradicts is no
-    evidence, and in the mean it drowns those that know better. Readers without scores stay."""
+def select_models(models: Mapping[str, Path]) -> dict[str, Path]:
+    """Without the models whose held-out Dice is less than 80 % of the best one's: they are no evidence and distort the mean.
+    Models without scores stay."""
     dice = {name: _dice(folder) for name, folder in models.items()}
-    least = _ENOUGH * max((value for value in dice.values() if is_defined(value)), default=0.0)
+    least = _MIN_RELATIVE_DICE * max((value for value in dice.values() if is_defined(value)), default=0.0)
     left_out = [name for name, value in dice.items() if is_defined(value) and value < least]
     if left_out:
         names = ", ".join(left_out)
-        logger.info(f"not asked, since held-out Dice is below {least:.2f}: {names} (--models asks them all the same)")
+        logger.info(f"not used, because their held-out Dice is below {least:.2f}: {names} (--models selects them anyway)")
     return {name: folder for name, folder in models.items() if name not in left_out}
 
 
 def _dice(folder: Path) -> float:
     scores = [read_artefact(path, Scores) for path in folder.glob(f"fold_*/{FOLDER}/scores.json")]
-    found = [one.overall.get("pooled.dice", math.nan) for one in scores]
-    return sum(found) / len(found) if found else math.nan
+    dice = [one.overall.get("pooled.dice", math.nan) for one in scores]
+    return sum(dice) / len(dice) if dice else math.nan
 
 
-def _of_model(
+def _model_predictions(
     dataset: Dataset, name: str, folder: Path, cases: Mapping[str, Case], scheme: LabelScheme, device: str
 ) -> Iterator[tuple[str, Maps]]:
     weights = trained_folds(folder)
-    for place in sorted(folder.glob("fold_*")):
-        masks = place / FOLDER
-        number = int(place.name.removeprefix("fold_")) if place.name.removeprefix("fold_").isdigit() else -1
-        if number in weights and (place / "splits.json").is_file():
+    for fold_folder in sorted(folder.glob("fold_*")):
+        masks = fold_folder / FOLDER
+        number = int(fold_folder.name.removeprefix("fold_")) if fold_folder.name.removeprefix("fold_").isdigit() else -1
+        if number in weights and (fold_folder / "splits.json").is_file():
             predictor = Predictor.load(dataset, name, [number], device=device)
-            splits = read_artefact(place / "splits.json", Splits)
+            splits = read_artefact(fold_folder / "splits.json", Splits)
             for case in splits.folds[number].validation:
                 if case in cases and cases[case].label is not None:
-                    yield case, _asked(predictor, cases[case])
+                    yield case, _predict_maps(predictor, cases[case])
         elif masks.is_dir():
             for path in sorted(masks.iterdir()):
                 if is_image(path) and stem_of(path) in cases:
-                    yield stem_of(path), _voted(read_label(path).array, scheme)
+                    yield stem_of(path), _one_hot_maps(read_label(path).array, scheme)
 
 
-def _asked(predictor: Predictor, case: Case) -> Maps:
+def _predict_maps(predictor: Predictor, case: Case) -> Maps:
     image = read_case(case.images)
     prepared = predictor.prepare(image.array, image.spacing)
     return resample_to_original.resize(predictor.average([prepared])[0], small_size(prepared.size)).astype(np.float32)
 
 
-def _voted(labels: NDArray[Any], scheme: LabelScheme) -> Maps:
+def _one_hot_maps(labels: NDArray[Any], scheme: LabelScheme) -> Maps:
     height, width = small_size((labels.shape[0], labels.shape[1]))
     small = cv2.resize(labels.astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
     return np.stack([np.isin(small, member) for member in scheme.members]).astype(np.float32)
 
 
 def small_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) with a longer side of at most SIDE."""
-    factor = min(1.0, SIDE / max(size))
+    """(h, w) with a longer side of at most MAX_SIDE."""
+    factor = min(1.0, MAX_SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def predicted(predictions: OutOfFoldPredictions, scheme: LabelScheme) -> dict[str, NDArray[np.bool_]]:
-    """Class -> mask (h, w) of what the models say."""
+def predicted_masks(predictions: OutOfFoldPredictions, scheme: LabelScheme) -> dict[str, NDArray[np.bool_]]:
+    """Class -> predicted mask (h, w)."""
     if scheme.regions:
-        return {name: predictions.maps[place] > 0.5 for place, name in enumerate(scheme.names)}
+        return {name: predictions.maps[index] > 0.5 for index, name in enumerate(scheme.names)}
     best = predictions.maps.argmax(0)
-    return {name: best == place for place, name in enumerate(scheme.names) if place}
-
-
+    return {name: best == index for index, name in enumerate(scheme.names) if index}

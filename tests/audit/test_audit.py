@@ -50,7 +50,7 @@ def test_much_worse_models_are_not_asked(tmp_path: Path, faulty: Faulty, caplog:
         api.evaluate(held_out, dataset.raw / "labelsTr", output=held_out)
     with caplog.at_level("INFO", logger="autoseg"):
         assert api.audit("Faulty", output=tmp_path / "audit", root=root).models == ("one", "two")
-    assert any("not asked" in record.getMessage() and "poor" in record.getMessage() for record in caplog.records)
+    assert any("not used" in record.getMessage() and "poor" in record.getMessage() for record in caplog.records)
     assert api.audit("Faulty", models=["poor"], output=tmp_path / "asked", root=root).models == ("poor",)
 
 
