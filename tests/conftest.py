@@ -1,4 +1,4 @@
-"""Settings every test runs under."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-# One thread a process, and none that spins while it waits: tests run side by side, and small tensors gain nothing from more.
+# One thread per process and no spinning: tests run in parallel, and small tensors gain nothing from more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(autouse=True)
-def _loggers_as_before() -> Iterator[None]:
-    """A command called inside a test configures logging; the next test starts without that."""
+def _restore_loggers() -> Iterator[None]:
+    """Undo the logging configuration of commands after each test."""
     before = []
     for name in ("autoseg", "dataset_conversion", "highdicom"):
         logger = logging.getLogger(name)

@@ -1,7 +1,7 @@
-"""Tiny datasets drawn from a seed, of the three kinds the pipeline has to tell apart.
+"""Tiny generated datasets of three kinds.
 
 `lesion`: RGB, one lesion class, a blob on skin. `polyps`: RGB, two classes of which one is rare. `heart`: gray 16-bit,
-chambers one inside the other, two slices a patient. Sizes differ from image to image, as real ones do.
+nested chambers, two slices per patient. Image sizes differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KINDS = ("lesion", "polyps", "heart")
 
 @dataclass(frozen=True)
 class Kind:
-    """How to draw a kind and what to tell the converter."""
+    """Labels and patient pattern of a kind."""
 
     labels: tuple[str, ...]
     groups: str | None
@@ -56,7 +56,7 @@ def case_name(kind: str, index: int) -> str:
 
 
 def write_folders(folder: Path, kind: str, cases: int) -> tuple[Path, Path]:
-    """images/ and masks/ as a user has them: PNG files of the same names. Returns both folders."""
+    """Write images/ and masks/ with PNG files of the same names. Returns both folders."""
     images, masks = folder / "images", folder / "masks"
     images.mkdir(parents=True)
     masks.mkdir()

@@ -1,4 +1,4 @@
-"""What every public function promises: typed parameters, and a docstring that says what each takes, returns and raises."""
+"""Every public function has typed parameters and a docstring with parameters, results and errors."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ METHODS = [
     for name, _ in inspect.getmembers(api.Predictor, callable)
     if name == "__call__" or not name.startswith("_")
 ]
-# These take nothing, or what other functions return: there is nothing a caller could get wrong.
+# No parameters, or only results of other functions: no user error is possible.
 CANNOT_FAIL = {"decisions", "model_table"}
 
 
 def resolve(name: str) -> Callable[..., object]:
-    found: object = api
+    function: object = api
     for part in name.split("."):
-        found = getattr(found, part)
-    assert callable(found)
-    return found
+        function = getattr(function, part)
+    assert callable(function)
+    return function
 
 
 def section(documentation: str, title: str) -> str:
     """The indented text below "Title:"."""
-    found = re.search(rf"^{title}:\n((?:[ ]+.*\n?|\n)+)", documentation, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{title}:\n((?:[ ]+.*\n?|\n)+)", documentation, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def test_everything_public_is_listed_and_there() -> None:
+def test_public_names_exist_and_are_listed() -> None:
     assert set(dir(api)) == set(api.__all__) == {*FUNCTIONS, *CLASSES}
     assert {"Predictor", "AutosegError", "train", "run"} <= set(dir(api))
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         _ = api.Predicter
 
 
-def test_the_import_stays_light() -> None:
+def test_import_is_light() -> None:
     code = """
 import sys
 from autoseg import api
@@ -72,7 +72,7 @@ def test_signatures_are_typed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *METHODS])
-def test_docstrings_say_what_goes_in_comes_out_and_can_fail(name: str) -> None:
+def test_docstrings_describe_parameters_results_and_errors(name: str) -> None:
     function = resolve(name)
     documentation = inspect.getdoc(function) or ""
     assert re.match(r"[A-Z].*\.(?:\n|$|  ?[A-Z])", documentation), f"{name} does not begin with a sentence"
@@ -84,12 +84,12 @@ def test_docstrings_say_what_goes_in_comes_out_and_can_fail(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_classes_are_described(name: str) -> None:
+def test_classes_have_docstrings(name: str) -> None:
     documentation = getattr(api, name).__dict__["__doc__"]
     assert documentation and not documentation.startswith(f"{name}("), f"{name} has no docstring of its own"
 
 
-def test_short_forms_are_taken() -> None:
+def test_single_values_stand_for_lists() -> None:
     from autoseg.api.options import fold_numbers, model_names, setting_texts
 
     assert model_names("unet") == ["unet"] and model_names(("unet", "segformer")) == ["unet", "segformer"]
@@ -101,7 +101,7 @@ def test_short_forms_are_taken() -> None:
     }  # fmt: skip
 
 
-def test_an_unknown_engine_is_refused_before_anything_is_looked_for(tmp_path) -> None:
+def test_unknown_engine_is_refused_first(tmp_path) -> None:
     with pytest.raises(api.AutosegError, match=r"no engine 'locl'\n.*local, ray, slurm"):
         api.run(501, engine="locl", root=tmp_path)
 
@@ -119,8 +119,8 @@ def returned_type(function: Callable[..., object]) -> type:
     return get_origin(kind) or kind
 
 
-# What comes back is gradio's page.
+# `review_page` returns a gradio page.
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"review_page"}))
-def test_results_can_be_shown_in_a_notebook(name: str) -> None:
+def test_results_have_a_table(name: str) -> None:
     kind = returned_type(getattr(api, name))
     assert issubclass(kind, Tabular) and not inspect.isabstract(kind) and kind.__repr__ is Tabular.__repr__

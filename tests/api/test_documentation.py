@@ -37,7 +37,7 @@ def blocks(page: str) -> list[str]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """Numbers of threads that nobody sets by chance."""
+    """Two threads, a number that no default sets."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(2)
     cv2.setNumThreads(2)
@@ -62,14 +62,14 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def process_state() -> dict[str, object]:
-    """What belongs to the program that calls a library."""
+    """State that belongs to the calling program."""
     mask = os.umask(0o22)
     os.umask(mask)
     return {
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "umask": mask,
         "folder": Path.cwd(),
-        # torch sets its own when a part of it is imported.
+        # Some parts of torch set these on import.
         "variables": {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")},
         "threads": (torch.get_num_threads(), cv2.getNumThreads()),
         "random": (random.getstate(), torch.get_rng_state().tolist()),
@@ -82,9 +82,7 @@ def process_state() -> dict[str, object]:
     }
 
 
-def test_the_page_on_python_runs_from_top_to_bottom(
-    folders: Path, capsys: pytest.CaptureFixture[str], two_threads: None
-) -> None:
+def test_python_page_runs(folders: Path, capsys: pytest.CaptureFixture[str], two_threads: None) -> None:
     names: dict[str, Any] = {}
     before = process_state()
     for block in blocks("documentation/python.md"):
@@ -102,27 +100,27 @@ def test_the_page_on_python_runs_from_top_to_bottom(
 
 
 def check_results(names: dict[str, Any]) -> None:
-    """What the session holds describes itself in one line, and has a frame and a table."""
-    found = {name: value for name, value in names.items() if isinstance(value, Tabular)}
-    assert set(found) == {"plan", "folds", "scores", "report"}
-    found["fingerprint"] = api.fingerprint("Polyp")
-    found["models"] = api.model_table()
-    found["decisions"] = api.decisions(names["plan"])
-    found["exported"] = api.export("Polyp", "efficientnet_lite0_upernet", "again.zip")
-    found["converted"] = api.convert_folders("photos", "masks", "Other", labels=["background", "polyp"], dry_run=True)
+    """Results of the session have a one-line text, a data frame and a table."""
+    results = {name: value for name, value in names.items() if isinstance(value, Tabular)}
+    assert set(results) == {"plan", "folds", "scores", "report"}
+    results["fingerprint"] = api.fingerprint("Polyp")
+    results["models"] = api.model_table()
+    results["decisions"] = api.decisions(names["plan"])
+    results["exported"] = api.export("Polyp", "efficientnet_lite0_upernet", "again.zip")
+    results["converted"] = api.convert_folders("photos", "masks", "Other", labels=["background", "polyp"], dry_run=True)
     rows = {"plan": 1, "scores": 3, "report": 3, "fingerprint": 20, "exported": 1, "converted": 2}
-    for name, value in found.items():
+    for name, value in results.items():
         assert "\n" not in repr(value) and len(repr(value)) < 250, name
         frame = value.to_frame()
         assert len(frame) == rows.get(name, len(frame)) > 0, name
         assert value._repr_html_().count("<tr>") > 1 and "<table>" in value._repr_html_()
-    assert "20 cases of 1 class, colour" in repr(found["fingerprint"])
-    assert re.fullmatch(r"Scores\(3 cases, 1 class: Dice 0\.\d{3} pooled, 0\.\d{3} per image\)", repr(found["scores"]))
-    assert "3 masks by efficientnet_lite0_upernet: " in repr(found["report"]) and "0 failed" in repr(found["report"])
+    assert "20 cases of 1 class, colour" in repr(results["fingerprint"])
+    assert re.fullmatch(r"Scores\(3 cases, 1 class: Dice 0\.\d{3} pooled, 0\.\d{3} per image\)", repr(results["scores"]))
+    assert "3 masks by efficientnet_lite0_upernet: " in repr(results["report"]) and "0 failed" in repr(results["report"])
 
 
-def test_the_blocks_of_the_readme_run(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a plan for the smallest budget: what is run is what is printed."""
+def test_readme_blocks_run(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With settings for a short training."""
     (block,) = blocks("README.md")
     api.convert_folders("photos", "masks", "Polyp", labels=["background", "polyp"])
     few = {"training.epochs": 1, "models.segformer.input_size": "64x64", "models.segformer.variant": "b0"}

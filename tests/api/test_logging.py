@@ -1,4 +1,4 @@
-"""As a library autoseg says nothing unless its user asks for it, and changes no other logger; commands show their messages."""
+"""As a library autoseg is silent and changes no other logger; commands show messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from autoseg.support.log import configure_logging, progress_bar
 from tests import generated
 
-# Conversion, plan and scores of four cases: that gives messages of both packages, and a warning (too few cases for five folds).
+# Conversion, plan and scores of four cases: messages of both packages, and a warning (too few cases for five folds).
 PROGRAM = """
 import logging, sys
 from pathlib import Path
@@ -41,19 +41,19 @@ assert state() == before, (before, state())
 
 def run_program(folder: Path, setup: str) -> subprocess.CompletedProcess[str]:
     generated.write_folders(folder, "lesion", 4)
-    # torch warns of its own parts that torchvision uses; that is not for us to silence.
+    # A warning of torch about torchvision; a library must not silence it.
     command = [sys.executable, "-W", "ignore::FutureWarning:torch.jit._script", "-c", PROGRAM.format(setup=setup), str(folder)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result
 
 
-def test_a_library_is_silent_and_changes_no_other_logger(tmp_path: Path) -> None:
+def test_library_is_silent_and_changes_no_other_logger(tmp_path: Path) -> None:
     result = run_program(tmp_path, "")
     assert (result.stdout, result.stderr) == ("", "")
 
 
-def test_who_configures_logging_sees_the_records_with_module_names(tmp_path: Path) -> None:
+def test_configured_logging_shows_module_names(tmp_path: Path) -> None:
     setup = "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(levelname)s %(name)s')"
     result = run_program(tmp_path, setup)
     lines = set(result.stdout.splitlines())
@@ -61,7 +61,7 @@ def test_who_configures_logging_sees_the_records_with_module_names(tmp_path: Pat
     assert result.stderr == ""
 
 
-def test_commands_show_messages_plainly_and_warnings_with_their_level(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_show_messages_and_the_level_of_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     configure_logging()
     logging.getLogger("autoseg.some.module").info("50 % done")
@@ -71,7 +71,7 @@ def test_commands_show_messages_plainly_and_warnings_with_their_level(capsys: py
     assert capsys.readouterr() == ("", "50 % done\nwarning: look here\n")
 
 
-def test_bars_are_shown_only_where_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bars_need_configured_logging(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     logging.getLogger("autoseg").setLevel(logging.INFO)
     assert list(progress_bar(range(3), "counting")) == [0, 1, 2]

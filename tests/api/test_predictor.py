@@ -1,4 +1,4 @@
-"""The predictor of the interface: arrays and lists of them in, masks out, and a message for whatever is no image."""
+"""`api.Predictor`: arrays and lists of arrays in, masks out, errors for invalid images."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.prediction.stand_in import Bright, picture, write_fold
 @pytest.fixture
 def dataset(tmp_path: Path, bright_is_registered: None) -> Dataset:
     """A dataset with two trained folds of one model."""
-    made = Dataset(tmp_path, "Dataset501_Tiny")
-    made.raw.mkdir(parents=True)
-    write_fold(made.fold("bright", 0), 0)
-    write_fold(made.fold("bright", 1), 1, Bright(level=0.45))
-    return made
+    dataset = Dataset(tmp_path, "Dataset501_Tiny")
+    dataset.raw.mkdir(parents=True)
+    write_fold(dataset.fold("bright", 0), 0)
+    write_fold(dataset.fold("bright", 1), 1, Bright(level=0.45))
+    return dataset
 
 
 @pytest.fixture
@@ -31,29 +31,29 @@ def predictor(dataset: Dataset) -> api.Predictor:
     return api.Predictor.load("Tiny", "bright", 0, device="cpu", root=dataset.root)
 
 
-def test_axes_of_all_orders_give_the_same_mask(predictor: api.Predictor) -> None:
+def test_axis_order_does_not_change_the_mask(predictor: api.Predictor) -> None:
     image, mask = picture()
-    found = predictor(image)
-    assert found.shape == mask.shape and found.dtype == np.uint8 and (found == mask).mean() > 0.99
-    assert np.array_equal(predictor(image.transpose(1, 2, 0)), found)
-    assert np.array_equal(predictor(image[0]), found)
-    assert np.array_equal(predictor(torch.from_numpy(image)), found)
+    predicted = predictor(image)
+    assert predicted.shape == mask.shape and predicted.dtype == np.uint8 and (predicted == mask).mean() > 0.99
+    assert np.array_equal(predictor(image.transpose(1, 2, 0)), predicted)
+    assert np.array_equal(predictor(image[0]), predicted)
+    assert np.array_equal(predictor(torch.from_numpy(image)), predicted)
     assert predictor.probabilities(image).shape == (2, *mask.shape) and predictor.labels == ("background", "bright")
-    assert predictor.assess(image).pixels == {"bright": int(found.sum())}
+    assert predictor.assess(image).pixels == {"bright": int(predicted.sum())}
 
 
-def test_a_list_gives_a_list_whatever_the_sizes(predictor: api.Predictor) -> None:
-    """More images than a batch holds, so that several batches are filled."""
+def test_lists_of_different_sizes_give_lists(predictor: api.Predictor) -> None:
+    """More images than one batch."""
     images = [picture((40 + 3 * number, 90), (5, 10, 25, 50 + number))[0] for number in range(7)]
-    found = predictor(images)
-    assert isinstance(found, list) and len(found) == 7
-    for image, mask in zip(images, found, strict=True):
+    predicted = predictor(images)
+    assert isinstance(predicted, list) and len(predicted) == 7
+    for image, mask in zip(images, predicted, strict=True):
         assert mask.shape == image.shape[1:] and np.array_equal(mask, predictor(image))
-    assert predictor(tuple(images[:2]))[1].shape == found[1].shape
+    assert predictor(tuple(images[:2]))[1].shape == predicted[1].shape
     assert predictor([]) == []
 
 
-def test_a_bundle_gives_the_same_mask(dataset: Dataset, tmp_path: Path) -> None:
+def test_bundle_gives_the_same_mask(dataset: Dataset, tmp_path: Path) -> None:
     image, _ = picture(low=100, high=125)
     networks = prediction.Predictor.load(dataset, "bright", device="cpu")
     export_bundle(networks, [dataset.fold("bright", fold) for fold in (0, 1)], tmp_path / "tiny.zip")
@@ -66,24 +66,24 @@ def test_a_bundle_gives_the_same_mask(dataset: Dataset, tmp_path: Path) -> None:
         api.Predictor.load(tmp_path / "nothing.zip")
 
 
-def test_which_model_is_asked_for_by_name(dataset: Dataset, tmp_path: Path) -> None:
+def test_missing_model_is_an_error(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(api.AutosegError, match=r"no model of Tiny given; trained: bright"):
         api.Predictor.load("Tiny", root=dataset.root)
     with pytest.raises(api.AutosegError, match="unet has no trained fold"):
         api.Predictor.load("Tiny", "unet", root=dataset.root)
 
 
-def test_it_is_described_in_a_line(predictor: api.Predictor) -> None:
+def test_repr_is_one_line(predictor: api.Predictor) -> None:
     assert repr(predictor) == "Predictor(bright fold 0; 3 channels; background, bright; cpu)"
 
 
 IMAGE = picture()[0]
-HOLED = IMAGE.astype(np.float32)
-HOLED[0, 3, 4:6] = np.nan
+WITH_NAN = IMAGE.astype(np.float32)
+WITH_NAN[0, 3, 4:6] = np.nan
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ("photos/one.png", r"the image is a path, not an array: 'photos/one.png'\n.*autoseg.io.read_image"),
         (Path("photos/one.png"), "the image is a path, not an array"),
@@ -94,19 +94,19 @@ HOLED[0, 3, 4:6] = np.nan
         (np.zeros((20, 30), bool), "has type bool, which is no image type"),
         (np.zeros((20, 30), complex), "has type complex128, which is no image type"),
         (np.array([["a"]]), "which is no image type"),
-        (None, "holds object, not numbers"),
-        (HOLED, "2 values of the image are not-a-number or infinite"),
+        (None, "has type object, which is no image type"),
+        (WITH_NAN, "2 values of the image are not-a-number or infinite"),
         (IMAGE.astype(np.float32) / 255, "the image holds values 0..1"),
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(predictor: api.Predictor, given: object, message: str) -> None:
+def test_invalid_images_are_refused_with_a_reason(predictor: api.Predictor, value: object, message: str) -> None:
     for method in (predictor, predictor.probabilities, predictor.assess):
         with pytest.raises(api.AutosegError, match=message):
-            method(given)
+            method(value)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ([IMAGE, "two.png"], r"images\[1\] is a path"),
         ([IMAGE, IMAGE[..., :0]], r"images\[1\] is empty"),
@@ -114,12 +114,12 @@ def test_what_is_no_image_is_refused_with_a_reason(predictor: api.Predictor, giv
         ([[1, 2], [3, 4]], r"images\[0\] is a list, not an array"),
     ],
 )
-def test_the_one_of_a_list_that_is_no_image_is_named(predictor: api.Predictor, given: list[object], message: str) -> None:
+def test_invalid_image_of_a_list_is_named(predictor: api.Predictor, value: list[object], message: str) -> None:
     with pytest.raises(api.AutosegError, match=message):
-        predictor(given)
+        predictor(value)
 
 
-def test_it_agrees_with_the_files_that_predict_writes(dataset: Dataset, tmp_path: Path) -> None:
+def test_masks_equal_the_files_of_predict(dataset: Dataset, tmp_path: Path) -> None:
     from autoseg.io import read_label
 
     image, _ = picture()

@@ -1,4 +1,4 @@
-"""autoseg_convert at the command line."""
+"""autoseg_convert on the command line."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from dataset_conversion.registry import CONVERTERS, PUBLISHED
 from tests.dataset_conversion import layouts, official
 
 
-def test_the_list_names_every_dataset_with_its_facts(capsys):
+def test_list_describes_every_dataset(capsys):
     assert main(["--list"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert all(name in text for name in (*CONVERTERS, "folders"))
     for heading in ("modality", "classes", "images", "licence", "paper"):
         assert heading in text
-    assert all(known.licence and known.paper and known.size and known.modality for known in PUBLISHED)
+    assert all(row.licence and row.paper and row.size and row.modality for row in PUBLISHED)
 
 
 def test_help_shows_citation_and_layout(capsys):
@@ -36,7 +36,7 @@ def test_options_reach_the_converter(tmp_path, capsys):
     assert "Dataset501_BUSUCLM: 3 cases of 3 patients" in out and "1 lesion (in 3, " in out
 
 
-def test_layouts_want_a_name_and_take_labels(tmp_path, capsys):
+def test_layouts_require_a_name_and_accept_labels(tmp_path, capsys):
     layouts.mask_per_class(tmp_path / "source")
     with pytest.raises(SystemExit):
         main(["mask_per_class", str(tmp_path / "source")])
@@ -45,7 +45,7 @@ def test_layouts_want_a_name_and_take_labels(tmp_path, capsys):
     assert "0 background, 1 disc (in 2" in capsys.readouterr().out
 
 
-def test_mistakes_end_with_two_and_a_message(tmp_path, capsys):
+def test_user_errors_end_with_code_two_and_a_message(tmp_path, capsys):
     assert main(["etis", str(tmp_path / "missing"), "--root", str(tmp_path)]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["camus", str(tmp_path), "--root", str(tmp_path / "root")]) == 2

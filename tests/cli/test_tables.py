@@ -1,7 +1,7 @@
 from autoseg.cli import entry
 
 
-def test_tables_are_plain_text_in_files_and_a_title_is_not_folded_to_the_width_of_the_columns(capsys):
+def test_tables_in_files_are_plain_text_with_unwrapped_titles(capsys):
     title = "fold 0: held-out cases at their own size [the best of 6 epochs]"
     entry.show_table(title, ("class", "Dice"), [("lesion", "0.176"), ("[red]", "0.5")])
     shown = capsys.readouterr().out

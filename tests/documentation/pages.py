@@ -1,4 +1,4 @@
-"""Pages of the documentation as something to run: their files, and their commands."""
+"""Files and commands of documentation pages, to run them in tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
-# `package/module.py`:   then a block.
+# `package/module.py`: followed by a block.
 _FILE = re.compile(r"^`([\w./-]+)`[^\n`]*:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _RUN = """
 import importlib, json, shlex, sys
@@ -25,10 +25,10 @@ for line in json.loads(sys.argv[1]):
 
 
 def files(page: str) -> dict[str, str]:
-    """Path -> content of each block that stands under a file's name."""
-    found = dict(_FILE.findall((REPOSITORY / "documentation" / page).read_text(encoding="utf-8")))
-    assert found, f"{page} shows no file"
-    return found
+    """Path -> content of each block below a file name."""
+    blocks = dict(_FILE.findall((REPOSITORY / "documentation" / page).read_text(encoding="utf-8")))
+    assert blocks, f"{page} shows no file"
+    return blocks
 
 
 def commands(page: str, first: str) -> list[str]:
@@ -45,35 +45,35 @@ def write(folder: Path, content: Mapping[str, str]) -> Path:
     return folder
 
 
-def installed(package: Path, target: Path) -> Path:
-    """A folder with a package built and installed by pip, from what is on this machine."""
+def install(package: Path, target: Path) -> Path:
+    """Build a package and install it into a folder with pip, offline."""
     words = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(target), str(package)]
-    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
     return target
 
 
 def run(lines: list[str], folder: Path, *packages: Path) -> str:
-    """What commands print, run one after the other in one process inside `folder`; all of them have to succeed."""
+    """Run commands in one process inside `folder`; all must succeed. Returns their output."""
     return run_code(_RUN, folder, *packages, arguments=[json.dumps(lines)])
 
 
 def fails(line: str, folder: Path, *packages: Path) -> str:
-    """What a command prints that ends with the code of user's mistakes."""
-    done = _python(_RUN, folder, packages, [json.dumps([line])])
-    assert done.returncode and f"{line} ended with 2" in done.stderr, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """Run a command that must end with a user error. Returns its output."""
+    result = _python(_RUN, folder, packages, [json.dumps([line])])
+    assert result.returncode and f"{line} ended with 2" in result.stderr, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 def run_code(code: str, folder: Path, *packages: Path, arguments: Sequence[str] = ()) -> str:
-    """What Python code prints."""
-    done = _python(code, folder, packages, arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """Run Python code. Returns its output."""
+    result = _python(code, folder, packages, arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 def _python(code: str, folder: Path, packages: Sequence[Path], arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """packages: folders of installed ones. The root is inside the folder."""
+    """packages: folders with installed packages. The root is inside `folder`."""
     path = os.pathsep.join([*map(str, packages), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "AUTOSEG_ROOT": str(folder / "root")}
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True)

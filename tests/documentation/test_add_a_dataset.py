@@ -20,11 +20,11 @@ COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eyes")
-    return pages.installed(pages.write(folder / "my-package", pages.files(PAGE)), folder / "installed")
+    return pages.install(pages.write(folder / "my-package", pages.files(PAGE)), folder / "installed")
 
 
 def draw(folder: Path, size: tuple[int, int] = (64, 80)) -> dict[str, np.ndarray]:
-    """Photographs and coloured masks of patients p1, p2 and p9; case -> what its mask must become."""
+    """Photographs and coloured masks of patients p1, p2 and p9; returns case -> expected label map."""
     truth = {}
     for number, patient in enumerate(("p1", "p2", "p9")):
         for eye in ("left", "right"):
@@ -41,9 +41,9 @@ def draw(folder: Path, size: tuple[int, int] = (64, 80)) -> dict[str, np.ndarray
     return truth
 
 
-def test_the_pages_script_and_commands_convert_the_pages_layout(package: Path, tmp_path: Path) -> None:
+def test_example_converts_its_layout(package: Path, tmp_path: Path) -> None:
     truth = draw(tmp_path / "eyes")
-    said = pages.run([*pages.commands(PAGE, "autoseg_convert"), "autoseg_convert --list"], tmp_path, package)
+    output = pages.run([*pages.commands(PAGE, "autoseg_convert"), "autoseg_convert --list"], tmp_path, package)
     raw = tmp_path / "root" / "raw" / "Dataset501_Eyes"
     for case, mask in truth.items():
         part = "Ts" if case.startswith("p9") else "Tr"
@@ -51,20 +51,20 @@ def test_the_pages_script_and_commands_convert_the_pages_layout(package: Path, t
     spec = json.loads((raw / "dataset.json").read_text())
     assert spec["labels"] == {"background": 0, "artery": 1, "vein": 2} and spec["modality"] == "fundus"
     assert spec["groups"] == {case: case.split("_")[0] for case in truth}
-    assert "whom to cite" in said
+    assert "whom to cite" in output
 
 
-def test_faults_are_listed_as_the_page_shows(package: Path, tmp_path: Path) -> None:
+def test_errors_are_listed_as_on_the_page(package: Path, tmp_path: Path) -> None:
     draw(tmp_path / "eyes")
     mask = tmp_path / "eyes" / "p1" / "left_mask.png"
     cv2.imwrite(str(mask), np.zeros((64, 81, 3), np.uint8))
-    said = pages.fails(pages.commands(PAGE, "autoseg_convert")[0], tmp_path, package)
+    output = pages.fails(pages.commands(PAGE, "autoseg_convert")[0], tmp_path, package)
     text = (pages.REPOSITORY / "documentation" / PAGE).read_text(encoding="utf-8")
     (shown,) = re.findall(r"```\n(Dataset501_Eyes was not written\n.*?)```", text, re.DOTALL)
-    assert shown in said
+    assert shown in output
     assert not list((tmp_path / "root" / "raw").glob("Dataset*"))
 
 
-def test_the_commands_help_is_the_top_of_the_script(package: Path, tmp_path: Path) -> None:
+def test_help_shows_the_docstring_of_the_script(package: Path, tmp_path: Path) -> None:
     code = "from autoseg.cli.convert import main\ntry:\n    main(['eyes', '--help'])\nexcept SystemExit:\n    pass\n"
     assert "The retina set of our clinic" in pages.run_code(code, tmp_path, package)

@@ -1,4 +1,4 @@
-"""What users get wrong: one message naming file and remedy, exit code 2, nothing half-written."""
+"""User errors: one message with file and remedy, exit code 2, no partial files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return generated.write_folders(tmp_path, "lesion", 6)
 
 
-def test_all_faults_are_listed_at_once(
-    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_errors_are_listed_at_once(tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     images, masks = folders
     (masks / "lesion_000.png").unlink()
     (images / "lesion_001.png").write_bytes(b"not an image")
@@ -42,7 +40,7 @@ def test_all_faults_are_listed_at_once(
     assert not list((root / "raw").glob("*")) if (root / "raw").exists() else True
 
 
-def test_unknown_things_are_named_with_what_there_is(
+def test_unknown_names_are_answered_with_suggestions(
     tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"
@@ -61,9 +59,7 @@ def test_unknown_things_are_named_with_what_there_is(
     assert not output.exists()
 
 
-def test_a_missing_prediction_is_an_error(
-    tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_prediction_is_an_error(tmp_path: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     _, masks = folders
     predictions = tmp_path / "predictions"
     shutil.copytree(masks, predictions)

@@ -1,4 +1,4 @@
-"""One dataset of each kind walks the whole way through the commands: folders in, scores out."""
+"""The full pipeline with one dataset of each kind: folders in, scores out."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ BUDGET = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}=
 
 
 @pytest.fixture(scope="module", params=generated.KINDS)
-def street(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Path]]:
-    """Kind, folder as the user has it, root after conversion, planning and training of fold 0."""
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Path]]:
+    """Kind, image folder, and root after conversion, planning and training of fold 0."""
     kind = request.param
     folder = tmp_path_factory.mktemp(kind)
     images, masks = generated.write_folders(folder, kind, CASES)
     root = folder / "root"
     specification = generated.SPECIFICATION[kind]
-    asked = ["--root", str(root), "folders", "--images", str(images), "--masks", str(masks), "--name", kind.title()]
-    asked += ["--labels", ",".join(specification.labels)]
+    arguments = ["--root", str(root), "folders", "--images", str(images), "--masks", str(masks), "--name", kind.title()]
+    arguments += ["--labels", ",".join(specification.labels)]
     if specification.groups:
-        asked += ["--groups", specification.groups]
-    assert convert.main(asked) == 0
+        arguments += ["--groups", specification.groups]
+    assert convert.main(arguments) == 0
     assert plan_and_preprocess.main(["501", "--root", str(root), "--protocol", "quick", "--models", MODEL, *BUDGET]) == 0
     assert train.main(["501", MODEL, "0", "--root", str(root), "--pretrained", "auto"]) == 0
     yield kind, images, root
 
 
-def test_every_stage_left_its_artefact(street: tuple[str, Path, Path]) -> None:
-    kind, _, root = street
+def test_every_stage_writes_its_artefact(pipeline: tuple[str, Path, Path]) -> None:
+    kind, _, root = pipeline
     dataset = Workspace.at(root).dataset(501)
     assert dataset.short_name == kind.title()
     fingerprint = read_artefact(dataset.fingerprint, Fingerprint)
@@ -71,8 +71,8 @@ def test_every_stage_left_its_artefact(street: tuple[str, Path, Path]) -> None:
     assert {case.case for case in scores.cases} == set(splits.folds[0].validation)
 
 
-def test_patients_stay_on_one_side(street: tuple[str, Path, Path]) -> None:
-    kind, _, root = street
+def test_patients_never_cross_a_split(pipeline: tuple[str, Path, Path]) -> None:
+    kind, _, root = pipeline
     splits = read_artefact(Workspace.at(root).dataset(501).splits, Splits)
     for fold in splits.folds:
         assert not set(fold.train) & set(fold.validation)
@@ -83,12 +83,12 @@ def test_patients_stay_on_one_side(street: tuple[str, Path, Path]) -> None:
     assert len(validated) == len(set(validated)) == CASES
 
 
-def test_it_learns_to_predict(street: tuple[str, Path, Path], tmp_path: Path) -> None:
-    """The drawn objects are easy: even the smallest budget must find them, at the images' own sizes."""
-    _, images, root = street
+def test_model_learns_to_predict(pipeline: tuple[str, Path, Path], tmp_path: Path) -> None:
+    """The drawn objects are easy: a short training must find them, at original size."""
+    _, images, root = pipeline
     masks = tmp_path / "masks"
-    asked = ["-i", str(images), "-o", str(masks), "-d", "501", "-m", MODEL, "--root", str(root), "--tta", "--overlays"]
-    assert predict.main([*asked, "--probabilities"]) == 0
+    arguments = ["-i", str(images), "-o", str(masks), "-d", "501", "-m", MODEL, "--root", str(root), "--tta", "--overlays"]
+    assert predict.main([*arguments, "--probabilities"]) == 0
     for path in sorted(images.iterdir()):
         mask = cv2.imread(str(masks / path.name), cv2.IMREAD_UNCHANGED)
         assert mask.shape == cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape[:2]
@@ -99,8 +99,8 @@ def test_it_learns_to_predict(street: tuple[str, Path, Path], tmp_path: Path) ->
     assert best > 0.7
 
 
-def test_the_python_interface_gives_the_same_mask(street: tuple[str, Path, Path], tmp_path: Path) -> None:
-    _, images, root = street
+def test_python_interface_gives_the_same_mask(pipeline: tuple[str, Path, Path], tmp_path: Path) -> None:
+    _, images, root = pipeline
     path = sorted(images.iterdir())[0]
     assert predict.main(["-i", str(path), "-o", str(tmp_path), "-d", "501", "-m", MODEL, "--root", str(root)]) == 0
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -109,8 +109,8 @@ def test_the_python_interface_gives_the_same_mask(street: tuple[str, Path, Path]
     np.testing.assert_array_equal(mask, cv2.imread(str(tmp_path / path.name), cv2.IMREAD_UNCHANGED))
 
 
-def test_a_finished_training_is_not_begun_again(street: tuple[str, Path, Path]) -> None:
-    _, _, root = street
+def test_finished_training_is_not_repeated(pipeline: tuple[str, Path, Path]) -> None:
+    _, _, root = pipeline
     best = Workspace.at(root).dataset(501).fold(MODEL, 0) / "best.pt"
     before = best.stat().st_mtime_ns
     assert train.main(["501", MODEL, "0", "--root", str(root), "--pretrained", "auto"]) == 0
@@ -118,16 +118,16 @@ def test_a_finished_training_is_not_begun_again(street: tuple[str, Path, Path]) 
 
 
 @pytest.mark.parametrize("policy", ["flag", "replace", "union", "consensus"])
-def test_doubtful_cases_are_read_twice(street: tuple[str, Path, Path], tmp_path: Path, policy: str) -> None:
-    """The second reader is a bundle of the first, so every policy must leave the first's masks."""
-    _, images, root = street
+def test_doubtful_cases_are_read_twice(pipeline: tuple[str, Path, Path], tmp_path: Path, policy: str) -> None:
+    """The second reader is a bundle of the first, so every policy must keep the first masks."""
+    _, images, root = pipeline
     bundle = tmp_path / "second.zip"
     api.export(501, [MODEL], bundle, root=root)
     some = sorted(images.iterdir())[:3]
-    words = ["--root", str(root), "-i", *map(str, some), "-d", "501", "-m", MODEL]
-    assert predict.main([*words, "-o", str(tmp_path / "once")]) == 0
-    asked = ["--second-reader", str(bundle), "--trust", "1", "--policy", policy]
-    assert predict.main([*words, "-o", str(tmp_path / "twice"), *asked]) == 0
+    arguments = ["--root", str(root), "-i", *map(str, some), "-d", "501", "-m", MODEL]
+    assert predict.main([*arguments, "-o", str(tmp_path / "once")]) == 0
+    second_reader = ["--second-reader", str(bundle), "--trust", "1", "--policy", policy]
+    assert predict.main([*arguments, "-o", str(tmp_path / "twice"), *second_reader]) == 0
     record = json.loads((tmp_path / "twice" / "second_reader.json").read_text())
     by = {"flag": "first", "replace": "second", "union": "both", "consensus": "both"}[policy]
     trusts = {reading["case"]: reading["confidence"] for reading in record["cases"]}
@@ -139,37 +139,39 @@ def test_doubtful_cases_are_read_twice(street: tuple[str, Path, Path], tmp_path:
         assert np.array_equal(cv2.imread(str(tmp_path / "twice" / image.name), cv2.IMREAD_UNCHANGED), once)
 
 
-def test_a_second_reader_is_not_asked_where_the_first_is_trusted(street: tuple[str, Path, Path], tmp_path: Path) -> None:
-    _, images, root = street
+def test_confident_cases_need_no_second_reader(pipeline: tuple[str, Path, Path], tmp_path: Path) -> None:
+    _, images, root = pipeline
     image = str(sorted(images.iterdir())[0])
-    words = ["--root", str(root), "-i", image, "-o", str(tmp_path), "-d", "501", "-m", MODEL]
-    assert predict.main([*words, "--second-reader", MODEL, "--trust", "0"]) == 0
+    arguments = ["--root", str(root), "-i", image, "-o", str(tmp_path), "-d", "501", "-m", MODEL]
+    assert predict.main([*arguments, "--second-reader", MODEL, "--trust", "0"]) == 0
     assert not (tmp_path / "second_reader").exists()
-    assert predict.main([*words, "--second-reader", MODEL, "--trust", "2"]) == 2
+    assert predict.main([*arguments, "--second-reader", MODEL, "--trust", "2"]) == 2
 
 
-def test_trained_networks_are_tested_on_another_dataset(street: tuple[str, Path, Path], tmp_path: Path) -> None:
-    """Both kinds of polyp become the one lesion of the other set; labels without a counterpart are named."""
-    kind, _, root = street
+def test_external_evaluation_on_another_dataset(pipeline: tuple[str, Path, Path], tmp_path: Path) -> None:
+    """Both polyp classes map to the lesion class of the other dataset; labels without a counterpart are an error."""
+    kind, _, root = pipeline
     if kind != "polyps":
         return
     images, masks = generated.write_folders(tmp_path, "lesion", 6)
-    words = ["--root", str(root), "folders", "--images", str(images), "--masks", str(masks)]
-    assert convert.main([*words, "--name", "Other", "--labels", "background,lesion"]) == 0
-    asked = ["501", "--external", "Other", "--root", str(root)]
-    assert evaluate.main(asked) == 2
-    assert evaluate.main([*asked, "--map", "neoplastic=lesion", "--map", "non_neoplastic=lesion"]) == 0
+    arguments = ["--root", str(root), "folders", "--images", str(images), "--masks", str(masks)]
+    assert convert.main([*arguments, "--name", "Other", "--labels", "background,lesion"]) == 0
+    external_arguments = ["501", "--external", "Other", "--root", str(root)]
+    assert evaluate.main(external_arguments) == 2
+    assert evaluate.main([*external_arguments, "--map", "neoplastic=lesion", "--map", "non_neoplastic=lesion"]) == 0
     (tested,) = api.evaluate_external(501, "Other", labels={"neoplastic": "lesion", "non_neoplastic": "lesion"}, root=root)
     frame = tested.to_frame()
     assert list(frame["dataset"]) == ["Dataset501_Polyps", "Dataset502_Other"] and frame["cases"][1] == 6
     assert f"Dice {frame['pooled.dice'][1]:.3f} pooled" in repr(tested)
     dataset = Workspace.at(root).dataset(501)
     folder = dataset.fold(MODEL, 0) / "external" / Workspace.at(root).dataset("Other").name
-    external, internal = (read_artefact(place / "scores.json", Scores) for place in (folder, folder / "internal"))
+    external, internal = (
+        read_artefact(scores_folder / "scores.json", Scores) for scores_folder in (folder, folder / "internal")
+    )
     assert len(external.cases) == 6 and set(external.classes) == set(internal.classes) == {"lesion"}
     held_out = read_artefact(dataset.fold(MODEL, 0) / "validation" / "scores.json", Scores)
     assert {case.case for case in internal.cases} == {case.case for case in held_out.cases}
-    # What was the wrong kind of polyp is now right, so that merging cannot give less than the worse of the two.
+    # Merging removes confusions between the two classes, so Dice is at least that of the worse class.
     assert internal.classes["lesion"].pooled["dice"] >= min(one.pooled["dice"] for one in held_out.classes.values())
     mask = cv2.imread(str(folder / "lesion_000.png"), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(mask)) <= {0, 1, 2}

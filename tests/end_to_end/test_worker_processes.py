@@ -1,4 +1,4 @@
-"""Commands that measure and score many cases in worker processes: the same results as in threads, and a clean end by Ctrl-C."""
+"""Commands with worker processes: same results as with threads, clean end by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoseg.support.workspace import Workspace
 from tests.support.waiting import runs, seen
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-# As a console script calls it, on a machine with two cores.
+# Like the console script, on a machine with two cores.
 COMMAND = """
 import sys
 from autoseg.support import parallel
@@ -30,8 +30,8 @@ raise SystemExit(main())
 """
 
 
-def many(folder: Path, names: str, picture: np.ndarray) -> None:
-    """So many files that processes pay, of four different pictures."""
+def write_many(folder: Path, names: str, picture: np.ndarray) -> None:
+    """Enough files for worker processes; four different pictures."""
     folder.mkdir(parents=True)
     for number in range(_MIN_ITEMS):
         path = folder / names.format(number)
@@ -43,15 +43,15 @@ def many(folder: Path, names: str, picture: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with Dataset501_Many: gray images, masks, and the masks once more as predictions."""
+    """A root with Dataset501_Many: gray images, masks, and shifted masks as predictions."""
     root = tmp_path_factory.mktemp("many")
     folder = root / "raw" / "Dataset501_Many"
     mask = np.zeros((96, 80), np.uint8)
     mask[20:50, 30:60] = 1
     noise = np.random.default_rng(0).integers(0, 90, mask.shape, dtype=np.uint8)
-    many(folder / "imagesTr", "case{:05}_0000.png", noise + 90 * mask)
-    many(folder / "labelsTr", "case{:05}.png", mask)
-    many(root / "predictions", "case{:05}.png", np.roll(mask, 3, 1))
+    write_many(folder / "imagesTr", "case{:05}_0000.png", noise + 90 * mask)
+    write_many(folder / "labelsTr", "case{:05}.png", mask)
+    write_many(root / "predictions", "case{:05}.png", np.roll(mask, 3, 1))
     description = {
         "channel_names": {"0": "gray"}, "labels": {"background": 0, "blob": 1}, "numTraining": _MIN_ITEMS,
         "file_ending": ".png",
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(name: str, *words: str) -> subprocess.Popen[str]:
-    """In a group of its own, as a shell starts it."""
+    """Start a command in its own process group, as a shell does."""
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND.format(name=name), *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -70,22 +70,22 @@ def command(name: str, *words: str) -> subprocess.Popen[str]:
 
 def group(leader: int) -> list[int]:
     """Running processes of a process group."""
-    found = []
+    processes_of_group = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[2]) == leader and runs(int(stat.parent.name)):
-                found.append(int(stat.parent.name))
+                processes_of_group.append(int(stat.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return processes_of_group
 
 
 def test_processes_and_threads_give_the_same_bytes(dataset: Path) -> None:
-    made = command("fingerprint", "501", "--root", str(dataset))
-    used = 0
-    while made.poll() is None:
-        used = max(used, len(group(made.pid)))
-    assert made.returncode == 0 and used >= 3, "no worker processes"
+    fingerprint = command("fingerprint", "501", "--root", str(dataset))
+    process_count = 0
+    while fingerprint.poll() is None:
+        process_count = max(process_count, len(group(fingerprint.pid)))
+    assert fingerprint.returncode == 0 and process_count >= 3, "no worker processes"
     path = Workspace.at(dataset).dataset(501).fingerprint
     by_processes = path.read_bytes()
     path.unlink()
@@ -101,8 +101,8 @@ def test_processes_and_threads_give_the_same_bytes(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(("processes", "seconds"), [(3, 0.1), (3, 0.5), (5, 0)])
-def test_ctrl_c_says_one_word_and_leaves_nothing(dataset: Path, processes: int, seconds: float) -> None:
-    """Pressed so long after so many processes are there: while the fork server imports, and while all work."""
+def test_ctrl_c_prints_one_word_and_leaves_no_process_or_file(dataset: Path, processes: int, seconds: float) -> None:
+    """Ctrl-C `seconds` after `processes` have started: during imports of the fork server, and during the work."""
     preprocessed = Workspace.at(dataset).dataset(501).preprocessed
     (preprocessed / "fingerprint.json").unlink(missing_ok=True)
     run = command("fingerprint", "501", "--root", str(dataset))
@@ -111,7 +111,7 @@ def test_ctrl_c_says_one_word_and_leaves_nothing(dataset: Path, processes: int, 
     os.killpg(run.pid, signal.SIGINT)
     output, errors = run.communicate(timeout=60)
     assert (run.returncode, output, errors) == (130, "", "interrupted\n")
-    assert seen(lambda: not group(run.pid)), "a process was left"
+    assert seen(lambda: not group(run.pid)), "a process is still running"
     assert not preprocessed.exists() or not list(preprocessed.iterdir())
 
 
@@ -126,7 +126,7 @@ print(evaluate.main([predictions, references, "-o", output]))
 """
 
 
-def test_a_script_needs_no_main_guard(dataset: Path, tmp_path: Path) -> None:
+def test_script_needs_no_main_guard(dataset: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     words = [str(dataset / "predictions"), str(dataset / "raw/Dataset501_Many/labelsTr"), str(tmp_path / "scores")]
