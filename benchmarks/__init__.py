@@ -1,1 +1,1 @@
-"""Speed and memory, compared with others or with the bare lower bound. Each prints a table; none is a test."""
+"""Benchmarks of speed and memory. Each prints a table; none is a test."""

@@ -1,7 +1,7 @@
-"""What keeping freed memory gives a training step on a processor: `python -m benchmarks.allocator [--models a,b]`.
+"""Effect of keeping freed memory on a training step on a CPU: `python -m benchmarks.allocator [--models a,b]`.
 
-The trainer's own step, as the protocol `quick` plans each network; processes of their own, with and without, in turn. Printed:
-processor seconds of a step, the kernel's share of them, and the most memory, each the median over the rounds.
+The trainer's step with the plan of protocol `quick`, with and without, each in its own process, alternating. Prints medians of
+processor seconds per step, kernel seconds per step, and peak memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def one(model: str, precision: str, held: bool, side: int, batch: int) -> dict[str, float]:
-    """A step's seconds, those in the kernel, and the process's peak in MiB."""
+    """Seconds of a step, kernel seconds, and peak memory in MiB."""
     if held:
         configure_glibc_malloc(limit=None)
     torch.set_num_threads(1)
@@ -44,16 +44,16 @@ def one(model: str, precision: str, held: bool, side: int, batch: int) -> dict[s
 
 
 def row(model: str, precision: str, options: argparse.Namespace) -> str:
-    found: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    measurements: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     for _ in range(options.rounds):
-        for held, taken in found.items():
+        for held, taken in measurements.items():
             words = ["--one", model, "--precision", precision, "--side", str(options.side), "--batch", str(options.batch)]
             command = [sys.executable, "-m", "benchmarks.allocator", *words, *(["--held"] if held else [])]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             taken.append(json.loads(done.stdout.splitlines()[-1]))
-    ratio = statistics.median(a["step"] / b["step"] for a, b in zip(found[False], found[True], strict=True))
+    ratio = statistics.median(a["step"] / b["step"] for a, b in zip(measurements[False], measurements[True], strict=True))
     cells = []
-    for taken in found.values():
+    for taken in measurements.values():
         middle = {name: statistics.median(each[name] for each in taken) for name in taken[0]}
         cells.append(f"{middle['step']:.2f} s, {middle['kernel']:.2f} s, {middle['memory']:.0f} MiB")
     return f"| `{model}` | {precision} | {cells[0]} | {cells[1]} | {ratio:.2f} |"
@@ -72,7 +72,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options.one, options.precision, options.held, options.side, options.batch)))
         return
-    print("| model | precision | as glibc does it: step, kernel, peak | kept | times faster |\n|---|---|---|---|---|")
+    print("| model | precision | glibc default: step, kernel, peak | freed memory kept | times faster |\n|---|---|---|---|---|")
     for model in options.models.split(","):
         for precision in PRECISIONS:
             print(row(model, precision, options), flush=True)

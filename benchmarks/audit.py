@@ -1,13 +1,12 @@
-"""Does the annotation audit find errors that were planted on purpose? Precision and recall of the top of its list.
+"""Precision and recall of autoseg_audit on planted errors.
 
     python -m benchmarks.audit plant --data DIR --sets neopolyp,acdc [--root ROOT] [--side 160] [--epochs 10]
     python -m benchmarks.audit score --sets neopolyp,acdc [--root ROOT]
 
 DIR holds one folder per set with images/ and masks/ of the same names. `plant` copies each set to ROOT/planted/<set>/, spoils
 20 of its masks (5 emptied, 5 with two classes swapped, 5 shifted by 15 px, 5 with an extra blob), plans and trains five
-folds on the spoilt copy: what a person would have whose set holds such errors. `score` audits the out-of-fold predictions
-and prints, against the list of what was planted, how much of the top of the ranking was planted and how much of the
-planted stands there; it writes ROOT/audit.json.
+folds on the spoilt copy. `score` audits the out-of-fold predictions
+and prints precision and recall of the top of the ranking, against the list of planted errors; it writes ROOT/audit.json.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ MODEL = "efficientnet_lite0_upernet"
 
 
 def spoil(labels: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray | None:
-    """A label map (H, W) with one error; None where this mask cannot carry that kind."""
+    """A label map (H, W) with one error; None if the mask cannot have this kind of error."""
     present = [int(value) for value in np.unique(labels) if value]
     if not present:
         return None
     if kind == "emptied":
         return np.zeros_like(labels)
     if kind == "swapped":
-        # With another class of the image where there is one, else with any.
+        # With another class of the image if there is one, else with any.
         first = present[int(rng.integers(len(present)))]
         others = [value for value in (1, 2, 3) if value != first and (value in present or len(present) == 1)]
         return _swapped(labels, first, others[int(rng.integers(len(others)))])
@@ -59,7 +58,7 @@ def _swapped(labels: np.ndarray, first: int, second: int) -> np.ndarray:
 
 
 def _with_blob(labels: np.ndarray, present: list[int], rng: np.random.Generator) -> np.ndarray | None:
-    """A disc of 1 % of the image, well away from what is marked."""
+    """A disc of 1 % of the image, away from the foreground."""
     radius = max(4, round((0.01 * labels.size / np.pi) ** 0.5))
     free = cv2.distanceTransform((labels == 0).astype(np.uint8), cv2.DIST_L2, 5) > 2 * radius
     free[:radius], free[-radius:], free[:, :radius], free[:, -radius:] = False, False, False, False
@@ -71,27 +70,27 @@ def _with_blob(labels: np.ndarray, present: list[int], rng: np.random.Generator)
 
 
 def plant(data: Path, name: str, root: Path, classes: int) -> dict[str, str]:
-    """ROOT/planted/<name> with images/ and spoilt masks/; gives case -> kind of what was done to it."""
+    """ROOT/planted/<name> with images/ and spoilt masks/; returns case -> kind of error."""
     target = root / "planted" / name
     if (target / "planted.json").is_file():
-        known: dict[str, str] = json.loads((target / "planted.json").read_text())
-        return known
+        planted: dict[str, str] = json.loads((target / "planted.json").read_text())
+        return planted
     shutil.copytree(data / name / "images", target / "images", dirs_exist_ok=True)
     shutil.copytree(data / name / "masks", target / "masks", dirs_exist_ok=True)
     rng = np.random.default_rng(10)
     done: dict[str, str] = {}
-    wanted = [kind for kind in KINDS if kind != "swapped" or classes > 1 for _ in range(EACH)]
+    kinds_to_plant = [kind for kind in KINDS if kind != "swapped" or classes > 1 for _ in range(EACH)]
     paths = sorted((target / "masks").iterdir())
     for place in rng.permutation(len(paths)):
         path = paths[place]
         labels = read_label(path).array
-        kind = next((kind for kind in wanted if (spoilt := spoil(labels, kind, rng)) is not None), None)
-        if not wanted or kind is None:
+        kind = next((kind for kind in kinds_to_plant if (spoilt := spoil(labels, kind, rng)) is not None), None)
+        if not kinds_to_plant or kind is None:
             continue
         if int(spoilt.max()) > classes or np.array_equal(spoilt, labels):
             continue
         write_label(path, spoilt)
-        wanted.remove(kind)
+        kinds_to_plant.remove(kind)
         done[path.stem] = kind
     (target / "planted.json").write_text(json.dumps(done, indent=1))
     return done
@@ -110,11 +109,11 @@ def prepare_and_train(data: Path, name: str, options: argparse.Namespace, classe
 
 
 def score(name: str, root: Path) -> dict[str, Any]:
-    """Audit one spoilt set and hold its ranking of cases against what was planted."""
+    """Audit one spoilt set and compare its ranking of cases with the planted errors."""
     planted: dict[str, str] = json.loads((root / "planted" / name / "planted.json").read_text())
-    found = api.audit(name, output=root / "audits" / name, root=root)
-    ranked = list(found.cases)
-    row: dict[str, Any] = {"set": name, "models": found.models, "planted": len(planted)}
+    result = api.audit(name, output=root / "audits" / name, root=root)
+    ranked = list(result.cases)
+    row: dict[str, Any] = {"set": name, "models": result.models, "planted": len(planted)}
     for top in (10, 20, 30):
         hits = [case for case in ranked[:top] if case in planted]
         row[f"precision at {top}"] = round(len(hits) / top, 3)

@@ -1,9 +1,9 @@
-"""Every model through the ordinary commands: train, be interrupted, go on, predict, evaluate.
+"""Every model through the ordinary commands: train, interrupt, resume, predict, evaluate.
 
     python -m benchmarks.commands --data DIR --set isic --models unet,hiformer,... [--epochs 2] [--root ROOT]
 
 DIR holds one folder per set, as for `benchmarks.end_to_end`. Each training gets SIGTERM after its first epoch and is started
-again; its held-out images are then predicted by `autoseg_predict` and scored by `autoseg_evaluate` as new ones would be.
+again; its held-out images are then predicted by `autoseg_predict` and scored by `autoseg_evaluate`.
 Prints a table and writes it to ROOT/commands_SET.json. A command that fails ends the benchmark with its output.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.suite.processes import run as run_process
 
 
 def command(name: str, *words: str, interrupt_after: str = "") -> Ended:
-    """Run an autoseg command of this checkout; SIGTERM when a line begins with `interrupt_after`."""
+    """Run an autoseg command of this checkout; send SIGTERM when a line begins with `interrupt_after`."""
     code = f"from autoseg.cli.{name} import main; raise SystemExit(main())"
     interrupted = not interrupt_after
 
@@ -39,11 +39,11 @@ def command(name: str, *words: str, interrupt_after: str = "") -> Ended:
     return run_process([sys.executable, "-c", code, *words], on_line=look)
 
 
-def held_out(found: Dataset, fold: int, folder: Path) -> tuple[Path, Path]:
+def held_out(data: Dataset, fold: int, folder: Path) -> tuple[Path, Path]:
     """Folders with links to a fold's held-out images and their masks."""
-    cases = read_artefact(found.splits, Splits, "plan first").folds[fold].validation
+    cases = read_artefact(data.splits, Splits, "plan first").folds[fold].validation
     places = []
-    for source, name in ((found.raw / "imagesTr", "images"), (labels_folder(found), "masks")):
+    for source, name in ((data.raw / "imagesTr", "images"), (labels_folder(data), "masks")):
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         for path in sorted(source.iterdir()):
@@ -58,7 +58,7 @@ def held_out(found: Dataset, fold: int, folder: Path) -> tuple[Path, Path]:
 
 def run(dataset: str, model: str, options: argparse.Namespace) -> dict[str, Any]:
     root = ("--root", str(options.root))
-    found = Workspace.at(options.root).dataset(dataset)
+    data = Workspace.at(options.root).dataset(dataset)
     words = (dataset, model, "0", "--epochs", str(options.epochs), *root)
     first = command("train", *words, "--restart", interrupt_after="epoch")
     if f"epoch {options.epochs}/" not in first.output:
@@ -66,13 +66,13 @@ def run(dataset: str, model: str, options: argparse.Namespace) -> dict[str, Any]
     second = must(command("train", *words), f"training {model} again")
     resumed = "going on after epoch" in second.output
     folder = options.root / "predicted" / dataset / model
-    images, masks = held_out(found, 0, options.root / "held_out" / dataset)
+    images, masks = held_out(data, 0, options.root / "held_out" / dataset)
     predicted = must(
         command("predict", "-i", str(images), "-o", str(folder), "-d", dataset, "-m", model, *root), f"predicting {model}"
     )
     must(command("evaluate", str(folder), str(masks)), f"scoring {model}")
     classes = json.loads((folder / "scores.json").read_text())["classes"]
-    record = json.loads((found.fold(model, 0) / "run.json").read_text())
+    record = json.loads((data.fold(model, 0) / "run.json").read_text())
     return {
         "model": model,
         "variant": record["variant"],

@@ -1,9 +1,9 @@
-"""The whole street on real folders of images: what was decided, how long it took, Dice per class.
+"""The full pipeline on real folders of images: decisions, time, Dice per class.
 
     python -m benchmarks.end_to_end --data DIR [--sets neopolyp,drive] [--models nnunet,...] [--protocol quick] [--fold 0]
 
 DIR holds one folder per set, each with images/ and masks/ of the same names (masks: pixels are class ids). Work goes to
---root (default: ./benchmark_data). Prints a table and writes it, with the planner's reasons, to ROOT/street.json.
+--root (default: ./benchmark_data). Prints a table and writes it, with the planner's reasons, to ROOT/end_to_end.json.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from autoseg.schema.plan import Plan
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace
 
-# What cannot be seen from the files: names of the classes, and which cases share a patient.
-KNOWN: dict[str, dict[str, Any]] = {
+# Not visible in the files: class names, and the patient of each case.
+SPECIFICATIONS: dict[str, dict[str, Any]] = {
     "neopolyp": {"labels": ["background", "neoplastic", "non_neoplastic"]},
     "isic": {"labels": ["background", "lesion"]},
     "busi": {"labels": ["background", "lesion"]},
@@ -31,11 +31,11 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 
 def bring_in(data: Path, name: str, root: Path) -> str:
-    """Full name of the dataset, converted unless it is there."""
-    for known in Workspace.at(root).datasets():
-        if known.short_name == name:
-            return known.name
-    api.convert_folders(data / name / "images", data / name / "masks", name, root=root, **KNOWN.get(name, {}))
+    """Full name of the dataset, converted if necessary."""
+    for dataset in Workspace.at(root).datasets():
+        if dataset.short_name == name:
+            return dataset.name
+    api.convert_folders(data / name / "images", data / name / "masks", name, root=root, **SPECIFICATIONS.get(name, {}))
     return Workspace.at(root).dataset(name).name
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     rows = []
     for name in options.sets.split(","):
         rows += run(options.data, name, options.models.split(","), options)
-        (options.root / "street.json").write_text(json.dumps(rows, indent=1))
+        (options.root / "end_to_end.json").write_text(json.dumps(rows, indent=1))
     print("| set | model | variant | geometry | input | batch | epochs | minutes | Dice of all pixels per class |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:

@@ -1,10 +1,10 @@
-"""Does the choice between whole images and patches matter? Each set trained both ways, all else equal.
+"""Resized images against patches: each dataset trained both ways, all else equal.
 
     python -m benchmarks.geometry --data DIR [--sets drive,neopolyp] [--seeds 0,1] [--steps 120] [--ways chosen,other]
 
 DIR holds one folder per set, each with images/ and masks/ of the same names. One fold, the same folds for both ways; a fixed
-number of steps, the weights of the last one. Trainings that are in ROOT/geometry.json are not made again, so the work can be
-done in parts; what is there is printed as a table.
+number of steps, the weights of the last one. Trainings in ROOT/geometry.json are skipped, so that a run can resume.
+Prints a table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OTHER = {"resize": "patch", "patch": "resize"}
 
 
 def plan(dataset: str, root: Path, options: argparse.Namespace, geometry: str | None = None) -> Plan:
-    """A quick plan, so many steps long, whose only validation is the last epoch's."""
+    """A `quick` plan with a fixed number of steps, validated after the last epoch only."""
     first = api.plan_and_preprocess(dataset, protocol="quick", models=[options.model], preprocess=False, root=root)
     cases = len(api.fingerprint(dataset, root=root).cases)
     batch = first.models[options.model].batch_size
@@ -36,24 +36,24 @@ def plan(dataset: str, root: Path, options: argparse.Namespace, geometry: str | 
     return api.plan_and_preprocess(dataset, protocol="quick", models=[options.model], settings=settings, root=root)
 
 
-def kind(made: Plan, model: str) -> str:
-    return made.preprocessing[made.models[model].preprocessing].geometry
+def kind(result_plan: Plan, model: str) -> str:
+    return result_plan.preprocessing[result_plan.models[model].preprocessing].geometry
 
 
 def run(name: str, way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     root = options.root / way
     dataset = bring_in(options.data, name, root)
-    made = plan(dataset, root, options)
+    result_plan = plan(dataset, root, options)
     if way == "other":
-        made = plan(dataset, root, options, OTHER[kind(made, options.model)])
-    because = next(decision.reason for decision in made.decisions if decision.subject == "geometry")
+        result_plan = plan(dataset, root, options, OTHER[kind(result_plan, options.model)])
+    reason = next(decision.reason for decision in result_plan.decisions if decision.subject == "geometry")
     settings = {"training.seed": str(seed)}
     (trained,) = api.train(dataset, options.model, [options.fold], settings=settings, restart=True, root=root)
-    model = made.models[options.model]
+    model = result_plan.models[options.model]
     return {
-        "set": name, "way": way, "seed": seed, "model": options.model, "geometry": kind(made, options.model),
-        "input_size": model.input_size, "epochs": made.training.epochs, "seconds": round(trained.record.seconds),
-        "reason": because, "dice": {name: scores.pooled["dice"] for name, scores in trained.scores.classes.items()},
+        "set": name, "way": way, "seed": seed, "model": options.model, "geometry": kind(result_plan, options.model),
+        "input_size": model.input_size, "epochs": result_plan.training.epochs, "seconds": round(trained.record.seconds),
+        "reason": reason, "dice": {name: scores.pooled["dice"] for name, scores in trained.scores.classes.items()},
         "dice_per_image": {name: scores.per_image["dice"].mean for name, scores in trained.scores.classes.items()},
     }  # fmt: skip
 
@@ -89,11 +89,11 @@ def main() -> None:
     options.root.mkdir(parents=True, exist_ok=True)
     results = options.root / "geometry.json"
     rows = json.loads(results.read_text()) if results.exists() else []
-    known = {(row["set"], row["way"], row["seed"]) for row in rows}
+    finished = {(row["set"], row["way"], row["seed"]) for row in rows}
     for name in options.sets.split(","):
         for way in options.ways.split(","):
             for seed in map(int, options.seeds.split(",")):
-                if (name, way, seed) not in known:
+                if (name, way, seed) not in finished:
                     rows.append(run(name, way, seed, options))
                     results.write_text(json.dumps(rows, indent=1))
     show(rows)

@@ -3,8 +3,8 @@
     python -m benchmarks.growth [--counts 100,1000,10000] [--side 96] [--root ROOT]
     python -m benchmarks.growth --trained ROOT --dataset D --model M [--folds 5]
 
-First: generated RGB images; fingerprint, then plan and splits from what is there, then the arrays, and last the evaluation of
-as many masks, each a command of its own. Second: images predicted by 1, 2, ... trained folds. Memory is the command's peak.
+First: generated RGB images; fingerprint, then plan and splits, then the arrays, then the evaluation of the
+same number of masks, each in its own process. Second: images predicted by 1, 2, ... trained folds. Memory is peak memory.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ def shown(ended: Ended) -> str:
 
 
 def images(bench: Bench, number: int, count: int, side: int) -> list[str]:
-    """What each command costs on so many images."""
+    """Cost of each command for a number of images."""
     raw = bench.raw(number, "Grown", "rgb", count, (side, side))
     masks = bench.masks(count, side)
     root = ("--root", str(bench.root))
     for path in ("fingerprint.json", "plan.json", "splits.json"):
         (bench.root / "preprocessed" / raw.name / path).unlink(missing_ok=True)
     plan = ("plan_and_preprocess", raw.name, "--models", "nnunet", "--device", "cpu", *root)
-    seen = must(command("fingerprint", raw.name, *root), "fingerprint")
+    measured = must(command("fingerprint", raw.name, *root), "fingerprint")
     planned = must(command(*plan, "--no-preprocess"), "plan")
     prepared = must(command(*plan, "--set", "side=64"), "arrays")
     scored = must(command("evaluate", str(masks / "predictions"), str(masks / "references")), "evaluation")
-    return [shown(one) for one in (seen, planned, prepared, scored)]
+    return [shown(one) for one in (measured, planned, prepared, scored)]
 
 
 def members(options: argparse.Namespace) -> None:
-    """Prediction of the dataset's own images by more and more folds."""
+    """Prediction of the dataset's own images by an increasing number of folds."""
     inputs = options.trained / "raw" / options.dataset / "imagesTr"
     chosen = [str(path) for path in sorted(inputs.iterdir())[: options.images]]
     print("| folds | processor time | peak memory |\n|---|---|---|")

@@ -6,7 +6,7 @@ Processor seconds of one thread for one image: forward in evaluation, and forwar
 square images, random weights, at the precision the planner chooses. A model that names no variant has the one `quick` plans
 at 224, the largest within 8 GFLOP an image: larger ones take too long here. A model stops at the side whose
 measurement would take longer than --seconds. The exponent e in cost ~ pixels^e is the slope of log cost over log pixels,
-least squares, over the upper half of the sides; beside it the same for counted floating-point operations at sides 512 and
+least squares, over the upper half of the sides; and the same for counted floating-point operations at sides 512 and
 1024, which no overhead blurs (scans and deformable sampling are not counted). Networks that resize inside cost the same at
 any side.
 """
@@ -33,7 +33,7 @@ from benchmarks.training_speed import CPU, planned
 
 IMAGES = 2
 COUNTED = (512, 1024)
-# Up to this share of the allowed seconds a side is measured twice, and the faster time counts.
+# Below this fraction of the time limit a size is measured twice, and the faster time counts.
 TWICE = 0.05
 Growth = dict[int, float]
 
@@ -70,16 +70,16 @@ def measure(model: str, variant: str, sides: list[int], allowed: float) -> dict[
     spec = registry.spec(model)
     variant = variant or planned(model, 224, IMAGES)[0]
     precision, _ = decide_precision("cpu", spec.mixed_precision, model)
-    found: dict[str, Growth] = {"forward": {}, "training": {}}
+    results: dict[str, Growth] = {"forward": {}, "training": {}}
     for side in sides:
-        # Each size is built for: the depth of some networks follows it.
+        # Build for each size: the depth of some networks depends on it.
         torch.manual_seed(0)
         network = registry.build(model, variant, num_classes=2, input_size=(side, side))
         for name, work in passes(network, side, precision).items():
-            known = found[name]
-            last = max(known, default=0)
-            # The first measurement of all also pays for what is set up once.
-            expected = known[last] * IMAGES * (side / last) ** 2.5 if last else 0.0
+            times = results[name]
+            last = max(times, default=0)
+            # Warm-up: the first pass includes one-time setup.
+            expected = times[last] * IMAGES * (side / last) ** 2.5 if last else 0.0
             if expected > allowed or (last and last != max(s for s in sides if s < side)):
                 continue
             rounds = 3 if not last else 2 if expected < TWICE * allowed else 1
@@ -88,21 +88,21 @@ def measure(model: str, variant: str, sides: list[int], allowed: float) -> dict[
                 begun = time.process_time()
                 work()
                 seconds.append(time.process_time() - begun)
-            known[side] = min(seconds) / IMAGES
-    return {"variant": variant, "precision": precision, **found, "counted": counted(model, variant)}
+            times[side] = min(seconds) / IMAGES
+    return {"variant": variant, "precision": precision, **results, "counted": counted(model, variant)}
 
 
 def counted(model: str, variant: str) -> Growth:
-    found = {}
+    results = {}
     for side in COUNTED:
         with torch.device("meta"):
             network = registry.build(model, variant, num_classes=2, input_size=(side, side))
-        found[side] = float(count_flops(network, (1, 3, side, side)))
-    return found
+        results[side] = float(count_flops(network, (1, 3, side, side)))
+    return results
 
 
 def exponent(growth: Growth) -> float:
-    """Slope of log cost over log pixels in the upper half of the sides (at least two); NaN where there is but one."""
+    """Slope of log cost over log pixels in the upper half of the sides (at least two); NaN if there is only one."""
     sides = sorted(growth)[-max(2, math.ceil(len(growth) / 2)) :]
     if len(sides) < 2:
         return math.nan
@@ -111,7 +111,7 @@ def exponent(growth: Growth) -> float:
 
 
 def named(text: str) -> tuple[str, str]:
-    """Model and variant, "" where none is named."""
+    """Model and variant, "" if not given."""
     name, _, variant = text.partition(":")
     return name, variant
 
@@ -135,15 +135,15 @@ def main() -> None:
         )
         if done.returncode:
             raise SystemExit(f"{model}:\n{done.stderr}")
-        found = json.loads(done.stdout.splitlines()[-1])
+        results = json.loads(done.stdout.splitlines()[-1])
         name, _ = named(model)
-        inside = registry.spec(name).size_inside(found["variant"])
+        inside = registry.spec(name).size_inside(results["variant"])
         for what, lines in rows.items():
-            growth = {int(side): value for side, value in found[what].items()}
+            growth = {int(side): value for side, value in results[what].items()}
             cells = [f"{growth[side]:.3g}" if side in growth else "" for side in sides]
             slope = f"{exponent(growth):.2f}" + (f" (works at {inside} inside)" if inside else "")
-            operations = exponent({int(side): value for side, value in found["counted"].items()})
-            title = f"`{name}` {found['variant']}, {found['precision']}"
+            operations = exponent({int(side): value for side, value in results["counted"].items()})
+            title = f"`{name}` {results['variant']}, {results['precision']}"
             lines.append(f"| {title} | {' | '.join(cells)} | {slope} | {operations:.2f} |")
         print(f"{model}: done", file=sys.stderr, flush=True)
     for what, lines in rows.items():

@@ -2,9 +2,9 @@
 
     python -m benchmarks.large_image --bundle FILE.zip [--side 20000] [--rows 20000] [--png | --jpeg] [--light]
 
-Prints how far the process's peak lies above the memory it held with the loaded model, after a first small prediction, and the
-seconds (Linux only). The picture is an RGB TIFF in tiles, made of repeated noise; the networks are the bundle's. --light puts
-one convolution in the place of each, where tiles by the thousand would take hours: what it takes beside them stays the same.
+Prints the peak memory above the memory of the process with the loaded model, after a first small prediction, and the
+seconds (Linux only). The picture is an RGB TIFF in tiles, of repeated noise; the networks are the bundle's. --light replaces
+each by one convolution, as thousands of tiles would take hours; the memory of everything else is the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _write(path: Path, size: tuple[int, int], small: np.ndarray) -> None:
-    """Tile by tile where the format allows, in a process of its own where not, so that writing leaves no peak behind."""
+    """Write tile by tile if the format allows it, else in a separate process, so that writing does not raise the peak."""
     tile = np.ascontiguousarray(small[:_TILE, :_TILE])
     if path.suffix == ".tif":
         blocks = (tile for _ in range(-(-size[0] // _TILE) * -(-size[1] // _TILE)))

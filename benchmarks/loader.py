@@ -1,10 +1,10 @@
-"""How many augmented images a second one core makes, by chain and size, against nnU-Net v2's transforms where installed.
+"""Augmented images per second of one core, by chain and size, and of nnU-Net v2's transforms if installed.
 
     python -m benchmarks.loader [--sizes 256,512] [--rounds 5] [--seconds 2]
 
-Counts processor time, not seconds on the wall, so that a busy machine matters little; chains take turns within each
-round, and the median round is printed. Ours goes through `TrainLoader` (sampling, memory-mapped store, augmentation, tensors);
-nnU-Net's is its own `get_training_transforms` on an image that lies in memory (see `benchmarks/suite/theirs.py`).
+Counts processor time, which a busy machine hardly changes; chains alternate within each round, and the median round is
+printed. autoseg's figure is for `TrainLoader` (sampling, memory-mapped store, augmentation, tensors);
+nnU-Net's is for its `get_training_transforms` on an image in memory (see `benchmarks/suite/theirs.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.suite.theirs import chain
 
 CASES, BATCH = 48, 8
 SCHEME = LabelScheme(names=("background", "blob", "disc"), members=((0,), (1,), (2,)))
-# nnU-Net v2's own chances and ranges; its two gamma transforms, of 0.1 and 0.3, are one here.
+# nnU-Net v2's probabilities and ranges; its two gamma transforms (0.1 and 0.3) are one here.
 NNUNET = Augmentation(
     rotation=180.0, p_rotation=0.2, p_scaling=0.2, scaling=(0.7, 1.4), p_noise=0.1, p_blur=0.2, p_brightness=0.15,
     p_contrast=0.15, p_low_resolution=0.25, p_gamma=0.37,
@@ -45,7 +45,7 @@ THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 
 def store_of(raw: Path, folder: Path, side: int) -> ArrayDataset:
-    """A store of a raw dataset's RGB images, resized to a square."""
+    """Preprocessed arrays of the RGB images of a raw dataset, resized to a square."""
     preparation = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
     with array_writer(folder, preparation, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
@@ -56,7 +56,7 @@ def store_of(raw: Path, folder: Path, side: int) -> ArrayDataset:
 
 
 def ours(store: ArrayDataset, side: int, settings: Augmentation) -> Callable[[float], float]:
-    """Images per second of processor time, given the seconds to try for."""
+    """Images per second of processor time, measured for `seconds`."""
     plain = Normalisation(scheme="constant", mean=(0.0,) * 3, std=(1.0,) * 3)
     plan = ModelPlan(
         model="unet",

@@ -1,9 +1,9 @@
-"""Measured on the meta device against a real training step: what is kept for the backward pass, every model and variant.
+"""Activation memory for the backward pass, meta device against a real training step, for every model and variant.
 
     python -m benchmarks.memory [--models A,B] [--precision fp32] [--size 64x96] [--batch 2] [--step]
 
-Prints a table. With --step also the peak of a whole step (forward, loss, backward, AdamW) in a process of its own, as growth
-of its resident memory, against the number the planner goes by.
+Prints a table. With --step also the peak of a whole step (forward, loss, backward, AdamW) in its own process, as growth
+of its resident memory, against the planner's estimate.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from autoseg.planning.memory import measure, training_memory
 
 
 def really_saved(network: nn.Module, images: Tensor, half: bool = False) -> int:
-    """Bytes a real forward pass keeps for its backward pass, weights left out."""
+    """Bytes that a real forward pass keeps for the backward pass, without weights."""
     own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
-    found = {}
+    saved = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            found[storage._cdata] = storage
+            saved[storage._cdata] = storage
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = network.train()(images)
-    total = sum(storage.nbytes() for storage in found.values())
+    total = sum(storage.nbytes() for storage in saved.values())
     del output
     return total
 
 
 def compare(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> tuple[int, int]:
-    """Bytes measured without computing, and bytes really saved."""
+    """Bytes estimated on the meta device, and bytes really saved."""
     with torch.device("meta"):
         planned = measure(models.build(name, variant, shape[1], 3, input_size=shape[2:]), shape, precision)
     network = models.build(name, variant, shape[1], 3, input_size=shape[2:])
@@ -50,7 +50,7 @@ def compare(name: str, variant: str, shape: tuple[int, int, int, int], precision
 
 
 def peak_of_a_step(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> None:
-    """Prints growth of this process's resident memory over two steps, and what the planner reckons, in bytes."""
+    """Prints growth of this process's resident memory over two steps, and the planner's estimate, in bytes."""
     network = models.build(name, variant, shape[1], 3, input_size=shape[2:]).train()
     gc.collect()
     held = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
@@ -60,7 +60,7 @@ def peak_of_a_step(name: str, variant: str, shape: tuple[int, int, int, int], pr
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
             output = network(torch.randn(shape))
-        # Networks with a loss of their own are stepped on their logits too: the same activations go backward.
+        # Networks with their own loss also use their logits here: the backward pass needs the same activations.
         loss = F.cross_entropy(output.logits.float(), target)
         loss = loss + sum(weight * extra.float().mean() for extra, weight in output.auxiliary)
         loss.backward()
@@ -91,8 +91,8 @@ def main() -> None:
     print(f"| model | variant | measured, MiB | really saved, MiB | ratio |{stepped}")
     print("|---|---|---|---|---|" + "---|---|---|" * options.step)
     for name in options.models.split(","):
-        wanted = options.variants.split(",") if options.variants else [v.name for v in models.spec(name).variants]
-        for variant in wanted:
+        variants = options.variants.split(",") if options.variants else [v.name for v in models.spec(name).variants]
+        for variant in variants:
             measured, real = compare(name, variant, shape, options.precision)
             row = f"| {name} | {variant} | {measured / 2**20:.1f} | {real / 2**20:.1f} | {measured / real:.3f} |"
             if options.step:

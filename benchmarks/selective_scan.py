@@ -56,8 +56,13 @@ def arguments(length: int, width: int) -> list[Tensor]:
 
     A = -torch.arange(1.0, STATE + 1)[:, None].expand(GROUPS, STATE, width).contiguous()
     return [
-        normal(*rows, width), 0.1 * normal(*rows, width), A, normal(*rows, STATE), normal(*rows, STATE),
-        torch.ones(GROUPS, width), normal(GROUPS, width) - 4.6,
+        normal(*rows, width),
+        0.1 * normal(*rows, width),
+        A,
+        normal(*rows, STATE),
+        normal(*rows, STATE),
+        torch.ones(GROUPS, width),
+        normal(GROUPS, width) - 4.6,
     ]
 
 
@@ -89,7 +94,7 @@ def kept_megabytes(scan: Scan, tensors: list[Tensor]) -> float:
 
 
 def compare_with_patience(length: int, width: int) -> str:
-    """One step with gradients of Mamba's loop, beside ours."""
+    """One step with gradients: Mamba's loop and ours."""
     tensors = arguments(length, width)
     (loop, _), (ours, _) = (run(scan, tensors, train=True) for scan in (mamba_loop, selective_scan))
     return f"train, one round {length:7}{width:7}: mamba loop {loop:.1f} s, ours {ours:.3f} s, {loop / ours:.0f}x"

@@ -77,9 +77,7 @@ class Ingredients:
         coarse = torch.randint(0, len(SCHEME.names), (size, side // 16, side // 16), dtype=torch.uint8, generator=random)
         labels = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
         torch.manual_seed(0)
-        network = registry.build(
-            model, variant, in_channels=3, num_classes=SCHEME.outputs, input_size=(side, side)
-        )
+        network = registry.build(model, variant, in_channels=3, num_classes=SCHEME.outputs, input_size=(side, side))
         network.train().to(device)
         batch = Batch(images, labels, None, ("case",) * size)
         return cls(plan, network, make_optimizer(network, TRAINING, 1e-4), batch)

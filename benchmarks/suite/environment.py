@@ -1,4 +1,4 @@
-"""Where nnU-Net v2 is: this interpreter or another one."""
+"""The Python with nnU-Net v2, and the environments of both programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ASK = "import importlib.metadata as m; print(m.version('nnunetv2'))"
 
 @dataclass(frozen=True)
 class Sides:
-    """How both sides are started. theirs: the Python that has nnU-Net v2. threads: of OpenMP, in each process."""
+    """Settings of both programs. theirs: the Python with nnU-Net v2. threads: OpenMP threads per process."""
 
     theirs: str
     device: str
@@ -24,7 +24,7 @@ class Sides:
         return {**os.environ, **self._alike()}
 
     def nnunet(self, root: Path) -> dict[str, str]:
-        """The environment of nnU-Net's commands: its three folders; as many processes as cores, not its 8, which helps it."""
+        """The environment of nnU-Net's commands: its three folders; one process per core instead of its 8, which is faster."""
         left = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         folders = {
             "nnUNet_raw": str(root / "raw"),
@@ -43,13 +43,13 @@ def cores() -> int:
 
 
 def version(python: str) -> str:
-    """Of nnU-Net v2 in that interpreter, "" where it is not installed."""
+    """Version of nnU-Net v2 in that interpreter, "" if not installed."""
     left = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, check=False, env=left)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def device() -> str:
-    """cuda where our torch has one."""
+    """cuda if available."""
     code = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

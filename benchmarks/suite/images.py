@@ -1,7 +1,7 @@
-"""Draws the images and masks that both sides get: smooth photographs with grain, and blobs of two classes.
+"""Draws the images and masks for both programs: smooth photographs with grain, and blobs of two classes.
 
-    python -m benchmarks.suite.images raw FOLDER --kind rgb --count 200 --low 384 --high 768
-    python -m benchmarks.suite.images masks FOLDER --count 200 --high 512
+python -m benchmarks.suite.images raw FOLDER --kind rgb --count 200 --low 384 --high 768
+python -m benchmarks.suite.images masks FOLDER --count 200 --high 512
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def blobs(rng: np.random.Generator, height: int, width: int, shift: int = 0) -> 
 
 
 def write_raw(folder: Path, kind: str, count: int, low: int, high: int) -> None:
-    """A raw dataset in nnU-Net v2's layout, which both read."""
+    """A raw dataset in nnU-Net v2's layout."""
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for index in range(count):
@@ -57,12 +57,12 @@ def write_raw(folder: Path, kind: str, count: int, low: int, high: int) -> None:
         "numTraining": count,
         "file_ending": ".png",
     }
-    # Written last: a folder that has it is whole.
+    # Written last: marks a complete folder.
     (folder / "dataset.json").write_text(json.dumps(description))
 
 
 def write_masks(folder: Path, count: int, side: int) -> None:
-    """references/ and predictions/: the same blobs, those of the predictions a few pixels off."""
+    """references/ and predictions/: the same blobs, shifted by a few pixels in the predictions."""
     for part, shift in (("predictions", 5), ("references", 0)):
         (folder / part).mkdir(parents=True)
         for index in range(count):

@@ -1,4 +1,4 @@
-"""A B A B: every side of a stage in turn, so many times; medians, ratios, and whether the targets are met."""
+"""Alternating runs of all sides of a stage: medians, ratios, targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU, WALL, MEMORY = "cpu", "wall", "memory"
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of one side cost: seconds of processor time and on the clock, bytes at the peak."""
+    """Cost of one run: seconds of processor time and wall-clock time, peak memory in bytes."""
 
     cpu: float
     wall: float
@@ -28,7 +28,7 @@ Runs = dict[str, list[Run]]
 
 
 def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Iterator[Runs]:
-    """One run of each side, so many times. A side that fails ends the benchmark with what it printed."""
+    """Repeat: one run of each side. A failed run ends the benchmark with its output."""
     for number in range(pairs):
         found: Runs = {}
         for name, side in stage.sides.items():
@@ -39,7 +39,7 @@ def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Iterator[Ru
 
 
 def joined(known: dict[str, list[dict[str, float]]], found: Runs) -> Runs:
-    """Runs as they stand in performance.json, and later ones."""
+    """Earlier runs from performance.json, followed by new ones."""
     before = {name: [Run(one[CPU], one[WALL], int(one[MEMORY])) for one in taken] for name, taken in known.items()}
     return {name: [*before.get(name, ()), *taken] for name, taken in found.items()}
 
@@ -50,12 +50,12 @@ def once(name: str, side: Side) -> Run:
     ended = processes.must(processes.run(side.words, side.environment), f"{name}: {' '.join(side.words)}")
     if not side.reports:
         return Run(ended.cpu, ended.seconds, ended.memory)
-    said = json.loads(ended.output.splitlines()[-1])
-    return Run(said[CPU], said[WALL], ended.memory)
+    costs = json.loads(ended.output.splitlines()[-1])
+    return Run(costs[CPU], costs[WALL], ended.memory)
 
 
 def summary(stage: Stage, runs: Runs) -> dict[str, Any]:
-    """Medians of each side, of the pairs' ratios to nnU-Net and of what lies beyond start-up to the bare passes; all runs."""
+    """Medians of each side, ratios to nnU-Net per pair, ratio to the bare passes without start-up; and all runs."""
     medians = {
         name: {key: median(getattr(one, key) for one in taken) for key in (CPU, WALL, MEMORY)} for name, taken in runs.items()
     }
@@ -87,6 +87,6 @@ def _times_bare(runs: Runs) -> float:
 
 
 def _beyond(runs: Runs, name: str, place: int) -> float:
-    """Processor seconds of a run, less those of the same command on few images where these were measured."""
+    """Processor seconds of a run, minus those of the same command on few images if measured."""
     few = runs.get(name + FEW)
     return runs[name][place].cpu - (few[place].cpu if few else 0.0)

@@ -1,10 +1,10 @@
-"""What autoseg's side of a stage needs besides the commands. The last line printed is JSON.
+"""autoseg's side of the stages that are no commands. The last line printed is JSON.
 
-    python -m benchmarks.suite.ours network --root ROOT --dataset D      random weights into a results folder; for nnU-Net too
-    python -m benchmarks.suite.ours forward --root ROOT --dataset D      seconds of the network alone on so many images
-    python -m benchmarks.suite.ours compare --root ROOT --dataset D      largest difference between both sides' logits
-    python -m benchmarks.suite.ours loader FOLDER --side 256             seconds an image, of one core
-    python -m benchmarks.suite.ours step [--bare]                        seconds a training step, or of the bare one
+python -m benchmarks.suite.ours network --root ROOT --dataset D      random weights into a results folder; for nnU-Net too
+python -m benchmarks.suite.ours forward --root ROOT --dataset D      seconds of the network alone
+python -m benchmarks.suite.ours compare --root ROOT --dataset D      largest difference between both sides' logits
+python -m benchmarks.suite.ours loader FOLDER --side 256             seconds an image, of one core
+python -m benchmarks.suite.ours step [--bare]                        seconds a training step, or of the bare one
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from benchmarks.loader import NNUNET, ours, store_of
 from benchmarks.step import bare_step, trainer_step
 
 MODEL = "nnunet"
-# Both sides' logits of the same numbers, for the proof that they run one and the same network.
+# Input and logits of both programs, to check that they run the same network.
 EXCHANGE = "network.pt"
 _SEEN = 20
 
 
 def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
-    """A results folder as a finished training leaves it, but for the weights, which are random; and EXCHANGE beside it."""
+    """A results folder of a finished training with random weights, and EXCHANGE next to it."""
     plan = read_artefact(dataset.plan, Plan)
     model_plan = plan.models[MODEL]
     preparation = plan.preprocessing[model_plan.preprocessing]
     torch.manual_seed(0)
-    made = checkpoint.build_network(model_plan, preparation, raw.spec.label_scheme())
-    assert isinstance(made, NNUNet)
+    built = checkpoint.build_network(model_plan, preparation, raw.spec.label_scheme())
+    assert isinstance(built, NNUNet)
     folder = dataset.fold(MODEL, 0)
     folder.mkdir(parents=True, exist_ok=True)
     measured = []
@@ -60,9 +60,9 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     record = RunRecord(
         dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol, identity="benchmark",
         seed=0, device="cpu", precision=model_plan.precision, status="finished", epochs_planned=1, epochs_done=1,
-        parameters=sum(p.numel() for p in made.parameters()),
+        parameters=sum(p.numel() for p in built.parameters()),
     )  # fmt: skip
-    checkpoint.save_best(folder, {"benchmark": "random weights"}, made.state_dict(), 0, 0.0)
+    checkpoint.save_best(folder, {"benchmark": "random weights"}, built.state_dict(), 0, 0.0)
     for name, artefact in (
         (checkpoint.PLAN, plan), (checkpoint.DATASET, raw.spec), (checkpoint.RECORD, record),
         (ood_detection.FILE, ood_detection.appearance(measured)),
@@ -70,8 +70,8 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
         write_artefact(folder / name, artefact)
     probe = torch.randn(1, preparation.channels, *model_plan.input_size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        logits = made.eval()(probe)
-    inner = made.network
+        logits = built.eval()(probe)
+    inner = built.network
     convolutions = [stage[0].convs[0].conv for stage in inner.encoder.stages]
     torch.save(
         {
@@ -117,7 +117,7 @@ def compare(dataset: Dataset) -> dict[str, float]:
 
 
 def loader(folder: Path, side: int, seconds: float) -> dict[str, float]:
-    """nnU-Net's own chances and ranges, so that both do the same work."""
+    """nnU-Net's probabilities and ranges, so that both do the same work."""
     with tempfile.TemporaryDirectory() as place:
         rate = ours(store_of(folder, Path(place) / "store", side), side, NNUNET)
         rate(seconds / 4)
@@ -126,7 +126,7 @@ def loader(folder: Path, side: int, seconds: float) -> dict[str, float]:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Seconds of processor time and on the clock, until the device is done."""
+    """Seconds of processor time and wall-clock time, after the device has finished."""
     began, clock = time.process_time(), time.perf_counter()
     work()
     if device.type == "cuda":
@@ -165,17 +165,17 @@ def main() -> None:
     dataset = Workspace.at(options.root).dataset(options.dataset) if options.dataset else None
     if options.task == "loader":
         torch.set_num_threads(1)
-        found = loader(options.folder, options.side, options.seconds)
+        result = loader(options.folder, options.side, options.seconds)
     elif options.task == "step":
-        found = step(options, device)
+        result = step(options, device)
     else:
         assert dataset is not None
-        found = (
+        result = (
             network(dataset, RawDataset.open(dataset)) if options.task == "network"
             else compare(dataset) if options.task == "compare"
             else forward(dataset, options.images, options.views, device)
         )  # fmt: skip
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

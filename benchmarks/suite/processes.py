@@ -1,6 +1,6 @@
-"""A command run to its end, and what it cost: processor time and memory, those of its children included.
+"""Run a command, and measure processor time and memory, children included.
 
-Imports nothing heavy: a process begins its life with its parent's peak, as the kernel counts it.
+No heavy imports: for the kernel, the peak memory of a child starts at that of its parent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EVERY = 0.1
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has come to its end. cpu: seconds of processor time of it and of all its descendants.
+    """A finished command. cpu: seconds of processor time of it and of all its descendants.
 
     memory: bytes. The largest sum over the process and all its descendants of what each holds, shared pages divided among
     those who share them, seen every 0.1 s; or the kernel's peak of the largest one alone, where that is more.
@@ -40,7 +40,7 @@ def run(
     variables: Mapping[str, str] | None = None,
     on_line: Callable[[subprocess.Popen[str], str], None] | None = None,
 ) -> Ended:
-    """Run a command; its standard output and errors together are `output`. variables: its whole environment, None: ours."""
+    """Run a command; its standard output and errors together are `output`. variables: its environment (default: inherited)."""
     started = time.perf_counter()
     _adopt_orphans()
     process = subprocess.Popen(
@@ -82,7 +82,7 @@ def _of_orphans(group: int) -> float:
 
 
 def must(ended: Ended, what: str) -> Ended:
-    """The same, unless the command failed."""
+    """Like `run`; ends the benchmark if the command failed."""
     if ended.code:
         raise SystemExit(f"{what} ended with code {ended.code}:\n{ended.output[-4000:]}")
     return ended
@@ -117,18 +117,18 @@ def _family(root: int) -> list[int]:
     """The process and its descendants."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        # Processes end while they are looked at.
+        # Processes may end meanwhile.
         with suppress(OSError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(folder.name))
-    found = [root]
-    for pid in found:
-        found.extend(children.get(pid, ()))
-    return found
+    processes = [root]
+    for pid in processes:
+        processes.extend(children.get(pid, ()))
+    return processes
 
 
 def _resident(pid: int) -> int:
-    """Bytes, those shared with others counted whole."""
+    """Bytes, with all shared pages."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -1,4 +1,4 @@
-"""The stages' figures as a table, as JSON that later runs add to, and as a picture."""
+"""Results of the stages as a table, a JSON file and a picture."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from benchmarks.suite.stages import BARE, NNUNET, OURS
 
 Stages = dict[str, Any]
 HEADINGS = (
-    "stage", "autoseg", "nnU-Net v2", "times cheaper: processor, clock (bound)", "bare passes", "times bare (bound)",
+    "stage", "autoseg", "nnU-Net v2", "times cheaper: processor, clock (target)", "bare passes", "times bare (target)",
     "peak memory", "times less", "pairs",
 )  # fmt: skip
 
 
 def table(stages: Stages) -> str:
-    """Markdown. Seconds are of the processor, those on the clock in brackets; medians."""
+    """Markdown table of medians: processor seconds, wall-clock seconds in brackets."""
     lines = [_row(HEADINGS), _row(["---"] * len(HEADINGS))]
-    for found in stages.values():
-        middle, cheaper, bare = found["medians"], found["times_cheaper"], found["times_bare"]
+    for stage in stages.values():
+        middle, cheaper, bare = stage["medians"], stage["times_cheaper"], stage["times_bare"]
         ours, theirs = middle[OURS], middle[NNUNET]
         lines.append(
             _row(
                 [
-                    found["title"],
+                    stage["title"],
                     _seconds(ours),
                     _seconds(theirs),
-                    f"{cheaper[CPU]:.1f}, {cheaper[WALL]:.1f}{_against(found, 'times_cheaper')}",
+                    f"{cheaper[CPU]:.1f}, {cheaper[WALL]:.1f}{_against(stage, 'times_cheaper')}",
                     _seconds(middle[BARE]) if BARE in middle else "",
-                    "" if bare is None else f"{bare:.2f}{_against(found, 'times_bare')}",
+                    "" if bare is None else f"{bare:.2f}{_against(stage, 'times_bare')}",
                     f"{ours[MEMORY] / 2**20:.0f} against {theirs[MEMORY] / 2**20:.0f} MiB",
                     f"{cheaper[MEMORY]:.1f}",
-                    str(found["pairs"]),
+                    str(stage["pairs"]),
                 ]
             )
         )
@@ -44,9 +44,9 @@ def _row(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _against(found: dict[str, Any], what: str) -> str:
-    """The bound, and whether it was missed."""
-    return f" ({found['targets'][what]:g}{'' if found['met'][what] else ', missed'})"
+def _against(stage: dict[str, Any], what: str) -> str:
+    """The target, and whether it was missed."""
+    return f" ({stage['targets'][what]:g}{'' if stage['met'][what] else ', missed'})"
 
 
 def _seconds(side: dict[str, float]) -> str:
@@ -58,17 +58,17 @@ def _short(seconds: float) -> str:
 
 
 def merge(path: Path, machine: dict[str, Any], stages: Stages, order: list[str]) -> Stages:
-    """Adds the stages to the file, in the order given; those measured before stay, each with the machine it ran on."""
-    known: Stages = json.loads(path.read_text())["stages"] if path.exists() else {}
-    known.update({name: {**found, "machine": machine} for name, found in stages.items()})
-    merged = {name: known[name] for name in order if name in known}
+    """Add the stages to the file, sorted by `order`. Other stages stay. Each has the machine it ran on."""
+    all_stages: Stages = json.loads(path.read_text())["stages"] if path.exists() else {}
+    all_stages.update({name: {**stage, "machine": machine} for name, stage in stages.items()})
+    merged = {name: all_stages[name] for name in order if name in all_stages}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"stages": merged}, indent=1) + "\n")
     return merged
 
 
 def plot(stages: Stages, path: Path) -> None:
-    """How many times less processor time and memory autoseg takes than nnU-Net v2, and the bound."""
+    """How many times less processor time and memory autoseg takes than nnU-Net v2, and the target."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -81,8 +81,8 @@ def plot(stages: Stages, path: Path) -> None:
         bars = axes.barh([place + shift for place in range(len(names))], values, 0.38, color=colour, label=label)
         axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=3, fontsize=8)
     for place, name in enumerate(names):
-        wanted = stages[name]["targets"]["times_cheaper"]
-        axes.plot([wanted, wanted], [place, place + 0.4], color="black", label="bound" if place == 0 else None)
+        target = stages[name]["targets"]["times_cheaper"]
+        axes.plot([target, target], [place, place + 0.4], color="black", label="target" if place == 0 else None)
     axes.axvline(1, color="black", linewidth=0.5)
     axes.set_xscale("log")
     axes.margins(x=0.12)

@@ -7,7 +7,7 @@ nnU-Net v2 runs from this Python if it has it (`pip install ".[bench]"`), else f
     python -m venv nnunet && nnunet/bin/pip install nnunetv2
     python -m benchmarks --nnunet nnunet/bin/python
 
-Each side of a stage runs as a process of its own, in turn, so many times; medians are printed. Processor time and memory
+Each side of a stage runs in its own process, alternating; medians are printed. Processor time and memory
 include children. Results are added to OUTPUT/performance.json and drawn to
 OUTPUT/pictures/performance.png; stages can be measured one by one.
 """
@@ -68,7 +68,7 @@ def main() -> None:
         for pair in measure(stage, 1 if options.quick else options.pairs, _say):
             found = summary(stage, joined(known, pair))
             known = found["runs"]
-            # After each, so that a run that is stopped has lost nothing.
+            # After each stage, so that an interrupted run loses nothing.
             merged = report.merge(output / "performance.json", machine, {name: found}, list(STAGES))
     report.plot(merged, output / "pictures" / "performance.png")
     print(report.table(merged))

@@ -1,4 +1,4 @@
-"""What each stage runs. Both sides read the same files; what is in the way of a clean start is removed before each run."""
+"""The stages and their commands. All sides read the same files; earlier outputs are removed before each run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmarks.suite import processes
 from benchmarks.suite.environment import Sides, cores
 
 THEIRS = Path(__file__).with_name("theirs.py")
-# BARE: the network's passes alone, without anything around them.
+# BARE: only the network's passes.
 OURS, NNUNET, BARE = "autoseg", "nnunet", "bare"
-# The same command on a tenth of the images: what is left after taking it away is no start-up.
+# The same command on a tenth of the images, to subtract the start-up.
 FEW = " few"
 
 
 @dataclass(frozen=True)
 class Side:
-    """words: the command. clear: removed before each run. reports: its last line holds the seconds that count, as JSON."""
+    """words: the command. clear: removed before each run. reports: its last output line is JSON with the seconds."""
 
     words: tuple[str, ...]
     environment: dict[str, str]
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much there is to do. predicted: low and high side of the images to predict, and the network's input."""
+    """Sizes of the work. predicted: low and high side of the images to predict, and the network's input."""
 
     images: int = 200
     predicted: int = 40
@@ -69,7 +69,7 @@ QUICK_STAGES = ("help", "prepare-rgb", "loader-256", "step-fp32", "train", "pred
 
 @dataclass
 class Bench:
-    """Where the work lies and how much there is. Data are drawn once."""
+    """Folder and sizes of the work. Data are generated once."""
 
     root: Path
     hands: Sides
@@ -95,7 +95,7 @@ class Bench:
         return processes.must(processes.run(side.words, side.environment), what)
 
     def raw(self, number: int, name: str, kind: str, count: int, sides: tuple[int, int]) -> Path:
-        """A raw dataset under `root`, drawn unless it is there."""
+        """A raw dataset under `root`, generated if missing."""
         folder = self.root / "raw" / f"Dataset{number}_{name}{count}"
         if not (folder / "dataset.json").exists():
             words = ("raw", str(folder), "--kind", kind, "--count", str(count), "--low", str(sides[0]), "--high", str(sides[1]))
@@ -103,7 +103,7 @@ class Bench:
         return folder
 
     def masks(self, count: int, side: int) -> Path:
-        """references/ and predictions/, drawn unless they are there."""
+        """references/ and predictions/, generated if missing."""
         folder = self.root / f"masks_{count}_{side}"
         if not folder.exists():
             words = ("masks", str(folder), "--count", str(count), "--high", str(side))
@@ -149,7 +149,7 @@ def loader(side: int, against: float) -> Callable[[Bench], Stage]:
             OURS: bench.ours("-m", "benchmarks.suite.ours", *words, reports=True),
             NNUNET: bench.theirs(*words),
         }
-        note = "one core; nnU-Net's chances on both sides; its images lie in memory, ours are read from the store"
+        note = "one core; nnU-Net's probabilities on both sides; its images are in memory, autoseg's are read from the arrays"
         return Stage(f"loader and augmentation, RGB, {side} x {side}", sides, "image", against, None, note)
 
     return stage
@@ -159,16 +159,16 @@ def planned(bench: Bench, raw: Path, *words: str, settings: tuple[str, ...] = ()
     """Both sides' plans; autoseg's is for nnU-Net's small network. words: for autoseg's command."""
     side, number = bench.amounts.input, raw.name[7:10]
     network = ("geometry=resize", "models.nnunet.variant=small", f"models.nnunet.input_size={side}x{side}")
-    given = ("--models", "nnunet", *words, *(word for pair in (*network, *settings) for word in ("--set", pair)))
+    plan_options = ("--models", "nnunet", *words, *(word for pair in (*network, *settings) for word in ("--set", pair)))
     where = ("--device", bench.hands.device, "--root", str(bench.root))
-    bench.must(bench.command("plan_and_preprocess", raw.name, *given, *where), "planning")
+    bench.must(bench.command("plan_and_preprocess", raw.name, *plan_options, *where), "planning")
     theirs = ("-d", number, "-c", "2d", "-npfp", str(cores()), "--no_pp", "--no_pbar")
     entry = ("experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry")
     bench.must(bench.nnunet(*entry, *theirs), "nnU-Net's planning")
 
 
 def trained(bench: Bench) -> tuple[Path, Path, Path]:
-    """The raw dataset, autoseg's results folder and nnU-Net's, with one and the same network; its logits are compared."""
+    """The raw dataset, autoseg's results folder and nnU-Net's, with the same network; logits are compared."""
     amounts = bench.amounts
     raw = bench.raw(930, "Predict", "rgb", amounts.predicted, amounts.small)
     fold = bench.root / "results" / raw.name / "nnunet" / "fold_0"
@@ -180,8 +180,8 @@ def trained(bench: Bench) -> tuple[Path, Path, Path]:
     worker = ("-m", "benchmarks.suite.ours")
     bench.must(bench.ours(*worker, "network", "--dataset", raw.name, *root), "making the network")
     plans = bench.root / "theirs" / raw.name / "nnUNetPlans.json"
-    made = (str(fold / "network.pt"), str(plans), str(raw / "dataset.json"), str(theirs))
-    bench.must(bench.theirs("network", *made), "making nnU-Net's network")
+    files = (str(fold / "network.pt"), str(plans), str(raw / "dataset.json"), str(theirs))
+    bench.must(bench.theirs("network", *files), "writing nnU-Net's network")
     agreed = bench.must(bench.ours(*worker, "compare", "--dataset", raw.name, *root), "comparing the networks")
     (theirs / "agreed.json").write_text(agreed.output.splitlines()[-1])
     return raw, fold, theirs
@@ -206,7 +206,7 @@ def step(precision: str) -> Callable[[Bench], Stage]:
 
 
 def train(bench: Bench) -> Stage:
-    """A whole training of few epochs: one and the same network, images, batch and number of steps."""
+    """A whole training of few epochs: same network, images, batch and number of steps."""
     amounts = bench.amounts
     images, batch = max(10, amounts.predicted), 4  # Folds and splits need ten.
     raw = bench.raw(940, "Train", "rgb", images, amounts.small)

@@ -1,4 +1,4 @@
-"""nnU-Net v2's side of a stage, to be run by the Python that has it: a file by itself, without autoseg.
+"""nnU-Net v2's side of a stage, run by the Python with nnU-Net v2: a standalone file, without autoseg.
 
     PYTHON theirs.py network EXCHANGE.pt PLANS.json DATASET.json OUTPUT    a results folder with autoseg's network and weights
     PYTHON theirs.py loader FOLDER --side 256                              seconds an image, of one core
@@ -69,7 +69,7 @@ def network(exchange: Path, plans: Path, description: Path, output: Path) -> dic
 
 
 def chain(folder: Path, side: int) -> Callable[[float], float]:
-    """Images per second of processor time, given the seconds to try for: its `get_training_transforms` on images that lie
+    """Images per second of processor time, measured for `seconds`: its `get_training_transforms` on images that are
     in memory, cut to its own initial patch size. Reading and unpacking them is left out, which favours it.
     """
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -89,16 +89,16 @@ def chain(folder: Path, side: int) -> Callable[[float], float]:
         pairs.append((np.ascontiguousarray(image, np.float32), label))
 
     def rate(limit: float) -> float:
-        began, made = time.process_time(), 0
+        began, count = time.process_time(), 0
         for image, label in cycle(pairs):
             transforms(
                 image=torch.from_numpy(crop_and_pad_nd(image, box, 0)),
                 segmentation=torch.from_numpy(crop_and_pad_nd(label, box, -1)),
             )
-            made += 1
+            count += 1
             if time.process_time() - began >= limit:
                 break
-        return made / (time.process_time() - began)
+        return count / (time.process_time() - began)
 
     return rate
 
@@ -111,14 +111,14 @@ def loader(folder: Path, side: int, seconds: float) -> dict[str, float]:
 
 
 def step(options: argparse.Namespace) -> dict[str, float]:
-    """Its trainer's own `train_step`, with its loss, deep supervision and optimiser, on one batch."""
+    """Its trainer's `train_step`, with its loss, deep supervision and optimiser, on one batch."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     side, size, device = options.side, options.batch, torch.device(options.device)
     plans = json.loads((options.second / "plans.json").read_text())
     description = json.loads((options.second / "dataset.json").read_text())
     plans["continue_training"] = False
-    # The trainer tells the format of the prepared data by what lies in their folder.
+    # The trainer detects the format of the preprocessed data by the files in the folder.
     prepared = options.place / plans["dataset_name"] / f"{plans['plans_name']}_{CONFIGURATION}"
     prepared.mkdir(parents=True)
     (prepared / "none.b2nd").touch()
@@ -142,7 +142,7 @@ def step(options: argparse.Namespace) -> dict[str, float]:
 
 
 def fit(exchange: Path, plans: Path, batch: int) -> dict[str, int]:
-    """Changes the plan where it lies."""
+    """Edit the plan file in place."""
     changed = fitted(json.loads(plans.read_text()), torch.load(exchange, weights_only=True))
     changed["configurations"][CONFIGURATION]["batch_size"] = batch
     plans.write_text(json.dumps(changed))
@@ -157,8 +157,8 @@ def train(dataset: str, epochs: int, steps: int, device: str) -> dict[str, int]:
     first = nnUNetTrainer.__init__
 
     @wraps(first)
-    def shorter(self: Any, *given: Any, **named: Any) -> None:
-        first(self, *given, **named)
+    def shorter(self: Any, *args: Any, **kwargs: Any) -> None:
+        first(self, *args, **kwargs)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = epochs, steps, max(1, steps // 4)
 
     nnUNetTrainer.__init__ = shorter
@@ -181,23 +181,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    found: dict[str, Any]
+    result: dict[str, Any]
     if options.task == "network":
-        found = network(options.first, options.second, options.third, options.fourth)
+        result = network(options.first, options.second, options.third, options.fourth)
     elif options.task == "fit":
-        found = fit(options.first, options.second, options.batch)
+        result = fit(options.first, options.second, options.batch)
     elif options.task == "train":
-        found = train(str(options.first), options.rounds, options.steps, options.device)
+        result = train(str(options.first), options.rounds, options.steps, options.device)
     elif options.task == "loader":
         torch.set_num_threads(1)
-        found = loader(options.first, options.side, options.seconds)
+        result = loader(options.first, options.side, options.seconds)
     else:
         with tempfile.TemporaryDirectory() as place:
-            # Its own names, which are not in capitals.
+            # nnU-Net's own names are not in capitals.
             os.environ.update(dict.fromkeys(("nnUNet_preprocessed", "nnUNet_results"), place))
             options.place = Path(place)
-            found = step(options)
-    print(json.dumps(found))
+            result = step(options)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
