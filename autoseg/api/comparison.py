@@ -62,7 +62,7 @@ def compare(
         raise AutosegError("masks of other programs belong to one dataset", "compare one dataset at a time with --also")
     mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
     all_results = [load_results(dataset, model_names(models), fold_numbers(folds), mask_folders) for dataset in selected]
-    comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, share=share)
+    comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share)
     folder = (
         Path(output) if output else (selected[0].results if len(selected) == 1 else workspace.root / "results") / "comparison"
     )

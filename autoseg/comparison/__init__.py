@@ -1,1 +1,3 @@
-"""Many models' scores to tables, tests and a page. Takes results folders; must not train, predict or define a metric."""
+"""Scores of several models to tables, statistical tests and a report. Takes results folders; must not train, predict or define
+a metric.
+"""

@@ -1,4 +1,4 @@
-"""Finished trainings to one comparison."""
+"""Comparison of finished trainings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import autoseg
 from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_drops
-from autoseg.comparison.paired_scores import PAIRING, Paired, paired
-from autoseg.comparison.protocol_checks import check, differences_in_start
+from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
+from autoseg.comparison.protocol_checks import check_protocol, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
@@ -36,7 +36,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 from autoseg.support.files import read_artefact
 
-# The number the first study ranks by: mean over foreground classes of Dice from counts summed over a fold, then over folds.
+# The headline metric of the first study: Dice from counts summed over a fold, mean over foreground classes, then over folds.
 HEADLINE = "pooled.dice"
 
 
@@ -46,17 +46,20 @@ def compare(
     metric: str = "dice",
     allow_unequal: bool = False,
     strata: Sequence[str] = (),
-    share: float = 0.05,
+    fraction: float = 0.05,
 ) -> Comparison:
-    """All models of one or several datasets.
+    """Compare all models of one or several datasets.
 
-    metric: what is tested and ranked, of each case. strata: what to stratify by, see `strata.stratify`; share: of the cases
-    that are easy, and hard. Raises SeveralProblems where runs are not equal and `allow_unequal` is False.
+    metric: per-case metric for tests and ranking. strata: what to stratify by, see `strata.stratify`. fraction: of the cases
+    that are easy, and hard. Raises AutosegError if a model was not scored with `metric`, SeveralProblems if runs are not
+    equal and `allow_unequal` is False.
     """
     METRICS.get(metric)
     for dataset_results in all_results:
-        _refuse_unscored(dataset_results, metric)
-    datasets = tuple(_of_dataset(dataset_results, metric, allow_unequal, strata, share) for dataset_results in all_results)
+        _check_scored(dataset_results, metric)
+    datasets = tuple(
+        _compare_dataset(dataset_results, metric, allow_unequal, strata, fraction) for dataset_results in all_results
+    )
     return Comparison(
         datasets=datasets,
         across=_across(datasets),
@@ -66,24 +69,24 @@ def compare(
     )
 
 
-def _refuse_unscored(dataset_results: DatasetResults, metric: str) -> None:
-    """Raises AutosegError where a metric of another package was not installed when a model was scored."""
+def _check_scored(dataset_results: DatasetResults, metric: str) -> None:
+    """Raises AutosegError if a metric of another package was not installed when a model was scored."""
     if metric in BUILT_IN_METRICS:
         return
-    lacking = [
+    unscored = [
         name
         for name, model in dataset_results.models.items()
         if not all(f"per_image.{metric}" in scores.overall for scores in model.scores.values())
     ]
-    if lacking:
+    if unscored:
         raise AutosegError(
-            f"{', '.join(lacking)} on {dataset_results.dataset.name} was scored without the metric {metric!r}",
-            f"score again with {METRICS.source(metric)} installed: autoseg_evaluate on the masks in each fold's validation/",
+            f"{', '.join(unscored)} on {dataset_results.dataset.name} was scored without the metric {metric!r}",
+            f"install {METRICS.source(metric)}, then run autoseg_evaluate on the masks in each fold's validation/",
         )
 
 
 def _definitions(all_results: Sequence[DatasetResults]) -> dict[str, str]:
-    """Of the metrics that were scored, those of other packages among them."""
+    """Definitions of all metrics in the scores, including those of other packages."""
     scored = [
         scores
         for dataset_results in all_results
@@ -94,13 +97,13 @@ def _definitions(all_results: Sequence[DatasetResults]) -> dict[str, str]:
     return DEFINITIONS | added
 
 
-def _of_dataset(
-    dataset_results: DatasetResults, metric: str, allow_unequal: bool, strata: Sequence[str], share: float
+def _compare_dataset(
+    dataset_results: DatasetResults, metric: str, allow_unequal: bool, strata: Sequence[str], fraction: float
 ) -> DatasetComparison:
-    notes = check(dataset_results, allow_unequal)
-    values, higher_is_better = paired(dataset_results, metric), METRICS.get(metric).higher_is_better
+    notes = check_protocol(dataset_results, allow_unequal)
+    values, higher_is_better = pair_scores(dataset_results, metric), METRICS.get(metric).higher_is_better
     resampled = statistics.bootstrap_means(values.matrix) if values.units else np.zeros((0, len(values.names)))
-    results = tuple(_result(model, values, resampled) for model in dataset_results.models.values())
+    results = tuple(_model_result(model, values, resampled) for model in dataset_results.models.values())
     several = len(values.names) > 1 and len(values.units) > 1
     first = next(iter(dataset_results.models.values()))
     scores = next(iter(first.scores.values()))
@@ -119,30 +122,30 @@ def _of_dataset(
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
         family_test=_family_test(families, values, resampled) if several else None,
-        strata=_strata(dataset_results, strata, share),
+        strata=_strata(dataset_results, strata, fraction),
         external_validation=external_drops(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
-        notes=(*notes, *differences_in_start(dataset_results)),
+        notes=(*notes, *noted_differences(dataset_results)),
     )
 
 
-def _result(model: ModelResults, values: Paired, resampled: statistics.Matrix) -> ModelResult:
-    place = values.names.index(model.model)
-    known = registry.find_spec(model.model)
+def _model_result(model: ModelResults, values: PairedScores, resampled: statistics.Matrix) -> ModelResult:
+    index = values.names.index(model.model)
+    spec = registry.find_spec(model.model)
     record = model.first.record if model.folds else None
     calibrations = [scores.calibration.ece for scores in model.scores.values() if scores.calibration is not None]
     mean = Interval(float("nan"), float("nan"), float("nan"))
     return ModelResult(
         model=model.model,
-        title=known.title if known else model.model,
-        family=known.family if known else "other",
+        title=spec.title if spec else model.model,
+        family=spec.family if spec else "other",
         variant=record.variant if record else "",
         pretrained=record.pretrained if record else "",
         folds=tuple(model.folds),
         cases=len(model.cases),
         overall=_estimates({fold: scores.overall for fold, scores in model.scores.items()}),
-        classes=_of_classes(model.scores),
-        case_mean=statistics.interval(values.matrix[place], resampled[:, place]) if values.units else mean,
+        classes=_class_estimates(model.scores),
+        case_mean=statistics.interval(values.matrix[index], resampled[:, index]) if values.units else mean,
         cost=_cost(model),
         calibration=sum(calibrations) / len(calibrations) if calibrations else float("nan"),
         identities={str(fold): run.record.identity for fold, run in model.folds.items()},
@@ -160,36 +163,36 @@ def _estimates(folds: Mapping[int, Mapping[str, float]]) -> dict[str, Estimate]:
     }
 
 
-def _of_classes(scores: Mapping[int, Scores]) -> dict[str, dict[str, Estimate]]:
-    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+def _class_estimates(scores: Mapping[int, Scores]) -> dict[str, dict[str, Estimate]]:
+    classes: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for fold, one in scores.items():
         for name, summary in one.classes.items():
             numbers = {f"pooled.{metric}": value for metric, value in summary.pooled.items()}
             numbers |= {f"per_image.{metric}": spread.mean for metric, spread in summary.per_image.items()}
-            found[name][fold] = numbers
-    return {name: _estimates(folds) for name, folds in found.items()}
+            classes[name][fold] = numbers
+    return {name: _estimates(folds) for name, folds in classes.items()}
 
 
 def _families(results: Sequence[ModelResult]) -> tuple[Family, ...]:
     members: dict[str, list[ModelResult]] = {}
     for result in results:
         members.setdefault(result.family, []).append(result)
-    found = []
+    families = []
     for family, several in members.items():
         means = {result.model: result.overall[HEADLINE].mean for result in several}
-        over = statistics.estimate(means)
-        known = [name for name, value in means.items() if is_defined(value)]
-        best = max(known, key=lambda name: means[name]) if known else ""
-        found.append(Family(family=family, models=tuple(means), mean=over.mean, std=over.std, best=best))
-    return tuple(sorted(found, key=lambda family: -family.mean if is_defined(family.mean) else 1.0))
+        over_models = statistics.estimate(means)
+        defined = [name for name, value in means.items() if is_defined(value)]
+        best = max(defined, key=lambda name: means[name]) if defined else ""
+        families.append(Family(family=family, models=tuple(means), mean=over_models.mean, std=over_models.std, best=best))
+    return tuple(sorted(families, key=lambda family: -family.mean if is_defined(family.mean) else 1.0))
 
 
-def _family_test(families: Sequence[Family], values: Paired, resampled: statistics.Matrix) -> PairTest | None:
-    """Generalists against specialists: each unit's mean over the models of either family."""
-    known = {family.family: [values.names.index(name) for name in family.models] for family in families}
-    if not {"generalist", "specialist"} <= set(known):
+def _family_test(families: Sequence[Family], values: PairedScores, resampled: statistics.Matrix) -> PairTest | None:
+    """Generalists against specialists: a test of each unit's mean over the models of either family."""
+    indices = {family.family: [values.names.index(name) for name in family.models] for family in families}
+    if not {"generalist", "specialist"} <= set(indices):
         return None
-    one, other = known["generalist"], known["specialist"]
+    one, other = indices["generalist"], indices["specialist"]
     difference = values.matrix[one].mean(axis=0) - values.matrix[other].mean(axis=0)
     drawn = resampled[:, one].mean(axis=1) - resampled[:, other].mean(axis=1)
     p = statistics.signed_rank(difference)
@@ -203,13 +206,13 @@ def _family_test(families: Sequence[Family], values: Paired, resampled: statisti
     )
 
 
-def _strata(dataset_results: DatasetResults, strata: Sequence[str], share: float) -> tuple[Stratification, ...]:
+def _strata(dataset_results: DatasetResults, strata: Sequence[str], fraction: float) -> tuple[Stratification, ...]:
     def fingerprint() -> Fingerprint:
         return read_artefact(
             dataset_results.dataset.fingerprint, Fingerprint, f"autoseg_fingerprint {dataset_results.dataset.number}"
         )
 
-    return tuple(stratify(dataset_results, by, share, fingerprint) for by in strata)
+    return tuple(stratify(dataset_results, by, fraction, fingerprint) for by in strata)
 
 
 def _across(datasets: Sequence[DatasetComparison]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What each model takes, from what its runs recorded, and which models nothing beats at their cost."""
+"""Cost of each model, from the records of its runs, and the Pareto front of cost and score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoseg.schema.comparison import Cost
 
 
 def cost(model: ModelResults) -> Cost:
-    """Of a model that was trained here: means over its folds, latency over all images its folds predicted."""
+    """Cost of a trained model: means over its folds; latency: median over all images that its folds predicted, in seconds."""
     runs = list(model.folds.values())
     first, plan = runs[0], runs[0].model_plan
     seconds = [
@@ -33,9 +33,9 @@ def cost(model: ModelResults) -> Cost:
 
 
 def pareto(costs: Mapping[str, float], scores: Mapping[str, float]) -> tuple[str, ...]:
-    """Models that no other beats: none is at least as good at no more cost, and better in one of them. By cost."""
-    kept: list[str] = []
+    """The Pareto front, by increasing cost: models for which no other has a score at least as high at no higher cost."""
+    front: list[str] = []
     for name in sorted(costs, key=lambda name: (costs[name], -scores[name])):
-        if not kept or scores[name] > scores[kept[-1]]:
-            kept.append(name)
-    return tuple(kept)
+        if not front or scores[name] > scores[front[-1]]:
+            front.append(name)
+    return tuple(front)

@@ -1,4 +1,4 @@
-"""What is left of each model's Dice on another dataset (see `evaluation.external`)."""
+"""The change of each model's Dice on another dataset (see `evaluation.external`)."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from autoseg.support.files import read_artefact
 
 logger = logging.getLogger(__name__)
 
-_Tests = dict[int, tuple[External, Scores, Scores]]
+_Results = dict[int, tuple[External, Scores, Scores]]
 
 
 def external_drops(dataset_results: DatasetResults) -> tuple[Drop, ...]:
-    """Every model on every other dataset it was tested on. Tests of an earlier run of a fold are left out with a warning."""
-    found = []
+    """One `Drop` for each model and external dataset. Results of an earlier run of a fold are left out with a warning."""
+    drops = []
     for name, model in dataset_results.trained.items():
-        by_dataset: dict[str, _Tests] = {}
+        by_dataset: dict[str, _Results] = {}
         for fold, run in model.folds.items():
-            for tested in _tests(run):
-                by_dataset.setdefault(tested[0].external, {})[fold] = tested
-        found += [_drop(name, external, tests) for external, tests in sorted(by_dataset.items())]
-    return tuple(found)
+            for result in _read_results(run):
+                by_dataset.setdefault(result[0].external, {})[fold] = result
+        drops += [_drop(name, external, results) for external, results in sorted(by_dataset.items())]
+    return tuple(drops)
 
 
-def _tests(run: FoldResults) -> list[tuple[External, Scores, Scores]]:
-    found = []
+def _read_results(run: FoldResults) -> list[tuple[External, Scores, Scores]]:
+    results = []
     for path in sorted((run.folder / FOLDER).glob(f"*/{RECORD}")):
         record = read_artefact(path, External)
         if record.identity != run.record.identity:
-            logger.warning(f"{path.parent} is of an earlier training and is left out")
+            logger.warning(f"{path.parent} belongs to an earlier training and is left out")
             continue
         scores = [read_artefact(folder / "scores.json", Scores) for folder in (path.parent, path.parent / INTERNAL)]
-        found.append((record, scores[0], scores[1]))
-    return found
+        results.append((record, scores[0], scores[1]))
+    return results
 
 
-def _drop(model: str, external: str, tests: _Tests) -> Drop:
+def _drop(model: str, external: str, results: _Results) -> Drop:
     def over_folds(key: str, side: Callable[[tuple[External, Scores, Scores]], Scores]) -> Estimate:
-        return estimate({str(fold): side(tested).overall[key] for fold, tested in tests.items()})
+        return estimate({str(fold): side(result).overall[key] for fold, result in results.items()})
 
-    record, scores, _ = next(iter(tests.values()))
-    there, here = (lambda tested: tested[1]), (lambda tested: tested[2])
+    record, scores, _ = next(iter(results.values()))
+    external_scores, internal_scores = (lambda result: result[1]), (lambda result: result[2])
     return Drop(
         model=model,
         external=external,
         labels=record.labels,
         cases=len(scores.cases),
-        internal_pooled=over_folds("pooled.dice", here),
-        external_pooled=over_folds("pooled.dice", there),
-        internal_per_image=over_folds("per_image.dice", here),
-        external_per_image=over_folds("per_image.dice", there),
+        internal_pooled=over_folds("pooled.dice", internal_scores),
+        external_pooled=over_folds("pooled.dice", external_scores),
+        internal_per_image=over_folds("per_image.dice", internal_scores),
+        external_per_image=over_folds("per_image.dice", external_scores),
     )

@@ -1,4 +1,4 @@
-"""Best, median and worst cases as small pictures: the image with the reference, and with each model's contour."""
+"""Pictures of best, median and worst cases: the image with the reference's contour, and with count model's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from autoseg.prediction.overlay import draw_overlay
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 
-_WIDTH, _QUALITY, _EACH = 300, 82, 3
+_WIDTH, _JPEG_QUALITY, _CASES_PER_KIND = 300, 82, 3
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One picture. caption: what it shows; text: for who cannot see it. data: a JPEG as a data URI."""
+class Picture:
+    """One picture. caption: below the picture. text: alternative text. data: a JPEG as a data URI."""
 
     caption: str
     text: str
@@ -32,17 +32,17 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Row:
+class GalleryRow:
     """One case. kind: "best", "median" or "worst" by the mean Dice of all models."""
 
     kind: str
     case: str
     dice: float
-    pictures: tuple[Shown, ...]
+    pictures: tuple[Picture, ...]
 
 
-def gallery(dataset_results: DatasetResults, each: int = _EACH) -> tuple[Row, ...]:
-    """Rows of pictures of the cases all models have; none where the raw images are gone."""
+def gallery(dataset_results: DatasetResults, cases_per_kind: int = _CASES_PER_KIND) -> tuple[GalleryRow, ...]:
+    """Rows of pictures, of the cases that all models have; empty if the raw images are missing."""
     by_model = {name: dice_of_cases(model) for name, model in dataset_results.models.items()}
     common = set.intersection(*(set(one) for one in by_model.values()))
     means = {case: sum(one[case] for one in by_model.values()) / len(by_model) for case in common}
@@ -53,46 +53,46 @@ def gallery(dataset_results: DatasetResults, each: int = _EACH) -> tuple[Row, ..
     order = sorted((case for case in means if case in raw), key=lambda case: (-means[case], case))
     scheme = dataset_results.spec.label_scheme()
     return tuple(
-        Row(kind, case, means[case], tuple(_pictures(dataset_results.models.values(), by_model, raw[case], scheme)))
-        for kind, cases in _chosen(order, each)
+        GalleryRow(kind, case, means[case], tuple(_pictures(dataset_results.models.values(), by_model, raw[case], scheme)))
+        for kind, cases in _select_cases(order, cases_per_kind)
         for case in cases
     )
 
 
-def _chosen(order: Sequence[str], each: int) -> list[tuple[str, Sequence[str]]]:
-    """No case twice, also where there are few."""
-    each = min(each, len(order) // 3) or min(1, len(order))
-    middle = max(each, len(order) // 2 - each // 2)
+def _select_cases(order: Sequence[str], count: int) -> list[tuple[str, Sequence[str]]]:
+    """(kind, cases) of best, median and worst cases; no case appears twice."""
+    count = min(count, len(order) // 3) or min(1, len(order))
+    middle = max(count, len(order) // 2 - count // 2)
     parts = [
-        ("best", order[:each]),
-        ("median", order[middle : middle + each]),
-        ("worst", order[max(each, len(order) - each) :]),
+        ("best", order[:count]),
+        ("median", order[middle : middle + count]),
+        ("worst", order[max(count, len(order) - count) :]),
     ]
-    seen: set[str] = set()
-    kept: list[tuple[str, Sequence[str]]] = []
+    used: set[str] = set()
+    groups: list[tuple[str, Sequence[str]]] = []
     for kind, cases in parts:
-        kept.append((kind, [case for case in cases if case not in seen]))
-        seen |= set(cases)
-    return kept
+        groups.append((kind, [case for case in cases if case not in used]))
+        used |= set(cases)
+    return groups
 
 
 def _pictures(
     models: Iterable[ModelResults], by_model: dict[str, dict[str, float]], case: Case, scheme: LabelScheme
-) -> Iterator[Shown]:
+) -> Iterator[Picture]:
     if case.label is None:
         return
     image, reference = read_case(case.images).array, read_label(case.label).array
-    yield Shown("reference", f"{case.name} with the reference's contour", _encode(draw_overlay(image, reference, scheme)))
+    yield Picture("reference", f"{case.name} with the reference's contour", _encode(draw_overlay(image, reference, scheme)))
     for model in models:
         path = model.mask_of(case.name)
         if path is not None:
             picture = draw_overlay(image, read_label(path).array, scheme, reference)
             dice = f"Dice {by_model[model.model][case.name]:.3f}"
-            yield Shown(f"{model.model}, {dice}", f"{case.name} as {model.model} sees it: {dice}", _encode(picture))
+            yield Picture(f"{model.model}, {dice}", f"{case.name} with the mask of {model.model}: {dice}", _encode(picture))
 
 
 def encode_file(path: Path) -> str:
-    """A picture file as a small JPEG in a data URI; "" where it cannot be read."""
+    """A picture file as a small JPEG in a data URI; "" if it cannot be read."""
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return _encode(picture[..., ::-1]) if picture is not None else ""
 
@@ -100,6 +100,6 @@ def encode_file(path: Path) -> str:
 def _encode(picture: NDArray[Any]) -> str:
     height = max(1, round(picture.shape[0] * _WIDTH / picture.shape[1]))
     small = cv2.resize(picture, (_WIDTH, height), interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    assert done
+    encoded_ok, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    assert encoded_ok
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

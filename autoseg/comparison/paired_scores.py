@@ -1,4 +1,4 @@
-"""Scores of cases as a matrix (models, units) that tests and rankings can be made of."""
+"""Scores of cases as a matrix (models, units) for tests and rankings."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from autoseg.schema.scores import CaseScore
 from autoseg.support.extensions import METRICS
 
 PAIRING = (
-    "Tests and rankings take each case's mean over the classes that stand in its reference or in any model's mask. Where a "
-    "class is rightly absent from one model's mask and another found it, the first counts as 1 (that model was right), so "
-    "that false alarms cost something; distances, and other metrics without a best value, are compared where all models have "
-    "one. Cases of one patient count once, with their mean, where the dataset names its groups."
+    "Tests and rankings use each case's mean over the classes in its reference or in any model's mask. If a class is absent "
+    "from the reference and one model predicts it, the models that do not predict it have the value 1 for it: so false "
+    "positives have a cost. Distances, and other metrics without a best value, are compared on the cases where all models "
+    "have one. If the dataset has groups, the cases of one patient count once, with their mean."
 )
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Values (models, units) of the same units for all models. units: names of cases or groups."""
+class PairedScores:
+    """matrix: (models, units), the same units for all models. names: of the models. units: names of cases or groups."""
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     matrix: NDArray[np.float64]
 
 
-def paired(dataset_results: DatasetResults, metric: str) -> Paired:
-    """One value for each model and unit, over the cases all models have."""
+def pair_scores(dataset_results: DatasetResults, metric: str) -> PairedScores:
+    """One value per model and unit, over the cases that all models have."""
     models = list(dataset_results.models.values())
     scored = [model.cases for model in models]
     common = [case for case in scored[0] if all(case in one for one in scored)]
     rows = {case: case_values([one[case] for one in scored], metric) for case in common}
     rows = {case: values for case, values in rows.items() if values is not None}
-    grouped = _by_group(rows, dataset_results.spec.groups)
+    grouped = _group_means(rows, dataset_results.spec.groups)
     matrix = np.array(list(grouped.values()), float).T.reshape(len(models), len(grouped))
-    return Paired(tuple(dataset_results.models), tuple(grouped), matrix)
+    return PairedScores(tuple(dataset_results.models), tuple(grouped), matrix)
 
 
 def case_values(scores: Sequence[CaseScore], metric: str) -> list[float] | None:
-    """One case's value of each model; None where it says nothing of any (see `PAIRING`)."""
+    """One case's value for each model; None if no class is defined for the comparison (see `PAIRING`)."""
     best = METRICS.get(metric).correct_absence_value
     rows = []
     for name in scores[0].classes:
@@ -53,46 +53,46 @@ def case_values(scores: Sequence[CaseScore], metric: str) -> list[float] | None:
         if all(defined):
             rows.append(values)
         elif any(defined) and is_defined(best):
-            rows.append([value if known else best for value, known in zip(values, defined, strict=True)])
+            rows.append([value if present else best for value, present in zip(values, defined, strict=True)])
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else None
 
 
 def mean_over_classes(score: CaseScore, metric: str) -> float:
-    """Mean over the classes where it is defined; not-a-number where it is nowhere."""
+    """Mean over the classes where the metric is defined; not-a-number if it is defined for none."""
     values = [one.value(metric) for one in score.classes.values()]
     defined = [value for value in values if is_defined(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
 
 def dice_of_cases(model: ModelResults) -> dict[str, float]:
-    """Case -> mean Dice over its classes, of the cases where it is defined."""
-    found = {name: mean_over_classes(case, "dice") for name, case in model.cases.items()}
-    return {name: value for name, value in found.items() if is_defined(value)}
+    """Case -> mean Dice over its classes, for the cases where it is defined."""
+    dice = {name: mean_over_classes(case, "dice") for name, case in model.cases.items()}
+    return {name: value for name, value in dice.items() if is_defined(value)}
 
 
-def shows_something(score: CaseScore) -> bool:
-    """Whether the reference is not empty. Easy and hard cases are chosen among these, as in the second study, where every
-    image shows something: one stray pixel on an empty image would make the hardest case."""
+def has_foreground(score: CaseScore) -> bool:
+    """Whether the reference is not empty. Easy and hard cases are selected among these, as in the second study. Otherwise one
+    false-positive pixel in an image without objects would make it the hardest case."""
     return any(one.tp + one.fn for one in score.classes.values())
 
 
-def extremes(dice: Mapping[str, float], share: float) -> tuple[list[str], list[str], str]:
-    """The cases of highest and of lowest Dice, `share` of all each (at least one), and what to know of ties ("" if nothing).
+def easy_and_hard_cases(dice: Mapping[str, float], fraction: float) -> tuple[list[str], list[str], str]:
+    """The cases of highest Dice, those of lowest Dice (`fraction` of all each, at least one), and a note on ties ("" if none).
 
-    Ties are parted by name, so that the same scores give the same cases.
+    Ties are broken by name, so that the same scores give the same cases.
     """
     order = sorted(dice, key=lambda case: (-dice[case], case))
-    count = max(1, round(share * len(order)))
+    count = max(1, round(fraction * len(order)))
     easy, hard = order[:count], order[len(order) - count :]
     notes = []
     for what, edge, chosen in (("highest", dice[easy[-1]], easy), ("lowest", dice[hard[0]], hard)):
         tied = sum(value == edge for value in dice.values())
         if tied > sum(dice[case] == edge for case in chosen):
-            notes.append(f"{tied} cases share a Dice of {edge:.3f} at the {what} end, so that their names decided")
+            notes.append(f"{tied} cases have the {what} selected Dice of {edge:.3f}; the tie was broken by name")
     return easy, hard, "; ".join(notes)
 
 
-def _by_group(rows: Mapping[str, list[float] | None], groups: Mapping[str, str]) -> dict[str, list[float]]:
+def _group_means(rows: Mapping[str, list[float] | None], groups: Mapping[str, str]) -> dict[str, list[float]]:
     members: dict[str, list[list[float]]] = {}
     for case, values in rows.items():
         if values is not None:

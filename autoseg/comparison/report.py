@@ -1,4 +1,4 @@
-"""The comparison as one page that needs no network."""
+"""report.html: the comparison as one page that needs no network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from autoseg.comparison.gallery import Row, Shown, encode_file, gallery
+from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, gallery
 from autoseg.comparison.plots import plots
 from autoseg.comparison.results import DatasetResults
-from autoseg.comparison.tables import Table, ordered, percent, tables
+from autoseg.comparison.tables import Table, ordered_by_dice, percent, tables
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
@@ -21,31 +21,31 @@ from autoseg.schema.plan import Decision
 from autoseg.support.files import read_artefact, write_text
 from autoseg.training.csv_logger import NAME as LOG
 
-HEATS = "explanation"
-_MOST_HEATS = 24
+HEAT_MAPS = "explanation"
+_MAX_HEAT_MAPS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What the page shows of one dataset."""
+    """Content of the page for one dataset."""
 
     name: str
     summary: str
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     plots: dict[str, str]
-    gallery: tuple[Row, ...]
-    heats: tuple[Shown, ...]
+    gallery: tuple[GalleryRow, ...]
+    heat_maps: tuple[Picture, ...]
     decisions: tuple[Decision, ...]
     facts: tuple[tuple[str, str], ...]
     identities: tuple[tuple[str, str], ...]
 
 
 def write_report(path: Path, comparison: Comparison, all_results: Sequence[DatasetResults]) -> None:
-    """report.html: tables, pictures and what they rest on, in one file."""
+    """Write the page: tables, plots, pictures, decisions, versions and hashes in one file."""
     sections = [_section(dataset, one) for dataset, one in zip(comparison.datasets, all_results, strict=True)]
-    alone = Comparison(datasets=comparison.datasets, across=comparison.across, rule="", definitions={}, versions={})
-    across = next(tables(alone), None) if len(sections) > 1 else None
+    across_only = Comparison(datasets=comparison.datasets, across=comparison.across, rule="", definitions={}, versions={})
+    across = next(tables(across_only), None) if len(sections) > 1 else None
     source = resources.files("autoseg.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(sections=sections, across=across, comparison=comparison)
@@ -53,20 +53,21 @@ def write_report(path: Path, comparison: Comparison, all_results: Sequence[Datas
 
 
 def summary(dataset: DatasetComparison) -> str:
-    """One sentence: who leads, by how much, and whether that is more than chance."""
-    best, *others = ordered(dataset)
+    """One sentence: the best model, the next one, and whether the tests separate the best from the others."""
+    best, *others = ordered_by_dice(dataset)
     dice = best.overall["pooled.dice"].mean
     text = f"On {dataset.cases} held-out cases of {dataset.dataset}, {best.model} has the highest mDSC, {percent(dice)} %"
     if not others:
         return text + "; it is the only model."
-    text += f", before {others[0].model} with {percent(others[0].overall['pooled.dice'].mean)} %"
-    same = {test.second if test.first == best.model else test.first for test in dataset.tests
+    text += f", followed by {others[0].model} with {percent(others[0].overall['pooled.dice'].mean)} %"
+    not_different = {test.second if test.first == best.model else test.first for test in dataset.tests
             if best.model in (test.first, test.second) and test.p_adjusted >= 0.05}  # fmt: skip
     if not dataset.tests:
         return text + "."
-    if same:
-        return f"{text}; paired tests over {dataset.units}s do not tell it apart from {', '.join(sorted(same))}."
-    return f"{text}; paired tests over {dataset.units}s tell it apart from every other model."
+    names = ", ".join(sorted(not_different))
+    if names:
+        return f"{text}; paired tests over {dataset.units}s show no significant difference from {names}."
+    return f"{text}; paired tests over {dataset.units}s show a significant difference from every other model."
 
 
 def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Section:
@@ -78,7 +79,7 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
         tables=tuple(tables(own)),
         plots=plots(dataset, dataset_results, _curves(dataset_results)),
         gallery=gallery(dataset_results),
-        heats=_heats(dataset_results),
+        heat_maps=_heat_maps(dataset_results),
         decisions=_decisions(dataset_results),
         facts=_facts(dataset_results),
         identities=_identities(dataset_results),
@@ -86,54 +87,58 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
 
 
 def _identities(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
-    found = [("prepared data", next(iter(dataset_results.trained.values())).first.plan.content_hash)]
+    identities = [("preprocessed data", next(iter(dataset_results.trained.values())).first.plan.content_hash)]
     for name, model in dataset_results.trained.items():
         for fold, run in model.folds.items():
             versions = ", ".join(f"{package} {version}" for package, version in run.record.versions.items())
-            found.append((f"{name}, fold {fold}", f"{run.record.identity[:16]} ({versions})"))
-    return tuple(found)
+            identities.append((f"{name}, fold {fold}", f"{run.record.identity[:16]} ({versions})"))
+    return tuple(identities)
 
 
 def _curves(dataset_results: DatasetResults) -> dict[str, list[dict[str, float]]]:
-    found = {}
+    curves = {}
     for name, model in dataset_results.trained.items():
         path = model.first.folder / LOG
         if path.exists():
             with path.open(encoding="utf-8", newline="") as stream:
-                found[name] = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
-    return found
+                curves[name] = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+    return curves
 
 
-def _heats(dataset_results: DatasetResults) -> tuple[Shown, ...]:
-    """Pictures autoseg_explain left in the folds' folders."""
-    found = []
+def _heat_maps(dataset_results: DatasetResults) -> tuple[Picture, ...]:
+    """Pictures of autoseg_explain in the folds' folders."""
+    pictures = []
     for name, model in dataset_results.trained.items():
         for run in model.folds.values():
-            for path in sorted((run.folder / HEATS).glob("*.png"))[:3]:
+            for path in sorted((run.folder / HEAT_MAPS).glob("*.png"))[:3]:
                 data = encode_file(path)
                 if data:
-                    found.append(Shown(f"{name}: {path.stem}", f"heat map of {name} on {path.stem}", data))
-    return tuple(found[:_MOST_HEATS])
+                    pictures.append(Picture(f"{name}: {path.stem}", f"heat map of {name} on {path.stem}", data))
+    return tuple(pictures[:_MAX_HEAT_MAPS])
 
 
 def _decisions(dataset_results: DatasetResults) -> tuple[Decision, ...]:
-    """Of every model's plan, each once."""
-    found: dict[str, Decision] = {}
+    """The decisions of all models' plans, each once."""
+    decisions: dict[str, Decision] = {}
     for model in dataset_results.trained.values():
         for decision in model.first.plan.decisions:
             own = not decision.subject.startswith("models.") or decision.subject.startswith(f"models.{model.model}.")
             if own:
-                found.setdefault(decision.subject, decision)
-    return tuple(found.values())
+                decisions.setdefault(decision.subject, decision)
+    return tuple(decisions.values())
 
 
 def _facts(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
     if not dataset_results.dataset.fingerprint.exists():
         return ()
-    seen = read_artefact(dataset_results.dataset.fingerprint, Fingerprint)
-    size = f"{seen.median_size[0]} x {seen.median_size[1]} pixels"
-    facts = [("cases", str(len(seen.cases))), ("modality", f"{seen.modality}: {seen.evidence}"), ("median size", size)]
-    for one in seen.classes:
+    fingerprint = read_artefact(dataset_results.dataset.fingerprint, Fingerprint)
+    size = f"{fingerprint.median_size[0]} x {fingerprint.median_size[1]} pixels"
+    facts = [
+        ("cases", str(len(fingerprint.cases))),
+        ("modality", f"{fingerprint.modality}: {fingerprint.evidence}"),
+        ("median size", size),
+    ]
+    for one in fingerprint.classes:
         thick = f", {one.thickness:.1f} pixels thick" if is_defined(one.thickness) else ""
         facts.append((one.name, f"in {one.presence:.0%} of the cases, {one.pixel_share:.2%} of all pixels{thick}"))
-    return (*facts, *((f"finding: {finding.kind}", finding.text) for finding in seen.findings))
+    return (*facts, *((f"finding: {finding.kind}", finding.text) for finding in fingerprint.findings))

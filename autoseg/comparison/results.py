@@ -1,4 +1,4 @@
-"""What trainings left: gathered, checked to be whole, and read once."""
+"""Results of finished trainings, checked for completeness."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCORES = "scores.json"
 
 @dataclass(frozen=True, kw_only=True)
 class FoldResults:
-    """One finished fold. folder: of the run. masks: of its held-out cases. prediction: None where it was not recorded."""
+    """One finished fold. folder: of the run. masks: folder of the held-out cases' masks. prediction: None if not recorded."""
 
     folder: Path
     masks: Path
@@ -44,12 +44,12 @@ class FoldResults:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """One model's folds; or masks from elsewhere, with the scores of all cases and no folds (`elsewhere`: their folder)."""
+    """Folds of a model. Or external masks (in the folder `external`), with the scores of all cases and no folds."""
 
     model: str
     folds: dict[int, FoldResults]
     scores: dict[int, Scores]
-    elsewhere: Path | None = None
+    external: Path | None = None
 
     @property
     def cases(self) -> dict[str, CaseScore]:
@@ -58,19 +58,19 @@ class ModelResults:
 
     @property
     def first(self) -> FoldResults:
-        """Any fold's, for what all folds share."""
+        """Any fold, for values that all folds have in common."""
         return next(iter(self.folds.values()))
 
     def mask_of(self, case: str) -> Path | None:
-        """The predicted mask of a held-out case."""
-        folders = [self.elsewhere] if self.elsewhere is not None else [fold.masks for fold in self.folds.values()]
-        found = (path for folder in folders for path in folder.glob(f"{case}.*") if path.suffix not in (".npz", ".json"))
-        return next((path for path in found if path.name.split(".")[0] == case.split(".")[0]), None)
+        """Path of the predicted mask of a held-out case; None if there is none."""
+        folders = [self.external] if self.external is not None else [fold.masks for fold in self.folds.values()]
+        paths = (path for folder in folders for path in folder.glob(f"{case}.*") if path.suffix not in (".npz", ".json"))
+        return next((path for path in paths if path.name.split(".")[0] == case.split(".")[0]), None)
 
 
 @dataclass(frozen=True)
 class DatasetResults:
-    """All models of a dataset. spec: its description as the runs saw it."""
+    """All models of a dataset. spec: its dataset.json at the time of the training."""
 
     dataset: Dataset
     spec: DatasetSpec
@@ -78,7 +78,7 @@ class DatasetResults:
 
     @property
     def trained(self) -> dict[str, ModelResults]:
-        """Models that were trained here."""
+        """Models with folds, without external masks."""
         return {name: model for name, model in self.models.items() if model.folds}
 
 
@@ -86,51 +86,51 @@ def load_results(
     dataset: Dataset,
     models: Sequence[str] | None = None,
     folds: Collection[int] | None = None,
-    also: Mapping[str, Path] | None = None,
+    external_masks: Mapping[str, Path] | None = None,
 ) -> DatasetResults:
     """Every finished and scored fold of a dataset's models.
 
-    models, folds: only these. also: name -> folder of masks of the dataset's cases that come from elsewhere, with their
-    scores.json (see autoseg_evaluate). Folds that are not finished are named in a warning and left out. Raises AutosegError
-    where nothing is left, SeveralProblems where a model that was asked for has nothing or a file is missing or damaged.
+    models, folds: only these. external_masks: name -> folder of masks of the dataset's cases from another program, with
+    their scores.json (see autoseg_evaluate). Unfinished folds are left out with a warning. Raises AutosegError if no fold is
+    finished, SeveralProblems if one of `models` has no finished fold, or a file is missing or damaged.
     """
-    known = trained_models(dataset.results)
-    unknown = [f"{name}: no finished fold in {dataset.results}" for name in models or () if name not in known]
+    trained = trained_models(dataset.results)
+    unknown = [f"{name}: no finished fold in {dataset.results}" for name in models or () if name not in trained]
     if unknown:
         raise SeveralProblems(
-            f"these models are not trained on {dataset.name}:", unknown, f"trained: {', '.join(known) or 'none'}"
+            f"these models are not trained on {dataset.name}:", unknown, f"trained: {', '.join(trained) or 'none'}"
         )
-    found: dict[str, ModelResults] = {}
+    loaded: dict[str, ModelResults] = {}
     faults: list[str] = []
-    for name in models or known:
-        read: dict[int, FoldResults] = {}
+    for name in models or trained:
+        fold_results: dict[int, FoldResults] = {}
         for fold, folder in sorted(trained_folds(dataset.results / name).items()):
             if folds is not None and fold not in folds:
                 continue
             try:
-                dataset_results = _read(folder)
+                results = _read_fold(folder)
             except AutosegError as error:
                 faults.append(f"{name}, fold {fold}: {error.problem}")
                 continue
-            if dataset_results is not None:
-                read[fold] = dataset_results
-        if read:
-            found[name] = ModelResults(name, read, {fold: one.scores for fold, one in read.items()})
+            if results is not None:
+                fold_results[fold] = results
+        if fold_results:
+            loaded[name] = ModelResults(name, fold_results, {fold: one.scores for fold, one in fold_results.items()})
     if faults:
         raise SeveralProblems(
             f"the results of {dataset.name} cannot be compared:",
             faults,
-            "autoseg_train scores what it has trained: run it again",
+            "run autoseg_train again: it scores the trained folds",
         )
-    if not found:
+    if not loaded:
         raise AutosegError(f"{dataset.name} has no finished trainings", f"autoseg_train {dataset.number} MODEL all")
-    spec = read_artefact(next(iter(found.values())).first.folder / checkpoint.DATASET, DatasetSpec)
-    for name, folder in (also or {}).items():
-        found[name] = _from_elsewhere(name, folder, found)
-    return DatasetResults(dataset, spec, found)
+    spec = read_artefact(next(iter(loaded.values())).first.folder / checkpoint.DATASET, DatasetSpec)
+    for name, folder in (external_masks or {}).items():
+        loaded[name] = _load_external_masks(name, folder, loaded)
+    return DatasetResults(dataset, spec, loaded)
 
 
-def _read(folder: Path) -> FoldResults | None:
+def _read_fold(folder: Path) -> FoldResults | None:
     record = read_artefact(folder / checkpoint.RECORD, RunRecord)
     if record.status != "finished":
         logger.warning(f"{folder} is left out: {record.status} after {record.epochs_done} of {record.epochs_planned} epochs")
@@ -138,10 +138,10 @@ def _read(folder: Path) -> FoldResults | None:
     masks = folder / FOLDER
     prediction = read_artefact(masks / PREDICTION, PredictionRecord) if (masks / PREDICTION).exists() else None
     if prediction is not None and record.identity not in prediction.identities.values():
-        raise AutosegError(f"{masks} holds masks of another run than {folder / checkpoint.RECORD}")
+        raise AutosegError(f"{masks} contains masks of another run than {folder / checkpoint.RECORD}")
     splits, scores = read_artefact(folder / checkpoint.SPLITS, Splits), read_artefact(masks / SCORES, Scores)
     if {case.case for case in scores.cases} != set(splits.folds[record.fold].validation):
-        raise AutosegError(f"{masks / SCORES} does not score the cases the fold held out")
+        raise AutosegError(f"{masks / SCORES} does not score the held-out cases of the fold")
     return FoldResults(
         folder=folder,
         masks=masks,
@@ -153,11 +153,11 @@ def _read(folder: Path) -> FoldResults | None:
     )
 
 
-def _from_elsewhere(name: str, folder: Path, found: Mapping[str, ModelResults]) -> ModelResults:
-    if name in found:
-        raise AutosegError(f"{name!r} is trained here already", f"call the masks in {folder} something else")
+def _load_external_masks(name: str, folder: Path, loaded: Mapping[str, ModelResults]) -> ModelResults:
+    if name in loaded:
+        raise AutosegError(f"{name!r} is already the name of a trained model", f"give the masks in {folder} another name")
     scores = read_artefact(folder / SCORES, Scores, f"autoseg_evaluate {folder} REFERENCES")
-    classes = list(next(iter(found.values())).first.scores.classes)
+    classes = list(next(iter(loaded.values())).first.scores.classes)
     if list(scores.classes) != classes:
         raise AutosegError(
             f"{folder / SCORES} has the classes {', '.join(scores.classes)}, the trained models {', '.join(classes)}",

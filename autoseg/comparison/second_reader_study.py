@@ -1,4 +1,4 @@
-"""Which confidence is worth trusting, and what a second reader would have gained and lost, on held-out cases."""
+"""Evaluation of confidence scores and of a second reader, on held-out cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.comparison.paired_scores import extremes, mean_over_classes, shows_something
+from autoseg.comparison.paired_scores import easy_and_hard_cases, has_foreground, mean_over_classes
 from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.selective_prediction import calibrated, confidences
 from autoseg.comparison.statistics import risk_coverage
@@ -25,7 +25,7 @@ from autoseg.schema.scores import CaseScore
 from autoseg.schema.second_reader import POLICIES, ConfidenceArea, HybridScore, ReaderStudy
 from autoseg.support.errors import AutosegError
 
-# High is sure.
+# Higher is more confident.
 _SCORES: dict[str, Callable[[Confidence], float]] = {
     "value": lambda one: one.value,
     "soft Dice": lambda one: one.soft_dice,
@@ -52,13 +52,14 @@ def study(
     first: str | None = None,
     second: str | None = None,
     threshold: float = 0.8,
-    share: float = 0.05,
+    fraction: float = 0.05,
 ) -> ReaderStudy:
-    """Areas for every model that recorded its confidence; the hybrid for two readers, by default the two with the best
+    """AURC of every model that recorded its confidence; scores of the hybrid of two readers, by default the two with the best
     mean Dice.
 
-    Trust in a case of the first reader is its expected Dice, by a line fitted to all other cases. Raises AutosegError
-    where there are fewer than two readers, or the first has no confidence.
+    The second reader reads a case if the first one's expected Dice, from a line fitted to all other cases, is below
+    `threshold`. fraction: of the cases that are hard, and easy. Raises AutosegError if there are fewer than two readers, or
+    the first has no confidence.
     """
     dice = {
         name: {case: case_dice(score) for case, score in model.cases.items()} for name, model in dataset_results.models.items()
@@ -69,7 +70,7 @@ def study(
     for name in (first, second):
         if name not in dataset_results.models:
             raise AutosegError(
-                f"there is no reader {name or 'besides ' + first!r}", f"there: {', '.join(dataset_results.models)}"
+                f"there is no reader {name or 'except ' + first!r}", f"readers: {', '.join(dataset_results.models)}"
             )
     assert second is not None
     shared = sorted(set(dice[first]) & set(dice[second]))
@@ -77,11 +78,20 @@ def study(
     confidence = {name: confidences(model) for name, model in dataset_results.trained.items()}
     areas = [area for name in confidence for area in _areas(name, dice[name], confidence[name], loaded, dataset_results)]
     if len(shared) < 3 or not set(shared) <= set(confidence.get(first, {})):
-        raise AutosegError(f"{first} and {second} share too few held-out cases with confidence", "train more folds of both")
+        raise AutosegError(
+            f"{first} and {second} have too few common held-out cases with confidence", "train more folds of both"
+        )
     expected = _expected(confidence[first], dataset_results.models[first].cases, dice[first], shared)
-    asked = tuple(case for case in shared if expected[case] < threshold)
+    second_read = tuple(case for case in shared if expected[case] < threshold)
     scores = _hybrid(
-        dataset_results, loaded, shared=shared, asked=set(asked), dice=dice[first], first=first, second=second, share=share
+        dataset_results,
+        loaded,
+        shared=shared,
+        second_read=set(second_read),
+        dice=dice[first],
+        first=first,
+        second=second,
+        fraction=fraction,
     )
     return ReaderStudy(
         dataset=dataset_results.dataset.name,
@@ -89,8 +99,8 @@ def study(
         first=first,
         second=second,
         threshold=threshold,
-        share=share,
-        asked=asked,
+        share=fraction,
+        asked=second_read,
         scores=tuple(scores),
     )
 
@@ -114,7 +124,7 @@ def _areas(
             masks = loaded[case].masks
             others = [agreement(masks[model], mask, scheme) for name, mask in masks.items() if name != model]
             tables[_WITH_OTHERS][case] = sum(others) / len(others) if others else math.nan
-    found = []
+    areas = []
     for name, table in tables.items():
         cases = [case for case in dice if is_defined(table.get(case, math.nan))]
         if len(cases) < 3:
@@ -122,7 +132,7 @@ def _areas(
         risk = [1 - dice[case] for case in cases]
         area = risk_coverage([table[case] for case in cases], risk)[2]
         best = risk_coverage([-value for value in risk], risk)[2]
-        found.append(
+        areas.append(
             ConfidenceArea(
                 model=model,
                 score=name,
@@ -132,45 +142,45 @@ def _areas(
                 random=round(float(np.mean(risk)), 4),
             )
         )
-    return found
+    return areas
 
 
 def _expected(
     confidence: Mapping[str, Confidence], scores: Mapping[str, CaseScore], dice: Mapping[str, float], cases: Sequence[str]
 ) -> dict[str, float]:
-    """Expected Dice of each case, by the line of all others."""
+    """Expected Dice of each case, from a line fitted to all other cases."""
     columns = ([confidence[one].value for one in cases], [dice[one] for one in cases], [is_empty(scores[one]) for one in cases])
-    found = by_the_others(*(np.asarray(column, np.float64) for column in columns))
-    return dict(zip(cases, map(float, found), strict=True))
+    expected = by_the_others(*(np.asarray(column, np.float64) for column in columns))
+    return dict(zip(cases, map(float, expected), strict=True))
 
 
 def _load(dataset_results: DatasetResults, cases: Sequence[str]) -> dict[str, _Case]:
     references = {case.name: case.label for case in RawDataset.open(dataset_results.dataset).cases}
-    found = {}
+    loaded = {}
     for case in cases:
         path = references.get(case)
         if path is None:
-            raise AutosegError(f"{case} has no reference in {dataset_results.dataset.raw}", "put its mask back")
+            raise AutosegError(f"{case} has no reference in {dataset_results.dataset.raw}", "restore its mask")
         label = read_label(path)
         paths = {name: model.mask_of(case) for name, model in dataset_results.models.items() if case in model.cases}
         masks = {name: read_label(path).array for name, path in paths.items() if path is not None}
-        found[case] = _Case(label.array, masks, label.spacing)
-    return found
+        loaded[case] = _Case(label.array, masks, label.spacing)
+    return loaded
 
 
 def _hybrid(
     dataset_results: DatasetResults,
     loaded: Mapping[str, _Case],
     shared: Sequence[str],
-    asked: set[str],
+    second_read: set[str],
     dice: Mapping[str, float],
     first: str,
     second: str,
-    share: float,
+    fraction: float,
 ) -> list[HybridScore]:
     cases = dataset_results.models[first].cases
-    easy, hard, _ = extremes({case: dice[case] for case in shared if shows_something(cases[case])}, share)
-    strata = {"all": list(shared), f"hard {share:.0%}": hard, f"easy {share:.0%}": easy}
+    easy, hard, _ = easy_and_hard_cases({case: dice[case] for case in shared if has_foreground(cases[case])}, fraction)
+    strata = {"all": list(shared), f"hard {fraction:.0%}": hard, f"easy {fraction:.0%}": easy}
     readers: dict[str, Callable[[str], LabelMap]] = {
         first: lambda case: loaded[case].masks[first],
         second: lambda case: loaded[case].masks[second],
@@ -179,10 +189,10 @@ def _hybrid(
 
         def mask(case: str, policy: Any = policy) -> LabelMap:
             one, other = loaded[case].masks[first], loaded[case].masks[second]
-            return combine(one, other, policy) if case in asked else one
+            return combine(one, other, policy) if case in second_read else one
 
         readers[f"hybrid: {policy}"] = mask
-    found = []
+    scores = []
     for reader, mask_of in readers.items():
         scored = {case: _scored(mask_of(case), loaded[case], dataset_results) for case in shared}
         for stratum, members in strata.items():
@@ -190,14 +200,14 @@ def _hybrid(
             distances = [distance for _, distance in pairs if is_defined(distance)]
             mean = sum(distances) / len(distances) if distances else math.nan
             average = sum(value for value, _ in pairs) / len(pairs)
-            found.append(
+            scores.append(
                 HybridScore(stratum=stratum, reader=reader, cases=len(pairs), dice=round(average, 4), hd95=round(mean, 2))
             )
-    return found
+    return scores
 
 
 def _scored(mask: LabelMap, case: _Case, dataset_results: DatasetResults) -> tuple[float, float]:
-    """Dice (see `case_dice`) and HD95 where defined; means over the classes."""
+    """Dice (see `case_dice`) and HD95 (not-a-number if undefined); means over the classes."""
     scheme = dataset_results.spec.label_scheme()
     ignore = case.reference == scheme.ignore if scheme.ignore is not None else None
     scores = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))

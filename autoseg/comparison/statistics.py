@@ -1,6 +1,6 @@
-"""Numbers to judgements: paired tests, bootstrap intervals, rankings. Knows arrays only.
+"""Statistics of arrays: paired tests, bootstrap intervals, rankings.
 
-A matrix here is (models, units): a value of each model for each unit, the same units for all, none undefined.
+A matrix is (models, units): a value of each model for each unit, the same units for all, none undefined.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from autoseg.schema.comparison import Estimate, Interval, PairTest, Ranking
 Matrix = NDArray[np.float64]
 RESAMPLES = 2000
 _SEED = 0
-# Samples drawn at once, so that many units do not fill the memory.
+# Bootstrap samples per block, to limit memory.
 _BLOCK = 100
 LEVEL = 0.05
 
 
 def estimate(folds: dict[str, float]) -> Estimate:
-    """Mean and sample deviation over folds, of those where the number is defined."""
+    """Mean and sample standard deviation over the folds where the number is defined."""
     defined = [value for value in folds.values() if not math.isnan(value)]
     mean = sum(defined) / len(defined) if defined else math.nan
     std = float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan
@@ -33,7 +33,7 @@ def estimate(folds: dict[str, float]) -> Estimate:
 
 
 def bootstrap_means(matrix: Matrix) -> Matrix:
-    """Means (resamples, models) over units drawn with replacement, the same draw for all models; the seed is fixed."""
+    """Means (resamples, models) over units drawn with replacement, the same units for all models; the seed is fixed."""
     draw = np.random.default_rng(_SEED)
     units = matrix.shape[1]
     blocks = [matrix[:, draw.integers(0, units, (_BLOCK, units))].mean(axis=2).T for _ in range(RESAMPLES // _BLOCK)]
@@ -47,9 +47,9 @@ def interval(values: Matrix, resampled: Matrix) -> Interval:
 
 
 def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tuple[PairTest, ...]:
-    """Every pair of models, corrected for their number by Holm's method."""
+    """Tests of every pair of models, with Holm's correction."""
     pairs = list(combinations(range(len(names)), 2))
-    found = [signed_rank(matrix[one] - matrix[other]) for one, other in pairs]
+    p_values = [signed_rank(matrix[one] - matrix[other]) for one, other in pairs]
     return tuple(
         PairTest(
             first=names[one],
@@ -59,12 +59,12 @@ def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tup
             p=p,
             p_adjusted=adjusted,
         )
-        for (one, other), p, adjusted in zip(pairs, found, holm(found), strict=True)
+        for (one, other), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
     )
 
 
 def signed_rank(differences: NDArray[Any]) -> float:
-    """p of the two-sided Wilcoxon signed-rank test; zeros are shared out between both signs (Pratt). 1 where all are zero."""
+    """p of the two-sided Wilcoxon signed-rank test; Pratt's treatment of zeros. 1 if all are zero."""
     return float(wilcoxon(differences, zero_method="pratt").pvalue) if np.any(differences) else 1.0
 
 
@@ -101,26 +101,26 @@ def rank(names: Sequence[str], matrix: Matrix, resampled: Matrix, higher_is_bett
 
 
 def critical_difference(models: int, units: int) -> float:
-    """Mean ranks that lie further apart differ at 5 % (Nemenyi's test; Demsar, JMLR 2006)."""
+    """Mean ranks with a larger difference differ at 5 % (Nemenyi's test; Demsar, JMLR 2006)."""
     quantile = studentized_range.ppf(1 - LEVEL, models, np.inf) / math.sqrt(2)
     return float(quantile * math.sqrt(models * (models + 1) / (6 * units)))
 
 
 def cliques(names: Sequence[str], ranks: Sequence[float] | NDArray[Any], difference: float) -> tuple[tuple[str, ...], ...]:
-    """Largest groups of models, by rank, whose best and worst lie less than the critical difference apart."""
+    """Largest groups of models, by rank, whose best and worst ranks differ by less than the critical difference."""
     order = sorted(range(len(names)), key=lambda index: ranks[index])
-    found: list[tuple[int, ...]] = []
+    groups: list[tuple[int, ...]] = []
     for start in range(len(order)):
         group = tuple(index for index in order[start:] if ranks[index] - ranks[order[start]] < difference)
-        if len(group) > 1 and not (found and set(group) <= set(found[-1])):
-            found.append(group)
-    return tuple(tuple(names[index] for index in group) for group in found)
+        if len(group) > 1 and not (groups and set(group) <= set(groups[-1])):
+            groups.append(group)
+    return tuple(tuple(names[index] for index in group) for group in groups)
 
 
 def risk_coverage(confidence: Sequence[float], risk: Sequence[float]) -> tuple[Matrix, Matrix, float]:
-    """Coverage and mean risk (units,) of the most confident units, and the area below (mean over all coverages).
+    """Coverage (units,), mean risk (units,) of the units at that coverage, and the area under the curve (mean over coverages).
 
-    Units of equal confidence come in together, at their mean risk, so that their order cannot matter.
+    Units of equal confidence all have their mean risk, so their order does not matter.
     """
     values, losses = np.asarray(confidence, float), np.asarray(risk, float)
     order = np.argsort(-values, kind="stable")

@@ -1,4 +1,4 @@
-"""Cases sorted into easy and hard by a reference model, or by what is known of them; every model scored on each."""
+"""Strata of cases: easy and hard for a reference model, or by a column of the fingerprint; every model is scored on each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from autoseg.comparison.paired_scores import dice_of_cases, extremes, mean_over_classes, shows_something
+from autoseg.comparison.paired_scores import dice_of_cases, easy_and_hard_cases, has_foreground, mean_over_classes
 from autoseg.comparison.results import DatasetResults
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Stratification, Stratum, StratumScore
@@ -17,11 +17,11 @@ from autoseg.support.errors import AutosegError
 EASY, HARD = "easy", "hard"
 _HINT = "give a pattern, such as case=(benign|malignant)"
 _NUMBERS: dict[str, tuple[str, Callable[[CaseFingerprint], float]]] = {
-    "object_size": ("share of the image that is foreground", lambda case: _foreground(case) / (case.size[0] * case.size[1])),
+    "object_size": ("fraction of the image that is foreground", lambda case: _foreground(case) / (case.size[0] * case.size[1])),
     "objects": ("number of objects", lambda case: sum(one.objects for one in case.classes.values())),
-    "thickness": ("thickness of the thinnest class there, in pixels", lambda case: _thinnest(case)),
+    "thickness": ("thickness of the thinnest class in the image, in pixels", lambda case: _thinnest(case)),
     "image_size": ("pixels of the image", lambda case: case.size[0] * case.size[1]),
-    "border": ("share of the image in constant borders", lambda case: case.border),
+    "border": ("fraction of the image in constant borders", lambda case: case.border),
     "brightness": ("mean value inside the foreground", lambda case: _brightness(case)),
 }
 _NAMES: dict[str, tuple[str, Callable[[CaseFingerprint], str]]] = {
@@ -29,22 +29,25 @@ _NAMES: dict[str, tuple[str, Callable[[CaseFingerprint], str]]] = {
     "group": ("its group", lambda case: case.group),
     "dtype": ("the stored type", lambda case: case.dtype),
     "channels": ("the number of channels", lambda case: str(case.channels)),
-    "classes": ("the classes it holds", lambda case: _held(case)),
+    "classes": ("the classes in it", lambda case: _class_names(case)),
 }
 
 
-def stratify(dataset_results: DatasetResults, by: str, share: float, fingerprint: Callable[[], Fingerprint]) -> Stratification:
-    """Strata by a model's name (easy and hard cases, each `share` of all), or by a column of the fingerprint.
+def stratify(
+    dataset_results: DatasetResults, by: str, fraction: float, fingerprint: Callable[[], Fingerprint]
+) -> Stratification:
+    """Strata by a model's name (easy and hard cases, each `fraction` of all), or by a column of the fingerprint.
 
     Columns of numbers are cut into thirds; columns of names make a stratum of each value, or, as "case=PATTERN" and
-    "group=PATTERN", of what the regular expression finds in it. Raises AutosegError where `by` is neither, or where nothing
-    can be told apart.
+    "group=PATTERN", of each match of the regular expression. Raises AutosegError if `by` is neither, or all cases are alike.
     """
-    if not 0 < share <= 0.5:
-        raise AutosegError(f"a share of {share:g} cannot be cut from both ends", "give one above 0 and up to 0.5, such as 0.05")
+    if not 0 < fraction <= 0.5:
+        raise AutosegError(
+            f"a fraction of {fraction:g} cannot be cut from both ends", "give one above 0 and up to 0.5, such as 0.05"
+        )
     column, _, pattern = by.partition("=")
     if by in dataset_results.models:
-        rule, members = _by_model(dataset_results, by, share)
+        rule, members = _by_model(dataset_results, by, fraction)
     elif column in _NUMBERS and not pattern:
         rule, members = _by_number(column, fingerprint())
     elif column in _NAMES:
@@ -54,20 +57,22 @@ def stratify(dataset_results: DatasetResults, by: str, share: float, fingerprint
             f"cases cannot be stratified by {by!r}",
             f"a model: {', '.join(dataset_results.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}; case=PATTERN",
         )
-    known = {case for model in dataset_results.models.values() for case in model.cases}
-    strata = [_score(dataset_results, name, [case for case in cases if case in known]) for name, cases in members.items()]
+    cases_of_models = {case for model in dataset_results.models.values() for case in model.cases}
+    strata = [
+        _score(dataset_results, name, [case for case in cases if case in cases_of_models]) for name, cases in members.items()
+    ]
     return Stratification(by, rule, tuple(stratum for stratum in strata if stratum.cases))
 
 
-def _by_model(dataset_results: DatasetResults, model: str, share: float) -> tuple[str, dict[str, list[str]]]:
+def _by_model(dataset_results: DatasetResults, model: str, fraction: float) -> tuple[str, dict[str, list[str]]]:
     scored = dataset_results.models[model]
-    dice = {case: value for case, value in dice_of_cases(scored).items() if shows_something(scored.cases[case])}
+    dice = {case: value for case, value in dice_of_cases(scored).items() if has_foreground(scored.cases[case])}
     if len(dice) < 2:
-        raise AutosegError(f"{model} has {len(dice)} held-out cases whose reference shows something", "train more folds")
-    easy, hard, ties = extremes(dice, share)
+        raise AutosegError(f"{model} has {len(dice)} held-out cases whose reference is not empty", "train more folds")
+    easy, hard, ties = easy_and_hard_cases(dice, fraction)
     rule = (
-        f"the {len(easy)} of {len(dice)} held-out cases ({share:.0%} of all, at least one) where {model} has the highest Dice, "
-        f"and as many where it has the lowest; cases whose reference is empty are in neither" + (f"; {ties}" if ties else "")
+        f"the {len(easy)} of {len(dice)} cases ({fraction:.0%} of all, at least one) with the highest Dice of {model}, "
+        f"and the same number with the lowest; cases with an empty reference are in neither" + (f"; {ties}" if ties else "")
     )
     return rule, {EASY: easy, HARD: hard}
 
@@ -77,7 +82,7 @@ def _by_number(column: str, fingerprint: Fingerprint) -> tuple[str, dict[str, li
     values = {case.case: value(case) for case in fingerprint.cases}
     values = {case: number for case, number in values.items() if is_defined(number)}
     if not values or len(set(values.values())) == 1:
-        raise AutosegError(f"{column} is the same in all cases of {fingerprint.dataset}", "stratify by something else")
+        raise AutosegError(f"{column} is the same in all cases of {fingerprint.dataset}", "stratify by another column")
     low, high = np.quantile(list(values.values()), (1 / 3, 2 / 3))
     names = {
         "lower third": [case for case, number in values.items() if number <= low],
@@ -92,29 +97,29 @@ def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, 
     try:
         expression = re.compile(pattern) if pattern else None
     except re.error as error:
-        raise AutosegError(f"{pattern!r} is no regular expression: {error}", _HINT) from error
-    found: dict[str, list[str]] = {}
+        raise AutosegError(f"{pattern!r} is not a valid regular expression: {error}", _HINT) from error
+    strata: dict[str, list[str]] = {}
     for case in fingerprint.cases:
         text = value(case)
         if expression is not None:
             match = expression.search(text)
             text = (match.group(1) if expression.groups else match.group()) if match else "other"
-        found.setdefault(text, []).append(case.case)
-    if len(found) < 2:
+        strata.setdefault(text, []).append(case.case)
+    if len(strata) < 2:
         raise AutosegError(f"{what} does not tell the cases of {fingerprint.dataset} apart", _HINT)
-    if len(found) > 12:
-        raise AutosegError(f"{what} has {len(found)} values: too many for a table", _HINT)
-    return what + (f", by the pattern {pattern}" if pattern else ""), dict(sorted(found.items()))
+    if len(strata) > 12:
+        raise AutosegError(f"{what} has {len(strata)} values: too many for a table", _HINT)
+    return what + (f", by the pattern {pattern}" if pattern else ""), dict(sorted(strata.items()))
 
 
 def _score(dataset_results: DatasetResults, name: str, cases: list[str]) -> Stratum:
     scores = {}
     for model, one in dataset_results.models.items():
         of_model = one.cases
-        found = [of_model[case] for case in cases if case in of_model]
-        if found:
+        scored = [of_model[case] for case in cases if case in of_model]
+        if scored:
             scores[model] = _summary(
-                [mean_over_classes(case, "dice") for case in found], [mean_over_classes(case, "hd95") for case in found]
+                [mean_over_classes(case, "dice") for case in scored], [mean_over_classes(case, "hd95") for case in scored]
             )
     return Stratum(name, tuple(cases), scores)
 
@@ -133,7 +138,7 @@ def _foreground(case: CaseFingerprint) -> int:
     return sum(one.pixels for one in case.classes.values())
 
 
-def _held(case: CaseFingerprint) -> str:
+def _class_names(case: CaseFingerprint) -> str:
     return " and ".join(name for name, one in case.classes.items() if one.pixels) or "none"
 
 
@@ -146,5 +151,5 @@ def _brightness(case: CaseFingerprint) -> float:
 
 
 def columns() -> Mapping[str, str]:
-    """Column -> what it is, for the command's help."""
+    """Column -> description, for the command's help."""
     return {name: text for table in (_NUMBERS, _NAMES) for name, (text, _) in table.items()}

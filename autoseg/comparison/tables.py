@@ -1,4 +1,4 @@
-"""A comparison as rows: long ones for programs (CSV), short ones for people."""
+"""A comparison as tables: comparison.csv for programs, `Table` for display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STUDY = {"mDSC": "pooled.dice", "mIoU": "pooled.iou", "mPrec": "pooled.precision
 
 @dataclass(frozen=True)
 class Table:
-    """title: what it shows. note: how to read it. rows: cells as text, the first column names things."""
+    """note: how to read the table. rows: cells as text; the first column has the names."""
 
     title: str
     note: str
@@ -45,7 +45,7 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
-    """What a person wants to see first, dataset by dataset."""
+    """All tables for display, by dataset."""
     if len(comparison.datasets) > 1:
         yield across(comparison)
     for dataset in comparison.datasets:
@@ -75,11 +75,11 @@ def across(comparison: Comparison) -> Table:
 
 def overall(dataset: DatasetComparison) -> Table:
     rows = []
-    for result in ordered(dataset):
+    for result in ordered_by_dice(dataset):
         numbers = [spread(result.overall[key]) for key in STUDY.values()]
         surface = result.overall.get("per_image.hd95")
         images = [spread(result.overall["per_image.dice"]), spread(surface, 1.0) if surface else ""]
-        images += [spread(result.overall.get(key), factor_of(metric)) for metric, key in added(dataset).items()]
+        images += [spread(result.overall.get(key), display_factor(metric)) for metric, key in added(dataset).items()]
         rows.append((result.model, result.family, *numbers, *images, interval(result, dataset.metric), folds(result)))
     note = (
         "mDSC, mIoU, mPrec, mRec: counts summed over a fold, mean over foreground classes; Dice and HD95 of images: the mean "
@@ -98,9 +98,9 @@ def per_class(dataset: DatasetComparison) -> Table:
     keys |= added(dataset)
     rows = []
     for name in dataset.classes:
-        for result in ordered(dataset):
+        for result in ordered_by_dice(dataset):
             estimates = result.classes[name]
-            cells = [spread(estimates.get(key), factor_of(key.partition(".")[2])) for key in keys.values()]
+            cells = [spread(estimates.get(key), display_factor(key.partition(".")[2])) for key in keys.values()]
             rows.append((name, result.model, *cells))
     note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
     return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows))
@@ -110,7 +110,7 @@ def pairs(dataset: DatasetComparison) -> Table:
     rows = []
     for test in sorted(dataset.tests, key=lambda test: test.p_adjusted):
         low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
-        verdict = "differ" if test.p_adjusted < 0.05 else "not told apart"
+        verdict = "differ" if test.p_adjusted < 0.05 else "no significant difference"
         mean = points(test.difference.mean, dataset.metric)
         values = (mean, f"{low} to {high}", p_value(test.p), p_value(test.p_adjusted))
         rows.append((f"{test.first} - {test.second}", *values, verdict))
@@ -126,11 +126,11 @@ def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
     ]
     groups = "; ".join(", ".join(group) for group in one.cliques) or "none"
     note = (
-        f"by the mean {dataset.metric} of {dataset.units}s; first: share of bootstrap samples a model leads; mean ranks differ "
-        f"at 5 % from {one.critical_difference:.2f} apart (Nemenyi), so not told apart: {groups}"
+        f"by the mean {dataset.metric} of {dataset.units}s; first: fraction of bootstrap samples where a model is first; mean "
+        f"ranks differ at 5 % from {one.critical_difference:.2f} (Nemenyi), so no significant difference within: {groups}"
     )
     if is_defined(one.friedman_p):
-        note += f"; no difference at all: p {p_value(one.friedman_p)} (Friedman)"
+        note += f"; equality of all models: p {p_value(one.friedman_p)} (Friedman)"
     if is_defined(one.tau):
         note += f"; Kendall's tau between this ranking and those of bootstrap samples: {one.tau:.2f}"
     return Table(f"Ranking on {dataset.dataset}", note, ("model", "place", "mean rank", "first"), tuple(rows))
@@ -150,12 +150,12 @@ def families(dataset: DatasetComparison) -> Table:
 
 def costs(dataset: DatasetComparison) -> Table:
     rows = []
-    for result in ordered(dataset):
+    for result in ordered_by_dice(dataset):
         cost = result.cost
         if cost is None:
             continue
         peak = max(cost.peak_memory, cost.peak_device_memory)
-        memory = amount(peak) if peak else f"{amount(cost.planned_memory)} planned"
+        memory = format_bytes(peak) if peak else f"{format_bytes(cost.planned_memory)} planned"
         rows.append(
             (
                 result.model,
@@ -170,10 +170,10 @@ def costs(dataset: DatasetComparison) -> Table:
             )
         )
     note = (
-        "FLOPs: one image's forward pass; memory: the most the training process held; latency: the network's time, the median "
+        "FLOPs: one image's forward pass; memory: the peak of the training process; latency: the network's time, the median "
         "over held-out images"
     )
-    headings = ("model", "variant", "parameters", "FLOPs", "input", "memory", "an epoch", "latency", "measured on")
+    headings = ("model", "variant", "parameters", "FLOPs", "input", "memory", "time per epoch", "latency", "device, precision")
     return Table(f"Cost on {dataset.dataset}", note, headings, tuple(rows))
 
 
@@ -198,9 +198,18 @@ def external(dataset: DatasetComparison) -> Table:
         f"{drop.external}: {', '.join(f'{a} as {b}' for a, b in drop.labels.items())}"
         for drop in {drop.external: drop for drop in dataset.external_validation}.values()
     )
-    headings = ("model", "other dataset", "cases", "mDSC here", "mDSC there", "change", "Dice of images here", "there")
-    note = f"both sides with the same labels ({mapped}); mean ± deviation over folds, in %"
-    return Table(f"Trained on {dataset.dataset}, tested elsewhere", note, headings, tuple(rows))
+    headings = (
+        "model",
+        "other dataset",
+        "cases",
+        "mDSC internal",
+        "mDSC external",
+        "change",
+        "Dice of images internal",
+        "external",
+    )
+    note = f"internal and external with the same labels ({mapped}); mean ± deviation over folds, in %"
+    return Table(f"Trained on {dataset.dataset}, external validation", note, headings, tuple(rows))
 
 
 def risks(dataset: DatasetComparison) -> Table:
@@ -209,13 +218,13 @@ def risks(dataset: DatasetComparison) -> Table:
         for one in dataset.risk_coverage
     ]
     note = (
-        "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. Expected Dice: confidence read "
-        "through a line fitted to the same cases, with empty masks by themselves"
+        "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. Expected Dice: from a line "
+        "fitted to the confidence of the same cases, with a separate value for empty masks"
     )
     return Table(f"Confidence on {dataset.dataset}", note, ("model", "confidence", "AURC", "perfect", "random"), tuple(rows))
 
 
-def ordered(dataset: DatasetComparison) -> list[ModelResult]:
+def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
     """Models, the best pooled Dice first."""
     return sorted(dataset.models, key=lambda result: -_or_last(result.overall["pooled.dice"].mean))
 
@@ -225,20 +234,20 @@ def percent(value: float) -> str:
 
 
 def points(value: float, metric: str) -> str:
-    """A signed difference: of shares in percentage points, of distances in their unit."""
+    """A signed difference: in percentage points, or for distances in their unit."""
     if not is_defined(value):
         return "–"
-    return f"{value:+.2f}" if factor_of(metric) == 1.0 else f"{100 * value:+.1f}"
+    return f"{value:+.2f}" if display_factor(metric) == 1.0 else f"{100 * value:+.1f}"
 
 
 def added(dataset: DatasetComparison) -> dict[str, str]:
-    """Metrics of other packages that some model was scored with: name -> key of its mean over images."""
-    known = {key.partition(".")[2] for result in dataset.models for key in result.overall}
-    return {metric: f"per_image.{metric}" for metric in sorted(known - set(BUILT_IN_METRICS))}
+    """Metrics of other packages in the scores of any model: name -> key of the mean over images."""
+    metrics = {key.partition(".")[2] for result in dataset.models for key in result.overall}
+    return {metric: f"per_image.{metric}" for metric in sorted(metrics - set(BUILT_IN_METRICS))}
 
 
-def factor_of(metric: str) -> float:
-    """What a metric is multiplied by where it is shown: shares are shown in percent. 1 for one whose package is gone."""
+def display_factor(metric: str) -> float:
+    """Factor for display: 100 (percent) for metrics from 0 to 1, else 1. Also 1 if the metric is not installed."""
     try:
         return 100.0 if METRICS.get(metric).is_fraction else 1.0
     except AutosegError:
@@ -246,7 +255,7 @@ def factor_of(metric: str) -> float:
 
 
 def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
-    """mean ± deviation, without the deviation where there is one fold."""
+    """mean ± deviation; without deviation if there is one fold only."""
     if estimate is None or not is_defined(estimate.mean):
         return "–"
     text = f"{factor * estimate.mean:.1f}"
@@ -254,7 +263,7 @@ def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
 
 
 def interval(result: ModelResult, metric: str) -> str:
-    one, factor = result.case_mean, factor_of(metric)
+    one, factor = result.case_mean, display_factor(metric)
     return f"{factor * one.low:.1f} to {factor * one.high:.1f}" if is_defined(one.low) else "–"
 
 
@@ -266,7 +275,7 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def amount(size: float) -> str:
+def format_bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg import api
-from autoseg.comparison.paired_scores import case_values, paired
+from autoseg.comparison.paired_scores import case_values, pair_scores
 from autoseg.comparison.results import load_results
 from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.metrics.overlap import Counts, total
@@ -104,7 +104,7 @@ def test_easy_and_hard_cases_are_the_reference_models(made, compared):
 def test_strata_that_cannot_be_made(made, tmp_path, by):
     with pytest.raises(AutosegError):
         api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=[by], report=False)
-    with pytest.raises(AutosegError, match="share"):
+    with pytest.raises(AutosegError, match="fraction"):
         api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=["unet"], share=0.7, report=False)
     assert not list(tmp_path.iterdir())
 
@@ -210,6 +210,6 @@ def test_false_alarms_cost_and_distances_need_all():
 def test_patients_count_once(tmp_path):
     made = make(tmp_path, "heart", cases=8, folds=2, models=("unet", "segformer"))
     dataset_results = load_results(made.dataset)
-    found = paired(dataset_results, "dice")
+    found = pair_scores(dataset_results, "dice")
     assert found.matrix.shape == (2, 4) and set(found.units) == {f"patient{index:03d}" for index in range(4)}
     assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"

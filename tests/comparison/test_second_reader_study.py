@@ -7,7 +7,7 @@ import pytest
 
 from autoseg import api
 from autoseg.cli import compare
-from autoseg.comparison.paired_scores import extremes
+from autoseg.comparison.paired_scores import easy_and_hard_cases
 from autoseg.prediction.calibration import case_dice
 from autoseg.schema.scores import CaseScore
 from autoseg.schema.second_reader import ReaderStudy
@@ -53,10 +53,10 @@ def test_a_missed_object_is_not_made_up_for_by_classes_that_are_not_there():
 
 def test_extremes_say_where_names_decided():
     dice = {"a": 0.9, "b": 0.8, "c": 0.0, "d": 0.0, "e": 0.0, "f": 0.7}
-    easy, hard, ties = extremes(dice, 0.34)
+    easy, hard, ties = easy_and_hard_cases(dice, 0.34)
     assert easy == ["a", "b"] and hard == ["d", "e"]
-    assert ties == "3 cases share a Dice of 0.000 at the lowest end, so that their names decided"
-    assert extremes({"a": 0.9, "b": 0.8}, 0.05) == (["a"], ["b"], "")
+    assert ties == "3 cases have the lowest selected Dice of 0.000; the tie was broken by name"
+    assert easy_and_hard_cases({"a": 0.9, "b": 0.8}, 0.05) == (["a"], ["b"], "")
 
 
 def test_the_command_writes_what_it_shows(made, tmp_path, capsys):
