@@ -1,1 +1,1 @@
-"""A fingerprint and the models' traits to decisions with reasons. Gives plan.json and splits.json. Must not read images."""
+"""From a fingerprint and the model specs to decisions with reasons: plan.json and splits.json. Reads no images."""

@@ -1,4 +1,4 @@
-"""Which changes of an image still give an image that could have been taken, and how strong they are."""
+"""Augmentation: which changes give realistic images, and how strong they are."""
 
 from __future__ import annotations
 
@@ -10,156 +10,177 @@ from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.schema.plan import Augmentation, Decision
 
-_SIDES = {"left", "right", "lt", "rt", "sinister", "dexter", "links", "rechts", "gauche", "droite"}
-# Pictures whose upper edge is the skin or the head.
+_SIDE_WORDS = {"left", "right", "lt", "rt", "sinister", "dexter", "links", "rechts", "gauche", "droite"}
+# Modalities in which the upper edge is the skin or the head.
 _UPRIGHT = ("ultrasound", "xray")
-# Pictures without any upright position.
-_FREE = ("microscopy", "colour")
-# Fewer training images than this see each change more often, by this factor.
-_FEW, _OFTEN = 64, 1.5
-# Below this thickness, in pixels of the network's input, blur and low resolution wipe out what is to be found.
-_FRAGILE = 4.0
+# Modalities without an upright position.
+_NO_UPRIGHT = ("microscopy", "colour")
+# With fewer training images, all chances are multiplied by this factor.
+_SMALL_TRAINING_SET, _CHANCE_FACTOR = 64, 1.5
+# pixels of the network's input: blur and low resolution would remove thinner structures
+_MIN_THICKNESS = 4.0
 _PREFIX = "training.augmentation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
-    """values: fields of Augmentation. subject: the first of them, under which the decision is listed."""
+    """One decision. values: fields of Augmentation. subject: the field under which the decision is listed."""
 
     subject: str
-    shown: str
+    text: str
     reason: str
     source: str = ""
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def decide_augmentation(stats: DatasetStats, frame: SpatialPlan) -> tuple[Augmentation, list[Decision]]:
-    """Mirror axes, rotation, tones, deformation and loss of detail: by modality, label names, thickness, number of images."""
-    rules = [_mirror(stats), _rotation(stats), _scaling(stats), _tones(stats), _elastic(stats), _detail(stats, frame)]
+def decide_augmentation(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[Augmentation, list[Decision]]:
+    """Decides all augmentations by modality, label names, thickness of the thinnest class and number of images."""
+    rules = [
+        _mirror(stats),
+        _rotation(stats),
+        _scaling(stats),
+        _intensity(stats),
+        _elastic(stats),
+        _detail(stats, spatial_plan),
+    ]
     values = {name: value for rule in rules for name, value in rule.values.items()}
     chances = {name: values.get(name, getattr(Augmentation(), name)) for name in vars(Augmentation()) if name.startswith("p_")}
-    few = stats.training_cases < _FEW
-    factor, because = (_OFTEN, f"fewer than {_FEW}") if few else (1.0, f"{_FEW} or more")
-    often = {name: round(min(1.0, chance * factor), 3) for name, chance in chances.items()}
+    is_small = stats.training_cases < _SMALL_TRAINING_SET
+    factor, reason = (
+        (_CHANCE_FACTOR, f"fewer than {_SMALL_TRAINING_SET}") if is_small else (1.0, f"{_SMALL_TRAINING_SET} or more")
+    )
+    scaled_chances = {name: round(min(1.0, chance * factor), 3) for name, chance in chances.items()}
     rules.append(
         _Rule(
             subject="chances",
-            shown=f"{factor:g} times the usual",
-            reason=f"{stats.training_cases} training images, {because}: "
-            + ("each is varied more often" if few else "as usual"),
+            text=f"{factor:g} times the usual",
+            reason=f"{stats.training_cases} training images, {reason}: "
+            + ("each is varied more often" if is_small else "as usual"),
             source=stats.cite("cases"),
         )
     )
-    decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.shown, rule.reason, rule.source) for rule in rules]
-    return Augmentation(**{**values, **often}), decisions
+    decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.text, rule.reason, rule.source) for rule in rules]
+    return Augmentation(**{**values, **scaled_chances}), decisions
 
 
-def sided(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The label names that tell left from right: by a word, or by a pair such as LV and RV."""
+def names_with_sides(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The label names that distinguish left and right: by a word, or by a pair such as LV and RV."""
     tokens = {name: _tokens(name) for name in names}
-    known = {token for found in tokens.values() for token in found}
-    return tuple(name for name, found in tokens.items() if any(token in _SIDES or _paired(token, known) for token in found))
+    all_tokens = {token for name_tokens in tokens.values() for token in name_tokens}
+    return tuple(
+        name
+        for name, name_tokens in tokens.items()
+        if any(token in _SIDE_WORDS or _has_counterpart(token, all_tokens) for token in name_tokens)
+    )
 
 
 def _mirror(stats: DatasetStats) -> _Rule:
     modality = stats.fingerprint.modality
-    named = sided(stats.label_names)
+    named = names_with_sides(stats.label_names)
     axes: tuple[int, ...] = (0, 1)
     if named:
         axes = () if modality in _UPRIGHT else (0,)
-        because = f"{', '.join(named)}: mirroring would turn left into right"
+        reason = f"{', '.join(named)}: mirroring would turn left into right"
     elif modality in _UPRIGHT:
-        axes, because = (1,), f"{modality}: upside down is never seen, and no label tells left from right"
+        axes, reason = (1,), f"{modality}: images are never upside down, and no label distinguishes left and right"
     else:
-        because = "no label tells left from right"
-    shown = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
+        reason = "no label distinguishes left and right"
+    text = {(): "none", (0,): "up-down", (1,): "left-right", (0, 1): "up-down, left-right"}[axes]
     source = f"{stats.cite('modality')}; classes {', '.join(stats.label_names)}"
-    return _Rule(subject="mirror", shown=shown, reason=because, source=source, values={"mirror": axes})
+    return _Rule(subject="mirror", text=text, reason=reason, source=source, values={"mirror": axes})
 
 
 def _rotation(stats: DatasetStats) -> _Rule:
     modality = stats.fingerprint.modality
-    if modality in _FREE:
-        degrees, because = 180.0, f"{modality}: pictures have no upright position"
+    if modality in _NO_UPRIGHT:
+        degrees, reason = 180.0, f"{modality}: images have no upright position"
     elif modality in _UPRIGHT:
-        degrees, because = 15.0, f"{modality}: the probe or the patient is upright; shadows and lungs point down"
+        degrees, reason = 15.0, f"{modality}: the probe or the patient is upright; shadows and lungs point down"
     else:
-        degrees, because = 30.0, f"{modality}: pictures are taken upright, give or take"
+        degrees, reason = 30.0, f"{modality}: images are approximately upright"
     return _Rule(
         subject="rotation",
-        shown=f"up to {degrees:g} degrees",
-        reason=because,
+        text=f"up to {degrees:g} degrees",
+        reason=reason,
         source=stats.cite("modality"),
         values={"rotation": degrees},
     )
 
 
 def _scaling(stats: DatasetStats) -> _Rule:
-    """Where every file has a spacing, objects have a size of their own, which a wide range would deny."""
+    """A narrow range if every file has a spacing, because then object sizes are known."""
     if stats.spacings:
-        limits, because = (0.85, 1.2), "every image has a spacing, so sizes vary only as anatomy does"
+        limits, reason = (0.85, 1.2), "every image has a spacing, so sizes vary only as anatomy does"
     else:
-        limits, because = (0.75, 1.35), "distance and zoom of the camera are unknown, so sizes vary"
+        limits, reason = (0.75, 1.35), "distance and zoom of the camera are unknown, so sizes vary"
     source = stats.cite("median_spacing")
     return _Rule(
         subject="scaling",
-        shown=f"{limits[0]:g} to {limits[1]:g} times",
-        reason=because,
+        text=f"{limits[0]:g} to {limits[1]:g} times",
+        reason=reason,
         source=source,
         values={"scaling": limits},
     )
 
 
-def _tones(stats: DatasetStats) -> _Rule:
+def _intensity(stats: DatasetStats) -> _Rule:
     modality = stats.fingerprint.modality
     if modality == "ct":
-        gentle = (0.9, 1.1)
+        narrow = (0.9, 1.1)
         values: dict[str, Any] = {
-            "brightness": gentle, "contrast": gentle, "gamma": gentle, "p_brightness": 0.1, "p_contrast": 0.1, "p_gamma": 0.1,
+            "brightness": narrow,
+            "contrast": narrow,
+            "gamma": narrow,
+            "p_brightness": 0.1,
+            "p_contrast": 0.1,
+            "p_gamma": 0.1,
         }
-        because = "ct: values are in Hounsfield units and mean the same everywhere, so they are hardly touched"
-    elif modality in _FREE:
+        reason = "ct: values are Hounsfield units with the same meaning in all images, so changes are small"
+    elif modality in _NO_UPRIGHT:
         values = {"brightness": (0.7, 1.3), "contrast": (0.7, 1.3), "p_brightness": 0.3, "p_contrast": 0.3}
-        because = f"{modality}: light and stain differ from picture to picture"
+        reason = f"{modality}: light and stain differ between images"
     else:
-        values, because = {"p_gamma": 0.3}, f"{modality}: gain and display curve differ between machines, much as a gamma does"
+        values, reason = (
+            {"p_gamma": 0.3},
+            f"{modality}: gain and display curve differ between machines, similar to a gamma change",
+        )
     changed = Augmentation(**values)
-    shown = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
-    return _Rule(subject="tones", shown=shown, reason=because, source=stats.cite("modality"), values=values)
+    text = f"brightness {_range(changed.brightness)}, contrast {_range(changed.contrast)}, gamma {_range(changed.gamma)}"
+    return _Rule(subject="tones", text=text, reason=reason, source=stats.cite("modality"), values=values)
 
 
 def _elastic(stats: DatasetStats) -> _Rule:
     modality = stats.fingerprint.modality
-    soft = modality == "microscopy"
-    because = "tissue on a slide is torn and stretched" if soft else "smooth deformation is rarely what one patient differs by"
-    chance = 0.2 if soft else 0.0
+    is_microscopy = modality == "microscopy"
+    reason = "tissue on a slide is torn and stretched" if is_microscopy else "patients rarely differ by a smooth deformation"
+    chance = 0.2 if is_microscopy else 0.0
     return _Rule(
         subject="elastic",
-        shown="on" if soft else "off",
-        reason=f"{modality}: {because}",
+        text="on" if is_microscopy else "off",
+        reason=f"{modality}: {reason}",
         source=stats.cite("modality"),
         values={"p_elastic": chance},
     )
 
 
-def _detail(stats: DatasetStats, frame: SpatialPlan) -> _Rule:
+def _detail(stats: DatasetStats, spatial_plan: SpatialPlan) -> _Rule:
     thinnest = stats.thinnest
     if thinnest is None:
         return _Rule(
             subject="detail",
-            shown="blur and low resolution as usual",
-            reason="no foreground was found that they could wipe out",
+            text="blur and low resolution as usual",
+            reason="there is no foreground that they could remove",
         )
-    thickness = thinnest.thickness * frame.zoom(stats.size)
+    thickness = thinnest.thickness * spatial_plan.zoom(stats.size)
     what = f"{thinnest.name} is {thickness:.1f} px thick in the network's input"
-    if thickness >= _FRAGILE:
-        because = f"{what}: it outlives them"
-        return _Rule(subject="detail", shown="blur and low resolution as usual", reason=because, source=stats.where_thinnest)
+    if thickness >= _MIN_THICKNESS:
+        reason = f"{what}: they do not remove it"
+        return _Rule(subject="detail", text="blur and low resolution as usual", reason=reason, source=stats.where_thinnest)
     values = {"p_low_resolution": 0.0, "p_blur": 0.05, "blur": (0.3, 0.7)}
     return _Rule(
         subject="detail",
-        shown="little blur, no low resolution",
-        reason=f"{what}: they would wipe it out",
+        text="little blur, no low resolution",
+        reason=f"{what}: they would remove it",
         source=stats.where_thinnest,
         values=values,
     )
@@ -167,13 +188,15 @@ def _detail(stats: DatasetStats, frame: SpatialPlan) -> _Rule:
 
 def _range(limits: tuple[float, float]) -> str:
     return f"{limits[0]:g}..{limits[1]:g}"
+
+
 def _tokens(name: str) -> list[str]:
-    apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return [token.lower() for token in re.split(r"[^A-Za-z]+", apart) if token]
+    separated = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return [token.lower() for token in re.split(r"[^A-Za-z]+", separated) if token]
 
 
-def _paired(token: str, known: set[str]) -> bool:
-    """An abbreviation of up to three letters that begins with l or r, whose counterpart is there too."""
+def _has_counterpart(token: str, all_tokens: set[str]) -> bool:
+    """An abbreviation of up to three letters that begins with l or r, if its counterpart also exists."""
     if len(token) > 3 or token[0] not in "lr":
         return False
-    return ("r" if token[0] == "l" else "l") + token[1:] in known
+    return ("r" if token[0] == "l" else "l") + token[1:] in all_tokens

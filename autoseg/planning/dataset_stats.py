@@ -1,4 +1,4 @@
-"""What the rules look at, taken once from fingerprint and dataset description."""
+"""Dataset statistics for the planning rules, from the fingerprint and dataset.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoseg.schema.fingerprint import ClassStatistics, Fingerprint
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
     """outputs: logit maps. classes: foreground only. size: median (height, width) in pixels; aspect: physical height over
-    width. training_cases: cases of one fold's training side. spacings: whether every case says how large its pixels are.
+    width. training_cases: training cases of one fold. spacings: whether every case has a spacing.
     """
 
     fingerprint: Fingerprint
@@ -34,49 +34,53 @@ class DatasetStats:
 
     @property
     def thinnest(self) -> ClassStatistics | None:
-        """The class of the smallest median thickness; None where no case holds any foreground."""
-        held = [found for found in self.classes if found.cases > 0 and found.thickness > 0]
-        return min(held, key=lambda found: found.thickness) if held else None
+        """The class with the smallest median thickness; None without foreground."""
+        present = [
+            class_statistics
+            for class_statistics in self.classes
+            if class_statistics.cases > 0 and class_statistics.thickness > 0
+        ]
+        return min(present, key=lambda class_statistics: class_statistics.thickness) if present else None
 
     @property
     def foreground_share(self) -> float:
-        """Share of all pixels that are foreground."""
-        return sum(found.pixel_share for found in self.classes)
+        """Fraction of all pixels that is foreground."""
+        return sum(class_statistics.pixel_share for class_statistics in self.classes)
 
     @property
     def where_thinnest(self) -> str:
-        """The fingerprint's fields that say how thin the thinnest class is."""
+        """Citation of the fields that give the thickness of the thinnest class."""
         thinnest = self.thinnest
         return self.cite("median_size", *([] if thinnest is None else [("classes", thinnest.name, "thickness")]))
 
     def cite(self, *paths: str | tuple[str, ...]) -> str:
         """Fields of the fingerprint with their values: cite("modality", ("classes", "vessel", "thickness")).
 
-        Of a list, an item is chosen by its name; a whole list is cited by its length.
+        An item of a list is selected by its name; for a complete list, its length is cited.
         """
-        return "; ".join(self._cited((path,) if isinstance(path, str) else path) for path in paths)
+        return "; ".join(self._cite_one((path,) if isinstance(path, str) else path) for path in paths)
 
-    def _cited(self, path: tuple[str, ...]) -> str:
+    def _cite_one(self, path: tuple[str, ...]) -> str:
         value: Any = self.fingerprint
         for key in path:
             value = next(item for item in value if item.name == key) if isinstance(value, tuple) else getattr(value, key)
         if isinstance(value, tuple) and path[-1] in ("cases", "channels", "classes"):
             return f"{len(value)} {path[-1]}"
-        return f"{'.'.join(path)} {_shown(value)}"
+        return f"{'.'.join(path)} {_format(value)}"
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, tuple):
-        return "/".join(_shown(item) for item in value)
+        return "/".join(_format(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> DatasetStats:
-    """The facts of a dataset that will be split into `folds` folds."""
+    """Statistics of a dataset that will be split into `folds` folds."""
     scheme = spec.label_scheme()
     cases = len(fingerprint.cases)
-    # With fewer cases than folds the splits make as many folds as there are cases.
-    left_out = math.ceil(cases / max(2, min(folds, cases)))
+    # With fewer cases than folds, there is one fold for each case.
+    validation_cases = math.ceil(cases / max(2, min(folds, cases)))
     spacing = fingerprint.median_spacing
     height, width = fingerprint.median_size
     return DatasetStats(
@@ -84,9 +88,11 @@ def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> Da
         outputs=scheme.outputs,
         regions=scheme.regions,
         label_names=tuple(scheme.foreground),
-        classes=tuple(found for found in fingerprint.classes if found.name in scheme.foreground),
+        classes=tuple(
+            class_statistics for class_statistics in fingerprint.classes if class_statistics.name in scheme.foreground
+        ),
         cases=cases,
-        training_cases=max(1, cases - left_out),
+        training_cases=max(1, cases - validation_cases),
         size=(height, width),
         aspect=height * (spacing[0] / spacing[1] if spacing else 1.0) / width,
         spacings=all(case.spacing is not None for case in fingerprint.cases),

@@ -6,7 +6,7 @@ from autoseg.schema.plan import Decision, Plan
 
 
 def explain(plan: Plan) -> list[Decision]:
-    """The dataset's decisions, then the models'; one for models that agree in value and reason, with a subject such as
+    """The dataset's decisions, then the models'. Models with equal value and reason share a row, with a subject such as
     "models.{nnunet, unet}.precision" or "models.all.precision"."""
     general = [decision for decision in plan.decisions if not decision.subject.startswith("models.")]
     shared: dict[tuple[str, str, str, str], list[str]] = {}
@@ -16,11 +16,11 @@ def explain(plan: Plan) -> list[Decision]:
             shared.setdefault((field, decision.value, decision.reason, decision.source), []).append(model)
     fields = list(dict.fromkeys(field for field, *_ in shared))
     rows = list(general)
-    for wanted in fields:
-        for (field, value, because, source), models in shared.items():
-            if field == wanted:
-                whose = models[0] if len(models) == 1 else "{" + ", ".join(models) + "}"
+    for current in fields:
+        for (field, value, reason, source), models in shared.items():
+            if field == current:
+                model_names = models[0] if len(models) == 1 else "{" + ", ".join(models) + "}"
                 if len(models) == len(plan.models) > 1:
-                    whose = "all"
-                rows.append(Decision(f"models.{whose}.{field}", value, because, source))
+                    model_names = "all"
+                rows.append(Decision(f"models.{model_names}.{field}", value, reason, source))
     return rows

@@ -1,4 +1,4 @@
-"""Whole images brought to one size, or patches near the images' own resolution: from what resizing would do to thin things."""
+"""Resized images, or patches near the original resolution: depends on how thin the thinnest class is after resizing."""
 
 from __future__ import annotations
 
@@ -14,34 +14,47 @@ from autoseg.schema.plan import Decision, PreprocessingConfig, Protocol
 
 Kind = Literal["resize", "patch"]
 
-# Dice that a label map keeps when it is resized and brought back, by its thickness in pixels after resizing. Measured on
-# vessels, nuclei, heart chambers, polyps and lesions at eight scales each: they fall on one curve.
-_KEPT = ((0.25, 0.57), (0.4, 0.70), (0.6, 0.79), (0.8, 0.83), (1.0, 0.87), (1.5, 0.90), (2.4, 0.925), (3.5, 0.95),
-         (5.0, 0.965), (8.0, 0.98), (12.0, 0.987), (20.0, 0.992), (40.0, 0.996))
-# Below this thickness after shrinking (a loss of 6 % of Dice by that alone) patches are used.
-_THIN = 3.0
-# Enlarging by more than this makes thin things thicker instead.
-_HELPS = 1.1
-# Thin things that are thicker than this in the files are made thinner for patches to see more of their surroundings.
-_THICK_ENOUGH = 6.0
+# (thickness in pixels after resizing, Dice of a label map after resizing it and back). Measured on vessels, nuclei, heart
+# chambers, polyps and lesions at eight scales each: all follow one curve.
+_DICE_BY_THICKNESS = (
+    (0.25, 0.57),
+    (0.4, 0.70),
+    (0.6, 0.79),
+    (0.8, 0.83),
+    (1.0, 0.87),
+    (1.5, 0.90),
+    (2.4, 0.925),
+    (3.5, 0.95),
+    (5.0, 0.965),
+    (8.0, 0.98),
+    (12.0, 0.987),
+    (20.0, 0.992),
+    (40.0, 0.996),
+)
+# Below this thickness after resizing (a loss of 6 % of Dice), patches are used.
+_MIN_THICKNESS = 3.0
+# With a larger zoom, resizing makes thin structures thicker, so patches are not needed.
+_MAX_PATCH_ZOOM = 1.1
+# pixels: thicker structures are shrunk to this thickness, so that patches contain more context
+_TARGET_THICKNESS = 6.0
 _SMALLEST_SCALE = 0.25
-# Enlarging beyond this only costs time.
-_ENLARGE = 1.5
-# Fields of view (mm) of the larger tenth against the smaller tenth: beyond it, resizing would show organs at unlike scales.
-_VIEWS_DIFFER = 1.6
-_SPACINGS_DIFFER = 1.1
+# Further enlargement costs time without benefit.
+_MAX_ENLARGEMENT = 1.5
+# Percentile 90 over percentile 10 of the fields of view (mm): above, resizing would show organs at different scales.
+_MAX_VIEW_RATIO = 1.6
+_MAX_SPACING_RATIO = 1.1
 _MULTIPLE = 32
-# Side of a square with as many pixels as a network's input may have in `auto`; more where a GPU has this much memory.
+# Side of a square with the pixels of the network's input in `auto`; _LARGER: (GPU memory, side).
 _WORKING_SIDE = {"cpu": 384, "mps": 384, "cuda": 512}
 _LARGER = ((48 << 30, 1024), (20 << 30, 768))
-_SMALLEST, _STUDY, _QUICK = 256, 512, 256
+_SMALLEST, _BENCHMARK, _QUICK = 256, 512, 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialPlan:
-    """The dataset's geometry. side: of a square with as many pixels as the network's input is meant to have.
+    """The dataset's geometry. side: of a square with the pixels of the network's input.
 
-    native: median image (height, width) as it is stored for patches. scale, spacing: as in PreprocessingConfig.
+    native: (height, width) of the median image as stored for patches. scale, spacing: as in PreprocessingConfig.
     """
 
     kind: Kind
@@ -57,159 +70,163 @@ class SpatialPlan:
         if self.square:
             return (side, side)
         if self.kind == "resize":
-            return whole_size(side, self.aspect)
+            return resize_shape(side, self.aspect)
         height, width = (math.ceil(length / _MULTIPLE) * _MULTIPLE for length in self.native)
         return (min(side, height), min(side, width))
 
     def zoom(self, size: tuple[int, int]) -> float:
-        """Pixels of the network's input for one pixel of a file whose image has this (height, width), along a side."""
+        """Zoom factor along one axis, from an image of this (height, width) to the network's input."""
         if self.kind == "resize":
             return self.side / math.sqrt(size[0] * size[1])
         return math.sqrt(self.native[0] * self.native[1] / (size[0] * size[1]))
 
 
-def kept_by_resizing(thickness: float) -> float:
-    """Dice left when things of this thickness (pixels after resizing) are resized and brought back without any error."""
-    points, values = zip(*_KEPT, strict=True)
+def dice_after_resizing(thickness: float) -> float:
+    """Dice of a perfect segmentation after resizing to this thickness (pixels) and back."""
+    points, values = zip(*_DICE_BY_THICKNESS, strict=True)
     return float(np.interp(math.log(max(thickness, 0.1)), np.log(points), values))
 
 
-def whole_size(side: int, aspect: float) -> tuple[int, int]:
-    """(height, width), multiples of 32, with about `side`^2 pixels and nearly the aspect (height / width) of the images."""
-    best, least = (side, side), math.inf
+def resize_shape(side: int, aspect: float) -> tuple[int, int]:
+    """(height, width), multiples of 32, with about `side`^2 pixels and nearly this aspect (height / width)."""
+    best, lowest_cost = (side, side), math.inf
     for height in range(_MULTIPLE, 4 * side, _MULTIPLE):
         for width in range(_MULTIPLE, 4 * side, _MULTIPLE):
             area = abs(math.log(height * width / side**2))
             shape = abs(math.log(height / width / aspect))
-            if area < 0.25 and area + shape < least - 1e-9:
-                best, least = (height, width), area + shape
+            if area < 0.25 and area + shape < lowest_cost - 1e-9:
+                best, lowest_cost = (height, width), area + shape
     return best
 
 
 def decide_geometry(
-    stats: DatasetStats, protocol: Protocol, device: str, budget: int, forced: Kind | None = None, side: int | None = None
+    stats: DatasetStats, protocol: Protocol, device: str, budget: int, fixed_kind: Kind | None = None, side: int | None = None
 ) -> tuple[SpatialPlan, list[Decision]]:
-    """The frame for a dataset. forced, side: what the user set; the reason then says so, with the figures all the same."""
-    if protocol == "benchmark" and forced != "patch":
-        return _study(stats, side)
-    planned, why_side = _working_side(stats, protocol, device, budget)
-    working = side or planned
-    kind, because = _kind(stats, working, working / stats.side)
-    whole = SpatialPlan(kind="resize", side=working, native=stats.size, aspect=stats.aspect)
-    # Patches where the rule sees no need for them show the files' own pixels: shrunk, they would be whole images again.
-    frame = _patches(stats, working, shrink=kind == "patch") if (forced or kind) == "patch" else whole
-    if forced is not None:
-        agreed = "the planner would have done the same" if forced == kind else f"the planner would have taken {kind}"
-        kind, because = forced, f"set by the user; {agreed}: {because}"
+    """The spatial plan of a dataset, and the reasons. fixed_kind, side: set by the user."""
+    if protocol == "benchmark" and fixed_kind != "patch":
+        return _benchmark_geometry(stats, side)
+    planned_side, side_reason = _working_side(stats, protocol, device, budget)
+    working_side = side or planned_side
+    kind, reason = _choose_kind(stats, working_side, working_side / stats.side)
+    resize_plan = SpatialPlan(kind="resize", side=working_side, native=stats.size, aspect=stats.aspect)
+    # Patches against the rule keep the original resolution: shrunk patches would be resized images again.
+    spatial_plan = _patch_plan(stats, working_side, shrink=kind == "patch") if (fixed_kind or kind) == "patch" else resize_plan
+    if fixed_kind is not None:
+        comparison = "the planner would have chosen the same" if fixed_kind == kind else f"the planner would have chosen {kind}"
+        kind, reason = fixed_kind, f"set by the user; {comparison}: {reason}"
     source = stats.where_thinnest + ("; " + stats.cite("median_spacing") if stats.spacings else "")
-    return frame, [
-        Decision("geometry", _describe(frame), because, source),
-        _decide_side(stats, working, planned, why_side, side is not None),
+    return spatial_plan, [
+        Decision("geometry", _describe(spatial_plan), reason, source),
+        _decide_side(stats, working_side, planned_side, side_reason, side is not None),
     ]
 
 
-def make_preprocessing(frame: SpatialPlan, channels: Channels, input_size: tuple[int, int]) -> PreprocessingConfig:
-    """The store that a model with this input reads."""
-    blank = PreprocessingConfig(
-        key="", geometry=frame.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
+def make_preprocessing(spatial_plan: SpatialPlan, channels: Channels, input_size: tuple[int, int]) -> PreprocessingConfig:
+    """The preprocessing of a model with this input size."""
+    config = PreprocessingConfig(
+        key="", geometry=spatial_plan.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
     )
-    if frame.kind == "resize":
-        return replace(blank, key=f"resize_{input_size[0]}x{input_size[1]}", size=input_size)
-    if frame.spacing is not None:
-        row, column = frame.spacing
-        return replace(blank, key=f"patch_{row:g}x{column:g}mm", spacing=frame.spacing)
-    key = "patch_native" if frame.scale == 1.0 else f"patch_x{frame.scale:g}"
-    return replace(blank, key=key, scale=frame.scale)
+    if spatial_plan.kind == "resize":
+        return replace(config, key=f"resize_{input_size[0]}x{input_size[1]}", size=input_size)
+    if spatial_plan.spacing is not None:
+        row, column = spatial_plan.spacing
+        return replace(config, key=f"patch_{row:g}x{column:g}mm", spacing=spatial_plan.spacing)
+    key = "patch_native" if spatial_plan.scale == 1.0 else f"patch_x{spatial_plan.scale:g}"
+    return replace(config, key=key, scale=spatial_plan.scale)
 
 
-def _decide_side(stats: DatasetStats, side: int, planned: int, because: str, was_set: bool) -> Decision:
-    if was_set:
-        because = f"set by the user; planned was {planned}: {because}"
-    return Decision("side", str(side), because, stats.cite("median_size"))
+def _decide_side(stats: DatasetStats, side: int, planned_side: int, reason: str, is_set: bool) -> Decision:
+    if is_set:
+        reason = f"set by the user; planned was {planned_side}: {reason}"
+    return Decision("side", str(side), reason, stats.cite("median_size"))
 
 
-def _study(stats: DatasetStats, wanted: int | None) -> tuple[SpatialPlan, list[Decision]]:
-    side = wanted or _STUDY
-    because = "the study's protocol: every image at this size, for every model"
+def _benchmark_geometry(stats: DatasetStats, target: int | None) -> tuple[SpatialPlan, list[Decision]]:
+    side = target or _BENCHMARK
+    reason = "the study's protocol: every image at this size, for every model"
     thinnest = stats.thinnest
     if thinnest is not None:
         thickness = thinnest.thickness * min(1.0, side / stats.side)
-        if thickness < _THIN:
-            because += (
-                f"; {thinnest.name} is {thickness:.1f} px thin then, and resizing alone limits its Dice to about "
-                f"{kept_by_resizing(thickness):.2f}"
+        if thickness < _MIN_THICKNESS:
+            reason += (
+                f"; {thinnest.name} is {thickness:.1f} px thick then, and resizing alone limits its Dice to about "
+                f"{dice_after_resizing(thickness):.2f}"
             )
-    frame = SpatialPlan(kind="resize", side=side, native=stats.size, aspect=stats.aspect, square=True)
-    return frame, [
-        Decision("geometry", _describe(frame), because, stats.where_thinnest),
-        _decide_side(stats, side, _STUDY, "the study's protocol", wanted is not None),
+    spatial_plan = SpatialPlan(kind="resize", side=side, native=stats.size, aspect=stats.aspect, square=True)
+    return spatial_plan, [
+        Decision("geometry", _describe(spatial_plan), reason, stats.where_thinnest),
+        _decide_side(stats, side, _BENCHMARK, "the study's protocol", target is not None),
     ]
 
 
 def _working_side(stats: DatasetStats, protocol: Protocol, device: str, budget: int) -> tuple[int, str]:
-    """Side of a square as large as the network's input, and the reason."""
-    enlarged = math.ceil(stats.side * _ENLARGE / _MULTIPLE) * _MULTIPLE
+    """Side of a square with the pixels of the network's input, and the reason."""
+    enlarged = math.ceil(stats.side * _MAX_ENLARGEMENT / _MULTIPLE) * _MULTIPLE
     if protocol == "auto":
-        wanted = _WORKING_SIDE[device]
+        target = _WORKING_SIDE[device]
         if device == "cuda":
-            wanted = next((side for memory, side in _LARGER if budget >= memory), wanted)
+            target = next((side for memory, side in _LARGER if budget >= memory), target)
         native = math.ceil(stats.side / _MULTIPLE) * _MULTIPLE
-        limit, because = max(native, min(_SMALLEST, enlarged)), f"what a training on {device} has time and memory for"
+        limit, reason = max(native, min(_SMALLEST, enlarged)), f"a size for which a training on {device} has time and memory"
     elif protocol == "benchmark":
-        return _STUDY, "the study's input size"
+        return _BENCHMARK, "the study's input size"
     else:
-        wanted, limit, because = _QUICK, enlarged, "small enough for minutes on a processor"
-    if limit >= wanted:
-        return wanted, f"{because}; in pixels, of a square as large as the network's input"
-    what = "small images are enlarged a little, others not at all"
-    return max(2 * _MULTIPLE, limit), f"the images have as many pixels as {stats.side:.0f}x{stats.side:.0f}: {what}"
+        target, limit, reason = _QUICK, enlarged, "small enough for minutes on a CPU"
+    if limit >= target:
+        return target, f"{reason}; side in pixels of a square as large as the network's input"
+    rule = "small images are enlarged slightly, others are not enlarged"
+    return max(2 * _MULTIPLE, limit), f"the images have as many pixels as {stats.side:.0f}x{stats.side:.0f}: {rule}"
 
 
-def _kind(stats: DatasetStats, working: int, scale: float) -> tuple[Kind, str]:
+def _choose_kind(stats: DatasetStats, working_side: int, scale: float) -> tuple[Kind, str]:
     height, width = stats.size
     images = f"images of {height}x{width} (median)"
     thinnest = stats.thinnest
     if thinnest is None:
-        return "resize", f"no foreground was found; {images} resized to about {working}x{working} pixels"
+        return "resize", f"there is no foreground; {images} are resized to about {working_side}x{working_side} pixels"
     after = thinnest.thickness * scale
     figures = f"{thinnest.name}, the thinnest class, is {thinnest.thickness:.1f} px thick in {images} and "
-    kept = kept_by_resizing(after)
-    if after < _THIN and scale <= _HELPS:
-        figures += f"would be {after:.1f} px after resizing to about {working}x{working}: Dice could not pass {kept:.2f}"
-        return "patch", figures
-    ratio = _views_ratio(stats)
-    if ratio is not None and ratio > _VIEWS_DIFFER:
-        return "patch", (
-            f"fields of view differ {ratio:.1f}-fold in mm, so that resizing whole images would show the same organ at unlike "
-            f"scales; all are brought to one pixel size instead"
+    dice = dice_after_resizing(after)
+    if after < _MIN_THICKNESS and scale <= _MAX_PATCH_ZOOM:
+        figures += (
+            f"would be {after:.1f} px after resizing to about {working_side}x{working_side}: Dice could not exceed {dice:.2f}"
         )
-    figures += f"{after:.1f} px at about {working}x{working}: resizing keeps {kept:.1%} of its Dice"
-    return "resize", f"{figures}, and the network sees the whole image"
+        return "patch", figures
+    ratio = _field_of_view_ratio(stats)
+    if ratio is not None and ratio > _MAX_VIEW_RATIO:
+        return "patch", (
+            f"fields of view differ {ratio:.1f}-fold in mm, so that resizing would show the same organ at different "
+            f"scales; all images get one pixel size instead"
+        )
+    figures += f"{after:.1f} px at about {working_side}x{working_side}: resizing keeps {dice:.1%} of its Dice"
+    return "resize", f"{figures}, and the network sees the complete image"
 
 
-def _patches(stats: DatasetStats, working: int, shrink: bool) -> SpatialPlan:
+def _patch_plan(stats: DatasetStats, working_side: int, shrink: bool) -> SpatialPlan:
     spacing = stats.fingerprint.median_spacing
     thinnest = stats.thinnest
     scale = 1.0
-    if shrink and thinnest is not None and thinnest.thickness > _THICK_ENOUGH:
-        scale = max(_SMALLEST_SCALE, round(_THICK_ENOUGH / thinnest.thickness, 2))
-    if stats.spacings and spacing is not None and _unlike_spacings(stats):
-        ratio = _views_ratio(stats)
-        if ratio is not None and ratio > _VIEWS_DIFFER:
-            scale = min(1.0, max(scale, working / stats.side))
+    if shrink and thinnest is not None and thinnest.thickness > _TARGET_THICKNESS:
+        scale = max(_SMALLEST_SCALE, round(_TARGET_THICKNESS / thinnest.thickness, 2))
+    if stats.spacings and spacing is not None and _spacings_differ(stats):
+        ratio = _field_of_view_ratio(stats)
+        if ratio is not None and ratio > _MAX_VIEW_RATIO:
+            scale = min(1.0, max(scale, working_side / stats.side))
         target = (_round(spacing[0] / scale), _round(spacing[1] / scale))
-        return SpatialPlan(kind="patch", side=working, native=_scaled(stats.size, scale), aspect=stats.aspect, spacing=target)
-    return SpatialPlan(kind="patch", side=working, native=_scaled(stats.size, scale), aspect=stats.aspect, scale=scale)
+        return SpatialPlan(
+            kind="patch", side=working_side, native=_scaled(stats.size, scale), aspect=stats.aspect, spacing=target
+        )
+    return SpatialPlan(kind="patch", side=working_side, native=_scaled(stats.size, scale), aspect=stats.aspect, scale=scale)
 
 
-def _unlike_spacings(stats: DatasetStats) -> bool:
-    known = np.array([case.spacing for case in stats.fingerprint.cases if case.spacing is not None])
-    return bool((known.max(axis=0) / known.min(axis=0)).max() > _SPACINGS_DIFFER)
+def _spacings_differ(stats: DatasetStats) -> bool:
+    spacings = np.array([case.spacing for case in stats.fingerprint.cases if case.spacing is not None])
+    return bool((spacings.max(axis=0) / spacings.min(axis=0)).max() > _MAX_SPACING_RATIO)
 
 
-def _views_ratio(stats: DatasetStats) -> float | None:
-    """Larger against smaller fields of view, as sides in mm; None where they are not known or pixels are all of one size."""
-    if not stats.spacings or not stats.cases or not _unlike_spacings(stats):
+def _field_of_view_ratio(stats: DatasetStats) -> float | None:
+    """Ratio of large to small fields of view (sides in mm); None without spacings or if they are all similar."""
+    if not stats.spacings or not stats.cases or not _spacings_differ(stats):
         return None
     sides = [
         math.sqrt(case.size[0] * case.spacing[0] * case.size[1] * case.spacing[1])
@@ -228,12 +245,12 @@ def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _describe(frame: SpatialPlan) -> str:
-    if frame.kind == "resize":
-        height, width = frame.input_size(frame.side)
-        return f"whole images resized to {height}x{width}"
-    if frame.spacing is not None:
-        return f"patches at {frame.spacing[0]:g} x {frame.spacing[1]:g} mm per pixel"
-    if frame.scale == 1.0:
-        return "patches at the files' own resolution"
-    return f"patches at {frame.scale:g} of the files' resolution"
+def _describe(spatial_plan: SpatialPlan) -> str:
+    if spatial_plan.kind == "resize":
+        height, width = spatial_plan.input_size(spatial_plan.side)
+        return f"images resized to {height}x{width}"
+    if spatial_plan.spacing is not None:
+        return f"patches at {spatial_plan.spacing[0]:g} x {spatial_plan.spacing[1]:g} mm per pixel"
+    if spatial_plan.scale == 1.0:
+        return "patches at the original resolution"
+    return f"patches at {spatial_plan.scale:g} of the original resolution"

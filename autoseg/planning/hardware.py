@@ -1,4 +1,4 @@
-"""The machine a plan is made for: its device, the precision it is good at, the memory a training may take."""
+"""The machine of a plan: device, precision, memory budget."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from autoseg.support.errors import AutosegError
 
 DEVICES = ("cpu", "cuda", "mps")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# Of a processor's memory a training may take half: the system, the loader and the page cache live there too. Of a GPU's,
-# nine tenths: the driver's own share is gone already.
-_SHARE = {"cpu": 0.5, "cuda": 0.9, "mps": 0.5}
-# Container limits (cgroup versions 2 and 1) that are lower than what the machine has.
+# Fraction of the memory for a training. On a CPU, the system, the data loader and the page cache need memory too. On a GPU,
+# the driver has already taken its part.
+_MEMORY_FRACTION = {"cpu": 0.5, "cuda": 0.9, "mps": 0.5}
+# Container limits (cgroup versions 2 and 1).
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def resolve_device(device: str) -> str:
-    """"cpu", "cuda" or "mps" for a device's name ("cuda:1" too); "auto" is the fastest there is. Raises AutosegError."""
+    """ "cpu", "cuda" or "mps" for a device's name ("cuda:1" too); "auto" is the fastest available one. Raises AutosegError."""
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
@@ -42,7 +42,7 @@ def parse_memory(text: str) -> int:
 
 
 def show_memory(size: int) -> str:
-    """Bytes for people: "3.4 GiB"."""
+    """Formatted bytes: "3.4 GiB"."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"
 
 
@@ -50,38 +50,38 @@ def default_budget(device: str) -> tuple[int, str]:
     """Bytes a training may take on "cpu", "cuda" or "mps", and the reason."""
     if device == "cuda" and torch.cuda.is_available():
         total = int(torch.cuda.get_device_properties(0).total_memory)
-        what = torch.cuda.get_device_properties(0).name
+        owner = torch.cuda.get_device_properties(0).name
     else:
-        # A plan may be made on a machine without the GPU it is for: then this machine's memory has to stand in.
-        total, what = _physical_memory(), "this machine"
-    budget = int(total * _SHARE[device])
-    return budget, f"{_SHARE[device]:.0%} of the {show_memory(total)} of {what}; set another with --memory"
+        # For a plan for another machine with a GPU, this machine's memory is used instead.
+        total, owner = _physical_memory(), "this machine"
+    budget = int(total * _MEMORY_FRACTION[device])
+    return budget, f"{_MEMORY_FRACTION[device]:.0%} of the {show_memory(total)} of {owner}; set another with --memory"
 
 
-def decide_precision(device: str, mixed: bool, model: str) -> tuple[Literal["fp32", "bf16", "fp16"], Decision]:
-    """Half precision where the device gains by it and the architecture stands it (`mixed`)."""
+def decide_precision(device: str, mixed_precision: bool, model: str) -> tuple[Literal["fp32", "bf16", "fp16"], Decision]:
+    """Half precision if the device is faster with it and the architecture is stable (`mixed_precision`)."""
     subject = f"models.{model}.precision"
-    if not mixed:
+    if not mixed_precision:
         return "fp32", Decision(subject, "fp32", "this architecture is known to be unstable in half precision")
     if device == "cpu":
         if processor_has_bf16():
             return "bf16", Decision(subject, "bf16", "the processor has bf16 instructions: up to twice as fast")
-        return "fp32", Decision(subject, "fp32", "the processor has no bf16 instructions; emulated they would be slower")
+        return "fp32", Decision(subject, "fp32", "the processor has no bf16 instructions; emulation would be slower")
     if device == "cuda" and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", Decision(subject, "bf16", "the GPU has bf16, which needs no loss scaling")
-    return "fp16", Decision(subject, "fp16", "half precision halves memory and time on GPUs; bf16 is not known to be there")
+    return "fp16", Decision(subject, "fp16", "half precision halves memory and time on GPUs; bf16 may not be supported")
 
 
 def decide_memory_format(model: str) -> tuple[Literal["auto"], Decision]:
-    """Left to the training, which knows the device it runs on."""
+    """The training decides, because it knows the device."""
     return "auto", Decision(f"models.{model}.memory_format", "auto", "the training decides by device, precision and model")
 
 
 def processor_has_bf16() -> bool:
     """Whether the processor has instructions for bf16 (AVX512-BF16 or AMX)."""
-    # Private names that came and went between torch releases; without them fp32 is the safe answer.
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(bool(test()) for test in tests if test is not None)
+    # Private functions, not in all torch releases. Without them, fp32 is safe.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(check()) for check in checks if check is not None)
 
 
 def _physical_memory() -> int:

@@ -1,8 +1,8 @@
-"""The contract of `autoseg.models.base`, promise by promise, checked on a network itself: `autoseg_check_model` and the
-tests of autoseg's own networks run these, and planning runs one of them for networks of other packages.
+"""Checks of the contract in `autoseg.models.base`. `autoseg_check_model` and the tests of autoseg's networks run all of
+them; planning runs two of them for networks of other packages.
 
-A promise is a function that takes a `Subject` and returns what is wrong, "" where it holds. What it raises is a fault as well.
-Sizes are small: everything together takes seconds for a variant.
+A promise is a function that takes a `Subject` and returns the fault, "" if there is none. An exception is also a fault.
+Inputs are small: all checks together take seconds for a variant.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from autoseg.support.extensions import MODELS
 
 _CHANNELS, _CLASSES, _SIDE = 3, 3, 64
 # Input channels, outputs, and sizes that no divisor divides.
-_ODD = ((1, 2, (65, 97)), (3, 4, (70, 101)), (5, 6, (97, 64)))
-# Parameters may differ from the spec's by this share.
-_ROUNDING = 0.01
+_SIZES = ((1, 2, (65, 97)), (3, 4, (70, 101)), (5, 6, (97, 64)))
+# Relative tolerance of the number of parameters.
+_PARAMETER_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class Subject:
 
     @cached_property
     def network(self) -> SegmentationNetwork:
-        """Built once for the promises that do not change it."""
+        """Built once, for promises that do not modify it."""
         return self.build()
 
     @cached_property
     def empty(self) -> SegmentationNetwork:
-        """Without values, as the planner builds it."""
+        """On the meta device, without values, as the planner builds it."""
         with torch.device("meta"):
             return registry.build(self.model, self.variant)
 
 
 @dataclass(frozen=True)
 class Promise:
-    """title: what is promised. remedy: what to do where it is not kept. fault: see the top."""
+    """title: the promise. remedy: what to do if it is broken. fault: the check, see the module docstring."""
 
     title: str
     remedy: str
@@ -69,7 +69,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one promise for one variant. fault: "" where it is kept."""
+    """Result of one promise for one variant. fault: "" if there is none."""
 
     variant: str
     promise: Promise
@@ -77,7 +77,7 @@ class Verdict:
 
 
 def check_model(model: str) -> Iterator[Verdict]:
-    """Every promise for every variant, one after the other. Raises AutosegError where there is no such model."""
+    """Checks every promise for every variant. Raises AutosegError for an unknown model."""
     for variant in registry.spec(model).variants:
         subject = Subject(model, variant.name)
         for promise in PROMISES:
@@ -85,7 +85,7 @@ def check_model(model: str) -> Iterator[Verdict]:
 
 
 def find_fault(promise: Promise, subject: Subject) -> str:
-    """What is wrong, "" where the promise is kept; no code of the network can end this."""
+    """The fault, "" if there is none. Exceptions of the network are faults too."""
     try:
         with torch.random.fork_rng(devices=[]):
             return promise.fault(subject)
@@ -95,8 +95,8 @@ def find_fault(promise: Promise, subject: Subject) -> str:
 
 
 def require_usable(model: str, variant: str) -> None:
-    """Raises AutosegError where a network of another package fails on real tensors, which measuring would not notice, or cannot
-    be measured. autoseg's own are not asked: their tests are."""
+    """Raises AutosegError if a network of another package fails on real tensors or cannot be measured. autoseg's own networks
+    are not checked here, because their tests do it."""
     if model not in MODELS.added():
         return
     for promise in (REAL_FORWARD, MEASURABLE):
@@ -105,11 +105,11 @@ def require_usable(model: str, variant: str) -> None:
             raise AutosegError(
                 f"the model {model!r} of {MODELS.source(model)} breaks a promise in its variant {variant}: {promise.title}. "
                 f"Found: {fault}",
-                f"{promise.remedy}; autoseg_check_model {model} shows all that is to mend",
+                f"{promise.remedy}; autoseg_check_model {model} lists everything to fix",
             )
 
 
-def _spec(subject: Subject) -> str:
+def _check_spec(subject: Subject) -> str:
     spec = subject.spec
     if not isinstance(spec, ModelSpec):
         return f"SPEC is a {type(spec).__name__}"
@@ -121,21 +121,21 @@ def _spec(subject: Subject) -> str:
     return "" if sizes == sorted(sizes) else f"the variants have {sizes} parameters, not from small to large"
 
 
-def _parameters(subject: Subject) -> str:
+def _check_parameters(subject: Subject) -> str:
     counted = sum(parameter.numel() for parameter in subject.empty.parameters())
     declared = subject.spec.variant(subject.variant).parameters
-    same = abs(counted - declared) <= _ROUNDING * counted
-    return "" if same else f"the spec says {declared:,} for 3 channels and 2 classes, there are {counted:,}"
+    is_equal = abs(counted - declared) <= _PARAMETER_TOLERANCE * counted
+    return "" if is_equal else f"the spec says {declared:,} for 3 channels and 2 classes, there are {counted:,}"
 
 
-def _real_forward(subject: Subject) -> str:
+def _check_forward(subject: Subject) -> str:
     network = subject.network.eval()
     with torch.no_grad():
         return _fault_of_logits(network(_images(2)), (2, _CLASSES, _SIDE, _SIDE))
 
 
-def _odd_sizes(subject: Subject) -> str:
-    for channels, classes, (height, width) in _ODD:
+def _check_sizes(subject: Subject) -> str:
+    for channels, classes, (height, width) in _SIZES:
         network = subject.build(channels, classes).eval()
         with torch.no_grad():
             logits = network(_images(2, channels, height, width))
@@ -145,18 +145,18 @@ def _odd_sizes(subject: Subject) -> str:
     return ""
 
 
-def _same_alone(subject: Subject) -> str:
+def _check_determinism(subject: Subject) -> str:
     network, images = subject.network.eval(), _images(2)
     with torch.no_grad():
-        first, again, alone = network(images), network(images), network(images[:1])
-    if not torch.equal(first, again):
-        return f"two passes over one input differ by {float((first - again).abs().max()):.2g}"
-    difference = float((first[:1] - alone).abs().max())
-    close = difference <= 1e-3 * (1 + float(alone.abs().max()))
-    return "" if close else f"an image alone and in a batch differ by {difference:.2g}"
+        first, second, single = network(images), network(images), network(images[:1])
+    if not torch.equal(first, second):
+        return f"two passes over one input differ by {float((first - second).abs().max()):.2g}"
+    difference = float((first[:1] - single).abs().max())
+    is_close = difference <= 1e-3 * (1 + float(single.abs().max()))
+    return "" if is_close else f"an image alone and in a batch differ by {difference:.2g}"
 
 
-def _training_output(subject: Subject) -> str:
+def _check_training_output(subject: Subject) -> str:
     with torch.no_grad():
         output = copy.deepcopy(subject.network).train()(_images(2))
     if not isinstance(output, ModelOutput):
@@ -170,91 +170,101 @@ def _training_output(subject: Subject) -> str:
     return fault
 
 
-def _gradients(subject: Subject) -> str:
+def _check_gradients(subject: Subject) -> str:
     network = subject.build().train()
     labels = torch.randint(0, _CLASSES, (2, _SIDE, _SIDE), generator=torch.Generator().manual_seed(2))
     _loss(network(_images(2)), labels).backward()
-    wanted = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    wild = [name for name, one in wanted.items() if one.grad is not None and not torch.isfinite(one.grad).all()]
-    if wild:
-        return f"gradients that are no numbers: {_some(wild)}"
-    without = {name for name, one in wanted.items() if one.grad is None}
-    named = set(network.unused_parameters)
-    if without - named:
-        return f"no gradient reaches {_some(sorted(without - named))}"
-    return f"a gradient reaches {_some(sorted(named - without))}, named in unused_parameters" if named - without else ""
+    parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    not_finite = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+    ]
+    if not_finite:
+        return f"gradients are NaN or infinite: {_first_names(not_finite)}"
+    without_gradient = {name for name, parameter in parameters.items() if parameter.grad is None}
+    declared_unused = set(network.unused_parameters)
+    if without_gradient - declared_unused:
+        return f"no gradient reaches {_first_names(sorted(without_gradient - declared_unused))}"
+    return (
+        f"a gradient reaches {_first_names(sorted(declared_unused - without_gradient))}, named in unused_parameters"
+        if declared_unused - without_gradient
+        else ""
+    )
 
 
-def _round_trip(subject: Subject) -> str:
+def _check_state_dict(subject: Subject) -> str:
     network = subject.network.eval()
     torch.manual_seed(1)
     other = registry.build(subject.model, subject.variant, _CHANNELS, _CLASSES).eval()
     other.load_state_dict(network.state_dict())
     images = _images(1)
     with torch.no_grad():
-        same = torch.equal(network(images), other(images))
-    return "" if same else "a network with the same weights gives other logits: something that is learnt is in no state_dict"
+        is_equal = torch.equal(network(images), other(images))
+    return (
+        "" if is_equal else "a network with the same weights gives other logits: some learned values are not in the state_dict"
+    )
 
 
-def _cam_layer(subject: Subject) -> str:
+def _check_cam_layer(subject: Subject) -> str:
     network, name = subject.network.eval(), subject.spec.cam_layer
     modules = dict(network.named_modules())
     if not name or name not in modules:
-        return f"cam_layer is {name!r}; layers are, for example, {_some([path for path in modules if path][-6:])}"
-    seen: list[Any] = []
-    handle = modules[name].register_forward_hook(lambda module, given, result: seen.append(result))
+        return f"cam_layer is {name!r}; layers are, for example, {_first_names([path for path in modules if path][-6:])}"
+    outputs: list[Any] = []
+    handle = modules[name].register_forward_hook(lambda module, inputs, result: outputs.append(result))
     try:
         with torch.no_grad():
             network(_images(1))
     finally:
         handle.remove()
-    if not seen:
+    if not outputs:
         return f"{name} is not called in a forward pass"
-    output = seen[-1][0] if isinstance(seen[-1], tuple | list) else seen[-1]
-    good = isinstance(output, Tensor) and output.ndim in (3, 4)
-    return "" if good else f"{name} gives {getattr(output, 'shape', type(output).__name__)}, no maps and no tokens"
+    output = outputs[-1][0] if isinstance(outputs[-1], tuple | list) else outputs[-1]
+    is_valid = isinstance(output, Tensor) and output.ndim in (3, 4)
+    return "" if is_valid else f"{name} gives {getattr(output, 'shape', type(output).__name__)}, neither maps nor tokens"
 
 
-def _measurable(subject: Subject) -> str:
+def _check_measurable(subject: Subject) -> str:
     shape = (2, _CHANNELS, _SIDE, _SIDE)
     measured = measure(subject.empty, shape)
     if not measured.activations:
-        return "no activation is kept for the backward pass"
+        return "no activation is saved for the backward pass"
     return "" if count_flops(subject.empty, (1, *shape[1:])) else "no operation was counted"
 
 
 REAL_FORWARD = Promise(
     "in evaluation mode, logits (B, K, H, W) at the input's size, on real tensors",
     "return ModelOutput(logits) from segment, with one map for each of num_classes",
-    _real_forward,
+    _check_forward,
 )
 MEASURABLE = Promise(
     "memory and operations that can be measured without values",
     "no .item(), and no shape that depends on values, in the constructor and in segment",
-    _measurable,
+    _check_measurable,
 )
 PROMISES = (
-    Promise("a spec that speaks for the model", "correct SPEC", _spec),
-    Promise("as many parameters as the spec says", "write the counted number into its Variant", _parameters),
+    Promise("a spec that matches the model", "correct SPEC", _check_spec),
+    Promise("as many parameters as the spec says", "write the counted number into its Variant", _check_parameters),
     REAL_FORWARD,
     Promise(
         "1, 3 and 5 channels, 2 to 6 classes, odd sizes",
-        "use in_channels and num_classes; set divisor to what the sides have to be multiples of",
-        _odd_sizes,
+        "use in_channels and num_classes; set divisor to the number that the sides must be multiples of",
+        _check_sizes,
     ),
     Promise(
         "the same logits again, alone and in a batch",
-        "draw nothing at random and take no statistics over the batch in evaluation mode",
-        _same_alone,
+        "use no random numbers and no batch statistics in evaluation mode",
+        _check_determinism,
     ),
-    Promise("in training mode, a ModelOutput with weighed auxiliary logits", "see ModelOutput", _training_output),
+    Promise("in training mode, a ModelOutput with weighted auxiliary logits", "see ModelOutput", _check_training_output),
     Promise(
         "a finite gradient for every parameter",
         "use the parameter, remove it, or name it in unused_parameters",
-        _gradients,
+        _check_gradients,
     ),
-    Promise("weights that can be saved and loaded", "keep what is learnt in parameters and buffers", _round_trip),
-    Promise("a layer for heat maps", "set SPEC.cam_layer to a layer that gives (B, C, h, w) or (B, L, C)", _cam_layer),
+    Promise("weights that can be saved and loaded", "keep learned values in parameters and buffers", _check_state_dict),
+    Promise("a layer for heat maps", "set SPEC.cam_layer to a layer that gives (B, C, h, w) or (B, L, C)", _check_cam_layer),
     MEASURABLE,
 )
 
@@ -268,7 +278,7 @@ def _fault_of_logits(logits: Any, shape: tuple[int, ...]) -> str:
         return f"a {type(logits).__name__} instead of a tensor"
     if tuple(logits.shape) != shape:
         return f"logits of shape {tuple(logits.shape)} instead of {shape}"
-    return "" if torch.isfinite(logits).all() else "logits that are no numbers"
+    return "" if torch.isfinite(logits).all() else "logits are NaN or infinite"
 
 
 def _loss(output: ModelOutput, labels: Tensor) -> Tensor:
@@ -283,5 +293,5 @@ def _loss(output: ModelOutput, labels: Tensor) -> Tensor:
     return loss
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""`--set training.epochs=50`: any field of a plan, by its dotted path, checked against its type and recorded."""
+"""`--set training.epochs=50`: sets a field of a plan by its dotted path, checks its type and records it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,31 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.registry import Registry
 
-# What the whole plan rests on: set while it is made, by these short names (see planner).
+# Settings of the planner itself, with short names (see planner).
 GEOMETRY, SIDE = "geometry", "side"
 AT_PLANNING = (GEOMETRY, SIDE)
-# Fields that say what was measured or where the plan comes from; they follow from others.
+# Measured or derived fields, which cannot be set.
 _DERIVED = {"dataset", "protocol", "content_hash", "decisions", "overrides", "memory", "flops", "parameters", "model", "key"}
 _POSITIVE = {
-    "epochs", "batch_size", "accumulate", "learning_rate", "learning_rates", "validate_every", "scale", "size", "input_size",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "learning_rates",
+    "validate_every",
+    "scale",
+    "size",
+    "input_size",
 }
-# Fields that have an option or a file of their own.
-_ELSEWHERE = {
+# Fields that are set by another option or file.
+_SET_BY_OPTION = {
     "memory_budget": "autoseg_plan_and_preprocess ... --memory 8G",
     "device": "autoseg_plan_and_preprocess ... --device cuda",
     "channels": "name the channels of the files in dataset.json",
 }
-_SET = "set by the user"
-# Fields that name something a package may add to.
-_NAMES: dict[str, Registry[Any]] = {
+_SET_BY_USER = "set by the user"
+# Fields that name an entry of a registry, which packages may extend.
+_REGISTRIES: dict[str, Registry[Any]] = {
     "training.loss": LOSSES,
     "training.optimizer": OPTIMIZERS,
     "training.schedule": SCHEDULES,
@@ -41,111 +49,112 @@ _NAMES: dict[str, Registry[Any]] = {
 
 
 def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
-    """The plan with each dotted field set to the value its text stands for ("50", "0.001", "256x256", "[0,1]", "none").
+    """The plan with each dotted field set to the parsed text ("50", "0.001", "256x256", "[0,1]", "none").
 
-    A model's batch is cut into parts as large as before; a model that sees whole images gets a store of its new input
-    size; a search for the learning rate keeps its share of the epochs. Raises AutosegError for an unknown field, naming
-    the nearest, and for a value of the wrong type or range.
+    Dependent fields follow: accumulation steps for a new batch size, preprocessing for a new input size, search epochs for new
+    epochs. Raises AutosegError for an unknown field, with the nearest names, and for a value of the wrong type or range.
     """
     for path, text in settings.items():
         if path in AT_PLANNING:
             raise AutosegError(
-                f"{path} decides how images are prepared, so it cannot be set for a single training",
+                f"{path} decides the preprocessing, so it cannot be set for a single training",
                 f"autoseg_plan_and_preprocess ... --set {path}={text}",
             )
-        changed = _settled(_with_value(plan, path, text), path)
-        plan = _searched_in_proportion(plan, changed) if path == "training.epochs" else changed
+        changed = _apply_consequences(_with_value(plan, path, text), path)
+        plan = _scale_search_epochs(plan, changed) if path == "training.epochs" else changed
     return plan
 
 
-def check_names(plan: Plan, where: str) -> None:
-    """Whether all that a plan names is there. where: its file. Raises AutosegError with the field and the nearest names."""
-    for path in _NAMES:
+def check_names(plan: Plan, source: str) -> None:
+    """Checks that all registry names of a plan exist. source: its file. Raises AutosegError with the nearest names."""
+    for path in _REGISTRIES:
         value: Any = plan
         for key in path.split("."):
             value = getattr(value, key)
-        _check_name(path, value, f"{where}: {path}: ")
+        _check_name(path, value, f"{source}: {path}: ")
 
 
-def _check_name(path: str, name: str, before: str) -> None:
+def _check_name(path: str, name: str, old_value: str) -> None:
     try:
-        _NAMES[path].check(name)
+        _REGISTRIES[path].check(name)
     except AutosegError as error:
-        raise AutosegError(before + error.problem, error.remedy) from error
+        raise AutosegError(old_value + error.problem, error.remedy) from error
 
 
 def record(plan: Plan, path: str, value: Any, planned: str = "") -> Plan:
-    """The plan with an override noted, in `overrides` and among the decisions."""
-    because = f"{_SET}; planned was {planned}" if planned else _SET
-    plan = with_decision(plan, Decision(path, _show(value), because))
-    return replace(plan, overrides={**plan.overrides, path: _plain(value)})
+    """The plan with an override recorded in `overrides` and `decisions`."""
+    reason = f"{_SET_BY_USER}; planned was {planned}" if planned else _SET_BY_USER
+    plan = with_decision(plan, Decision(path, _format(value), reason))
+    return replace(plan, overrides={**plan.overrides, path: _to_json(value)})
 
 
-def with_decision(plan: Plan, said: Decision) -> Plan:
-    """The plan with a decision in the place of the one on the same subject, or at the end."""
-    kept = [decision for decision in plan.decisions if decision.subject != said.subject]
-    place = next((n for n, decision in enumerate(plan.decisions) if decision.subject == said.subject), len(kept))
-    kept.insert(place, said)
-    return replace(plan, decisions=tuple(kept))
+def with_decision(plan: Plan, decision: Decision) -> Plan:
+    """The plan with a decision that replaces the one on the same subject, or is appended."""
+    others = [other for other in plan.decisions if other.subject != decision.subject]
+    index = next((n for n, other in enumerate(plan.decisions) if other.subject == decision.subject), len(others))
+    others.insert(index, decision)
+    return replace(plan, decisions=tuple(others))
 
 
 def _with_value(plan: Plan, path: str, text: str) -> Plan:
     keys = path.split(".")
-    before = _find(plan, keys, path)
+    old_value = _find(plan, keys, path)
     content = dataclasses.asdict(plan)
-    holder = content
+    parent = content
     for key in keys[:-1]:
-        holder = holder[key]
-    fault = ""
-    for value in _readings(text):
-        holder[keys[-1]] = value
+        parent = parent[key]
+    error_text = ""
+    for value in _parse_candidates(text):
+        parent[keys[-1]] = value
         try:
             changed = serde.from_dict(content, Plan)
         except serde.SchemaError as error:
-            fault = fault or str(error)
+            error_text = error_text or str(error)
             continue
-        found = _find(changed, keys, path)
-        if isinstance(found, bool) != isinstance(before, bool) and before is not None:
+        new_value = _find(changed, keys, path)
+        if isinstance(new_value, bool) != isinstance(old_value, bool) and old_value is not None:
             continue
-        _check_range(keys[-1], found, path, text)
-        if path in _NAMES:
-            _check_name(path, found, f"{path} cannot be {text!r}: ")
-        planned = plan.overrides.get(path, before)
-        same_again = path in plan.overrides
-        return record(changed, path, found, "" if same_again else _show(planned))
-    raise AutosegError(f"{path} cannot be {text!r}: {fault}", f"it is {_show(before)} now: give a value of the same kind")
+        _check_range(keys[-1], new_value, path, text)
+        if path in _REGISTRIES:
+            _check_name(path, new_value, f"{path} cannot be {text!r}: ")
+        planned = plan.overrides.get(path, old_value)
+        already_set = path in plan.overrides
+        return record(changed, path, new_value, "" if already_set else _format(planned))
+    raise AutosegError(
+        f"{path} cannot be {text!r}: {error_text}", f"it is {_format(old_value)} now: give a value of the same type"
+    )
 
 
 def _find(plan: Plan, keys: list[str], path: str) -> Any:
-    """The value at a path. Raises AutosegError naming the nearest fields where there is none."""
+    """The value at a path. Raises AutosegError with the nearest fields if there is none."""
     value: Any = plan
     for depth, key in enumerate(keys):
-        known = _fields(value)
-        free = depth > 0 and keys[depth - 1] == "options"
-        if (key not in known and not free) or key in _DERIVED or (key in _ELSEWHERE and not free):
-            _unknown(plan, path, keys)
-        value = known.get(key)
+        fields = _fields(value)
+        is_option = depth > 0 and keys[depth - 1] == "options"
+        if (key not in fields and not is_option) or key in _DERIVED or (key in _SET_BY_OPTION and not is_option):
+            _raise_unknown_field(plan, path, keys)
+        value = fields.get(key)
     if dataclasses.is_dataclass(value) or (isinstance(value, dict) and keys[-1] != "options"):
-        offered = ", ".join(f"{path}.{key}" for key in _fields(value) if key not in _DERIVED)
-        raise AutosegError(f"{path} is not one value", f"set one of: {offered}")
+        choices = ", ".join(f"{path}.{key}" for key in _fields(value) if key not in _DERIVED)
+        raise AutosegError(f"{path} is not a single value", f"set one of: {choices}")
     return value
 
 
-def _unknown(plan: Plan, path: str, keys: list[str]) -> None:
-    if keys[-1] in _ELSEWHERE:
-        raise AutosegError(f"{path} is not set this way", _ELSEWHERE[keys[-1]])
+def _raise_unknown_field(plan: Plan, path: str, keys: list[str]) -> None:
+    if keys[-1] in _SET_BY_OPTION:
+        raise AutosegError(f"{path} cannot be set with --set", _SET_BY_OPTION[keys[-1]])
     if keys[-1] in _DERIVED and len(keys) <= 3:
-        raise AutosegError(f"{path} follows from the other fields and cannot be set", "set what it follows from")
-    known = [*AT_PLANNING, *_paths(plan)]
-    ends = [name for name in known if name.split(".")[-1] == keys[-1]]
-    near = ends[:3] or difflib.get_close_matches(path, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise AutosegError(f"{path} is derived from other fields and cannot be set", "set the fields it depends on")
+    fields = [*AT_PLANNING, *_paths(plan)]
+    same_name = [name for name in fields if name.split(".")[-1] == keys[-1]]
+    similar = same_name[:3] or difflib.get_close_matches(path, fields, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(fields)}"
     raise AutosegError(f"a plan has no field {path!r}", hint)
 
 
 def _paths(value: Any, prefix: str = "") -> Iterator[str]:
     for key, inner in _fields(value).items():
-        if key in _DERIVED or key in _ELSEWHERE:
+        if key in _DERIVED or key in _SET_BY_OPTION:
             continue
         if dataclasses.is_dataclass(inner) or (isinstance(inner, dict) and inner):
             yield from _paths(inner, f"{prefix}{key}.")
@@ -159,18 +168,18 @@ def _fields(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _readings(text: str) -> Iterator[Any]:
-    """What a text may mean, likeliest first."""
+def _parse_candidates(text: str) -> Iterator[Any]:
+    """Possible values of a text, most likely first."""
     text = text.strip()
-    for attempt in (text, f"[{text}]", "[" + text.lower().replace("x", ",") + "]", text.lower()):
+    for candidate in (text, f"[{text}]", "[" + text.lower().replace("x", ",") + "]", text.lower()):
         try:
-            value = json.loads(attempt)
+            value = json.loads(candidate)
         except json.JSONDecodeError:
             continue
         if not (isinstance(value, float) and not math.isfinite(value)):
             yield value
     yield text
-    # Last, since "none" is also a word that a field may hold.
+    # Last, because "none" may also be a string value.
     if text.lower() in ("none", "null"):
         yield None
 
@@ -180,66 +189,66 @@ def _check_range(field: str, value: Any, path: str, text: str) -> None:
     if field in _POSITIVE and any(number is not None and number <= 0 for number in numbers):
         raise AutosegError(f"{path} cannot be {text!r}", "give a value above zero")
     if (field.startswith("p_") or field == "foreground_share") and not 0 <= value <= 1:
-        raise AutosegError(f"{path} cannot be {text!r}", "it is a share: give a value from 0 to 1")
+        raise AutosegError(f"{path} cannot be {text!r}", "it is a fraction: give a value from 0 to 1")
     if field in ("cldice", "search_epochs") and value < 0:
-        raise AutosegError(f"{path} cannot be {text!r}", "give 0, for none, or more")
+        raise AutosegError(f"{path} cannot be {text!r}", "give 0 (for none) or more")
     if field == "folds" and value < 2:
         raise AutosegError(f"{path} cannot be {text!r}", "cross-validation needs at least 2 folds")
     if field == "mirror" and not set(value) <= {0, 1}:
         raise AutosegError(f"{path} cannot be {text!r}", "axes are 0 (up-down) and 1 (left-right); [] for none")
 
 
-def _settled(plan: Plan, path: str) -> Plan:
-    """What follows from a changed field of a model: equal parts of the batch, and the store its input size needs."""
+def _apply_consequences(plan: Plan, path: str) -> Plan:
+    """Updates fields that depend on a changed field: accumulation steps and preprocessing."""
     keys = path.split(".")
     if keys[0] != "models" or len(keys) < 3:
         return plan
     model = plan.models[keys[1]]
     if keys[2] == "batch_size" and model.batch_size % model.accumulate:
-        # Parts no larger than before, since those are what fits the memory.
+        # Parts not larger than before, so that they fit the memory.
         divisors = (parts for parts in range(model.accumulate, model.batch_size) if model.batch_size % parts == 0)
         model = replace(model, accumulate=next(divisors, model.batch_size))
     if keys[2] == "accumulate" and model.batch_size % model.accumulate:
         raise AutosegError(
-            f"{path} cannot be {model.accumulate}: a batch of {model.batch_size} has no so many equal parts",
+            f"{path} cannot be {model.accumulate}: a batch of {model.batch_size} cannot be divided into as many equal parts",
             "choose a divisor of the batch size",
         )
     configs = dict(plan.preprocessing)
     old = configs[model.preprocessing]
     if keys[2] == "input_size" and old.geometry == "resize" and old.size != model.input_size:
-        new = whole_of_size(old, model.input_size)
+        new = with_resize_shape(old, model.input_size)
         configs.setdefault(new.key, new)
         model = replace(model, preprocessing=new.key)
     models = {**plan.models, keys[1]: model}
-    used = {one.preprocessing for one in models.values()}
-    return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used})
+    used_keys = {model_plan.preprocessing for model_plan in models.values()}
+    return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used_keys})
 
 
-def _searched_in_proportion(before: Plan, plan: Plan) -> Plan:
-    old = before.training
+def _scale_search_epochs(old_value: Plan, plan: Plan) -> Plan:
+    old = old_value.training
     if old.search_epochs == 0 or "training.search_epochs" in plan.overrides:
         return plan
-    tried = max(1, round(old.search_epochs * plan.training.epochs / old.epochs))
-    return replace(plan, training=replace(plan.training, search_epochs=tried))
+    search_epochs = max(1, round(old.search_epochs * plan.training.epochs / old.epochs))
+    return replace(plan, training=replace(plan.training, search_epochs=search_epochs))
 
 
-def with_input_size(plan: Plan, model: str, size: tuple[int, int], because: str) -> Plan:
-    """The plan with a model's input size changed for a reason that is not the user's own wish, and the store it needs."""
+def with_input_size(plan: Plan, model: str, size: tuple[int, int], reason: str) -> Plan:
+    """The plan with a new input size of a model, for a reason other than a setting, and its preprocessing."""
     path = f"models.{model}.input_size"
     changed = replace(plan, models={**plan.models, model: replace(plan.models[model], input_size=size)})
-    return _settled(with_decision(changed, Decision(path, f"{size[0]}x{size[1]}", because)), path)
+    return _apply_consequences(with_decision(changed, Decision(path, f"{size[0]}x{size[1]}", reason)), path)
 
 
-def whole_of_size(preparation: PreprocessingConfig, size: tuple[int, int]) -> PreprocessingConfig:
-    """The same preparation with every image at another size (height, width)."""
-    return replace(preparation, size=size, key=f"resize_{size[0]}x{size[1]}")
+def with_resize_shape(config: PreprocessingConfig, size: tuple[int, int]) -> PreprocessingConfig:
+    """The same configuration with another size (height, width)."""
+    return replace(config, size=size, key=f"resize_{size[0]}x{size[1]}")
 
 
-def _show(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(_show(item) for item in value) or "none"
+        return ", ".join(_format(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+def _to_json(value: Any) -> Any:
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value

@@ -176,7 +176,7 @@ def register() -> Iterator[Callable[..., None]]:
         (OneAuxiliary, "in training mode", "auxiliary logits of shape (2, 1, 16, 16) instead of (2, 3, h, w)"),
         (Idle, "a finite gradient", "no gradient reaches idle.bias, idle.weight"),
         (Idle, "as many parameters", f"the spec says {COUNTED:,} for 3 channels and 2 classes, there are {COUNTED + 6:,}"),
-        (Forgetful, "weights that can be saved", "in no state_dict"),
+        (Forgetful, "weights that can be saved", "not in the state_dict"),
         (Peeking, "memory and operations", ""),
     ],
 )

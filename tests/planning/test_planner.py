@@ -30,14 +30,14 @@ def plan(made: Made | None = None, protocol: Protocol = "quick", models: tuple[s
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("made", [Made(), VESSELS])
-def test_a_plan_holds_together_and_comes_back_from_json(protocol: Protocol, made: Made) -> None:
+def test_plan_is_consistent_and_survives_json(protocol: Protocol, made: Made) -> None:
     made_plan = plan(made, protocol)
     assert set(made_plan.models) == set(BOTH)
     for name, model in made_plan.models.items():
-        preparation = made_plan.preprocessing[model.preprocessing]
+        config = made_plan.preprocessing[model.preprocessing]
         assert model.model == name and model.batch_size % model.accumulate == 0
-        assert preparation.geometry == "patch" or preparation.size == model.input_size
-        assert preparation.channels == made_plan.channels == 3
+        assert config.geometry == "patch" or config.size == model.input_size
+        assert config.channels == made_plan.channels == 3
         assert 0 < model.memory <= made_plan.memory_budget and model.flops > 0 and model.parameters > 0
     assert all(decision.reason and decision.value for decision in made_plan.decisions)
     subjects = [decision.subject for decision in made_plan.decisions]
@@ -46,12 +46,12 @@ def test_a_plan_holds_together_and_comes_back_from_json(protocol: Protocol, made
     assert plan(made, protocol) == made_plan, "equal facts, equal plan"
 
 
-def test_models_that_agree_share_a_store() -> None:
+def test_models_with_equal_preprocessing_share_arrays() -> None:
     assert len(plan().preprocessing) == 1
     assert list(plan(VESSELS).preprocessing) == ["patch_native"]
 
 
-def test_gray_images_make_one_channel_networks() -> None:
+def test_gray_images_give_one_input_channel() -> None:
     gray = plan(Made(gray_as_rgb=True, modality="ultrasound"))
     assert gray.channels == 1 and all(p.merge_gray and p.channels == 1 for p in gray.preprocessing.values())
     colour = plan(Made())
@@ -60,37 +60,37 @@ def test_gray_images_make_one_channel_networks() -> None:
 
 def test_geometry_and_side_can_be_set() -> None:
     whole = plan(VESSELS, geometry="resize", side="384")
-    (preparation,) = whole.preprocessing.values()
-    assert preparation.geometry == "resize" and preparation.size == (384, 384)
+    (config,) = whole.preprocessing.values()
+    assert config.geometry == "resize" and config.size == (384, 384)
     assert whole.overrides == {"geometry": "resize", "side": 384}
-    said = {decision.subject: decision for decision in whole.decisions}
-    assert "set by the user; the planner would have taken patch" in said["geometry"].reason
-    assert "vessel" in said["geometry"].reason
-    assert (said["side"].value, said["side"].source) == ("384", "median_size 584/565")
-    assert "set by the user; planned was 256" in said["side"].reason
+    decisions = {decision.subject: decision for decision in whole.decisions}
+    assert "set by the user; the planner would have chosen patch" in decisions["geometry"].reason
+    assert "vessel" in decisions["geometry"].reason
+    assert (decisions["side"].value, decisions["side"].source) == ("384", "median_size 584/565")
+    assert "set by the user; planned was 256" in decisions["side"].reason
     for setting, value in (("geometry", "round"), ("side", "250"), ("side", "big")):
         with pytest.raises(AutosegError, match=setting):
             plan(**{setting: value})
 
 
-def test_patches_against_the_rule_show_the_files_own_pixels() -> None:
-    (preparation,) = plan(geometry="patch").preprocessing.values()
-    assert (preparation.geometry, preparation.scale) == ("patch", 1.0)
+def test_patches_against_the_rule_keep_original_resolution() -> None:
+    (config,) = plan(geometry="patch").preprocessing.values()
+    assert (config.geometry, config.scale) == ("patch", 1.0)
 
 
-def test_the_study_keeps_its_size_when_its_geometry_is_set() -> None:
+def test_benchmark_keeps_its_size_when_geometry_is_set() -> None:
     assert all(model.input_size == (512, 512) for model in plan(protocol="benchmark", geometry="resize").models.values())
 
 
 def test_decisions_cite_the_fingerprint() -> None:
-    said = {decision.subject: decision.source for decision in plan(VESSELS).decisions}
-    assert "classes.vessel.thickness 2" in said["geometry"] and "median_size 584/565" in said["geometry"]
-    assert said["training.epochs"] == "40 cases" and said["modality"] == "modality colour"
-    assert "channels.c.mean 100" in said["models.unet.normalisation"]
-    assert said["training.optimizer"] == "", "no measurement of the data speaks for an optimiser"
+    decisions = {decision.subject: decision.source for decision in plan(VESSELS).decisions}
+    assert "classes.vessel.thickness 2" in decisions["geometry"] and "median_size 584/565" in decisions["geometry"]
+    assert decisions["training.epochs"] == "40 cases" and decisions["modality"] == "modality colour"
+    assert "channels.c.mean 100" in decisions["models.unet.normalisation"]
+    assert decisions["training.optimizer"] == "", "no measurement of the data speaks for an optimiser"
 
 
-def test_a_variant_without_the_fixed_size_gets_the_working_size() -> None:
+def test_variant_without_fixed_size_gets_the_planned_size() -> None:
     made = Made(size=(300, 500))
     fixed, free = plan(made, models=("missformer",)), plan(made, models=("missformer",), models__missformer__variant="free")
     assert fixed.models["missformer"].input_size == (224, 224)
@@ -105,23 +105,23 @@ def test_a_variant_without_the_fixed_size_gets_the_working_size() -> None:
         plan(models=("missformer",), models__missformer__variant="large")
 
 
-def test_the_plan_says_whose_batch_the_memory_holds() -> None:
+def test_plan_reports_which_batches_fit_the_memory() -> None:
     made = Made()
-    found = make_plan(made.fingerprint, made.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
-    said = next(decision for decision in found.decisions if decision.subject == "batches_held")
-    assert said.value == "1 models at once, 2 in parts, 0 not at all"
-    assert "unet 2 x 4" in said.reason and all(m.batch_size == 8 for m in found.models.values())
+    result = make_plan(made.fingerprint, made.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
+    decisions = next(decision for decision in result.decisions if decision.subject == "batches_held")
+    assert decisions.value == "1 models at once, 2 in parts, 0 not at all"
+    assert "unet 2 x 4" in decisions.reason and all(m.batch_size == 8 for m in result.models.values())
     small = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), GIGABYTE, "cpu")
     assert "unet (" in next(d.reason for d in small.decisions if d.subject == "batches_held")
 
 
-def test_a_batch_of_one_for_batch_statistics_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_batch_of_one_with_batch_norm_warns(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING", logger="autoseg"):
         plan(models=("unet",), models__unet__batch_size="1")
-    assert "one image at a time" in caplog.text
+    assert "one image in each part" in caplog.text
 
 
-def test_a_set_input_size_is_prepared_measured_and_explained() -> None:
+def test_set_input_size_updates_preprocessing_memory_and_reason() -> None:
     before, after = plan(), plan(**{"models__unet__input_size": "64x96", "models__unet__batch_size": "6"})
     model = after.models["unet"]
     assert (model.input_size, model.batch_size, model.preprocessing) == ((64, 96), 6, "resize_64x96")
@@ -133,12 +133,12 @@ def test_a_set_input_size_is_prepared_measured_and_explained() -> None:
     assert decision.value == "64, 96" and "set by the user; planned was 256, 256" in decision.reason
 
 
-def test_a_set_variant_counts_its_own_parameters() -> None:
+def test_set_variant_updates_parameters() -> None:
     after = plan(models=("unet",), models__unet__variant="32")
     assert after.models["unet"].variant == "32" and 7e6 < after.models["unet"].parameters < 8e6
 
 
-def test_a_set_optimiser_counts_its_own_state() -> None:
+def test_set_optimizer_updates_memory() -> None:
     before, after = (plan(models=("unet",), **more).models["unet"] for more in ({}, {"training__optimizer": "sgd"}))
     assert before.parameters == after.parameters
     assert before.memory - after.memory == 4 * before.parameters, "one number less for each weight"
@@ -162,18 +162,18 @@ def test_a_set_optimiser_counts_its_own_state() -> None:
         ("models.nnunet.precision", "fp32", "fp32"),
     ],
 )
-def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: object) -> None:
+def test_any_field_can_be_set_from_text(path: str, text: str, expected: object) -> None:
     changed = apply_overrides(plan(), {path: text})
-    found: object = changed
+    result: object = changed
     for key in path.split("."):
-        found = found[key] if isinstance(found, dict) else getattr(found, key)
-    assert found == expected and type(found) is type(expected)
+        result = result[key] if isinstance(result, dict) else getattr(result, key)
+    assert result == expected and type(result) is type(expected)
     assert path in changed.overrides
     assert serde.from_json(serde.to_json(changed), Plan) == changed
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "says"),
+    ("path", "text", "message"),
     [
         ("training.epoch", "50", "training.epochs"),
         ("models.nnunet.batchsize", "4", "models.nnunet.batch_size"),
@@ -193,37 +193,37 @@ def test_any_field_can_be_set_in_plain_words(path: str, text: str, expected: obj
         ("training.augmentation.p_noise", "2", "from 0 to 1"),
         ("training.augmentation.mirror", "2", "axes"),
         ("training.folds", "1", "at least 2"),
-        ("training.cldice", "-1", "0, for none, or more"),
+        ("training.cldice", "-1", "0 (for none) or more"),
         ("models.nnunet.input_size", "64", "cannot be '64'"),
         ("models.nnunet.accumulate", "3", "divisor"),
-        ("models.nnunet.memory", "3", "follows from"),
+        ("models.nnunet.memory", "3", "derived from"),
         ("memory_budget", "8000000000", "--memory"),
         ("device", "cuda", "--device"),
         ("channels", "1", "dataset.json"),
         ("geometry", "patch", "autoseg_plan_and_preprocess"),
     ],
 )
-def test_what_cannot_be_set_says_what_can(path: str, text: str, says: str) -> None:
-    with pytest.raises(AutosegError) as raised:
+def test_invalid_setting_names_the_remedy(path: str, text: str, message: str) -> None:
+    with pytest.raises(AutosegError) as caught:
         apply_overrides(plan(), {path: text})
-    assert says in str(raised.value)
+    assert message in str(caught.value)
 
 
-def test_options_of_a_model_are_free() -> None:
+def test_model_options_are_not_restricted() -> None:
     base = plan()
     base = replace(base, models={**base.models, "nnunet": replace(base.models["nnunet"], options={"depth": 3})})
     assert apply_overrides(base, {"models.nnunet.options.depth": "4"}).models["nnunet"].options == {"depth": 4}
     assert apply_overrides(base, {"models.nnunet.options.new": "word"}).models["nnunet"].options["new"] == "word"
 
 
-def test_setting_twice_remembers_what_was_planned_once() -> None:
+def test_setting_twice_keeps_the_planned_value() -> None:
     first = apply_overrides(plan(), {"training.epochs": "50"})
     second = apply_overrides(first, {"training.epochs": "60"})
-    said = [d for d in second.decisions if d.subject == "training.epochs"]
-    assert len(said) == 1 and said[0].value == "60" and second.overrides["training.epochs"] == 60
+    decisions = [d for d in second.decisions if d.subject == "training.epochs"]
+    assert len(decisions) == 1 and decisions[0].value == "60" and second.overrides["training.epochs"] == 60
 
 
-def test_a_search_keeps_its_share_of_the_epochs_unless_it_was_set() -> None:
+def test_search_epochs_scale_with_epochs_unless_set() -> None:
     planned = plan(protocol="benchmark")
     assert (planned.training.epochs, planned.training.search_epochs) == (150, 8)
     assert apply_overrides(planned, {"training.epochs": "38"}).training.search_epochs == 2
@@ -233,14 +233,14 @@ def test_a_search_keeps_its_share_of_the_epochs_unless_it_was_set() -> None:
     assert apply_overrides(plan(protocol="quick"), {"training.epochs": "900"}).training.search_epochs == 0
 
 
-def test_a_smaller_batch_keeps_parts_that_fit() -> None:
+def test_smaller_batch_keeps_parts_that_fit() -> None:
     base = plan()
     base = replace(base, models={**base.models, "nnunet": replace(base.models["nnunet"], accumulate=4)})
     changed = apply_overrides(base, {"models.nnunet.batch_size": "6"})
     assert changed.models["nnunet"].accumulate == 6
 
 
-def test_unknown_names_are_errors() -> None:
+def test_unknown_names_raise() -> None:
     with pytest.raises(AutosegError, match="did you mean nnunet"):
         plan(models=("nnunnet",))
     with pytest.raises(AutosegError, match="no model"):
@@ -249,14 +249,14 @@ def test_unknown_names_are_errors() -> None:
         plan(protocol="fast")  # type: ignore[arg-type]
 
 
-def test_too_little_memory_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_too_little_memory_warns(caplog: pytest.LogCaptureFixture) -> None:
     made = Made()
     with caplog.at_level("WARNING", logger="autoseg"):
-        found = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), 1 << 28, "cpu")
-    assert "unet takes" in caplog.text and found.models["unet"].memory > found.memory_budget
+        result = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), 1 << 28, "cpu")
+    assert "unet takes" in caplog.text and result.models["unet"].memory > result.memory_budget
 
 
-def test_explanations_join_models_that_agree() -> None:
+def test_explain_joins_models_with_equal_decisions() -> None:
     rows = explain(plan(models=(*BOTH, "efficientnet_lite0_upernet")))
     subjects = [row.subject for row in rows]
     assert "models.all.input_size" in subjects and "models.efficientnet_lite0_upernet.normalisation" in subjects
@@ -291,15 +291,15 @@ def build(variant, in_channels, num_classes, input_size=None):
 
 
 @pytest.mark.parametrize(
-    ("name", "fails", "says"),
+    ("name", "fails", "message"),
     [
         ("works", "False", ""),
         ("real", "type(x) is torch.Tensor and x.device.type == 'cpu'", "on real tensors. Found: RuntimeError: no kernel"),
         ("values", "x.mean().item() > 99", "measured without values. Found: "),
     ],
 )
-def test_a_network_of_another_package_is_tried_before_it_is_planned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fails: str, says: str
+def test_foreign_network_is_checked_before_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fails: str, message: str
 ) -> None:
     module = f"foreign_{name}"
     install(
@@ -309,12 +309,12 @@ def test_a_network_of_another_package_is_tried_before_it_is_planned(
         {module: _FOREIGN.format(fails=fails)},
         {"autoseg.models": {"foreign": module}},
     )
-    known = Registry("model", "autoseg.models", {}, needs=("SPEC", "build"))
+    registry = Registry("model", "autoseg.models", {}, needs=("SPEC", "build"))
     for user in ("autoseg.models.registry", "autoseg.planning.model_checks"):
-        monkeypatch.setattr(f"{user}.MODELS", known)
-    if not says:
+        monkeypatch.setattr(f"{user}.MODELS", registry)
+    if not message:
         assert plan(models=("foreign",)).models["foreign"].variant == "one"
         return
-    with pytest.raises(AutosegError, match=f"'foreign' of foreign-{name} 1.0.*{says}") as raised:
+    with pytest.raises(AutosegError, match=f"'foreign' of foreign-{name} 1.0.*{message}") as caught:
         plan(models=("foreign",))
-    assert "autoseg_check_model foreign" in str(raised.value)
+    assert "autoseg_check_model foreign" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Channels, intensities, geometry, augmentation, learning: each rule against the datasets it is for."""
+"""Planning rules for channels, normalisation, geometry, augmentation and training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from autoseg import models
-from autoseg.planning.augmentation import decide_augmentation, sided
+from autoseg.planning.augmentation import decide_augmentation, names_with_sides
 from autoseg.planning.channels import decide_channels
 from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
-from autoseg.planning.geometry import SpatialPlan, decide_geometry, kept_by_resizing, make_preprocessing, whole_size
+from autoseg.planning.geometry import SpatialPlan, decide_geometry, dice_after_resizing, make_preprocessing, resize_shape
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.plan import Augmentation, Normalisation, Protocol, Training
@@ -29,14 +29,16 @@ def stats(made: Made) -> DatasetStats:
 
 
 def normalisation(made: Made, model: str = "unet") -> tuple[Normalisation, str]:
-    known = stats(made)
-    found, decision = decide_normalisation(known, decide_channels(known)[0], models.spec(model))
-    return found, decision.reason
+    dataset = stats(made)
+    result, decision = decide_normalisation(dataset, decide_channels(dataset)[0], models.spec(model))
+    return result, decision.reason
 
 
-def frame(made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE) -> tuple[SpatialPlan, str]:
-    found, decisions = decide_geometry(stats(made), protocol, device, budget)
-    return found, decisions[0].reason
+def spatial_plan(
+    made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE
+) -> tuple[SpatialPlan, str]:
+    result, decisions = decide_geometry(stats(made), protocol, device, budget)
+    return result, decisions[0].reason
 
 
 def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
@@ -44,10 +46,10 @@ def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory
 
 
 def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
-    known = stats(made)
+    dataset = stats(made)
     return decide_training(
-        known,
-        frame(made, protocol, device)[0],
+        dataset,
+        spatial_plan(made, protocol, device)[0],
         protocol=protocol,
         device=device,
         budget=budget(made, protocol, device),
@@ -65,16 +67,16 @@ def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> T
         (Made(channels=5, dtype="float32", modality="multichannel"), (5, False, "float32")),
     ],
 )
-def test_channels(made: Made, expected: tuple[int, bool, str]) -> None:
-    found, decisions = decide_channels(stats(made))
-    assert (found.count, found.merge_gray, found.dtype) == expected
+def test_decide_channels(made: Made, expected: tuple[int, bool, str]) -> None:
+    result, decisions = decide_channels(stats(made))
+    assert (result.count, result.merge_gray, result.dtype) == expected
     assert [decision.subject for decision in decisions] == ["channels", "dtype"]
 
 
-def test_mixed_depths_are_kept_in_what_holds_them_all() -> None:
-    known = stats(Made())
-    first, *others = known.fingerprint.cases
-    mixed = replace(known, fingerprint=replace(known.fingerprint, cases=(replace(first, dtype="uint16"), *others)))
+def test_mixed_dtypes_are_stored_with_the_largest() -> None:
+    dataset = stats(Made())
+    first, *others = dataset.fingerprint.cases
+    mixed = replace(dataset, fingerprint=replace(dataset.fingerprint, cases=(replace(first, dtype="uint16"), *others)))
     assert decide_channels(mixed)[0].dtype == "uint16"
 
 
@@ -88,116 +90,116 @@ def test_imagenet_statistics_only_with_imagenet_weights() -> None:
     assert without == Normalisation(scheme="constant", mean=(100.0,) * 3, std=(40.0,) * 3)
 
 
-def test_gray_images_are_normalised_one_by_one() -> None:
+def test_gray_images_are_normalised_separately() -> None:
     for made in (Made(channels=1, modality="ultrasound"), Made(gray_as_rgb=True, modality="xray"), MR):
-        found, _ = normalisation(made, "efficientnet_lite0_upernet")
-        assert found == Normalisation(scheme="image")
+        result, _ = normalisation(made, "efficientnet_lite0_upernet")
+        assert result == Normalisation(scheme="image")
     assert "120" in normalisation(MR)[1] and "900" in normalisation(MR)[1]
 
 
-def test_comparable_values_are_clipped_alike() -> None:
-    found, because = normalisation(replace(MR, highs=(900.0, 1000.0, 1100.0)))
-    assert found == Normalisation(scheme="image", lower=(2.0,), upper=(240.0,)) and "outliers" in because
+def test_comparable_values_are_clipped() -> None:
+    result, because = normalisation(replace(MR, highs=(900.0, 1000.0, 1100.0)))
+    assert result == Normalisation(scheme="image", lower=(2.0,), upper=(240.0,)) and "outliers" in because
 
 
-def test_ct_numbers_are_clipped_to_the_foreground() -> None:
+def test_ct_values_are_clipped_to_foreground_percentiles() -> None:
     made = Made(channels=1, dtype="float32", modality="ct")
-    found, because = normalisation(made)
+    result, because = normalisation(made)
     assert (
-        found == Normalisation(scheme="constant", mean=(120.0,), std=(30.0,), lower=(20.0,), upper=(200.0,))
+        result == Normalisation(scheme="constant", mean=(120.0,), std=(30.0,), lower=(20.0,), upper=(200.0,))
         and "20" in because
         and "200" in because
     )
-    known = stats(made)
+    dataset = stats(made)
     nothing = (0.0, 0.0, 0.0)
-    blank = replace(known.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
-    empty = replace(known, fingerprint=replace(known.fingerprint, channels=(blank,)))
-    found, _ = decide_normalisation(empty, decide_channels(empty)[0], SCRATCH)
-    assert found == Normalisation(scheme="constant", mean=(100.0,), std=(40.0,), lower=(2.0,), upper=(240.0,)), (
+    blank = replace(dataset.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
+    empty = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(blank,)))
+    result, _ = decide_normalisation(empty, decide_channels(empty)[0], SCRATCH)
+    assert result == Normalisation(scheme="constant", mean=(100.0,), std=(40.0,), lower=(2.0,), upper=(240.0,)), (
         "no foreground: the whole image's"
     )
 
 
-def test_a_channel_that_never_changes_is_not_divided_by_zero() -> None:
-    known = stats(Made())
-    flat = replace(known.fingerprint.channels[0], std=0.0)
-    known = replace(known, fingerprint=replace(known.fingerprint, channels=(flat,) * 3))
-    found, _ = decide_normalisation(known, decide_channels(known)[0], SCRATCH)
-    assert found.std == (1.0, 1.0, 1.0)
+def test_constant_channel_is_divided_by_one() -> None:
+    dataset = stats(Made())
+    flat = replace(dataset.fingerprint.channels[0], std=0.0)
+    dataset = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(flat,) * 3))
+    result, _ = decide_normalisation(dataset, decide_channels(dataset)[0], SCRATCH)
+    assert result.std == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("protocol", "device"), [("quick", "cpu"), ("auto", "cpu"), ("auto", "cuda")])
-def test_thin_things_get_patches_and_large_ones_whole_images(protocol: Protocol, device: str) -> None:
+def test_thin_classes_get_patches_and_thick_ones_resizing(protocol: Protocol, device: str) -> None:
     for budget in (4 * GIGABYTE, 80 * GIGABYTE):
-        vessels, because = frame(VESSELS, protocol, device, budget)
+        vessels, because = spatial_plan(VESSELS, protocol, device, budget)
         assert (vessels.kind, vessels.scale, vessels.spacing) == ("patch", 1.0, None)
         assert "vessel" in because and "2.0 px" in because
-        polyps, because = frame(POLYPS, protocol, device, budget)
+        polyps, because = spatial_plan(POLYPS, protocol, device, budget)
         assert polyps.kind == "resize" and "rare" in because and "42.0 px" in because
 
 
-def test_the_study_sees_whole_images_and_says_what_that_costs() -> None:
-    found, because = frame(VESSELS, "benchmark")
-    assert found.kind == "resize" and found.input_size(found.side) == (512, 512)
+def test_benchmark_resizes_and_reports_the_loss() -> None:
+    result, because = spatial_plan(VESSELS, "benchmark")
+    assert result.kind == "resize" and result.input_size(result.side) == (512, 512)
     assert "limits its Dice to about 0.9" in because
-    assert "limits" not in frame(POLYPS, "benchmark")[1]
+    assert "limits" not in spatial_plan(POLYPS, "benchmark")[1]
 
 
-def test_thick_vessels_of_large_pictures_are_shrunk_as_far_as_they_bear() -> None:
-    found, _ = frame(Made(size=(2048, 2048), classes={"vessel": 12.0}))
-    assert found.kind == "patch" and found.scale == 0.5
+def test_thick_vessels_of_large_images_are_shrunk() -> None:
+    result, _ = spatial_plan(Made(size=(2048, 2048), classes={"vessel": 12.0}))
+    assert result.kind == "patch" and result.scale == 0.5
 
 
-def test_small_images_are_enlarged_a_little_but_not_more() -> None:
-    assert frame(Made(size=(96, 96)))[0].side == 160
-    assert frame(Made(size=(96, 96)), "auto", "cuda")[0].side == 160
-    assert frame(Made(size=(300, 300)), "auto", "cuda")[0].side == 320
+def test_small_images_are_enlarged_slightly() -> None:
+    assert spatial_plan(Made(size=(96, 96)))[0].side == 160
+    assert spatial_plan(Made(size=(96, 96)), "auto", "cuda")[0].side == 160
+    assert spatial_plan(Made(size=(300, 300)), "auto", "cuda")[0].side == 320
 
 
-def test_a_larger_machine_sees_larger_images() -> None:
+def test_larger_gpu_gets_larger_input() -> None:
     made = Made(size=(1500, 1500), classes={"lesion": 300.0})
-    sides = [frame(made, "auto", "cuda", size * GIGABYTE)[0].side for size in (8, 24, 80)]
+    sides = [spatial_plan(made, "auto", "cuda", size * GIGABYTE)[0].side for size in (8, 24, 80)]
     assert sides == [512, 768, 1024]
 
 
-def test_unlike_fields_of_view_meet_at_one_pixel_size() -> None:
+def test_different_fields_of_view_get_one_pixel_size() -> None:
     made = Made(channels=1, modality="mr", spacings=((0.8, 0.8), (1.2, 1.2), (2.0, 2.0)), classes={"organ": 40.0})
-    found, because = frame(made)
-    assert found.kind == "patch" and found.spacing is not None and "fields of view differ" in because
+    result, because = spatial_plan(made)
+    assert result.kind == "patch" and result.spacing is not None and "fields of view differ" in because
     # The median image, 480 mm wide, is about as large as the network's input then.
-    assert 480 / found.spacing[0] == pytest.approx(256, rel=0.05)
-    assert frame(replace(made, spacings=((1.2, 1.2),)))[0].kind == "resize"
+    assert 480 / result.spacing[0] == pytest.approx(256, rel=0.05)
+    assert spatial_plan(replace(made, spacings=((1.2, 1.2),)))[0].kind == "resize"
 
 
-def test_thin_things_in_physical_images_share_a_pixel_size() -> None:
-    found, _ = frame(Made(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6))))
-    assert (found.kind, found.spacing) == ("patch", (0.5, 0.5))
+def test_thin_classes_with_spacing_get_one_pixel_size() -> None:
+    result, _ = spatial_plan(Made(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6))))
+    assert (result.kind, result.spacing) == ("patch", (0.5, 0.5))
 
 
-def test_anisotropic_pixels_count_for_the_aspect() -> None:
-    found, _ = frame(Made(size=(300, 300), spacings=((1.0, 0.5),)))
-    height, width = found.input_size(found.side)
+def test_aspect_includes_anisotropic_spacing() -> None:
+    result, _ = spatial_plan(Made(size=(300, 300), spacings=((1.0, 0.5),)))
+    height, width = result.input_size(result.side)
     assert height / width == pytest.approx(2.0, rel=0.15)
 
 
 @pytest.mark.parametrize("aspect", [0.3, 0.6, 0.75, 1.0, 1.19, 2.5])
 @pytest.mark.parametrize("side", [64, 160, 256, 512])
-def test_whole_sizes_keep_area_and_aspect(aspect: float, side: int) -> None:
-    height, width = whole_size(side, aspect)
+def test_resize_shape_keeps_area_and_aspect(aspect: float, side: int) -> None:
+    height, width = resize_shape(side, aspect)
     assert height % 32 == 0 and width % 32 == 0
     assert 0.75 < height * width / side**2 < 1.3
     assert side < 160 or 0.7 < height / width / aspect < 1.4
 
 
-def test_what_resizing_keeps_grows_with_thickness() -> None:
-    kept = [kept_by_resizing(t) for t in (0.0, 0.5, 1.0, 3.0, 10.0, 100.0)]
-    assert kept == sorted(kept) and kept[2] == pytest.approx(0.87) and kept[-1] < 1
+def test_dice_after_resizing_grows_with_thickness() -> None:
+    dice_values = [dice_after_resizing(t) for t in (0.0, 0.5, 1.0, 3.0, 10.0, 100.0)]
+    assert dice_values == sorted(dice_values) and dice_values[2] == pytest.approx(0.87) and dice_values[-1] < 1
 
 
-def test_stores_are_named_by_what_they_hold() -> None:
+def test_preprocessing_key_describes_the_arrays() -> None:
     channels, _ = decide_channels(stats(Made()))
-    whole = make_preprocessing(SpatialPlan(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
-    assert (whole.key, whole.size, whole.channels, whole.dtype) == ("resize_256x224", (256, 224), 3, "uint8")
+    resized = make_preprocessing(SpatialPlan(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
+    assert (resized.key, resized.size, resized.channels, resized.dtype) == ("resize_256x224", (256, 224), 3, "uint8")
     keys = [
         make_preprocessing(
             SpatialPlan(kind="patch", side=256, native=(400, 400), scale=scale, spacing=spacing), channels, (256, 256)
@@ -218,8 +220,8 @@ def test_stores_are_named_by_what_they_hold() -> None:
         (("lung_L", "lung_R"), ("lung_L", "lung_R")),
     ],
 )
-def test_labels_that_tell_left_from_right(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    assert sided(names) == expected
+def test_names_with_sides(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert names_with_sides(names) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,23 +235,23 @@ def test_labels_that_tell_left_from_right(names: tuple[str, ...], expected: tupl
     ],
 )
 def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
-    found, decisions = decide_augmentation(stats(made), frame(made)[0])
-    assert found.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
+    result, decisions = decide_augmentation(stats(made), spatial_plan(made)[0])
+    assert result.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
 
 
 def augmentation(made: Made) -> tuple[Augmentation, dict[str, str]]:
-    found, decisions = decide_augmentation(stats(made), frame(made)[0])
-    return found, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
+    result, decisions = decide_augmentation(stats(made), spatial_plan(made)[0])
+    return result, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
 
 
-def test_thin_things_are_not_blurred_away() -> None:
+def test_thin_classes_get_little_blur() -> None:
     thin, because = augmentation(VESSELS)
     thick, _ = augmentation(POLYPS)
     assert thin.p_low_resolution == 0 and thin.p_blur < thick.p_blur and "vessel is 2.0 px" in because["detail"]
     assert thick.p_low_resolution > 0
 
 
-def test_tones_follow_what_values_mean() -> None:
+def test_intensity_augmentation_follows_modality() -> None:
     colour, _ = augmentation(Made(cases=500))
     ct, because = augmentation(Made(cases=500, channels=1, dtype="float32", modality="ct"))
     assert ct.brightness == ct.gamma == (0.9, 1.1) and "Hounsfield" in because["tones"]
@@ -264,27 +266,27 @@ def test_rotation_deformation_and_scaling() -> None:
     assert augmentation(Made(spacings=((1.0, 1.0),)))[0].scaling == (0.85, 1.2) != augmentation(Made())[0].scaling
 
 
-def test_few_images_are_varied_more_often() -> None:
+def test_few_images_are_augmented_more_often() -> None:
     few, many = (augmentation(Made(cases=cases))[0] for cases in (30, 300))
     assert few.p_rotation == pytest.approx(1.5 * many.p_rotation) and few.rotation == many.rotation
 
 
-def test_quick_has_the_same_steps_whatever_the_number_of_images() -> None:
+def test_quick_has_the_same_steps_for_any_number_of_images() -> None:
     steps = []
     for cases in (12, 60, 100, 1000):
-        found = budget(Made(cases=cases))
-        assert found.batch == 8
-        steps.append(training(Made(cases=cases)).epochs * found.steps)
+        result = budget(Made(cases=cases))
+        assert result.batch == 8
+        steps.append(training(Made(cases=cases)).epochs * result.steps)
     assert min(steps) > 0.9 * max(steps)
 
 
-def test_the_batch_is_no_larger_than_the_training_set() -> None:
+def test_batch_is_not_larger_than_the_training_set() -> None:
     assert budget(Made(cases=6)).batch == 4
     assert budget(Made(cases=2), "auto").batch == 2
     assert budget(Made(cases=6), "benchmark").batch == 8
 
 
-def test_a_large_gpu_gets_a_larger_batch_for_large_sets_but_the_study_keeps_its_own() -> None:
+def test_large_gpu_and_dataset_get_a_larger_batch_except_in_benchmark() -> None:
     large = 24 * GIGABYTE
     assert budget(Made(cases=1000), "auto", "cuda", large).batch == 16
     assert budget(Made(cases=100), "auto", "cuda", large).batch == 8
@@ -292,19 +294,19 @@ def test_a_large_gpu_gets_a_larger_batch_for_large_sets_but_the_study_keeps_its_
     assert budget(Made(cases=1000), "benchmark", "cuda", large).batch == 8
 
 
-def test_the_study_to_the_letter() -> None:
+def test_benchmark_equals_the_published_study() -> None:
     one, several = training(Made(), "benchmark"), training(POLYPS, "benchmark")
     assert (one.epochs, one.optimizer, one.schedule, one.learning_rates) == (150, "adamw", "rex", (1e-4, 5e-5, 1e-5))
     assert (one.loss, several.loss) == ("bce", "ce")
     assert one.patience > 0 and one.validate_every == 1
 
 
-def test_budgets_of_auto_follow_the_device_and_the_images() -> None:
+def test_auto_budget_follows_device_and_images() -> None:
     assert training(Made(cases=100), "auto", "cuda").epochs > training(Made(cases=100), "auto", "cpu").epochs
     assert training(Made(cases=20_000), "auto", "cuda").epochs < training(Made(cases=1000), "auto", "cuda").epochs
 
 
-def test_regions_get_sigmoids() -> None:
+def test_regions_get_sigmoid_losses() -> None:
     made = Made(
         classes={"tumour": 30.0, "core": 12.0},
         labels={"background": 0, "tumour": (1, 2), "core": (2,)},
@@ -314,7 +316,7 @@ def test_regions_get_sigmoids() -> None:
     assert training(Made()).loss == "dice_ce"
 
 
-def test_rare_classes_and_sparse_foreground_are_drawn_more_often() -> None:
+def test_rare_classes_and_sparse_foreground_are_sampled_more_often() -> None:
     assert training(POLYPS).foreground_share == 0.33
     assert training(Made()).foreground_share == 0.0
     assert training(VESSELS).foreground_share == 0.33
@@ -322,13 +324,13 @@ def test_rare_classes_and_sparse_foreground_are_drawn_more_often() -> None:
 
 
 @pytest.mark.parametrize("made", [VESSELS, POLYPS, Made(cases=3000), replace(VESSELS, size=(3000, 3000))])
-def test_validation_comes_at_least_three_times_and_takes_its_share_at_most(made: Made) -> None:
+def test_validation_happens_three_times_and_is_limited_in_time(made: Made) -> None:
     for protocol in ("quick", "auto"):
-        found = training(made, protocol)  # type: ignore[arg-type]
-        assert 1 <= found.validate_every <= max(1, found.epochs // 3)
+        result = training(made, protocol)  # type: ignore[arg-type]
+        assert 1 <= result.validate_every <= max(1, result.epochs // 3)
 
 
-def test_learning_rates_come_from_the_candidates() -> None:
+def test_learning_rates_are_candidates() -> None:
     for protocol in ("quick", "auto", "benchmark"):
         rates = training(Made(), protocol).learning_rates  # type: ignore[arg-type]
         for model in models.names():
