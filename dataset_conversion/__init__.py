@@ -1,6 +1,6 @@
-"""Somebody's data as a raw dataset in nnU-Net v2's layout.
+"""Converts data of any origin into a raw dataset in nnU-Net v2's layout.
 
-Takes folders and archives; gives `raw/DatasetXXX_Name/`, whole or not at all. Nothing of autoseg's stages imports it.
+Reads folders and archives; writes `raw/DatasetXXX_Name/`, all of it or nothing. No other package of autoseg needs it.
 """
 
 import logging

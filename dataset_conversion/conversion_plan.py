@@ -1,4 +1,4 @@
-"""What a converter says it found: the cases, nothing decoded yet, and everything wrong with the layout."""
+"""What a converter returns: the cases, not yet decoded, and all problems of the layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import READERS
-from dataset_conversion.reading import foreground_of, gray_image_of, within
+from dataset_conversion.reading import mask_outside_fov, read_foreground, read_gray_image
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -24,7 +24,7 @@ class ConversionPlan:
     """labels: names by value, background first. ending: what images and masks are stored as.
 
     ignore: whether masks may hold the value after the last label, which is neither learned nor scored.
-    spec: fields of DatasetSpec that the source itself says, such as regions; they win.
+    spec: fields of DatasetSpec that the source defines, such as regions; they take precedence.
     """
 
     labels: Sequence[str]
@@ -38,62 +38,64 @@ class ConversionPlan:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An image with its masks, and what the names of its files say."""
+class MatchedImage:
+    """An image with its masks. fields: named groups of the regular expression that matched its path."""
 
     image: Entry
     masks: tuple[Entry, ...]
-    said: Mapping[str, str]
+    fields: Mapping[str, str]
 
 
-def matched(
-    source: Source, images: str, masks: str, draft: ConversionPlan, needs_mask: bool = True, without: str = ""
-) -> list[Found]:
-    """Images and masks whose paths fit the expressions and agree in their groups `id` and `part` (capitals don't count).
+def match_files(
+    source: Source, images: str, masks: str, plan: ConversionPlan, needs_mask: bool = True, exclude_folder: str = ""
+) -> list[MatchedImage]:
+    """Images and masks whose paths match the expressions with the same groups `id` and `part` (case-insensitive).
 
-    without: a folder with further copies of the files, which are passed over. Raises AutosegError where no image fits.
-    Images without a mask (where they need one), masks without an image and two images of one id go to the draft's problems.
+    exclude_folder: a folder with copies of the files, to skip. Raises AutosegError if no image matches.
+    Images without a mask (if needs_mask), masks without an image and two images of one id are added to `plan.problems`.
     """
-    found: dict[tuple[str, str], tuple[Entry, dict[str, str]]] = {}
+    images_by_key: dict[tuple[str, str], tuple[Entry, dict[str, str]]] = {}
     for entry, match in source.find(images):
-        if without and f"{without}/" in f"{entry.name}/":
+        if exclude_folder and f"{exclude_folder}/" in f"{entry.name}/":
             continue
-        said = {key: value or "" for key, value in match.groupdict().items()}
-        key = _key(said)
-        if key in found:
-            draft.problems.append(f"{entry.where}: called as {found[key][0].where}")
-        found.setdefault(key, (entry, said))
-    if not found:
-        raise source.nothing_found("images in the layout this converter knows")
-    owned: dict[tuple[str, str], list[Entry]] = {}
+        fields = {key: value or "" for key, value in match.groupdict().items()}
+        key = _match_key(fields)
+        if key in images_by_key:
+            plan.problems.append(f"{entry.where}: has the same name as {images_by_key[key][0].where}")
+        images_by_key.setdefault(key, (entry, fields))
+    if not images_by_key:
+        raise source.layout_error("images in the layout of this converter")
+    masks_by_key: dict[tuple[str, str], list[Entry]] = {}
     for entry, match in source.find(masks):
-        if without and f"{without}/" in f"{entry.name}/":
+        if exclude_folder and f"{exclude_folder}/" in f"{entry.name}/":
             continue
-        key = _key({key: value or "" for key, value in match.groupdict().items()})
-        if key in found:
-            owned.setdefault(key, []).append(entry)
+        key = _match_key({key: value or "" for key, value in match.groupdict().items()})
+        if key in images_by_key:
+            masks_by_key.setdefault(key, []).append(entry)
         else:
-            draft.problems.append(f"{entry.where}: a mask without an image")
+            plan.problems.append(f"{entry.where}: a mask without an image")
     if needs_mask:
-        missing = [found[key][0].where for key in found if key not in owned]
-        draft.problems += [f"{where}: no mask for this image" for where in missing]
-    return [Found(entry, tuple(owned.get(key, ())), said) for key, (entry, said) in sorted(found.items())]
+        missing = [images_by_key[key][0].where for key in images_by_key if key not in masks_by_key]
+        plan.problems += [f"{where}: no mask for this image" for where in missing]
+    return [
+        MatchedImage(entry, tuple(masks_by_key.get(key, ())), fields) for key, (entry, fields) in sorted(images_by_key.items())
+    ]
 
 
-def names_given(options: Options) -> list[str]:
-    """The option `labels`, a list or text with commas, with the background first; empty where it is not given."""
-    given = options.get("labels") or []
-    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given) if name.strip()]
+def label_names(options: Options) -> list[str]:
+    """The option `labels` (a list, or text with commas) with the background first; empty without the option."""
+    labels = options.get("labels") or []
+    names = [name.strip() for name in (labels.split(",") if isinstance(labels, str) else labels) if name.strip()]
     return names if not names or names[0].casefold() == "background" else ["background", *names]
 
 
 def is_test(path: str) -> bool:
-    """Whether a folder in a path, or a word of its file's name, says that this is the test split."""
+    """Whether a folder of the path, or a word of the file name, is `test`."""
     return any(word == "test" for word in re.split(r"[/_\-. ]", path.casefold()))
 
 
 class Images:
-    """The images of a source by their names, as tables and annotations refer to them."""
+    """Looks up the images of a source by the names that tables and annotations use."""
 
     def __init__(self, source: Source, folder: str = "") -> None:
         """folder: only those with this folder in their path."""
@@ -106,80 +108,81 @@ class Images:
             for name in {entry.name, PurePosixPath(entry.name).name, entry.stem}:
                 self._names.setdefault(name.casefold(), []).append(entry)
 
-    def get(self, name: str, near: str = "") -> Entry | None:
-        """The image of a path, file name or stem; of several the one in the folder `near`. None for none.
+    def get(self, name: str, folder: str = "") -> Entry | None:
+        """The image of a path, file name or stem; of several the one in `folder`. None if there is none.
 
-        Raises AutosegError where several have the name and nothing tells them apart.
+        Raises AutosegError if several images have the name and `folder` does not decide.
         """
         plain = name.replace("\\", "/").casefold()
-        found = self._names.get(plain) or self._names.get(PurePosixPath(plain).name) or []
-        if len(found) > 1:
-            ends = [entry for entry in found if f"/{entry.name}".casefold().endswith(f"/{plain}")]
-            close = [entry for entry in ends or found if near and entry.name.startswith(f"{near}/")]
-            found = close or ends or found
-        if len(found) > 1:
-            shown = " and ".join(entry.where for entry in found[:2])
+        matches = self._names.get(plain) or self._names.get(PurePosixPath(plain).name) or []
+        if len(matches) > 1:
+            same_path = [entry for entry in matches if f"/{entry.name}".casefold().endswith(f"/{plain}")]
+            in_same_folder = [entry for entry in same_path or matches if folder and entry.name.startswith(f"{folder}/")]
+            matches = in_same_folder or same_path or matches
+        if len(matches) > 1:
+            shown = " and ".join(entry.where for entry in matches[:2])
             raise AutosegError(f"{name!r} may be {shown}", "give the files different names")
-        return found[0] if found else None
+        return matches[0] if matches else None
 
 
-def _key(said: Mapping[str, str]) -> tuple[str, str]:
-    return said.get("part", "").casefold(), said["id"].casefold()
+def _match_key(fields: Mapping[str, str]) -> tuple[str, str]:
+    return fields.get("part", "").casefold(), fields["id"].casefold()
 
 
-def binary(
+def binary_plan(
     source: Source,
     images: str,
     masks: str,
     label: str,
     *,
-    name: Callable[[Mapping[str, str]], str] = lambda said: said["id"],
+    name: Callable[[Mapping[str, str]], str] = lambda fields: fields["id"],
     group: Callable[[Mapping[str, str]], str] | None = None,
     test: Callable[[Mapping[str, str]], bool] | None = None,
     attributes: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
-    keep: Callable[[Found], bool] | None = None,
+    keep: Callable[[MatchedImage], bool] | None = None,
     gray: bool = False,
     instances: bool = False,
     needs_mask: bool = True,
 ) -> ConversionPlan:
-    """The draft of a set with one class, whose files fit two expressions (see `matched`).
+    """The plan of a dataset with one class, whose files match two expressions (see `match_files`).
 
-    name, group, test, attributes: what the expressions' groups say of the case's name, the patient, the official test
-    split, and else. keep: leaves the others out. gray: colours are turned to gray. instances: masks number objects.
+    name, group, test, attributes: functions of the expression's named groups. They return the case name, the patient,
+    whether the case is in the official test split, and further columns of cases.csv. keep: filter of the images.
+    gray: convert colours to gray. instances: mask values number objects.
     """
-    draft = ConversionPlan(labels=("background", label), channels=GRAY if gray else RGB)
-    everything = matched(source, images, masks, draft, needs_mask)
-    found = [item for item in everything if keep is None or keep(item)]
-    draft.ending = ending_of(found)
-    for item in found:
-        draft.cases.append(
+    plan = ConversionPlan(labels=("background", label), channels=GRAY if gray else RGB)
+    all_items = match_files(source, images, masks, plan, needs_mask)
+    items = [item for item in all_items if keep is None or keep(item)]
+    plan.ending = file_ending_of(items)
+    for item in items:
+        plan.cases.append(
             NewCase(
-                name=name(item.said),
-                images=[partial(gray_image_of, item.image) if gray else item.image],
-                label=partial(foreground_of, item.masks, instances) if item.masks else None,
-                group=group(item.said) if group else "",
-                part="Ts" if test and test(item.said) else "Tr",
-                attributes=attributes(item.said) if attributes else {},
+                name=name(item.fields),
+                images=[partial(read_gray_image, item.image) if gray else item.image],
+                label=partial(read_foreground, item.masks, instances) if item.masks else None,
+                group=group(item.fields) if group else "",
+                part="Ts" if test and test(item.fields) else "Tr",
+                attributes=attributes(item.fields) if attributes else {},
             )
         )
-    return draft
+    return plan
 
 
-def ignore_outside(draft: ConversionPlan, fields: Mapping[str, Entry]) -> None:
-    """Masks get the ignore label outside the field of view. fields: case's name -> the mask of its field."""
-    draft.ignore = True
-    value = len(draft.labels)
-    for place, case in enumerate(draft.cases):
+def ignore_outside_fov(plan: ConversionPlan, fov_masks: Mapping[str, Entry]) -> None:
+    """Set the ignore label outside the field of view. fov_masks: case name -> mask of its field of view."""
+    plan.ignore = True
+    value = len(plan.labels)
+    for place, case in enumerate(plan.cases):
         if callable(case.label):
-            field_mask = fields.get(case.name)
+            field_mask = fov_masks.get(case.name)
             if field_mask is None:
-                draft.problems.append(f"{case.name}: no mask of its field of view")
+                plan.problems.append(f"{case.name}: no mask of the field of view for this image")
             else:
-                draft.cases[place] = replace(case, label=partial(within, case.label, field_mask, value))
+                plan.cases[place] = replace(case, label=partial(mask_outside_fov, case.label, field_mask, value))
 
 
-def ending_of(found: Sequence[Found]) -> str:
-    """What to store images as: the format they come in where that holds masks too, else PNG."""
-    suffixes = {item.image.suffix for item in found}
-    known = {".tif": ".tif", ".tiff": ".tif", ".bmp": ".bmp"}
-    return known.get(suffixes.pop(), ".png") if len(suffixes) == 1 else ".png"
+def file_ending_of(items: Sequence[MatchedImage]) -> str:
+    """The file ending to store images with: their own format if it can also hold masks, else PNG."""
+    suffixes = {item.image.suffix for item in items}
+    lossless = {".tif": ".tif", ".tiff": ".tif", ".bmp": ".bmp"}
+    return lossless.get(suffixes.pop(), ".png") if len(suffixes) == 1 else ".png"

@@ -1,4 +1,4 @@
-"""A folder of images and a folder of masks, as most people have them, into a raw dataset."""
+"""Converts a folder of images and a folder of masks into a raw dataset."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Workspace
-from dataset_conversion.masks import Coding, MaskFacts, decide_coding, encode, facts_of
+from dataset_conversion.masks import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
 from dataset_conversion.pairing import Pair, pair_files
-from dataset_conversion.reading import DISPUTED
+from dataset_conversion.reading import OVERLAP_NOTE
 from dataset_conversion.report import ConversionReport
-from dataset_conversion.run import already_there, conversion_key, group_expression, place_for
+from dataset_conversion.run import conversion_key, existing_report, group_expression, target_dataset
 from dataset_conversion.source import Source
 from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Survey:
-    """What one image and its masks hold. turned: what the masks' size says of an image with an EXIF orientation.
+    """Content of one image and its masks. turned: which orientation the masks fit, for an image with an EXIF orientation.
 
-    "upright": they fit the image as people see it; "stored": as its pixels lie; "either": both sizes are the same.
+    "upright": the image as viewers show it; "stored": the image as stored; "either": both have the same size.
     """
 
     channels: int = 0
@@ -56,19 +56,19 @@ def convert_folders(
     workers: int | None = None,
     dry_run: bool = False,
 ) -> ConversionReport:
-    """Writes raw/DatasetXXX_Name from images and masks that belong together by their names (see `pairing`).
+    """Write raw/DatasetXXX_Name from images and masks that are paired by file name (see `pairing`).
 
-    number: 501 or the next free one by default. labels: class names by value, background first; by default as found.
+    number: 501 or the next free one by default. labels: class names by value, background first; default: from the values.
     groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
-    it finds is the patient. channels: names of the channels. modality: such as "ultrasound", for the planner.
-    Converting the same files in the same way again does nothing. Raises SeveralProblems with everything that is wrong;
-    nothing is written then.
+    it matches is the patient. channels: their names. modality: such as "ultrasound", for the planner.
+    Converting the same files with the same options again does nothing. Raises SeveralProblems with all problems, and then
+    writes nothing.
     """
     images, masks = Path(images), Path(masks)
-    dataset = place_for(workspace or Workspace.at(), name, number)
+    dataset = target_dataset(workspace or Workspace.at(), name, number)
     key = conversion_key("folders", name, (labels, groups, channels, modality), _signature(images, masks))
-    if not overwrite and (there := already_there(dataset, key)) is not None:
-        return there
+    if not overwrite and (existing := existing_report(dataset, key)) is not None:
+        return existing
     check_free(dataset, overwrite)
     pairing = pair_files(images, masks, labels)
     pairs = pairing.pairs
@@ -81,7 +81,7 @@ def convert_folders(
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise SeveralProblems(
-            f"{images} and {masks} have {count}; nothing was written", problems, "mend these and convert again"
+            f"{images} and {masks} have {count}; nothing was written", problems, "fix these and convert again"
         )
     names = safe_names([pair.stem for pair in pairs])
     spec = DatasetSpec(
@@ -104,13 +104,11 @@ def convert_folders(
     ]
     renamed = {stem: case for stem, case in names.items() if stem != case}
     notes = [*pairing.notes, *coding.notes, *_mask_notes(surveys), *_closing_notes(renamed, turns)]
-    return write_dataset(
-        dataset, spec, cases, overwrite, workers, key=key, notes=notes, renamed=renamed, dry_run=dry_run
-    )
+    return write_dataset(dataset, spec, cases, overwrite, workers, key=key, notes=notes, renamed=renamed, dry_run=dry_run)
 
 
 def _signature(images: Path, masks: Path) -> str:
-    """Of all files in both folders, "" where one is missing, which is complained about later."""
+    """Signature of all files in both folders; "" if a folder is missing, which is reported later."""
     if not images.is_dir() or not masks.is_dir():
         return ""
     with Source(images) as one, Source(masks) as other:
@@ -118,7 +116,7 @@ def _signature(images: Path, masks: Path) -> str:
 
 
 def _survey(pair: Pair) -> _Survey:
-    """Decodes an image and its masks; what is wrong with them is part of the answer."""
+    """Decode an image and its masks; problems are part of the result."""
     problems: list[str] = []
     facts: list[MaskFacts] = []
     shapes: list[tuple[Path, tuple[int, ...], bool]] = []
@@ -128,19 +126,22 @@ def _survey(pair: Pair) -> _Survey:
         except AutosegError as error:
             problems.append(one_line(error))
             continue
-        facts.append(facts_of(mask.path, mask.kind, label))
+        facts.append(count_mask_values(mask.path, mask.kind, label))
         shapes.append((mask.path, label.array.shape, any(note.startswith("EXIF") for note in label.notes)))
     try:
         image = read_case(pair.images)
     except AutosegError as error:
         return _Survey(masks=tuple(facts), problems=(*problems, one_line(error)))
-    seen = image.array.shape[1:]
-    stored = seen[::-1] if image.orientation >= 5 else seen
+    shown_size = image.array.shape[1:]
+    stored_size = shown_size[::-1] if image.orientation >= 5 else shown_size
     turned = "" if image.orientation == 1 else "either"
-    for path, shape, upright_itself in shapes:
-        fits = {"upright": shape == seen, "stored": shape == stored and image.orientation != 1 and not upright_itself}
+    for path, shape, mask_is_turned in shapes:
+        fits = {
+            "upright": shape == shown_size,
+            "stored": shape == stored_size and image.orientation != 1 and not mask_is_turned,
+        }
         if not any(fits.values()):
-            problems.append(f"{path}: {_size(shape)} pixels, but {pair.images[0].name} has {_size(seen)}")
+            problems.append(f"{path}: {_size(shape)} pixels, but {pair.images[0].name} has {_size(shown_size)}")
             turned = ""
         elif turned and not all(fits.values()):
             turned = next(way for way, fit in fits.items() if fit)
@@ -154,7 +155,9 @@ def _survey(pair: Pair) -> _Survey:
 
 
 def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[int], list[str]]:
-    """The orientation to apply to each image's masks, 1 for none. Where size cannot tell, the set's other images do."""
+    """The EXIF orientation to apply to the masks of each image, 1 for none; and problems.
+
+    If the size does not decide, the other images of the dataset do."""
     known = {survey.turned for survey in surveys} & {"upright", "stored"}
     problems = []
     turns = []
@@ -164,14 +167,14 @@ def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[in
             way = next(iter(known)) if len(known) == 1 else ""
             if not way:
                 problems.append(
-                    f"{pair.images[0]}: has an EXIF orientation ({survey.orientation}), and nothing tells whether its mask was "
-                    "drawn on the turned image or on the stored one; save the image upright and check its mask"
+                    f"{pair.images[0]}: has an EXIF orientation ({survey.orientation}), and it is unknown whether its mask was "
+                    "drawn on the turned or on the stored image; save the image upright and check its mask"
                 )
         turns.append(survey.orientation if way == "stored" else 1)
     return turns, problems
 
 
-def _label(pair: Pair, turn: int, coding: Coding) -> Label:
+def _label(pair: Pair, turn: int, coding: LabelCoding) -> Label:
     labels: list[tuple[Label, str]] = []
     for mask in pair.masks:
         label = read_label(mask.path)
@@ -180,10 +183,8 @@ def _label(pair: Pair, turn: int, coding: Coding) -> Label:
         labels.append((label, mask.kind))
     ids, pixels = encode(labels, coding)
     if pixels and not coding.kinds:
-        raise AutosegError(
-            f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels"
-        )
-    return Label(array=ids, spacing=None, notes=(f"{pixels} {DISPUTED}",) if pixels else ())
+        raise AutosegError(f"{pair.masks[0].path} and the other masks of {pair.stem} contradict each other in {pixels} pixels")
+    return Label(array=ids, spacing=None, notes=(f"{pixels} {OVERLAP_NOTE}",) if pixels else ())
 
 
 def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None) -> list[str]:
@@ -199,7 +200,7 @@ def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: 
         if survey.channels not in (0, usual)
     ]
     if names is not None and len(names) != usual:
-        problems.append(f"{len(names)} channel names were given, but the images have {usual} channels")
+        problems.append(f"{len(names)} channel names, but the images have {usual} channels")
     return problems
 
 
@@ -212,11 +213,11 @@ def _patients(pairs: Sequence[Pair], expression: str | None) -> tuple[dict[str, 
     if expression is None:
         return {}, []
     pattern = group_expression(expression)
-    found = {pair.stem: pattern.search(pair.stem) for pair in pairs}
+    matches = {pair.stem: pattern.search(pair.stem) for pair in pairs}
     problems = [
-        f"{stem}: the expression for groups, {expression!r}, finds nothing in it" for stem, match in found.items() if not match
+        f"{stem}: the expression for groups, {expression!r}, does not match" for stem, match in matches.items() if not match
     ]
-    return {stem: match[1] or "" for stem, match in found.items() if match}, problems
+    return {stem: match[1] or "" for stem, match in matches.items() if match}, problems
 
 
 def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:
@@ -232,7 +233,7 @@ def _closing_notes(renamed: dict[str, str], turns: Sequence[int]) -> list[str]:
     notes = []
     if renamed:
         stem, case = next(iter(renamed.items()))
-        notes.append(f"{len(renamed)} cases got a name without signs that files may not bear, such as {stem!r} -> {case!r}")
+        notes.append(f"{len(renamed)} cases were renamed to valid file names, such as {stem!r} -> {case!r}")
     turned = sum(turn != 1 for turn in turns)
     if turned:
         notes.append(f"{turned} masks were turned with their images")

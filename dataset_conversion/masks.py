@@ -1,4 +1,4 @@
-"""From the values that masks hold to consecutive class ids, and many mask files of one image to one label map."""
+"""Maps mask values to consecutive class ids, and merges the mask files of one image into one label map."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from autoseg.fingerprint.validation import count_values
 from autoseg.io import Label
 from autoseg.io.types import Array
 
-_MOST_CLASSES = 32
-_NEAR = 20  # gray levels around a peak that JPEG's noise fills
-_APART = 60  # gray levels between peaks
+_MAX_CLASSES = 32
+_PEAK_RADIUS = 20  # gray levels around a peak that JPEG's noise fills
+_MIN_PEAK_DISTANCE = 60  # gray levels between peaks
 _PEAK_SHARE = 0.001
 _CERTAIN_SHARE = 0.98
-_SHOWN = 8
+_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """What a mask file holds: value -> pixels. kind: as in MaskFile."""
+    """Content of a mask file. counts: value -> pixels. kind: as in MaskFile."""
 
     path: Path
     kind: str
@@ -34,10 +34,10 @@ class MaskFacts:
 
 
 @dataclass(kw_only=True)
-class Coding:
-    """How values become ids. labels: names by id. table: value -> id, for masks of all classes. levels: see `_levels`.
+class LabelCoding:
+    """How mask values become class ids. labels: names by id. table: value -> id, for masks of all classes.
 
-    kinds: the class a file or folder name speaks of -> id; empty where masks hold all classes.
+    levels: see `_jpeg_levels`. kinds: class in a file or folder name -> id; empty if each mask holds all classes.
     """
 
     labels: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ class Coding:
     problems: list[str] = field(default_factory=list)
 
 
-def facts_of(path: Path, kind: str, label: Label) -> MaskFacts:
-    """Counts the values of a mask."""
+def count_mask_values(path: Path, kind: str, label: Label) -> MaskFacts:
+    """Count the values of a mask."""
     counts = count_values(label.array)
     return MaskFacts(
         path=path,
@@ -60,11 +60,11 @@ def facts_of(path: Path, kind: str, label: Label) -> MaskFacts:
     )
 
 
-def decide_coding(facts: Sequence[MaskFacts], labels: Sequence[str] | None) -> Coding:
-    """What the values of all masks of a set mean. labels: names by id, background first; None to take what is found."""
-    coding = Coding()
-    declared = _declared(labels, coding)
-    coding.levels = _levels([fact for fact in facts if fact.lossy], coding)
+def decide_coding(facts: Sequence[MaskFacts], labels: Sequence[str] | None) -> LabelCoding:
+    """Decide what the mask values of a dataset mean. labels: names by id, background first; None: one class for each value."""
+    coding = LabelCoding()
+    declared = _declared_labels(labels, coding)
+    coding.levels = _jpeg_levels([fact for fact in facts if fact.lossy], coding)
     kinds = Counter(fact.kind for fact in facts)
     if coding.problems:
         return coding
@@ -75,24 +75,24 @@ def decide_coding(facts: Sequence[MaskFacts], labels: Sequence[str] | None) -> C
     return coding
 
 
-def encode(labels: Sequence[tuple[Label, str]], coding: Coding) -> tuple[npt.NDArray[np.uint8], int]:
-    """The masks of one image as ids (H, W), and how many pixels two of them claim for different classes.
+def encode(labels: Sequence[tuple[Label, str]], coding: LabelCoding) -> tuple[npt.NDArray[np.uint8], int]:
+    """The masks of one image as class ids (H, W), and how many pixels two masks assign to different classes.
 
-    Of classes given in files of their own, the one with the higher id wins.
+    If each class has its own file, the higher id wins.
     """
     shape = labels[0][0].array.shape
     ids = np.zeros(shape, np.uint8)
-    disputed = 0
-    coded = [(_ids(label, kind, coding), kind) for label, kind in labels]
+    overlap = 0
+    coded = [(_to_ids(label, kind, coding), kind) for label, kind in labels]
     for one, _ in sorted(coded, key=lambda item: coding.kinds.get(item[1], 0)):
         both = (one > 0) & (ids > 0) & (one != ids)
-        disputed += int(both.sum())
+        overlap += int(both.sum())
         ids = np.where(one > 0, one, ids)
-    return ids, disputed
+    return ids, overlap
 
 
-def _ids(label: Label, kind: str, coding: Coding) -> npt.NDArray[np.uint8]:
-    values = _snapped(label, coding.levels)
+def _to_ids(label: Label, kind: str, coding: LabelCoding) -> npt.NDArray[np.uint8]:
+    values = _snap_to_levels(label, coding.levels)
     if coding.kinds:
         return np.asarray(np.where(values > 0, coding.kinds[kind], 0), np.uint8)
     table = np.zeros(max([int(values.max(initial=0)), *coding.table]) + 1, np.uint8)
@@ -101,7 +101,7 @@ def _ids(label: Label, kind: str, coding: Coding) -> npt.NDArray[np.uint8]:
     return np.asarray(table[values])
 
 
-def _snapped(label: Label, levels: Sequence[int]) -> Array:
+def _snap_to_levels(label: Label, levels: Sequence[int]) -> Array:
     if not label.lossy:
         return label.array
     nearest = np.abs(np.arange(256)[:, None] - np.array(levels)[None]).argmin(1)
@@ -109,7 +109,7 @@ def _snapped(label: Label, levels: Sequence[int]) -> Array:
     return result
 
 
-def _declared(labels: Sequence[str] | None, coding: Coding) -> tuple[str, ...]:
+def _declared_labels(labels: Sequence[str] | None, coding: LabelCoding) -> tuple[str, ...]:
     names = tuple(label.strip() for label in labels or ())
     if not names:
         return ()
@@ -120,12 +120,12 @@ def _declared(labels: Sequence[str] | None, coding: Coding) -> tuple[str, ...]:
     if len({name.casefold() for name in names}) < len(names) or not all(names):
         coding.problems.append(f"labels must be different and not empty: {', '.join(names)}")
     if len(names) < 2:
-        coding.problems.append("labels need a class beside the background")
+        coding.problems.append("labels need at least one class besides the background")
     return names
 
 
-def _levels(lossy: Sequence[MaskFacts], coding: Coding) -> tuple[int, ...]:
-    """The few values that JPEG masks held before they were stored as JPEG; a problem where there are none to be seen."""
+def _jpeg_levels(lossy: Sequence[MaskFacts], coding: LabelCoding) -> tuple[int, ...]:
+    """The few values that JPEG masks had before compression; adds a problem if they cannot be recovered."""
     if not lossy:
         return ()
     counts = np.zeros(256)
@@ -136,52 +136,52 @@ def _levels(lossy: Sequence[MaskFacts], coding: Coding) -> tuple[int, ...]:
     for value in np.argsort(-counts, kind="stable"):
         if counts[value] < _PEAK_SHARE * counts.sum():
             break
-        if all(abs(int(value) - peak) >= _APART for peak in peaks):
+        if all(abs(int(value) - peak) >= _MIN_PEAK_DISTANCE for peak in peaks):
             peaks.append(int(value))
-    near = np.any([np.abs(np.arange(256) - peak) <= _NEAR for peak in peaks], axis=0)
+    near = np.any([np.abs(np.arange(256) - peak) <= _PEAK_RADIUS for peak in peaks], axis=0)
     certain = counts[near].sum() / counts.sum()
     if certain < _CERTAIN_SHARE:
         coding.problems.append(
-            f"{lossy[0].path} and {len(lossy) - 1} other masks are JPEGs whose values are not those of a mask any more: "
-            f"{1 - certain:.1%} of the pixels lie between the levels {sorted(peaks)}; save masks as PNG"
+            f"{lossy[0].path} and {len(lossy) - 1} other masks are JPEGs whose compression changed too many values: "
+            f"{1 - certain:.1%} of the pixels are between the levels {sorted(peaks)}; save masks as PNG"
         )
-    levels = tuple(sorted(0 if peak <= _NEAR else 255 if peak >= 255 - _NEAR else peak for peak in peaks))
+    levels = tuple(sorted(0 if peak <= _PEAK_RADIUS else 255 if peak >= 255 - _PEAK_RADIUS else peak for peak in peaks))
     moved = int(sum(pixels for fact in lossy for value, pixels in fact.counts.items() if value not in levels))
-    coding.notes.append(f"{len(lossy)} masks are JPEGs: {moved} pixels taken to the nearest of {', '.join(map(str, levels))}")
+    coding.notes.append(f"{len(lossy)} masks are JPEGs: {moved} pixels set to the nearest of {', '.join(map(str, levels))}")
     return levels
 
 
 def _values_of(fact: MaskFacts, levels: Sequence[int]) -> dict[int, int]:
-    """value -> pixels, JPEG noise taken away."""
+    """value -> pixels, without JPEG noise."""
     if not fact.lossy:
         return fact.counts
-    found: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for value, pixels in fact.counts.items():
-        found[min(levels, key=lambda level: abs(level - value))] += pixels
-    return dict(found)
+        counts[min(levels, key=lambda level: abs(level - value))] += pixels
+    return dict(counts)
 
 
-def _code_kinds(facts: Sequence[MaskFacts], kinds: Counter[str], declared: Sequence[str], coding: Coding) -> None:
-    """One file for each class: whatever is not zero in it is the class."""
+def _code_kinds(facts: Sequence[MaskFacts], kinds: Counter[str], declared: Sequence[str], coding: LabelCoding) -> None:
+    """One file for each class: every value but 0 is the class."""
     coding.labels = tuple(declared) or ("background", *sorted(set(kinds) - {""}, key=str.casefold))
-    known = {label.casefold(): number for number, label in enumerate(coding.labels)}
+    ids = {label.casefold(): number for number, label in enumerate(coding.labels)}
     for fact in facts:
         if not fact.kind:
-            coding.problems.append(f"{fact.path}: names no class, while other masks do")
-        elif fact.kind.casefold() not in known:
+            coding.problems.append(f"{fact.path}: has no class in its name, while other masks do")
+        elif fact.kind.casefold() not in ids:
             coding.problems.append(
-                f"{fact.path}: speaks of a class {fact.kind!r}, which is not among {', '.join(coding.labels)}"
+                f"{fact.path}: its name contains the class {fact.kind!r}, which is not one of {', '.join(coding.labels)}"
             )
-        coding.kinds[fact.kind] = known.get(fact.kind.casefold(), 0)
+        coding.kinds[fact.kind] = ids.get(fact.kind.casefold(), 0)
         values = {value: pixels for value, pixels in _values_of(fact, coding.levels).items() if value}
         if len(values) > 1:
-            coding.problems.append(f"{fact.path}: a mask of one class holds several values: {_shown(values)}")
+            coding.problems.append(f"{fact.path}: a mask of one class holds several values: {_format_counts(values)}")
     counts = ", ".join(f"{kind} ({number})" for kind, number in sorted(kinds.items()) if kind)
-    coding.notes.append(f"masks of one class each were merged, by the names of files or folders: {counts}")
+    coding.notes.append(f"masks of one class each were merged; classes from file or folder names: {counts}")
 
 
-def _code_values(facts: Sequence[MaskFacts], declared: Sequence[str], coding: Coding) -> None:
-    """One file for all classes: values 0, 1, 2, ... stay; otherwise their order counts, where their number fits."""
+def _code_values(facts: Sequence[MaskFacts], declared: Sequence[str], coding: LabelCoding) -> None:
+    """One file for all classes: values 0, 1, 2, ... stay; other values are numbered in their order, if their number fits."""
     files: Counter[int] = Counter()
     pixels: Counter[int] = Counter()
     for fact in facts:
@@ -192,16 +192,16 @@ def _code_values(facts: Sequence[MaskFacts], declared: Sequence[str], coding: Co
         usual = [value for value, _ in sorted(files.items(), key=lambda item: (-item[1], item[0]))[: len(declared) - 1]]
         plain = all(value < len(declared) for value in usual)
         ordered = list(range(len(declared))) if plain else [0, *sorted(usual)]
-        coding.problems += _undeclared(facts, declared, ordered, coding)
+        coding.problems += _undeclared_values(facts, declared, ordered, coding)
     else:
         ordered = [0, *sorted(files)]
-    if len(ordered) > _MOST_CLASSES and not declared:
+    if len(ordered) > _MAX_CLASSES and not declared:
         coding.problems.append(
-            f"the masks hold {len(ordered)} values ({_shown(dict(pixels))}), too many for class ids: were they smoothed or "
-            "resized? Threshold them, or declare the labels to see which files hold others"
+            f"the masks hold {len(ordered)} values ({_format_counts(dict(pixels))}), too many for class ids: were they "
+            "smoothed or resized? Threshold them, or declare the labels to see which files hold other values"
         )
     elif len(ordered) < 2:
-        coding.problems.append("no mask marks anything: every pixel is 0")
+        coding.problems.append("all masks are empty: every pixel is 0")
     if coding.problems:
         return
     coding.labels = tuple(declared) or ("background", *(f"foreground{number}" for number in range(1, len(ordered))))
@@ -213,24 +213,26 @@ def _code_values(facts: Sequence[MaskFacts], declared: Sequence[str], coding: Co
         coding.notes.append(f"labels named by the values found: {', '.join(named)}")
     if ordered != list(range(len(ordered))):
         pairs = ", ".join(f"{value} became {number}" for value, number in coding.table.items() if value)
-        coding.notes.append(f"mask values {{{', '.join(map(str, ordered))}}} were made consecutive: {pairs}")
+        coding.notes.append(f"mask values {{{', '.join(map(str, ordered))}}} were renumbered: {pairs}")
 
 
-def _undeclared(facts: Iterable[MaskFacts], declared: Sequence[str], ordered: Sequence[int], coding: Coding) -> list[str]:
+def _undeclared_values(
+    facts: Iterable[MaskFacts], declared: Sequence[str], ordered: Sequence[int], coding: LabelCoding
+) -> list[str]:
     problems = []
     if len(ordered) < len(declared):
-        known = f"only {', '.join(map(str, ordered))} for {', '.join(declared)}"
-        problems.append(f"the masks hold {known}: which value is which cannot be told; number the classes 0, 1, 2, ...")
+        values = f"only {', '.join(map(str, ordered))} for {', '.join(declared)}"
+        problems.append(f"the masks hold {values}: the values are ambiguous; number the classes 0, 1, 2, ...")
         return problems
     for fact in facts:
         others = {value: pixels for value, pixels in _values_of(fact, coding.levels).items() if value not in ordered}
         if others:
-            known = ", ".join(f"{value} {name}" for value, name in zip(ordered, declared, strict=True))
-            problems.append(f"{fact.path}: undeclared values {_shown(others)}; declared are {known}")
+            expected = ", ".join(f"{value} {name}" for value, name in zip(ordered, declared, strict=True))
+            problems.append(f"{fact.path}: undeclared values {_format_counts(others)}; declared are {expected}")
     return problems
 
 
-def _shown(counts: dict[int, int]) -> str:
+def _format_counts(counts: dict[int, int]) -> str:
     values = sorted(counts)
-    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
-    return ", ".join(f"{value} ({counts[value]} pixels)" for value in values[:_SHOWN]) + more
+    more = f" and {len(values) - _MAX_SHOWN} more" if len(values) > _MAX_SHOWN else ""
+    return ", ".join(f"{value} ({counts[value]} pixels)" for value in values[:_MAX_SHOWN]) + more

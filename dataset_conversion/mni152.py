@@ -1,9 +1,9 @@
 """MNI ICBM152: axial slices of one averaged brain, with gray and white matter. For a demonstration, not for claims.
 
 Fonov et al.: Unbiased nonlinear average age-appropriate brain templates from birth to adulthood. NeuroImage 47, 2009.
-The T1 average and its tissue probability maps (1 mm) lie in the package nilearn (BSD licence), which `pip install
-"autoseg[demo]"` brings along; nothing is fetched. It is one image of 152 brains averaged: whoever segments it has not
-shown anything about patients. Neighbouring slices look alike, so slabs of slices, with gaps between, count as groups.
+The T1 average and its tissue probability maps (1 mm) are in the package nilearn (BSD licence), which `pip install
+"autoseg[demo]"` installs; nothing is downloaded. It is the average of 152 brains: a result on it says nothing about
+patients. Neighbouring slices look alike, so slabs of slices, with gaps between them, are the groups.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ _FILES = {
     "gray": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
     "white": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
 }
-# Axial slices (of 189) that show brain: slabs of this many, every second slice, with a gap between slabs, since
-# neighbouring slices are nearly the same picture.
+# Axial slices (of 189) that show brain: slabs of every second slice, with gaps, since neighbouring slices are nearly equal.
 _FIRST, _SLABS, _IN_SLAB, _STEP, _GAP = 22, 6, 7, 2, 8
 _TEST_SLAB = 3
 
@@ -59,11 +58,11 @@ def convert_mni152(number: int, workspace: Workspace, overwrite: bool = False) -
 
 def _slices(folder: Path) -> Iterator[NewCase]:
     head, gray, white = (_volume(folder / name) for name in _FILES.values())
-    # A voxel belongs to the tissue that fills most of it, and to none where that is less than half.
+    # A voxel belongs to the tissue with the highest probability, or to none if that is below half of the maximum.
     tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= 0.5 * max(gray.max(), white.max()))
     for slab, place in product(range(_SLABS), range(_IN_SLAB)):
         level = _FIRST + slab * (_IN_SLAB * _STEP + _GAP) + place * _STEP
-        # Anterior up, as radiologists look at it: the file counts rows from the back of the head.
+        # Anterior up, as radiologists view it: the file counts rows from the back of the head.
         image = np.ascontiguousarray(head[level, ::-1].astype(np.float32))[None]
         label = np.ascontiguousarray(tissue[level, ::-1].astype(np.uint8))
         part: Literal["Tr", "Ts"] = "Ts" if slab == _TEST_SLAB else "Tr"
@@ -84,10 +83,8 @@ def _volume(path: Path) -> Volume:
 
 
 def _folder() -> Path:
-    found = importlib.util.find_spec("nilearn")
-    folder = Path(found.origin).parent / "datasets" / "data" if found and found.origin else None
+    spec = importlib.util.find_spec("nilearn")
+    folder = Path(spec.origin).parent / "datasets" / "data" if spec and spec.origin else None
     if folder is None or not all((folder / name).is_file() for name in _FILES.values()):
-        raise AutosegError(
-            "the demonstration's images come with the package nilearn, which is not here", 'pip install "autoseg[demo]"'
-        )
+        raise AutosegError("the demonstration needs the package nilearn, which is not installed", 'pip install "autoseg[demo]"')
     return folder

@@ -1,7 +1,7 @@
-"""Which mask files belong to which image, going by their names.
+"""Pairs mask files with images by their names.
 
-A mask is called as its image, with a word such as `_mask` before or after it, with a number after that word (several masks
-of one image), or with a class's name; masks may also lie in one folder for each class. Capitals don't count.
+A mask has the name of its image, with a word such as `_mask` before or after it, with a number after that word (several
+masks of one image), or with a class name; masks may also be in one folder for each class. Matching is case-insensitive.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from autoseg.support.errors import AutosegError
 _TOOL_WORDS = ("mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmented", "label", "labels", "labelmap")
 _PEOPLE_WORDS = ("gt", "groundtruth", "ground", "truth", "annotation", "annotations", "anno", "manual")
 _MASK_WORDS = frozenset((*_TOOL_WORDS, *_PEOPLE_WORDS))
-_SIGNS = " _-.()[]"
-_MOST_CHANNELS = 16
+_SEPARATORS = " _-.()[]"
+_MAX_CHANNELS = 16
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """kind: the class its name or folder speaks of, "" for a mask of all classes."""
+    """kind: the class in its file or folder name, "" for a mask of all classes."""
 
     path: Path
     kind: str
@@ -36,7 +36,7 @@ class MaskFile:
 class Pair:
     """stem: the image's name below its folder, without suffix, '/' included. images: its channel files.
 
-    masks: empty where the image has none, which is a problem; its image is looked at all the same.
+    masks: empty if the image has none; that is a problem, but the image is still checked.
     """
 
     stem: str
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass
 class Pairing:
-    """What was found, what is wrong, and what was passed over."""
+    """Pairs, problems, and notes on skipped files."""
 
     pairs: list[Pair] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -60,38 +60,38 @@ class _Match:
 
 
 def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -> Pairing:
-    """The images below one folder with their masks below another, which may be the same.
+    """Pair the images in one folder with the masks in another, which may be the same. Subfolders are searched.
 
-    labels: the declared class names, against which words in file names are read. Raises AutosegError where a folder is
-    missing or empty, or no mask fits any image.
+    labels: declared class names, to recognise in file names. Raises AutosegError if a folder is missing or empty, or if no
+    mask matches any image.
     """
     result = Pairing()
-    found = _files(images, result)
+    image_files = _files(images, result)
     classes = {_plain(label): label for label in labels or ()}
     if masks.is_dir() and os.path.samefile(images, masks):
-        mask_files = _masks_beside(found)
+        mask_files = _masks_among_images(image_files)
         chosen = set(mask_files)
-        found = [path for path in found if path not in chosen]
+        image_files = [path for path in image_files if path not in chosen]
     else:
         mask_files = _files(masks, result)
-    stems = _by_stem(images, found, masks, mask_files, result)
+    stems = _by_stem(images, image_files, masks, mask_files, result)
     names = _Names(stems)
-    owned: dict[str, list[MaskFile]] = defaultdict(list)
+    masks_by_stem: dict[str, list[MaskFile]] = defaultdict(list)
     for path in mask_files:
-        match = names.match(_below(masks, path), classes)
+        match = names.match(_relative_stem(masks, path), classes)
         if match is None:
             result.problems.append(f"{path}: a mask without an image")
         else:
-            owned[match.stem].append(MaskFile(path, match.kind))
-    if not owned:
+            masks_by_stem[match.stem].append(MaskFile(path, match.kind))
+    if not masks_by_stem:
         raise AutosegError(
-            f"no mask in {masks} fits an image in {images}, by its name: {mask_files[0].name} against {found[0].name}",
-            "call masks as their images, or with _mask or a class's name after that",
+            f"no mask in {masks} matches an image in {images} by name: {mask_files[0].name} and {image_files[0].name}",
+            "name masks like their images, or add _mask or a class name",
         )
     for stem, files in stems.items():
-        if stem not in owned:
+        if stem not in masks_by_stem:
             result.problems.append(f"{files[0]}: no mask for this image in {masks}")
-        result.pairs.append(Pair(stem, files, tuple(owned.get(stem, ()))))
+        result.pairs.append(Pair(stem, files, tuple(masks_by_stem.get(stem, ()))))
     return result
 
 
@@ -99,39 +99,39 @@ def _files(folder: Path, result: Pairing) -> list[Path]:
     if not folder.is_dir():
         raise AutosegError(f"the folder {folder} does not exist", "check the path")
     everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    found = [path for path in everything if is_image(path)]
+    image_files = [path for path in everything if is_image(path)]
     others = sorted({path.suffix or path.name for path in everything if not is_image(path)})
-    if not found:
-        there = f"files there end in {', '.join(others)}" if others else "it is empty"
-        raise AutosegError(f"{folder} holds no images that autoseg reads ({there})", "see the documentation for the formats")
+    if not image_files:
+        content = f"files there end in {', '.join(others)}" if others else "it is empty"
+        raise AutosegError(f"{folder} holds no images that autoseg reads ({content})", "see the documentation for the formats")
     if others:
-        result.notes.append(f"{len(everything) - len(found)} other files in {folder} passed over ({', '.join(others[:6])})")
-    return found
+        result.notes.append(f"{len(everything) - len(image_files)} other files in {folder} skipped ({', '.join(others[:6])})")
+    return image_files
 
 
-def _below(folder: Path, path: Path) -> str:
+def _relative_stem(folder: Path, path: Path) -> str:
     parent = path.relative_to(folder).parent.as_posix()
     return stem_of(path) if parent == "." else f"{parent}/{stem_of(path)}"
 
 
 def _by_stem(
-    images: Path, found: Iterable[Path], masks: Path, mask_files: Iterable[Path], result: Pairing
+    images: Path, image_files: Iterable[Path], masks: Path, mask_files: Iterable[Path], result: Pairing
 ) -> dict[str, tuple[Path, ...]]:
     stems: dict[str, tuple[Path, ...]] = {}
     lower: dict[str, Path] = {}
-    for path in found:
-        stem = _below(images, path)
+    for path in image_files:
+        stem = _relative_stem(images, path)
         clash = lower.setdefault(stem.casefold(), path)
         if clash is path:
             stems[stem] = (path,)
         else:
-            result.problems.append(f"{path}: called as {clash.name}, so their masks cannot be told apart")
-    taken = {_below(masks, path).casefold() for path in mask_files}
+            result.problems.append(f"{path}: has the same name as {clash.name}, so their masks are ambiguous")
+    taken = {_relative_stem(masks, path).casefold() for path in mask_files}
     return _channels(stems, taken) or stems
 
 
 def _channels(stems: Mapping[str, tuple[Path, ...]], masks: set[str]) -> dict[str, tuple[Path, ...]]:
-    """Channel files x_0000, x_0001 put together; empty where the numbers are something else, such as frames."""
+    """Groups channel files x_0000, x_0001, ...; empty if the numbers mean something else, such as frames."""
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     for stem, files in stems.items():
         match = _CHANNEL.match(stem)
@@ -139,13 +139,13 @@ def _channels(stems: Mapping[str, tuple[Path, ...]], masks: set[str]) -> dict[st
             return {}
         cases[match[1]][int(match[2])] = files[0]
     numbers = {tuple(sorted(files)) for files in cases.values()}
-    if len(numbers) != 1 or (count := len(next(iter(numbers)))) > _MOST_CHANNELS or next(iter(numbers)) != tuple(range(count)):
+    if len(numbers) != 1 or (count := len(next(iter(numbers)))) > _MAX_CHANNELS or next(iter(numbers)) != tuple(range(count)):
         return {}
     return {stem: tuple(files[number] for number in sorted(files)) for stem, files in cases.items()}
 
 
 class _Names:
-    """The images' names, by folder."""
+    """Image names by folder."""
 
     def __init__(self, stems: Iterable[str]) -> None:
         self._folders: dict[str, dict[str, str]] = defaultdict(dict)
@@ -154,33 +154,33 @@ class _Names:
             self._folders[folder.casefold()][name.casefold()] = stem
 
     def match(self, mask: str, classes: Mapping[str, str]) -> _Match | None:
-        """The image a mask belongs to: in the folder of the same name, or with one folder read as a class."""
+        """The image of a mask: in the folder of the same name, or with one folder name read as a class."""
         folder, _, name = mask.rpartition("/")
         parts = folder.split("/") if folder else []
         ways = [(folder, "")] + [("/".join(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(len(parts))]
         for place, kind in ways:
-            found = self._match_name(name, self._folders.get(place.casefold(), {}), classes)
-            if found is not None:
+            result = self._match_name(name, self._folders.get(place.casefold(), {}), classes)
+            if result is not None:
                 word = "" if _plain(kind) in _MASK_WORDS else kind
-                return _Match(found.stem, found.kind or classes.get(_plain(word), word))
+                return _Match(result.stem, result.kind or classes.get(_plain(word), word))
         return None
 
     @staticmethod
     def _match_name(name: str, names: Mapping[str, str], classes: Mapping[str, str]) -> _Match | None:
         lower = name.casefold()
         for end in range(len(lower), 0, -1):
-            if lower[:end] in names and (end == len(lower) or lower[end] in _SIGNS):
+            if lower[:end] in names and (end == len(lower) or lower[end] in _SEPARATORS):
                 kind = _kind(name[end:], classes)
                 if kind is not None:
                     return _Match(names[lower[:end]], kind)
         for start in range(1, len(lower)):
-            if lower[start:] in names and lower[start - 1] in _SIGNS and _kind(name[:start], {}) == "":
+            if lower[start:] in names and lower[start - 1] in _SEPARATORS and _kind(name[:start], {}) == "":
                 return _Match(names[lower[start:]], "")
         return None
 
 
 def _kind(rest: str, classes: Mapping[str, str]) -> str | None:
-    """The class that the rest of a mask's name speaks of, "" for none; None where the rest fits no mask of this image."""
+    """The class in the rest of a mask's name, "" for none; None if it is not a mask of this image."""
     words = _words(rest)
     if not words:
         return ""
@@ -196,17 +196,21 @@ def _kind(rest: str, classes: Mapping[str, str]) -> str | None:
     return "_".join(named)
 
 
-def _masks_beside(found: Sequence[Path]) -> list[Path]:
-    """The masks that lie among the images: called as another file, with a mask word after that."""
-    names = {(path.parent, stem_of(path).casefold()) for path in found}
+def _masks_among_images(files: Sequence[Path]) -> list[Path]:
+    """Masks in the image folder: named like another file plus a mask word."""
+    names = {(path.parent, stem_of(path).casefold()) for path in files}
     masks = []
-    for path in found:
+    for path in files:
         name = stem_of(path)
-        ends = [end for end in range(1, len(name)) if name[end] in _SIGNS and (path.parent, name[:end].casefold()) in names]
+        ends = [
+            end for end in range(1, len(name)) if name[end] in _SEPARATORS and (path.parent, name[:end].casefold()) in names
+        ]
         if any(word.casefold() in _MASK_WORDS for end in ends for word in _words(name[end:])):
             masks.append(path)
     if not masks:
-        raise AutosegError("images and masks lie in one folder, and no name ends in _mask or the like", "part them")
+        raise AutosegError(
+            "images and masks are in one folder, and no name ends in _mask or similar", "move the masks to another folder"
+        )
     return masks
 
 

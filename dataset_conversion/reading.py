@@ -1,6 +1,6 @@
-"""Files of a source as images and masks: the formats of published datasets, and what their masks mean.
+"""Reads files of a source as images and masks: the formats and mask encodings of published datasets.
 
-Beyond `autoseg.io`: GIF, PPM, anything packed with gzip, masks with stray values, masks by colour, outlines.
+In addition to `autoseg.io`: GIF, PPM, gzip, masks with stray values, colour masks, polygons, run lengths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.path import Path as Outline  # here and not where it is used: that is in threads, which matplotlib cannot bear
+from matplotlib.path import Path as Outline  # at the top: matplotlib's import is not thread-safe
 from PIL import Image as Pillow
 
 from autoseg.io import Image, Label, read_image, read_label
@@ -22,26 +22,26 @@ from autoseg.support.errors import AutosegError
 from dataset_conversion.source import Entry
 
 Colour = tuple[int, int, int]
-DISPUTED = "pixels belong to two classes; the later label won there"
+OVERLAP_NOTE = "pixels belong to two classes; the later label was kept"
 _LOSSY = (".jpg", ".jpeg")
-_OWN = (".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+_OWN_SUFFIXES = (".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 _HALF = 128
-_NEAR = 60.0  # distance in RGB within which a pixel is of a colour without doubt
+_MAX_COLOUR_DISTANCE = 60.0  # distance in RGB within which a pixel is of a colour without doubt
 _CERTAIN_SHARE = 0.98
 
 
-def image_of(entry: Entry, *others: Entry) -> Image:
-    """The image (C, H, W). others: files the reader needs beside it, such as the data of an MHD header."""
-    if _own(entry):
+def read_image_entry(entry: Entry, *others: Entry) -> Image:
+    """The image (C, H, W). others: files the reader also needs, such as the data file of an MHD header."""
+    if _has_own_decoder(entry):
         pixels = _decode(entry)
         return Image(array=pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0), spacing=None)
     with entry.local(*others) as path:
         return read_image(path)
 
 
-def gray_image_of(entry: Entry) -> Image:
-    """The image (1, H, W); three equal channels are one, and colours are turned to gray with a note."""
-    image = image_of(entry)
+def read_gray_image(entry: Entry) -> Image:
+    """The image (1, H, W); three equal channels become one; colours are converted to gray, with a note."""
+    image = read_image_entry(entry)
     if image.array.shape[0] == 1:
         return image
     planes = image.array
@@ -58,14 +58,14 @@ def gray_image_of(entry: Entry) -> Image:
         array=gray[None],
         spacing=image.spacing,
         geometry=None,
-        notes=(*image.notes, "colours turned to gray"),
+        notes=(*image.notes, "colours converted to gray"),
         orientation=image.orientation,
     )
 
 
-def values_of(entry: Entry, *others: Entry) -> Label:
+def read_label_entry(entry: Entry, *others: Entry) -> Label:
     """The mask's values as stored (H, W). Raises AutosegError for colour pictures."""
-    if not _own(entry):
+    if not _has_own_decoder(entry):
         with entry.local(*others) as path:
             return read_label(path)
     pixels = _decode(entry)
@@ -76,52 +76,52 @@ def values_of(entry: Entry, *others: Entry) -> Label:
     return Label(array=pixels, spacing=None)
 
 
-def foreground_of(entries: Sequence[Entry], instances: bool = False) -> Label:
-    """1 where any of the masks marks something, 0 elsewhere.
+def read_foreground(entries: Sequence[Entry], instances: bool = False) -> Label:
+    """Union of masks: 1 where any mask is foreground, 0 elsewhere.
 
-    Masks of 0 and 1, or of 0 and 255; stray values in between, and JPEG's noise, are cut at 128, which is noted.
-    instances: the masks number objects from 1 on instead, so every value but 0 marks something.
+    Masks hold 0 and 1, or 0 and 255; values between (JPEG noise) are thresholded at 128, with a note.
+    instances: mask values number objects from 1, so every value but 0 is foreground.
     """
-    made: Label | None = None
+    union: Label | None = None
     for entry in entries:
-        one = Label(array=(values_of(entry).array > 0).astype(np.uint8), spacing=None) if instances else _marked(entry)
-        if made is not None and made.array.shape != one.array.shape:
+        one = Label(array=(read_label_entry(entry).array > 0).astype(np.uint8), spacing=None) if instances else _binarise(entry)
+        if union is not None and union.array.shape != one.array.shape:
             raise AutosegError(
-                f"{entry.where}: {_size(one.array)} pixels, but {entries[0].where} has {_size(made.array)}", "look at both"
+                f"{entry.where}: {_size(one.array)} pixels, but {entries[0].where} has {_size(union.array)}", "look at both"
             )
-        if made is not None:
-            one = Label(array=made.array | one.array, spacing=None, notes=tuple(dict.fromkeys((*made.notes, *one.notes))))
-        made = one
-    assert made is not None, "a mask without files"
-    return made
+        if union is not None:
+            one = Label(array=union.array | one.array, spacing=None, notes=tuple(dict.fromkeys((*union.notes, *one.notes))))
+        union = one
+    assert union is not None, "a mask without files"
+    return union
 
 
-def classes_of(masks: Mapping[int, Sequence[Entry]]) -> Label:
-    """Class ids (H, W) from masks of one class each: id -> its files. Where they overlap, the later wins, with a note."""
-    objects = {value: foreground_of(entries) for value, entries in masks.items()}
+def merge_class_masks(masks: Mapping[int, Sequence[Entry]]) -> Label:
+    """Class ids (H, W) from masks of one class each: id -> its files. Where they overlap, the later class wins, with a note."""
+    objects = {value: read_foreground(entries) for value, entries in masks.items()}
     shapes = {one.array.shape: masks[value][0].where for value, one in objects.items()}
     if len(shapes) > 1:
-        raise AutosegError(f"{' and '.join(shapes.values())} differ in size", "masks of one image are of one size")
+        raise AutosegError(f"{' and '.join(shapes.values())} differ in size", "all masks of an image need the same size")
     notes = [note for one in objects.values() for note in one.notes]
-    return painted(next(iter(shapes)), ((value, one.array > 0) for value, one in objects.items()), notes)
+    return paint_objects(next(iter(shapes)), ((value, one.array > 0) for value, one in objects.items()), notes)
 
 
-def within(label: Callable[[], Label], field: Entry, ignore: int) -> Label:
-    """A label map with `ignore` outside the field of view, which a mask file marks."""
-    made = label()
-    inside = foreground_of([field]).array
-    if inside.shape != made.array.shape:
-        raise AutosegError(f"{field.where}: {_size(inside)} pixels, the mask has {_size(made.array)}", "look at both")
-    return Label(array=np.where(inside > 0, made.array, ignore).astype(np.uint8), spacing=None, notes=made.notes)
+def mask_outside_fov(label: Callable[[], Label], field: Entry, ignore: int) -> Label:
+    """A label map with `ignore` outside the field of view given by a mask file."""
+    ids = label()
+    inside = read_foreground([field]).array
+    if inside.shape != ids.array.shape:
+        raise AutosegError(f"{field.where}: {_size(inside)} pixels, the mask has {_size(ids.array)}", "look at both")
+    return Label(array=np.where(inside > 0, ids.array, ignore).astype(np.uint8), spacing=None, notes=ids.notes)
 
 
-def coloured(entry: Entry, colours: Mapping[Colour, int]) -> Label:
-    """Class ids (H, W) by the nearest of some RGB colours; black is 0 unless it is among them.
+def label_from_colours(entry: Entry, colours: Mapping[Colour, int]) -> Label:
+    """Class ids (H, W) by the nearest RGB colour; black is 0 unless `colours` maps it.
 
-    Raises AutosegError where too many pixels are of no such colour: the file then holds something else.
+    Raises AutosegError if more than 2 % of the pixels are near none of the colours.
     """
     table = {(0, 0, 0): 0, **colours}
-    pixels = image_of(entry).array
+    pixels = read_image_entry(entry).array
     if pixels.shape[0] == 1:
         pixels = np.repeat(pixels, 3, axis=0)
     distances = np.stack([
@@ -130,20 +130,22 @@ def coloured(entry: Entry, colours: Mapping[Colour, int]) -> Label:
     ])  # fmt: skip
     nearest = distances.argmin(0)
     off = np.sqrt(distances.min(0))
-    certain = float((off <= _NEAR).mean())
+    certain = float((off <= _MAX_COLOUR_DISTANCE).mean())
     if certain < _CERTAIN_SHARE:
         shown = ", ".join(str(colour) for colour in table)
-        raise AutosegError(f"{entry.where}: {1 - certain:.1%} of the pixels are near none of the colours {shown}", "look at it")
-    notes = ("colours taken to the nearest of a class",) if off.any() else ()
+        raise AutosegError(
+            f"{entry.where}: {1 - certain:.1%} of the pixels are near none of the colours {shown}", "check the file"
+        )
+    notes = ("colours set to the nearest class colour",) if off.any() else ()
     return Label(array=np.array(list(table.values()), np.uint8)[nearest], spacing=None, notes=notes)
 
 
-def outlines(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[np.bool_]:
-    """The union (H, W) of closed outlines, each (N, 2) of x, y; pixel (row, column) covers [column, column + 1) of x.
+def polygon_mask(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[np.bool_]:
+    """Union (H, W) of closed polygons, each (N, 2) of x, y; pixel (row, column) covers [column, column + 1) in x.
 
-    A pixel belongs to an outline if its centre lies inside.
+    A pixel belongs to a polygon if its centre is inside.
     """
-    union = np.zeros(shape, np.bool_)
+    mask = np.zeros(shape, np.bool_)
     for polygon in polygons:
         if len(polygon) < 3:
             continue
@@ -153,29 +155,31 @@ def outlines(shape: tuple[int, ...], polygons: Sequence[Array]) -> npt.NDArray[n
         if not columns.size:
             continue
         inside = Outline(polygon).contains_points(np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], 1))
-        union[low[1] : high[1], low[0] : high[0]] |= inside.reshape(columns.shape)
-    return union
+        mask[low[1] : high[1], low[0] : high[0]] |= inside.reshape(columns.shape)
+    return mask
 
 
-def painted(shape: tuple[int, ...], objects: Iterable[tuple[int, npt.NDArray[np.bool_]]], notes: Sequence[str] = ()) -> Label:
-    """Class ids (H, W) from objects, value and mask, painted one over the other; a note tells pixels that two classes claim."""
+def paint_objects(
+    shape: tuple[int, ...], objects: Iterable[tuple[int, npt.NDArray[np.bool_]]], notes: Sequence[str] = ()
+) -> Label:
+    """Class ids (H, W) from (value, mask) objects, later ones over earlier ones; a note counts pixels of two classes."""
     ids = np.zeros(shape, np.uint8)
-    disputed = np.zeros(shape, np.bool_)
+    overlap = np.zeros(shape, np.bool_)
     for value, inside in objects:
-        disputed |= inside & (ids > 0) & (ids != value)
+        overlap |= inside & (ids > 0) & (ids != value)
         ids[inside] = value
-    pixels = int(disputed.sum())
-    return Label(array=ids, spacing=None, notes=(*notes, f"{pixels} {DISPUTED}") if pixels else tuple(notes))
+    pixels = int(overlap.sum())
+    return Label(array=ids, spacing=None, notes=(*notes, f"{pixels} {OVERLAP_NOTE}") if pixels else tuple(notes))
 
 
-def run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> npt.NDArray[np.bool_]:
-    """Pairs of start and length, counted from 1, as a mask (H, W). by_columns: from top to bottom, then to the right.
+def decode_run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> npt.NDArray[np.bool_]:
+    """Mask (H, W) from run lengths: pairs of start and length, counted from 1. by_columns: down each column, then right.
 
-    Raises AutosegError for text that is none, or runs that leave the image.
+    Raises AutosegError for invalid text and for runs beyond the image.
     """
     words = text.split()
     if len(words) % 2 or not all(word.isdigit() for word in words):
-        raise AutosegError(f"{text[:40]!r} is no run-length code: pairs of start and length", "look at the file")
+        raise AutosegError(f"{text[:40]!r} is not a run-length encoding", "give pairs of start and length")
     starts = np.array(words[::2], np.int64) - 1
     ends = starts + np.array(words[1::2], np.int64)
     if len(starts) and (starts.min() < 0 or ends.max() > shape[0] * shape[1]):
@@ -189,12 +193,14 @@ def run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> n
     return flat.reshape(shape[::-1]).T.copy() if by_columns else flat.reshape(shape)
 
 
-def _marked(entry: Entry) -> Label:
+def _binarise(entry: Entry) -> Label:
     if entry.suffix in _LOSSY:
-        gray = image_of(entry).array.mean(0)
+        gray = read_image_entry(entry).array.mean(0)
         noisy = ((gray > 0) & (gray < 255)).any()
-        return Label(array=(gray >= _HALF).astype(np.uint8), spacing=None, notes=("JPEG mask cut at 128",) if noisy else ())
-    label = values_of(entry)
+        return Label(
+            array=(gray >= _HALF).astype(np.uint8), spacing=None, notes=("JPEG mask thresholded at 128",) if noisy else ()
+        )
+    label = read_label_entry(entry)
     values = label.array
     highest = int(values.max(initial=0))
     if highest <= 1:
@@ -202,23 +208,23 @@ def _marked(entry: Entry) -> Label:
     if highest < _HALF or highest > 255:
         raise AutosegError(f"{entry.where}: values up to {highest}, neither 0 and 1 nor 0 and 255", "look at the file")
     stray = ((values > 0) & (values < 255)).any()
-    notes = (*label.notes, "values between 0 and 255 cut at 128") if stray else label.notes
+    notes = (*label.notes, "values between 0 and 255 thresholded at 128") if stray else label.notes
     return Label(array=(values >= _HALF).astype(np.uint8), spacing=None, notes=notes)
 
 
-def _own(entry: Entry) -> bool:
-    return entry.suffix.removesuffix(".gz") in _OWN
+def _has_own_decoder(entry: Entry) -> bool:
+    return entry.suffix.removesuffix(".gz") in _OWN_SUFFIXES
 
 
 def _decode(entry: Entry) -> Array:
-    """(H, W) or (H, W, 3) RGB uint8 or uint16 of a GIF or PPM, packed or not."""
+    """(H, W) or (H, W, 3) RGB uint8 or uint16 of a GIF or PPM, with or without gzip."""
     data = entry.bytes()
     try:
         if entry.suffix.endswith(".gz"):
             data = gzip.decompress(data)
         if entry.suffix.startswith(".gif"):
             picture = Pillow.open(io.BytesIO(data))
-            # A GIF is palette colours by nature; those of masks are gray.
+            # A GIF always has a palette; that of masks is gray.
             pixels = np.asarray(picture.convert("RGB"))
             return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
     except (OSError, EOFError, zlib.error, SyntaxError, ValueError) as error:

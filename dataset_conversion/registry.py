@@ -1,11 +1,11 @@
-"""Every dataset and layout that `autoseg_convert` knows. Imports nothing heavy, so that the list is there at once.
+"""Registry of the datasets and layouts of `autoseg_convert`. Imports nothing heavy, so that `--list` is fast.
 
 A converter is a module, looked up by name (entry points "autoseg.converters"; autoseg's own have a row here). It holds
 `CONVERTER`, its row of the list, and `find(source, options) -> ConversionPlan`. source: the files (`Source`);
 nothing is decoded in `find`. options: the value of each of `CONVERTER.options` by name. It returns the cases, (C, H, W) images
-and (H, W) masks of label values or functions that make them, and all that is wrong with the layout.
+and (H, W) masks of label values or functions that make them, and all problems of the layout.
 
-Figures are of the datasets as published. Licences as far as the publishers' pages say: they decide, not this table.
+Sizes are those of the published datasets. Licences are copied from the publishers' pages, which are authoritative.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autoseg.support.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option of one converter. kind: "flag", "text" or "int"; choices: where only some texts make sense."""
+    """An option of one converter. kind: "flag", "text" or "int"; choices: the allowed values, if limited."""
 
     name: str
     help: str
@@ -37,7 +37,7 @@ class Option:
 class Converter:
     """A row of the list. name: on the command line, and the module's. title: what the dataset is called by default.
 
-    modality: what the planner is told. general: a layout, not a dataset, so the rest is up to the user.
+    modality: is passed to the planner. general: a layout, not a dataset; it has no title, modality or licence.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Converter:
         return f"dataset_conversion.{'layouts' if self.general else 'published'}.{self.name}"
 
     def about(self) -> str:
-        """The top of its script: citation, licence, where it is to be had, layout. autoseg's own are read, not imported."""
+        """Docstring of its module: citation, licence, download page, layout. autoseg's own are parsed, not imported."""
         if self.name in REGISTRY.added():
             return REGISTRY.get(self.name).__doc__ or ""
         path = Path(__file__).parent / ("layouts" if self.general else "published") / f"{self.name}.py"
@@ -156,14 +156,14 @@ PUBLISHED = (
     Converter(
         name="monuseg", title="MoNuSeg", modality="histology", classes="nucleus", size="30 + 14 test",
         licence="CC BY-NC-SA 4.0", paper="Kumar et al., IEEE TMI 2020",
-        options=(Option(name="boundary", help="a class for the rims of nuclei, which keeps touching ones apart"),),
+        options=(Option(name="boundary", help="a class for the rims of nuclei, which separates touching nuclei"),),
     ),
 )  # fmt: skip
 
 _LABELS = Option(name="labels", help="class names by value, background first, with commas", kind="text")
 _IMAGES = Option(name="images", help="folder of the images inside", kind="text", default="images")
 _GROUPS = Option(name="groups", help=r"regular expression that finds the patient in a name, e.g. '(patient\d+)'", kind="text")
-_MODALITY = Option(name="modality", help="such as ultrasound, where the images do not tell", kind="text")
+_MODALITY = Option(name="modality", help="such as ultrasound, if it cannot be detected from the images", kind="text")
 _YOUR_OWN = (_GROUPS, _MODALITY)
 
 LAYOUTS = (
@@ -227,7 +227,7 @@ REGISTRY: Registry[Any] = Registry(
 
 
 def converter(name: str) -> Converter:
-    """By name; one of another package is imported for it. Raises AutosegError with the nearest names."""
+    """A converter by name; one of another package is imported. Raises AutosegError with similar names."""
     plain = name.casefold().replace("-", "_")
     if plain in CONVERTERS and plain not in REGISTRY.added():
         return CONVERTERS[plain]

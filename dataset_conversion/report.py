@@ -1,4 +1,4 @@
-"""What a conversion tells when it is done: counts, what was changed without asking, and which images are the same."""
+"""Report of a conversion: counts, automatic changes, and duplicate images."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def _to_version_2(content: Content) -> Content:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionRecord(Artefact):
-    """`conversion.json`, beside `dataset.json`. key: hash of what was converted and how; the same one needs no second run.
+    """`conversion.json`, next to `dataset.json`. key: hash of the source files and options; the same key needs no second run.
 
-    duplicates, near_duplicates, similar: sets of cases with the same pixels, with the same picture in other pixels, and with
-    pictures much more alike than is usual in the set.
+    duplicates, near_duplicates, similar: sets of cases with equal pixels, with the same picture in other pixels, and with
+    pictures much more similar than usual in the dataset.
     """
 
     NAME = "conversion"
@@ -62,7 +62,7 @@ class ConversionRecord(Artefact):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ConversionReport(Tabular):
-    """What was written, or would be (dry_run), or stood there already (unchanged). renamed: published name -> case."""
+    """What was written, or would be written (dry_run), or existed already (unchanged). renamed: published name -> case."""
 
     dataset: Dataset
     spec: DatasetSpec
@@ -78,7 +78,7 @@ class ConversionReport(Tabular):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Everything that was decided or changed without asking."""
+        """All automatic decisions and changes."""
         return self.record.notes
 
     def __str__(self) -> str:
@@ -87,13 +87,15 @@ class ConversionReport(Tabular):
         cases += f" of {record.groups} patients or other groups" if record.groups else ""
         lines = [f"{self.dataset.raw}: {cases}", f"labels: {', '.join(self._label(name) for name in self.spec.labels)}"]
         lines += [f"  - {note}" for note in record.notes]
-        lines += _listed("cases hold the same pixels", record.duplicates)
-        lines += _listed("cases show the same picture, or nearly: copies, or frames of one recording", record.near_duplicates)
-        lines += _listed("cases look much more alike than is usual here: perhaps one patient", record.similar)
+        lines += _format_sets("cases hold the same pixels", record.duplicates)
+        lines += _format_sets(
+            "cases show the same picture, or nearly: copies, or frames of one recording", record.near_duplicates
+        )
+        lines += _format_sets("cases look much more similar than usual in this dataset: perhaps one patient", record.similar)
         if self.dry_run:
             lines.append("dry run: everything was read and checked, nothing was written")
         elif self.unchanged:
-            lines.append("it stood there already, made from the same files in the same way: nothing was done")
+            lines.append("it exists already, from the same files and options: nothing was done")
         elif (self.dataset.raw / SHEET).is_file():
             lines.append(f"look at {self.dataset.raw / SHEET}")
         return "\n".join(lines)
@@ -117,42 +119,40 @@ class ConversionReport(Tabular):
         ]
 
 
-def make_record(
-    key: str, spec: DatasetSpec, cases: Sequence[StoredCase], notes: Sequence[str]
-) -> ConversionRecord:
-    """Counts and look-alikes of the cases that were written."""
+def make_record(key: str, spec: DatasetSpec, cases: Sequence[StoredCase], notes: Sequence[str]) -> ConversionRecord:
+    """Counts and near-duplicates of the written cases."""
     training = [case for case in cases if case.part == "Tr"]
     empty = sum(1 for case in training if set(case.pixels) <= {"0"})
-    said = [*notes, f"{empty} masks mark nothing"] if empty else list(notes)
-    likeness = compare((case.small for case in cases), (case.pixel_hash for case in cases))
+    all_notes = [*notes, f"{empty} masks are empty"] if empty else list(notes)
+    likeness = compare((case.decoded_thumbnail for case in cases), (case.pixel_hash for case in cases))
     return ConversionRecord(
         key=key,
         training=len(training),
         test=len(cases) - len(training),
         classes=_classes(spec, training),
         groups=len({case.group for case in cases if case.group}),
-        notes=tuple(said),
+        notes=tuple(all_notes),
         duplicates=_duplicates(cases),
-        near_duplicates=_alike(cases, likeness.same),
-        similar=_alike(cases, likeness.scene),
+        near_duplicates=_similar_groups(cases, likeness.same),
+        similar=_similar_groups(cases, likeness.scene),
     )
 
 
-def finished(dataset: Dataset, key: str) -> ConversionRecord | None:
-    """The record of a dataset that was made with this key, None where it was not."""
+def read_matching_record(dataset: Dataset, key: str) -> ConversionRecord | None:
+    """The record of a dataset that was made with this key, else None."""
     path = dataset.raw / RECORD
     if not key or not path.is_file():
         return None
     try:
         record = read_artefact(path, ConversionRecord)
     except AutosegError:
-        # Another release's, or somebody's own file: then the dataset was not made by this conversion.
+        # Written by another release or another program: not made by this conversion.
         return None
     return record if record.key == key else None
 
 
 def write_record(folder: Path, record: ConversionRecord, cases: Sequence[StoredCase]) -> None:
-    """`conversion.json` and, where cases have more to tell than their names, `cases.csv`."""
+    """Write `conversion.json` and, if cases have attributes, `cases.csv`."""
     write_artefact(folder / RECORD, record)
     columns = list(dict.fromkeys(key for case in cases for key in case.attributes))
     if not columns:
@@ -166,13 +166,13 @@ def write_record(folder: Path, record: ConversionRecord, cases: Sequence[StoredC
 
 
 def _classes(spec: DatasetSpec, training: Sequence[StoredCase]) -> dict[str, ClassCount]:
-    every = sum(sum(case.pixels.values()) for case in training)
+    total = sum(sum(case.pixels.values()) for case in training)
     counts = {}
     for name, value in spec.labels.items():
         values = {str(item) for item in ((value,) if isinstance(value, int) else value)}
         held = [sum(case.pixels.get(item, 0) for item in values) for case in training]
         if name != "background":
-            counts[name] = ClassCount(sum(map(bool, held)), sum(held) / max(every, 1))
+            counts[name] = ClassCount(sum(map(bool, held)), sum(held) / max(total, 1))
     return counts
 
 
@@ -183,32 +183,32 @@ def _duplicates(cases: Sequence[StoredCase]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(names) for names in by_hash.values() if len(names) > 1)
 
 
-def _alike(cases: Sequence[StoredCase], pairs: Iterable[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
-    found = []
+def _similar_groups(cases: Sequence[StoredCase], pairs: Iterable[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
+    sets = []
     for group in connected_groups(pairs):
         members = [cases[place] for place in group]
-        # Slices and frames of one patient are expected to look alike, and are kept together anyway.
+        # Slices and frames of one patient are expected to look alike, and splits keep them together.
         if not members[0].group or len({(case.group, case.part) for case in members}) > 1:
-            found.append(tuple(_shown_name(case) for case in members))
-    return tuple(found)
+            sets.append(tuple(_shown_name(case) for case in members))
+    return tuple(sets)
 
 
 def _shown_name(case: StoredCase) -> str:
     return case.name if case.part == "Tr" else f"{case.name} (test)"
 
 
-def _listed(what: str, sets: Sequence[Sequence[str]]) -> list[str]:
+def _format_sets(what: str, sets: Sequence[Sequence[str]]) -> list[str]:
     lines = [f"  - {len(names)} {what}: {', '.join(names[:_SHOWN])}" for names in sets[:_SHOWN]]
     if len(sets) > _SHOWN:
-        lines.append(f"  - and {len(sets) - _SHOWN} more such sets, listed in {RECORD}")
+        lines.append(f"  - and {len(sets) - _SHOWN} more sets, listed in {RECORD}")
     across = sum(1 for names in sets if len({name.endswith(" (test)") for name in names}) > 1)
     if across:
-        lines.append(f"  - {across} of these sets stand on both sides of the test split")
+        lines.append(f"  - {across} of these sets are on both sides of the test split")
     return lines
 
 
 def case_notes(notes: Iterable[str]) -> tuple[str, ...]:
-    """Notes on single files, each once, with how many they are true of; numbers of pixels are added up."""
+    """Each note once, with the number of files it applies to; pixel counts are summed."""
     files: Counter[str] = Counter()
     pixels: Counter[str] = Counter()
     for note in notes:
@@ -220,4 +220,3 @@ def case_notes(notes: Iterable[str]) -> tuple[str, ...]:
         f"{pixels[text]} pixels of {many} images {text}" if pixels[text] else f"{text} ({many} file{'s' if many > 1 else ''})"
         for text, many in sorted(files.items())
     )
-

@@ -1,7 +1,7 @@
-"""What a dataset comes in: a folder, an archive, or a folder of archives, as one list of files.
+"""The files of a source as one list: a folder, an archive, or a folder of archives.
 
-Archives (ZIP, TAR) are read in place. A member never chooses where it is unpacked: where a reader needs a file, it gets a
-temporary one. Members with unsafe paths, links, encrypted ones and ones that unpack to far more than an image are refused.
+Archives (ZIP, TAR) are read in place; a reader that needs a file gets a temporary one. Members with unsafe paths, links,
+encrypted members and members that unpack to far more than an image are refused.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from autoseg.io import suffix_of
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text
 
-_LARGEST = 2**32  # bytes of a member: a whole volume series stays below
+_MAX_MEMBER_BYTES = 2**32  # a series of volumes stays below
 _BOMB_RATIO, _BOMB_SIZE = 1000, 2**28
-_JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+_IGNORED = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _ZIP, _TAR = (".zip",), (".tar", ".tgz")
-_OTHERS = (".rar", ".7z")
+_UNSUPPORTED = (".rar", ".7z")
 _GZIP = b"\x1f\x8b"
 _UNREADABLE = "the archive is damaged or cut short: fetch it again"
 _SHOWN = 5
@@ -37,10 +37,10 @@ _SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file of a source. name: its path inside, with '/'. where: its path as a person would look for it.
+    """A file of a source. name: its path inside, with '/'. where: its path for messages.
 
-    path: the file itself, None inside an archive. stamp: changes when the content does (as far as that can be told
-    without reading it).
+    path: the file itself, None inside an archive. stamp: changes with the content (modification
+    time or checksum; the content is not read).
     """
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def suffix(self) -> str:
-        """In lower case, `.nii.gz`, `.ppm.gz` and the like whole."""
+        """In lower case; `.nii.gz` and `.ppm.gz` are one suffix."""
         last = suffix_of(self.name)
         return suffix_of(self.name[: -len(last)]) + last if last == ".gz" else last
 
@@ -86,7 +86,7 @@ class Entry:
 
     @contextmanager
     def local(self, *others: Entry) -> Iterator[Path]:
-        """A path to the file for the block's time, with `others` beside it; complaints about it name the entry."""
+        """A path to the file, with `others` in the same folder, until the block ends; errors name the entry."""
         if self.path is not None:
             yield self.path
             return
@@ -102,18 +102,18 @@ class Entry:
 
 
 class Source:
-    """The files of a folder or archive. Use it in a `with` block: archives stay open in it."""
+    """The files of a folder or archive. Use it in a `with` block, which closes archives."""
 
     def __init__(self, path: Path) -> None:
-        """Raises AutosegError where there is nothing, or an archive that cannot be read."""
+        """Raises AutosegError if there are no files, or an archive cannot be read."""
         self.path = path
-        self._closing: list[Callable[[], None]] = []
+        self._cleanups: list[Callable[[], None]] = []
         try:
-            found = list(self._walk(path))
+            entries = list(self._walk(path))
         except BaseException:
             self.close()
             raise
-        self.entries = tuple(sorted(found, key=lambda entry: entry.name))
+        self.entries = tuple(sorted(entries, key=lambda entry: entry.name))
         self._by_name = {entry.name: entry for entry in self.entries}
         if not self.entries:
             self.close()
@@ -127,63 +127,63 @@ class Source:
 
     def close(self) -> None:
         """Closes archives and removes temporary files."""
-        while self._closing:
-            self._closing.pop()()
+        while self._cleanups:
+            self._cleanups.pop()()
 
     def get(self, name: str) -> Entry | None:
         """The file of exactly this name."""
         return self._by_name.get(name)
 
     def find(self, pattern: str) -> list[tuple[Entry, re.Match[str]]]:
-        """Files whose path inside, or the end of it after a '/', fits a regular expression; capitals don't count."""
+        """Files whose path, or the end of it after a '/', matches a regular expression (case-insensitive)."""
         expression = re.compile(rf"(?:^|.*/)(?:{pattern})$", re.IGNORECASE)
-        found = ((entry, expression.match(entry.name)) for entry in self.entries)
-        return [(entry, match) for entry, match in found if match]
+        matches = ((entry, expression.match(entry.name)) for entry in self.entries)
+        return [(entry, match) for entry, match in matches if match]
 
-    def one(self, pattern: str) -> Entry | None:
-        """The only file that fits, None where there is none. Raises AutosegError where there are several."""
-        found = [entry for entry, _ in self.find(pattern)]
-        if len(found) > 1:
-            shown = ", ".join(entry.where for entry in found[:_SHOWN])
-            raise AutosegError(f"{self.path} holds {len(found)} files where one is expected: {shown}", "give the right one")
-        return found[0] if found else None
+    def find_one(self, pattern: str) -> Entry | None:
+        """The only file that matches, None if there is none. Raises AutosegError if there are several."""
+        matches = [entry for entry, _ in self.find(pattern)]
+        if len(matches) > 1:
+            shown = ", ".join(entry.where for entry in matches[:_SHOWN])
+            raise AutosegError(f"{self.path} holds {len(matches)} files, expected one: {shown}", "remove the others")
+        return matches[0] if matches else None
 
-    def nothing_found(self, what: str) -> AutosegError:
+    def layout_error(self, what: str) -> AutosegError:
         """The error for a source of another layout."""
         shown = ", ".join(entry.name for entry in self.entries[:_SHOWN])
         return AutosegError(
-            f"{self.path} holds no {what}; it begins with {shown}",
+            f"{self.path} holds no {what}; its first files are {shown}",
             "give the folder or archive as it was published; autoseg_convert NAME --help shows its layout",
         )
 
     def signature(self) -> str:
-        """SHA-256 of all names, sizes and stamps: another one, when a file changed."""
+        """SHA-256 of all names, sizes and stamps; changes when a file changes."""
         return hash_text(*(f"{entry.name}\0{entry.size}\0{entry.stamp}" for entry in self.entries))
 
     def _walk(self, path: Path) -> Iterator[Entry]:
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 inside = file.relative_to(path).as_posix()
-                if not file.is_file() or _JUNK.search(inside):
+                if not file.is_file() or _IGNORED.search(inside):
                     continue
                 if _is_archive(file.name):
                     yield from self._archive(file, f"{_without_suffix(inside)}/", str(file))
                 else:
-                    yield _plain(file, inside)
+                    yield _file_entry(file, inside)
         elif not path.exists():
             raise AutosegError(f"{path} does not exist", "check the path")
-        elif path.suffix.lower() in _OTHERS:
+        elif path.suffix.lower() in _UNSUPPORTED:
             raise AutosegError(f"{path} is an archive that autoseg does not read", "unpack it and give the folder")
         elif _is_archive(path.name):
             yield from self._archive(path, "", str(path))
         else:
-            yield _plain(path, path.name)
+            yield _file_entry(path, path.name)
 
     def _archive(self, path: Path, prefix: str, where: str, depth: int = 0) -> Iterator[Entry]:
         members = self._zip(path, prefix, where) if path.suffix.lower() in _ZIP else self._tar(path, prefix, where)
         for entry in members:
             if _is_archive(entry.name) and depth == 0:
-                yield from self._archive(self._unpacked(entry), f"{_without_suffix(entry.name)}/", entry.where, depth + 1)
+                yield from self._archive(self._unpack_inner(entry), f"{_without_suffix(entry.name)}/", entry.where, depth + 1)
             else:
                 yield entry
 
@@ -192,18 +192,21 @@ class Source:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise AutosegError(f"{where} cannot be read as a ZIP archive: {error}", _UNREADABLE) from error
-        self._closing.append(archive.close)
+        self._cleanups.append(archive.close)
         for info in archive.infolist():
-            name = _checked(info.filename, where)
-            if info.is_dir() or _JUNK.search(name):
+            name = _safe_name(info.filename, where)
+            if info.is_dir() or _IGNORED.search(name):
                 continue
             if info.external_attr >> 28 == 0xA:
-                raise AutosegError(f"{where}/{name} is a link, which may lead anywhere", "unpack it by hand and look at it")
+                raise AutosegError(f"{where}/{name} is a link, which is unsafe", "unpack the archive by hand and check it")
             if info.flag_bits & 1:
                 raise AutosegError(f"{where} is encrypted", "unpack it with its password and give the folder")
-            bomb = info.file_size > _BOMB_SIZE and info.file_size > _BOMB_RATIO * max(info.compress_size, 1)
-            if info.file_size > _LARGEST or bomb:
-                raise AutosegError(f"{where}/{name} would unpack to {info.file_size} bytes", "this is no image: look at it")
+            is_bomb = info.file_size > _BOMB_SIZE and info.file_size > _BOMB_RATIO * max(info.compress_size, 1)
+            if info.file_size > _MAX_MEMBER_BYTES or is_bomb:
+                raise AutosegError(
+                    f"{where}/{name} would unpack to {info.file_size} bytes",
+                    "this is too large for an image: check the archive",
+                )
             yield Entry(
                 name=f"{prefix}{name}",
                 where=f"{where}/{name}",
@@ -217,18 +220,18 @@ class Source:
         try:
             with path.open("rb") as stream:
                 packed = stream.read(2) == _GZIP
-            # Members of a compressed TAR cannot be reached one by one, so it is expanded once.
-            plain = self._expanded(path) if packed else path
+            # A compressed TAR has no random access, so it is decompressed once.
+            plain = self._expand_gzip(path) if packed else path
             with tarfile.open(plain, "r:") as archive:
                 members = archive.getmembers()
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise AutosegError(f"{where} cannot be read as a TAR archive: {error}", _UNREADABLE) from error
         for info in members:
-            name = _checked(info.name, where)
-            if info.isdir() or _JUNK.search(name):
+            name = _safe_name(info.name, where)
+            if info.isdir() or _IGNORED.search(name):
                 continue
             if not info.isreg() or info.issparse():
-                raise AutosegError(f"{where}/{name} is a link or device", "unpack it by hand and look at it")
+                raise AutosegError(f"{where}/{name} is a link or device", "unpack the archive by hand and check it")
             place = _Slice(plain, info.offset_data, info.size)
             yield Entry(
                 name=f"{prefix}{name}",
@@ -239,20 +242,20 @@ class Source:
                 _open=place.open,
             )
 
-    def _expanded(self, path: Path) -> Path:
-        target = self._temporary() / "expanded.tar"
+    def _expand_gzip(self, path: Path) -> Path:
+        target = self._temporary_folder() / "expanded.tar"
         with gzip.open(path) as packed, target.open("wb") as plain:
             shutil.copyfileobj(packed, plain)
         return target
 
-    def _unpacked(self, entry: Entry) -> Path:
-        target = self._temporary() / PurePosixPath(entry.name).name
+    def _unpack_inner(self, entry: Entry) -> Path:
+        target = self._temporary_folder() / PurePosixPath(entry.name).name
         target.write_bytes(entry.bytes())
         return target
 
-    def _temporary(self) -> Path:
+    def _temporary_folder(self) -> Path:
         folder = tempfile.TemporaryDirectory(prefix="autoseg_")
-        self._closing.append(folder.cleanup)
+        self._cleanups.append(folder.cleanup)
         return Path(folder.name)
 
 
@@ -267,7 +270,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A stretch of a file."""
+    """A byte range of a file."""
 
     path: Path
     start: int
@@ -280,7 +283,7 @@ class _Slice:
             yield io.BytesIO(stream.read(self.size))
 
 
-def _plain(file: Path, inside: str) -> Entry:
+def _file_entry(file: Path, inside: str) -> Entry:
     status = file.stat()
     return Entry(
         name=inside,
@@ -292,8 +295,8 @@ def _plain(file: Path, inside: str) -> Entry:
     )
 
 
-def _checked(name: str, where: str) -> str:
-    """A member's path with '/'. Raises AutosegError where it leads out of the archive."""
+def _safe_name(name: str, where: str) -> str:
+    """A member's path with '/'. Raises AutosegError if it leads out of the archive."""
     plain = name.replace("\\", "/")
     if "\0" in plain or plain.startswith("/") or re.match(r"^[A-Za-z]:", plain) or ".." in plain.split("/"):
         raise AutosegError(f"{where} holds a member with the unsafe path {name!r}", "fetch the archive from its publisher")

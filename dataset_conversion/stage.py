@@ -1,7 +1,7 @@
-"""A raw dataset in the making: a hidden folder that takes its place when it is whole, and a journal to go on from.
+"""Staging folder of a conversion: a hidden folder that is renamed to the dataset when complete, and a journal to resume from.
 
-A conversion that was killed leaves the folder; the next one of the same files in the same way skips the cases the journal
-names. A conversion that finds faults leaves nothing.
+A killed conversion leaves the folder; the next one with the same key skips the cases in the journal. A conversion that
+finds faults leaves nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SIDE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCase:
-    """What is kept of a case that was written. pixels: label value, as text -> count; empty without a mask.
+    """A case that was written. pixels: label value as text -> count; empty without a mask.
 
-    files: below the dataset's folder. thumbnail: see `small`.
+    files: below the dataset's folder. thumbnail: see `decoded_thumbnail`.
     """
 
     name: str
@@ -48,52 +48,51 @@ class StoredCase:
     attributes: dict[str, str] = field(default_factory=dict)
 
     @property
-    def small(self) -> Thumbnail | None:
-        """(32, 32) for comparing pictures, None for a flat one."""
+    def decoded_thumbnail(self) -> Thumbnail | None:
+        """(32, 32) thumbnail for comparing images, None for a constant one."""
         if not self.thumbnail:
             return None
         values = np.frombuffer(base64.b64decode(self.thumbnail), np.float16)
         return values.reshape(_SIDE, _SIDE).astype(np.float32)
 
 
-def packed(small: Thumbnail | None) -> str:
-    """A thumbnail as text: halves are exact enough to compare, and a journal of thousands of cases stays small."""
-    return "" if small is None else base64.b64encode(small.astype(np.float16).tobytes()).decode()
+def encode_thumbnail(thumbnail: Thumbnail | None) -> str:
+    """A thumbnail as text, in half precision to keep the journal small."""
+    return "" if thumbnail is None else base64.b64encode(thumbnail.astype(np.float16).tobytes()).decode()
 
 
 class Stage:
-    """folder: where to write. done: cases that an earlier, broken run has written, by part and name."""
+    """folder: where to write. completed: cases that an interrupted run has written, by part and name."""
 
-    def __init__(self, folder: Path, journal: IO[str], done: dict[tuple[str, str], StoredCase]) -> None:
+    def __init__(self, folder: Path, journal: IO[str], completed: dict[tuple[str, str], StoredCase]) -> None:
         self.folder = folder
-        self.done = done
+        self.completed = completed
         self._journal = journal
 
-    def keep(self, case: StoredCase) -> None:
-        """Notes that the files of a case are there."""
+    def record(self, case: StoredCase) -> None:
+        """Add a case whose files are written to the journal."""
         self._journal.write(json.dumps(asdict(case)) + "\n")
         self._journal.flush()
 
 
 @contextmanager
-def staged(dataset: Dataset, key: str) -> Iterator[Stage]:
-    """A stage for the dataset, which becomes its folder when the block ends well.
+def staging_folder(dataset: Dataset, key: str) -> Iterator[Stage]:
+    """A staging folder, which becomes the dataset's folder when the block ends without an error.
 
-    key: hash of what is converted and how; "" where that cannot be told, so that nothing is taken over. Raises
-    AutosegError where another process is at it.
+    key: hash of source and options; "": nothing is resumed. Raises AutosegError if another process writes this dataset.
     """
     folder = dataset.raw.with_name(f".{dataset.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
     journal = (folder / _JOURNAL).open("a+", encoding="utf-8")
     with closing(journal):
-        _hold(journal, dataset)
+        _lock_journal(journal, dataset)
         try:
-            done = _done(folder, journal, key)
+            completed = _read_completed(folder, journal, key)
             for part in ("imagesTr", "labelsTr"):
                 (folder / part).mkdir(exist_ok=True)
-            if done:
-                logger.info(f"{dataset.name}: {len(done)} cases were written by a run that broke off; going on from there")
-            yield Stage(folder, journal, done)
+            if completed:
+                logger.info(f"{dataset.name}: {len(completed)} cases were written by an interrupted run; resuming")
+            yield Stage(folder, journal, completed)
         except AutosegError:
             journal.close()
             shutil.rmtree(folder, ignore_errors=True)
@@ -104,39 +103,38 @@ def staged(dataset: Dataset, key: str) -> Iterator[Stage]:
     folder.replace(dataset.raw)
 
 
-def _done(folder: Path, journal: IO[str], key: str) -> dict[tuple[str, str], StoredCase]:
-    """What the journal names and the folder holds, if it is of this key; all else in both is removed."""
+def _read_completed(folder: Path, journal: IO[str], key: str) -> dict[tuple[str, str], StoredCase]:
+    """Cases that are in the journal and the folder, if the key is the same; everything else in both is removed."""
     journal.seek(0)
     lines = journal.read().splitlines()
-    found: dict[tuple[str, str], StoredCase] = {}
+    cases: dict[tuple[str, str], StoredCase] = {}
     if key and lines and lines[0] == key:
         for line in lines[1:]:
             try:
                 case = serde.from_dict(json.loads(line), StoredCase)
             except ValueError:
-                break  # The line that was being written when the run broke off.
+                break  # An incomplete last line.
             if all((folder / file).is_file() for file in case.files):
-                found[case.part, case.name] = case
-    kept = {folder / file for case in found.values() for file in case.files} | {folder / _JOURNAL}
+                cases[case.part, case.name] = case
+    files_to_keep = {folder / file for case in cases.values() for file in case.files} | {folder / _JOURNAL}
     for path in folder.rglob("*"):
-        if path.is_file() and path not in kept:
-            path.unlink()  # Also half a file that was being written.
+        if path.is_file() and path not in files_to_keep:
+            path.unlink()  # Including incomplete files.
     journal.seek(0)
     journal.truncate()
     journal.write(key + "\n")
-    journal.writelines(json.dumps(asdict(case)) + "\n" for case in found.values())
+    journal.writelines(json.dumps(asdict(case)) + "\n" for case in cases.values())
     journal.flush()
-    return found
+    return cases
 
 
-def _hold(journal: IO[str], dataset: Dataset) -> None:
-    """One conversion at a time. The system lets go of the lock when the process ends, however it ends."""
+def _lock_journal(journal: IO[str], dataset: Dataset) -> None:
+    """Allow one conversion at a time. The system releases the lock when the process ends."""
     if sys.platform == "win32":
-        return  # There an open file cannot be removed, which stops the second one too.
+        return  # Windows cannot remove an open file, which stops a second conversion too.
     import fcntl
 
     try:
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise AutosegError(f"{dataset.name} is being written by another process", "wait for it, or stop it") from error
-

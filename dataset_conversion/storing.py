@@ -1,4 +1,4 @@
-"""One case: read, checked, stored. What is wrong with it is part of the answer."""
+"""Reads, checks and stores one case; faults are part of the result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from autoseg.io import Image, Label, read_image, suffix_of, write_image, write_l
 from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError
-from dataset_conversion.reading import image_of
+from dataset_conversion.reading import read_image_entry
 from dataset_conversion.source import Entry
-from dataset_conversion.stage import StoredCase, packed
+from dataset_conversion.stage import StoredCase, encode_thumbnail
 
 _COPIED = (".png", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz")
 Picture = Path | Entry | Image | Callable[[], Image]
@@ -27,11 +27,11 @@ Picture = Path | Entry | Image | Callable[[], Image]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NewCase:
-    """A case to be written. images: for each channel, or one for all: a file, a decoded image, or a function that makes it.
+    """A case to write. images: one for each channel, or one for all: a file, a decoded image, or a function that returns one.
 
-    label: (H, W) of label values, or a function that makes it, called in a worker thread; None for a test case without a
-    reference. group: the patient, "" if not known. attributes: what else is known, such as the quality of the image.
-    turned: the mask is known to fit the image as its EXIF orientation shows it.
+    label: label values (H, W), or a function that returns a Label, called in a worker thread; None for a test case without
+    a reference. group: the patient, "" if unknown. attributes: further columns of cases.csv, such as image quality.
+    turned: the mask fits the image after its EXIF orientation is applied.
     """
 
     name: str
@@ -46,46 +46,46 @@ class NewCase:
 def store_case(
     folder: Path | None, case: NewCase, spec: DatasetSpec, scheme: LabelScheme
 ) -> tuple[StoredCase | None, list[str]]:
-    """Writes a case below `folder` (None: only reads and checks it); the faults stand in the second place."""
+    """Write a case into `folder` (None: only read and check it). Returns the stored case, None if it is faulty; and faults."""
     try:
-        images = [_read(item) for item in case.images]
+        images = [_read_image(item) for item in case.images]
         label = _label(case)
     except AutosegError as error:
         return None, [one_line(error)]
-    faults = _faults(case, images, label, spec, scheme)
+    faults = _find_faults(case, images, label, spec, scheme)
     if faults:
         return None, faults
-    places = [f"images{case.part}/{case.name}_{channel:04d}{spec.file_ending}" for channel in range(len(images))]
+    files = [f"images{case.part}/{case.name}_{channel:04d}{spec.file_ending}" for channel in range(len(images))]
     notes = list(label.notes) if label is not None else []
-    for item, image, place in zip(case.images, images, places, strict=True):
+    for item, image, file in zip(case.images, images, files, strict=True):
         try:
-            notes += _store_image(item, image, spec.file_ending, None if folder is None else folder / place)
+            notes += _store_image(item, image, spec.file_ending, None if folder is None else folder / file)
         except ValueError as error:
-            return None, [f"{_where(case, item)}: {error}"]
+            return None, [f"{_describe_source(case, item)}: {error}"]
     if label is not None:
-        places.append(f"labels{case.part}/{case.name}{spec.file_ending}")
+        files.append(f"labels{case.part}/{case.name}{spec.file_ending}")
         if folder is not None:
-            write_label(folder / places[-1], label.array, images[0])
+            write_label(folder / files[-1], label.array, images[0])
     planes = np.concatenate([image.array for image in images]) if len(images) > 1 else images[0].array
     return StoredCase(
         name=case.name,
         part=case.part,
         group=case.group,
-        files=tuple(places),
-        pixels={} if label is None else _pixels(label.array),
-        pixel_hash=_hash(planes),
-        thumbnail=packed(thumbnail(planes)),
+        files=tuple(files),
+        pixels={} if label is None else _count_pixels(label.array),
+        pixel_hash=_hash_pixels(planes),
+        thumbnail=encode_thumbnail(thumbnail(planes)),
         notes=tuple(notes),
         attributes=dict(case.attributes),
     ), []
 
 
-def _read(item: Picture) -> Image:
+def _read_image(item: Picture) -> Image:
     if isinstance(item, Image):
         return item
     if isinstance(item, Path):
         return read_image(item)
-    return image_of(item) if isinstance(item, Entry) else item()
+    return read_image_entry(item) if isinstance(item, Entry) else item()
 
 
 def _label(case: NewCase) -> Label | None:
@@ -95,7 +95,7 @@ def _label(case: NewCase) -> Label | None:
 
 
 def _store_image(item: Picture, image: Image, ending: str, target: Path | None) -> list[str]:
-    """What was changed of it. Raises ValueError where the format cannot hold it."""
+    """Write or copy an image; returns notes on changes. Raises ValueError if the format cannot hold it."""
     suffix = _suffix(item)
     if suffix == ending and ending in _COPIED and not image.notes:
         if target is not None:
@@ -113,21 +113,21 @@ def _store_image(item: Picture, image: Image, ending: str, target: Path | None) 
 
 
 def _suffix(item: Picture) -> str | None:
-    """The suffix of the file an image comes from, None for one made otherwise."""
+    """The suffix of the image's file, None if it does not come from a file."""
     if isinstance(item, Entry):
         return item.suffix
     return suffix_of(item) if isinstance(item, Path) else None
 
 
-def _where(case: NewCase, item: Picture) -> str:
+def _describe_source(case: NewCase, item: Picture) -> str:
     return item.where if isinstance(item, Entry) else str(item) if isinstance(item, Path) else case.name
 
 
-def _faults(
+def _find_faults(
     case: NewCase, images: Sequence[Image], label: Label | None, spec: DatasetSpec, scheme: LabelScheme
 ) -> list[str]:
     faults = []
-    where = _where(case, case.images[0])
+    where = _describe_source(case, case.images[0])
     channels = sum(image.array.shape[0] for image in images)
     if channels != len(spec.channel_names):
         faults.append(f"{where}: {channels} channels, expected {len(spec.channel_names)}")
@@ -137,16 +137,16 @@ def _faults(
     if label is None:
         return [*faults, f"{where}: a training case without a mask"] if case.part == "Tr" else faults
     if any(image.orientation != 1 for image in images) and not case.turned:
-        faults.append(f"{where}: has an EXIF orientation, and nothing tells whether its mask was drawn on the turned image")
+        faults.append(f"{where}: has an EXIF orientation, and it is unknown whether its mask was drawn on the turned image")
     return [*faults, *undeclared_values(Path(where), label, scheme.values)]
 
 
-def _pixels(array: Array) -> dict[str, int]:
+def _count_pixels(array: Array) -> dict[str, int]:
     counts = count_values(array)
     return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def _hash(planes: Array) -> str:
+def _hash_pixels(planes: Array) -> str:
     digest = hashlib.sha256(f"{planes.shape} {planes.dtype}".encode())
     digest.update(np.ascontiguousarray(planes).tobytes())
     return digest.hexdigest()

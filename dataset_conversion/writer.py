@@ -1,8 +1,8 @@
-"""The one place that writes a raw dataset, whichever form it came in: it checks while it writes, and leaves all or nothing.
+"""Writes raw datasets for all converters. It checks while it writes, and leaves all or nothing.
 
 nnU-Net v2's layout has one file ending for images and masks, so it must be lossless: JPEG images are stored as PNG, pixel
-for pixel. DICOM becomes NIfTI, and MetaImage and NRRD are written afresh, so that no patient's tags come along. All other
-files are copied byte for byte, unless reading had to change something (see `Image.notes`).
+for pixel. DICOM becomes NIfTI, and MetaImage and NRRD are rewritten, so that no patient tags remain. All other files are
+copied byte for byte, unless reading changed something (see `Image.notes`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset, Workspace
 from dataset_conversion.contact_sheet import write_contact_sheet
 from dataset_conversion.report import SHEET, ConversionReport, case_notes, make_record, write_record
-from dataset_conversion.stage import Stage, StoredCase, staged
+from dataset_conversion.stage import Stage, StoredCase, staging_folder
 from dataset_conversion.storing import NewCase, store_case
 
 __all__ = ["NewCase", "common_ending", "next_number", "safe_names", "write_dataset"]
@@ -44,18 +44,17 @@ def write_dataset(
     renamed: Mapping[str, str] | None = None,
     dry_run: bool = False,
 ) -> ConversionReport:
-    """Writes the raw dataset, with `conversion.json` and a contact sheet.
+    """Write the raw dataset, with `conversion.json` and a contact sheet.
 
-    spec: numTraining and groups are filled in here. key: hash of what is converted and how, which lets a run that broke
-    off be taken up again; "" where there is none. notes, renamed: for the report. dry_run: read and check only.
-    Raises SeveralProblems with every fault of every case, and AutosegError where the dataset exists and may not be
-    overwritten; the folder is then as it was before.
+    spec: numTraining and groups are filled in here. key: hash of source and options, to resume an interrupted run; "":
+    never resume. notes, renamed: for the report. dry_run: read and check only. Raises SeveralProblems with every fault
+    of every case, and AutosegError if the dataset exists and overwrite is False; the folder then stays as it was.
     """
     check_free(dataset, overwrite)
     if dry_run:
         stored = _write(None, cases, spec, workers, dataset)
         return _report(dataset, spec, stored, key, notes, renamed, dry_run=True)
-    with staged(dataset, key) as stage:
+    with staging_folder(dataset, key) as stage:
         stored = _write(stage, cases, spec, workers, dataset)
         report = _report(dataset, spec, stored, key, notes, renamed)
         write_description(stage.folder / "dataset.json", report.spec)
@@ -73,24 +72,24 @@ def _write(
     taken: dict[str, str] = {}
 
     def store(case: NewCase) -> tuple[NewCase, StoredCase | None, list[str]]:
-        known = None if stage is None else stage.done.get((case.part, case.name))
-        if known is not None:
-            return case, known, []
+        earlier = None if stage is None else stage.completed.get((case.part, case.name))
+        if earlier is not None:
+            return case, earlier, []
         return case, *store_case(None if stage is None else stage.folder, case, spec, scheme)
 
-    for case, made, faults in progress_bar(parallel_map(store, cases, workers), "check" if stage is None else "write"):
+    for case, stored_case, faults in progress_bar(parallel_map(store, cases, workers), "check" if stage is None else "write"):
         problems += faults
         if case.name.casefold() in taken:
-            problems.append(f"two cases are called {case.name} and {taken[case.name.casefold()]}")
+            problems.append(f"two cases have the names {case.name} and {taken[case.name.casefold()]}")
         taken[case.name.casefold()] = case.name
-        if made is not None:
-            stored.append(made)
-            if stage is not None and (case.part, case.name) not in stage.done:
-                stage.keep(made)
+        if stored_case is not None:
+            stored.append(stored_case)
+            if stage is not None and (case.part, case.name) not in stage.completed:
+                stage.record(stored_case)
     if not problems and not any(case.part == "Tr" for case in stored):
         problems.append("there is no training case")
     if problems:
-        raise SeveralProblems(f"{dataset.name} was not written", problems, "mend these files and convert again")
+        raise SeveralProblems(f"{dataset.name} was not written", problems, "fix these files and convert again")
     return stored
 
 
@@ -117,7 +116,7 @@ def next_number(workspace: Workspace) -> int:
 
 
 def common_ending(paths: Iterable[Path]) -> str:
-    """The ending under which a set of image files is stored. Raises AutosegError for pictures mixed with medical files."""
+    """The file ending to store a set of images with. Raises AutosegError for pictures mixed with medical files."""
     endings = {_STORED_AS.get(suffix_of(path)) or mask_ending(suffix_of(path)) for path in paths}
     if len(endings) == 1:
         return endings.pop()
@@ -130,7 +129,7 @@ def common_ending(paths: Iterable[Path]) -> str:
 
 
 def safe_names(stems: Sequence[str]) -> dict[str, str]:
-    """stem -> a case name of letters, digits, '_', '-' and '.', unique even where capitals don't count."""
+    """stem -> a case name of letters, digits, '_', '-' and '.', unique also without regard to case."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for stem in stems:
@@ -148,9 +147,9 @@ def safe_names(stems: Sequence[str]) -> dict[str, str]:
 
 
 def check_free(dataset: Dataset, overwrite: bool) -> None:
-    """Raises AutosegError where the number belongs to another dataset, or the folder is there and must stay."""
+    """Raises AutosegError if another dataset has the number, or the folder exists and overwrite is False."""
     for other in Workspace(dataset.root).datasets():
         if other.number == dataset.number and other.name.casefold() != dataset.name.casefold():
             raise AutosegError(f"the number {dataset.number} belongs to {other.name}", "choose another number with --id")
     if dataset.raw.exists() and not overwrite:
-        raise AutosegError(f"{dataset.raw} exists", "choose another --name or --id, or let it be replaced with --overwrite")
+        raise AutosegError(f"{dataset.raw} exists", "choose another --name or --id, or replace it with --overwrite")

@@ -71,7 +71,7 @@ def correct(
     Raises:
         AutosegError: the decisions do not belong to the audit, or a mask changed since.
     """
-    from dataset_conversion.corrections import correct as run
+    from dataset_conversion.corrections import apply_corrections as run
 
     workspace = Workspace.at(root)
     return run(

@@ -1,1 +1,1 @@
-"""Layouts that many datasets have: one script each, with `find(source, options) -> ConversionPlan`."""
+"""Common annotation layouts: one module each, with `find(source, options) -> ConversionPlan`."""

@@ -4,7 +4,7 @@ Isensee et al.: nnU-Net. Nature Methods 18 (2021); the layout is described in nn
 
     dataset.json      imagesTr/<case>_0000.nii.gz      labelsTr/<case>.nii.gz      imagesTs/      labelsTs/
 
-A 2D dataset needs no conversion; this checks one, tells its duplicates and makes its contact sheet. Of a volume, each slice
+A 2D dataset needs no conversion; this checks it, reports duplicates and makes a contact sheet. Of a volume, each slice
 across one axis (by default the one with the widest spacing) becomes a case with the spacing of its plane, and the volume, or
 the patient in `groups`, a group. Labels, regions and the ignore label stay as they are.
 """
@@ -19,7 +19,7 @@ from autoseg.io.raw_dataset import read_description
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import ConversionPlan, Options
-from dataset_conversion.reading import values_of
+from dataset_conversion.reading import read_label_entry
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 from dataset_conversion.volumes import AXES, Volumes, slices
@@ -30,34 +30,34 @@ _PARTS: tuple[Part, ...] = ("Tr", "Ts")
 
 
 def find(source: Source, options: Options) -> ConversionPlan:
-    """What dataset.json says; slices are stored as NIfTI."""
-    description = source.one(r"dataset\.json")
+    """Labels and channels of dataset.json; slices are stored as NIfTI."""
+    description = source.find_one(r"dataset\.json")
     if description is None:
-        raise source.nothing_found("dataset.json")
+        raise source.layout_error("dataset.json")
     with description.local() as path:
         spec = read_description(path)
-    draft = ConversionPlan(labels=list(spec.labels), channels=list(spec.channel_names.values()), ending=spec.file_ending)
-    draft.spec = {"labels": spec.labels, "regions_class_order": spec.regions_class_order}
-    draft.spec |= {key: kept for key in ("licence", "reference", "description") if (kept := getattr(spec, key))}
+    plan = ConversionPlan(labels=list(spec.labels), channels=list(spec.channel_names.values()), ending=spec.file_ending)
+    plan.spec = {"labels": spec.labels, "regions_class_order": spec.regions_class_order}
+    plan.spec |= {key: value for key in ("licence", "reference", "description") if (value := getattr(spec, key))}
     if spec.modality and not options["modality"]:
-        draft.spec["modality"] = spec.modality
+        plan.spec["modality"] = spec.modality
     volumes = Volumes()
     for part in _PARTS:
         for name, files in sorted(_cases(source, description.folder, part, spec.file_ending).items()):
             images = [files[number] for number in sorted(files)]
             mask = source.get(_inside(description.folder, f"labels{part}/{name}{spec.file_ending}"))
             if mask is None and part == "Tr":
-                draft.problems.append(f"{images[0].where}: no mask for this image")
+                plan.problems.append(f"{images[0].where}: no mask for this image")
                 continue
             try:
-                draft.cases += _made(volumes, name, images=images, mask=mask, part=part, spec=spec, options=options)
+                plan.cases += _new_cases(volumes, name, images=images, mask=mask, part=part, spec=spec, options=options)
             except AutosegError as error:
-                draft.problems.append(error.problem)
-    if any("_slice" in case.name and "slice" in case.attributes for case in draft.cases):
-        draft.ending = ".nii.gz"
-    if not draft.cases and not draft.problems:
-        raise source.nothing_found(f"imagesTr/*_0000{spec.file_ending}")
-    return draft
+                plan.problems.append(error.problem)
+    if any("_slice" in case.name and "slice" in case.attributes for case in plan.cases):
+        plan.ending = ".nii.gz"
+    if not plan.cases and not plan.problems:
+        raise source.layout_error(f"imagesTr/*_0000{spec.file_ending}")
+    return plan
 
 
 def _inside(folder: str, path: str) -> str:
@@ -66,20 +66,22 @@ def _inside(folder: str, path: str) -> str:
 
 def _cases(source: Source, folder: str, part: str, ending: str) -> dict[str, dict[int, Entry]]:
     """Case -> number of the channel -> file."""
-    found: dict[str, dict[int, Entry]] = {}
+    files_by_case: dict[str, dict[int, Entry]] = {}
     expression = re.compile(rf"{re.escape(_inside(folder, f'images{part}/'))}([^/]+?)(?:_(\d{{4}}))?{re.escape(ending)}")
     for entry in source.entries:
         match = expression.fullmatch(entry.name)
         if match:
-            found.setdefault(match[1], {})[int(match[2] or 0)] = entry
-    return found
+            files_by_case.setdefault(match[1], {})[int(match[2] or 0)] = entry
+    return files_by_case
 
 
-def _made(
+def _new_cases(
     volumes: Volumes, name: str, images: list[Entry], mask: Entry | None, part: Part, spec: DatasetSpec, options: Options
 ) -> list[NewCase]:
     group = spec.groups.get(name, "")
     if images[0].suffix in _MEDICAL and volumes.is_volume(images[0]):
         axis = AXES.index(options["axis"]) if options["axis"] else None
         return slices(volumes, name, images, mask, axis, group=group, part=part, labelled=options["labelled"])
-    return [NewCase(name=name, images=list(images), label=partial(values_of, mask) if mask else None, group=group, part=part)]
+    return [
+        NewCase(name=name, images=list(images), label=partial(read_label_entry, mask) if mask else None, group=group, part=part)
+    ]

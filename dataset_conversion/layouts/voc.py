@@ -6,7 +6,7 @@ Everingham et al.: The PASCAL Visual Object Classes Challenge. IJCV 111 (2015). 
     labelmap.txt             (CVAT) name:red,green,blue::
 
 Masks are palette PNGs, whose indices are the classes, or coloured ones with a `labelmap.txt`. Index 255, or the colour
-(224, 224, 192), is void: it becomes the ignore label. Images that no list names are passed over; those of test.txt are test
+(224, 224, 192), is void: it becomes the ignore label. Images that no list names are skipped; those of test.txt are test
 cases.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.conversion_plan import ConversionPlan, Options, matched, names_given
+from dataset_conversion.conversion_plan import ConversionPlan, Options, label_names, match_files
 from dataset_conversion.layouts.normalise_cases import normalise_cases
-from dataset_conversion.reading import Colour, image_of, values_of
+from dataset_conversion.reading import Colour, read_image_entry, read_label_entry
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -30,65 +30,65 @@ _VOID, _VOID_COLOUR = 255, (224, 224, 192)
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """Classes of labelmap.txt, or --labels by index."""
-    colours = _colours(source.one(r"labelmap\.txt"))
-    names = names_given(options) or ["background", *(name for name in colours if name.casefold() != "background")]
+    colours = _colours(source.find_one(r"labelmap\.txt"))
+    names = label_names(options) or ["background", *(name for name in colours if name.casefold() != "background")]
     if len(names) < 2:
         raise AutosegError(f"{source.path} has no labelmap.txt that names the classes", "name them with --labels")
-    draft = ConversionPlan(labels=names)
-    found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
-    listed = {part: _ids(source, part) for part in ("train", "val", "trainval", "test")}
+    plan = ConversionPlan(labels=names)
+    items = match_files(source, _IMAGES, _MASKS, plan, needs_mask=False)
+    listed = {part: _listed_ids(source, part) for part in ("train", "val", "trainval", "test")}
     every = set().union(*listed.values())
     skipped = 0
-    for item in found:
-        name = item.said["id"]
+    for item in items:
+        name = item.fields["id"]
         if (every and name not in every) or (not every and not item.masks):
             skipped += 1
             continue
         test = name in listed["test"]
         if not item.masks and not test:
-            draft.problems.append(f"{item.image.where}: no mask for this image")
+            plan.problems.append(f"{item.image.where}: no mask for this image")
             continue
         label = None
         if item.masks:
             mask = item.masks[0]
             label = partial(_by_colour, mask, colours, names) if colours else partial(_by_index, mask, len(names))
-            draft.ignore = draft.ignore or _has_void(mask, bool(colours))
-        draft.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts" if test else "Tr"))
+            plan.ignore = plan.ignore or _has_void(mask, bool(colours))
+        plan.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts" if test else "Tr"))
     if skipped:
-        draft.notes.append(f"{skipped} images without a segmentation, or in no list, were passed over")
-    normalise_cases(draft)
-    return draft
+        plan.notes.append(f"{skipped} images without a segmentation, or in no list, were skipped")
+    normalise_cases(plan)
+    return plan
 
 
 def _colours(table: Entry | None) -> dict[str, Colour]:
     """Name -> colour."""
-    found: dict[str, Colour] = {}
+    colours: dict[str, Colour] = {}
     for line in table.text().splitlines() if table else ():
         name, _, rest = line.partition(":")
         parts = rest.partition(":")[0].split(",")
         if not line.startswith("#") and len(parts) == 3 and all(part.strip().isdigit() for part in parts):
             red, green, blue = (int(part) for part in parts)
-            found[name.strip()] = (red, green, blue)
-    return found
+            colours[name.strip()] = (red, green, blue)
+    return colours
 
 
-def _ids(source: Source, part: str) -> set[str]:
-    listing = source.one(rf"ImageSets/Segmentation/{part}\.txt")
+def _listed_ids(source: Source, part: str) -> set[str]:
+    listing = source.find_one(rf"ImageSets/Segmentation/{part}\.txt")
     return {line.split()[0] for line in listing.text().splitlines() if line.strip()} if listing else set()
 
 
-def _has_void(mask: Entry, coloured: bool) -> bool:
-    """Whether a mask holds void pixels; False for one that cannot be read, which is complained about later."""
+def _has_void(mask: Entry, by_colour: bool) -> bool:
+    """Whether a mask holds void pixels; False for an unreadable mask, which is reported later."""
     try:
-        if coloured:
-            return bool((image_of(mask).array == np.array(_VOID_COLOUR)[:, None, None]).all(0).any())
-        return bool((values_of(mask).array == _VOID).any())
+        if by_colour:
+            return bool((read_image_entry(mask).array == np.array(_VOID_COLOUR)[:, None, None]).all(0).any())
+        return bool((read_label_entry(mask).array == _VOID).any())
     except AutosegError:
         return False
 
 
 def _by_index(mask: Entry, void: int) -> Label:
-    values = values_of(mask).array
+    values = read_label_entry(mask).array
     highest = int(values[values != _VOID].max(initial=0))
     if highest >= void:
         raise AutosegError(f"{mask.where}: holds the value {highest}, but only {void} classes are named", "name all of them")
@@ -96,8 +96,8 @@ def _by_index(mask: Entry, void: int) -> Label:
 
 
 def _by_colour(mask: Entry, colours: dict[str, Colour], names: list[str]) -> Label:
-    """Exact colours: a PNG loses none, so any other is a mistake."""
-    pixels = image_of(mask).array
+    """Exact colours: PNG is lossless, so any other colour is an error."""
+    pixels = read_image_entry(mask).array
     values = {name.casefold(): value for value, name in enumerate(names)}
     ids = np.full(pixels.shape[1:], 255, np.uint8)
     for name, colour in {**colours, "": _VOID_COLOUR}.items():

@@ -7,15 +7,15 @@ and in torch-em's loader):
     database/training/patient001/patient001_frame01.nii.gz      patient001_frame01_gt.nii.gz      Info.cfg
     database/testing/patient101/
 
-Values: 1 right ventricle, 2 myocardium, 3 left ventricle. Slices lie some 5 to 10 mm apart, pixels 1 to 2 mm. `Info.cfg`
-tells the disease (Group), which is kept in cases.csv; height and weight are not taken over.
-`patient001_4d.nii.gz`, the whole cycle, has no masks and is left out.
+Values: 1 right ventricle, 2 myocardium, 3 left ventricle. Slice spacing is 5 to 10 mm, pixel spacing 1 to 2 mm. `Info.cfg`
+names the disease (Group), which goes to cases.csv; height and weight are not copied.
+`patient001_4d.nii.gz`, the full cycle, has no masks and is left out.
 """
 
 from __future__ import annotations
 
 from autoseg.support.errors import AutosegError
-from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
+from dataset_conversion.conversion_plan import ConversionPlan, Options, match_files
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.volumes import Volumes, slices
 
@@ -25,21 +25,21 @@ _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz)", rf"{_CASE}_gt\.(nii|nii\.gz)"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """One gray channel named MR with spacing, four classes, groups by patient; the official test split is kept."""
-    draft = ConversionPlan(
+    plan = ConversionPlan(
         labels=("background", "right_ventricle", "myocardium", "left_ventricle"), channels=("MR",), ending=".nii.gz"
     )
     volumes = Volumes()
-    for item in matched(source, _IMAGES, _MASKS, draft):
+    for item in match_files(source, _IMAGES, _MASKS, plan):
         attributes = {"disease": _disease(source, item.image)}
-        test = item.said["part"].casefold() == "testing"
+        test = item.fields["part"].casefold() == "testing"
         try:
-            draft.cases += slices(
-                volumes, item.said["id"], [item.image], item.masks[0] if item.masks else None, axis=0,
-                group=item.said["patient"], part="Ts" if test else "Tr", attributes=attributes,
+            plan.cases += slices(
+                volumes, item.fields["id"], [item.image], item.masks[0] if item.masks else None, axis=0,
+                group=item.fields["patient"], part="Ts" if test else "Tr", attributes=attributes,
             )  # fmt: skip
         except AutosegError as error:
-            draft.problems.append(error.problem)
-    return draft
+            plan.problems.append(error.problem)
+    return plan
 
 
 def _disease(source: Source, image: Entry) -> str:

@@ -6,14 +6,14 @@ from, scholar.cu.edu.eg/?q=afahmy/pages/dataset. Layout (as in that archive and 
     Dataset_BUSI_with_GT/benign/benign (1).png      benign (1)_mask.png      benign (100)_mask_1.png
     Dataset_BUSI_with_GT/malignant/                 Dataset_BUSI_with_GT/normal/
 
-Several masks of one image are further lesions, which are joined. Masks of healthy tissue are empty. Pictures are gray,
+Several masks of one image are further lesions, which are merged. Masks of healthy tissue are empty. Pictures are gray,
 stored as RGB. Known faults (Pawlowska et al., Data in Brief 48, 2023): the same patients and even the same images
 several times, also as benign and malignant, without a list of patients; drawn calipers and words in the pictures.
 """
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<kind>benign|malignant|normal)/(?P<id>(?P=kind) ?\(\d+\))\.png"
@@ -21,10 +21,10 @@ _MASKS = r"(benign|malignant|normal)/(?P<id>\w+ ?\(\d+\))_mask(_\d+)?\.png"
 
 
 def find(source: Source, options: Options) -> ConversionPlan:
-    """Gray, lesion. The diagnosis goes to cases.csv and not to `groups`: those are never split, and each fold needs both."""
-    return binary(
+    """Gray, lesion. The diagnosis goes to cases.csv, not to `groups`, so that each fold has both kinds."""
+    return binary_plan(
         source, _IMAGES, _MASKS, "lesion",
-        attributes=lambda said: {"diagnosis": said["kind"].casefold()},
-        keep=lambda item: not (options["without_normal"] and item.said["kind"].casefold() == "normal"),
+        attributes=lambda fields: {"diagnosis": fields["kind"].casefold()},
+        keep=lambda item: not (options["without_normal"] and item.fields["kind"].casefold() == "normal"),
         gray=True,
     )  # fmt: skip

@@ -12,15 +12,15 @@ and the older one of the challenge, with MetaImage files, whose test patients ha
     training/patient0001/patient0001_2CH_ED.mhd + .raw      patient0001_2CH_ED_gt.mhd + .raw      Info_2CH.cfg
 
 Two views (2CH, 4CH) and two phases (ED, ES) a patient. The half sequences are left out: the two phases are part of them.
-`Info_*.cfg` has lines `Key: value`; the quality of the image is kept in cases.csv, the rest (sex, age) is not taken over.
+`Info_*.cfg` has lines `Key: value`; the image quality goes to cases.csv, the rest (sex, age) is not copied.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, matched
-from dataset_conversion.reading import image_of, values_of
+from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, match_files
+from dataset_conversion.reading import read_image_entry, read_label_entry
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -30,39 +30,39 @@ _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz|mhd)", rf"{_CASE}_gt\.(nii|nii\.gz|mh
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """Gray with spacing, four classes, groups by patient; training and validation list train, the testing list tests."""
-    draft = ConversionPlan(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
-    found = matched(source, _IMAGES, _MASKS, draft, needs_mask=False)
-    draft.ending = ".mha" if found[0].image.suffix == ".mhd" else ".nii.gz"
-    wanted = {quality.strip().casefold() for quality in (options["quality"] or "").split(",") if quality.strip()}
-    testing = _testing(source, draft)
-    for item in found:
-        test = item.said["patient"].casefold() in testing or "/testing/" in f"/{item.image.name}"
+    plan = ConversionPlan(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
+    items = match_files(source, _IMAGES, _MASKS, plan, needs_mask=False)
+    plan.ending = ".mha" if items[0].image.suffix == ".mhd" else ".nii.gz"
+    qualities = {quality.strip().casefold() for quality in (options["quality"] or "").split(",") if quality.strip()}
+    test_patients = _test_patients(source, plan)
+    for item in items:
+        test = item.fields["patient"].casefold() in test_patients or "/testing/" in f"/{item.image.name}"
         if not item.masks and not test:
-            draft.problems.append(f"{item.image.where}: no mask for this image")
+            plan.problems.append(f"{item.image.where}: no mask for this image")
             continue
-        quality = _quality(source, item.image, item.said["view"])
-        if wanted and quality.casefold() not in wanted:
+        quality = _quality(source, item.image, item.fields["view"])
+        if qualities and quality.casefold() not in qualities:
             continue
-        image = partial(image_of, item.image, *_pixels_of(source, item.image))
-        mask = partial(values_of, item.masks[0], *_pixels_of(source, item.masks[0])) if item.masks else None
-        draft.cases.append(
+        image = partial(read_image_entry, item.image, *_pixel_files(source, item.image))
+        mask = partial(read_label_entry, item.masks[0], *_pixel_files(source, item.masks[0])) if item.masks else None
+        plan.cases.append(
             NewCase(
-                name=item.said["id"],
+                name=item.fields["id"],
                 images=[image if item.image.suffix == ".mhd" else item.image],
                 label=mask,
-                group=item.said["patient"],
+                group=item.fields["patient"],
                 part="Ts" if test else "Tr",
-                attributes={"view": item.said["view"], "phase": item.said["phase"], "quality": quality},
+                attributes={"view": item.fields["view"], "phase": item.fields["phase"], "quality": quality},
             )
         )
-    return draft
+    return plan
 
 
-def _testing(source: Source, draft: ConversionPlan) -> set[str]:
+def _test_patients(source: Source, plan: ConversionPlan) -> set[str]:
     """Patients of the official test list."""
-    listing = source.one(r"subgroup_testing\.txt")
+    listing = source.find_one(r"subgroup_testing\.txt")
     if listing is None:
-        draft.notes.append("no database_split/subgroup_testing.txt: every patient with masks trains")
+        plan.notes.append("no database_split/subgroup_testing.txt: every patient with masks trains")
         return set()
     return {line.strip().casefold() for line in listing.text().splitlines() if line.strip()}
 
@@ -75,9 +75,9 @@ def _quality(source: Source, image: Entry, view: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == "ImageQuality"), "")
 
 
-def _pixels_of(source: Source, entry: Entry) -> list[Entry]:
-    """The file beside an MHD header that holds its pixels."""
+def _pixel_files(source: Source, entry: Entry) -> list[Entry]:
+    """The data file of an MHD header."""
     if entry.suffix != ".mhd":
         return []
     stem = entry.name.removesuffix(".mhd")
-    return [found for suffix in (".raw", ".zraw") if (found := source.get(f"{stem}{suffix}")) is not None]
+    return [entry for suffix in (".raw", ".zraw") if (entry := source.get(f"{stem}{suffix}")) is not None]

@@ -12,7 +12,7 @@ The number is the child and L or R the eye, so both eyes are one group. There is
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<id>Image_(?P<child>\d+)[LR])\.jpg"
@@ -21,6 +21,4 @@ _MASKS = {1: r"(?P<id>Image_\d+[LR])_1stHO\.png", 2: r"(?P<id>Image_\d+[LR])_2nd
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; groups by child."""
-    return binary(
-        source, _IMAGES, _MASKS[options["observer"]], "vessel", group=lambda said: f"child{said['child']}"
-    )
+    return binary_plan(source, _IMAGES, _MASKS[options["observer"]], "vessel", group=lambda fields: f"child{fields['child']}")

@@ -13,7 +13,7 @@ of view.
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary, ignore_outside
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan, ignore_outside_fov
 from dataset_conversion.source import Source
 
 _IMAGES = r"(training|test)/images/(?P<id>\d+)_(?P<split>training|test)\.tif"
@@ -26,12 +26,12 @@ _FIELD = r"mask/(?P<id>\d+_(training|test))_mask\.gif"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; the official test split is kept. Observer 2 traced test images only: training images keep the first's."""
-    draft = binary(
+    plan = binary_plan(
         source, _IMAGES, _MASKS[options["observer"]], "vessel",
-        name=lambda said: f"{said['id']}_{said['split'].casefold()}",
-        test=lambda said: said["split"].casefold() == "test",
+        name=lambda fields: f"{fields['id']}_{fields['split'].casefold()}",
+        test=lambda fields: fields["split"].casefold() == "test",
         needs_mask=False,
     )  # fmt: skip
     if options["field_of_view"]:
-        ignore_outside(draft, {match["id"]: entry for entry, match in source.find(_FIELD)})
-    return draft
+        ignore_outside_fov(plan, {match["id"]: entry for entry, match in source.find(_FIELD)})
+    return plan

@@ -10,7 +10,7 @@ call the folders images and masks):
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"(ETIS-LaribPolypDB|images)/(?P<id>\d+)\.(tif|png)"
@@ -19,4 +19,4 @@ _MASKS = r"(Ground ?Truth|masks)/p?(?P<id>\d+)\.(tif|png)"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, polyp."""
-    return binary(source, _IMAGES, _MASKS, "polyp")
+    return binary_plan(source, _IMAGES, _MASKS, "polyp")

@@ -12,7 +12,7 @@ again in `test`, so the part goes before the name.
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<part>train|test)/Original/(?P<id>\d+_(?P<disease>[ADGN]))\.png"
@@ -22,9 +22,9 @@ _DISEASES = {"A": "macular degeneration", "D": "diabetic retinopathy", "G": "gla
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel; the official test split is kept."""
-    return binary(
+    return binary_plan(
         source, _IMAGES, _MASKS, "vessel",
-        name=lambda said: f"{said['part'].casefold()}_{said['id']}",
-        test=lambda said: said["part"].casefold() == "test",
-        attributes=lambda said: {"disease": _DISEASES[said["disease"].upper()]},
+        name=lambda fields: f"{fields['part'].casefold()}_{fields['id']}",
+        test=lambda fields: fields["part"].casefold() == "test",
+        attributes=lambda fields: {"disease": _DISEASES[fields["disease"].upper()]},
     )  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES, _MASKS = r"(?P<id>(?P<split>train|testA|testB)_\d+)\.bmp", r"(?P<id>(train|testA|testB)_\d+)_anno\.bmp"
@@ -22,18 +22,18 @@ _IMAGES, _MASKS = r"(?P<id>(?P<split>train|testA|testB)_\d+)\.bmp", r"(?P<id>(tr
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, gland; groups by patient; tests A and B are the test split."""
-    table = source.one(r"Grade\.csv")
+    table = source.find_one(r"Grade\.csv")
     rows: dict[str, dict[str, str]] = {}
     for line in csv.DictReader(io.StringIO(table.text())) if table else ():
         row = {key.strip(): (value or "").strip() for key, value in line.items() if key}
         rows[row.get("name", "")] = row
-    draft = binary(
+    plan = binary_plan(
         source, _IMAGES, _MASKS, "gland",
-        group=lambda said: f"patient{number}" if (number := rows.get(said["id"], {}).get("patient ID")) else "",
-        test=lambda said: said["split"].casefold().startswith("test"),
-        attributes=lambda said: {"grade": rows.get(said["id"], {}).get("grade (GlaS)", "")},
+        group=lambda fields: f"patient{number}" if (number := rows.get(fields["id"], {}).get("patient ID")) else "",
+        test=lambda fields: fields["split"].casefold().startswith("test"),
+        attributes=lambda fields: {"grade": rows.get(fields["id"], {}).get("grade (GlaS)", "")},
         instances=True,
     )  # fmt: skip
     if table is None:
-        draft.notes.append("no Grade.csv tells the patients: images of one patient may stand on both sides of a split")
-    return draft
+        plan.notes.append("there is no Grade.csv with the patients: images of one patient may be on both sides of a split")
+    return plan

@@ -11,7 +11,7 @@ have it; in the archives of one disease each the folders are missing):
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary, ignore_outside
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan, ignore_outside_fov
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<id>\d+_(?P<disease>h|dr|g))\.jpe?g"
@@ -21,9 +21,9 @@ _DISEASES = {"h": "healthy", "dr": "diabetic retinopathy", "g": "glaucoma"}
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel."""
-    draft = binary(
-        source, _IMAGES, _MASKS, "vessel", attributes=lambda said: {"disease": _DISEASES[said["disease"].casefold()]}
+    plan = binary_plan(
+        source, _IMAGES, _MASKS, "vessel", attributes=lambda fields: {"disease": _DISEASES[fields["disease"].casefold()]}
     )
     if options["field_of_view"]:
-        ignore_outside(draft, {match["id"]: entry for entry, match in source.find(_FIELD)})
-    return draft
+        ignore_outside_fov(plan, {match["id"]: entry for entry, match in source.find(_FIELD)})
+    return plan

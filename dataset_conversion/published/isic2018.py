@@ -9,13 +9,13 @@ Layout (names of the archives as at that page, and as torch-em's loader of 2025 
     ISIC2018_Task1-2_Training_Input/ISIC_0000000.jpg      (also Validation, Test)
     ISIC2018_Task1_Training_GroundTruth/ISIC_0000000_segmentation.png
 
-2,594 training, 100 validation and 1,000 test images; the validation images join the training ones. The ids tell
-neither patient nor lesion, so near duplicates are worth a look.
+2,594 training, 100 validation and 1,000 test images; the validation images join the training ones. The ids contain
+neither patient nor lesion, so check the near-duplicates.
 """
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"ISIC2018_Task1-2_(?P<part>Training|Validation|Test)_Input/(?P<id>ISIC_\d+)\.jpg"
@@ -24,8 +24,8 @@ _MASKS = r"ISIC2018_Task1_(?P<part>Training|Validation|Test)_GroundTruth/(?P<id>
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, lesion; the official test split is kept."""
-    return binary(
+    return binary_plan(
         source, _IMAGES, _MASKS, "lesion",
-        test=lambda said: said["part"].casefold() == "test",
-        attributes=lambda said: {"split": said["part"].casefold()},
+        test=lambda fields: fields["part"].casefold() == "test",
+        attributes=lambda fields: {"split": fields["part"].casefold()},
     )  # fmt: skip

@@ -5,12 +5,12 @@ datasets.simula.no/kvasir-seg as kvasir-seg.zip. Layout (as in that archive, and
 
     Kvasir-SEG/images/<id>.jpg      Kvasir-SEG/masks/<id>.jpg
 
-Masks are JPEG with its noise: what is 128 or brighter is polyp. Patients are not told.
+Masks are JPEG with its noise: what is 128 or brighter is polyp. Patients are not published.
 """
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"images/(?P<id>[^/]+)\.(jpe?g|png)"
@@ -19,4 +19,4 @@ _MASKS = r"masks/(?P<id>[^/]+)\.(jpe?g|png)"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, polyp."""
-    return binary(source, _IMAGES, _MASKS, "polyp")
+    return binary_plan(source, _IMAGES, _MASKS, "polyp")

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, matched
-from dataset_conversion.reading import classes_of, foreground_of, gray_image_of
+from dataset_conversion.conversion_plan import GRAY, ConversionPlan, Options, match_files
+from dataset_conversion.reading import merge_class_masks, read_foreground, read_gray_image
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
 
@@ -24,23 +24,26 @@ _MASKS = r"(leftMask|rightMask)/(?P<id>MCUCXR_\d+_[01])\.png"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """Gray; right_lung and left_lung, or one class for both."""
-    draft = ConversionPlan(
+    plan = ConversionPlan(
         labels=("background", "lung") if options["lung"] else ("background", "right_lung", "left_lung"), channels=GRAY
     )
-    for item in matched(source, _IMAGES, _MASKS, draft):
+    for item in match_files(source, _IMAGES, _MASKS, plan):
         sides = {side: [mask for mask in item.masks if f"/{side}mask/" in mask.name.casefold()] for side in ("right", "left")}
         if not all(sides.values()):
-            draft.problems.append(f"{item.image.where}: a mask of only one lung")
+            plan.problems.append(f"{item.image.where}: a mask of only one lung")
             continue
         label = (
-            partial(foreground_of, item.masks)
+            partial(read_foreground, item.masks)
             if options["lung"]
-            else partial(classes_of, {1: sides["right"], 2: sides["left"]})
+            else partial(merge_class_masks, {1: sides["right"], 2: sides["left"]})
         )
-        finding = "tuberculosis" if item.said["finding"] == "1" else "normal"
-        draft.cases.append(
+        finding = "tuberculosis" if item.fields["finding"] == "1" else "normal"
+        plan.cases.append(
             NewCase(
-                name=item.said["id"], images=[partial(gray_image_of, item.image)], label=label, attributes={"finding": finding}
+                name=item.fields["id"],
+                images=[partial(read_gray_image, item.image)],
+                label=label,
+                attributes={"finding": finding},
             )
         )
-    return draft
+    return plan

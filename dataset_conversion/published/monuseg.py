@@ -21,8 +21,8 @@ import numpy as np
 from autoseg.io import Label
 from autoseg.io.types import Array
 from autoseg.support.errors import AutosegError
-from dataset_conversion.conversion_plan import ConversionPlan, Options, ending_of, matched
-from dataset_conversion.reading import image_of, outlines
+from dataset_conversion.conversion_plan import ConversionPlan, Options, file_ending_of, match_files
+from dataset_conversion.reading import polygon_mask, read_image_entry
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -32,30 +32,30 @@ _OUTLINES = r"(Annotations|MoNuSegTestData)/(?P<id>TCGA-[\w-]+)\.xml"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, nucleus, groups by patient. With `boundary`, the rim of a nucleus is a class of its own."""
-    draft = ConversionPlan(labels=("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
-    found = matched(source, _IMAGES, _OUTLINES, draft)
-    draft.ending = ending_of(found)
-    for item in found:
+    plan = ConversionPlan(labels=("background", "nucleus", "boundary") if options["boundary"] else ("background", "nucleus"))
+    items = match_files(source, _IMAGES, _OUTLINES, plan)
+    plan.ending = file_ending_of(items)
+    for item in items:
         if item.masks:
-            test = item.said["folder"].casefold() == "monusegtestdata"
+            test = item.fields["folder"].casefold() == "monusegtestdata"
             label = partial(_label, item.masks[0], item.image, options["boundary"])
-            draft.cases.append(
+            plan.cases.append(
                 NewCase(
-                    name=item.said["id"],
+                    name=item.fields["id"],
                     images=[item.image],
                     label=label,
-                    group=item.said["patient"],
+                    group=item.fields["patient"],
                     part="Ts" if test else "Tr",
                 )
             )
-    return draft
+    return plan
 
 
-def _label(drawn: Entry, image: Entry, boundary: bool) -> Label:
-    shape = image_of(image).array.shape[1:]
+def _label(outline_file: Entry, image: Entry, boundary: bool) -> Label:
+    shape = read_image_entry(image).array.shape[1:]
     label, rims = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    for region in _regions(drawn):
-        inside = outlines(shape, [region]).astype(np.uint8)
+    for region in _regions(outline_file):
+        inside = polygon_mask(shape, [region]).astype(np.uint8)
         label |= inside
         core = cv2.erode(inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
         rims |= inside & np.uint8(core == 0)
@@ -64,11 +64,11 @@ def _label(drawn: Entry, image: Entry, boundary: bool) -> Label:
     return Label(array=label, spacing=None)
 
 
-def _regions(drawn: Entry) -> list[Array]:
+def _regions(outline_file: Entry) -> list[Array]:
     """Each region's corners (N, 2), x and y. Raises AutosegError for XML that is damaged or defines entities."""
-    content = drawn.bytes()
+    content = outline_file.bytes()
     if b"<!ENTITY" in content:
-        raise AutosegError(f"{drawn.where} defines entities, which no outline needs", "fetch it from its publisher")
+        raise AutosegError(f"{outline_file.where} defines entities, which may be harmful", "download it from its publisher")
     try:
         root = ElementTree.fromstring(content)
         return [
@@ -76,4 +76,4 @@ def _regions(drawn: Entry) -> list[Array]:
             for region in root.iter("Region")
         ]
     except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise AutosegError(f"{drawn.where} is no outline file of ImageScope: {error}", "fetch it again") from error
+        raise AutosegError(f"{outline_file.where} is no outline file of ImageScope: {error}", "fetch it again") from error

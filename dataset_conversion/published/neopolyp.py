@@ -7,15 +7,15 @@ public notebooks; folders may be doubled, train/train/):
     train/<id>.jpeg      train_gt/<id>.jpeg      test/<id>.jpeg
 
 1,000 training images and 200 test images without masks. Masks are JPEG: red is neoplastic, green non-neoplastic, with the
-noise that JPEG makes, so each pixel goes to the nearest colour. Patients are not told.
+noise that JPEG makes, so each pixel goes to the nearest colour. Patients are not published.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
-from dataset_conversion.reading import coloured
+from dataset_conversion.conversion_plan import ConversionPlan, Options, match_files
+from dataset_conversion.reading import label_from_colours
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
 
@@ -26,11 +26,11 @@ _COLOURS = {(255, 0, 0): 1, (0, 255, 0): 2}
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, neoplastic and non_neoplastic."""
-    draft = ConversionPlan(labels=("background", "neoplastic", "non_neoplastic"))
-    for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
-        if not item.masks and item.said["split"].casefold() == "train":
-            draft.problems.append(f"{item.image.where}: no mask for this image")
+    plan = ConversionPlan(labels=("background", "neoplastic", "non_neoplastic"))
+    for item in match_files(source, _IMAGES, _MASKS, plan, needs_mask=False):
+        if not item.masks and item.fields["split"].casefold() == "train":
+            plan.problems.append(f"{item.image.where}: no mask for this image")
             continue
-        label = partial(coloured, item.masks[0], _COLOURS) if item.masks else None
-        draft.cases.append(NewCase(name=item.said["id"], images=[item.image], label=label, part="Tr" if item.masks else "Ts"))
-    return draft
+        label = partial(label_from_colours, item.masks[0], _COLOURS) if item.masks else None
+        plan.cases.append(NewCase(name=item.fields["id"], images=[item.image], label=label, part="Tr" if item.masks else "Ts"))
+    return plan

@@ -20,8 +20,8 @@ import numpy as np
 
 from autoseg.io import Label
 from autoseg.support.errors import AutosegError
-from dataset_conversion.conversion_plan import ConversionPlan, Options, matched
-from dataset_conversion.reading import foreground_of, run_lengths
+from dataset_conversion.conversion_plan import ConversionPlan, Options, match_files
+from dataset_conversion.reading import decode_run_lengths, read_foreground
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -31,35 +31,35 @@ _MASKS = r"(?P<part>stage1_train)/(?P<id>[0-9a-f]+)/masks/[^/]+\.png"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, nucleus; stage 1's test images are the test split."""
-    draft = ConversionPlan(labels=("background", "nucleus"))
-    solution = _solution(source.one(r"stage1_solution\.csv"))
-    for item in matched(source, _IMAGES, _MASKS, draft, needs_mask=False):
-        name = item.said["id"]
-        if item.said["part"].casefold() == "stage1_test":
-            label = partial(_drawn, solution[name]) if name in solution else None
-            draft.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts"))
+    plan = ConversionPlan(labels=("background", "nucleus"))
+    solution = _solution(source.find_one(r"stage1_solution\.csv"))
+    for item in match_files(source, _IMAGES, _MASKS, plan, needs_mask=False):
+        name = item.fields["id"]
+        if item.fields["part"].casefold() == "stage1_test":
+            label = partial(_draw_label, solution[name]) if name in solution else None
+            plan.cases.append(NewCase(name=name, images=[item.image], label=label, part="Ts"))
         elif item.masks:
-            draft.cases.append(NewCase(name=name, images=[item.image], label=partial(foreground_of, item.masks)))
+            plan.cases.append(NewCase(name=name, images=[item.image], label=partial(read_foreground, item.masks)))
         else:
-            draft.problems.append(f"{item.image.where}: no mask for this image")
-    return draft
+            plan.problems.append(f"{item.image.where}: no mask for this image")
+    return plan
 
 
 def _solution(table: Entry | None) -> dict[str, list[dict[str, str]]]:
     """Image -> the rows of its nuclei."""
-    found: dict[str, list[dict[str, str]]] = {}
+    rows_by_image: dict[str, list[dict[str, str]]] = {}
     if table is None:
-        return found
+        return rows_by_image
     for row in csv.DictReader(io.StringIO(table.text())):
         if not {"ImageId", "EncodedPixels", "Height", "Width"} <= set(row):
             raise AutosegError(f"{table.where} lacks the columns ImageId, EncodedPixels, Height, Width", "fetch it again")
-        found.setdefault(row["ImageId"], []).append(row)
-    return found
+        rows_by_image.setdefault(row["ImageId"], []).append(row)
+    return rows_by_image
 
 
-def _drawn(rows: list[dict[str, str]]) -> Label:
+def _draw_label(rows: list[dict[str, str]]) -> Label:
     shape = (int(rows[0]["Height"]), int(rows[0]["Width"]))
     union = np.zeros(shape, np.bool_)
     for row in rows:
-        union |= run_lengths(row["EncodedPixels"], shape)
+        union |= decode_run_lengths(row["EncodedPixels"], shape)
     return Label(array=union.astype(np.uint8), spacing=None)

@@ -8,7 +8,7 @@ had from fc.up.pt/addi/ph2%20database.html (a RAR archive, to be unpacked first)
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"IMD\d+_Dermoscopic_Image/(?P<id>IMD\d+)\.bmp"
@@ -17,4 +17,4 @@ _MASKS = r"IMD\d+_lesion/(?P<id>IMD\d+)_lesion\.bmp"
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, lesion."""
-    return binary(source, _IMAGES, _MASKS, "lesion")
+    return binary_plan(source, _IMAGES, _MASKS, "lesion")

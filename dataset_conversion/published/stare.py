@@ -11,7 +11,7 @@ Two observers: 1 is Hoover (ah), 2 Kouznetsova (vk). There is no official split.
 
 from __future__ import annotations
 
-from dataset_conversion.conversion_plan import ConversionPlan, Options, binary
+from dataset_conversion.conversion_plan import ConversionPlan, Options, binary_plan
 from dataset_conversion.source import Source
 
 _IMAGES = r"(?P<id>im\d+)\.ppm(\.gz)?"
@@ -20,4 +20,4 @@ _MASKS = {1: r"(?P<id>im\d+)\.ah\.ppm(\.gz)?", 2: r"(?P<id>im\d+)\.vk\.ppm(\.gz)
 
 def find(source: Source, options: Options) -> ConversionPlan:
     """RGB, vessel."""
-    return binary(source, _IMAGES, _MASKS[options["observer"]], "vessel")
+    return binary_plan(source, _IMAGES, _MASKS[options["observer"]], "vessel")

@@ -253,11 +253,11 @@ def dicom_seg(root: Path) -> Tree:
         template.save_as(root / f"IM{number}.dcm")
         for value, name in ((1, "liver"), (2, "tumour")):
             if number < 2 and not (number == 1 and value == 2):
-                made = hd.seg.Segmentation(
+                segmentation = hd.seg.Segmentation(
                     [template], drawn[value - 1], hd.seg.SegmentationTypeValues.BINARY, [segment(1, name)],
                     f"1.2.3.5.{number}.{value}", 1, f"1.2.3.6.{number}.{value}", 1, "us", "autoseg", "1", "1",
                 )  # fmt: skip
-                made.save_as(root / f"SEG{number}{value}.dcm")
+                segmentation.save_as(root / f"SEG{number}{value}.dcm")
     both = np.where(drawn[1] > 0, 2, drawn[0]).astype(np.uint8)
     tree.truth = {"patient0001_0001": both, "patient0002_0001": drawn[0]}
     tree.groups = {name: name[:11] for name in tree.truth}

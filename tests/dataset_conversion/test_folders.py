@@ -1,4 +1,4 @@
-"""Folders of images and masks into a raw dataset: what is changed is said, what is wrong is listed, all or nothing."""
+"""Folders of images and masks become a raw dataset: changes are reported, problems are listed, all or nothing."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_a_plain_set(tmp_path, convert):
     assert "255 became 1" in str(report) and "Dataset501_Set" in str(report)
 
 
-def test_nothing_to_say_of_a_set_that_fits(tmp_path, convert):
+def test_set_without_changes_has_no_notes(tmp_path, convert):
     folders(tmp_path, ["a", "b"])
     assert convert(labels=["background", "polyp"]).notes == ()
 
@@ -79,7 +79,7 @@ def test_numbers_and_overwriting(tmp_path, convert):
         convert_folders(tmp_path / "images", tmp_path / "masks", "Other", 501, workspace=Workspace(tmp_path / "root"))
 
 
-def test_everything_wrong_is_listed_at_once_and_nothing_is_written(tmp_path, convert):
+def test_all_problems_are_listed_and_nothing_is_written(tmp_path, convert):
     stems = ["ok", "nomask", "broken", "size", "value", "gray", "alpha", "badmask", "colourmask"]
     images, masks = folders(tmp_path, stems)
     (masks / "nomask.png").unlink()
@@ -144,12 +144,12 @@ def oriented(path, array, orientation):
 
 
 @pytest.mark.parametrize("drawn_on", ["upright", "stored"])
-def test_exif_orientation_turns_image_and_mask_alike(tmp_path, convert, drawn_on):
+def test_exif_orientation_is_applied_to_image_and_mask(tmp_path, convert, drawn_on):
     stored = np.zeros((24, 32, 3), np.uint8)
     stored[box() > 0] = 255
     oriented(tmp_path / "images" / "a.png", stored, 6)
     save(tmp_path / "masks" / "a.png", np.rot90(box(), -1) if drawn_on == "upright" else box())
-    # Turned by half, its size tells nothing: it follows the other.
+    # Rotated by 180 degrees, its size is ambiguous: it follows the other image.
     oriented(tmp_path / "images" / "b.png", stored, 3)
     save(tmp_path / "masks" / "b.png", np.rot90(box(), 2) if drawn_on == "upright" else box())
     report = convert()
@@ -160,7 +160,7 @@ def test_exif_orientation_turns_image_and_mask_alike(tmp_path, convert, drawn_on
     assert any("turned with their images" in note for note in report.notes) == (drawn_on == "stored")
 
 
-def test_an_orientation_nothing_speaks_for_is_refused(tmp_path, convert):
+def test_ambiguous_exif_orientation_is_refused(tmp_path, convert):
     oriented(tmp_path / "images" / "a.png", colours(), 3)
     save(tmp_path / "masks" / "a.png", box())
     assert "EXIF orientation (3)" in faults(convert)[0]
@@ -175,7 +175,7 @@ def test_masks_of_one_class_each(tmp_path, convert):
     assert any("24 pixels of 1 images belong to two classes" in note for note in report.notes)
 
 
-def test_several_masks_of_one_class_are_joined(tmp_path, convert):
+def test_several_masks_of_one_class_are_merged(tmp_path, convert):
     save(tmp_path / "images" / "a (1).png", colours())
     save(tmp_path / "masks" / "a (1)_mask.png", box(255))
     save(tmp_path / "masks" / "a (1)_mask_1.png", box(255, at=14))
@@ -201,7 +201,7 @@ def test_groups(tmp_path, convert):
     assert RawDataset.open(report.dataset).spec.groups == report.spec.groups
     folders(tmp_path, ["other"])
     assert faults(convert, groups=r"(patient\d+)", overwrite=True) == [
-        "other: the expression for groups, '(patient\\\\d+)', finds nothing in it"
+        "other: the expression for groups, '(patient\\\\d+)', does not match"
     ]
     for wrong in (r"patient\d+", r"(a)(b)", "("):
         with pytest.raises(AutosegError, match="expression"):

@@ -64,7 +64,7 @@ def test_a_layout_needs_a_name(tmp_path, workspace):
         convert("yolo", tmp_path, workspace)
 
 
-def test_what_was_decided_is_said(tmp_path, workspace):
+def test_automatic_decisions_are_reported(tmp_path, workspace):
     built("rle_csv", tmp_path / "rle")
     report = convert("rle_csv", tmp_path / "rle", workspace, "Runs", options={"labels": "polyp,tool"})
     assert any("1 images are not in the table" in note for note in report.notes)
@@ -77,7 +77,7 @@ def test_what_was_decided_is_said(tmp_path, workspace):
 def test_overlapping_classes_are_counted(tmp_path, workspace):
     layouts.mask_per_class(tmp_path / "source")
     report = convert("mask_per_class", tmp_path / "source", workspace, "Set", options={"labels": "disc,cup"})
-    assert "36 pixels of 1 images belong to two classes; the later label won there" in report.notes
+    assert "36 pixels of 1 images belong to two classes; the later label was kept" in report.notes
 
 
 def test_slices_along_another_axis_and_only_labelled_ones(tmp_path, workspace):
@@ -96,11 +96,11 @@ def test_groups_from_names(tmp_path, workspace):
     layouts.yolo(tmp_path / "source")
     report = convert("yolo", tmp_path / "source", workspace, "Set", options={"groups": r"(a$|b$|none$)"})
     assert report.spec.groups["images_train_a"] == report.spec.groups["images_test_a"] == "a"
-    with pytest.raises(SeveralProblems, match="finds nothing"):
+    with pytest.raises(SeveralProblems, match="does not match"):
         convert("yolo", tmp_path / "source", workspace, "Other", options={"groups": r"(patient\d+)"})
 
 
-def test_nothing_of_a_patient_is_written(tmp_path, workspace):
+def test_no_patient_data_is_written(tmp_path, workspace):
     built("dicom_seg", tmp_path / "source")
     report = convert("dicom_seg", tmp_path / "source", workspace, "Set")
     for path in report.dataset.raw.rglob("*"):
@@ -148,7 +148,7 @@ def test_faults_of_tables_and_outlines(tmp_path, workspace):
     with pytest.raises(SeveralProblems, match=r"b\.txt, line 1: 4 coordinates"):
         convert("yolo", tmp_path / "yolo", workspace, "Set")
     text.write_text("5 0.5 0.5 0.2 0.2 0.1 0.1\n")
-    with pytest.raises(SeveralProblems, match="class 5, known are 0 to 1"):
+    with pytest.raises(SeveralProblems, match="class 5, expected 0 to 1"):
         convert("yolo", tmp_path / "yolo", workspace, "Set")
 
 

@@ -80,7 +80,7 @@ def test_missing_and_spare_files_are_listed_together(tmp_path):
 
 def test_two_images_of_one_name(tmp_path):
     _, problems = paired(tmp_path, ["a.jpg", "a.png"], ["a.png"])
-    assert len(problems) == 1 and "cannot be told apart" in problems[0]
+    assert len(problems) == 1 and "ambiguous" in problems[0]
 
 
 def test_one_folder_for_both(tmp_path):
@@ -98,8 +98,8 @@ def test_channel_files_and_frames(tmp_path):
     assert [pair.stem for pair in frames.pairs] == ["a_0000", "a_0001"]
 
 
-def test_nothing_fits(tmp_path):
-    with pytest.raises(AutosegError, match=r"fits.*x\.png against a\.png"):
+def test_no_matching_mask_is_an_error(tmp_path):
+    with pytest.raises(AutosegError, match=r"matches.*x\.png and a\.png"):
         paired(tmp_path, ["a.png"], ["x.png"])
     with pytest.raises(AutosegError, match=r"no images.*\.txt"):
         paired(tmp_path / "n", ["a.txt"], ["a.png"])
@@ -107,6 +107,6 @@ def test_nothing_fits(tmp_path):
         pair_files(tmp_path / "nowhere", tmp_path / "m")
 
 
-def test_other_files_are_passed_over_and_said(tmp_path):
+def test_other_files_are_skipped_with_a_note(tmp_path):
     result = pair_files(touch(tmp_path / "i", "a.png", "Thumbs.db", ".DS_Store"), touch(tmp_path / "m", "a.png"))
     assert len(result.pairs) == 1 and len(result.notes) == 1 and ".db" in result.notes[0]

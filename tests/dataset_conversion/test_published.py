@@ -73,7 +73,7 @@ def test_every_dataset_has_a_builder_and_a_docstring():
     assert set(official.BUILDERS) == {known.name for known in PUBLISHED}
     for known in PUBLISHED:
         text = importlib.import_module(known.module).__doc__
-        assert "TileGrid" in text and known.paper.split()[0] in text, known.name
+        assert "Layout" in text and known.paper.split()[0] in text, known.name
 
 
 def test_a_tree_of_another_layout_is_refused(tmp_path, workspace):
@@ -108,11 +108,15 @@ def test_camus_qualities_and_merged_split(tmp_path, workspace):
 def test_second_observers_and_fields_of_view(tmp_path, workspace):
     official.drive(tmp_path / "drive")
     report = convert("drive", tmp_path / "drive", workspace, options={"observer": 2, "field_of_view": True})
-    found = labels_of(report)
+    labels = labels_of(report)
     assert report.spec.labels == {"background": 0, "vessel": 1, "ignore": 2}
-    assert (found["01_test"][0, 0], found["21_training"][0, 0], found["01_test"][24, 32]) == (2, 2, found["01_test"][24, 32])
-    assert (found["01_test"][found["01_test"] < 2] == official.blob(51)[found["01_test"] < 2]).all()
-    assert (found["21_training"][found["21_training"] < 2] == official.blob(21)[found["21_training"] < 2]).all()
+    assert (labels["01_test"][0, 0], labels["21_training"][0, 0], labels["01_test"][24, 32]) == (
+        2,
+        2,
+        labels["01_test"][24, 32],
+    )
+    assert (labels["01_test"][labels["01_test"] < 2] == official.blob(51)[labels["01_test"] < 2]).all()
+    assert (labels["21_training"][labels["21_training"] < 2] == official.blob(21)[labels["21_training"] < 2]).all()
     official.stare(tmp_path / "stare")
     other = labels_of(convert("stare", tmp_path / "stare", workspace, options={"observer": 2}))
     assert (other["im0002"] == official.blob(9)).all()
@@ -123,7 +127,7 @@ def test_second_observers_and_fields_of_view(tmp_path, workspace):
 def test_classes_and_healthy_tissue_on_request(tmp_path, workspace):
     official.busi(tmp_path / "busi")
     report = convert("busi", tmp_path / "busi", workspace, options={"without_normal": True})
-    assert report.record.training == 3 and not any("mark nothing" in note for note in report.notes)
+    assert report.record.training == 3 and not any("are empty" in note for note in report.notes)
     official.bus_ucm(tmp_path / "ucm")
     lesion = convert("bus_ucm", tmp_path / "ucm", workspace, options={"lesion": True, "without_normal": True})
     assert list(lesion.spec.labels) == ["background", "lesion"] and lesion.record.training == 3
@@ -134,8 +138,8 @@ def test_classes_and_healthy_tissue_on_request(tmp_path, workspace):
 
 def test_rims_of_nuclei(tmp_path, workspace):
     official.monuseg(tmp_path / "source")
-    found = labels_of(convert("monuseg", tmp_path / "source", workspace, options={"boundary": True}))
-    one = found["TCGA-A7-A13E-01Z-00-DX1"][5:13, 4:14]
+    labels = labels_of(convert("monuseg", tmp_path / "source", workspace, options={"boundary": True}))
+    one = labels["TCGA-A7-A13E-01Z-00-DX1"][5:13, 4:14]
     assert (one[0] == 2).all() and (one[:, -1] == 2).all() and (one[1:-1, 1:-1] == 1).all()
 
 

@@ -1,4 +1,4 @@
-"""What all converters share: idempotent, resumable, nothing half-written, duplicates told, a sheet to look at."""
+"""All converters: idempotent, resumable, all or nothing, duplicates are reported, a contact sheet is drawn."""
 
 import json
 import shutil
@@ -51,47 +51,47 @@ class Killed(BaseException):
     """Stands for a signal: nothing catches it."""
 
 
-def test_a_killed_run_is_taken_up_where_it_broke_off(tmp_path, workspace, monkeypatch):
+def test_killed_run_is_resumed(tmp_path, workspace, monkeypatch):
     tree = official.glas(tmp_path / "source")
     whole = convert("glas", tmp_path / "source", Workspace(tmp_path / "whole"))
     written = []
 
-    def dying(folder, case, spec, scheme):
+    def interrupted_store(folder, case, spec, scheme):
         if len(written) == 3:
             raise Killed
         written.append(case.name)
         return storing.store_case(folder, case, spec, scheme)
 
-    monkeypatch.setattr(writer, "store_case", dying)
+    monkeypatch.setattr(writer, "store_case", interrupted_store)
     with pytest.raises(Killed):
         convert("glas", tmp_path / "source", workspace, workers=1)
     assert workspace.datasets() == [] and len(written) == 3
     (workspace.raw / ".Dataset501_GlaS.partial" / "imagesTr" / ".half.png").write_bytes(b"cut short")
 
-    def going_on(folder, case, spec, scheme):
+    def counting_store(folder, case, spec, scheme):
         written.append(case.name)
         return storing.store_case(folder, case, spec, scheme)
 
-    monkeypatch.setattr(writer, "store_case", going_on)
+    monkeypatch.setattr(writer, "store_case", counting_store)
     report = convert("glas", tmp_path / "source", workspace, workers=1)
     assert len(written) == len(set(written)) == len(tree.truth)
     assert (report.record, report.spec) == (whole.record, whole.spec)
-    there = {path.relative_to(report.dataset.raw) for path in times(report.dataset.raw)}
-    for path in there:
+    files = {path.relative_to(report.dataset.raw) for path in times(report.dataset.raw)}
+    for path in files:
         assert (report.dataset.raw / path).read_bytes() == (whole.dataset.raw / path).read_bytes(), path
-    assert there == {path.relative_to(whole.dataset.raw) for path in times(whole.dataset.raw)}
+    assert files == {path.relative_to(whole.dataset.raw) for path in times(whole.dataset.raw)}
     assert [path.name for path in workspace.raw.iterdir()] == [report.dataset.name]
 
 
-def test_a_broken_run_of_other_files_is_thrown_away(tmp_path, workspace, monkeypatch):
+def test_interrupted_run_of_other_files_is_discarded(tmp_path, workspace, monkeypatch):
     official.glas(tmp_path / "source")
 
-    def dying(folder, case, spec, scheme):
+    def interrupted_store(folder, case, spec, scheme):
         if case.name == "train_2":
             raise Killed
         return storing.store_case(folder, case, spec, scheme)
 
-    monkeypatch.setattr(writer, "store_case", dying)
+    monkeypatch.setattr(writer, "store_case", interrupted_store)
     with pytest.raises(Killed):
         convert("glas", tmp_path / "source", workspace, workers=1)
     monkeypatch.setattr(writer, "store_case", storing.store_case)
@@ -103,7 +103,7 @@ def test_a_broken_run_of_other_files_is_thrown_away(tmp_path, workspace, monkeyp
     assert len(RawDataset.open(report.dataset).cases) == len(tree.truth) - len(tree.test) and not left[0].exists()
 
 
-def test_two_at_once_are_refused(tmp_path, workspace):
+def test_two_conversions_at_once_are_refused(tmp_path, workspace):
     fcntl = pytest.importorskip("fcntl")
     official.etis(tmp_path / "source")
     stage = workspace.raw / ".Dataset501_ETISLarib.partial"
@@ -127,7 +127,7 @@ def test_a_dry_run_reads_everything_and_writes_nothing(tmp_path, workspace):
         convert("acdc", tmp_path / "source", workspace, "Other", dry_run=True)
 
 
-def test_the_same_images_are_told_also_across_the_split(tmp_path, workspace):
+def test_duplicates_are_reported_across_the_split(tmp_path, workspace):
     official.fives(tmp_path / "source")
     for part, name, image in (
         ("train", "7_G", picture(0)),
@@ -143,11 +143,11 @@ def test_the_same_images_are_told_also_across_the_split(tmp_path, workspace):
     }
     assert any("train_8_D" in names for names in report.record.near_duplicates)
     assert "both sides of the test split" in str(report)
-    kept = json.loads((report.dataset.raw / "conversion.json").read_text())
-    assert kept["duplicates"] == [list(names) for names in report.record.duplicates]
+    record = json.loads((report.dataset.raw / "conversion.json").read_text())
+    assert record["duplicates"] == [list(names) for names in report.record.duplicates]
 
 
-def test_frames_of_one_patient_are_no_news(tmp_path, workspace):
+def test_near_duplicates_of_one_patient_are_not_reported(tmp_path, workspace):
     tree = official.glas(tmp_path / "source")
     folder = next((tmp_path / "source").iterdir())
     save(folder / "train_2.bmp", cv2.convertScaleAbs(picture(0), alpha=0.9))

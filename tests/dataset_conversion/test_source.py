@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.support.errors import AutosegError
-from dataset_conversion.reading import image_of, values_of
+from dataset_conversion.reading import read_image_entry, read_label_entry
 from dataset_conversion.source import Source
 from tests.dataset_conversion.official import volume
 from tests.dataset_conversion.pictures import box, colours, save
@@ -45,15 +45,15 @@ def test_folders_and_archives_hold_the_same(tmp_path):
     for path in (tmp_path / "set", whole, tmp_path / "set.tar.gz", tmp_path / "plain.tar"):
         with Source(path) as source:
             assert [entry.name for entry in source.entries] == ["images/a (1).png", "masks/a (1).png"]
-            assert (image_of(source.entries[0]).array == image.transpose(2, 0, 1)).all()
-            assert (values_of(source.entries[1]).array == mask).all()
+            assert (read_image_entry(source.entries[0]).array == image.transpose(2, 0, 1)).all()
+            assert (read_label_entry(source.entries[1]).array == mask).all()
             assert source.find(r"IMAGES/a.*\.png")[0][0] is source.entries[0] and not source.find(r"ges/a.*")
 
 
 def test_archives_in_folders_and_in_archives(tmp_path):
     inner = packed(tmp_path / "inner.zip", {"x.txt": "inside"}).read_bytes()
     (tmp_path / "set").mkdir()
-    packed(tmp_path / "set" / "one.zip", {"deep.zip": inner, "y.txt": "beside"})
+    packed(tmp_path / "set" / "one.zip", {"deep.zip": inner, "y.txt": "text"})
     with Source(tmp_path / "set") as source:
         assert [entry.name for entry in source.entries] == ["one/deep/x.txt", "one/y.txt"]
         assert source.entries[0].text() == "inside" and "one.zip" in source.entries[0].where
@@ -65,14 +65,14 @@ def test_files_that_need_others_are_read_from_archives(tmp_path):
     archive = packed(tmp_path / "set.zip", {path.name: path.read_bytes() for path in names})
     with Source(archive) as source:
         header, pixels = sorted(source.entries, key=lambda entry: entry.suffix)
-        made = image_of(header, pixels)
-        assert (made.array[0] == box()).all() and made.spacing == pytest.approx((0.5, 0.25))
+        decoded = read_image_entry(header, pixels)
+        assert (decoded.array[0] == box()).all() and decoded.spacing == pytest.approx((0.5, 0.25))
 
 
 def test_complaints_name_the_member_and_not_a_temporary_file(tmp_path):
     archive = packed(tmp_path / "set.zip", {"images/a.png": b"no picture"})
     with Source(archive) as source, pytest.raises(AutosegError) as caught:
-        image_of(source.entries[0])
+        read_image_entry(source.entries[0])
     assert f"{archive}/images/a.png" in str(caught.value) and "autoseg_" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""The writer checks what any converter hands it."""
+"""The writer checks the cases of any converter."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_decoded_images_files_and_functions(tmp_path, dataset):
     ]
     report = write_dataset(dataset, SPEC, cases, workers=2)
     assert (report.spec.numTraining, report.spec.groups, report.spec.name) == (2, {"a": "p"}, "Set")
-    assert report.notes == ("drawn by hand (1 file)", "7 pixels of 1 images were guessed", "1 masks mark nothing")
+    assert report.notes == ("drawn by hand (1 file)", "7 pixels of 1 images were guessed", "1 masks are empty")
     assert (report.record.training, report.record.test, report.record.groups) == (2, 1, 1)
     assert report.record.classes["thing"].cases == 1
     raw = RawDataset.open(dataset)

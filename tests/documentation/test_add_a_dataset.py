@@ -67,4 +67,4 @@ def test_errors_are_listed_as_on_the_page(package: Path, tmp_path: Path) -> None
 
 def test_help_shows_the_docstring_of_the_script(package: Path, tmp_path: Path) -> None:
     code = "from autoseg.cli.convert import main\ntry:\n    main(['eyes', '--help'])\nexcept SystemExit:\n    pass\n"
-    assert "The retina set of our clinic" in pages.run_code(code, tmp_path, package)
+    assert "The retina dataset of our clinic" in pages.run_code(code, tmp_path, package)

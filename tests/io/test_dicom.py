@@ -1,4 +1,4 @@
-"""DICOM as hospitals have it: both readers agree, frames and ultrasound's spacing are known, nothing is executed or told."""
+"""DICOM as hospitals have it: both readers agree, frames and ultrasound spacing are read, nothing is executed or leaked."""
 
 import numpy as np
 import pytest

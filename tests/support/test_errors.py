@@ -11,7 +11,7 @@ def test_problem_and_remedy_both_stand_in_the_message() -> None:
 
 
 def test_long_lists_are_cut_but_kept() -> None:
-    error = SeveralProblems("faults:", [f"case {i}" for i in range(60)], "mend them")
+    error = SeveralProblems("faults:", [f"case {i}" for i in range(60)], "fix them")
     assert len(error.problems) == 60
     assert "... and 10 more" in str(error) and "case 59" not in str(error)
 

@@ -19,8 +19,8 @@ from autoseg.support.errors import AutosegError
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_text(path, "old")
-    with pytest.raises(RuntimeError), files.atomic_write(path) as beside:
-        beside.write_text("half")
+    with pytest.raises(RuntimeError), files.atomic_write(path) as temporary:
+        temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -28,10 +28,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    with files.atomic_directory(folder) as beside:
-        (beside / "a").write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_directory(folder) as beside:
-        (beside / "a").write_text("half")
+    with files.atomic_directory(folder) as temporary:
+        (temporary / "a").write_text("old")
+    with pytest.raises(RuntimeError), files.atomic_directory(folder) as temporary:
+        (temporary / "a").write_text("half")
         raise RuntimeError
     assert (folder / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]

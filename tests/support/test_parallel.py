@@ -30,7 +30,7 @@ def square(item: int) -> int:
 
 def fail_at(failing: int, item: int) -> int:
     if item == failing:
-        raise SeveralProblems("two faults", [f"case {item}", "another"], "mend them")
+        raise SeveralProblems("two faults", [f"case {item}", "another"], "fix them")
     return item
 
 
@@ -94,7 +94,7 @@ def test_few_items_are_begun_before_their_results_are_wanted(tmp_path: Path, pro
 def test_an_error_arrives_whole_and_at_its_turn(processes: bool) -> None:
     results = parallel_map(partial(fail_at, 9), range(50), 2, processes=processes)
     assert [next(results) for _ in range(9)] == list(range(9))
-    with pytest.raises(SeveralProblems, match="mend them") as raised:
+    with pytest.raises(SeveralProblems, match="fix them") as raised:
         next(results)
     assert raised.value.problems == ("case 9", "another")
 
@@ -125,7 +125,7 @@ def test_a_killed_worker_names_the_cases_it_may_have_worked_on(dying: int) -> No
 
 @LINUX
 def test_a_worker_that_python_forgets_to_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python before 3.12 overlooks one that starts while another one is killed: it is neither ended nor told to end."""
+    """Python before 3.12 does not end a worker that starts while another one is killed."""
     monkeypatch.setattr("multiprocessing.process.BaseProcess.terminate", lambda process: None)
     monkeypatch.setattr("concurrent.futures.process._ExecutorManagerThread.shutdown_workers", lambda thread: None)
     errors: list[AutosegError] = []
