@@ -28,7 +28,7 @@ from autoseg.prediction import ood_detection, pipeline
 from autoseg.prediction.bundle import load_bundle
 from autoseg.prediction.files import predict_jobs
 from autoseg.prediction.inputs import PredictionJob, find_jobs
-from autoseg.prediction.pipeline import Wanted
+from autoseg.prediction.pipeline import OutputOptions
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.normalise import normalise
 from autoseg.preprocessing.transform import preprocess_image
@@ -62,7 +62,7 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
 
 def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> dict[str, float]:
     """Processor seconds of each step for all images, one after the other."""
-    preparation, known = predictor.preparations[0], predictor.knowledge
+    preparation, known = predictor.preparations[0], predictor.metadata
     images = [read_image(job.images[0]) for job in jobs]
     arrays = [preprocess_image(image.array, preparation) for image in images]
     prepared = [predictor.prepare(image.array) for image in images]
@@ -102,13 +102,13 @@ def main() -> None:
     cv2.setNumThreads(1)
     if options.bundle is not None:
         whole = load_bundle(options.bundle, device="cpu")
-        predictor = Predictor([m for m in whole.members if m.record.fold == options.fold], "cpu", knowledge=whole.knowledge)
+        predictor = Predictor([m for m in whole.members if m.record.fold == options.fold], "cpu", metadata=whole.metadata)
     else:
         predictor = Predictor.load(options.dataset, options.model, [options.fold], device="cpu", root=options.root)
     jobs = find_jobs(options.images, predictor.channels)[: options.count]
     forward = bare(predictor, jobs)
     with tempfile.TemporaryDirectory() as folder:
-        work = lambda: predict_jobs(predictor, jobs, Path(folder) / "out", Wanted())  # noqa: E731
+        work = lambda: predict_jobs(predictor, jobs, Path(folder) / "out", OutputOptions())  # noqa: E731
         forward(), work()
         rounds = [(measured(work), measured(forward)) for _ in range(options.rounds)]
         ours, theirs = (statistics.median(each[place] for each in rounds) for place in (0, 1))

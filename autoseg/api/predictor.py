@@ -140,7 +140,7 @@ class Predictor:
         Raises:
             AutosegError: see `__call__`.
         """
-        return self._networks.judged(_validate_image(image, "the image"), spacing)
+        return self._networks.predict_with_confidence(_validate_image(image, "the image"), spacing)
 
     def __repr__(self) -> str:
         members = ", ".join(f"{one.record.model} fold {one.record.fold}" for one in self._networks.members)

@@ -37,7 +37,7 @@ def predict_with_second_reader(
     second: PathLike | Omnimodel,
     folds: Folds | None = None,
     *,
-    trust: float = 0.8,
+    min_expected_dice: float = 0.8,
     policy: Policy = "flag",
     confirm: Callable[[str], bool] | None = None,
     tta: bool = False,
@@ -58,7 +58,7 @@ def predict_with_second_reader(
         model: name of a trained model, several to average, or "best" for the choice of `find_best`.
         second: name of another trained model, the path of a bundle, or an `Omnimodel`.
         folds: numbers of the first reader's folds to average (default: all that are trained).
-        trust: expected Dice, 0 to 1, below which the second reader is asked.
+        min_expected_dice: the second reader reads cases whose expected Dice is below this, 0 to 1.
         policy: "flag" keeps the first mask and warns, "replace" takes the second, "union" takes pixels of either,
             "consensus" takes pixels where both agree.
         confirm: see `ask_omnimodel`.
@@ -72,16 +72,16 @@ def predict_with_second_reader(
         The masks with areas, confidence and warnings, and the failed images with the reason.
 
     Raises:
-        AutosegError: policy or trust is invalid, nothing is trained, or a reader cannot be asked.
+        AutosegError: policy or min_expected_dice is invalid, nothing is trained, or a reader cannot be asked.
     """
     from autoseg.io.raw_dataset import read_description
     from autoseg.prediction.inputs import find_jobs
-    from autoseg.prediction.second_reader import doubtful
+    from autoseg.prediction.second_reader import doubtful_cases
 
     if policy not in POLICIES:
         raise AutosegError(f"there is no policy {policy!r}", f"choose one of {', '.join(POLICIES)}")
-    if not 0 <= trust <= 1:
-        raise AutosegError(f"trust is an expected Dice from 0 to 1, not {trust:g}", "for example 0.8")
+    if not 0 <= min_expected_dice <= 1:
+        raise AutosegError(f"an expected Dice lies between 0 and 1, not at {min_expected_dice:g}", "for example 0.8")
     inputs = Path(images) if isinstance(images, str | Path) else [Path(path) for path in images]
     target = Path(output)
     report = predict(
@@ -89,10 +89,10 @@ def predict_with_second_reader(
         root=root,
     )  # fmt: skip
     spec = read_description(Workspace.at(root).dataset(dataset).description)
-    asked = set(doubtful(report.record.cases, trust))
+    asked = set(doubtful_cases(report.record.cases, min_expected_dice))
     jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
     logger.info(
-        f"{len(jobs)} of {len(report.cases)} masks are below {trust:g}: the second reader, {_name(second)}, reads them again"
+        f"{len(jobs)} of {len(report.cases)} masks are below {min_expected_dice:g}: {_name(second)} reads them again"
     )
     failed = (
         _run_second_reader(jobs, target, dataset=dataset, second=second, confirm=confirm, device=device, root=root)
@@ -101,7 +101,7 @@ def predict_with_second_reader(
     )
     return _combine_readings(
         report, target, asked={job.name for job in jobs}, failed=failed, scheme=spec.label_scheme(), policy=policy,
-        threshold=trust, second=_name(second),
+        threshold=min_expected_dice, second=_name(second),
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def study_readers(
     folds: Folds | None = None,
     first: str | None = None,
     second: str | None = None,
-    trust: float = 0.8,
+    min_expected_dice: float = 0.8,
     share: float = 0.05,
     also: Mapping[str, PathLike] | None = None,
     output: PathLike | None = None,
@@ -126,7 +126,7 @@ def study_readers(
         folds: only these folds (default: all that are finished).
         first: name of the first reader (default: the model with the best Dice).
         second: name of the second reader (default: the next best).
-        trust: expected Dice, 0 to 1, below which the second reader is asked.
+        min_expected_dice: the second reader reads cases whose expected Dice is below this, 0 to 1.
         share: fraction of the cases that count as hard, and as easy.
         also: name -> folder of scored masks of another program, such as a zero-shot model.
         output: folder for risk_coverage.json (default: results/<dataset>/comparison).
@@ -144,7 +144,7 @@ def study_readers(
     data = Workspace.at(root).dataset(dataset)
     mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
     dataset_results = load_results(data, model_names(models), fold_numbers(folds), mask_folders)
-    result = study(dataset_results, first, second, trust, share)
+    result = study(dataset_results, first, second, min_expected_dice, share)
     write_artefact((Path(output) if output else data.results / "comparison") / "risk_coverage.json", result)
     return result
 
@@ -165,14 +165,14 @@ def _run_second_reader(
     """Write the second reader's masks to target/second_reader. Returns failed cases -> reason."""
     from autoseg.prediction.files import predict_jobs
     from autoseg.prediction.loading import load_predictor
-    from autoseg.prediction.pipeline import Wanted
+    from autoseg.prediction.pipeline import OutputOptions
 
     folder = target / SECOND
     if not isinstance(second, Omnimodel):
         bundle = second if Path(second).is_file() else None
         which, model = (None, None) if bundle else (dataset, str(second))
         predictor = load_predictor(which, model, bundle=bundle, device=device, root=root)
-        return predict_jobs(predictor, jobs, folder, Wanted()).failed
+        return predict_jobs(predictor, jobs, folder, OutputOptions()).failed
     configured = replace(second, boxes_from=second.boxes_from or target)
     return read_jobs(jobs, folder, dataset=dataset, omnimodel=configured, confirm=confirm, device=device, root=root).failed
 
@@ -193,11 +193,11 @@ def _combine_readings(
     from autoseg.io import read_label, write_label
     from autoseg.prediction.files import PredictionReport as Report
     from autoseg.prediction.progress_log import RECORD as PREDICTION
-    from autoseg.prediction.second_reader import agreement, combine, trust_of
+    from autoseg.prediction.second_reader import agreement, combine, confidence_of
 
     readings, cases = [], []
     for case in report.record.cases:
-        confidence = trust_of(case)
+        confidence = confidence_of(case)
         if case.case not in asked:
             readings.append(
                 Reading(
@@ -205,7 +205,7 @@ def _combine_readings(
                     reader="first",
                     confidence=confidence,
                     agreement=math.nan,
-                    reason=f"trusted: {confidence:.2f} is not below {threshold:g}",
+                    reason=f"{confidence:.2f} is not below {threshold:g}",
                 )
             )
             cases.append(case)

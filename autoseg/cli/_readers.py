@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--second-reader", metavar="MODEL", help="reads the doubtful cases again: a model, a bundle or a zero-shot model"
     )
     second.add_argument(
-        "--trust", type=float, default=0.8, metavar="DICE", help="below this expected Dice a case is doubtful (default: 0.8)"
-    )
+        "--min-expected-dice", type=float, default=0.8, metavar="DICE",
+        help="below this expected Dice a case is doubtful (default: 0.8)",
+    )  # fmt: skip
     second.add_argument(
         "--policy", choices=POLICIES, default="flag", help="how to combine two masks (default: flag, keep the first and warn)"
     )
@@ -80,7 +81,8 @@ def predict_with_second_reader(options: argparse.Namespace, names: Names) -> Pre
     second = options.second_reader
     return api.predict_with_second_reader(
         options.input, options.output, options.dataset, options.models,
-        omnimodel(options, second) if second in READERS else second, folds(options.folds), trust=options.trust,
+        omnimodel(options, second) if second in READERS else second, folds(options.folds),
+        min_expected_dice=options.min_expected_dice,
         policy=options.policy, confirm=confirm(options), tta=options.tta, recursive=options.recursive, names=names,
         device=options.device, root=options.root,
     )  # fmt: skip

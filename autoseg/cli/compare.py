@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", metavar="MODEL", help="for --risk-coverage: the first reader (default: the best)")
     parser.add_argument("--second", metavar="MODEL", help="the second reader (default: the next best)")
     parser.add_argument(
-        "--trust", type=float, default=0.8, metavar="DICE", help="below this expected Dice: second reader (0.8)"
+        "--min-expected-dice", type=float, default=0.8, metavar="DICE", help="below this expected Dice: second reader (0.8)"
     )
     parser.add_argument("--allow-unequal", action="store_true", help="compare runs with different splits or budgets too")
     parser.add_argument("--no-report", action="store_true", help="tables only, no HTML report")
@@ -87,7 +87,8 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
 
     for dataset in options.datasets:
         study = api.study_readers(
-            dataset, models=options.models, folds=folds, first=options.first, second=options.second, trust=options.trust,
+            dataset, models=options.models, folds=folds, first=options.first, second=options.second,
+            min_expected_dice=options.min_expected_dice,
             share=options.share, also=also, output=options.output, root=options.root,
         )  # fmt: skip
         areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.aurc, one.best, one.random))) for one in study.areas]

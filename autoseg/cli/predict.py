@@ -105,10 +105,10 @@ def _names(options: argparse.Namespace) -> Names:
 
 
 def _review_list(report: PredictionReport) -> None:
-    from autoseg.prediction.review_list import in_order, numbers, write_review_list
+    from autoseg.prediction.review_list import confidence_columns, review_order, write_review_list
 
     path = write_review_list(report.record.cases, report.folder)
-    rows = [(case.case, *numbers(case), "; ".join(case.warnings)) for case in in_order(report.record.cases)]
+    rows = [(case.case, *confidence_columns(case), "; ".join(case.warnings)) for case in review_order(report.record.cases)]
     headings = ("case", "confidence", "expected Dice", "agreement", "warnings")
     entry.show_table("To check first", headings, rows[:_SHOWN])
     print(f"all {len(rows)} cases are in {path}")

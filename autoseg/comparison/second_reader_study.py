@@ -18,7 +18,7 @@ from autoseg.evaluation.case import score_case
 from autoseg.io import read_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.rules import is_defined
-from autoseg.prediction.calibration import by_the_others, case_dice, is_empty
+from autoseg.prediction.calibration import case_dice, is_empty, leave_one_out
 from autoseg.prediction.second_reader import agreement, combine
 from autoseg.schema.prediction import Confidence
 from autoseg.schema.scores import CaseScore
@@ -150,7 +150,7 @@ def _expected(
 ) -> dict[str, float]:
     """Expected Dice of each case, from a line fitted to all other cases."""
     columns = ([confidence[one].value for one in cases], [dice[one] for one in cases], [is_empty(scores[one]) for one in cases])
-    expected = by_the_others(*(np.asarray(column, np.float64) for column in columns))
+    expected = leave_one_out(*(np.asarray(column, np.float64) for column in columns))
     return dict(zip(cases, map(float, expected), strict=True))
 
 

@@ -13,7 +13,7 @@ from autoseg.io import mask_ending
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.prediction.files import predict_jobs
 from autoseg.prediction.inputs import PredictionJob
-from autoseg.prediction.pipeline import Wanted
+from autoseg.prediction.pipeline import OutputOptions
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER as HELD_OUT
 from autoseg.schema.dataset import DatasetSpec
@@ -165,7 +165,7 @@ def _evaluate_fold(
         PredictionJob(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases
     ]
     with atomic_directory(fold_folder / FOLDER / other.name) as folder:
-        report = predict_jobs(predictor, jobs, folder, Wanted())
+        report = predict_jobs(predictor, jobs, folder, OutputOptions())
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
             raise SeveralProblems(f"cases of {other.name} cannot be predicted by fold {fold} of {record.model}:", faults)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.io import Image, read_case
 from autoseg.prediction.inputs import PredictionJob
-from autoseg.prediction.overlay import shown
+from autoseg.prediction.overlay import to_rgb8
 from autoseg.support.errors import AutosegError
 
 # Services shrink larger pictures anyway.
@@ -39,7 +39,7 @@ def picture_of(job: PredictionJob) -> Picture:
         image = read_case(job.images, job.frame)
     except OSError as error:
         raise AutosegError(f"{job.images[0]} cannot be read: {error.strerror}") from error
-    pixels = shown(image.array)
+    pixels = to_rgb8(image.array)
     height, width = pixels.shape[:2]
     factor = LARGEST / max(height, width)
     if factor < 1:

@@ -95,7 +95,7 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
         try:
             picture = picture_of(job)
         except AutosegError as error:
-            failed[job.name] = job.tell(error.problem)
+            failed[job.name] = job.redact(error.problem)
             continue
         case = _ask(client, job, picture, output, task)
         asked += case.asked

@@ -99,7 +99,7 @@ def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], first: Path, output
         try:
             picture, before = picture_of(job), read_label(path).array
         except AutosegError as error:
-            failed[job.name] = job.tell(error.problem)
+            failed[job.name] = job.redact(error.problem)
             continue
         size = picture.pixels.shape[:2]
         if before.shape != picture.size:

@@ -1,4 +1,4 @@
-"""Trained folds and images to masks: `Predictor` for arrays, `predict_files` for files, `predict_fold` for held-out cases.
+"""Predict masks with trained folds: `Predictor` for arrays, `predict_files` for files, `predict_fold` for validation cases.
 
-Writes masks, pictures and prediction.json. Must not score anything.
+Writes masks, overlays and prediction.json. Must not score anything.
 """

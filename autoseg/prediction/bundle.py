@@ -1,7 +1,7 @@
-"""Trained networks in one file, to be predicted with elsewhere: written by `export_bundle`, read without unpacking.
+"""A bundle: trained networks in one zip file, for prediction on another machine.
 
-Weights are safetensors and all else is JSON, so that opening a bundle executes nothing. No case, patient or path of the
-training set is in it.
+Weights are safetensors, the rest is JSON: opening a bundle executes no code. A bundle contains no case names, patients or
+paths of the training set.
 """
 
 from __future__ import annotations
@@ -37,41 +37,39 @@ from autoseg.training.device import resolve
 
 CONTENTS = "bundle.json"
 _DESCRIPTION, _FINGERPRINT = "dataset.json", "fingerprint.json"
-# More than any description needs: what claims to be larger is no bundle of ours.
+# Far more than any bundle.json needs. A larger one is refused.
 _LARGEST_JSON = 64 << 20
-_AGAIN = "export the bundle again"
+_REMEDY = "export the bundle again"
 A = TypeVar("A", bound=Artefact)
 
 
-def export_bundle(
-    predictor: Predictor, folders: Sequence[Path], path: Path, fingerprint: Path | None = None
-) -> Bundle:
-    """Write the predictor's networks and all that predicting with them needs to a zip file, whole or not at all.
+def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fingerprint: Path | None = None) -> Bundle:
+    """Write the predictor's networks, and everything prediction needs, to a zip file. The write is atomic.
 
-    folders: the results folder of each member. fingerprint: of the training set, where it is still there.
+    folders: results folder of each member. fingerprint: path of the training set's fingerprint.json; it may be missing.
     """
     files: dict[str, bytes] = {}
     members = []
     for member, folder in zip(predictor.members, folders, strict=True):
-        place = f"{member.record.model}/fold_{member.record.fold}"
-        written = BundledMember(
+        prefix = f"{member.record.model}/fold_{member.record.fold}"
+        entry = BundledMember(
             model=member.record.model,
             fold=member.record.fold,
-            weights=f"{place}/weights.safetensors",
-            run=f"{place}/run.json",
-            plan=f"{place}/plan.json",
-            scores=_scores(folder),
+            weights=f"{prefix}/weights.safetensors",
+            run=f"{prefix}/run.json",
+            plan=f"{prefix}/plan.json",
+            scores=_read_pooled_dice(folder),
         )
-        files[written.weights] = save(_weights(member))
-        files[written.run] = _json(member.record)
-        files[written.plan] = _json(replace(member.plan, models={written.model: member.model_plan}))
-        members.append(written)
+        files[entry.weights] = save(_weights(member))
+        files[entry.run] = _json(member.record)
+        files[entry.plan] = _json(replace(member.plan, models={entry.model: member.model_plan}))
+        members.append(entry)
     spec = replace(predictor.spec, groups={})
     files[_DESCRIPTION] = _json(spec)
     if fingerprint is not None and fingerprint.is_file():
         measured = read_artefact(fingerprint, Fingerprint)
         files[_FINGERPRINT] = _json(replace(measured, cases=(), duplicates=(), findings=()))
-    knowledge = predictor.knowledge
+    metadata = predictor.metadata
     bundle = Bundle(
         dataset=predictor.members[0].record.dataset,
         members=tuple(members),
@@ -79,12 +77,12 @@ def export_bundle(
         description=_DESCRIPTION,
         fingerprint=_FINGERPRINT if _FINGERPRINT in files else "",
         licence=spec.licence,
-        appearance=knowledge.appearance,
-        calibration=knowledge.calibration,
-        postprocessing=dict(knowledge.postprocessing),
+        appearance=metadata.appearance,
+        calibration=metadata.calibration,
+        postprocessing=dict(metadata.postprocessing),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
-    with atomic_write(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CONTENTS, _json(bundle))
         for name, content in files.items():
             archive.writestr(name, content)
@@ -92,64 +90,68 @@ def export_bundle(
 
 
 def load_bundle(path: Path, *, device: str = "auto", tta: bool = False) -> Predictor:
-    """The networks of a bundle, ready to predict; nothing is unpacked to disk and nothing executed.
+    """Load the networks of a bundle. Unpacks nothing to disk and executes no code.
 
-    Raises AutosegError for what is no bundle, for paths that leave it, wrong hashes, and bundles of newer releases.
+    Raises AutosegError if the file is not a bundle, contains unsafe paths or wrong hashes, or needs a newer release.
     """
     bundle, files = read_bundle(path)
-    spec = _parsed(path, files, bundle.description, DatasetSpec)
-    where = resolve(device)
-    members = [_member(path, files, member, spec) for member in bundle.members]
+    spec = _parse(path, files, bundle.description, DatasetSpec)
+    torch_device = resolve(device)
+    members = [_load_member(path, files, member, spec) for member in bundle.members]
     for member in members:
-        member.network.to(where)
-    knowledge = InferenceMetadata(bundle.appearance, bundle.calibration, bundle.postprocessing)
-    return Predictor(members, where, tta, knowledge)
+        member.network.to(torch_device)
+    metadata = InferenceMetadata(bundle.appearance, bundle.calibration, bundle.postprocessing)
+    return Predictor(members, torch_device, tta, metadata)
 
 
 def read_bundle(path: Path) -> tuple[Bundle, dict[str, bytes]]:
-    """What a bundle says of itself, and its files, checked. Raises as `load_bundle`."""
+    """The description and the files of a bundle, checked against their hashes. Raises as `load_bundle`."""
     if not path.is_file():
-        raise AutosegError(f"{path} does not exist", "give a file that autoseg_export wrote")
+        raise AutosegError(f"{path} does not exist", "give a file written by autoseg_export")
     try:
         with zipfile.ZipFile(path) as archive:
             infos = {info.filename: info for info in archive.infolist()}
-            _refuse_leaving(path, infos)
+            _check_paths(path, infos)
             if CONTENTS not in infos or infos[CONTENTS].file_size > _LARGEST_JSON:
-                raise AutosegError(f"{path} is not a bundle of autoseg", "give a file that autoseg_export wrote")
-            bundle = parse_artefact(archive.read(CONTENTS).decode(), Bundle, f"{path}: {CONTENTS}", _AGAIN)
+                raise AutosegError(f"{path} is not a bundle of autoseg", "give a file written by autoseg_export")
+            bundle = parse_artefact(archive.read(CONTENTS).decode(), Bundle, f"{path}: {CONTENTS}", _REMEDY)
             _check_files(path, bundle, infos)
             files = {name: archive.read(name) for name in bundle.files}
     except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError) as error:
-        raise AutosegError(f"{path} is damaged: {error}", "fetch it again") from error
-    wrong = [name for name, content in files.items() if _hash(content) != bundle.files[name].sha256]
-    if wrong:
-        raise AutosegError(f"{path}: {', '.join(wrong)} is not what was exported (its hash differs)", "fetch the bundle again")
+        raise AutosegError(f"{path} is damaged: {error}", "copy or download it again") from error
+    changed = [name for name, content in files.items() if _hash(content) != bundle.files[name].sha256]
+    if changed:
+        raise AutosegError(
+            f"{path}: {', '.join(changed)} was changed after the export (its hash differs)", "copy or download the bundle again"
+        )
     return bundle, files
 
 
-def _refuse_leaving(path: Path, names: Mapping[str, object]) -> None:
+def _check_paths(path: Path, names: Mapping[str, object]) -> None:
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in name:
-            raise AutosegError(f"{path} holds {name!r}, which leads out of the bundle, and was not opened", "do not trust it")
+            raise AutosegError(f"{path} was not opened: its entry {name!r} leads out of the bundle", "do not use this file")
 
 
 def _check_files(path: Path, bundle: Bundle, infos: Mapping[str, zipfile.ZipInfo]) -> None:
-    for name, known in bundle.files.items():
+    for name, described in bundle.files.items():
         if name not in infos:
-            raise AutosegError(f"{path} lacks {name}", "fetch the bundle again")
-        if infos[name].file_size != known.size:
-            raise AutosegError(f"{path}: {name} is not what was exported (its size differs)", "fetch the bundle again")
+            raise AutosegError(f"{path}: {name} is missing", "copy or download the bundle again")
+        if infos[name].file_size != described.size:
+            raise AutosegError(
+                f"{path}: {name} was changed after the export (its size differs)", "copy or download the bundle again"
+            )
 
 
-def _member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec: DatasetSpec) -> Trained:
-    record = _parsed(path, files, member.run, RunRecord)
-    plan = _parsed(path, files, member.plan, Plan)
+def _load_member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec: DatasetSpec) -> Trained:
+    record = _parse(path, files, member.run, RunRecord)
+    plan = _parse(path, files, member.plan, Plan)
     if record.model not in plan.models or plan.models[record.model].preprocessing not in plan.preprocessing:
-        raise AutosegError(f"{path}: {member.plan} does not plan {record.model}", "export the bundle again")
+        raise AutosegError(f"{path}: {member.plan} has no entry for {record.model}", "export the bundle again")
     model_plan = plan.models[record.model]
     preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
-    with torch.random.fork_rng([]):  # As in `load_network`.
+    with torch.random.fork_rng([]):  # Same as `load_network`: do not change the global seed.
         network = checkpoint.build_network(model_plan, preparation, scheme)
     try:
         network.load_state_dict(load(files[member.weights]))
@@ -167,23 +169,23 @@ def _member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec:
 
 
 def _weights(member: Trained) -> dict[str, torch.Tensor]:
-    # Tensors that share memory cannot stand in one safetensors file; each becomes a copy of its own.
+    # safetensors refuses tensors that share memory, so copy each one.
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in member.network.state_dict().items()}
 
 
-def _scores(folder: Path) -> dict[str, float]:
+def _read_pooled_dice(folder: Path) -> dict[str, float]:
     path = folder / VALIDATION / "scores.json"
     if not path.is_file():
         return {}
-    return {name: found.pooled["dice"] for name, found in read_artefact(path, Scores).classes.items()}
+    return {name: score.pooled["dice"] for name, score in read_artefact(path, Scores).classes.items()}
 
 
-def _parsed(path: Path, files: Mapping[str, bytes], name: str, kind: type[A]) -> A:
+def _parse(path: Path, files: Mapping[str, bytes], name: str, kind: type[A]) -> A:
     try:
         text = files[name].decode()
     except (KeyError, UnicodeDecodeError) as error:
-        raise AutosegError(f"{path}: {name} is missing or damaged: {error}", _AGAIN) from error
-    return parse_artefact(text, kind, f"{path}: {name}", _AGAIN)
+        raise AutosegError(f"{path}: {name} is missing or damaged: {error}", _REMEDY) from error
+    return parse_artefact(text, kind, f"{path}: {name}", _REMEDY)
 
 
 def _json(artefact: Artefact) -> bytes:

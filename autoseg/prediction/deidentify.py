@@ -1,4 +1,4 @@
-"""What a case may be called: names of files in hospitals carry names of patients, numbers and dates."""
+"""Pseudonyms for cases: file names in hospitals contain names, numbers and dates of patients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from autoseg.io import dicom
 from autoseg.support.files import hash_file
 
-# auto: names that could tell who is shown are replaced; keep: none; hide: all.
+# auto: replace identifying names; keep: replace none; hide: replace all.
 Names = Literal["auto", "keep", "hide"]
 NAMES: tuple[Names, ...] = ("auto", "keep", "hide")
 
@@ -22,22 +22,24 @@ _UID = re.compile(r"\d+(?:\.\d+){4,}")
 
 
 def pseudonym(path: Path) -> str:
-    """A name that says nothing, the same for the same file: the first twelve digits of its SHA-256."""
+    """case_ and the first twelve digits of the file's SHA-256: the same file always gets the same name."""
     return f"case_{hash_file(path)[:12]}"
 
 
-def is_identifying(path: Path, known: Collection[str]) -> bool:
-    """Whether a path (folders and name, as far as it would be shown) could tell who is shown.
+def is_identifying(path: Path, patient_words: Collection[str]) -> bool:
+    """True if a path (the part that would be shown) could identify a patient.
 
-    That is: DICOM files, dates, DICOM's carets and long dotted numbers, and words of `known`.
+    It does if it contains a date, a caret, a DICOM UID, or one of `patient_words` (see `patients`).
     """
     text = str(path)
     if "^" in text or _DATE.search(text) or _UID.search(text):
         return True
     words = {word.casefold() for word in re.split(r"[^\w]+|_", text) if word}
-    return bool(words & set(known)) or any(word.casefold() in text.casefold() for word in known if len(word) >= 6)
+    return bool(words & set(patient_words)) or any(
+        word.casefold() in text.casefold() for word in patient_words if len(word) >= 6
+    )
 
 
 def patients(paths: Iterable[Path]) -> set[str]:
-    """Words of names and numbers of all patients that the DICOM files among these tell of."""
+    """Words of the patient names and ids in the DICOM files among `paths`."""
     return {word for path in paths for word in dicom.patient_identifiers(path)} if dicom.available() else set()

@@ -1,4 +1,4 @@
-"""A dataset's networks as a bundle, and as ONNX where that is asked for."""
+"""Export a dataset's networks as a bundle, and optionally as ONNX."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from autoseg.schema.frame import Row, Tabular
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 
-# Enough to meet images of several sizes and contents.
-_CHECKED_ON = 5
+# Images on which an ONNX file is compared with torch.
+_CHECK_IMAGES = 5
 
 
 @dataclass(frozen=True, repr=False)
 class Exported(Tabular):
-    """What was written; its text is for people."""
+    """The files written. str() gives a text for people."""
 
     bundle: Path
     members: tuple[str, ...]
@@ -43,23 +43,23 @@ class Exported(Tabular):
 def export(
     dataset: Dataset, models: Sequence[str], path: Path, folds: Sequence[int] | None = None, onnx: bool = False
 ) -> Exported:
-    """Write the bundle, and with `onnx` a file for each member beside it.
+    """Write the bundle, and with `onnx` an ONNX file per member into the same folder.
 
-    ONNX files are checked against torch on the first images of the dataset. Raises AutosegError, before anything is
-    written, where the name does not end in .zip or a network cannot be exported.
+    ONNX files are checked against torch on the first images of the dataset. Raises AutosegError, before it writes the
+    bundle, if `path` does not end in .zip or a network cannot be exported.
     """
     if path.suffix.lower() != ".zip":
-        raise AutosegError(f"{path} does not end in .zip", "call the bundle FILE.zip")
+        raise AutosegError(f"{path} does not end in .zip", "name the bundle FILE.zip")
     predictor = load_predictor(dataset.name, list(models), folds, device="cpu", root=dataset.root)
-    written = _onnx(predictor, dataset, path) if onnx else ()
+    onnx_files = _export_onnx_files(predictor, dataset, path) if onnx else ()
     folders = [dataset.fold(member.record.model, member.record.fold) for member in predictor.members]
     export_bundle(predictor, folders, path, dataset.fingerprint)
     titles = tuple(f"{member.record.model} fold {member.record.fold}" for member in predictor.members)
-    return Exported(path, titles, written)
+    return Exported(path, titles, onnx_files)
 
 
-def _onnx(predictor: Predictor, dataset: Dataset, path: Path) -> tuple[OnnxFile, ...]:
-    cases = RawDataset.open(dataset).cases[:_CHECKED_ON]
+def _export_onnx_files(predictor: Predictor, dataset: Dataset, path: Path) -> tuple[OnnxFile, ...]:
+    cases = RawDataset.open(dataset).cases[:_CHECK_IMAGES]
     images = [read_case(case.images) for case in cases]
     return tuple(
         export_onnx(member, path.with_name(f"{path.stem}.{member.record.model}.fold_{member.record.fold}.onnx"), images)

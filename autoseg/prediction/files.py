@@ -1,4 +1,4 @@
-"""Image files to masks: one bad file does not stop the others, and a killed run can be gone on with."""
+"""Predict image files: one bad file does not stop the others, and an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autoseg.io import is_image, stem_of
 from autoseg.prediction import pipeline
 from autoseg.prediction.deidentify import Names
 from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
-from autoseg.prediction.pipeline import Failure, Wanted
+from autoseg.prediction.pipeline import Failure, OutputOptions
 from autoseg.prediction.predictor import Predictor
-from autoseg.prediction.progress_log import RECORD, ProgressLog, known_cases
+from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases
 from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
@@ -27,7 +27,7 @@ from autoseg.support.log import progress_bar
 
 @dataclass(frozen=True, repr=False)
 class PredictionReport(Tabular):
-    """What came of a run; its text is for people. failed: case -> what was wrong."""
+    """Result of a run; str() gives a text for people. failed: case -> problem."""
 
     folder: Path
     record: PredictionRecord
@@ -38,14 +38,14 @@ class PredictionReport(Tabular):
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Names of the masks that were written by this run."""
+        """Names of the cases this run predicted."""
         return tuple(case.case for case in self.record.cases if case.case not in self.record.skipped)
 
     def __str__(self) -> str:
         count = len(self.cases)
         lines = [f"{count} mask{'s' if count != 1 else ''} in {self.folder} ({self.record.seconds:.1f} s)"]
         if self.record.skipped:
-            lines.append(f"{len(self.record.skipped)} were there already and were left as they are")
+            lines.append(f"{len(self.record.skipped)} were there already and were not predicted again")
         warned = sum(bool(case.warnings) for case in self.record.cases)
         if warned:
             lines.append(f"{warned} with warnings: see {RECORD}, or --review-list")
@@ -76,53 +76,54 @@ def predict_files(
     dicom_masks: DicomMasks | None = None,
     workers: int | None = None,
 ) -> PredictionReport:
-    """Masks of a folder of images (see `find_jobs`), one image or a list of them, written to the folder `output`.
+    """Predict a folder of images (see `find_jobs`), one image or a list; write the masks to the folder `output`.
 
-    A mask has its image's name, size and geometry, and its format where that keeps label values (JPEG becomes PNG; for
-    DICOM see `dicom_masks` of `find_jobs`). names: see `naming`; a name that could tell who is shown gives way to a neutral
-    one. probabilities: also <case>.npz with float16 "probabilities" (K, H, W) at the image's size and their "names".
-    overlays: also overlays/<case>.png; references: a folder of masks to draw into them. overwrite: False goes on with what
-    an earlier run of the same kind left. Unreadable and ill-fitting images are named in the report, the rest is done;
-    strict: the first one stops the run. Raises AutosegError where there is nothing to predict or the output cannot be
-    written.
+    A mask has its image's name, size and geometry, and its format unless that is lossy (JPEG becomes PNG; for DICOM see
+    `dicom_masks` of `find_jobs`).
+
+    probabilities: also write <case>.npz with "probabilities" (K, H, W) float16 at the image's size, and "names".
+    overlays: also write overlays/<case>.png. references: a folder of masks to draw into the overlays.
+    overwrite: False resumes an earlier run of the same networks. names: see `deidentify`.
+    strict: the first unreadable or unsuitable image stops the run; otherwise the report names it.
+    Raises AutosegError if there is no image or the output cannot be written.
     """
     if output.exists() and not output.is_dir():
         raise AutosegError(f"{output} is a file", "give a folder for the masks")
     jobs = find_jobs(inputs, predictor.channels, recursive, output, names, dicom_masks)
     if references is not None:
-        known = {stem_of(path): path for path in references.iterdir() if is_image(path)} if references.is_dir() else {}
-        jobs = [replace(job, reference=known.get(stem_of(job.images[0])) or known.get(Path(job.name).name)) for job in jobs]
+        masks = {stem_of(path): path for path in references.iterdir() if is_image(path)} if references.is_dir() else {}
+        jobs = [replace(job, reference=masks.get(stem_of(job.images[0])) or masks.get(Path(job.name).name)) for job in jobs]
     drawn = frozenset(job.name for job in jobs) if overlays else frozenset()
-    wanted = Wanted(probabilities, drawn, names == "keep")
-    return predict_jobs(predictor, jobs, output, wanted, overwrite=overwrite, strict=strict, workers=workers)
+    options = OutputOptions(probabilities, drawn, names == "keep")
+    return predict_jobs(predictor, jobs, output, options, overwrite=overwrite, strict=strict, workers=workers)
 
 
 def predict_jobs(
     predictor: Predictor,
     jobs: Sequence[PredictionJob],
     folder: Path,
-    wanted: Wanted,
+    options: OutputOptions,
     *,
     overwrite: bool = True,
     strict: bool = False,
     workers: int | None = None,
 ) -> PredictionReport:
-    """The same for jobs that are known already. `prediction.json` is written last."""
+    """Like `predict_files`, for a list of jobs. Writes `prediction.json` last."""
     began = time.perf_counter()
     run = _record(predictor)
-    there = {} if overwrite else known_cases(folder, run)
-    done = {job.name: there[job.name] for job in jobs if job.name in there and _is_same(job, there[job.name])}
-    left = [job for job in jobs if job.name not in done]
+    earlier = {} if overwrite else finished_cases(folder, run)
+    done = {job.name: earlier[job.name] for job in jobs if job.name in earlier and _is_unchanged(job, earlier[job.name])}
+    remaining = [job for job in jobs if job.name not in done]
     skipped, failed = tuple(done), {}
-    with ProgressLog(folder, run, done) as journal:
-        for result in progress_bar(pipeline.run(predictor, left, folder, wanted, workers), "predicting", len(left)):
+    with ProgressLog(folder, run, done) as log:
+        for result in progress_bar(pipeline.run(predictor, remaining, folder, options, workers), "predicting", len(remaining)):
             if isinstance(result, Failure):
                 if strict:
-                    raise AutosegError(result.problem, "mend or remove it; --continue goes on where this run stopped")
+                    raise AutosegError(result.problem, "fix or remove it, then resume this run with --continue")
                 failed[result.job.name] = result.problem
             else:
                 done[result.case] = result
-                journal.add(result)
+                log.add(result)
         record = replace(
             run,
             cases=tuple(done[job.name] for job in jobs if job.name in done),
@@ -131,12 +132,12 @@ def predict_jobs(
             seconds=round(time.perf_counter() - began, 3),
         )
         write_artefact(folder / RECORD, record)
-        journal.finished()
+        log.finish()
     return PredictionReport(folder, record)
 
 
-def _is_same(job: PredictionJob, case: PredictedCase) -> bool:
-    """Whether a mask that is there was made from the file as it is now."""
+def _is_unchanged(job: PredictionJob, case: PredictedCase) -> bool:
+    """True if the case was predicted from the file's present content."""
     try:
         return pipeline.content_hash(job) == case.sha256
     except OSError:
@@ -144,7 +145,7 @@ def _is_same(job: PredictionJob, case: PredictedCase) -> bool:
 
 
 def _record(predictor: Predictor) -> PredictionRecord:
-    first, knowledge = predictor.members[0], predictor.knowledge
+    first, metadata = predictor.members[0], predictor.metadata
     return PredictionRecord(
         dataset=first.record.dataset,
         models=tuple(dict.fromkeys(member.record.model for member in predictor.members)),
@@ -157,6 +158,6 @@ def _record(predictor: Predictor) -> PredictionRecord:
         seconds=0.0,
         cases=(),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        calibration=knowledge.calibration,
-        postprocessing={name: str(what) for name, what in knowledge.postprocessing.items()},
+        calibration=metadata.calibration,
+        postprocessing={name: str(what) for name, what in metadata.postprocessing.items()},
     )

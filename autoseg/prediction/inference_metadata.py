@@ -1,4 +1,4 @@
-"""What training left beside the weights and prediction should know: how images looked, how far confidence can be believed."""
+"""What prediction needs besides the weights: appearance of the training images, calibration, post-processing."""
 
 from __future__ import annotations
 
@@ -19,45 +19,44 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class InferenceMetadata:
-    """appearance: of the training images, as the first member saw them. None or empty: nothing is known."""
+    """appearance: of the training images, as the first member sees them. None or empty: not known."""
 
     appearance: Appearance | None = None
     calibration: Calibration | None = None
     postprocessing: Mapping[str, PostProcessing] = field(default_factory=dict)
 
     def warnings(self, measured: Mapping[str, float], pixels: Mapping[str, int], confidence: Confidence) -> tuple[str, ...]:
-        """What a person should know before trusting a mask of these pixels."""
-        found = list(ood_detection.warnings(dict(measured), self.appearance)) if self.appearance and measured else []
+        """Warnings for a mask. measured: see `ood_detection.measure`. pixels: class -> area."""
+        messages = list(ood_detection.warnings(dict(measured), self.appearance)) if self.appearance and measured else []
         if not any(pixels.values()):
-            found.append("nothing was found")
+            messages.append("nothing was found")
         if confidence.agreement < DISAGREEMENT:
-            found.append(f"the networks disagree: the mean Dice between their masks is {confidence.agreement:.2f}")
-        return tuple(found)
+            messages.append(f"the networks disagree: the mean Dice between their masks is {confidence.agreement:.2f}")
+        return tuple(messages)
 
 
 def read_inference_metadata(
     folders: Sequence[Path], members: Sequence[Trained], postprocessing: Mapping[str, PostProcessing]
 ) -> InferenceMetadata:
-    """From the results folders of the members; what a folder lacks is left out."""
+    """Read from the results folders of the members; missing files are skipped."""
     first = members[0].preparation
-    alike = [folder for folder, member in zip(folders, members, strict=True) if member.preparation == first]
-    seen = [
-        read_artefact(folder / ood_detection.FILE, Appearance) for folder in alike if (folder / ood_detection.FILE).is_file()
-    ]
-    return InferenceMetadata(merge(seen), calibrate(folder / VALIDATION for folder in folders), postprocessing)
+    same_preprocessing = [folder for folder, member in zip(folders, members, strict=True) if member.preparation == first]
+    paths = [folder / ood_detection.FILE for folder in same_preprocessing]
+    appearances = [read_artefact(path, Appearance) for path in paths if path.is_file()]
+    return InferenceMetadata(merge(appearances), calibrate(folder / VALIDATION for folder in folders), postprocessing)
 
 
-def merge(seen: Sequence[Appearance]) -> Appearance | None:
-    """One appearance that covers all, None for none. A measure that one of them lacks is left out."""
-    if not seen:
+def merge(appearances: Sequence[Appearance]) -> Appearance | None:
+    """One appearance that covers all; None for an empty list. Keeps the measures that all of them have."""
+    if not appearances:
         return None
-    shared = set.intersection(*(set(one.measures) for one in seen))
+    shared = set.intersection(*(set(one.measures) for one in appearances))
     spans = {
         name: Span(
-            min(one.measures[name].low for one in seen),
-            sorted(one.measures[name].median for one in seen)[len(seen) // 2],
-            max(one.measures[name].high for one in seen),
+            min(one.measures[name].low for one in appearances),
+            sorted(one.measures[name].median for one in appearances)[len(appearances) // 2],
+            max(one.measures[name].high for one in appearances),
         )
         for name in sorted(shared)
     }
-    return Appearance(max(one.cases for one in seen), spans)
+    return Appearance(max(one.cases for one in appearances), spans)

@@ -1,4 +1,4 @@
-"""Very large images, band by band: of the probabilities a band stands in memory, of the image only what has to."""
+"""Very large images, predicted band by band: only one band of probabilities is in memory."""
 
 from __future__ import annotations
 
@@ -26,130 +26,131 @@ from autoseg.prediction.predictor import PredictionWithConfidence, Predictor
 from autoseg.preprocessing.transform import match_channels, preprocess_image
 from autoseg.schema.plan import PreprocessingConfig
 
-# From so many pixels on: maps of two classes would take more than 256 MB.
+# Pixels of a large image: float32 maps of two classes take 256 MB.
 LARGE = 1 << 25
 _BAND_PIXELS = 1 << 19
-_THIN = 1024
-_NOT_CLEANED = "too large for post-processing: the mask is as the networks made it"
-# (start, stop) rows of the image -> probabilities (K, rows, W); asked for from the top down.
+_PREVIEW_SIDE = 1024
+_NOT_POSTPROCESSED = "too large for post-processing: this is the networks' mask"
+# (start, stop) rows of the image -> probabilities (K, rows, W). Called from top to bottom.
 Bands = Callable[[int, int], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class LargeResult:
-    """judged: the mask and what is to be thought of it. image: thinned out, to draw on; its geometry is of the whole."""
+    """prediction: mask, confidence and warnings. preview: the image subsampled, for the overlay."""
 
-    judged: PredictionWithConfidence
-    image: Image
+    prediction: PredictionWithConfidence
+    preview: Image
     seconds: float
 
 
 def is_large(job: PredictionJob) -> bool:
-    """Whether a case is one picture with so many pixels that it is predicted by itself."""
+    """True if the case is one file with at least `LARGE` pixels."""
     return len(job.images) == 1 and job.frame is None and count_pixels(job.images[0]) >= LARGE
 
 
 def predict_large(predictor: Predictor, job: PredictionJob) -> LargeResult:
-    """The mask of a large picture. Post-processing is left out, and said so. Raises AutosegError as `read_image`."""
+    """Predict a large image, without post-processing (a warning says so). Raises AutosegError as `read_image`."""
     began = time.perf_counter()
     rows = TiffRows.open(job.images[0])
     with rows or nullcontext():
         source = rows or ArrayRows(read_image(job.images[0]).array)
         size = source.size
-        thin = _thinned(source, max(1, math.ceil(max(size) / _THIN)))
-        whole = {e.preparation for e, _ in predictor.engines if not can_stream(e, size)}
-        prepared = {one: preprocess_image(_assembled(source, one), one, None) for one in whole}
+        preview = _subsample(source, max(1, math.ceil(max(size) / _PREVIEW_SIDE)))
+        unstreamed = {engine.preparation for engine, _ in predictor.engines if not can_stream(engine, size)}
+        prepared = {config: preprocess_image(_read_image(source, config), config, None) for config in unstreamed}
         members = [_bands(engine, source, prepared.get(engine.preparation)) for engine, _ in predictor.engines]
-        labels, sums = _decide(predictor, members, size)
-    confidence = sums.confidence(predictor.knowledge.calibration)
-    judged = predictor.judged_as(labels, confidence, _measured(predictor, thin, size))
-    if predictor.knowledge.postprocessing:
-        judged = replace(judged, warnings=(*judged.warnings, _NOT_CLEANED))
-    return LargeResult(judged, Image(array=thin, spacing=None), time.perf_counter() - began)
+        labels, accumulator = _predict_bands(predictor, members, size)
+    confidence = accumulator.confidence(predictor.metadata.calibration)
+    prediction = predictor.with_warnings(labels, confidence, _measure(predictor, preview, size))
+    if predictor.metadata.postprocessing:
+        prediction = replace(prediction, warnings=(*prediction.warnings, _NOT_POSTPROCESSED))
+    return LargeResult(prediction, Image(array=preview, spacing=None), time.perf_counter() - began)
 
 
-def _bands(engine: Engine, source: ArrayRows | TiffRows, whole: NDArray[Any] | None) -> Bands:
-    """One member's probabilities, band by band at the image's size. whole: what it sees, where that is no band."""
+def _bands(engine: Engine, source: ArrayRows | TiffRows, prepared: NDArray[Any] | None) -> Bands:
+    """One member's probabilities in bands at the image's size. prepared: the preprocessed image, None to stream it."""
     size, preparation = source.size, engine.preparation
-    if whole is None:
-        return _Buffer(stream(engine, size, lambda start, stop: _stored(source.rows(start, stop), preparation)))
-    maps = engine.probabilities([whole])[0].numpy()
+    if prepared is None:
+        return _Buffer(stream(engine, size, lambda start, stop: _preprocess_rows(source.rows(start, stop), preparation)))
+    maps = engine.probabilities([prepared])[0].numpy()
     return lambda start, stop: np.stack([resample_to_original.band(channel, size, (start, stop)) for channel in maps])
 
 
-def _assembled(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) -> NDArray[Any]:
-    """All of the image, (C, H, W): read band by band, and with no more channels than the network takes."""
+def _read_image(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) -> NDArray[Any]:
+    """The image (C, H, W), read in bands and reduced to the network's channels to save memory."""
     if isinstance(source, ArrayRows) and source.channels == preparation.channels:
         return np.moveaxis(source.rows(0, source.size[0]), 2, 0)
     height, width = source.size
     rows = max(1, _BAND_PIXELS // width)
-    found: NDArray[Any] | None = None
+    image: NDArray[Any] | None = None
     for start in range(0, height, rows):
         colours = np.moveaxis(source.rows(start, min(start + rows, height)), 2, 0)
         band = np.moveaxis(match_channels(colours, preparation), 0, 2)
-        found = np.empty((height, width, preparation.channels), band.dtype) if found is None else found
-        found[start : start + rows] = band
-    assert found is not None
-    return np.moveaxis(found, 2, 0)
+        image = np.empty((height, width, preparation.channels), band.dtype) if image is None else image
+        image[start : start + rows] = band
+    assert image is not None
+    return np.moveaxis(image, 2, 0)
 
 
-def _measured(predictor: Predictor, thin: NDArray[Any], size: tuple[int, int]) -> dict[str, float]:
-    if predictor.knowledge.appearance is None:
+def _measure(predictor: Predictor, preview: NDArray[Any], size: tuple[int, int]) -> dict[str, float]:
+    if predictor.metadata.appearance is None:
         return {}
-    prepared = preprocess_image(thin, predictor.preparations[0], None)
-    return ood_detection.measure(prepared, size, None, ood_detection.colourfulness(thin) if prepared.shape[2] == 1 else None)
+    prepared = preprocess_image(preview, predictor.preparations[0], None)
+    return ood_detection.measure(prepared, size, None, ood_detection.colourfulness(preview) if prepared.shape[2] == 1 else None)
 
 
-def _stored(pixels: NDArray[Any], preparation: PreprocessingConfig) -> NDArray[Any]:
-    """Rows as the store would hold them: channels and type, at the same size."""
+def _preprocess_rows(pixels: NDArray[Any], preparation: PreprocessingConfig) -> NDArray[Any]:
+    """Rows (rows, W, C) converted to the channels and type of the training arrays."""
     return preprocess_image(np.moveaxis(pixels, 2, 0), preparation, None)
 
 
 class _Buffer:
-    """Rows that were computed and not asked for yet."""
+    """Serves bands of any height from a stream of bands."""
 
-    def __init__(self, found: Iterator[Tensor]) -> None:
-        self._found = found
-        self._kept: NDArray[np.float32] | None = None
+    def __init__(self, bands: Iterator[Tensor]) -> None:
+        self._bands = bands
+        self._rows: NDArray[np.float32] | None = None
         self._first = 0
 
     def __call__(self, start: int, stop: int) -> NDArray[np.float32]:
-        while self._kept is None or self._first + self._kept.shape[1] < stop:
-            new = next(self._found).numpy()
-            kept = new if self._kept is None else np.concatenate([self._kept[:, start - self._first :], new], axis=1)
-            self._first = start if self._kept is not None else self._first
-            self._kept = kept
-        return self._kept[:, start - self._first : stop - self._first]
+        while self._rows is None or self._first + self._rows.shape[1] < stop:
+            new = next(self._bands).numpy()
+            kept = new if self._rows is None else np.concatenate([self._rows[:, start - self._first :], new], axis=1)
+            self._first = start if self._rows is not None else self._first
+            self._rows = kept
+        return self._rows[:, start - self._first : stop - self._first]
 
 
-def _decide(predictor: Predictor, members: list[Bands], size: tuple[int, int]) -> tuple[NDArray[Any], ConfidenceAccumulator]:
+def _predict_bands(
+    predictor: Predictor, members: list[Bands], size: tuple[int, int]
+) -> tuple[NDArray[Any], ConfidenceAccumulator]:
     """The label map, and the sums that confidence is made of."""
     height, width = size
     labels = np.zeros(size, np.uint8 if max(predictor.scheme.values) < 256 else np.uint16)
-    sums = ConfidenceAccumulator(predictor.scheme, len(members), size)
+    accumulator = ConfidenceAccumulator(predictor.scheme, len(members), size)
     rows = max(1, _BAND_PIXELS // width)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         total: NDArray[np.float32] | None = None
         for number, band in enumerate(members):
             maps = band(start, stop)
-            sums.add_member(number, torch.from_numpy(np.ascontiguousarray(maps)), start)
+            accumulator.add_member(number, torch.from_numpy(np.ascontiguousarray(maps)), start)
             total = maps.copy() if total is None else total + maps
         assert total is not None
         mean = torch.from_numpy(np.ascontiguousarray(total / len(members)))
-        sums.add_mean(mean)
+        accumulator.add_mean(mean)
         labels[start:stop] = resample_to_original.label_map(mean, predictor.scheme, (stop - start, width))
-    return labels, sums
+    return labels, accumulator
 
 
-def _thinned(source: ArrayRows | TiffRows, step: int) -> NDArray[Any]:
-    """(C, h, w): every so-many-th row and column."""
+def _subsample(source: ArrayRows | TiffRows, step: int) -> NDArray[Any]:
+    """(C, h, w): every `step`-th row and column."""
     rows = [source.rows(start, start + 1)[:, ::step] for start in range(0, source.size[0], step)]
     return np.ascontiguousarray(np.moveaxis(np.concatenate(rows), 2, 0))
 
 
-def thin_labels(labels: NDArray[Any]) -> NDArray[Any]:
-    """The label map thinned out as the image of `LargeResult` is."""
-    step = max(1, math.ceil(max(labels.shape) / _THIN))
+def subsample_labels(labels: NDArray[Any]) -> NDArray[Any]:
+    """The label map subsampled like `LargeResult.preview`."""
+    step = max(1, math.ceil(max(labels.shape) / _PREVIEW_SIDE))
     return np.ascontiguousarray(labels[::step, ::step])
-

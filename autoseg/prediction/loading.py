@@ -1,4 +1,4 @@
-"""From what a caller names to a predictor: a dataset's models, the best of them, or a bundle."""
+"""Load a predictor from a dataset's models, from its best choice, or from a bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoseg.prediction.predictor import Predictor
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset, Root, Workspace
 
-# In place of a model's name: what `find_best` chose.
+# Used as a model name: the choice of `find_best`.
 BEST = "best"
 
 
@@ -26,22 +26,22 @@ def load_predictor(
     tta: bool = False,
     root: Root = None,
 ) -> Predictor:
-    """See `autoseg.api.predict`. Raises AutosegError where it is not said which networks to use."""
+    """See `autoseg.api.predict`. Raises AutosegError if no network is given."""
     if bundle is not None:
         return load_bundle(Path(bundle), device=device, tta=tta)
     if dataset is None or not model:
-        raise AutosegError("it is not said which networks to use", "name a dataset and a model, or a bundle")
+        raise AutosegError("no networks were given", "name a dataset and a model, or a bundle")
     if model in (BEST, [BEST], (BEST,)) and not isinstance(dataset, Path):
-        return _best(Workspace.at(root).dataset(dataset), folds, device, tta)
+        return _load_best(Workspace.at(root).dataset(dataset), folds, device, tta)
     return Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)
 
 
-def _best(dataset: Dataset, folds: Sequence[int] | None, device: str, tta: bool) -> Predictor:
+def _load_best(dataset: Dataset, folds: Sequence[int] | None, device: str, tta: bool) -> Predictor:
     choice = read_best(dataset)
-    chosen = choice.folds if folds is None else folds
+    chosen_folds = choice.folds if folds is None else folds
     predictor = Predictor.load(
-        dataset, choice.models, chosen, device=device, tta=tta, postprocessing=choice.postprocessing
+        dataset, choice.models, chosen_folds, device=device, tta=tta, postprocessing=choice.postprocessing
     )
     if choice.calibration is not None and len(choice.models) > 1:
-        predictor.knowledge = replace(predictor.knowledge, calibration=choice.calibration)
+        predictor.metadata = replace(predictor.metadata, calibration=choice.calibration)
     return predictor

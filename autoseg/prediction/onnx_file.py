@@ -1,4 +1,4 @@
-"""A trained network as an ONNX file that says what has to happen before and after it, checked against torch on images."""
+"""Export a trained network to ONNX, with a description of pre- and post-processing, and check it against torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from autoseg.support.files import atomic_write, write_artefact
 from autoseg.training.checkpoint import Trained
 
 OPSET = 18
-# Both compute in 32 bits, in another order; more than this is another network.
+# Largest accepted difference of probabilities. Both compute in float32, in another order.
 _TOLERANCE = 1e-3
-# Simplifying a graph takes longer than linearly: minutes for TransNeXt's. A larger one is left to the runtime to simplify.
-_MOST_NODES = 10_000
+# Larger graphs are not simplified here: that takes minutes for TransNeXt. The runtime simplifies them.
+_MAX_NODES = 10_000
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What was written, and how it was checked: largest difference of probabilities, share of pixels of one class."""
+    """The file and its check. difference: largest one of probabilities. agreement: fraction of pixels of the same class."""
 
     path: Path
     images: int
@@ -46,34 +46,39 @@ class OnnxFile:
 
 
 def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFile:
-    """Write the network (1, C, H, W) -> logits (1, K, H, W) of its plan's input size, and `<path>.json` beside it.
+    """Write the network (1, C, H, W) -> logits (1, K, H, W) at its plan's input size, and `<path>.json`.
 
-    What has to be done before and after stands in both: `description`. images: from the training set, to check with.
-    Raises AutosegError where the network cannot be exported (its spec says so), an extra is missing, or the file does not
-    compute what torch computes; nothing is left then.
+    Both contain `description`. images: of the training set, to check the file. Raises AutosegError, and leaves no file,
+    if the model's spec excludes ONNX, an extra is missing, or the outputs differ from torch's.
     """
     _check_possible(member)
     network = member.network.cpu().float().eval()
     channels = member.preparation.channels
     example = torch.zeros(1, channels, *member.model_plan.input_size)
-    said = description(member)
-    with atomic_write(path) as beside:
+    details = description(member)
+    with atomic_write(path) as temporary:
         program = torch.onnx.export(
-            network, (example,), dynamo=True, opset_version=OPSET, verbose=False, optimize=False, input_names=["image"],
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            optimize=False,
+            input_names=["image"],
             output_names=["logits"],
         )
         assert program is not None
-        if len(program.model.graph) <= _MOST_NODES:
+        if len(program.model.graph) <= _MAX_NODES:
             program.optimize()
-        program.save(str(beside), external_data=False)
-        _describe(beside, said)
-        checked = _checked(member, beside, path, [_input(member, image) for image in images])
-    write_artefact(path.with_suffix(".onnx.json"), said)
+        program.save(str(temporary), external_data=False)
+        _embed_description(temporary, details)
+        checked = _check_outputs(member, temporary, path, [_network_input(member, image) for image in images])
+    write_artefact(path.with_suffix(".onnx.json"), details)
     return checked
 
 
 def description(member: Trained) -> OnnxDescription:
-    """What has to happen before and after the network, in words and numbers; the same as stands in the file."""
+    """Pre- and post-processing in words and numbers, as embedded in the file."""
     plan, preparation, scheme = member.model_plan, member.preparation, member.scheme
     resize = {
         "resize": f"resize to {preparation.size} (height, width): area average where it shrinks, bilinear where it grows",
@@ -120,29 +125,29 @@ def _check_possible(member: Trained) -> None:
         raise AutosegError(f"{member.record.model} cannot be exported to ONNX: {reason}", "export the bundle without --onnx")
 
 
-def _describe(path: Path, said: OnnxDescription) -> None:
+def _embed_description(path: Path, details: OnnxDescription) -> None:
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {"autoseg": serde.to_json(said)})
+    onnx.helper.set_model_props(model, {"autoseg": serde.to_json(details)})
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def _input(member: Trained, image: Image) -> Tensor:
-    """What the network sees of an image: all of it, or its first tile."""
+def _network_input(member: Trained, image: Image) -> Tensor:
+    """The network's input (1, C, h, w) for an image: the resized image, or its first tile."""
     prepared = preprocess_image(image.array, member.preparation, image.spacing)
     layout = TileGrid.of((prepared.shape[0], prepared.shape[1]), member.model_plan.input_size)
-    seen = layout.crop(layout.pad(prepared), layout.corners[0])
-    values = torch.from_numpy(np.ascontiguousarray(seen).astype(np.float32)).permute(2, 0, 1)[None]
+    tile = layout.crop(layout.pad(prepared), layout.corners[0])
+    values = torch.from_numpy(np.ascontiguousarray(tile).astype(np.float32)).permute(2, 0, 1)[None]
     return normalise(values, member.model_plan.normalisation).contiguous()
 
 
-def _checked(member: Trained, file: Path, path: Path, inputs: Sequence[Tensor]) -> OnnxFile:
+def _check_outputs(member: Trained, file: Path, path: Path, inputs: Sequence[Tensor]) -> OnnxFile:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # Errors: what it could not simplify is of no use to anybody.
+    options.log_severity_level = 3  # Errors only.
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     difference, same, pixels = 0.0, 0, 0
     for values in inputs:
@@ -154,8 +159,8 @@ def _checked(member: Trained, file: Path, path: Path, inputs: Sequence[Tensor]) 
         same, pixels = same + int((first == second).sum()), pixels + first.numel()
     if not difference <= _TOLERANCE:
         raise AutosegError(
-            f"{path} would not compute what torch computes: probabilities differ by {difference:.2g}",
-            "export the bundle without --onnx, and report this",
+            f"{path} differs from torch: probabilities by {difference:.2g}",
+            "export the bundle without --onnx, and report this bug",
         )
     return OnnxFile(path, len(inputs), difference, same / pixels)
 

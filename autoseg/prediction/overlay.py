@@ -1,4 +1,4 @@
-"""Contours drawn over the image, with a legend: what a person looks at first."""
+"""Overlays: contours drawn over the image, with a legend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.schema.dataset import LabelScheme
 
 Array = NDArray[Any]
 Colour = tuple[int, int, int]
-# Okabe and Ito's palette, told apart with any colour vision; the first ones also stand out on tissue and on gray.
+# Okabe and Ito's palette, safe for colour-blind readers. The first ones stand out on tissue and on gray.
 COLOURS: tuple[Colour, ...] = (
     (86, 180, 233),
     (240, 228, 66),
@@ -25,8 +25,8 @@ COLOURS: tuple[Colour, ...] = (
     (230, 159, 0),
     (0, 114, 178),
 )
-# Pictures are shown with a shorter side of at least, and a longer side of at most, so many pixels; and large enough, where
-# that is possible, that thin structures are as wide as `_WIDTH`, since their two contours would hide them otherwise.
+# Smallest shorter side and largest longer side in pixels. Within them, an overlay is enlarged until thin structures are
+# `_WIDTH` pixels wide: otherwise their two contours would hide them.
 _SMALLEST, _LARGEST = 480, 1600
 _WIDTH = 10
 _DASH = 7
@@ -36,9 +36,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def draw_overlay(image: Array, labels: Array, scheme: LabelScheme, reference: Array | None = None) -> Array:
     """A picture (H', W', 3) uint8 of an image (C, H, W) with the contours of a label map (H, W).
 
-    Predicted contours are solid, those of `reference` dashed, each class or region in its own colour; a legend stands below.
+    Predicted contours are solid, those of `reference` dashed, each class or region in its own colour. The legend is below.
     """
-    picture = shown(image)
+    picture = to_rgb8(image)
     width = _mean_width(labels if reference is None else reference)
     size = _display_size(picture.shape[:2], width)
     shrinks = size[0] < picture.shape[0]
@@ -62,8 +62,8 @@ def write_overlay(path: Path, image: Array, labels: Array, scheme: LabelScheme, 
     write_image(path, draw_overlay(image, labels, scheme, reference).transpose(2, 0, 1))
 
 
-def shown(image: Array) -> Array:
-    """(H, W, 3) uint8 of (C, H, W): colours as they are, anything else as gray between its 0.5 and 99.5 percentiles."""
+def to_rgb8(image: Array) -> Array:
+    """(H, W, 3) uint8 from (C, H, W): uint8 as it is, other types scaled to their 0.5 and 99.5 percentiles."""
     planes = image if image.shape[0] == 3 else image[:1]
     if planes.dtype != np.uint8:
         low, high = np.percentile(planes, (0.5, 99.5))
@@ -85,12 +85,12 @@ def _mean_width(labels: Array) -> float:
 
 
 def _contours(mask: Array, size: tuple[int, int]) -> list[Array]:
-    """Outlines, outer and inner, of a mask shown at `size`: smooth where it is enlarged."""
+    """Outer and inner contours of a mask resized to `size`; smooth where it is enlarged."""
     if not mask.any():
         return []
-    shown = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR) > 0.5
-    found, _ = cv2.findContours(shown.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [line[:, 0] for line in found]
+    enlarged = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR) > 0.5
+    contours, _ = cv2.findContours(enlarged.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [line[:, 0] for line in contours]
 
 
 def _draw(picture: Array, line: Array, colour: Colour, thickness: int, dashed: bool) -> None:
@@ -98,7 +98,7 @@ def _draw(picture: Array, line: Array, colour: Colour, thickness: int, dashed: b
     dash = _DASH * thickness
     pieces = [closed[start : start + dash] for start in range(0, len(closed), 2 * dash)] if dashed else [closed]
     if thickness == 1:
-        # Smoothing or a seam would leave nothing of a line one pixel wide.
+        # Antialiasing or a seam would hide a line one pixel wide.
         cv2.polylines(picture, pieces, False, colour, 1, cv2.LINE_8)
         return
     # A dark seam keeps bright colours visible on bright tissue.
@@ -108,9 +108,7 @@ def _draw(picture: Array, line: Array, colour: Colour, thickness: int, dashed: b
 
 def _legend(width: int, names: list[str], with_reference: bool) -> Array:
     """Lines of text (h, width, 3) on black: a sample of each colour with its class, then what solid and dashed mean."""
-    entries: list[tuple[str, Colour, bool]] = [
-        (name, COLOURS[place % len(COLOURS)], False) for place, name in enumerate(names)
-    ]
+    entries: list[tuple[str, Colour, bool]] = [(name, COLOURS[place % len(COLOURS)], False) for place, name in enumerate(names)]
     if with_reference:
         white = (255, 255, 255)
         entries += [("prediction", white, False), ("reference", white, True)]

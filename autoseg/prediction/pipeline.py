@@ -1,4 +1,4 @@
-"""The three stages of a run side by side: threads decode and prepare, one feeds the network, threads write."""
+"""The three stages of a run, in parallel: threads decode and preprocess, one thread runs the network, threads write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoseg.inference import resample_to_original
 from autoseg.io import Image, read_case, read_label, segmentation, suffix_of, write_label
 from autoseg.prediction.inputs import PredictionJob
-from autoseg.prediction.large_image import LargeResult, is_large, predict_large, thin_labels
+from autoseg.prediction.large_image import LargeResult, is_large, predict_large, subsample_labels
 from autoseg.prediction.predictor import Inferred, Predictor, Prepared
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase
@@ -28,8 +28,8 @@ OVERLAYS = "overlays"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to write beside the masks. overlays: names of the jobs. keep_patient: tags of the patient in DICOM-SEG."""
+class OutputOptions:
+    """What to write besides masks. overlays: names of the jobs. keep_patient: keep patient tags in DICOM-SEG."""
 
     probabilities: bool = False
     overlays: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that could not be predicted, and why."""
+    """A case that could not be predicted, and the reason."""
 
     job: PredictionJob
     problem: str
@@ -74,20 +74,20 @@ class _Inferred:
 
 
 def run(
-    predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path, wanted: Wanted, workers: int | None = None
+    predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path, options: OutputOptions, workers: int | None = None
 ) -> Iterator[PredictedCase | Failure]:
-    """Each job's outcome, in order; its mask is written when it comes out."""
+    """Yield the result of each job, in order, after its mask is written."""
     count = workers or min(4, available_cores())
-    loaded = parallel_map(partial(_load, predictor, wanted), jobs, count)
-    inferred = _through_network(predictor, loaded)
-    yield from parallel_map(partial(_write, predictor, folder, wanted), inferred, count)
+    loaded = parallel_map(partial(_load, predictor, options), jobs, count)
+    inferred = _run_network(predictor, loaded)
+    yield from parallel_map(partial(_write, predictor, folder, options), inferred, count)
 
 
-def _load(predictor: Predictor, wanted: Wanted, job: PredictionJob) -> _Loaded | _Large | Failure:
+def _load(predictor: Predictor, options: OutputOptions, job: PredictionJob) -> _Loaded | _Large | Failure:
     began = time.perf_counter()
     try:
         if is_large(job):
-            # One at a time: several of them side by side would fill the memory.
+            # Large images are read later, one at a time: several would fill the memory.
             return _Large(job, content_hash(job))
         image = read_case(job.images, job.frame)
         prepared = predictor.prepare(image.array, image.spacing)
@@ -99,42 +99,42 @@ def _load(predictor: Predictor, wanted: Wanted, job: PredictionJob) -> _Loaded |
         return _failure(job, f"{job.images[0]} cannot be read: {error.strerror}")
     except MemoryError:
         return _failure(job, f"{job.images[0]}: too large for this machine's memory")
-    if job.name not in wanted.overlays:
-        # Only its shape and geometry are needed from here on.
+    if job.name not in options.overlays:
+        # Without an overlay only shape and geometry are needed: free the pixels.
         image = replace(image, array=np.broadcast_to(np.zeros((), image.array.dtype), image.array.shape))
     return _Loaded(job=job, image=image, prepared=prepared, sha256=sha256, seconds=time.perf_counter() - began)
 
 
 def content_hash(job: PredictionJob) -> str:
-    """SHA-256 of the image file; of the hashes of several, where a case has several."""
+    """SHA-256 of the image file, or of the hashes of all channel files."""
     hashes = [hash_file(path) for path in job.images]
     return hashes[0] if len(hashes) == 1 else hash_text(*hashes)
 
 
 def _failure(job: PredictionJob, problem: str) -> Failure:
-    return Failure(job, job.tell(problem))
+    return Failure(job, job.redact(problem))
 
 
-def _through_network(
+def _run_network(
     predictor: Predictor, loaded: Iterable[_Loaded | _Large | Failure]
 ) -> Iterator[_Inferred | _LargeInferred | Failure]:
-    """Runs in the thread that asks: one network, all cores. Images wait until they fill a batch."""
+    """Run the network in the caller's thread, with all cores. Images wait until they fill a batch."""
     waiting: list[_Loaded] = []
-    load = 0
+    num_items = 0
     for item in loaded:
         if isinstance(item, Failure):
             yield item
             continue
         if isinstance(item, _Large):
             yield from _infer(predictor, waiting)
-            waiting, load = [], 0
+            waiting, num_items = [], 0
             yield _infer_large(predictor, item)
             continue
         waiting.append(item)
-        load += predictor.num_batch_items(item.prepared)
-        if load >= predictor.batch_size:
+        num_items += predictor.num_batch_items(item.prepared)
+        if num_items >= predictor.batch_size:
             yield from _infer(predictor, waiting)
-            waiting, load = [], 0
+            waiting, num_items = [], 0
     yield from _infer(predictor, waiting)
 
 
@@ -143,7 +143,7 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
         return
     began = time.perf_counter()
     try:
-        found = predictor.infer([item.prepared for item in batch])
+        results = predictor.infer([item.prepared for item in batch])
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -153,7 +153,7 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
             yield from _infer(predictor, [item])
         return
     seconds = (time.perf_counter() - began) / len(batch)
-    for item, inferred in zip(batch, found, strict=True):
+    for item, inferred in zip(batch, results, strict=True):
         yield _Inferred(item, inferred, seconds)
 
 
@@ -169,29 +169,29 @@ def _infer_large(predictor: Predictor, item: _Large) -> _LargeInferred | Failure
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On processors torch raises a plain RuntimeError, told by its text only.
-    known = (MemoryError, torch.cuda.OutOfMemoryError)
-    return isinstance(error, known) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+    # On CPU torch raises a plain RuntimeError: only its text says out of memory.
+    types = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, types) or "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _write(
-    predictor: Predictor, folder: Path, wanted: Wanted, item: _Inferred | _LargeInferred | Failure
+    predictor: Predictor, folder: Path, options: OutputOptions, item: _Inferred | _LargeInferred | Failure
 ) -> PredictedCase | Failure:
     if isinstance(item, Failure):
         return item
     if isinstance(item, _LargeInferred):
-        return _write_large(predictor, folder, wanted, item)
+        return _write_large(predictor, folder, options, item)
     began = time.perf_counter()
     job, size, maps = item.loaded.job, item.loaded.prepared.size, item.inferred.maps
     labels = predictor.label_map(maps, size)
-    judged = predictor.assess(item.loaded.prepared, item.inferred, labels)
-    if wanted.probabilities:
+    prediction = predictor.assess(item.loaded.prepared, item.inferred, labels)
+    if options.probabilities:
         _write_probabilities(folder / f"{job.name}.npz", resample_to_original.resize(maps, size), predictor.scheme)
-    if job.name in wanted.overlays:
+    if job.name in options.overlays:
         _write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded, labels, predictor.scheme)
     try:
-        # Last of all: a mask that is there says that the case is done.
-        write_mask(folder / job.output, labels, item.loaded.image, job, predictor.scheme, wanted)
+        # Last: an existing mask means that the case is finished.
+        write_mask(folder / job.output, labels, item.loaded.image, job, predictor.scheme, options)
     except AutosegError as error:
         if suffix_of(job.output) != ".dcm":
             raise
@@ -201,55 +201,60 @@ def _write(
         case=job.name,
         output=job.output,
         size=size,
-        pixels=judged.pixels,
+        pixels=prediction.pixels,
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         notes=item.loaded.image.notes,
-        confidence=judged.confidence,
-        warnings=judged.warnings,
+        confidence=prediction.confidence,
+        warnings=prediction.warnings,
         sha256=item.loaded.sha256,
         frame=job.frame,
     )
 
 
-def _write_large(predictor: Predictor, folder: Path, wanted: Wanted, item: _LargeInferred) -> PredictedCase:
+def _write_large(predictor: Predictor, folder: Path, options: OutputOptions, item: _LargeInferred) -> PredictedCase:
     began = time.perf_counter()
-    job, judged, warnings = item.job, item.result.judged, item.result.judged.warnings
-    if wanted.probabilities:
-        warnings += ("too large for probabilities to be written",)
-    if job.name in wanted.overlays:
+    job, prediction, warnings = item.job, item.result.prediction, item.result.prediction.warnings
+    if options.probabilities:
+        warnings += ("too large: probabilities were not written",)
+    if job.name in options.overlays:
         from autoseg.prediction.overlay import write_overlay
 
         write_overlay(
-            folder / OVERLAYS / f"{job.name}.png", item.result.image.array, thin_labels(judged.labels), predictor.scheme
+            folder / OVERLAYS / f"{job.name}.png",
+            item.result.preview.array,
+            subsample_labels(prediction.labels),
+            predictor.scheme,
         )
-    write_label(folder / job.output, judged.labels)
+    write_label(folder / job.output, prediction.labels)
     seconds = {"network": round(item.result.seconds, 4), "write": round(time.perf_counter() - began, 4)}
-    size = (judged.labels.shape[0], judged.labels.shape[1])
+    size = (prediction.labels.shape[0], prediction.labels.shape[1])
     return PredictedCase(
         case=job.name,
         output=job.output,
         size=size,
-        pixels=judged.pixels,
+        pixels=prediction.pixels,
         seconds=seconds,
         notes=(),
-        confidence=judged.confidence,
+        confidence=prediction.confidence,
         warnings=warnings,
         sha256=item.sha256,
     )
 
 
-def write_mask(path: Path, labels: NDArray[Any], image: Image, job: PredictionJob, scheme: LabelScheme, wanted: Wanted) -> None:
-    """A label map in the format of the path's suffix; .dcm is a segmentation object that refers to the image."""
+def write_mask(
+    path: Path, labels: NDArray[Any], image: Image, job: PredictionJob, scheme: LabelScheme, options: OutputOptions
+) -> None:
+    """Write a label map in the format of the path's suffix; .dcm is a DICOM-SEG object that refers to the image."""
     if suffix_of(path) != ".dcm":
         write_label(path, labels, like=image)
         return
     segments = scheme.paint if scheme.regions else tuple(member[0] for member in scheme.foreground.values())
     names = dict(zip(segments, scheme.foreground, strict=True))
-    segmentation.write(path, labels, job.images[0], names, frame=job.frame, keep_patient=wanted.keep_patient)
+    segmentation.write(path, labels, job.images[0], names, frame=job.frame, keep_patient=options.keep_patient)
 
 
 def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: LabelScheme) -> None:
-    # Brings in what draws only where it is asked for.
+    # Imported only if overlays are requested.
     from autoseg.prediction.overlay import write_overlay
 
     reference = read_label(loaded.job.reference).array if loaded.job.reference is not None else None
@@ -257,5 +262,5 @@ def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: La
 
 
 def _write_probabilities(path: Path, maps: NDArray[Any], scheme: LabelScheme) -> None:
-    with atomic_write(path) as beside, beside.open("wb") as stream:
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, probabilities=maps.astype(np.float16), names=np.array(scheme.names))

@@ -1,4 +1,4 @@
-"""What can be done to a mask after the network: drop specks, keep the largest object, fill holes, class by class."""
+"""Post-processing per class: drop small objects, keep the largest object, fill holes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Array = NDArray[Any]
 def apply(labels: Array, scheme: LabelScheme, chosen: Mapping[str, PostProcessing]) -> Array:
     """The label map (H, W) after each class's post-processing, in the order of the classes.
 
-    Dropped pixels become background; filled ones were background and take the class's value. For regions, the value is
-    the one the region paints.
+    Dropped pixels become background. Only background pixels are filled, with the class's value; for regions, with the
+    value the region paints.
     """
     if not chosen:
         return labels
     result: Array = labels.copy()
-    for place, (name, member) in enumerate(scheme.foreground.items()):
+    for index, (name, member) in enumerate(scheme.foreground.items()):
         if name not in chosen:
             continue
         mask = np.isin(result, member)
-        kept = clean(mask, chosen[name])
-        result[mask & ~kept] = 0
-        result[kept & ~mask & (result == 0)] = scheme.paint[place] if scheme.regions else member[0]
+        cleaned = clean(mask, chosen[name])
+        result[mask & ~cleaned] = 0
+        result[cleaned & ~mask & (result == 0)] = scheme.paint[index] if scheme.regions else member[0]
     return result
 
 
-def clean(mask: Array, what: PostProcessing) -> Array:
+def clean(mask: Array, options: PostProcessing) -> Array:
     """A boolean mask (H, W) after one class's post-processing. Objects are 8-connected, holes 4-connected."""
-    # Both take up to half a second to import, and most predictions need neither.
-    if what.min_object_fraction or what.keep_largest:
+    # Imported here: they take up to half a second, and most predictions need neither.
+    if options.min_object_fraction or options.keep_largest:
         from acvl_utils.morphology.morphology_helper import generic_filter_components, remove_components
 
-        if what.min_object_fraction:
-            mask = remove_components(mask, what.min_object_fraction * mask.size)
-        if what.keep_largest:
+        if options.min_object_fraction:
+            mask = remove_components(mask, options.min_object_fraction * mask.size)
+        if options.keep_largest:
             mask = generic_filter_components(mask, _largest)
-    if what.fill_holes:
+    if options.fill_holes:
         from scipy.ndimage import binary_fill_holes
 
         mask = binary_fill_holes(mask)
@@ -51,5 +51,5 @@ def clean(mask: Array, what: PostProcessing) -> Array:
 
 
 def _largest(components: list[int], areas: list[int]) -> list[int]:
-    """Of equally large components the first in reading order: acvl-utils' own `remove_all_but_largest_component` keeps all."""
+    """The largest component, the first of equals. acvl-utils' `remove_all_but_largest_component` keeps all equals."""
     return [components[int(np.argmax(areas))]] if components else []

@@ -1,4 +1,4 @@
-"""Trained folds as one callable: an array in, a label map out. Knows nothing of files but where the weights lie."""
+"""Trained folds as one callable: an array in, a label map out."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _FOLD = re.compile(r"^fold_(\d+)$")
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, once for each distinct preprocessing of the members. size: (H, W) before.
+    """One image, preprocessed once for each distinct preprocessing of the members. size: (H, W) of the original.
 
-    measured: see `ood_detection.measure`.
+    arrays: (h, w, C) each. measured: see `ood_detection.measure`.
     """
 
     arrays: tuple[Array, ...]
@@ -49,46 +49,46 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What the members say of one image. maps: mean probabilities (K, h, w), at the size the first member saw it.
+    """The members' output for one image. maps: mean probabilities (K, h, w), at the first member's input size.
 
-    opinions: of each member; none where there is only one.
+    members: the prediction of each member; empty if there is only one.
     """
 
     maps: Tensor
-    opinions: tuple[MemberPrediction, ...] = ()
+    members: tuple[MemberPrediction, ...] = ()
 
 
 class EnsembleAccumulator:
-    """The sum of what several members say of one image, and their opinions; memory does not grow with the members."""
+    """Sums the probabilities of several members for one image; memory does not grow with their number."""
 
     def __init__(self, scheme: LabelScheme, members: int) -> None:
         self._scheme = scheme
-        self._members = members
+        self._num_members = members
         self._total: Tensor | None = None
-        self._opinions: list[MemberPrediction] = []
+        self._predictions: list[MemberPrediction] = []
 
     def add(self, maps: Tensor) -> None:
-        """Probabilities (K, h, w) of one member; brought to the size the first one saw."""
+        """Add one member's probabilities (K, h, w), resized to the first member's."""
         if self._total is not None:
             size = (self._total.shape[1], self._total.shape[2])
             maps = torch.from_numpy(resample_to_original.resize(maps, size))
-        if self._members > 1:
-            self._opinions.append(member_prediction(maps, self._scheme))
+        if self._num_members > 1:
+            self._predictions.append(member_prediction(maps, self._scheme))
         if self._total is None:
-            self._total = maps if self._members == 1 else maps.clone()
+            self._total = maps if self._num_members == 1 else maps.clone()
         else:
             self._total += maps
 
     def finish(self) -> Inferred:
-        """The mean, once all members were added."""
+        """The mean. Call after all members were added."""
         assert self._total is not None
-        mean = self._total if self._members == 1 else self._total / self._members
-        return Inferred(mean, tuple(self._opinions))
+        mean = self._total if self._num_members == 1 else self._total / self._num_members
+        return Inferred(mean, tuple(self._predictions))
 
 
 @dataclass(frozen=True)
 class PredictionWithConfidence:
-    """A mask and what is to be thought of it. labels: (H, W). pixels: class -> area."""
+    """A mask with confidence and warnings. labels: (H, W). pixels: class -> area in pixels."""
 
     labels: Array
     pixels: dict[str, int]
@@ -97,9 +97,9 @@ class PredictionWithConfidence:
 
 
 class Predictor:
-    """The mean of the probabilities of one or several trained networks.
+    """Averages the probabilities of one or several trained networks.
 
-    Networks stay loaded; whatever their number, the probabilities of two at most stand in memory.
+    The networks stay loaded. Probabilities of at most two of them are in memory.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Predictor:
         members: Sequence[Trained],
         device: torch.device | str = "cpu",
         tta: bool = False,
-        knowledge: InferenceMetadata | None = None,
+        metadata: InferenceMetadata | None = None,
     ) -> None:
-        """members: from `load_network`, on `device`. tta: average over the mirrored views each was trained with.
+        """members: from `load_network`, on `device`. tta: average over the mirrored views of training.
 
-        knowledge: what training left beside the weights: how its images looked, how far confidence can be believed, what is
-        to be done to masks. Raises AutosegError where the members were trained for different labels or channels.
+        metadata: appearance of the training images, calibration, post-processing. Raises AutosegError if the members were
+        trained for different labels or channels.
         """
         assert members
         first = members[0]
@@ -123,7 +123,7 @@ class Predictor:
                     "average only networks trained on one dataset",
                 )
         self.members = tuple(members)
-        self.knowledge = knowledge or InferenceMetadata()
+        self.metadata = metadata or InferenceMetadata()
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
         self.preparations: tuple[PreprocessingConfig, ...] = tuple(dict.fromkeys(member.preparation for member in members))
@@ -158,19 +158,19 @@ class Predictor:
         """Trained folds of one or several models, all of them by default.
 
         dataset: its id, name or both, or the path of a results folder. which: "best" or "last" weights. root: see
-        `Workspace.at`. postprocessing: class -> what is done to its mask. Raises AutosegError naming the folds that are
-        not trained.
+        `Workspace.at`. postprocessing: class -> post-processing of its mask. Raises AutosegError that names the folds
+        that are not trained.
         """
         folders = []
         for model in dict.fromkeys([models] if isinstance(models, str) else models):
             folders += _chosen_folds(trained_folds(model_folder(dataset, model, root), which), dataset, model, folds)
-        where = resolve(device)
-        members = [load_network(folder, which, str(where)) for folder in folders]
+        torch_device = resolve(device)
+        members = [load_network(folder, which, str(torch_device)) for folder in folders]
         for member in members:
             if member.record.status != "finished":
                 done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
                 logger.warning(f"{_title(member)} is not finished ({done})")
-        return cls(members, where, tta, read_inference_metadata(folders, members, postprocessing or {}))
+        return cls(members, torch_device, tta, read_inference_metadata(folders, members, postprocessing or {}))
 
     @property
     def scheme(self) -> LabelScheme:
@@ -184,7 +184,7 @@ class Predictor:
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.members[0].plan.channels
 
     @property
@@ -195,8 +195,8 @@ class Predictor:
     def __call__(self, image: Array, spacing: Spacing = None) -> Array:
         """The label map (H, W) of an image (C, H, W), (H, W, C) or (H, W).
 
-        spacing: (row, column) in mm, needed where the plan resamples by it. Colours are RGB. Raises AutosegError for an
-        image that does not fit what the networks were trained on.
+        spacing: (row, column) in mm, needed if the plan resamples to a spacing. Colours are RGB. Raises AutosegError if the
+        image does not match the training images.
         """
         prepared = self.prepare(image, spacing)
         return self.label_map(self.average([prepared])[0], prepared.size)
@@ -206,71 +206,71 @@ class Predictor:
         prepared = self.prepare(image, spacing)
         return resample_to_original.resize(self.average([prepared])[0], prepared.size)
 
-    def judged(self, image: Array, spacing: Spacing = None) -> PredictionWithConfidence:
+    def predict_with_confidence(self, image: Array, spacing: Spacing = None) -> PredictionWithConfidence:
         """The label map of an image with its confidence and warnings; see `__call__`."""
         prepared = self.prepare(image, spacing)
         inferred = self.infer([prepared])[0]
         return self.assess(prepared, inferred, self.label_map(inferred.maps, prepared.size))
 
     def assess(self, prepared: Prepared, inferred: Inferred, labels: Array) -> PredictionWithConfidence:
-        """What is to be thought of a label map that the same two led to."""
-        confidence = assess(inferred.maps, inferred.opinions, self.scheme, self.knowledge.calibration)
-        return self.judged_as(labels, confidence, prepared.measured)
+        """Add confidence and warnings to a label map made from `prepared` and `inferred`."""
+        confidence = assess(inferred.maps, inferred.members, self.scheme, self.metadata.calibration)
+        return self.with_warnings(labels, confidence, prepared.measured)
 
-    def judged_as(self, labels: Array, confidence: Confidence, measured: Mapping[str, float]) -> PredictionWithConfidence:
-        """The same where confidence is known already. measured: see `ood_detection.measure`; empty where nothing was."""
+    def with_warnings(self, labels: Array, confidence: Confidence, measured: Mapping[str, float]) -> PredictionWithConfidence:
+        """Add areas and warnings to a label map with its confidence. measured: see `ood_detection.measure`; may be empty."""
         highest = max(self.scheme.values)
-        found = np.zeros(highest + 1, np.int64)
+        areas = np.zeros(highest + 1, np.int64)
         for band in _in_bands(labels):
-            found += np.bincount(band.ravel(), minlength=highest + 1)
-        pixels = {name: int(found[list(member)].sum()) for name, member in self.scheme.foreground.items()}
-        return PredictionWithConfidence(labels, pixels, confidence, self.knowledge.warnings(measured, pixels, confidence))
+            areas += np.bincount(band.ravel(), minlength=highest + 1)
+        pixels = {name: int(areas[list(member)].sum()) for name, member in self.scheme.foreground.items()}
+        return PredictionWithConfidence(labels, pixels, confidence, self.metadata.warnings(measured, pixels, confidence))
 
     def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
-        """What the networks are to see of an image (C, H, W), (H, W, C) or (H, W)."""
+        """Preprocess an image (C, H, W), (H, W, C) or (H, W) for the networks."""
         planes = channels_first(np.asarray(image), self.channels)
-        stored = self.preparations[0].dtype
-        if planes.dtype.kind == "f" and stored == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
-            raise AutosegError("the image holds values 0..1, the training images 0..255", "multiply it by 255")
+        dtype = self.preparations[0].dtype
+        if planes.dtype.kind == "f" and dtype == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
+            raise AutosegError("the image has values 0..1, the training images 0..255", "multiply it by 255")
         arrays = tuple(preprocess_image(planes, preparation, spacing) for preparation in self.preparations)
         size = (planes.shape[1], planes.shape[2])
-        if self.knowledge.appearance is None:
+        if self.metadata.appearance is None:
             return Prepared(arrays, size)
-        # A gray model's arrays no longer show whether there was colour.
+        # Gray arrays no longer show whether the original had colour.
         colour = ood_detection.colourfulness(planes) if arrays[0].shape[2] == 1 else None
         return Prepared(arrays, size, ood_detection.measure(arrays[0], size, spacing, colour))
 
     def num_batch_items(self, prepared: Prepared) -> int:
-        """How many items of a batch an image is worth; see `batch_size`."""
-        return max(engine.num_batch_items(prepared.arrays[place]) for engine, place in self.engines)
+        """Number of batch items an image needs; see `batch_size`."""
+        return max(engine.num_batch_items(prepared.arrays[index]) for engine, index in self.engines)
 
     def average(self, prepared: Sequence[Prepared]) -> list[Tensor]:
-        """Mean probabilities (K, h, w) of each image, at the size the first member saw it."""
+        """Mean probabilities (K, h, w) of each image, at the first member's input size."""
         return [inferred.maps for inferred in self.infer(prepared)]
 
     def infer(self, prepared: Sequence[Prepared]) -> list[Inferred]:
-        """What the members say of each image. They are asked one after the other, and only their sum is kept."""
-        together = [EnsembleAccumulator(self.scheme, len(self.engines)) for _ in prepared]
-        for engine, place in self.engines:
-            maps = engine.probabilities([one.arrays[place] for one in prepared])
-            for one, map_ in zip(together, maps, strict=True):
-                one.add(map_)
-        return [one.finish() for one in together]
+        """Run the members on each image, one after the other. Only the sum of their probabilities is in memory."""
+        ensembles = [EnsembleAccumulator(self.scheme, len(self.engines)) for _ in prepared]
+        for engine, index in self.engines:
+            maps = engine.probabilities([image.arrays[index] for image in prepared])
+            for ensemble, map_ in zip(ensembles, maps, strict=True):
+                ensemble.add(map_)
+        return [ensemble.finish() for ensemble in ensembles]
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
-        """Label map (H, W) of `size` from probabilities (K, h, w), with the post-processing that was chosen, if any."""
+        """Label map (H, W) of `size` from probabilities (K, h, w), after post-processing."""
         labels = resample_to_original.label_map(probabilities, self.scheme, size)
-        return postprocess.apply(labels, self.scheme, self.knowledge.postprocessing)
+        return postprocess.apply(labels, self.scheme, self.metadata.postprocessing)
 
 
 def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
-    """Fold -> its folder, of all folds in a model's results folder that hold weights."""
-    found = {}
+    """Fold -> folder, for all folds with weights in a model's results folder."""
+    folders = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _FOLD.match(path.name)
         if match and (path / f"{which}.pt").is_file():
-            found[int(match.group(1))] = path
-    return found
+            folders[int(match.group(1))] = path
+    return folders
 
 
 def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
@@ -280,9 +280,9 @@ def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
 
 
 def channels_first(image: Array, channels: int) -> Array:
-    """(C, H, W) from (C, H, W), (H, W, C) or (H, W). Raises AutosegError where the axes cannot be told.
+    """(C, H, W) from (C, H, W), (H, W, C) or (H, W). Raises AutosegError if the axes are ambiguous.
 
-    A gray image may stand for a colour one and the other way round (see `preprocess_image`), so 1 and 3 channels pass too.
+    Gray for colour and colour for gray are accepted (see `preprocess_image`), so 1 and 3 channels pass too.
     """
     if image.ndim == 2:
         return image[None]
@@ -300,12 +300,12 @@ def channels_first(image: Array, channels: int) -> Array:
 
 
 def model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Path | None) -> Path:
-    """Where a model's folds lie. dataset: as for `Predictor.load`."""
+    """The results folder of a model. dataset: as for `Predictor.load`."""
     if isinstance(dataset, Dataset):
         return dataset.results / model
     if isinstance(dataset, Path):
         if not dataset.is_dir():
-            raise AutosegError(f"there is no results folder {dataset}", "give the folder that holds the models' folders")
+            raise AutosegError(f"there is no results folder {dataset}", "give the folder that contains the models' folders")
         return dataset if dataset.name == model else dataset / model
     return Workspace.at(root).dataset(dataset).results / model
 
@@ -323,7 +323,7 @@ def _chosen_folds(trained: Mapping[int, Path], dataset: object, model: str, fold
 
 
 def _in_bands(labels: Array) -> Iterator[Array]:
-    """Parts of a label map; counting makes its values eight bytes large."""
+    """Bands of a label map: np.bincount converts its input to int64, so pass it in parts."""
     return (labels[start : start + 2048] for start in range(0, len(labels), 2048))
 
 

@@ -1,6 +1,6 @@
-"""What a run has done so far, beside the masks, so that a killed run can be gone on with.
+"""The progress of a run, written next to the masks, so that an interrupted run can be resumed.
 
-A line is added as each case is done; at the end prediction.json takes its place.
+One line per finished case. prediction.json replaces it at the end.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ RECORD = "prediction.json"
 UNFINISHED = "prediction.unfinished.jsonl"
 
 
-def known_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]:
-    """Cases an earlier run of the same kind has done and whose masks are there. run: what is about to be made.
+def finished_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]:
+    """Cases that an earlier run has finished and whose masks exist. run: the record of the new run.
 
-    Raises AutosegError where the folder holds masks of other networks, or masks made another way.
+    Raises AutosegError if the masks in the folder are from other networks or other settings.
     """
     done: dict[str, PredictedCase] = {}
     if (folder / RECORD).is_file():
@@ -30,16 +30,16 @@ def known_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]
         _check(folder, earlier, run)
         done.update({case.case: case for case in earlier.cases})
     if (folder / UNFINISHED).is_file():
-        unfinished = _unfinished(folder / UNFINISHED)
+        unfinished = _read_unfinished(folder / UNFINISHED)
         if unfinished is not None:
             _check(folder, unfinished, run)
             done.update({case.case: case for case in unfinished.cases})
     return {name: case for name, case in done.items() if (folder / case.output).is_file()}
 
 
-def _unfinished(path: Path) -> PredictionRecord | None:
-    """The record with the cases that were done; None where a run was killed before its first line was written."""
-    lines = [line for line in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if line is not None]
+def _read_unfinished(path: Path) -> PredictionRecord | None:
+    """The record with its finished cases. None if the run was interrupted before its first line."""
+    lines = [line for line in map(_parse_line, path.read_text(encoding="utf-8").splitlines()) if line is not None]
     if not lines:
         return None
     try:
@@ -48,20 +48,20 @@ def _unfinished(path: Path) -> PredictionRecord | None:
             case.pop("schema_version", None)  # Version 1 had it in every line.
         return serde.from_content({**first, "cases": cases}, PredictionRecord)
     except serde.SchemaError as error:
-        raise AutosegError(f"{path}: {error}", "make all masks again without --continue") from error
+        raise AutosegError(f"{path}: {error}", "run again without --continue") from error
 
 
 def _check(folder: Path, earlier: PredictionRecord, run: PredictionRecord) -> None:
-    for what in ("identities", "mirror", "postprocessing", "labels"):
-        if getattr(earlier, what) != getattr(run, what):
+    for field in ("identities", "mirror", "postprocessing", "labels"):
+        if getattr(earlier, field) != getattr(run, field):
             raise AutosegError(
-                f"{folder} holds masks that were made differently ({what} are not the same)",
-                "give another output folder, or make all masks again without --continue",
+                f"{folder} contains masks of another run ({field} differ)",
+                "give another output folder, or run again without --continue",
             )
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    """None for a line that a killed run left half written."""
+def _parse_line(line: str) -> dict[str, Any] | None:
+    """None for a line that was only half written."""
     try:
         content: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
@@ -70,23 +70,23 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 class ProgressLog:
-    """Written while a run goes on. Goes away with `close`; what is left otherwise is gone on with next time."""
+    """Written during a run. `finish` deletes it; after an interruption it stays, and the next run resumes from it."""
 
     def __init__(self, folder: Path, run: PredictionRecord, done: dict[str, PredictedCase]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / UNFINISHED
         self._stream: TextIO = self._path.open("w", encoding="utf-8")
-        # On one line, as each case that follows.
-        self._line(json.dumps(json.loads(serde.to_json(run)), ensure_ascii=False))
+        # One line, like each case.
+        self._write_line(json.dumps(json.loads(serde.to_json(run)), ensure_ascii=False))
         for case in done.values():
             self.add(case)
 
     def add(self, case: PredictedCase) -> None:
-        """A case whose mask is written."""
-        self._line(serde.to_line(case))
+        """Record a case. Its mask must be written already."""
+        self._write_line(serde.to_line(case))
 
-    def finished(self) -> None:
-        """prediction.json holds all of it now."""
+    def finish(self) -> None:
+        """Delete the log. prediction.json must be written already."""
         self._stream.close()
         self._path.unlink()
 
@@ -96,6 +96,6 @@ class ProgressLog:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stream.close()
 
-    def _line(self, text: str) -> None:
+    def _write_line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()

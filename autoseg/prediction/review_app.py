@@ -1,4 +1,4 @@
-"""A page to try trained networks: drop an image, see the mask and how far to trust it, correct it, keep the correction."""
+"""Web page to review predictions: drop an image, see mask and confidence, correct the mask, save it as a training case."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from autoseg.io import Image, read_image
 from autoseg.prediction.bundle import load_bundle
-from autoseg.prediction.corrections import NOTHING, corrected, painted, save_case, tinted
+from autoseg.prediction.corrections import ERASE, apply_strokes, class_colours, save_case, tint_mask
 from autoseg.prediction.deidentify import pseudonym
 from autoseg.prediction.loading import BEST, load_predictor
-from autoseg.prediction.overlay import draw_overlay, shown
+from autoseg.prediction.overlay import draw_overlay, to_rgb8
 from autoseg.prediction.predictor import PredictionWithConfidence, Predictor, trained_folds
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
@@ -29,7 +29,7 @@ Load = Callable[[], Predictor]
 
 @dataclass
 class Session:
-    """Networks by name, loaded when they are first asked for; where corrections go."""
+    """Networks by name, loaded on first use. corrections: dataset or folder for corrected cases."""
 
     networks: Mapping[str, Load]
     corrections: Dataset | Path
@@ -38,54 +38,65 @@ class Session:
         self._loaded: dict[str, Predictor] = {}
 
     def predictor(self, name: str) -> Predictor:
-        """The network of that name."""
+        """The predictor of that name."""
         if name not in self._loaded:
             self._loaded[name] = self.networks[name]()
         return self._loaded[name]
 
     def predict(self, path: str, name: str) -> tuple[Array, dict[str, Any], str, Array]:
-        """Overlay (H', W', 3); what the editor starts with; a table in Markdown; the label map (H, W)."""
+        """Returns overlay (H', W', 3), the editor's first content, a Markdown table, and the label map (H, W)."""
         predictor = self.predictor(name)
         image = read_image(path)
-        judged = predictor.judged(image.array, image.spacing)
-        overlay = draw_overlay(image.array, judged.labels, predictor.scheme)
-        # The mask is part of the background, since the editor shows no layer that it did not make; strokes go over it.
-        background = tinted(shown(image.array), judged.labels, predictor.scheme)
-        return overlay, {"background": background, "layers": [], "composite": None}, said(judged, image), judged.labels
+        prediction = predictor.predict_with_confidence(image.array, image.spacing)
+        overlay = draw_overlay(image.array, prediction.labels, predictor.scheme)
+        # The editor shows only layers it made itself, so the mask is drawn into the background, under the strokes.
+        background = tint_mask(to_rgb8(image.array), prediction.labels, predictor.scheme)
+        return (
+            overlay,
+            {"background": background, "layers": [], "composite": None},
+            summary_table(prediction, image),
+            prediction.labels,
+        )
 
     def save(self, path: str, name: str, edited: Mapping[str, Any], labels: Array) -> str:
-        """Keep the mask with the strokes over it as a training case; what to tell the user."""
-        mended = corrected(labels, edited["layers"], self.predictor(name).scheme)
+        """Save the mask with its strokes as a training case. Returns a message for the user."""
+        corrected = apply_strokes(labels, edited["layers"], self.predictor(name).scheme)
         image = read_image(path)
-        written = save_case(image, mended, f"reviewed_{pseudonym(Path(path)).removeprefix('case_')}", self.corrections)
-        changed = int((mended != labels).sum())
-        return f"saved as {written}: {int((mended > 0).sum())} pixels of foreground, {changed} of the mask's pixels changed"
+        path_saved = save_case(image, corrected, f"reviewed_{pseudonym(Path(path)).removeprefix('case_')}", self.corrections)
+        changed = int((corrected != labels).sum())
+        return (
+            f"saved as {path_saved}: {int((corrected > 0).sum())} pixels of foreground, {changed} of the mask's pixels changed"
+        )
 
 
-def said(judged: PredictionWithConfidence, image: Image) -> str:
+def summary_table(prediction: PredictionWithConfidence, image: Image) -> str:
     """Confidence, areas and warnings in Markdown."""
-    found = judged.confidence
-    numbers = {"confidence": found.value, "expected Dice": found.expected_dice, "agreement of the networks": found.agreement}
+    confidence = prediction.confidence
+    numbers = {
+        "confidence": confidence.value,
+        "expected Dice": confidence.expected_dice,
+        "agreement of the networks": confidence.agreement,
+    }
     lines = ["| | |", "|---|---|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in numbers.items() if not math.isnan(value)]
-    for name, pixels in judged.pixels.items():
-        share = pixels / judged.labels.size
+    for name, pixels in prediction.pixels.items():
+        fraction = pixels / prediction.labels.size
         area = f", {pixels * image.spacing[0] * image.spacing[1]:.1f} mm²" if image.spacing else ""
-        sure = f", confidence {found.classes[name]:.2f}" if pixels else ""
-        lines.append(f"| {name} | {pixels} pixels ({share:.1%}){area}{sure} |")
-    lines += ["", *(f"- **warning:** {warning}" for warning in judged.warnings)]
+        class_confidence = f", confidence {confidence.classes[name]:.2f}" if pixels else ""
+        lines.append(f"| {name} | {pixels} pixels ({fraction:.1%}){area}{class_confidence} |")
+    lines += ["", *(f"- **warning:** {warning}" for warning in prediction.warnings)]
     return "\n".join(lines)
 
 
 def build(session: Session) -> Any:
-    """The page as gradio's Blocks; `launch` shows it."""
+    """The page as gradio Blocks; `launch` serves it."""
     import gradio as gr
 
     names = list(session.networks)
     scheme = session.predictor(names[0]).scheme
 
-    def told(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Mistakes a user can mend are shown on the page."""
+    def with_errors_shown(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Show AutosegErrors on the page."""
 
         def call(*arguments: Any) -> Any:
             try:
@@ -107,12 +118,17 @@ def build(session: Session) -> Any:
             with gr.Column(scale=1):
                 file = gr.File(label="Image (drop one here)", type="filepath", elem_id="image")
                 model = gr.Dropdown(names, value=names[0], label="Networks", elem_id="networks")
-                table = gr.Markdown(elem_id="said")
+                table = gr.Markdown(elem_id="summary")
             with gr.Column(scale=2):
                 overlay = gr.Image(label="Contours", elem_id="overlay", interactive=False, buttons=["fullscreen"])
         editor = gr.ImageEditor(
-            label=_legend(scheme), type="numpy", image_mode="RGBA", sources=(), transforms=(),
-            buttons=["fullscreen"], elem_id="editor",
+            label=_legend(scheme),
+            type="numpy",
+            image_mode="RGBA",
+            sources=(),
+            transforms=(),
+            buttons=["fullscreen"],
+            elem_id="editor",
             brush=gr.Brush(colors=_colours(scheme), default_color=_colours(scheme)[0], color_mode="fixed"),
         )
         with gr.Row():
@@ -120,13 +136,13 @@ def build(session: Session) -> Any:
             note = gr.Markdown(elem_id="note")
         labels = gr.State()
         for event in (file.change, model.change):
-            event(told(predict), [file, model], [overlay, editor, table, labels])
-        button.click(told(save), [file, model, editor, labels], note)
+            event(with_errors_shown(predict), [file, model], [overlay, editor, table, labels])
+        button.click(with_errors_shown(save), [file, model, editor, labels], note)
     return page
 
 
 def launch(page: Any, port: int | None = None, wait: bool = True) -> str:
-    """Serve the page on this machine only; returns its address. wait: until it is stopped."""
+    """Serve the page on this machine only; returns its address. wait: return only after the server stops."""
     _, address, _ = page.launch(
         server_name="127.0.0.1", server_port=port, prevent_thread_lock=not wait, quiet=True, share=False, inbrowser=False
     )
@@ -134,37 +150,43 @@ def launch(page: Any, port: int | None = None, wait: bool = True) -> str:
 
 
 def _colours(scheme: LabelScheme) -> list[Any]:
-    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in (*(colour for _, colour in painted(scheme).values()), NOTHING)]
+    return [
+        "#{:02x}{:02x}{:02x}".format(*colour) for colour in (*(colour for _, colour in class_colours(scheme).values()), ERASE)
+    ]
 
 
 def _legend(scheme: LabelScheme) -> str:
-    listed = ", ".join(f"{name} {colour}" for name, colour in zip((*painted(scheme), "nothing"), _colours(scheme), strict=True))
-    return f"Correct the mask: paint what it should be ({listed}); the eraser takes strokes back"
+    colours = ", ".join(
+        f"{name} {colour}" for name, colour in zip((*class_colours(scheme), "nothing"), _colours(scheme), strict=True)
+    )
+    return f"Correct the mask: paint the right class ({colours}); the eraser takes strokes back"
 
 
-def session_for(what: str | Path, cases: Path | None, device: str, root: Root) -> Session:
-    """Networks of a bundle (all together, and each model) or of a dataset (each trained model, and the best).
+def session_for(source: str | Path, cases: Path | None, device: str, root: Root) -> Session:
+    """A session for a bundle (the ensemble and each model) or a dataset (each trained model and the best choice).
 
-    Raises AutosegError where gradio is missing or there is nothing trained.
+    Raises AutosegError if gradio is missing or no model is trained.
     """
     if importlib.util.find_spec("gradio") is None:
         raise AutosegError("the page needs gradio", 'pip install "autoseg[web]"')
-    if Path(what).is_file():
-        together = load_bundle(Path(what), device=device)
-        models = tuple(dict.fromkeys(member.record.model for member in together.members))
-        networks: dict[str, Load] = {" + ".join(models): lambda: together}
+    if Path(source).is_file():
+        ensemble = load_bundle(Path(source), device=device)
+        models = tuple(dict.fromkeys(member.record.model for member in ensemble.members))
+        networks: dict[str, Load] = {" + ".join(models): lambda: ensemble}
         if len(models) > 1:
-            networks |= {model: partial(_only, together, model) for model in models}
+            networks |= {model: partial(_select_model, ensemble, model) for model in models}
         return Session(networks, cases or Path("corrected"))
-    dataset = Workspace.at(root).dataset(str(what))
-    found = sorted(path.name for path in dataset.results.glob("*") if trained_folds(path)) if dataset.results.is_dir() else []
-    if not found:
+    dataset = Workspace.at(root).dataset(str(source))
+    models_trained = (
+        sorted(path.name for path in dataset.results.glob("*") if trained_folds(path)) if dataset.results.is_dir() else []
+    )
+    if not models_trained:
         raise AutosegError(f"no model is trained for {dataset.name}", f"autoseg_train {dataset.number} MODEL all")
-    named = [BEST, *found] if (dataset.results / "best.json").is_file() else found
-    networks = {name: partial(load_predictor, dataset.name, name, device=device, root=dataset.root) for name in named}
+    names = [BEST, *models_trained] if (dataset.results / "best.json").is_file() else models_trained
+    networks = {name: partial(load_predictor, dataset.name, name, device=device, root=dataset.root) for name in names}
     return Session(networks, cases or dataset)
 
 
-def _only(together: Predictor, model: str) -> Predictor:
-    members = [member for member in together.members if member.record.model == model]
-    return Predictor(members, together.device, knowledge=together.knowledge)
+def _select_model(ensemble: Predictor, model: str) -> Predictor:
+    members = [member for member in ensemble.members if member.record.model == model]
+    return Predictor(members, ensemble.device, metadata=ensemble.metadata)

@@ -1,4 +1,4 @@
-"""Two readers of one case: when the second is asked, and what becomes of two masks."""
+"""A second reader: select doubtful cases and combine the masks of two readers."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from autoseg.schema.second_reader import Policy
 LabelMap = NDArray[np.integer[Any]]
 
 
-def trust_of(case: PredictedCase) -> float:
-    """How far a first mask can be trusted: its expected Dice, else its confidence, 0 where nothing is known."""
+def confidence_of(case: PredictedCase) -> float:
+    """Expected Dice of a mask, else its confidence; 0 if neither is known."""
     if case.confidence is None:
         return 0.0
-    expected, plain = case.confidence.expected_dice, case.confidence.value
-    found = plain if math.isnan(expected) else expected
-    return 0.0 if math.isnan(found) else found
+    expected, uncalibrated = case.confidence.expected_dice, case.confidence.value
+    confidence = uncalibrated if math.isnan(expected) else expected
+    return 0.0 if math.isnan(confidence) else confidence
 
 
-def doubtful(cases: Sequence[PredictedCase], threshold: float) -> list[str]:
-    """Cases to be read again."""
-    return [case.case for case in cases if trust_of(case) < threshold]
+def doubtful_cases(cases: Sequence[PredictedCase], threshold: float) -> list[str]:
+    """Names of the cases whose confidence is below the threshold."""
+    return [case.case for case in cases if confidence_of(case) < threshold]
 
 
 def combine(first: LabelMap, second: LabelMap, policy: Policy) -> LabelMap:
-    """One label map (H, W) of two.
+    """Combine two label maps (H, W).
 
-    flag: the first. replace: the second. union: what either marks, as the first says where both do. consensus: what both
-    mark alike, else background. Raises ValueError where the shapes differ.
+    flag: the first. replace: the second. union: foreground of either; the first where both have one. consensus: pixels on
+    which both agree, else background. Raises ValueError if the shapes differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"the readers' masks have shapes {first.shape} and {second.shape}")
@@ -49,6 +49,6 @@ def combine(first: LabelMap, second: LabelMap, policy: Policy) -> LabelMap:
 
 
 def agreement(first: LabelMap, second: LabelMap, scheme: LabelScheme) -> float:
-    """Mean Dice of two masks over the classes; 1 for a class that neither marks."""
-    found = [1.0 if math.isnan(one.dice) else one.dice for one in counts(first, second, scheme.foreground).values()]
-    return sum(found) / len(found)
+    """Mean Dice of two masks over the classes; 1 for a class in neither mask."""
+    dices = [1.0 if math.isnan(count.dice) else count.dice for count in counts(first, second, scheme.foreground).values()]
+    return sum(dices) / len(dices)

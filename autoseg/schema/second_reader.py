@@ -86,7 +86,7 @@ def _risk_coverage_to_version_2(content: Content) -> Content:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ReaderStudy(Artefact, Tabular):
-    """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose trust lay below `threshold`.
+    """`risk_coverage.json`. first, second: the readers. asked: held-out cases whose expected Dice is below `threshold`.
 
     strata: all; hard and easy, the share of cases where the first has its lowest and highest Dice.
     """
@@ -106,7 +106,7 @@ class ReaderStudy(Artefact, Tabular):
 
     def summary(self) -> str:
         asked = f"{self.second} asked about {count(len(self.asked), 'case')} of {self.first}"
-        return f"{self.dataset}: {asked}, trust below {self.threshold:g}"
+        return f"{self.dataset}: {asked}, expected Dice below {self.threshold:g}"
 
     def to_rows(self) -> list[Row]:
         return [fields(one) for one in self.scores]

@@ -19,8 +19,8 @@ def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
     root, name = made.dataset.root, made.dataset.name
     folders = made.dataset.results.iterdir()
     first, second = sorted(path.name for path in folders if (path / "fold_0").is_dir())[:2]
-    never = api.study_readers(name, first=first, second=second, trust=0.0, output=tmp_path, root=root)
-    always = api.study_readers(name, first=first, second=second, trust=1.01, output=tmp_path, root=root)
+    never = api.study_readers(name, first=first, second=second, min_expected_dice=0.0, output=tmp_path, root=root)
+    always = api.study_readers(name, first=first, second=second, min_expected_dice=1.01, output=tmp_path, root=root)
     assert not never.asked and len(always.asked) == 12
     assert len(always.to_frame()) == len(always.scores) and "12 cases" in repr(always)
 

@@ -126,7 +126,7 @@ def test_doubtful_cases_are_read_twice(pipeline: tuple[str, Path, Path], tmp_pat
     some = sorted(images.iterdir())[:3]
     arguments = ["--root", str(root), "-i", *map(str, some), "-d", "501", "-m", MODEL]
     assert predict.main([*arguments, "-o", str(tmp_path / "once")]) == 0
-    second_reader = ["--second-reader", str(bundle), "--trust", "1", "--policy", policy]
+    second_reader = ["--second-reader", str(bundle), "--min-expected-dice", "1", "--policy", policy]
     assert predict.main([*arguments, "-o", str(tmp_path / "twice"), *second_reader]) == 0
     record = json.loads((tmp_path / "twice" / "second_reader.json").read_text())
     by = {"flag": "first", "replace": "second", "union": "both", "consensus": "both"}[policy]
@@ -143,9 +143,9 @@ def test_confident_cases_need_no_second_reader(pipeline: tuple[str, Path, Path],
     _, images, root = pipeline
     image = str(sorted(images.iterdir())[0])
     arguments = ["--root", str(root), "-i", image, "-o", str(tmp_path), "-d", "501", "-m", MODEL]
-    assert predict.main([*arguments, "--second-reader", MODEL, "--trust", "0"]) == 0
+    assert predict.main([*arguments, "--second-reader", MODEL, "--min-expected-dice", "0"]) == 0
     assert not (tmp_path / "second_reader").exists()
-    assert predict.main([*arguments, "--second-reader", MODEL, "--trust", "2"]) == 2
+    assert predict.main([*arguments, "--second-reader", MODEL, "--min-expected-dice", "2"]) == 2
 
 
 def test_external_evaluation_on_another_dataset(pipeline: tuple[str, Path, Path], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def bundle(tmp_path, bright_is_registered):
         Calibration(cases=20, slope=0.5, intercept=0.4, mean_absolute_error=0.1),
         {"bright": PostProcessing(fill_holes=True)},
     )
-    predictor = Predictor([trained(fold=0, spec=SPEC), trained(Bright(0.4), 1, SPEC)], knowledge=known)
+    predictor = Predictor([trained(fold=0, spec=SPEC), trained(Bright(0.4), 1, SPEC)], metadata=known)
     export_bundle(predictor, [tmp_path / "gone", tmp_path / "gone"], tmp_path / "b.zip")
     return tmp_path / "b.zip", predictor
 
@@ -44,8 +44,8 @@ def test_a_bundle_predicts_what_its_networks_predicted(bundle, tmp_path):
     path, predictor = bundle
     image, _ = picture(low=90, high=140)
     loaded = load_bundle(path, device="cpu")
-    assert np.array_equal(loaded(image), predictor(image)) and loaded.knowledge == predictor.knowledge
-    assert loaded.judged(image).confidence == predictor.judged(image).confidence
+    assert np.array_equal(loaded(image), predictor(image)) and loaded.metadata == predictor.metadata
+    assert loaded.predict_with_confidence(image).confidence == predictor.predict_with_confidence(image).confidence
     assert [member.record.fold for member in loaded.members] == [0, 1] and loaded.spec.licence == "CC0"
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_trusted_is_refused(bundle, tmp_path):
     for refused, words in (
         (changed(path, tmp_path / "1.zip", **{name: swapped}), "hash differs"),
         (changed(path, tmp_path / "2.zip", **{name: content + b" "}), "size differs"),
-        (changed(path, tmp_path / "3.zip", **{name: None}), "lacks bright/fold_0/run.json"),
+        (changed(path, tmp_path / "3.zip", **{name: None}), "fold_0/run.json is missing"),
         (changed(path, tmp_path / "4.zip", **{"../../evil.json": b"{}"}), "leads out"),
         (changed(path, tmp_path / "5.zip", **{"/etc/evil.json": b"{}"}), "leads out"),
         (changed(path, tmp_path / "6.zip", **{"..\\evil.json": b"{}"}), "leads out"),
@@ -128,7 +128,7 @@ def test_damaged_and_missing_files(bundle, tmp_path):
     for refused, words in ((tmp_path / "cut.zip", "damaged"), (tmp_path / "none.zip", "does not exist")):
         with pytest.raises(AutosegError, match=words):
             load_bundle(refused, device="cpu")
-    with pytest.raises(AutosegError, match="which networks"):
+    with pytest.raises(AutosegError, match="no networks were given"):
         load_predictor()
 
 

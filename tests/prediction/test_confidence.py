@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from autoseg.prediction import calibration
-from autoseg.prediction.calibration import by_the_others, calibrate, fit
+from autoseg.prediction.calibration import calibrate, fit, leave_one_out
 from autoseg.prediction.confidence import agreement, assess, entropy, member_prediction, soft_dice
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import label_scheme
@@ -114,16 +114,16 @@ def test_no_case_is_judged_by_a_line_that_has_seen_it_and_many_cases_take_no_lin
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.3, 1, 3000)
     dice = np.clip(confidence + rng.normal(0, 0.1, 3000), 0, 1)
-    few = by_the_others(confidence[:50], dice[:50], np.zeros(50))
+    few = leave_one_out(confidence[:50], dice[:50], np.zeros(50))
     for case in (0, 20, 49):
         others = np.arange(50) != case
         line = np.poly1d(np.polyfit(confidence[:50][others], dice[:50][others], 1))
         assert few[case] == pytest.approx(min(line(confidence[case]), 1))
     fitted = []
-    monkeypatch.setattr(calibration, "_line", lambda *columns: fitted.append(len(columns[0])) or (1.0, 0.0, 0.0))
-    assert np.allclose(by_the_others(confidence, dice, np.zeros(3000)), confidence)
+    monkeypatch.setattr(calibration, "_fit_line", lambda *columns: fitted.append(len(columns[0])) or (1.0, 0.0, 0.0))
+    assert np.allclose(leave_one_out(confidence, dice, np.zeros(3000)), confidence)
     assert fitted == [2970] * 100
-    assert len(by_the_others(*np.zeros((3, 0)))) == 0
+    assert len(leave_one_out(*np.zeros((3, 0)))) == 0
 
 
 def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():
@@ -147,8 +147,8 @@ def test_where_every_image_shows_something_an_empty_mask_is_not_trusted_however_
 
 def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
     image, _ = picture(low=40, high=140)
-    same = Predictor([trained(fold=0), trained(Bright(level=0.45), 1)]).judged(image)
-    other = Predictor([trained(fold=0), trained(Bright(level=0.9), 1)]).judged(image)
+    same = Predictor([trained(fold=0), trained(Bright(level=0.45), 1)]).predict_with_confidence(image)
+    other = Predictor([trained(fold=0), trained(Bright(level=0.9), 1)]).predict_with_confidence(image)
     assert same.confidence.agreement == 1.0 and same.confidence.value > other.confidence.value
     assert other.confidence.agreement == 0.0
     assert any("disagree" in warning for warning in other.warnings) and not same.warnings
@@ -156,4 +156,5 @@ def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
 
 
 def test_an_empty_mask_is_a_warning():
-    assert Predictor([trained(Bright(level=0.99))]).judged(picture(high=100)[0]).warnings == ("nothing was found",)
+    predictor = Predictor([trained(Bright(level=0.99))])
+    assert predictor.predict_with_confidence(picture(high=100)[0]).warnings == ("nothing was found",)

@@ -12,7 +12,7 @@ from autoseg.prediction import deidentify, pipeline
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.inputs import find_jobs
 from autoseg.prediction.predictor import Predictor
-from autoseg.prediction.review_list import in_order, write_review_list
+from autoseg.prediction.review_list import review_order, write_review_list
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
 from tests.io.scans import scan
@@ -110,7 +110,7 @@ def test_a_list_of_files_and_a_strict_run(folder, tmp_path):
     with pytest.raises(AutosegError, match=r"corrupt\.png"):
         predicted(folder, tmp_path / "strict", strict=True)
     assert not (tmp_path / "strict" / "prediction.json").exists()
-    with pytest.raises(AutosegError, match="folder among several"):
+    with pytest.raises(AutosegError, match="is a folder, but"):
         find_jobs([folder, folder / "a.bmp"], 1)
 
 
@@ -152,14 +152,14 @@ def test_going_on_with_other_networks_or_changed_images(folder, tmp_path):
     report = predicted(folder / "a.bmp", tmp_path / "out", overwrite=False)
     assert report.cases == ("a",) and report.record.cases[0].pixels["bright"] == 0
     other = Predictor([trained(fold=1, spec=GRAY)])
-    with pytest.raises(AutosegError, match="made differently"):
+    with pytest.raises(AutosegError, match="masks of another run"):
         predict_files(other, folder / "a.bmp", tmp_path / "out", overwrite=False)
 
 
 def test_the_review_list_begins_with_what_needs_a_person(folder, tmp_path):
     write_image(folder / "faint.png", IMAGE // 2 + 30)
     report = predicted(folder, tmp_path / "out", names="keep")
-    order = [case.case for case in in_order(report.record.cases)]
+    order = [case.case for case in review_order(report.record.cases)]
     assert order[0] == "video_f0002" and order.index("faint") < order.index("plain")
     text = write_review_list(report.record.cases, tmp_path / "out").read_text().splitlines()
     assert text[0].startswith("case,confidence") and "nothing was found" in text[1] and len(text) == len(order) + 1

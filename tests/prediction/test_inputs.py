@@ -84,7 +84,7 @@ def test_masks_of_an_earlier_run_are_not_images(tmp_path):
 
 def test_no_mask_takes_the_place_of_an_image(tmp_path):
     put(tmp_path, "a.png")
-    with pytest.raises(AutosegError, match="take the place of the image"):
+    with pytest.raises(AutosegError, match="would overwrite the image"):
         find_jobs(tmp_path, 1, output=tmp_path)
     put(tmp_path / "n", "b_0000.png")
     assert list(found(tmp_path / "n", 1, output=tmp_path / "n")) == ["b"]
@@ -93,7 +93,7 @@ def test_no_mask_takes_the_place_of_an_image(tmp_path):
 def test_nothing_to_predict(tmp_path):
     with pytest.raises(AutosegError, match="does not exist"):
         find_jobs(tmp_path / "nowhere", 1)
-    with pytest.raises(AutosegError, match="holds no images"):
+    with pytest.raises(AutosegError, match="contains no images"):
         find_jobs(tmp_path, 1)
     with pytest.raises(AutosegError, match="no images were given"):
         find_jobs([], 1)

@@ -104,7 +104,7 @@ def test_large_images_give_the_masks_and_confidence_of_small_ones(tmp_path, monk
     # Large images are judged at their own size, others at the network's.
     assert other.confidence.value == pytest.approx(one.confidence.value, abs=1e-3 if geometry == "patch" else 0.05)
     assert other.confidence.agreement == pytest.approx(one.confidence.agreement, abs=1e-3 if geometry == "patch" else 0.05)
-    assert other.warnings[-1] == "too large for probabilities to be written"
+    assert other.warnings[-1] == "too large: probabilities were not written"
     assert (tmp_path / "banded" / "overlays" / "a.png").is_file()
 
 

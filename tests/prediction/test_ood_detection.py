@@ -67,7 +67,7 @@ def test_spacing():
     known = training(spacing=(0.5, 0.5))
     assert warned(scene(20), spacing=(0.5, 0.5), known=known) == ""
     assert "coarser than" in warned(scene(20), spacing=(1.5, 1.5), known=known)
-    assert "size of its pixels" in warned(scene(20), known=known)
+    assert "pixel size in mm" in warned(scene(20), known=known)
 
 
 def test_spans_of_several_folds_are_united():
@@ -87,7 +87,7 @@ def test_warnings_reach_the_record(tmp_path):
         [ood_detection.measure(cv2.resize(one, (64, 64))[..., None], one.shape[:2], None) for one in seen]
     )
     report = predict_files(
-        Predictor([trained(spec=spec)], knowledge=InferenceMetadata(known)), tmp_path / "in", tmp_path / "out"
+        Predictor([trained(spec=spec)], metadata=InferenceMetadata(known)), tmp_path / "in", tmp_path / "out"
     )
     found = {case.case: " ".join(case.warnings) for case in report.record.cases}
     assert "all training images were gray" in found["colour"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoseg.io import Image, read_image, read_label, write_image
-from autoseg.prediction.corrections import NOTHING, corrected, painted, save_case, tinted
+from autoseg.prediction.corrections import ERASE, apply_strokes, class_colours, save_case, tint_mask
 from autoseg.prediction.predictor import Predictor
 from autoseg.prediction.review_app import Session
 from autoseg.schema.dataset import DatasetSpec, label_scheme
@@ -22,18 +22,18 @@ TWO = label_scheme({"background": 0, "polyp": 1, "stone": 2}, None)
 def test_strokes_add_change_and_take_away():
     labels = np.zeros((20, 30), np.uint8)
     labels[2:8, 2:9], labels[10:15, 10:20] = 1, 2
-    assert np.array_equal(corrected(labels, [], TWO), labels)
+    assert np.array_equal(apply_strokes(labels, [], TWO), labels)
     strokes = np.zeros((20, 30, 4), np.uint8)
-    strokes[0:4, 20:25] = (*painted(TWO)["stone"][1], 255)
-    strokes[2:4, 2:9] = (*NOTHING, 255)
-    strokes[10:15, 10:12] = (*painted(TWO)["polyp"][1], 200)
-    found = corrected(labels, [strokes], TWO)
+    strokes[0:4, 20:25] = (*class_colours(TWO)["stone"][1], 255)
+    strokes[2:4, 2:9] = (*ERASE, 255)
+    strokes[10:15, 10:12] = (*class_colours(TWO)["polyp"][1], 200)
+    found = apply_strokes(labels, [strokes], TWO)
     assert (found[0:4, 20:25] == 2).all() and not found[2:4, :19].any() and (found[4:8, 2:9] == 1).all()
     assert (found[10:15, 10:12] == 1).all() and (found[10:15, 12:20] == 2).all()
     larger = np.repeat(np.repeat(strokes, 2, 0), 2, 1)
-    assert np.array_equal(corrected(labels, [larger], TWO), found)
+    assert np.array_equal(apply_strokes(labels, [larger], TWO), found)
     gray = np.full((20, 30, 3), 60, np.uint8)
-    shown = tinted(gray, labels, TWO)
+    shown = tint_mask(gray, labels, TWO)
     assert (shown[labels == 0] == 60).all() and not (shown[labels > 0] == 60).all(axis=1).any()
 
 
@@ -54,7 +54,7 @@ def test_corrections_become_cases(tmp_path):
     assert np.array_equal(read_label(dataset.raw / "labelsTr" / "reviewed_1.png").array, mask)
     assert '"numTraining": 5' in dataset.description.read_text()
     dataset.description.write_text(said + '"file_ending": ".jpg"}')
-    with pytest.raises(AutosegError, match="keeps its images as .jpg"):
+    with pytest.raises(AutosegError, match="stores images as .jpg"):
         save_case(Image(array=image, spacing=None), mask, "reviewed_2", dataset)
 
 
@@ -118,7 +118,7 @@ def test_in_a_browser(session, browser, tmp_path):
         browser.get(launch(page, wait=False))
         element = wait_for(lambda: browser.find_elements("css selector", "#image input[type=file]"))[0]
         element.send_keys(str(tmp_path / "image.png"))
-        text = wait_for(lambda: "confidence" in (t := browser.find_element("id", "said").text) and t)
+        text = wait_for(lambda: "confidence" in (t := browser.find_element("id", "summary").text) and t)
         assert "bright" in text and "pixels" in text
         wait_for(lambda: browser.find_elements("css selector", "#overlay img"))
         wait_for(lambda: browser.find_elements("css selector", "#editor canvas"))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.prediction.second_reader import agreement, combine, doubtful, trust_of
+from autoseg.prediction.second_reader import agreement, combine, confidence_of, doubtful_cases
 from autoseg.schema.dataset import label_scheme
 from autoseg.schema.prediction import Confidence, PredictedCase
 
@@ -39,8 +39,8 @@ def test_masks_of_two_sizes_are_not_combined() -> None:
 
 
 def test_expected_dice_counts_before_plain_confidence() -> None:
-    assert trust_of(case("a", 0.9, 0.6)) == 0.6 and trust_of(case("a", 0.9)) == 0.9
-    assert doubtful([case("a", 0.9, 0.6), case("b", 0.85), case("c", 0.8)], 0.8) == ["a"]
+    assert confidence_of(case("a", 0.9, 0.6)) == 0.6 and confidence_of(case("a", 0.9)) == 0.9
+    assert doubtful_cases([case("a", 0.9, 0.6), case("b", 0.85), case("c", 0.8)], 0.8) == ["a"]
 
 
 def test_agreement_is_the_mean_dice() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import autoseg.schema
-from autoseg.prediction.progress_log import UNFINISHED, known_cases
+from autoseg.prediction.progress_log import UNFINISHED, finished_cases
 from autoseg.preprocessing.array_dataset import preprocessing_hash
 from autoseg.schema import serde
 from autoseg.schema.arrays import ArrayIndex
@@ -204,9 +204,9 @@ def test_an_unfinished_prediction_of_version_1_is_continued(tmp_path):
         (tmp_path / case.output).touch()
     with (tmp_path / UNFINISHED).open("a") as stream:
         stream.write('{"schema_version": 1, "case": "cut o')
-    assert known_cases(tmp_path, replace(record, cases=())) == {case.case: case for case in record.cases}
-    with pytest.raises(AutosegError, match="made differently"):
-        known_cases(tmp_path, replace(record, mirror=(0, 1)))
+    assert finished_cases(tmp_path, replace(record, cases=())) == {case.case: case for case in record.cases}
+    with pytest.raises(AutosegError, match="masks of another run"):
+        finished_cases(tmp_path, replace(record, mirror=(0, 1)))
 
 
 def test_a_second_reader_of_version_1():
