@@ -1,6 +1,6 @@
-"""An image or mask file as an array with its geometry, and back; a raw dataset folder as a list of cases.
+"""Reads and writes image and mask files as arrays with geometry; lists the cases of a raw dataset folder.
 
-Takes paths; gives arrays. Must not resample, normalise or decide anything.
+Takes paths; returns arrays. Must not resample, normalise or decide anything.
 """
 
 from autoseg.io import dicom, segmentation

@@ -1,4 +1,4 @@
-"""Decoded images and masks, kept on the disk for the next step of one command: decoding is a good part of its cost."""
+"""Caches decoded images and masks on disk for later steps of one command, since decoding is a large part of its cost."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ R = TypeVar("R", Image, Label)
 
 
 class DecodedImageCache:
-    """Reads images and masks, and keeps their pixels in a file without a name, which ends with the block.
+    """Reads images and masks, and caches their pixels in a temporary file until the `with` block ends.
 
-    Safe to use from several threads. What comes after `limit`, or on a full disk, is decoded again.
+    Thread-safe. Files beyond `limit`, or on a full disk, are not cached and are decoded again.
     """
 
     def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
-        """folder: on the disk to write to; it is made if need be. limit: bytes."""
+        """folder: where to write; created if missing. limit: bytes."""
         folder.mkdir(parents=True, exist_ok=True)
         self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         self._limit = limit
         self._lock = Lock()
-        # Paths as text -> what was read, without its pixels; how to map them. Path objects would be three times as large.
+        # Paths as text -> (image or label without pixels, arguments of np.memmap). Path objects would be three times as large.
         self._entries: dict[tuple[str, ...], tuple[Any, dict[str, Any]]] = {}
 
     def stop_caching(self) -> None:
-        """What is read from now on is not read again."""
+        """Stop caching: files read from now on are not read again."""
         with self._lock:
             self._limit = 0
 
@@ -60,7 +60,7 @@ class DecodedImageCache:
         return cached
 
     def _store(self, key: tuple[str, ...], decoded: Image | Label) -> None:
-        # Interleaved, as most pictures lie in memory: nothing is copied.
+        # Interleaved, as most pictures are in memory: nothing is copied.
         pixels = np.ascontiguousarray(np.moveaxis(decoded.array, 0, -1) if isinstance(decoded, Image) else decoded.array)
         with self._lock:
             offset = self._stream.seek(0, 2)

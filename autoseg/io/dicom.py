@@ -1,7 +1,7 @@
 """DICOM images through pydicom (extra [dicom]): secondary captures, ultrasound, several frames, all colour models.
 
-SimpleITK, which reads DICOM where pydicom is not installed, knows nothing of ultrasound's spacing or of single frames.
-Values come out as SimpleITK gives them, so that a model may be trained with one reader and used with the other.
+Without pydicom SimpleITK reads DICOM, but neither ultrasound spacing nor single frames. Both readers give the same values,
+so that a model may be trained with one and used with the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def available() -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, whatever its name."""
+    """Whether the file has the DICOM signature, whatever its name."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -39,7 +39,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def header(path: Path) -> Dataset:
-    """All tags but the pixels. Raises AutosegError where this is no DICOM file."""
+    """All tags but the pixels. Raises AutosegError if this is not a DICOM file."""
     import pydicom
 
     try:
@@ -49,7 +49,7 @@ def header(path: Path) -> Dataset:
 
 
 def count_frames(path: Path) -> int:
-    """How many images a DICOM file holds; 1 for what is no DICOM file or cannot be read, and without pydicom."""
+    """Number of images in a DICOM file; 1 for other or unreadable files, and without pydicom."""
     if not available() or not is_dicom(path):
         return 1
     try:
@@ -59,7 +59,7 @@ def count_frames(path: Path) -> int:
 
 
 def patient_identifiers(path: Path) -> tuple[str, ...]:
-    """What a DICOM file says of who is shown: words of the patient's name, and numbers. For names to be kept clear of."""
+    """Words of the patient's name, and numbers, in a DICOM file. File names must not contain them."""
     try:
         tags = header(path)
     except AutosegError:
@@ -70,10 +70,10 @@ def patient_identifiers(path: Path) -> tuple[str, ...]:
 
 
 def read_image(path: Path, frame: int | None = None) -> Image:
-    """One image: (C, H, W), RGB where it has colours. frame: which one of a file that holds several.
+    """One image: (C, H, W), RGB for colour images. frame: index in a file with several.
 
-    The modality's rescaling is applied, MONOCHROME1 turned, palettes and YBR become RGB. spacing: of the pixels, of the
-    detector, or of the largest ultrasound region. Raises AutosegError, also where frames are many and none was chosen.
+    The rescale slope is applied, MONOCHROME1 inverted, palettes and YBR become RGB. spacing: of the pixels, of the
+    detector, or of the largest ultrasound region. Raises AutosegError, also for several frames without `frame`.
     """
     if not path.is_file():
         raise AutosegError(f"{path} does not exist", "check the path")
@@ -90,15 +90,17 @@ def read_image(path: Path, frame: int | None = None) -> Image:
             notes=notes + spacing_notes + rounding_notes,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise AutosegError(f"{path} holds tags that make no sense: {_first_line(error)}", UNREADABLE) from error
+        raise AutosegError(f"{path} has invalid tags: {_first_line(error)}", UNREADABLE) from error
 
 
 def _check_frame(path: Path, tags: Dataset, frame: int | None) -> None:
     if not tags.get("Rows") or not tags.get("Columns"):
-        raise AutosegError(f"{path} is DICOM but holds no image", "take it out of the folder")
+        raise AutosegError(f"{path} is DICOM but holds no image", "remove it from the folder")
     count = int(tags.get("NumberOfFrames") or 1)
     if frame is None and count > 1:
-        raise AutosegError(f"{path} is a volume or video of {count} frames", "autoseg works on 2D images: save each one alone")
+        raise AutosegError(
+            f"{path} is a volume or video of {count} frames", "autoseg works on 2D images: save each frame as a file"
+        )
     if frame is not None and not 0 <= frame < count:
         raise AutosegError(f"{path} has no frame {frame}: it holds {count}", "count from 0")
 
@@ -124,7 +126,7 @@ def _decode_pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
 
 
 def _decodable_source(path: Path, syntax: str) -> Any:
-    """What pydicom is to decode: the path, or a dataset where the file lacks the part that says how it is written."""
+    """What pydicom decodes: the path, or a dataset if the file has no transfer syntax."""
     import pydicom
 
     if is_dicom(path) and syntax != _DEFLATED:
@@ -136,7 +138,7 @@ def _decodable_source(path: Path, syntax: str) -> Any:
 
 
 def _decode_with_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Array:
-    """Stored values as pydicom would give them; for files whose values SimpleITK does not change."""
+    """Stored values as pydicom gives them; only for files whose values SimpleITK does not change."""
     import SimpleITK as sitk  # noqa: N813
 
     needs_transform = _rescale(tags) != (1.0, 0.0) or tags.get("PhotometricInterpretation") in ("MONOCHROME1", "PALETTE COLOR")
@@ -150,7 +152,7 @@ def _decode_with_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Arra
 
 
 def _apply_photometric(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, ...]]:
-    """What the stored values mean."""
+    """Apply palette, MONOCHROME1 and rescale slope to stored values; returns values and notes."""
     kind = str(tags.get("PhotometricInterpretation", "")).strip()
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -163,7 +165,7 @@ def _apply_photometric(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, 
     if kind == "MONOCHROME1":
         signed = int(tags.get("PixelRepresentation", 0)) == 1
         inverted = -1 - pixels.astype(np.int64) if signed else (1 << int(tags.BitsStored)) - 1 - pixels.astype(np.int64)
-        pixels, notes = inverted.astype(pixels.dtype), ("MONOCHROME1 turned: high values are bright",)
+        pixels, notes = inverted.astype(pixels.dtype), ("MONOCHROME1 inverted: high values are bright",)
     slope, intercept = _rescale(tags)
     if pixels.ndim == 2 and (slope, intercept) != (1.0, 0.0):
         pixels = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
@@ -176,7 +178,7 @@ def _rescale(tags: Dataset) -> tuple[float, float]:
 
 
 def _spacing(tags: Dataset) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """(row, column) in mm, and a note where there was a choice."""
+    """(row, column) in mm, and a note if there were several."""
     measures = _shared_group(tags, "PixelMeasuresSequence")
     stated = [tags.get("PixelSpacing"), measures.get("PixelSpacing") if measures is not None else None]
     for value in (*stated, tags.get("ImagerPixelSpacing"), tags.get("NominalScannedPixelSpacing")):

@@ -1,12 +1,12 @@
-"""The entrance: which reader a file needs, by its suffix.
+"""Reads and writes image and mask files; the suffix selects the reader.
 
 A reader is a module or another object with a function `read_image(path) -> Image`, looked up by the file's suffix (`READERS`,
 entry points "autoseg.readers", whose name is the suffix in lower case with its dot: ".xyz" or ".abc.xyz"). The array of the
 `Image` is (C, H, W): channels, rows from top to bottom, columns from left to right; uint8, uint16 or float32; colours as RGB.
-Its spacing is (row, column) in mm, None where the file says nothing of it. `read_label(path) -> Label` may read masks, (H, W)
+Its spacing is (row, column) in mm, None if the file has none. `read_label(path) -> Label` may read masks, (H, W)
 of class ids; without it they are images of one channel. `stored_as`: the suffix that masks of such images are written with,
-".png" where it does not say, ".mha" to keep the spacing. Readers are called in threads and processes, raise an error for
-damaged files, and execute nothing that a file says.
+default ".png"; ".mha" keeps the spacing. Readers are called in threads and processes, raise an error for
+damaged files, and never execute content of a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".mha", ".nrrd"
 
 
 def suffix_of(path: Path | str) -> str:
-    """The suffix, in lower case, with `.nii.gz` and the like whole; "" where there is none."""
+    """The suffix, in lower case, with `.nii.gz` as one suffix; "" if there is none."""
     name = Path(path).name.lower()
     return next((suffix for suffix in READERS.names() if suffix.count(".") > 1 and name.endswith(suffix)), Path(name).suffix)
 
@@ -41,15 +41,15 @@ def stem_of(path: Path | str) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Whether this is a file that `read_image` can try, going by its name; hidden files are not."""
+    """Whether `read_image` supports the file, by its name; False for hidden files."""
     return suffix_of(path) in READERS and not path.name.startswith(".") and path.is_file()
 
 
 def mask_ending(file_ending: str) -> str:
-    """The ending for a mask of an image with this one: the same where it is lossless and holds no patient tags.
+    """The ending for a mask of an image with this one: the same if it is lossless and holds no patient tags.
 
     JPEG -> .png; DICOM and .mhd, which would need a header of its own, -> .nii.gz and .mha; formats that other packages
-    read -> what they say (`stored_as`).
+    read -> their `stored_as`.
     """
     lower = file_ending.lower()
     if lower in READERS.added():
@@ -63,8 +63,8 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
     PNG, JPEG, TIFF, BMP, NIfTI, MHA, NRRD, DICOM, and what other packages read. frame: which image of a DICOM file that
     holds several. EXIF orientation is applied, a constant alpha channel is dropped, a DICOM's rescale slope is
     applied, signed integers become float32.
-    Resolution tags of pictures are not taken for a spacing: they speak of screens and printers. Raises AutosegError,
-    naming the file and a remedy.
+    Resolution tags of pictures are not used as spacing: they refer to screens and printers. Raises AutosegError with the
+    file and a remedy.
     """
     path = Path(path)
     reader = _find_reader(path)
@@ -81,7 +81,7 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
 def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
     """The channel files of one case stacked: (C, H, W). Geometry and spacing are the first file's. frame: see `read_image`.
 
-    Raises AutosegError where the files differ in size or spacing.
+    Raises AutosegError if the files differ in size or spacing.
     """
     images = [read_image(path, frame) for path in paths]
     first = images[0]
@@ -91,12 +91,12 @@ def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
         if image.array.shape[1:] != first.array.shape[1:]:
             raise AutosegError(
                 f"{path} has {_size(image.array)} pixels but {paths[0]} has {_size(first.array)}",
-                "the channels of a case must have one size: resample or crop them to match",
+                "all channels of a case need the same size: resample or crop them",
             )
         if first.spacing and image.spacing and not np.allclose(first.spacing, image.spacing, rtol=1e-3):
             raise AutosegError(
                 f"{path} has a spacing of {image.spacing} mm but {paths[0]} has {first.spacing} mm",
-                "the channels of a case must have one spacing: resample them to match",
+                "all channels of a case need the same spacing: resample them",
             )
     kind = np.result_type(*(image.array.dtype for image in images))
     stacked = np.concatenate([image.array.astype(kind, copy=False) for image in images])
@@ -105,10 +105,10 @@ def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
 
 
 def read_label(path: Path | str) -> Label:
-    """One mask file: (H, W), uint8 or uint16. Palette PNGs give their indices, 1-bit ones 0 and 1.
+    """One mask file: (H, W), uint8 or uint16. Palette PNGs give their indices, 1-bit PNGs 0 and 1.
 
     A JPEG is read as it is and flagged `lossy`. Raises AutosegError for colour pictures, values that are negative or
-    not whole, and unreadable files.
+    not integers, and unreadable files.
     """
     path = Path(path)
     reader = _find_reader(path)
@@ -117,10 +117,10 @@ def read_label(path: Path | str) -> Label:
 
 
 def write_label(path: Path, array: Array, like: Image | Label | None = None) -> None:
-    """A mask (H, W) of whole values, in the format of the path's suffix, whole or not at all.
+    """Write a mask (H, W) of integers atomically, in the format of the path's suffix.
 
-    like: what the mask belongs to; medical formats take its geometry, or at least its spacing. Raises ValueError
-    where the sizes differ or the suffix names a format that loses values.
+    like: image or label whose geometry, or at least spacing, medical formats store. Raises ValueError if the sizes
+    differ or the format is lossy.
     """
     _check_size(array, like)
     values = as_label(np.asarray(array))
@@ -134,7 +134,7 @@ def write_label(path: Path, array: Array, like: Image | Label | None = None) -> 
 
 
 def write_image(path: Path, array: Array, like: Image | Label | None = None) -> None:
-    """An image (C, H, W), in the format of the path's suffix, without loss and whole or not at all.
+    """Write an image (C, H, W) atomically and lossless, in the format of the path's suffix.
 
     PNG and BMP hold 1 or 3 channels of uint8 (PNG also uint16), TIFF also float32, medical formats anything.
     Raises ValueError for what the format cannot hold.
@@ -150,7 +150,7 @@ def write_image(path: Path, array: Array, like: Image | Label | None = None) -> 
 
 
 def _find_reader(path: Path) -> Any:
-    """By the suffix; where no reader has it, by the first bytes: DICOM often goes without one."""
+    """The reader by suffix, else by the first bytes: DICOM files often have no suffix."""
     suffix = suffix_of(path)
     if suffix in READERS:
         return READERS.get(suffix)
@@ -158,7 +158,7 @@ def _find_reader(path: Path) -> Any:
 
 
 def _read_with_plugin(reader: Any, path: Path) -> Image:
-    """What another package's reader gives, checked. Raises AutosegError with its name where it fails or gives no image."""
+    """The checked image of another package's reader. Raises AutosegError with the package if it fails or returns no image."""
     owner = READERS.source(suffix_of(path))
     if not path.is_file():
         raise AutosegError(f"{path} does not exist", "check the path")
@@ -170,7 +170,9 @@ def _read_with_plugin(reader: Any, path: Path) -> Image:
     except Exception as error:  # Code of others may raise anything.
         raise AutosegError(f"{path} cannot be read by {owner}: {type(error).__name__}: {error}", UNREADABLE) from error
     if array.ndim != 3 or not array.size:
-        raise AutosegError(f"{owner} gives an array of shape {array.shape} for {path}", "images are (C, H, W): mend the reader")
+        raise AutosegError(
+            f"{owner} returns an array of shape {array.shape} for {path}", "images are (C, H, W): fix the reader"
+        )
     return replace(image, array=array, notes=(*image.notes, *rounding_notes))
 
 

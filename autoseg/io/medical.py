@@ -1,4 +1,4 @@
-"""NIfTI, MetaImage, NRRD (and DICOM where pydicom is missing) through SimpleITK, imported only when such a file comes."""
+"""NIfTI, MetaImage, NRRD (and DICOM without pydicom) through SimpleITK, imported only for such files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None,
         raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", UNREADABLE) from error
     notes: tuple[str, ...] = ()
     if tags.get("0028|0004") == "MONOCHROME1":
-        notes = ("MONOCHROME1 turned: high values are bright",)  # ITK does it.
+        notes = ("MONOCHROME1 inverted: high values are bright",)  # ITK does it.
     planes, geometry, spacing = _as_2d(path, array, image)
     stated_spacing = spacing if not tags or any(tags.get(tag) for tag in _SPACING_TAGS) else None
     return planes, stated_spacing, geometry, notes
@@ -135,7 +135,7 @@ def _reject_misread(path: Path, tags: dict[str, str]) -> None:
 
 
 def _check_nifti(path: Path) -> None:
-    """ITK fills what is missing of a cut NIfTI with zeros and says nothing, so the bytes are counted here."""
+    """Raise AutosegError for a truncated NIfTI: ITK fills it with zeros without an error."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as stream:
@@ -154,6 +154,6 @@ def _check_nifti(path: Path) -> None:
 
 
 def _itk_message(error: RuntimeError) -> str:
-    """The last line of ITK's report, which is the one that says something."""
+    """The last line of ITK's report, which has the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("ITK ERROR: ") if lines else "unknown reason"

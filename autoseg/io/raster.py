@@ -34,14 +34,14 @@ _STRIP = 256  # rows
 
 
 def is_picture(path: Path) -> bool:
-    """Whether this is a picture, going by the suffix or, without a known one, the first bytes."""
+    """Whether this is a picture, by the suffix or else the first bytes."""
     if path.suffix.lower() in SUFFIXES or not path.is_file():
         return True
     return _read_bytes(path, 4).startswith(_SIGNATURES)
 
 
 def count_pixels(path: Path) -> int:
-    """Rows times columns, from the header. Raises AutosegError where it cannot be read."""
+    """Rows times columns, from the header. Raises AutosegError for unreadable files."""
     if _read_bytes(path, 4).startswith(tiff.SIGNATURES):
         return tiff.count_pixels(path)
     with path.open("rb") as stream:
@@ -108,7 +108,7 @@ def write(path: Path, array: Array) -> None:
 
 
 def apply_exif_orientation(array: Array, orientation: int) -> Array:
-    """(H, W) or (H, W, C) as stored, turned as EXIF orientation 1 to 8 tells viewers to show it."""
+    """(H, W) or (H, W, C) as stored, turned as viewers show it for EXIF orientation 1 to 8."""
     if orientation in (5, 6, 7, 8):
         array = np.swapaxes(array, 0, 1)
     if orientation in (2, 3, 6, 7):
@@ -119,7 +119,7 @@ def apply_exif_orientation(array: Array, orientation: int) -> Array:
 
 
 def _apply_orientation(array: Array, orientation: int) -> tuple[Array, tuple[str, ...]]:
-    """`apply_exif_orientation`, and a note where something was turned."""
+    """`apply_exif_orientation`, and a note if it changed the array."""
     return (
         (array, ())
         if orientation == 1
@@ -130,7 +130,7 @@ def _apply_orientation(array: Array, orientation: int) -> tuple[Array, tuple[str
 def _decode_image(path: Path) -> Decoded:
     data = _read_bytes(path)
     orientation, notes, gray = _inspect(data, path)
-    del data  # So that the file and its pixels do not stand in memory together.
+    del data  # Free the file content before decoding.
     array = _decode_with_opencv(path)
     if array is None:
         raise AutosegError(f"{path} cannot be read as an image", UNREADABLE)
@@ -142,7 +142,7 @@ def _decode_image(path: Path) -> Decoded:
 
 
 def _decode_with_opencv(path: Path) -> Array | None:
-    """As OpenCV decodes them, into an array that numpy owns: one that OpenCV owns is copied, and both stand in memory."""
+    """Decode into an array that numpy owns; one that OpenCV owns would be copied."""
     try:
         array = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
         if array is not None or str(path).isascii():
@@ -154,7 +154,7 @@ def _decode_with_opencv(path: Path) -> Array | None:
 
 
 def _bgr_to_rgb(array: Array) -> Array:
-    """(H, W, 3) BGR or (H, W, 4) BGRA to RGB or RGBA; in place, strip by strip, since a second array may be large."""
+    """(H, W, 3) BGR or (H, W, 4) BGRA to RGB or RGBA; in place, strip by strip, to save memory."""
     order = cv2.COLOR_BGR2RGB if array.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
     for start in range(0, len(array), _STRIP):
         array[start : start + _STRIP] = cv2.cvtColor(array[start : start + _STRIP], order)
@@ -176,7 +176,7 @@ def _read_bytes(path: Path, count: int = -1) -> bytes:
 
 
 def _open_header(stream: BinaryIO, path: Path) -> Pillow.Image:
-    """A picture whose header has been read. Raises AutosegError where it cannot be, or names too many pixels."""
+    """A picture with its header only. Raises AutosegError for an invalid header or too many pixels."""
     start = stream.read(4)
     stream.seek(0)
     reader = next((reader for signature, reader in _HEADERS if start.startswith(signature)), Pillow.open)
@@ -193,7 +193,7 @@ def _open_header(stream: BinaryIO, path: Path) -> Pillow.Image:
 def _inspect(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
     """EXIF orientation to apply, notes, and whether this is a PNG of grays with alpha.
 
-    Raises AutosegError for a file that is cut short: OpenCV before 5 fills the rest of a JPEG with gray and says nothing.
+    Raises AutosegError for a truncated file: OpenCV before 5 fills the rest of a JPEG with gray without an error.
     """
     picture = _open_header(io.BytesIO(data), path)
     notes = {"CMYK": ("CMYK converted to RGB",), "P": ("palette colours resolved",)}.get(picture.mode, ())
@@ -212,7 +212,7 @@ def _inspect(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
 
 
 def _png_chunks(data: bytes) -> dict[bytes, memoryview]:
-    """The content of the first chunk of each kind, of those that are whole."""
+    """Content of the first complete chunk of each kind."""
     view, position = memoryview(data), 8
     chunks: dict[bytes, memoryview] = {}
     while position + 12 <= len(data):
@@ -225,14 +225,14 @@ def _png_chunks(data: bytes) -> dict[bytes, memoryview]:
 
 
 def _orientation(exif: bytes) -> int:
-    """The EXIF orientation, 1 where there is none or it makes no sense."""
+    """The EXIF orientation, 1 if it is missing or invalid."""
     if not exif:
         return 1
     tags = Pillow.Exif()
     try:
         tags.load(bytes(exif))
         value = tags.get(0x0112, 1)
-    except Exception:  # A broken EXIF block lets all sorts through, and viewers ignore it too.
+    except Exception:  # A damaged EXIF block raises many exceptions; viewers ignore it too.
         return 1
     return value if value in range(1, 9) else 1
 
@@ -270,18 +270,18 @@ def _decode_label(path: Path) -> Decoded:
 
 
 def _palette_values(indices: Array, palette: Array) -> tuple[Array, tuple[str, ...]]:
-    """What a mask with a palette (N, 3) holds: its indices, or the palette's grays."""
+    """Values of a mask with a palette (N, 3): its indices, or the grays of the palette."""
     used = np.unique(indices)
     if used[-1] < len(palette):
         colours = palette[used]
-        # Programs that shrink PNGs reorder a gray picture's palette as they like; its indices then mean nothing.
+        # PNG optimisers reorder the palette of a gray picture; its indices are then meaningless.
         if (colours == colours[:, :1]).all() and (np.diff(colours[:, 0].astype(int)) <= 0).any():
             return palette[indices, 0], ("palette of grays out of order: gray values taken",)
     return indices, ("palette read by index",)
 
 
 def _to_one_channel(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
-    """A mask stored as gray with alpha, RGB or RGBA: one channel, where that loses nothing."""
+    """A mask stored as gray with alpha, RGB or RGBA: one channel, if the colour channels are equal."""
     notes: tuple[str, ...] = ()
     if array.shape[2] in (2, 4):
         alpha = array[..., -1]

@@ -24,7 +24,7 @@ _REQUIRED = ("channel_names", "labels", "file_ending")
 
 @dataclass(frozen=True)
 class Case:
-    """One case. images: its channel files in order (one file may hold all channels). label: None where there is none."""
+    """One case. images: its channel files in order (one file may hold all channels). label: None without a mask."""
 
     name: str
     images: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Case:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A raw dataset: what it says of itself, its training cases (imagesTr, labelsTr) and test cases, by name."""
+    """A raw dataset: description, training cases (imagesTr, labelsTr) and test cases, sorted by name."""
 
     spec: DatasetSpec
     scheme: LabelScheme
@@ -42,9 +42,9 @@ class RawDataset:
 
     @classmethod
     def open(cls, dataset: Dataset) -> RawDataset:
-        """Reads the description and lists the files; images are not opened.
+        """Read the description and list the files; images are not opened.
 
-        Raises AutosegError for a missing or faulty description, for missing channels and where there is no case.
+        Raises AutosegError for a missing or invalid description, for missing channels, and without any case.
         """
         spec = read_description(dataset.description)
         scheme = _label_scheme(spec, dataset.description)
@@ -65,8 +65,8 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
     """The cases of a folder of images named `<case>_0000<file_ending>`, `<case>_0001...`, by name.
 
     A case has one file for each of `channels`, or a single file that holds them all. A file without such a number is
-    a case by itself. label: the file of that name in `labels`, None where there is none. Raises AutosegError where
-    the folder is missing, SeveralProblems where channel files are.
+    a case by itself. label: the file of that name in `labels`, None if there is none. Raises AutosegError if
+    the folder is missing, SeveralProblems if channel files are.
     """
     if not images.is_dir():
         raise AutosegError(f"the folder {images} does not exist", "check the path, or bring the data in with autoseg_convert")
@@ -95,12 +95,14 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
 
 
 def read_description(path: Path) -> DatasetSpec:
-    """`dataset.json`, ours or nnU-Net v2's; fields that neither knows are ignored. Raises AutosegError naming the field."""
+    """`dataset.json`, autoseg's or nnU-Net v2's; unknown fields are ignored. Raises AutosegError naming the field."""
     content = _migrate(_read_json(path), path)
     missing = [key for key in _REQUIRED if key not in content]
     if missing:
         is_version_1 = isinstance(content.get("modality"), dict)
-        remedy = "this is nnU-Net v1's form: v2 has channel_names, labels by name, file_ending" if is_version_1 else "add them"
+        remedy = (
+            "this is nnU-Net v1's format: v2 has channel_names, labels by name, file_ending" if is_version_1 else "add them"
+        )
         raise AutosegError(f"{path} lacks {', '.join(missing)}", remedy)
     if content["file_ending"].lower() not in READERS:
         raise AutosegError(
@@ -119,7 +121,7 @@ def read_description(path: Path) -> DatasetSpec:
     try:
         return serde.from_dict(values, DatasetSpec)
     except serde.SchemaError as error:
-        raise AutosegError(f"{path}: {error}", "mend the field") from error
+        raise AutosegError(f"{path}: {error}", "fix the field") from error
 
 
 def write_description(path: Path, spec: DatasetSpec) -> None:
@@ -140,7 +142,7 @@ def _find_label(labels: Path | None, name: str, file_ending: str) -> Path | None
 
 
 def _cases_in_description(dataset: Dataset) -> list[Case]:
-    """nnU-Net's optional entry "dataset": case -> files that may lie anywhere, relative to the dataset's folder."""
+    """nnU-Net's optional entry "dataset": case -> paths of its files, relative to the dataset's folder."""
     entries = _read_json(dataset.description).get("dataset")
     if not isinstance(entries, dict):
         return []
@@ -151,7 +153,7 @@ def _cases_in_description(dataset: Dataset) -> list[Case]:
         ]
     except (KeyError, TypeError) as error:
         raise AutosegError(
-            f'{dataset.description}: each entry of "dataset" needs "images" and "label"', "mend or remove it"
+            f'{dataset.description}: each entry of "dataset" needs "images" and "label"', "fix or remove it"
         ) from error
 
 
@@ -177,16 +179,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise AutosegError(f"{path} is missing", "a raw dataset needs one: autoseg_convert writes it") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AutosegError(f"{path} cannot be read: {error}", "mend the file") from error
+        raise AutosegError(f"{path} cannot be read: {error}", "fix the file") from error
     if not isinstance(content, dict):
-        raise AutosegError(f"{path} does not hold an object", "mend the file")
+        raise AutosegError(f"{path} does not hold an object", "fix the file")
     return content
 
 
 def _non_empty_mapping(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content[key]
     if not isinstance(value, dict) or not value:
-        raise AutosegError(f"{path}: {key} must be an object with at least one entry", "mend the field")
+        raise AutosegError(f"{path}: {key} must be an object with at least one entry", "fix the field")
     return value
 
 

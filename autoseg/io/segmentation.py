@@ -1,4 +1,4 @@
-"""Masks as DICOM-SEG objects through highdicom, and back: what a hospital's archive takes in beside the images."""
+"""Reads and writes masks as DICOM-SEG objects through highdicom, which hospital archives store with the images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoseg.support.files import atomic_write
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# What the standard asks every object to carry; empty where the source lacks it or it is to be left out.
+# Attributes that the standard requires; empty if the source lacks them or they are to be removed.
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
 _OWN_CODES = "99AUTOSEG"
@@ -40,10 +40,10 @@ def write(
 ) -> None:
     """A label map (H, W) of the DICOM file `source` as a segmentation object that refers to it.
 
-    frame: the one the mask belongs to, where the source holds several. names: label value -> name of the segment; each
+    frame: the one the mask belongs to, if the source has several. names: label value -> name of the segment; each
     value becomes a segment, 1, 2, ... in the order of the values. Patient and study are left blank unless keep_patient;
-    the identifiers of study, series and image have to stay, since an archive could not tell otherwise what the mask belongs
-    to. Raises AutosegError where the source lacks what such an object needs.
+    the identifiers of study, series and image stay, since an archive needs them to find the image. Raises AutosegError if
+    the source lacks a required attribute.
     """
     import highdicom as hd
 
@@ -65,7 +65,7 @@ def write(
             device_serial_number="0",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise AutosegError(f"no DICOM-SEG can be made for {source}: {error}", "ask for PNG masks instead") from error
+        raise AutosegError(f"no DICOM-SEG can be made for {source}: {error}", "write PNG masks instead") from error
     if frame is not None:
         _set_references(segmentation, str(dicom.header(source).SOPClassUID), frame)
     with atomic_write(path) as temporary:
@@ -75,7 +75,7 @@ def write(
 def read(path: Path) -> Label:
     """The label map of a segmentation object of one image: segment numbers as values, later segments over earlier ones.
 
-    Raises AutosegError where it belongs to several images.
+    Raises AutosegError if it belongs to several images.
     """
     import pydicom
 
@@ -99,7 +99,7 @@ def read(path: Path) -> Label:
 
 
 def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
-    """The tags of one image, with all that an object made from it has to carry."""
+    """The tags of one image, with all attributes that a segmentation object needs."""
     from pydicom.uid import generate_uid
 
     tags = dicom.header(path)
@@ -110,7 +110,7 @@ def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset
         if not tags.get(name):
             setattr(tags, name, generate_uid())
     if frame is not None:
-        # highdicom takes several frames only where they lie in space, which those of a video do not.
+        # highdicom accepts several frames only with a position in space, which those of a video do not have.
         if tags.get("PerFrameFunctionalGroupsSequence"):
             tags.NumberOfFrames = 1
             tags.PerFrameFunctionalGroupsSequence = [tags.PerFrameFunctionalGroupsSequence[frame]]
@@ -121,7 +121,7 @@ def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset
 
 
 def _set_references(segmentation: Dataset, kind: str, frame: int) -> None:
-    """Say which frame of the source each mask belongs to, and what the source really is."""
+    """Set the referenced frame of the source and the source's true SOP class."""
     for element in segmentation.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = kind
@@ -138,7 +138,7 @@ def _description(number: int, name: str) -> Any:
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
-        # No standard code can be known for the names a dataset gives its classes; a private scheme says so honestly.
+        # Class names of a dataset have no standard code, so a private coding scheme is used.
         segmented_property_category=CodedConcept("class", _OWN_CODES, "class of a trained network"),
         segmented_property_type=CodedConcept(f"class-{number}", _OWN_CODES, name[:64]),
         algorithm_type="AUTOMATIC",

@@ -1,4 +1,4 @@
-"""TIFF through tifffile, images and masks alike: every number format and compression, as the file's tags describe them."""
+"""TIFF through tifffile, images and masks alike: every number format and compression, as described by the file's tags."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decode(path: Path) -> Decoded:
 
 
 def count_pixels(path: Path) -> int:
-    """Rows times columns of the first page, from its tags. Raises AutosegError where they cannot be read."""
+    """Rows times columns of the first page, from its tags. Raises AutosegError if they cannot be read."""
     with _first_page(path) as page:
         return int(page.imagelength) * int(page.imagewidth)
 
@@ -64,7 +64,7 @@ def _first_page(path: Path) -> Iterator[TiffPage]:
             yield page
     except AutosegError:
         raise
-    except Exception as error:  # tifffile and its codecs raise whatever a damaged file makes of them.
+    except Exception as error:  # tifffile and its codecs raise many exceptions for damaged files.
         raise AutosegError(f"{path} cannot be read as a TIFF", UNREADABLE) from error
 
 
@@ -85,15 +85,17 @@ def _check(page: Any, path: Path) -> None:
         raise AutosegError(f"{path} stores its colours as {name}, which autoseg does not read", "save it as gray or RGB")
     if not has_codec(page):
         name = getattr(page.compression, "name", page.compression)
-        raise AutosegError(f"{path} is compressed with {name}, which cannot be undone", "save it with LZW or uncompressed")
-    # tifffile fills what is missing of some compressions with zeros.
+        raise AutosegError(
+            f"{path} is compressed with {name}, which no installed codec decodes", "save it with LZW or uncompressed"
+        )
+    # tifffile fills truncated data of some compressions with zeros.
     end = max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
     if end > page.parent.filehandle.size:
         raise AutosegError(f"{path} is cut short", UNREADABLE)
 
 
 def has_codec(page: Any) -> bool:
-    """Whether the page's compression and predictor can be undone by what is installed."""
+    """Whether an installed codec can decode the page."""
     import tifffile
 
     try:
@@ -105,7 +107,7 @@ def has_codec(page: Any) -> bool:
 
 
 def _decode_page(page: Any) -> Array:
-    # Callers work in threads of their own. By default 256 MiB of compressed parts are read ahead.
+    # Callers run in their own threads. The default read-ahead is 256 MiB.
     return np.asarray(page.asarray(maxworkers=1, buffersize=1 << 24))
 
 

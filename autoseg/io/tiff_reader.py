@@ -1,4 +1,4 @@
-"""Images too large to be decoded at once: TIFF files by rows, as they lie on the disk."""
+"""Reads TIFF files that are too large to decode at once, row by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DTYPES = ("uint8", "uint16", "float32")
 
 
 def count_pixels(path: Path) -> int:
-    """Rows times columns of a picture, from its header; 0 for what is no picture, or cannot be read."""
+    """Rows times columns of a picture, from its header; 0 for other or unreadable files."""
     try:
         return raster.count_pixels(path) if path.suffix.lower() in raster.SUFFIXES else 0
     except AutosegError:
@@ -28,7 +28,7 @@ def count_pixels(path: Path) -> int:
 
 
 class ArrayRows:
-    """Rows of an array (C, H, W) that stands in memory."""
+    """Rows of an array (C, H, W) in memory."""
 
     def __init__(self, array: Array) -> None:
         self._pixels = np.moveaxis(array, 0, 2)
@@ -41,7 +41,7 @@ class ArrayRows:
 
 
 class TiffRows:
-    """Rows of a TIFF's first page; only the strips or tiles that hold them are decoded. To be used in a `with` block."""
+    """Rows of a TIFF's first page; only the strips or tiles of these rows are decoded. Use it in a `with` block."""
 
     def __init__(self, path: Path, file: Any) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class TiffRows:
 
     @classmethod
     def open(cls, path: Path) -> TiffRows | None:
-        """None where this is no upright gray or RGB TIFF of whole pixels, which has to be decoded at once."""
+        """None if the file is not an unrotated, interleaved gray or RGB TIFF; it must then be decoded at once."""
         import tifffile
 
         if path.suffix.lower() not in _TIFF:

@@ -1,4 +1,4 @@
-"""What a file holds once it is read."""
+"""Images and labels as read from files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_PIXELS = 1 << 30  # OpenCV's own limit; checked in the header, before anythi
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where the pixels of a medical file lie, in SimpleITK's words and axis order (x, y, z).
+    """Geometry of a medical file, in SimpleITK's terms and axis order (x, y, z).
 
     singletons: axes of length one that were squeezed out, in numpy's order. Holds no tags, so none are written back.
     """
@@ -34,8 +34,8 @@ class Geometry:
 class Image:
     """array: (C, H, W) uint8, uint16 or float32; colours are RGB. It may be a view, interleaved by pixel in memory.
 
-    spacing: (row, column) in mm, None where the file says nothing of it. geometry: to hand to `write_label`, None for
-    pictures. notes: what reading changed of the stored values (empty: nothing). orientation: the EXIF orientation that
+    spacing: (row, column) in mm, None if the file has none. geometry: for `write_label`, None for
+    pictures. notes: changes of the stored values by the reader (empty: none). orientation: the EXIF orientation that
     was applied, 1 for none.
     """
 
@@ -59,9 +59,9 @@ class Label:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Decoded:
-    """What a picture's decoder gives, not yet turned upright. array: (H, W) or (H, W, C), colours are RGB.
+    """Output of a picture decoder, before the EXIF orientation is applied. array: (H, W) or (H, W, C), colours are RGB.
 
-    orientation: the EXIF orientation to apply, 1 for none. palette: (N, 3) uint8 where the array holds indices into it.
+    orientation: the EXIF orientation to apply, 1 for none. palette: (N, 3) uint8 if the array holds indices into it.
     """
 
     array: Array
@@ -78,7 +78,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def as_label(array: Array) -> Array | None:
-    """Whole, non-negative values as the smallest unsigned type; None where they are not such."""
+    """Non-negative integers as the smallest unsigned type; None for other values."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
     if array.dtype == np.uint8:
@@ -92,7 +92,7 @@ def as_label(array: Array) -> Array | None:
 
 
 def as_image(array: Array) -> tuple[Array, tuple[str, ...]]:
-    """uint8, uint16 and float32 stay; all else becomes float32. Second: a note where float32 cannot hold the values."""
+    """uint8, uint16 and float32 stay; other types become float32. Second: a note if float32 cannot hold the values."""
     if array.dtype in (np.uint8, np.uint16, np.float32):
         return array, ()
     if array.dtype == np.bool_:

@@ -1,4 +1,4 @@
-"""What the images of a training looked like, so that a new one can be held against them: `appearance.json`."""
+"""Image statistics of the training set, to detect out-of-distribution images: `appearance.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Appearance(Artefact):
-    """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.ood_detection` for what each one is."""
+    """`appearance.json` of a fold. measures: name -> span; see `autoseg.prediction.ood_detection` for their definitions."""
 
     NAME = "appearance"
     VERSION = 1

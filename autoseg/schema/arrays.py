@@ -1,4 +1,4 @@
-"""Where each case lies in the arrays of a preprocessed dataset: `index.json` beside them."""
+"""Position of each case in the arrays of a preprocessed dataset: `index.json` next to them."""
 
 from __future__ import annotations
 

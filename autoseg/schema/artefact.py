@@ -1,4 +1,4 @@
-"""What all files of autoseg have in common: a name, a version, and the steps that bring older versions up to date."""
+"""Base class of all JSON files of autoseg: name, version, and migrations of older versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Migration = Callable[[Content], Content]
 class Artefact:
     """Base of every dataclass that has a JSON file of its own.
 
-    NAME: says in the file what it is. VERSION: goes up by one whenever a file that was valid before is not any more, or
-    means something else: a field was renamed, removed, or added without a default. MIGRATIONS: the first one turns version
+    NAME: kind of the file. VERSION: increases by one whenever an older file becomes invalid or
+    changes its meaning: a field was renamed, removed, or added without a default. MIGRATIONS: the first one turns version
     1 into 2, the next one 2 into 3, and so on up to VERSION. UNMARKED: files of version 1 do not name a version.
     """
 
@@ -25,14 +25,14 @@ class Artefact:
 
     @classmethod
     def migrate(cls, content: Content, version: int) -> Content:
-        """The content of a file of an older version, step by step brought to VERSION."""
+        """The content of a file of an older version, migrated step by step to VERSION."""
         for step in cls.MIGRATIONS[version - 1 :]:
             content = step(content)
         return content
 
 
 def rename(content: Content, before: str, after: str) -> None:
-    """The field `before` under another name, in its place; nothing where there is none."""
+    """Rename the field `before`, at the same position; does nothing if it is missing."""
     if before in content:
         fields = list(content.items())
         content.clear()

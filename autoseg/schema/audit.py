@@ -1,4 +1,4 @@
-"""What an audit of reference masks found, and what a person decided: `audit.json`, `decisions.json`."""
+"""Findings of an audit of reference masks, and a person's decisions: `audit.json`, `decisions.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AuditFinding:
     """One place where confident models contradict the reference. score: 0 to 1, to rank by. reason: for people.
 
     label: the class. box: (top, left, bottom, right) in pixels of the image. suggestion: file within the audit's folder,
-    a mask (uint16) of values to write, 65535 where the reference stays; "" where accepting leaves the case out.
+    a mask (uint16) of values to write, 65535 where the reference stays; "" if accepting removes the case.
     """
 
     id: str
@@ -33,7 +33,7 @@ class AuditFinding:
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Audit(Artefact, Tabular):
     """`audit.json`. findings: by score, highest first. cases: by their highest score: case -> score. models: whose
-    out-of-fold predictions were held against the references. references: case -> SHA-256 of its mask's file."""
+    out-of-fold predictions were compared with the references. references: case -> SHA-256 of its mask's file."""
 
     NAME = "audit"
     VERSION = 1

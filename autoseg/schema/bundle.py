@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `bundle.json` in the zip file that shares trained networks."""
+"""Content of a bundle: `bundle.json` in the zip file of trained networks."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _to_version_2(content: Content) -> Content:
 class Bundle(Artefact):
     """`bundle.json`. files: path -> its content.
 
-    description: the path of the dataset's description, without cases or patients. fingerprint: the path of what was
-    measured of the training set as a whole. licence: of the data the networks were trained on.
+    description: the path of the dataset's description, without cases or patients. fingerprint: the path of the
+    fingerprint of the training set, without cases. licence: of the data the networks were trained on.
     """
 
     NAME = "bundle"

@@ -1,4 +1,4 @@
-"""What came of comparing models: `comparison.json`."""
+"""Results of a comparison of models: `comparison.json`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a model takes; 0 where a run did not record it.
+    """Cost of a model; 0 if a run did not record it.
 
     flops: floating-point operations of one image's forward pass at input_size (height, width). steps, training_seconds: of
     a fold, the mean over folds; epoch_seconds: of an epoch without validation. peak_memory: bytes of the training process;
@@ -57,8 +57,8 @@ class Cost:
 class ModelResult:
     """One model on one dataset. overall, classes: "pooled.dice", "per_image.hd95", ... -> estimate (see Scores).
 
-    case_mean: of the comparison's metric over units. cost: None for masks that come from elsewhere. identities: fold -> of
-    its run. calibration: expected calibration error, not-a-number without kept probabilities.
+    case_mean: of the comparison's metric over units. cost: None for masks of other programs. identities: fold -> of
+    its run. calibration: expected calibration error, not-a-number without stored probabilities.
     """
 
     model: str
@@ -148,8 +148,8 @@ class Stratification:
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """One model on another dataset: pooled and per-image Dice (mean over classes), its own held-out cases with the same
-    labels beside. labels: label of the training data -> of the other dataset."""
+    """One model on another dataset: pooled and per-image Dice (mean over classes), and of its own held-out cases with
+    the same labels. labels: label of the training data -> of the other dataset."""
 
     model: str
     external: str
@@ -180,7 +180,7 @@ class DatasetComparison:
     """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
-    notes: in what the runs are not equal.
+    notes: differences between the runs.
     """
 
     dataset: str

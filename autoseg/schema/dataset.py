@@ -1,4 +1,4 @@
-"""What a raw dataset says of itself: nnU-Net v2's `dataset.json` with a few optional fields of ours."""
+"""Description of a raw dataset: nnU-Net v2's `dataset.json` with a few optional fields of autoseg."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LabelScheme:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Every value that may stand in a label map, sorted."""
+        """All valid values of a label map, sorted."""
         labels = {0} | {value for member in self.members for value in member}
         return tuple(sorted(labels | ({self.ignore} if self.ignore is not None else set())))
 
@@ -68,7 +68,7 @@ class DatasetSpec(Artefact):
     description: str = ""
 
     def label_scheme(self) -> LabelScheme:
-        """The outputs these labels ask for. Raises ValueError where the labels contradict themselves."""
+        """The outputs these labels ask for. Raises ValueError if the labels are contradictory."""
         return label_scheme(self.labels, self.regions_class_order)
 
 

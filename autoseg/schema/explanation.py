@@ -1,4 +1,4 @@
-"""Where a network looked: `explanation.json`."""
+"""Heat maps of what a network used for its prediction: `explanation.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained fold tested on another dataset: `external.json` beside its masks."""
+"""A trained fold tested on another dataset: `external.json` next to its masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the content of a file, in words: which field, what is expected there, what was found."""
+"""Describes faults in the content of a file: field, expected value, actual value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_SHOWN = 40
 
 
 def faults(value: Any, kind: Any, path: str = "") -> Iterator[str]:
-    """What does not fit the type `kind` in a value that JSON was read into, field by field. path: of the value."""
+    """Faults of a parsed JSON value against the type `kind`, field by field. path: of the value."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         yield from _dataclass_faults(value, kind, path)
@@ -56,7 +56,7 @@ def _union_faults(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[str
     alternatives = [list(faults(value, kind, path)) for kind in kinds if kind is not type(None)]
     if (value is None and type(None) in kinds) or not all(alternatives):
         return
-    # The alternative that fits best is the one that was meant.
+    # Report the alternative that fits best.
     yield from min(alternatives, key=lambda messages: any(one.startswith(f"{path}: expected") for one in messages))
 
 

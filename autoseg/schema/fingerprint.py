@@ -1,4 +1,4 @@
-"""What was measured of a dataset, before anything is decided."""
+"""Measurements of a dataset: `fingerprint.json`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ClassInCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFingerprint:
-    """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None where the files have none.
+    """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None if the files have none.
 
     file_hash and pixel_hash: XXH3, 128 bits, of the image files' bytes and of the decoded pixels. classes: every foreground
-    class, zeros where it is absent. low, high: smallest and largest value. bits: that the highest value needs, 32 for floats.
-    Shares of the image: border, in constant borders; background, as dark as its darkest parts; overlay, drawn over it (text,
+    class, zeros if it is absent. low, high: smallest and largest value. bits: that the highest value needs, 32 for floats.
+    Fractions of the image: border, in constant borders; background, as dark as its darkest parts; overlay, drawn over it (text,
     markers). layering: changes down against changes across. foreground_mean: mean value of each channel inside the foreground
-    (empty where there is none). notes: what reading changed, such as an alpha channel that was dropped.
+    (empty without foreground). notes: changes by the reader, such as a dropped alpha channel.
     """
 
     case: str
@@ -93,7 +93,7 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a person should look at. kind: a short word to filter by. cases: where it was seen."""
+    """Something that a person should check. kind: a short word to filter by. cases: the affected cases."""
 
     kind: str
     text: str
@@ -109,11 +109,11 @@ def _without_perceptual_hash(content: Content) -> Content:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Fingerprint(Artefact, Tabular):
-    """`fingerprint.json`. content_hash: of all images, labels and the dataset description, so that stale ones are noticed.
+    """`fingerprint.json`. content_hash: of all images, labels and the dataset description, to detect outdated fingerprints.
 
     modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
     gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture, or
-    the same scene as far as that can be seen; splits must not part them, and findings tell which are which.
+    probably the same scene; splits must not separate them, and findings list both kinds.
     """
 
     NAME = "fingerprint"

@@ -17,7 +17,7 @@ _SHOWN_ROWS = 20
 
 
 class Tabular(ABC):
-    """What functions of `autoseg.api` return. A dataclass that is one needs `repr=False`."""
+    """Base class of the results of `autoseg.api`. A dataclass that derives from it needs `repr=False`."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ class Tabular(ABC):
         return self.to_rows()
 
     def to_frame(self) -> DataFrame:
-        """All rows as a pandas DataFrame. Raises ImportError where pandas is not installed."""
+        """All rows as a pandas DataFrame. Raises ImportError if pandas is not installed."""
         try:
             from pandas import DataFrame
         except ImportError as error:
@@ -55,7 +55,7 @@ class Tabular(ABC):
 
 
 class Results(Tabular, list[T]):
-    """A list of results, with the rows of all of them."""
+    """A list of results; its table has the rows of all."""
 
     def summary(self) -> str:
         shown = [one.summary() if isinstance(one, Tabular) else type(one).__name__ for one in self]
@@ -76,7 +76,7 @@ def fields(artefact: object, *without: str) -> Row:
 
 
 def count(number: int, noun: str) -> str:
-    """"1 case", "2 cases"."""
+    """ "1 case", "2 cases"."""
     return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""What asking a zero-shot image model left: `omnimodel.json` beside the masks."""
+"""Record of requests to a zero-shot image model: `omnimodel.json` next to the masks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Outcome = Literal["mask", "refused", "text", "echo", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One question: one class of one case. outcome: "mask" or why there is none. notes: what had to be mended in the answer.
+    """One question: one class of one case. outcome: "mask" or why there is none. notes: corrections of the answer.
 
-    cached: answered earlier, so nothing was sent. requests: that it took. file: of the raw answer, within the folder.
+    cached: answered earlier, so nothing was sent. requests: how many were sent. file: of the raw answer, within the folder.
     message: the answer's text, or what went wrong.
     """
 
@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class CachedAnswer(Artefact):
-    """A file of `<root>/omnimodel/`: what a service answered. picture: whether one came; it lies beside in a file `.bin`."""
+    """A file of `<root>/omnimodel/`: the answer of a service. picture: whether it has one, stored next to it as `.bin`."""
 
     NAME = "answer"
     VERSION = 1
@@ -58,7 +58,7 @@ def _to_version_2(content: Content) -> Content:
 
 @dataclass(frozen=True, kw_only=True)
 class OmnimodelRecord(Artefact):
-    """`omnimodel.json`. model: its full name. endpoint: where it was asked, "" for the service's own address.
+    """`omnimodel.json`. model: its full name. endpoint: its address, "" for the service's own.
 
     threshold: how pictures became masks. prompts: class -> words. counts: see `reader.count`. Never holds a key.
     """

@@ -1,4 +1,4 @@
-"""What has to happen before and after an exported network: `<name>.onnx.json`, and the same text within the ONNX file."""
+"""Pre- and postprocessing of an exported network: `<name>.onnx.json`, and the same text within the ONNX file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoseg.schema.plan import Normalisation, geometry_of_version_1
 
 @dataclass(frozen=True)
 class OnnxTensor:
-    """axes: in words, in their order. shape: where it is fixed."""
+    """axes: in words, in order. shape: if it is fixed."""
 
     name: str
     axes: str
@@ -20,7 +20,7 @@ class OnnxTensor:
 
 @dataclass(frozen=True)
 class OnnxClass:
-    """One output map. values: label values that it stands for."""
+    """One output map. values: its label values."""
 
     name: str
     values: tuple[int, ...]

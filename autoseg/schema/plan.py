@@ -1,4 +1,4 @@
-"""What was decided for a dataset and for each model, each decision with its reason."""
+"""Plan of a dataset and its models, each decision with its reason; and splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 class Decision:
     """One choice. subject: dotted path of a field, or of what several fields share. reason: with figures.
 
-    source: the fields of fingerprint.json it was read from, with their values; "" where it rests on no measurement of data.
+    source: the fields of fingerprint.json it was read from, with their values; "" if it does not depend on the data.
     """
 
     subject: str
@@ -31,7 +31,7 @@ class Normalisation:
     """From stored values to what the network sees, channel by channel: (clip(x, lower, upper) - mean) / std.
 
     scheme "constant": the numbers below, for every image. scheme "image": mean and std of each image itself (after
-    clipping); the lists mean and std are then empty. lower, upper: empty where nothing is clipped.
+    clipping); the lists mean and std are then empty. lower, upper: empty without clipping.
     """
 
     scheme: Literal["constant", "image"]
@@ -43,7 +43,7 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig:
-    """How images become arrays on disk. Models that agree on it share one store, in the folder `key`.
+    """How images become arrays on disk. Models with equal configurations share the arrays in the folder `key`.
 
     geometry "resize": every image resized to `size` (height, width). geometry "patch": images keep their shape; they are
     resampled to `spacing` (mm) if given, else scaled by `scale`. merge_gray: three equal channels are stored once.
@@ -59,7 +59,7 @@ class PreprocessingConfig:
     spacing: tuple[float, float] | None = None
 
     def hashed(self) -> dict[str, Any]:
-        """What hashes of arrays and runs are made of, named as in version 1: what was made then stays valid."""
+        """Content of the hashes of arrays and runs, with the names of version 1, so that older results stay valid."""
         content = asdict(self)
         if self.geometry == "resize":
             content |= {"geometry": "whole", "key": self.key.replace("resize_", "whole_", 1)}
@@ -71,7 +71,7 @@ class Augmentation:
     """Chances (p_*) are per image, ranges are inclusive. rotation in degrees. mirror: axes, 0 rows (up-down), 1 columns.
 
     chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers; other
-    packages may add some.
+    packages may add chains.
     """
 
     chain: str = "fast"
@@ -97,13 +97,13 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The budget and the rules, equal for all models of a plan.
+    """Training settings, equal for all models of a plan.
 
     loss, optimizer, schedule: names in `autoseg.support.extensions`. autoseg's own losses are cross entropy ("ce") or its
     sigmoid form ("bce"), alone or with soft Dice ("dice_ce", "dice_bce"). cldice: weight of the clDice term, which rewards
     unbroken thin structures. learning_rates: candidates; a model uses `ModelPlan.learning_rate`, or the one a search
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
-    foreground_share: share of patches (or images) drawn to hold a rare class. patience: epochs without a better
+    foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: epochs without a better
     validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
     """
 
@@ -130,8 +130,8 @@ class ModelPlan:
 
     batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
     gradients and optimiser state of one part. flops: of one image's forward pass. preprocessing: its key in
-    `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: handed to the model's builder. memory_format: how
-    tensors lie in memory while training; results differ by rounding only. "auto": the training decides by device and model.
+    `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: for the model builder. memory_format: memory
+    format of tensors in training; results differ by rounding only. "auto": the training decides by device and model.
     """
 
     model: str
@@ -183,8 +183,8 @@ def _path_of_version_1(path: str) -> str:
 class Plan(Artefact, Tabular):
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
-    labels and channels are the dataset's, carried along so that a results folder explains itself. prompts: class -> what a
-    zero-shot image model is asked for it; no training looks at them.
+    labels and channels are the dataset's, copied so that a results folder explains itself. prompts: class -> prompt for a
+    zero-shot image model; training does not use them.
     """
 
     NAME = "plan"
@@ -228,7 +228,7 @@ def _because_to_reason(content: Content) -> Content:
 
 @dataclass(frozen=True)
 class Splits(Artefact):
-    """`splits.json`. reason: how the folds were made and what was kept together."""
+    """`splits.json`. reason: how the folds were made and which cases stay together."""
 
     NAME = "splits"
     VERSION = 2

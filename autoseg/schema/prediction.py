@@ -1,4 +1,4 @@
-"""What a prediction run did: `prediction.json` beside the masks."""
+"""Record of a prediction run: `prediction.json` next to the masks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from autoseg.schema.frame import Row, Tabular, count, fields
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """How far a mask can be trusted: each number from 0 (not at all) to 1, not-a-number where it cannot be had.
+    """Confidence in a mask: each number from 0 (none) to 1, not-a-number if it cannot be computed.
 
-    value: the one to rank by, least first, where there is no expected_dice; `classes`: the same for each class.
+    value: the one to rank by, least first, without expected_dice; `classes`: the same for each class.
     expected_dice: by the calibration on out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean
     over members and classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. All three
-    means are over the classes that stand in the mask: how sure a network is that some class is absent says little of the
-    one it drew; over all classes where nothing was found. entropy: of the probabilities, mean over pixels, as a share of
-    the largest possible; low is sure.
+    means are over the classes in the mask, since confidence in the absence of other classes says little about them; over
+    all classes for an empty mask. entropy: of the probabilities, mean over pixels, as a share of
+    the largest possible; low means certain.
     """
 
     value: float
@@ -34,9 +34,9 @@ class Confidence:
 class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
-    empty_offset: what is added where nothing was found. An empty mask is confident in its own way: where every image shows
-    something it is always wrong, however sure. mean_absolute_error: of that line where each case is judged by the line
-    of all others. score: which confidence it reads; out of fold one member answers, so that folds of one model are
+    empty_offset: added for empty masks, whose confidence has another meaning: if every image shows
+    an object, an empty mask is always wrong, however confident. mean_absolute_error: leave-one-out: each case by the line of
+    all others. score: which confidence it reads; out of fold one member answers, so that folds of one model are
     calibrated by soft Dice.
     """
 
@@ -48,17 +48,17 @@ class Calibration:
     empty_offset: float = 0.0
 
     def __call__(self, confidence: float, empty: bool = False) -> float:
-        """Expected Dice, within 0 and 1. empty: nothing was found."""
+        """Expected Dice, within 0 and 1. empty: the mask is empty."""
         expected = self.intercept + self.slope * confidence + (self.empty_offset if empty else 0.0)
         return expected if math.isnan(expected) else min(max(expected, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to one class of a mask, in this order. min_object_fraction: smaller objects, as a
+    """Postprocessing of one class of a mask, in this order. min_object_fraction: smaller objects, as a
     fraction of the image, are dropped.
 
-    keep_largest: all objects but the largest are dropped. fill_holes: background that the class encloses becomes it.
+    keep_largest: all objects but the largest are dropped. fill_holes: background enclosed by the class becomes the class.
     """
 
     min_object_fraction: float = 0.0
@@ -87,8 +87,8 @@ class PredictedCase:
     """One mask that was written. output: its path within the folder. size: (height, width) in pixels.
 
     pixels: class -> pixels of the mask. seconds: what decoding, the network and writing took; the network's share of a
-    batch is an equal part. notes: what reading changed of the stored values. confidence: see there. warnings: what a
-    person should know before trusting the mask. sha256: of the image file (of the hashes of several, where a case has
+    batch is an equal part. notes: changes by the reader. confidence: see Confidence. warnings: what a
+    person should know before using the mask. sha256: of the image file (of the hashes of several, where a case has
     several). frame: which one of a file that holds many.
     """
 
@@ -108,9 +108,9 @@ class PredictedCase:
 class PredictionRecord(Artefact, Tabular):
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
-    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases whose mask was there, made
-    by an earlier run of the same kind; they are among `cases`. seconds: of the whole run, without loading the networks.
-    calibration: what expected Dice rests on. postprocessing: class -> what was done to its mask, in words.
+    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases with a mask of an earlier,
+    equal run; they are among `cases`. seconds: of the whole run, without loading the networks.
+    calibration: of expected Dice. postprocessing: class -> its steps, in words.
     """
 
     NAME = "prediction"
@@ -169,7 +169,7 @@ class BestChoice(Artefact, Tabular):
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 
     candidates: all that were tried, best first. cases: how many they were tried on, all out of fold. identities: member ->
-    its `RunRecord.identity`, so that a later training is noticed. calibration: of the confidence of these models together.
+    its `RunRecord.identity`, to detect later training. calibration: of the confidence of these models together.
     command: how to predict with the choice.
     """
 

@@ -1,4 +1,4 @@
-"""What makes a training run and what it left, so that a results folder explains itself."""
+"""Record of a training run: `run.json`, `learning_rate.json`."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class RunRecord(Artefact):
     best_dice: validation Dice of best.pt, mean over classes of the counts summed over the fold. dice: of each class.
     versions: of autoseg, torch, Python. pretrained: what the weights were filled from, "" for random ones.
 
-    seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, those
-    left out (not a number) not counted. images_per_second: training images, of all processes together. peak_memory:
-    most bytes the training process held in the machine's memory, PyTorch and all; peak_device_memory: most bytes of
-    tensors on a CUDA device. search: how the learning rate was chosen, None where it was not searched for. memory_format:
-    how tensors lay in memory; the reason stands in the plan.
+    seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, without
+    skipped ones (not finite). images_per_second: training images, of all processes together. peak_memory:
+    most bytes the training process held in the machine's memory, including PyTorch; peak_device_memory: most bytes of
+    tensors on a CUDA device. search: how the learning rate was chosen, None without a search. memory_format:
+    of the tensors; the plan has the reason.
     """
 
     NAME = "run"

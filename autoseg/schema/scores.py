@@ -13,9 +13,9 @@ BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest shares.
+    """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest fractions.
 
-    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one this file was written without. added:
+    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one that the file lacks. added:
     metrics of other packages by name; their ranges are their own.
     """
 
@@ -48,7 +48,7 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """One metric of one class over the set. mean and std over the cases where it is defined; undefined: how many not."""
+    """One metric of one class over the set. mean and std over the cases where it is defined; undefined: number of others."""
 
     mean: float
     std: float
@@ -67,8 +67,8 @@ class ClassSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """ece: expected calibration error. cases: how many kept their probabilities. confidence, accuracy, share: of each bin,
-    its mean confidence, how often it was right and its share of all pixels (not-a-number in empty bins)."""
+    """ece: expected calibration error. cases: number with stored probabilities. confidence, accuracy, share: of each bin,
+    its mean confidence, accuracy and fraction of all pixels (not-a-number in empty bins)."""
 
     ece: float
     cases: int
@@ -82,7 +82,7 @@ class Scores(Artefact, Tabular):
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
-    thin: classes that have a clDice. calibration: where probabilities lay beside the masks.
+    thin: classes that have a clDice. calibration: if probabilities were stored next to the masks.
     """
 
     NAME = "scores"

@@ -1,4 +1,4 @@
-"""Which reader made which mask, and why: `second_reader.json` beside the masks."""
+"""Which reader produced each mask, and why: `second_reader.json` next to the masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
 
-# flag: the first mask stays, and is said to need a look. replace: the second. union: what either marks. consensus: what both.
+# flag: keep the first mask and mark it for review. replace: take the second. union, consensus: of both masks.
 Policy = Literal["flag", "replace", "union", "consensus"]
 POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
 
@@ -16,7 +16,7 @@ POLICIES: tuple[Policy, ...] = ("flag", "replace", "union", "consensus")
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """One case. reader: who made the mask: "first", "second" or "both". confidence: expected Dice of the first mask
-    (its plain confidence where none is calibrated). agreement: mean Dice of the two masks, not-a-number where there is one."""
+    (uncalibrated confidence without a calibration). agreement: mean Dice of the two masks, not-a-number with only one."""
 
     case: str
     reader: str

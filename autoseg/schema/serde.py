@@ -20,7 +20,7 @@ _MAX_FAULTS = 3
 
 
 class SchemaError(ValueError):
-    """The text is not what the schema asks for; the message names the field."""
+    """The text does not match the schema; the message names the field."""
 
 
 class NewerVersionError(SchemaError):
@@ -28,12 +28,12 @@ class NewerVersionError(SchemaError):
 
 
 def to_json(artefact: Artefact) -> str:
-    """JSON of an artefact, its name and version first. Not-a-number becomes null: JSON has no word for it."""
+    """JSON of an artefact, its name and version first. Not-a-number becomes null: JSON has no value for it."""
     return "".join(json_pieces(artefact))
 
 
 def json_pieces(artefact: Artefact) -> Iterator[str]:
-    """The text of `to_json` in small pieces, made as they are asked for: whoever writes them need not hold the whole."""
+    """The text of `to_json` in small pieces, generated lazily to save memory."""
     content = {"artefact": artefact.NAME, "schema_version": artefact.VERSION, **_fields(artefact)}
     yield from json.JSONEncoder(indent=1, ensure_ascii=False, default=_fields).iterencode(content)
     yield "\n"
@@ -54,19 +54,19 @@ def from_json(text: str, kind: type[A]) -> A:
 
 
 def from_content(content: Any, kind: type[A]) -> A:
-    """The same from what JSON was read into. Raises SchemaError."""
+    """The same from parsed JSON. Raises SchemaError."""
     return from_dict(migrate_content(content, kind), kind)
 
 
 def migrate_content(content: Any, kind: type[Artefact]) -> Content:
-    """The fields of a file's content as the present version of `kind` has them, not yet checked. Raises SchemaError."""
+    """Migrate a file's content to the current version of `kind`; its fields are not yet checked. Raises SchemaError."""
     if not isinstance(content, dict):
         raise SchemaError(f"expected an object, found a {type(content).__name__}")
     name, version = content.pop("artefact", kind.NAME), content.pop("schema_version", 1 if kind.UNMARKED else None)
     if name != kind.NAME:
         raise SchemaError(f"expected an artefact of the kind {kind.NAME}, found {name!r}")
     if version is None:
-        raise SchemaError("autoseg did not write it: it names no schema_version")
+        raise SchemaError("it has no schema_version: autoseg did not write it")
     if type(version) is not int or version < 1:
         raise SchemaError(f"schema_version: expected a whole number from 1 on, found {version!r}")
     if version > kind.VERSION:
@@ -76,7 +76,7 @@ def migrate_content(content: Any, kind: type[Artefact]) -> Content:
         return kind.migrate(content, version)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         expected = f"{kind.NAME} of version {version}"
-        raise SchemaError(f"it is no {expected}, or damaged: {type(error).__name__}: {error}") from error
+        raise SchemaError(f"it is not {expected}, or damaged: {type(error).__name__}: {error}") from error
 
 
 def from_dict(content: Content, kind: type[T]) -> T:
@@ -95,7 +95,7 @@ def _number(value: Any) -> Any:
 
 
 def _fields(artefact: Any) -> Content:
-    """The fields of a dataclass by name; dataclasses in them are left to the encoder, which asks for each in its turn."""
+    """The fields of a dataclass by name; the encoder converts nested dataclasses."""
     return {field.name: _plain(getattr(artefact, field.name)) for field in dataclasses.fields(artefact)}
 
 

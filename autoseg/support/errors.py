@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend. Everything else is a bug of ours and keeps its traceback."""
+"""Errors that a user can cause and fix. Everything else is a bug of autoseg and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 class AutosegError(Exception):
-    """A mistake the user can mend. The message says what is wrong, where, and what to do.
+    """A mistake that the user can fix. The message says what is wrong, where, and what to do.
 
     Commands print it without a traceback and exit with code 2.
     """
@@ -22,7 +22,7 @@ class AutosegError(Exception):
 
 
 class SeveralProblems(AutosegError):
-    """All faults found in one pass, so that nobody mends a dataset one run at a time.
+    """All faults of one pass, so that a dataset can be fixed at once.
 
     `problems` keeps every line; the message shows at most `shown` of them.
     """

@@ -1,7 +1,7 @@
-"""The registries of what stages take by name. Tables of names and places only: nothing is imported before it is used.
+"""Registries of components by name. Tables of names and import paths only: nothing is imported before it is used.
 
-What each kind has to do (arguments, shapes, units) stands at the top of the module named above it, and with an example in
-documentation/extend.md. Converters have their table in `dataset_conversion.registry`.
+The contract of each kind (arguments, shapes, units) is in the docstring of the module named above it, with an example in
+documentation/extend.md. Converters have their registry in `dataset_conversion.registry`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, flushed, renamed."""
+"""Atomic files: written to a temporary file in the same folder, flushed, renamed. Also JSON artefacts and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = TypeVar("A", bound=Artefact)
 
 @contextmanager
 def os_errors_as_autoseg_errors(path: Path) -> Iterator[None]:
-    """Turn the system's error of a full disk, met while `path` is written, into an AutosegError."""
+    """Turn the error of a full disk, while `path` is written, into an AutosegError."""
     try:
         yield
     except OSError as error:
@@ -33,14 +33,14 @@ def os_errors_as_autoseg_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
+    """A temporary path in the same folder. It replaces `path` if the block succeeds, else it is removed.
 
-    The suffix is kept, since many writers choose the format by it. Raises AutosegError when the disk is full.
+    It has the same suffix, since many writers choose the format by it. Raises AutosegError if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path, "".join(path.suffixes[-2:]))
     try:
-        # As readable as any other file of the user (mkstemp makes private ones); the system applies the umask.
+        # With the user's umask; mkstemp would create private files.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         with os_errors_as_autoseg_errors(path):
             yield temporary
@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """The same for a folder: an empty one beside `path`, which takes its place when the block ends well."""
+    """The same for a folder: an empty temporary one, which replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path)
     try:
@@ -67,13 +67,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Text, UTF-8, whole or not at all."""
+    """Write text as UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_artefact(path: Path, artefact: Artefact) -> None:
-    """A dataclass as JSON, whole or not at all; its text is never held whole."""
+    """Write an artefact as JSON, atomically; the text is streamed."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(serde.json_pieces(artefact))
 
@@ -90,17 +90,17 @@ def read_artefact(path: Path, kind: type[A], remedy: str = "") -> A:
 
 
 def parse_artefact(text: str, kind: type[A], where: str, remedy: str = "") -> A:
-    """The same from text. where: what to call its origin. Raises AutosegError."""
+    """The same from text. where: its origin, for messages. Raises AutosegError."""
     try:
         return serde.from_json(text, kind)
     except serde.NewerVersionError as error:
         raise AutosegError(f"{where}: {error}", "update autoseg") from error
     except serde.SchemaError as error:
-        raise AutosegError(f"{where}: {error}", remedy or "correct the field, or make the file again") from error
+        raise AutosegError(f"{where}: {error}", remedy or "correct the field, or write the file again") from error
 
 
 def hash_text(*parts: str) -> str:
-    """SHA-256 of texts, in hex; where one ends and the next begins counts."""
+    """SHA-256 of texts, in hex; the boundaries between texts are part of the hash."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}:".encode())
@@ -114,7 +114,7 @@ def hash_file(path: Path) -> str:
 
 
 def fast_hash_file(path: Path) -> str:
-    """XXH3 of a file's bytes, 128 bits in hex: ten times as fast, and enough where nobody forges files to look alike."""
+    """XXH3 of a file's bytes, 128 bits in hex: ten times as fast, but not safe against forged files."""
     return _hash_stream(path, xxhash.xxh3_128())
 
 

@@ -1,4 +1,4 @@
-"""Logging of the command line: messages on standard error, progress bars where a person is watching.
+"""Logging of the command line: messages on standard error, progress bars in a terminal.
 
 Every module logs through `logging.getLogger(__name__)`. Nothing is shown until `configure_logging` is called, or until the
 user of the library configures logging on their own.

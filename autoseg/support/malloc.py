@@ -1,7 +1,7 @@
-"""Memory that goes round: what one image or step leaves, the next one takes.
+"""Configures glibc's malloc to reuse freed memory between images and steps.
 
-By itself glibc returns large blocks to the system as soon as they are freed and asks for them again at once; the system fills
-them with zeros page by page. That was a tenth of the time to prepare a dataset and of a training step on a processor.
+By default glibc returns large freed blocks to the system and requests them again at once, and the system zeroes each page.
+That took a tenth of the time of preprocessing and of a training step on the CPU.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _MAX_MMAP_THRESHOLD, _TOP_PAD_BYTES = 32 << 20, 16 << 20
 
 
 def configure_glibc_malloc(limit: int | None) -> None:
-    """Let this process keep up to `limit` bytes of freed memory; None: all it ever had, for steps that are all alike.
+    """Let this process keep up to `limit` bytes of freed memory; None: all of it, for steps that are all alike.
 
-    For commands, whose process is their own. Where there is no glibc nothing happens.
+    Only for commands, which own their process. Without glibc it does nothing.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

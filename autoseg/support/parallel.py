@@ -37,7 +37,7 @@ def available_cores() -> int:
 
 
 def should_use_processes(items: int) -> bool:
-    """Whether so many items of some milliseconds each are worth the start of worker processes."""
+    """Whether so many items of a few milliseconds each justify the start of worker processes."""
     return items >= _MIN_ITEMS and available_cores() > 1
 
 
@@ -50,11 +50,11 @@ def parallel_map(
     processes: bool = False,
     name: Callable[[A], str] = str,
 ) -> Iterator[B]:
-    """`function` of each item, in order; at most `workers * prefetch` items are begun ahead, so memory stays flat.
+    """`function` of each item, in order; at most `workers * prefetch` items are started ahead, so memory stays constant.
 
-    workers: default one for each core. processes: work in processes; function, items and results must then be picklable. name:
+    workers: default: one for each core. processes: use processes; function, items and results must then be picklable. name:
     of an item, for the error. An exception of `function` is raised at its item's turn; later items are cancelled. Raises
-    AutosegError with the items in work where a worker process is killed.
+    AutosegError with the items in work if a worker process is killed.
     """
     count = workers or available_cores()
     if processes:
@@ -91,8 +91,8 @@ def _thread_pool(count: int) -> Iterator[Executor]:
 
 @contextmanager
 def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
-    # Never fork: the threads of PyTorch, OpenCV and BLAS are missing in a forked copy, which may wait for them for ever. A fork
-    # server is a fresh process without threads, and imports the function's module once for all workers.
+    # Never fork: the threads of PyTorch, OpenCV and BLAS do not exist in a forked child, which may deadlock. A fork server is
+    # a fresh process without threads, and imports the function's module once for all workers.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         context.set_forkserver_preload([getattr(function, "func", function).__module__])
@@ -102,7 +102,7 @@ def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
         try:
             yield pool
         except BrokenProcessPool:
-            writer.close()  # Python before 3.12 waits for ever for a worker that was starting when another one was killed.
+            writer.close()  # Python before 3.12 waits forever for a worker that was starting when another one was killed.
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -111,7 +111,7 @@ def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
 def _start_worker(parent: Connection) -> None:
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C too, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent receives Ctrl-C too, and ends its workers.
     cv2.setNumThreads(1)
     configure_glibc_malloc(128 << 20)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
@@ -125,7 +125,7 @@ def _exit_with_parent(parent: Connection) -> None:
 
 @contextmanager
 def _blocked_interrupts() -> Iterator[None]:
-    """Ctrl-C waits. A process started meanwhile inherits the block, and prints no traceback of a half-done import."""
+    """Block Ctrl-C. A process started meanwhile inherits the block, and prints no traceback of an interrupted import."""
     if sys.platform == "win32":
         yield
         return

@@ -1,4 +1,4 @@
-"""Names that plans and commands use -> what they stand for, of autoseg itself and of installed packages.
+"""Registries: names in plans and commands -> objects of autoseg or of installed packages.
 
 A package adds to a registry with an entry point in the registry's group (see documentation/extend.md). Its code is imported
 when the name is used, and not before: listing names reads the metadata of installed packages only.
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """One kind of thing by name.
+    """Objects of one kind by name.
 
-    kind: what one is called in messages ("loss"). group: of the entry points ("autoseg.losses"). built_in: name -> object, or
-    where it is: "module" or "module:attribute". needs: attributes that what is added has to have.
+    kind: its name in messages ("loss"). group: of the entry points ("autoseg.losses"). built_in: name -> object, or
+    where it is: "module" or "module:attribute". needs: attributes that added objects must have.
     """
 
     def __init__(self, kind: str, group: str, built_in: Mapping[str, T | str], needs: Sequence[str] = ()) -> None:
@@ -42,7 +42,7 @@ class Registry(Generic[T]):
         """Entry points of installed packages by name; a name has several where packages disagree."""
         added: dict[str, list[EntryPoint]] = {}
         for point in _installed(tuple(sys.path)).select(group=self.group):
-            # Some paths are searched twice; what is the same there is no second thing.
+            # Some paths are searched twice; equal entry points are counted once.
             if not any(point.value == other.value for other in added.get(point.name, [])):
                 added.setdefault(point.name, []).append(point)
         return added
@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         return name in self._built_in or name in self._added or name in self._local
 
     def get(self, name: str) -> T:
-        """What a name stands for. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
+        """The object of a name. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
         packages claim (with both), and for a package whose code cannot be imported or lacks something (with the package).
         """
         self._refuse_unknown(name)
@@ -75,7 +75,7 @@ class Registry(Generic[T]):
                 self.get(name)
 
     def usable(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, T]]:
-        """Names (None: all) with what they stand for. One that `get` refuses is left out with a warning."""
+        """Names (None: all) with their objects. A name that `get` refuses is left out with a warning."""
         for name in self.names() if names is None else names:
             try:
                 yield name, self.get(name)
@@ -83,16 +83,16 @@ class Registry(Generic[T]):
                 logger.warning(f"{error.problem}: it is left out ({error.remedy})")
 
     def add(self, name: str, target: T | str) -> None:
-        """Add a name in this process alone, as a notebook may; processes that are started (`autoseg_run`) do not know it.
+        """Add a name in this process only, for notebooks; started processes (`autoseg_run`) do not see it.
 
-        Raises AutosegError where the name is taken.
+        Raises AutosegError if the name exists.
         """
         if name in self:
             raise AutosegError(f"there is a {self.kind} {name!r} already, of {self.source(name)}", "choose another name")
         self._local[name] = target
 
     def remove(self, name: str) -> None:
-        """Take back what `add` added."""
+        """Remove a name that `add` added."""
         del self._local[name]
         self._loaded.pop(name, None)
 
@@ -121,10 +121,10 @@ class Registry(Generic[T]):
             return _resolve(name, self._built_in[name], self.group)  # type: ignore[no-any-return]
         try:
             loaded = _resolve(name, self._local[name] if name in self._local else self._added[name][0].value, self.group)
-        except Exception as error:  # Code of others may raise anything.
+        except Exception as error:  # Foreign code may raise anything.
             raise AutosegError(
                 f"the {self.kind} {name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}",
-                "mend, update or uninstall that package",
+                "fix, update or uninstall that package",
             ) from error
         missing = [part for part in self.needs if not hasattr(loaded, part)]
         if missing:
@@ -136,7 +136,7 @@ class Registry(Generic[T]):
 
 
 def _resolve(name: str, target: Any, group: str) -> Any:
-    """The object itself, or what a "module" or "module:attribute" holds."""
+    """The object itself, or the one at "module" or "module:attribute"."""
     from importlib.metadata import EntryPoint
 
     return EntryPoint(name, target, group).load() if isinstance(target, str) else target
@@ -145,7 +145,7 @@ def _resolve(name: str, target: Any, group: str) -> Any:
 @lru_cache(maxsize=1)
 def _installed(path: tuple[str, ...]) -> Any:
     """All entry points on Python's path. Reading the metadata of every package takes a moment: it is done once."""
-    from importlib.metadata import entry_points  # here, so that commands without names in their help start sooner
+    from importlib.metadata import entry_points  # here, so that other commands start sooner
 
     return entry_points()
 

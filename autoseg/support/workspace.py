@@ -1,4 +1,4 @@
-"""Where everything lies. The one place that knows folders and environment variables: AUTOSEG_ROOT, keys, those of others."""
+"""Folders and environment variables (AUTOSEG_ROOT, keys, those of libraries). No other module reads or sets them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Workspace:
         return self.root / "weights"
 
     def dataset(self, which: str | int) -> Dataset:
-        """A dataset by id (501), name (Polyp) or both (Dataset501_Polyp). Raises AutosegError listing what there is."""
+        """A dataset by id (501), name (Polyp) or both (Dataset501_Polyp). Raises AutosegError with the existing ones."""
         datasets = self.datasets()
         text = str(which)
         by_number = [d for d in datasets if text.isdigit() and int(text) == d.number]
@@ -53,7 +53,7 @@ class Workspace:
             raise AutosegError(f"{text!r} could be {' or '.join(d.name for d in matches)}", "give the full name")
         raise AutosegError(
             f"there is no dataset {text!r} under {self.raw}",
-            f"there: {names}. Bring one in with autoseg_convert, or give another --root",
+            f"there are: {names}. Convert one with autoseg_convert, or give another --root",
         )
 
     def datasets(self) -> list[Dataset]:
@@ -63,7 +63,7 @@ class Workspace:
         return sorted(named, key=lambda d: d.number)
 
     def new_dataset(self, number: int, name: str) -> Dataset:
-        """A dataset that need not exist yet. Raises AutosegError for a name that cannot be a folder's."""
+        """A dataset that need not exist yet. Raises AutosegError for an invalid folder name."""
         full = f"Dataset{number:03d}_{name}"
         if not _FULL_NAME.match(full):
             raise AutosegError(
@@ -112,7 +112,7 @@ class Dataset:
         return self.preprocessed / "plan.json"
 
     def array_folder(self, key: str) -> Path:
-        """The array store of a preparation."""
+        """Folder of the preprocessed arrays of one configuration."""
         return self.preprocessed / key
 
     @property
@@ -129,7 +129,7 @@ class Dataset:
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process to be started: ours, with some variables set."""
+    """The environment for a process to be started: the current one, with some variables set."""
     return {**os.environ, **variables}
 
 

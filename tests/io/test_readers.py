@@ -77,7 +77,7 @@ def refuses(path: Path) -> Image:
     [
         (fails, "one.two.SCAN cannot be read by this program: EOFError: too short"),
         (refuses, "one.two.SCAN is of another machine"),
-        (image(PIXELS[0]), r"this program gives an array of shape \(3, 4\) for .*one.two.SCAN"),
+        (image(PIXELS[0]), r"this program returns an array of shape \(3, 4\) for .*one.two.SCAN"),
         (image(PIXELS * np.nan), "12 values that are not finite"),
         (lambda path: None, "cannot be read by this program: AttributeError"),
     ],

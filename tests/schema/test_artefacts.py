@@ -103,7 +103,7 @@ def test_a_file_without_a_version_is_not_ours(kind, tmp_path):
     content = json.loads(sample(kind).read_text())
     content.pop("schema_version")
     (tmp_path / "bare.json").write_text(json.dumps(content))
-    with pytest.raises(AutosegError, match=r"bare.json: autoseg did not write it: it names no schema_version"):
+    with pytest.raises(AutosegError, match=r"bare.json: it has no schema_version: autoseg did not write it"):
         read_artefact(tmp_path / "bare.json", kind)
 
 

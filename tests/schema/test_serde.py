@@ -84,7 +84,7 @@ def test_pieces_are_the_text_of_all_fields_at_once() -> None:
     [
         ("{", "not valid JSON"),
         ("[]", "expected an object, found a list"),
-        ("{}", "names no schema_version"),
+        ("{}", "has no schema_version"),
         ('{"schema_version": "one"}', "schema_version: expected a whole number from 1 on, found 'one'"),
         ('{"schema_version": true}', "schema_version: expected a whole number"),
         ('{"schema_version": 0}', "schema_version: expected a whole number"),
