@@ -27,7 +27,7 @@ def folder(faulty: Faulty) -> Path:
     return Workspace.at(faulty.root).dataset("Faulty").results / "audit"
 
 
-def test_the_faulty_masks_come_first_and_each_for_its_reason(found: Audit) -> None:
+def test_faulty_masks_rank_first_with_the_right_kind(found: Audit) -> None:
     assert set(list(found.cases)[: len(FAULTS)]) == set(FAULTS)
     for case, kind in FAULTS.items():
         first = next(one for one in found.findings if one.case == case)
@@ -38,7 +38,7 @@ def test_the_faulty_masks_come_first_and_each_for_its_reason(found: Audit) -> No
     assert repr(found).startswith(f"Audit({found.dataset}: {len(found.findings)} findings in {len(found.cases)} cases")
 
 
-def test_much_worse_models_are_not_asked(tmp_path: Path, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
+def test_much_worse_models_are_not_used(tmp_path: Path, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "root"
     shutil.copytree(faulty.root, root)
     dataset = Workspace.at(root).dataset("Faulty")
@@ -54,18 +54,18 @@ def test_much_worse_models_are_not_asked(tmp_path: Path, faulty: Faulty, caplog:
     assert api.audit("Faulty", models=["poor"], output=tmp_path / "asked", root=root).models == ("poor",)
 
 
-def test_right_masks_score_low(found: Audit) -> None:
+def test_correct_masks_have_low_scores(found: Audit) -> None:
     worst_right = max((score for case, score in found.cases.items() if case not in FAULTS), default=0.0)
     assert worst_right < 0.1 < min(found.cases[case] for case in FAULTS)
 
 
-def test_boxes_lie_where_the_fault_is(found: Audit) -> None:
+def test_box_surrounds_the_fault(found: Audit) -> None:
     extra = next(one for one in found.findings if one.case == "c01")
     top, left, bottom, right = extra.box
     assert abs(top - 88) < 4 and abs(bottom - 112) < 4 and abs(left - 63) < 4 and abs(right - 87) < 4
 
 
-def test_the_gallery_needs_nothing_else(faulty: Faulty, found: Audit) -> None:
+def test_gallery_is_self_contained(faulty: Faulty, found: Audit) -> None:
     page = (folder(faulty) / "gallery.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert not re.search(r"https?://", page)
@@ -83,7 +83,7 @@ def label(root: Path, name: str, case: str) -> np.ndarray:
     return cv2.imread(str(Workspace.at(root).dataset(name).raw / "labelsTr" / f"{case}.png"), cv2.IMREAD_UNCHANGED)
 
 
-def test_accepted_faults_are_mended_in_a_new_dataset(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_accepted_findings_are_corrected_in_a_new_dataset(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in Workspace.at(faulty.root).dataset("Faulty").raw.rglob("*.*")}
     choices = {one.id: "accept" for one in found.findings if one.case in FAULTS and one.case != "c04"}
     choices |= {one.id: "reject" for one in found.findings if one.case == "c04"}
@@ -99,7 +99,7 @@ def test_accepted_faults_are_mended_in_a_new_dataset(faulty: Faulty, found: Audi
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_decisions_on_another_audit_are_refused(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_decisions_of_another_audit_raise(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
     saved = decide(tmp_path / "decisions.json", {"no such finding": "accept"})
     with pytest.raises(AutosegError, match="another audit"):
         api.correct(saved, "Other", root=faulty.root)
@@ -108,7 +108,7 @@ def test_decisions_on_another_audit_are_refused(faulty: Faulty, found: Audit, tm
     assert not [one for one in Workspace.at(faulty.root).datasets() if one.short_name == "Other"]
 
 
-def test_masks_that_changed_since_are_not_overwritten(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_masks_changed_since_the_audit_raise(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(faulty.root, root)
     path = Workspace.at(root).dataset("Faulty").raw / "labelsTr" / "c00.png"
@@ -118,7 +118,7 @@ def test_masks_that_changed_since_are_not_overwritten(faulty: Faulty, found: Aud
         api.correct(saved, "Other", root=root)
 
 
-def test_the_command_prints_the_likeliest(faulty: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_top_findings(faulty: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert audit.main(["Faulty", "--root", str(faulty.root), "-m", "one", "-o", str(tmp_path / "audit")]) == 0
     shown = capsys.readouterr().out
     assert "wrong class" in shown and "c02" in shown
@@ -127,14 +127,14 @@ def test_the_command_prints_the_likeliest(faulty: Faulty, tmp_path: Path, capsys
     assert "three" in capsys.readouterr().err
 
 
-def test_without_trained_models_it_says_what_to_do(faulty: Faulty, tmp_path: Path) -> None:
+def test_message_without_trained_models_names_the_command(faulty: Faulty, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(faulty.root / "raw", root / "raw")
     with pytest.raises(AutosegError, match="autoseg_train 501"):
         api.audit("Faulty", root=root)
 
 
-def test_the_same_image_with_two_masks_is_named(tmp_path: Path, faulty: Faulty) -> None:
+def test_duplicate_images_with_different_masks_are_reported(tmp_path: Path, faulty: Faulty) -> None:
     root = tmp_path / "root"
     shutil.copytree(faulty.root, root)
     raw = Workspace.at(root).dataset("Faulty").raw

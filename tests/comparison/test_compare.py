@@ -39,7 +39,7 @@ def scores_of(made, model, fold):
     return read_artefact(made.dataset.fold(model, fold) / "validation" / "scores.json", Scores)
 
 
-def test_the_frame_has_a_row_for_each_model(compared):
+def test_frame_has_one_row_per_model(compared):
     found, _ = compared
     frame = found.to_frame()
     best = max(found.datasets[0].models, key=lambda model: model.overall["pooled.dice"].mean)
@@ -48,7 +48,7 @@ def test_the_frame_has_a_row_for_each_model(compared):
     assert (frame["dice_low"] <= frame["dice"]).all() and (frame["dice"] <= frame["dice_high"]).all()
 
 
-def test_numbers_are_those_of_the_score_files(made, compared):
+def test_numbers_equal_the_score_files(made, compared):
     (dataset,) = compared[0].datasets
     assert [one.model for one in dataset.models] == ["segformer", "segnext", "unet"] and dataset.cases == 12
     for result in dataset.models:
@@ -62,7 +62,7 @@ def test_numbers_are_those_of_the_score_files(made, compared):
         assert result.classes["neoplastic"]["pooled.dice"].folds["0"] == pytest.approx(counted)
 
 
-def test_statistics_are_over_cases(compared):
+def test_statistics_use_cases_as_units(compared):
     (dataset,) = compared[0].datasets
     assert dataset.ranking.order[0] == "segformer" and dataset.ranking.order[-1] == "unet"
     assert len(dataset.tests) == 3 and all(test.units == 12 for test in dataset.tests)
@@ -72,7 +72,7 @@ def test_statistics_are_over_cases(compared):
     assert all(one.best <= one.aurc < one.random for one in dataset.risk_coverage)
 
 
-def test_files_say_the_same(compared):
+def test_files_equal_the_returned_comparison(compared):
     found, output = compared
     again = read_artefact(output / "comparison.json", Comparison)
     assert again.datasets[0].ranking == found.datasets[0].ranking and again.across == found.across
@@ -84,7 +84,7 @@ def test_files_say_the_same(compared):
     assert {row["class"] for row in rows} == {"all classes", "neoplastic", "non_neoplastic"}
 
 
-def test_easy_and_hard_cases_are_the_reference_models(made, compared):
+def test_easy_and_hard_cases_follow_the_reference_model(made, compared):
     by_model, by_size, by_pattern = compared[0].datasets[0].strata
     easy, hard = by_model.strata
     dice = {
@@ -101,7 +101,7 @@ def test_easy_and_hard_cases_are_the_reference_models(made, compared):
 
 
 @pytest.mark.parametrize("by", ["unett", "case=(", "image_colour", "dtype"])
-def test_strata_that_cannot_be_made(made, tmp_path, by):
+def test_invalid_strata_raise(made, tmp_path, by):
     with pytest.raises(AutosegError):
         api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=[by], report=False)
     with pytest.raises(AutosegError, match="fraction"):
@@ -109,7 +109,7 @@ def test_strata_that_cannot_be_made(made, tmp_path, by):
     assert not list(tmp_path.iterdir())
 
 
-def test_unequal_runs_are_refused_by_name(made, tmp_path):
+def test_unequal_runs_raise_with_their_names(made, tmp_path):
     root = copied(made, tmp_path)
     folder = root / made.dataset.fold("unet", 1).relative_to(made.root)
     spec = read_artefact(folder / "dataset.json", DatasetSpec)
@@ -123,7 +123,7 @@ def test_unequal_runs_are_refused_by_name(made, tmp_path):
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
-def test_another_precision_is_noted_and_another_memory_format_is_not(made, tmp_path):
+def test_precision_is_noted_and_memory_format_is_not(made, tmp_path):
     root = copied(made, tmp_path)
     for fold in range(2):
         path = root / made.dataset.fold("unet", fold).relative_to(made.root) / "run.json"
@@ -135,7 +135,7 @@ def test_another_precision_is_noted_and_another_memory_format_is_not(made, tmp_p
     assert not [note for note in found.notes if "channels_last" in note]
 
 
-def test_other_splits_and_folds_are_refused(made, tmp_path):
+def test_different_splits_and_folds_raise(made, tmp_path):
     root = copied(made, tmp_path)
     folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)
     splits = json.loads((folder / "splits.json").read_text())
@@ -165,14 +165,14 @@ def test_unfinished_folds_are_left_out_and_damaged_ones_named(made, tmp_path, ca
     assert "masks of another run" in caught.value.problems[0] and "scores.json is missing" in caught.value.problems[1]
 
 
-def test_what_is_not_there(made, tmp_path):
+def test_unknown_models_and_metrics_raise(made, tmp_path):
     with pytest.raises(SeveralProblems, match="unett: no finished fold"):
         api.compare("Polyps", root=made.root, models=["unett"], output=tmp_path, report=False)
     with pytest.raises(AutosegError, match="no metric"):
         api.compare("Polyps", root=made.root, metric="dicee", output=tmp_path, report=False)
 
 
-def test_masks_from_elsewhere_stand_beside_the_trained_models(made, tmp_path):
+def test_external_masks_are_compared_with_trained_models(made, tmp_path):
     masks = tmp_path / "masks"
     for fold in (0, 1):
         shutil.copytree(made.dataset.fold("segformer", fold) / "validation", masks, dirs_exist_ok=True)
@@ -187,7 +187,7 @@ def test_masks_from_elsewhere_stand_beside_the_trained_models(made, tmp_path):
     assert "other" in found.datasets[0].strata[0].strata[0].scores
 
 
-def test_false_alarms_cost_and_distances_need_all():
+def test_false_positives_lower_dice_and_distances_need_all_models():
     def class_score(dice, hd95):
         return ClassScore(tp=0, fp=0, fn=0, dice=dice, iou=dice, precision=dice, recall=dice, hd95=hd95)
 

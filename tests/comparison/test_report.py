@@ -48,7 +48,7 @@ def in_browser(page, folder, *options):
     return subprocess.run([*command, *options, page.as_uri()], capture_output=True, text=True, timeout=300, check=True).stdout
 
 
-def test_the_page_is_one_small_file_that_asks_for_nothing(page):
+def test_page_is_one_small_self_contained_file(page):
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_size < 15e6
     asked = [
@@ -61,7 +61,7 @@ def test_the_page_is_one_small_file_that_asks_for_nothing(page):
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
-def test_the_page_tells_the_story(page):
+def test_page_has_summary_tables_and_pictures(page):
     text = page.read_text(encoding="utf-8")
     tags = Outline(text).tags
     assert "segformer has the highest mDSC" in text and "significant difference" in text
@@ -75,7 +75,7 @@ def test_the_page_tells_the_story(page):
     assert len(names) == len(set(names))
 
 
-def test_names_are_text_and_never_code(tmp_path):
+def test_names_are_escaped(tmp_path):
     made = make(tmp_path, cases=6, folds=2, models=("unet", "segformer"))
     path = made.dataset.fold("unet", 0) / "run.json"
     record = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def test_names_are_text_and_never_code(tmp_path):
 
 
 @browser
-def test_tables_sort_and_nothing_is_wider_than_a_phone(page, tmp_path):
+def test_tables_sort_and_page_fits_a_phone(page, tmp_path):
     script = """<script>
 const table = document.querySelector("table"), head = table.querySelectorAll("thead button")[2];
 const read = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent));
@@ -103,6 +103,6 @@ document.title = JSON.stringify({up, down, sort: head.closest("th").getAttribute
 
 
 @browser
-def test_it_prints(page, tmp_path):
+def test_page_prints_to_pdf(page, tmp_path):
     in_browser(page, tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -34,7 +34,7 @@ def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
         api.study_readers(name, first="nobody", output=tmp_path, root=root)
 
 
-def test_confidence_is_judged_alike_in_the_comparison_and_here(made, tmp_path):
+def test_aurc_equals_that_of_the_comparison(made, tmp_path):
     root, name = made.dataset.root, made.dataset.name
     study = api.study_readers(name, output=tmp_path, root=root)
     compared = api.compare([name], output=tmp_path / "comparison", report=False, root=root).datasets[0]
@@ -42,7 +42,7 @@ def test_confidence_is_judged_alike_in_the_comparison_and_here(made, tmp_path):
     assert here == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
 
 
-def test_a_missed_object_is_not_made_up_for_by_classes_that_are_not_there():
+def test_absent_classes_do_not_compensate_a_missed_object():
     def scored(*dice: float) -> CaseScore:
         return CaseScore("a", {str(index): SimpleNamespace(dice=value) for index, value in enumerate(dice)})
 
@@ -51,7 +51,7 @@ def test_a_missed_object_is_not_made_up_for_by_classes_that_are_not_there():
     assert case_dice(scored(math.nan, math.nan)) == 1.0
 
 
-def test_extremes_say_where_names_decided():
+def test_ties_of_easy_and_hard_cases_are_reported():
     dice = {"a": 0.9, "b": 0.8, "c": 0.0, "d": 0.0, "e": 0.0, "f": 0.7}
     easy, hard, ties = easy_and_hard_cases(dice, 0.34)
     assert easy == ["a", "b"] and hard == ["d", "e"]
@@ -59,7 +59,7 @@ def test_extremes_say_where_names_decided():
     assert easy_and_hard_cases({"a": 0.9, "b": 0.8}, 0.05) == (["a"], ["b"], "")
 
 
-def test_the_command_writes_what_it_shows(made, tmp_path, capsys):
+def test_command_prints_and_writes_the_study(made, tmp_path, capsys):
     asked = [made.dataset.name, "--risk-coverage", "--root", str(made.dataset.root), "-o", str(tmp_path)]
     assert compare.main(asked) == 0
     shown = capsys.readouterr().out

@@ -36,7 +36,7 @@ def test_pairs_are_tested_on_the_same_units():
     assert statistics.signed_rank(np.zeros(9)) == 1.0
 
 
-def test_bootstrap_intervals_are_about_those_of_the_normal_distribution():
+def test_bootstrap_interval_is_close_to_the_normal_one():
     values = np.random.default_rng(1).normal(0.7, 0.1, (1, 400))
     found = statistics.interval(values[0], statistics.bootstrap_means(values)[:, 0])
     expected = 1.96 * values.std() / math.sqrt(400)
@@ -44,7 +44,7 @@ def test_bootstrap_intervals_are_about_those_of_the_normal_distribution():
     assert np.array_equal(statistics.bootstrap_means(values), statistics.bootstrap_means(values))
 
 
-def test_ranking_and_its_stability():
+def test_ranking_order_and_stability():
     values = matrix()
     found = statistics.rank(NAMES, values, statistics.bootstrap_means(values), higher_is_better=True)
     assert set(found.order[:2]) == {"a", "b"} and found.order[2:] == ("c", "d")
@@ -56,13 +56,13 @@ def test_ranking_and_its_stability():
     assert down.order[0] == "d"
 
 
-def test_critical_difference_is_the_tables():
+def test_critical_difference_equals_demsars_table():
     # Demsar 2006, table 5: q is 2.343 for three models, 2.728 for five.
     assert statistics.critical_difference(3, 10) == pytest.approx(2.343 * math.sqrt(3 * 4 / 60), rel=1e-3)
     assert statistics.critical_difference(5, 30) == pytest.approx(2.728 * math.sqrt(5 * 6 / 180), rel=1e-3)
 
 
-def test_cliques_are_the_largest_ones():
+def test_cliques_are_maximal():
     assert statistics.cliques(NAMES, [1.0, 1.5, 2.4, 4.0], 1.0) == (("a", "b"), ("b", "c"))
     assert statistics.cliques(NAMES, [1.0, 1.2, 1.4, 1.6], 1.0) == (NAMES,)
     assert statistics.cliques(NAMES, [1.0, 3.0, 5.0, 7.0], 1.0) == ()
@@ -83,6 +83,6 @@ def test_risk_coverage_by_hand():
     assert statistics.risk_coverage([0.5] * 3, [0.0, 0.6, 0.3])[2] == pytest.approx(0.3)
 
 
-def test_pareto_keeps_what_nothing_beats():
+def test_pareto_front_by_hand():
     costs, scores = {"a": 1, "b": 2, "c": 3, "d": 2}, {"a": 0.5, "b": 0.4, "c": 0.9, "d": 0.8}
     assert pareto(costs, scores) == ("a", "d", "c")

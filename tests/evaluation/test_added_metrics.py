@@ -48,16 +48,16 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "pred", tmp_path / "ref"
 
 
-def test_it_sees_masks_and_spacing_and_is_summarised(add: Callable[..., None], folders: tuple[Path, Path]) -> None:
-    seen = []
+def test_metric_gets_masks_and_spacing_and_is_summarised(add: Callable[..., None], folders: tuple[Path, Path]) -> None:
+    calls = []
 
     def compute(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float]) -> float:
-        seen.append((prediction.dtype, int(prediction.sum()), int(reference.sum()), spacing))
+        calls.append((prediction.dtype, int(prediction.sum()), int(reference.sum()), spacing))
         return 7.5
 
     add(compute, highest=10.0)
     scores = evaluate_folders(*folders, SPEC, workers=1)
-    assert seen == [(np.dtype(bool), 3, 4, (1.0, 1.0))], "not asked where the class is nowhere"
+    assert calls == [(np.dtype(bool), 3, 4, (1.0, 1.0))], "not asked where the class is nowhere"
     summary = scores.classes["lesion"].per_image["mine"]
     assert (summary.mean, summary.undefined) == (7.5, 1) and "mine" not in scores.classes["lesion"].pooled
     assert scores.overall["per_image.mine"] == 7.5 and scores.definitions["mine"] == "ours"
@@ -75,7 +75,7 @@ def broken(*masks: object) -> float:
         (None, "hit: the metric mine of this program fails: TypeError"),
     ],
 )
-def test_a_metric_that_fails_is_named(
+def test_failing_metric_is_named(
     add: Callable[..., None], folders: tuple[Path, Path], compute: Compute | None, says: str
 ) -> None:
     add(compute)
@@ -83,13 +83,13 @@ def test_a_metric_that_fails_is_named(
         evaluate_folders(*folders, SPEC)
 
 
-def share_missed(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float]) -> float:
+def fraction_missed(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float]) -> float:
     return float((reference & ~prediction).sum() / reference.sum()) if reference.any() else math.nan
 
 
-def test_less_may_be_better(add: Callable[..., None], tmp_path: Path) -> None:
+def test_lower_is_better_metric_ranks_like_dice(add: Callable[..., None], tmp_path: Path) -> None:
     """The model with the highest Dice misses least, and both rankings say so."""
-    add(share_missed, higher_is_better=False)
+    add(fraction_missed, higher_is_better=False)
     made = make(tmp_path, cases=10, folds=2, models=("unet", "segformer"))
     orders, shown = {}, {}
     for metric in ("dice", "mine"):
@@ -104,9 +104,9 @@ def test_less_may_be_better(add: Callable[..., None], tmp_path: Path) -> None:
     assert all(0 < float(row[column].split(" ")[0]) < 100 for row in rows.rows), "in percent"
 
 
-def test_an_unscored_metric_cannot_be_compared(add: Callable[..., None], tmp_path: Path) -> None:
+def test_comparing_an_unscored_metric_raises(add: Callable[..., None], tmp_path: Path) -> None:
     made = make(tmp_path, cases=6, folds=2, models=("unet",))
-    add(share_missed)
+    add(fraction_missed)
     with pytest.raises(AutosegError, match=r"unet on Dataset501_Polyps was scored without the metric 'mine'\n.*this program"):
         api.compare(made.dataset.name, metric="mine", report=False, root=tmp_path)
     with pytest.raises(AutosegError, match="did you mean mine"):
@@ -117,7 +117,7 @@ def test_an_unscored_metric_cannot_be_compared(add: Callable[..., None], tmp_pat
     ("fields", "value"),
     [({}, [0.75, 1.0]), ({"highest": 5.0}, [0.75, 5.0]), ({"higher_is_better": False}, None), ({"highest": math.inf}, None)],
 )
-def test_a_class_that_is_rightly_absent_counts_with_the_best_value(
+def test_correct_absence_has_the_best_value(
     add: Callable[..., None], folders: tuple[Path, Path], fields: dict[str, object], value: list[float] | None
 ) -> None:
     add(lambda prediction, reference, spacing: float(prediction.sum() / 4), **fields)

@@ -90,7 +90,7 @@ def test_files_are_written_and_read_back(folders, tmp_path):
     assert (folders[0] / "scores.json").exists() and evaluate_folders(*folders, SPEC).undefined == scores.undefined
 
 
-def test_ignored_pixels_count_nowhere(folders):
+def test_ignored_pixels_are_not_counted(folders):
     predictions, references = folders
     label = square(10, 10)
     label[20:, :] = 3
@@ -118,7 +118,7 @@ def test_labels_come_from_dataset_json_above_the_references(folders):
     assert list(evaluate_folders(predictions, references).classes) == ["polyp"]
 
 
-def test_labels_come_from_the_values_where_nothing_declares_them(folders):
+def test_undeclared_labels_are_named_by_value(folders):
     predictions, references = folders
     write_label(references / "other.png", square(1, 1, value=12))
     write_label(predictions / "other.png", square(1, 1, value=2))
@@ -128,7 +128,7 @@ def test_labels_come_from_the_values_where_nothing_declares_them(folders):
     assert scores.classes["12"].pooled["recall"] == 0 and scores.classes["1"].pooled["dice"] == 0.8
 
 
-def test_values_without_anything_in_common_are_refused(folders):
+def test_no_common_values_raises(folders):
     predictions, references = folders
     write_label(references / "shift.png", square(10, 10, value=255))
     with pytest.raises(AutosegError, match=r"\[1\].*\[255\].*none in common"):
@@ -147,7 +147,7 @@ def test_all_missing_predictions_are_named(folders):
     assert not (predictions / "scores.json").exists()
 
 
-def test_only_the_cases_asked_for(folders):
+def test_only_selected_cases_are_scored(folders):
     predictions, references = folders
     write_label(references / "a.png", square(0, 0))
     assert [case.case for case in evaluate_folders(predictions, references, SPEC, cases=["shift"]).cases] == ["shift"]
@@ -155,7 +155,7 @@ def test_only_the_cases_asked_for(folders):
         evaluate_folders(predictions, references, SPEC, cases=["nowhere"])
 
 
-def test_extra_predictions_are_mentioned_and_not_scored(folders, caplog):
+def test_extra_predictions_are_logged_and_not_scored(folders, caplog):
     predictions, references = folders
     write_label(predictions / "stranger.png", square(0, 0))
     with caplog.at_level("INFO", logger="autoseg"):
@@ -164,7 +164,7 @@ def test_extra_predictions_are_mentioned_and_not_scored(folders, caplog):
     assert "1 predictions have no reference and are not scored: stranger.png" in caplog.text
 
 
-def test_faults_of_all_files_come_at_once(folders):
+def test_faults_of_all_files_are_reported_together(folders):
     predictions, references = folders
     write_label(predictions / "shift.png", square(1, 1, size=(40, 51)))
     write_label(predictions / "none.png", square(1, 1, value=9))
@@ -179,7 +179,7 @@ def test_faults_of_all_files_come_at_once(folders):
     assert "torn.png" in text
 
 
-def test_folders_that_are_none(folders, tmp_path):
+def test_missing_and_empty_folders_raise(folders, tmp_path):
     predictions, _ = folders
     with pytest.raises(AutosegError, match="is not a folder"):
         evaluate_folders(predictions, tmp_path / "nowhere", SPEC)
@@ -195,7 +195,7 @@ def write_nifti(path, array, spacing):
     sitk.WriteImage(image, str(path))
 
 
-def test_suffixes_may_differ_and_spacing_is_the_references(tmp_path):
+def test_suffixes_may_differ_and_spacing_is_of_the_reference(tmp_path):
     write_nifti(tmp_path / "ref" / "shift.nii.gz", square(10, 10), (0.25, 0.5))
     write_label(tmp_path / "pred" / "shift.png", square(12, 10))
     scores = evaluate_folders(tmp_path / "pred", tmp_path / "ref", SPEC)
@@ -203,7 +203,7 @@ def test_suffixes_may_differ_and_spacing_is_the_references(tmp_path):
     assert scores.classes["lesion"].per_image["hd95"].mean == pytest.approx(1.0)
 
 
-def test_mixed_spacing_means_pixels(tmp_path, folders, caplog):
+def test_mixed_spacing_gives_pixels(tmp_path, folders, caplog):
     predictions, references = folders
     write_nifti(references / "medical.nii.gz", square(10, 10), (0.25, 0.5))
     write_label(predictions / "medical.png", square(12, 10))
@@ -213,14 +213,14 @@ def test_mixed_spacing_means_pixels(tmp_path, folders, caplog):
     assert {case.case: case for case in scores.cases}["medical"].classes["lesion"].hd95 == 2
 
 
-def test_two_masks_of_one_case_are_refused(folders):
+def test_two_masks_of_one_case_raise(folders):
     predictions, references = folders
     write_nifti(predictions / "shift.nii.gz", square(10, 10), (1, 1))
     with pytest.raises(SeveralProblems, match=r"shift.nii.gz and shift.png"):
         evaluate_folders(predictions, references, SPEC)
 
 
-def test_the_number_of_threads_changes_nothing(folders):
+def test_scores_do_not_depend_on_workers(folders):
     first, second = (evaluate_folders(*folders, SPEC, workers=workers) for workers in (1, 3))
     # Not-a-number is not equal to itself; its text is.
     assert repr(first) == repr(second)
@@ -230,7 +230,7 @@ def test_a_case_without_classes_has_no_scores():
     assert score_case(square(1, 1), square(1, 1), {}) == {}
 
 
-def test_thin_classes_get_a_centreline_dice_and_thick_ones_do_not(folders):
+def test_only_thin_classes_have_cldice(folders):
     predictions, references = folders
     for folder, shift in ((references, 0), (predictions, 1)):
         vessels = square(3, 3, side=20, size=(300, 300))
@@ -244,7 +244,7 @@ def test_thin_classes_get_a_centreline_dice_and_thick_ones_do_not(folders):
     assert scores.overall["per_image.cldice"] == scores.classes["scar"].per_image["cldice"].mean
 
 
-def test_calibration_where_probabilities_were_kept(folders, tmp_path):
+def test_calibration_from_saved_probabilities(folders, tmp_path):
     predictions, references = folders
     maps = np.zeros((3, 40, 50), np.float32)
     maps[0] = 0.9
@@ -261,7 +261,7 @@ def test_calibration_where_probabilities_were_kept(folders, tmp_path):
         evaluate_folders(predictions, references, SPEC)
 
 
-def test_labels_of_two_datasets_are_brought_together(folders):
+def test_relabel_maps_values(folders):
     predictions, references = folders
     write_label(predictions / "shift.png", square(12, 10, value=2))
     binary = DatasetSpec(channel_names={"0": "R"}, labels={"background": 0, "lesion": 1}, numTraining=2, file_ending=".png")
@@ -271,7 +271,7 @@ def test_labels_of_two_datasets_are_brought_together(folders):
     assert scores.classes["lesion"].pooled["dice"] == 0.8
 
 
-def test_the_tolerance_is_the_callers(folders):
+def test_tolerance_is_used_and_checked(folders):
     loose, tight = (evaluate_folders(*folders, SPEC, tolerance=one).classes["lesion"].per_image["nsd"].mean for one in (2, 1))
     assert loose == 1 > tight
     with pytest.raises(AutosegError, match="cannot be -1"):

@@ -31,13 +31,13 @@ def by_hand(prediction, reference, member, valid):
     ],
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_counts_are_those_of_each_mask_by_itself(values, dtype, masked):
+def test_counts_equal_those_of_separate_masks(values, dtype, masked):
     prediction, reference = maps(values, dtype)
     ignore = np.random.default_rng(5).random(prediction.shape) < 0.3 if masked else None
     valid = ~ignore if ignore is not None else np.ones(prediction.shape, bool)
-    found = counts(prediction, reference, MEMBERS, ignore)
-    assert found == {name: by_hand(prediction, reference, member, valid) for name, member in MEMBERS.items()}
-    assert found["a"].tp > 0 and found["absent"] == Counts(0, 0, 0)
+    result = counts(prediction, reference, MEMBERS, ignore)
+    assert result == {name: by_hand(prediction, reference, member, valid) for name, member in MEMBERS.items()}
+    assert result["a"].tp > 0 and result["absent"] == Counts(0, 0, 0)
 
 
 def test_classes_with_values_of_three_digits():
@@ -51,10 +51,10 @@ def test_classes_with_values_of_three_digits():
 def test_metrics_agree_with_monai():
     prediction, reference = maps((0, 1, 2))
     for name, member in (("a", (1,)), ("both", (1, 2))):
-        mine = counts(prediction, reference, MEMBERS)[name]
+        ours = counts(prediction, reference, MEMBERS)[name]
         masks = [torch.from_numpy(np.isin(one, member))[None, None].float() for one in (prediction, reference)]
-        assert mine.dice == pytest.approx(compute_dice(*masks).item(), abs=1e-6)
-        assert mine.iou == pytest.approx(compute_iou(*masks).item(), abs=1e-6)
+        assert ours.dice == pytest.approx(compute_dice(*masks).item(), abs=1e-6)
+        assert ours.iou == pytest.approx(compute_iou(*masks).item(), abs=1e-6)
 
 
 def test_metrics_by_hand():

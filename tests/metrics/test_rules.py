@@ -4,12 +4,12 @@ from autoseg.metrics import rules
 from autoseg.schema.scores import BUILT_IN_METRICS
 
 
-def test_every_metric_of_the_schema_is_defined_in_words():
+def test_every_metric_has_a_definition():
     assert set(BUILT_IN_METRICS) <= set(rules.DEFINITIONS)
     assert (*rules.OVERLAP, *rules.SHAPE) == BUILT_IN_METRICS
 
 
-def test_quotients_of_nothing_are_undefined():
+def test_zero_denominator_is_undefined():
     assert math.isnan(rules.quotient(0, 0)) and not rules.is_defined(rules.quotient(0, 0))
     assert rules.quotient(0, 3) == 0 and rules.is_defined(0.0)
 

@@ -14,7 +14,7 @@ def lines(*rows, width=3, size=(60, 80)):
     return mask
 
 
-def test_it_is_the_definition_of_the_whole_image():
+def test_cldice_equals_the_definition_on_full_images():
     draw = np.random.default_rng(0)
     first, second = lines(10, 30, 50), lines(11, 40) | (draw.random((60, 80)) > 0.95)
     precision = (skeletonize(first) & second).sum() / skeletonize(first).sum()
@@ -23,7 +23,7 @@ def test_it_is_the_definition_of_the_whole_image():
     assert cldice(first, second) == pytest.approx(cldice(second, first))
 
 
-def test_width_does_not_matter_and_breaks_do():
+def test_cldice_ignores_width_but_not_missing_lines():
     assert cldice(lines(10, width=5), lines(11, width=3)) == 1
     assert cldice(lines(10), lines(10, 30)) == pytest.approx(2 / 3)
     assert cldice(lines(10), lines(30)) == 0

@@ -54,17 +54,17 @@ def test_hd95_equals_monai(seed, spacing, method):
     first, second = blobs(seed, (96, 80), 5), blobs(seed + 50, (96, 80), 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = compute_hausdorff_distance(
+        expected = compute_hausdorff_distance(
             torch.from_numpy(first)[None, None],
             torch.from_numpy(second)[None, None],
             include_background=True,
             percentile=95,
             spacing=list(spacing),
         )
-    assert hd95(first, second, spacing) == pytest.approx(theirs.item(), rel=1e-5)
+    assert hd95(first, second, spacing) == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_noise_goes_through_the_transform_and_agrees(monkeypatch):
+def test_noise_uses_the_distance_transform(monkeypatch):
     draw = np.random.default_rng(0)
     first, second = draw.random((2, 90, 70)) > 0.7
     monkeypatch.setattr(surface, "_MAX_TREE_PIXELS", 1000)
@@ -74,7 +74,7 @@ def test_noise_goes_through_the_transform_and_agrees(monkeypatch):
     assert not called
 
 
-def test_it_is_not_the_pooled_percentile():
+def test_hd95_is_not_the_pooled_percentile():
     first = np.zeros((40, 200), bool)
     first[5:35, 5:35] = True
     second = first.copy()
@@ -87,7 +87,7 @@ def test_it_is_not_the_pooled_percentile():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_border_has_the_image_edge(seed):
+def test_border_includes_the_image_edge(seed):
     mask = blobs(seed, (20, 31))
     assert np.array_equal(border(mask), slow_border(mask))
     full = np.ones((5, 6), bool)
@@ -101,7 +101,7 @@ def test_thin_masks_are_all_border(shape):
     assert hd95(mask, mask) == 0
 
 
-def test_a_shift_by_three_rows_is_three():
+def test_shift_by_three_rows_gives_hd95_of_three():
     first = np.zeros((30, 30), bool)
     first[10, 5:25] = True
     second = np.roll(first, 3, axis=0)
@@ -109,7 +109,7 @@ def test_a_shift_by_three_rows_is_three():
     assert hd95(first, second, (2.0, 1.0)) == 6
 
 
-def test_empty_masks_have_no_distance():
+def test_distance_to_an_empty_mask_is_undefined():
     something, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)
     assert all(math.isnan(hd95(*pair)) for pair in ((something, nothing), (nothing, something), (nothing, nothing)))
 
