@@ -17,7 +17,7 @@ import numpy as np
 from autoseg.fingerprint.case import MASK_THUMBNAIL_SIDE, MaskSummary, MeasuredCase, measure_case
 from autoseg.fingerprint.intensities import QuantileSketch
 from autoseg.fingerprint.modality import detect_modality
-from autoseg.fingerprint.near_duplicates import Gallery, Likeness, connected_groups
+from autoseg.fingerprint.near_duplicates import SimilarPairs, ThumbnailIndex, connected_groups
 from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.fingerprint.validation import layout_faults, raise_faults
@@ -109,7 +109,7 @@ class _Accumulator:
         self.cases: list[CaseFingerprint] = []
         self.masks: list[MaskSummary] = []
         self._files = ExitStack()
-        self.thumbnails = self._files.enter_context(Gallery(folder))
+        self.thumbnails = self._files.enter_context(ThumbnailIndex(folder))
         self.mask_thumbnails = self._files.enter_context(RowFile(MASK_THUMBNAIL_SIDE * MASK_THUMBNAIL_SIDE, np.uint8, folder))
 
     def add(self, measured_case: MeasuredCase) -> None:
@@ -163,7 +163,7 @@ def _existing_parent(path: Path) -> Path:
 def _build_fingerprint(dataset: Dataset, raw: RawDataset, dataset_hash: str, accumulator: _Accumulator) -> Fingerprint:
     names = tuple(raw.spec.channel_names.values())
     cases = accumulator.cases
-    likeness = accumulator.thumbnails.alike(case.pixel_hash for case in cases)
+    similar_pairs = accumulator.thumbnails.find_similar(case.pixel_hash for case in cases)
     gray_as_rgb = len(names) == 3 and all(mask.gray for mask in accumulator.masks)
     channels = tuple(_channel(name, *sketch) for name, sketch in zip(names, accumulator.sketches, strict=True))
     dtype = str(np.result_type(*{case.dtype for case in cases}))
@@ -182,8 +182,8 @@ def _build_fingerprint(dataset: Dataset, raw: RawDataset, dataset_hash: str, acc
         cases=tuple(cases),
         median_size=_median_size(cases),
         median_spacing=_median_spacing(cases),
-        duplicates=_duplicates(cases, likeness),
-        findings=check_quality(raw.spec, cases, likeness, accumulator.masks, accumulator.mask_thumbnails),
+        duplicates=_duplicates(cases, similar_pairs),
+        findings=check_quality(raw.spec, cases, similar_pairs, accumulator.masks, accumulator.mask_thumbnails),
     )
 
 
@@ -235,9 +235,9 @@ def _median_spacing(cases: Sequence[CaseFingerprint]) -> tuple[float, float] | N
     return float(row), float(column)
 
 
-def _duplicates(cases: Sequence[CaseFingerprint], likeness: Likeness) -> tuple[tuple[str, ...], ...]:
+def _duplicates(cases: Sequence[CaseFingerprint], similar_pairs: SimilarPairs) -> tuple[tuple[str, ...], ...]:
     first_index: dict[str, int] = {}
     equal = ((first_index.setdefault(case.pixel_hash, index), index) for index, case in enumerate(cases))
     copies = ((first, second) for first, second in equal if first != second)
-    pairs = chain(likeness.same, likeness.scene, copies)
+    pairs = chain(similar_pairs.same, similar_pairs.scene, copies)
     return tuple(tuple(cases[place].case for place in group) for group in connected_groups(pairs))

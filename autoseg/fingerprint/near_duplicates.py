@@ -40,8 +40,8 @@ Item = TypeVar("Item", int, str)
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Pairs of indices. same: the same picture. scene: alike far beyond the rest, such as frames of one patient."""
+class SimilarPairs:
+    """Pairs of indices. same: the same image. scene: much more similar than usual, such as frames of one patient."""
 
     same: tuple[tuple[int, int], ...]
     scene: tuple[tuple[int, int], ...]
@@ -64,8 +64,8 @@ def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
     return None if flat else (centred / length).astype(np.float32)
 
 
-class Gallery:
-    """Takes thumbnails one after the other and finds, in the end, which images are alike. For one thread; ends with the block.
+class ThumbnailIndex:
+    """Collects thumbnails, then finds similar images. A context manager; not thread-safe.
 
     Memory: some MB, and 8 bytes an image; thumbnails and details lie on the disk, 8 KB an image.
     """
@@ -87,39 +87,39 @@ class Gallery:
             self._places.append(self._images)
         self._images += 1
 
-    def alike(self, keys: Iterable[str] | None = None) -> Likeness:
+    def find_similar(self, keys: Iterable[str] | None = None) -> SimilarPairs:
         """Which images are alike; time grows with the pairs. keys: of each image; where they are equal, the images are known
         to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `_PairList`."""
         number = len(self._places)
         same, scene = _PairList(number), _PairList(number)
         if number < 2:
-            return Likeness((), ())
-        known = self._known(keys)
+            return SimilarPairs((), ())
+        pixel_ids = self._pixel_ids(keys)
         self._fill_details()
         mean = (self._sum / number).astype(np.float32) if number >= _ENOUGH else None
-        usual, spread = self._usual(mean) if mean is not None else (0.0, np.inf)
+        median, spread = self._similarity_statistics(mean) if mean is not None else (0.0, np.inf)
         for start in range(0, number, _ROWS):
             rows = self._details[start : start + _ROWS]
             centred = _centred(rows, mean)
             for first in range(start, number, _COLUMNS):
                 columns = self._details[first : first + _COLUMNS]
-                likeness = centred @ _centred(columns, mean).T
-                alike = rows @ columns.T >= _SAME_RAW
+                similarity = centred @ _centred(columns, mean).T
+                is_same = rows @ columns.T >= _SAME_RAW
                 if mean is not None:
-                    alike |= likeness >= _SAME
-                likeness -= usual
-                likeness /= spread
-                far = likeness >= _SCENE_SCORE
-                if not (alike.any() or far.any()):
+                    is_same |= similarity >= _SAME
+                similarity -= median
+                similarity /= spread
+                is_scene = similarity >= _SCENE_SCORE
+                if not (is_same.any() or is_scene.any()):
                     continue
                 corner = np.array((start, first))
-                ones, others = np.ogrid[start : start + len(alike), first : first + alike.shape[1]]
-                asked = (ones < others) & (known[ones] != known[others])
-                same.add(corner + np.argwhere(alike & asked & same.asks_for(ones, others)))
-                far &= ~alike & asked & scene.asks_for(ones, others)
-                scene.add(self._of_one_layout(corner + np.argwhere(far)))
+                ones, others = np.ogrid[start : start + len(is_same), first : first + is_same.shape[1]]
+                is_candidate = (ones < others) & (pixel_ids[ones] != pixel_ids[others])
+                same.add(corner + np.argwhere(is_same & is_candidate & same.asks_for(ones, others)))
+                is_scene &= ~is_same & is_candidate & scene.asks_for(ones, others)
+                scene.add(self._with_correlated_thumbnails(corner + np.argwhere(is_scene)))
         places = np.array(self._places)
-        return Likeness(same.named(places), _without_sprawl(scene.named(places), number))
+        return SimilarPairs(same.named(places), _drop_large_groups(scene.named(places), number))
 
     def _fill_details(self) -> None:
         # At last and together, which is faster than between the images.
@@ -129,7 +129,7 @@ class Gallery:
                 self._details.append(detail)
                 self._sum += detail
 
-    def _known(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
+    def _pixel_ids(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
         """A number for each thumbnail; equal where the keys are."""
         if keys is None:
             return np.arange(len(self._places))
@@ -137,7 +137,7 @@ class Gallery:
         every = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self._images)
         return np.asarray(every[np.array(self._places)])
 
-    def _of_one_layout(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _with_correlated_thumbnails(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Those of the pairs (N, 2) whose plain thumbnails correlate."""
         if not len(pairs):
             return pairs
@@ -145,38 +145,38 @@ class Gallery:
         layout = self._thumbnails[first.tolist()] @ self._thumbnails[second.tolist()].T
         return np.asarray(pairs[layout[ones, others] >= _SCENE_LAYOUT])
 
-    def _usual(self, mean: Thumbnail) -> tuple[float, float]:
+    def _similarity_statistics(self, mean: Thumbnail) -> tuple[float, float]:
         """Median and robust deviation of the likeness of pairs, from at most a thousand images."""
         number = len(self._details)
         chosen = np.linspace(0, number - 1, min(number, 1000)).astype(np.int64).tolist()
-        found = np.empty(len(chosen) * (len(chosen) - 1) // 2, np.float32)
+        similarities = np.empty(len(chosen) * (len(chosen) - 1) // 2, np.float32)
         filled = 0
         for start in range(0, len(chosen), _COLUMNS):
             rows = _centred(self._details[chosen[start : start + _COLUMNS]], mean)
             for first in range(start, len(chosen), _COLUMNS):
                 columns = _centred(self._details[chosen[first : first + _COLUMNS]], mean)
-                likeness = rows @ columns.T
-                part = likeness[np.triu_indices(len(rows), 1)] if first == start else likeness.ravel()
-                found[filled : filled + part.size] = part
+                similarity = rows @ columns.T
+                part = similarity[np.triu_indices(len(rows), 1)] if first == start else similarity.ravel()
+                similarities[filled : filled + part.size] = part
                 filled += part.size
-        middle = float(np.median(found, overwrite_input=True))
-        found -= middle
-        np.abs(found, out=found)
-        return middle, max(1.4826 * float(np.median(found, overwrite_input=True)), 1e-3)
+        middle = float(np.median(similarities, overwrite_input=True))
+        similarities -= middle
+        np.abs(similarities, out=similarities)
+        return middle, max(1.4826 * float(np.median(similarities, overwrite_input=True)), 1e-3)
 
-    def __enter__(self) -> Gallery:
+    def __enter__(self) -> ThumbnailIndex:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._files.close()
 
 
-def compare(thumbnails: Iterable[Thumbnail | None], keys: Iterable[str] | None = None) -> Likeness:
-    """Which of some images are alike: see `Gallery.alike`."""
-    with Gallery() as gallery:
+def compare(thumbnails: Iterable[Thumbnail | None], keys: Iterable[str] | None = None) -> SimilarPairs:
+    """Which of some images are alike: see `ThumbnailIndex.find_similar`."""
+    with ThumbnailIndex() as gallery:
         for small in thumbnails:
             gallery.add(small)
-        return gallery.alike(keys)
+        return gallery.find_similar(keys)
 
 
 def _detail(small: Thumbnail) -> Thumbnail:
@@ -197,7 +197,7 @@ def _centred(details: Array, mean: Thumbnail | None) -> Array:
     return rows
 
 
-def _without_sprawl(pairs: tuple[tuple[int, int], ...], images: int) -> tuple[tuple[int, int], ...]:
+def _drop_large_groups(pairs: tuple[tuple[int, int], ...], images: int) -> tuple[tuple[int, int], ...]:
     too_large = {item for group in connected_groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
     return tuple(pair for pair in pairs if pair[0] not in too_large)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from autoseg.fingerprint.case import MaskSummary
-from autoseg.fingerprint.near_duplicates import Likeness, connected_groups
+from autoseg.fingerprint.near_duplicates import SimilarPairs, connected_groups
 from autoseg.fingerprint.objects import SPECK
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.schema.dataset import DatasetSpec
@@ -25,7 +25,7 @@ _MAX_LISTED = 1000  # contradicting pairs that are listed; further pairs are onl
 def check_quality(
     spec: DatasetSpec,
     cases: Sequence[CaseFingerprint],
-    likeness: Likeness,
+    similar_pairs: SimilarPairs,
     masks: Sequence[MaskSummary],
     mask_thumbnails: RowFile,
 ) -> tuple[Finding, ...]:
@@ -35,8 +35,8 @@ def check_quality(
     """
     return (
         *_check_exact_duplicates(cases, masks),
-        *_check_similar_images(cases, likeness),
-        *_check_conflicting_masks(cases, likeness, mask_thumbnails),
+        *_check_similar_images(cases, similar_pairs),
+        *_check_conflicting_masks(cases, similar_pairs, mask_thumbnails),
         *_check_masks(cases, masks),
         *_check_images(cases, masks),
         *_check_description(spec, cases),
@@ -57,12 +57,12 @@ def _check_exact_duplicates(cases: Sequence[CaseFingerprint], masks: Sequence[Ma
                 yield Finding("conflicting_masks", "the same image has different masks", names)
 
 
-def _check_similar_images(cases: Sequence[CaseFingerprint], likeness: Likeness) -> Iterable[Finding]:
+def _check_similar_images(cases: Sequence[CaseFingerprint], similar_pairs: SimilarPairs) -> Iterable[Finding]:
     kinds = (
-        ("near_duplicate", likeness.same, "show almost the same image: copies, or frames of one recording"),
+        ("near_duplicate", similar_pairs.same, "show almost the same image: copies, or frames of one recording"),
         (
             "similar",
-            likeness.scene,
+            similar_pairs.scene,
             "are much more similar than usual in this dataset: perhaps one patient? Then add them to groups in dataset.json",
         ),
     )
@@ -75,11 +75,11 @@ def _check_similar_images(cases: Sequence[CaseFingerprint], likeness: Likeness) 
 
 
 def _check_conflicting_masks(
-    cases: Sequence[CaseFingerprint], likeness: Likeness, mask_thumbnails: RowFile
+    cases: Sequence[CaseFingerprint], similar_pairs: SimilarPairs, mask_thumbnails: RowFile
 ) -> Iterable[Finding]:
     """Near-duplicate images whose masks differ."""
     conflicts = 0
-    for pair in likeness.same:
+    for pair in similar_pairs.same:
         first, second = mask_thumbnails[list(pair)].astype(np.float64)
         total = float(first.sum() + second.sum())
         dice = 2 * float(np.minimum(first, second).sum()) / total if total else 1.0

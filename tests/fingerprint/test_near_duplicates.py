@@ -157,12 +157,12 @@ def test_memory_does_not_grow_with_the_images():
     rng = np.random.default_rng(5)
     tracemalloc.start()
     try:
-        with near_duplicates.Gallery() as gallery:
+        with near_duplicates.ThumbnailIndex() as gallery:
             for _ in range(3000):
                 small = rng.normal(0, 1, (32, 32)).astype(np.float32)
                 gallery.add((small - small.mean()) / np.linalg.norm(small - small.mean()))
             held, _ = tracemalloc.get_traced_memory()
-            gallery.alike(map(str, range(3000)))
+            gallery.find_similar(map(str, range(3000)))
             _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
