@@ -1,4 +1,4 @@
-"""The picture a model drew to a mask: its size, colours and polarity are not what was asked for, often enough."""
+"""Convert the picture of a model to a mask. Its size, colours and polarity are often wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """mask, gray: (H, W) of the input's size; gray in 0..1 is what was cut at the threshold. notes: what had to be mended."""
+    """mask, gray: (H, W) of the input's size; gray in 0..1 is what was cut at the threshold. notes: corrections."""
 
     mask: Mask
     gray: NDArray[np.float32]

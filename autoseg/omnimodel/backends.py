@@ -1,4 +1,4 @@
-"""What a service must be able to do, and the ways in which it fails."""
+"""The interface of a service, and its errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """picture: an encoded image file, None where none came. text: what was said beside it. refused: on grounds of policy."""
+    """picture: an encoded image file, None if there is none. text: of the answer. refused: by the service's policy."""
 
     picture: bytes | None
     text: str = ""
@@ -24,7 +24,7 @@ class Backend(Protocol):
     endpoint: str
 
     def ask(self, picture: bytes, prompt: str) -> Answer:
-        """One request, not repeated. picture: PNG. Raises Passing, Lasting, and AutosegError where no request can succeed."""
+        """Send one request. picture: PNG. Raises TransientError, PermanentError, AutosegError if none can succeed."""
 
 
 class TransientError(Exception):
@@ -44,14 +44,14 @@ ACCESS_CODES = (401, 403)
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """What the services' packages let through when the network fails: of httpx or its successor, whichever they use."""
-    found: list[type[Exception]] = [ConnectionError, TimeoutError]
+    """Network errors that the services' packages do not wrap: those of httpx or its successor."""
+    errors: list[type[Exception]] = [ConnectionError, TimeoutError]
     for name in ("httpx", "httpx2"):
         try:
-            found.append(importlib.import_module(name).HTTPError)
+            errors.append(importlib.import_module(name).HTTPError)
         except ImportError:
             continue
-    return tuple(found)
+    return tuple(errors)
 
 
 def asked_wait(headers: object) -> float:

@@ -1,4 +1,4 @@
-"""Asking with patience and without paying twice: a cache, a rate, pauses that grow, and an end to trying."""
+"""Client for image services: cache, rate limit, retries with growing pauses, and a stop after repeated failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.support.files import atomic_write, hash_text, read_artefact, write_
 
 logger = logging.getLogger(__name__)
 
-# After so many questions in a row that got no answer, the rest is not asked: the service is down.
+# Stop after this many questions in a row without an answer: the service is down.
 _GIVE_UP = 5
 _LONGEST_PAUSE = 60.0
 
@@ -41,7 +41,7 @@ class Reply:
 
 
 class Cache:
-    """Answers by what was asked: a folder with a picture and a few words for each. Holds no key and no question's image."""
+    """A folder of answers, by service, model, image hash and prompt. Contains no key and no image that was sent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Cache:
         return hash_text(backend.name, backend.endpoint, backend.model, image, prompt)
 
     def get(self, key: str) -> Answer | None:
-        """The answer kept under a key, refusals too; None where there is none or it is damaged."""
+        """The cached answer, also a refusal; None if it is missing or damaged."""
         path = self.folder / f"{key}.json"
         try:
             cached = read_artefact(path, CachedAnswer)
@@ -61,10 +61,10 @@ class Cache:
         return Answer(picture, cached.text, cached.refused)
 
     def put(self, key: str, answer: Answer) -> None:
-        """Keep an answer. The picture is whole before the words tell of it."""
+        """Store an answer: first the picture, then the text that refers to it."""
         if answer.picture is not None:
-            with atomic_write(self.folder / f"{key}.bin") as beside:
-                beside.write_bytes(answer.picture)
+            with atomic_write(self.folder / f"{key}.bin") as temporary:
+                temporary.write_bytes(answer.picture)
         write_artefact(self.folder / f"{key}.json", CachedAnswer(answer.picture is not None, answer.text, answer.refused))
 
 
@@ -80,7 +80,7 @@ class Client:
         sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """again: ask once more where an earlier answer held no picture."""
+        """again: ask again if the cached answer has no picture."""
         self.backend = backend
         self.cache = cache
         self.retry_policy = retry_policy or RetryPolicy()
@@ -90,12 +90,12 @@ class Client:
         self._silent = 0
 
     def known(self, image: str, prompt: str) -> Answer | None:
-        """The answer that would cost nothing."""
+        """The cached answer, or None if a request is needed."""
         answer = self.cache.get(self.cache.key(self.backend, image, prompt))
         return None if answer is not None and answer.picture is None and self._again else answer
 
     def ask(self, picture: bytes, image: str, prompt: str) -> Reply:
-        """picture: PNG; image: its hash. Raises AutosegError where the service cannot be used at all."""
+        """picture: PNG; image: its hash. Raises AutosegError if the service cannot be used at all."""
         answer = self.known(image, prompt)
         if answer is not None:
             return Reply(answer, cached=True)
@@ -106,15 +106,15 @@ class Client:
             self._wait_for_turn()
             try:
                 answer = self.backend.ask(picture, prompt)
-            except TransientError as passing:
-                failure = str(passing)
-                pause = max(passing.wait, min(self.retry_policy.pause * 2**attempt, _LONGEST_PAUSE))
+            except TransientError as error:
+                failure = str(error)
+                pause = max(error.wait, min(self.retry_policy.pause * 2**attempt, _LONGEST_PAUSE))
                 if attempt + 1 < self.retry_policy.attempts:
                     logger.info(f"{self.backend.name}: {failure}; trying again in {pause:.0f} s")
                     self._sleep(pause)
                 continue
-            except PermanentError as lasting:
-                return Reply(None, str(lasting), tries=attempt + 1)
+            except PermanentError as error:
+                return Reply(None, str(error), tries=attempt + 1)
             self._silent = 0
             self.cache.put(self.cache.key(self.backend, image, prompt), answer)
             return Reply(answer, tries=attempt + 1)

@@ -1,4 +1,4 @@
-"""Images to masks by asking: one question for each class, the answers cut into masks and put together."""
+"""Zero-shot masks: one question per image and class; the answers become masks, then one label map."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be found. prompts: class -> words, for every foreground class of the scheme."""
+    """What to segment. prompts: class -> prompt, for every foreground class of the scheme."""
 
     dataset: str
     labels: Mapping[str, LabelValue]
@@ -82,9 +82,9 @@ def estimate(client: Client, jobs: Sequence[PredictionJob], task: Task) -> Estim
 def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task: Task) -> PredictionReport:
     """Masks of the jobs' images in `output`, with prediction.json as trained models leave it.
 
-    Beside it: answers/<case>.<class>.<png or other>, as they came, and omnimodel.json with the outcome of every question.
-    A case without a usable answer for every class is failed; the others go on. Raises AutosegError where the service cannot
-    be used at all; what was answered until then is kept in the cache.
+    Also writes the original answers to answers/<case>.<class>.<suffix>, and omnimodel.json with the outcome of every question.
+    A case without a usable answer for every class fails; the others continue. Raises AutosegError if the service cannot
+    be used at all; earlier answers stay in the cache.
     """
     began = time.perf_counter()
     done: list[PredictedCase] = []
@@ -142,13 +142,13 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
 
 
 def count(asked: Sequence[Asked]) -> dict[str, int]:
-    """How many questions there were, requests sent, answers from the cache, outcomes and mended answers of each kind."""
-    found: Counter[str] = Counter({"questions": len(asked), "requests": sum(one.requests for one in asked)})
+    """How many questions there were, requests sent, answers from the cache, outcomes and corrections of each kind."""
+    totals: Counter[str] = Counter({"questions": len(asked), "requests": sum(one.requests for one in asked)})
     for one in asked:
-        found[one.outcome] += 1
-        found["cached"] += one.cached
-        found.update(one.notes)
-    return dict(found)
+        totals[one.outcome] += 1
+        totals["cached"] += one.cached
+        totals.update(one.notes)
+    return dict(totals)
 
 
 def put_together(masks: Mapping[str, Mask], scheme: LabelScheme) -> NDArray[np.uint8]:
@@ -251,9 +251,9 @@ def _understand(
 
 
 def _keep(folder: Path, case: str, label: str, picture: bytes) -> str:
-    """The answer as it came, beside the masks."""
+    """Save the original answer; returns its path relative to the folder."""
     kinds = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpg", b"\xff\xd8\xff\xe1": "jpg", b"RIFF": "webp"}
     name = f"{ANSWERS}/{case}.{re.sub(r'[^A-Za-z0-9]+', '_', label)}.{kinds.get(picture[:4], 'bin')}"
-    with atomic_write(folder / name) as beside:
-        beside.write_bytes(picture)
+    with atomic_write(folder / name) as temporary:
+        temporary.write_bytes(picture)
     return name
