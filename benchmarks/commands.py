@@ -64,7 +64,7 @@ def run(dataset: str, model: str, options: argparse.Namespace) -> dict[str, Any]
     if f"epoch {options.epochs}/" not in first.output:
         assert first.code != 0, "an interrupted training must not claim success"
     second = must(command("train", *words), f"training {model} again")
-    resumed = "going on after epoch" in second.output
+    resumed = "resuming after epoch" in second.output
     folder = options.root / "predicted" / dataset / model
     images, masks = held_out(data, 0, options.root / "held_out" / dataset)
     predicted = must(

@@ -100,7 +100,7 @@ def train(
     with distributed_context() as context:
         if context.is_main:
             _prepare(data, model, protocol, texts, device, root)
-        context.wait()
+        context.barrier()
         plan = apply_overrides(read_artefact(data.plan, Plan), texts)
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))

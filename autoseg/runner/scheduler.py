@@ -91,7 +91,7 @@ class _Scheduler:
             if any(changed) or time.monotonic() - self._last_update > _UPDATE_SECONDS:
                 self._update_table()
             if self._stop.requested:
-                self._stop.obey()
+                self._stop.exit()
             time.sleep(_POLL_SECONDS)
 
     def all_folds_done(self, prediction: Job) -> bool:

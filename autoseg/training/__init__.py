@@ -1,4 +1,4 @@
-"""One trainer for every model: losses, optimiser, checkpoints, resuming, the log. It never asks which model it has.
+"""Train any model: losses, optimiser, checkpoints, resuming, logging. Nothing here depends on the architecture.
 
-Takes prepared arrays, a plan and splits; leaves a results folder that explains itself. Must not read raw images.
+Takes prepared arrays, a plan and splits; writes a results folder that is enough to predict. Must not read raw images.
 """

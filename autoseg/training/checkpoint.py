@@ -1,8 +1,8 @@
-"""Checkpoints: tensors, numbers and strings only, so that loading one cannot run code; written whole or not at all.
+"""Checkpoints hold only tensors, numbers and strings, so loading one cannot run code. They are written atomically.
 
 best.pt            weights of the best validation so far
-last.pt            everything a run needs to go on exactly: weights, optimiser, scaler, progress
-last.previous.pt   the one before, for when last.pt turns out to be damaged
+last.pt            everything needed to resume exactly: weights, optimiser, scaler, progress
+last.previous.pt   the checkpoint before, used if last.pt is damaged
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "autoseg checkpoint 2"
 _FORMAT_1 = "autoseg checkpoint 1"
-# Names of `Progress` in format 1.
-_RENAMED = {"stale": "epochs_since_best", "in_a_row": "consecutive_skipped", "waited": "data_seconds"}
+# Old and new field names of `Progress`.
+_FORMAT_1_FIELDS = {"stale": "epochs_since_best", "in_a_row": "consecutive_skipped", "waited": "data_seconds"}
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
-_AGAIN = "train again (autoseg_train ... --restart), or bring the file back from a copy"
+_RETRAIN = "train again (autoseg_train ... --restart), or restore the file from a backup"
 
 State = dict[str, Any]
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands. epoch, step: what comes next. best_dice is -1 before the first validation.
+    """State of a run. epoch, step: the next ones to run. best_dice is -1 before the first validation.
 
-    epochs_since_best: epochs since the best validation. skipped: steps left out because a loss or gradient was not a number.
-    consecutive_skipped: of these, since the last good step. losses, loss_sum: of the steps of the epoch so far.
-    seconds: of the run so far; validating: of these, in validation. epoch_seconds, data_seconds: of the epoch so far, all of
-    it and waiting for data. peak_memory, peak_device_memory: see `RunRecord`.
+    epochs_since_best: epochs since the best validation. skipped: steps skipped for a NaN or infinite loss or gradient;
+    consecutive_skipped: those since the last good step. losses, loss_sum: number and sum of the losses of the current epoch.
+    seconds: total of the run; validating: seconds of it in validation. epoch_seconds: seconds of the current epoch;
+    data_seconds: seconds of it spent waiting for data. peak_memory, peak_device_memory: see `RunRecord`.
     """
 
     epoch: int = 0
@@ -67,7 +67,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A finished or unfinished run, ready to predict. network: in evaluation mode."""
+    """A run, loaded to predict. It need not be finished. network: in evaluation mode."""
 
     network: SegmentationNetwork
     plan: Plan
@@ -79,28 +79,28 @@ class Trained:
 
 
 def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress, memory_format: str) -> None:
-    """Write last.pt; the one before stays as last.previous.pt. states: name -> state dict. memory_format: of the run.
+    """Write last.pt and keep the old one as last.previous.pt. states: name -> state dict. memory_format: of the run.
 
-    Raises AutosegError on a full disk; the files that were there are then still there.
+    Raises AutosegError on a full disk; existing files are then unchanged.
     """
     path = folder / LAST
-    with atomic_write(path) as beside:
+    with atomic_write(path) as temporary:
         content = {"format": FORMAT, "identity": identity, "progress": asdict(progress), "memory_format": memory_format}
-        _write({**content, **states}, beside)
+        _write({**content, **states}, temporary)
         if path.exists():
             path.replace(folder / PREVIOUS)
 
 
 def save_best(folder: Path, identity: dict[str, str], weights: dict[str, Tensor], epoch: int, dice: float) -> None:
-    """Write best.pt. The weights stand under "state_dict", where other programs look for them."""
-    with atomic_write(folder / BEST) as beside:
-        _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "dice": dice}, beside)
+    """Write best.pt. The weights are under the key "state_dict", as is usual for PyTorch checkpoints."""
+    with atomic_write(folder / BEST) as temporary:
+        _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "dice": dice}, temporary)
 
 
 def load_last(folder: Path) -> State | None:
-    """The content of last.pt, or of the one before where it is damaged; None where the folder has neither.
+    """The content of last.pt, or of last.previous.pt if last.pt is damaged. None if the folder has neither.
 
-    Raises AutosegError where all that is there is damaged or not ours.
+    Raises AutosegError if every checkpoint in the folder is damaged or not from autoseg.
     """
     problems: list[AutosegError] = []
     for name in (LAST, PREVIOUS):
@@ -112,7 +112,7 @@ def load_last(folder: Path) -> State | None:
             problems.append(error)
             continue
         if problems:
-            logger.warning(f"{problems[0].problem}; going on from {folder / name}")
+            logger.warning(f"{problems[0].problem}; resuming from {folder / name}")
         return state
     if problems:
         raise problems[0]
@@ -120,41 +120,41 @@ def load_last(folder: Path) -> State | None:
 
 
 def read(path: Path) -> State:
-    """The content of a checkpoint of ours, on the CPU. Raises AutosegError naming a missing, damaged or foreign file."""
+    """The content of an autoseg checkpoint, on the CPU. Raises AutosegError if it is missing, damaged or foreign."""
     if not path.is_file():
         raise AutosegError(f"there is no checkpoint {path}", "train the fold first (autoseg_train)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise AutosegError(f"{path} is damaged, or holds more than weights, and was not opened", _AGAIN) from error
+        raise AutosegError(f"{path} is damaged, or contains more than weights, and was not loaded", _RETRAIN) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise AutosegError(f"{path} is damaged: it may have been cut off while it was copied", _AGAIN) from error
+        raise AutosegError(f"{path} is damaged: perhaps it was not copied completely", _RETRAIN) from error
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, _FORMAT_1):
-        raise AutosegError(f"{path} is not a checkpoint of this release of autoseg", _AGAIN)
+        raise AutosegError(f"{path} is not a checkpoint of this version of autoseg", _RETRAIN)
     if state["format"] == _FORMAT_1 and "progress" in state:
-        state["progress"] = {_RENAMED.get(name, name): value for name, value in state["progress"].items()}
+        state["progress"] = {_FORMAT_1_FIELDS.get(name, name): value for name, value in state["progress"].items()}
     return state
 
 
 def load_network(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Trained:
-    """The network of a results folder and all that predicting with it needs, from that folder alone.
+    """Load the network of a results folder, and everything needed to predict with it.
 
-    which: "best" or "last". Raises AutosegError naming what is missing or damaged.
+    which: "best" or "last". Raises AutosegError naming the file that is missing or damaged.
     """
     assert which in ("best", "last"), which
-    record = read_artefact(folder / RECORD, RunRecord, f"{folder} does not hold a training run")
-    plan = read_artefact(folder / PLAN, Plan, _AGAIN)
-    spec = read_artefact(folder / DATASET, DatasetSpec, _AGAIN)
+    record = read_artefact(folder / RECORD, RunRecord, f"{folder} does not contain a training run")
+    plan = read_artefact(folder / PLAN, Plan, _RETRAIN)
+    spec = read_artefact(folder / DATASET, DatasetSpec, _RETRAIN)
     model_plan = plan.models[record.model]
     preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     path = folder / (BEST if which == "best" else LAST)
     weights = read(path)["state_dict"]
-    with torch.random.fork_rng([]):  # Fresh weights draw from the caller's random numbers, and are then replaced.
+    with torch.random.fork_rng([]):  # Initialising weights must not change the caller's random numbers.
         network = build_network(model_plan, preparation, scheme)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise AutosegError(f"{path} does not fit {record.model} as built from {folder / PLAN}: {error}", _AGAIN) from error
+        raise AutosegError(f"{path} does not fit {record.model} as built from {folder / PLAN}: {error}", _RETRAIN) from error
     return Trained(
         network=network.to(device).eval(),
         plan=plan,
@@ -167,7 +167,7 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
 
 
 def build_network(model_plan: ModelPlan, preparation: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
-    """The network a plan describes, with fresh weights."""
+    """The network of a plan, with random weights."""
     return build(
         model_plan.model,
         model_plan.variant,
@@ -180,7 +180,7 @@ def build_network(model_plan: ModelPlan, preparation: PreprocessingConfig, schem
 
 def _write(content: State, path: Path) -> None:
     try:
-        # Into a stream of ours, whose own error (a full disk, mostly) stays visible behind torch's.
+        # torch.save hides the OSError (full disk) of a path it opens itself, but not that of an open stream.
         with path.open("wb") as stream:
             torch.save(content, stream)
     except RuntimeError as error:

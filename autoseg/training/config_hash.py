@@ -1,4 +1,4 @@
-"""What decides the weights of a run. A run is resumed only where all of it is the same."""
+"""Everything that determines the weights of a run. A run is resumed only if all of it is the same."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
 from autoseg.support.files import hash_text
 
-# Raised whenever the same plan would lead to other weights: other draws, another order of computing.
+# Increase it when the same plan would give other weights, e.g. by other random numbers.
 _VERSION = "1"
-# Fields that say something of a plan without deciding the weights of this run.
-_ASIDE_TRAINING = ("learning_rates", "folds", "search_epochs")
-# Fields that came later, with the value that means what was done before there were any: runs from then can go on.
-_LATER_TRAINING = {"cldice": 0.0}
-# The memory format decides no more than rounding, and a checkpoint holds its own (see `memory_format`).
-_ASIDE_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format")
+# Fields that do not influence the weights of this run.
+_EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
+# Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
+_ADDED_TRAINING = {"cldice": 0.0}
+# The memory format only changes rounding, and the checkpoint stores it (see `memory_format`).
+_EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format")
 
 
 def config_hash(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold, pretrained: str) -> dict[str, str]:
-    """Part -> its content as text. pretrained: hash of the file the weights are filled from, "" for random ones."""
+    """Part -> its content as JSON text. pretrained: hash of the pretrained weights file, "" for random weights."""
     training = asdict(plan.training)
-    unchanged = tuple(name for name, value in _LATER_TRAINING.items() if training[name] == value)
-    # Part and field are called as in version 1 of plan.json, so that runs of that time can be resumed.
+    unchanged = tuple(name for name, value in _ADDED_TRAINING.items() if training[name] == value)
+    # Parts and fields keep the names of plan.json version 1, so that older runs can be resumed.
     preparation = plan.preprocessing[model_plan.preprocessing].hashed()
-    model = _without(asdict(model_plan), (*_ASIDE_MODEL, "preprocessing"))
+    model = _without(asdict(model_plan), (*_EXCLUDED_MODEL, "preprocessing"))
     parts: dict[str, Any] = {
-        "training": _without(training, (*_ASIDE_TRAINING, *unchanged)),
+        "training": _without(training, (*_EXCLUDED_TRAINING, *unchanged)),
         "model": {**model, "preparation": preparation["key"]},
         "preparation": preparation,
         "labels": asdict(scheme),
@@ -47,7 +47,7 @@ def digest(parts: dict[str, str]) -> str:
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """What differs, a line each, with both values where they are short."""
+    """One line per difference, with both values."""
     lines = []
     for name in now:
         if before.get(name) == now[name]:
@@ -57,7 +57,7 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
             changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             lines += [f"{name}.{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in changed]
         elif isinstance(old, list) and isinstance(new, list):
-            lines.append(f"{name}: {len(set(old) - set(new))} left, {len(set(new) - set(old))} came")
+            lines.append(f"{name}: {len(set(old) - set(new))} removed, {len(set(new) - set(old))} added")
         else:
             lines.append(f"{name}: {_short(old)} -> {_short(new)}")
     return lines

@@ -8,9 +8,9 @@ from autoseg.support.errors import AutosegError
 
 
 def resolve(device: str = "auto") -> torch.device:
-    """"auto" (CUDA, else Apple's MPS, else the processor), "cpu", "cuda", "cuda:1" or "mps" as a torch device.
+    """ "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1" or "mps" as a torch device.
 
-    Raises AutosegError where this machine or this PyTorch does not have it.
+    Raises AutosegError if this machine or this PyTorch does not have it.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -23,7 +23,7 @@ def resolve(device: str = "auto") -> torch.device:
     if chosen.type not in ("cpu", "cuda", "mps"):
         raise AutosegError(f"autoseg does not run on {device!r}", "choose auto, cpu, cuda or mps")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise AutosegError("PyTorch sees no Apple GPU here (mps)", "use --device cpu, or auto")
+        raise AutosegError("PyTorch finds no Apple GPU (mps)", "use --device cpu, or auto")
     if chosen.type == "cuda":
         _check_cuda(chosen)
     return chosen
@@ -31,14 +31,15 @@ def resolve(device: str = "auto") -> torch.device:
 
 def _check_cuda(device: torch.device) -> None:
     if not torch.cuda.is_available():
-        without = torch.version.cuda is None
-        reason = "this PyTorch was built for the processor only" if without else "no driver or no GPU was found"
+        cpu_build = torch.version.cuda is None
+        reason = "this PyTorch was built for CPUs only" if cpu_build else "there is no driver or no GPU"
         raise AutosegError(
-            f"PyTorch sees no CUDA device: {reason}",
+            f"PyTorch finds no CUDA device: {reason}",
             "use --device cpu, or install a PyTorch built for CUDA (pytorch.org/get-started)",
         )
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise AutosegError(
-            f"there is no {device}: PyTorch sees {count} CUDA device{'s' if count > 1 else ''}", "they count from cuda:0"
+            f"there is no {device}: PyTorch finds {count} CUDA device{'s' if count > 1 else ''}",
+            "device numbers start at cuda:0",
         )

@@ -1,7 +1,7 @@
-"""The processes that train one network together, started by torchrun; alone, all of this does nothing.
+"""Training one network with several processes (torchrun). With a single process, all of this does nothing.
 
-What one process would add up over a batch (counts of Dice, statistics of batch norm, gradients) is added up over all shares
-of the batch, so that more processes change the time a step takes, and not what it computes.
+Each process has a shard of the batch. Sums over the batch (counts of Dice, statistics of batch norm, gradients) run over all
+shards. So the number of processes changes the time of a step, not its result.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn import functional as dist_functional
 
 from autoseg.support.errors import AutosegError
 
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
-# How long processes wait for the one that scores or prepares. torchrun ends all when one dies, so nobody waits in vain.
-_PATIENCE = timedelta(days=2)
+# How long processes wait for the main one while it scores or preprocesses. torchrun ends all when one dies.
+_TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """rank: this process's number among `size`. The first one (`is_main`) writes files and speaks; all compute."""
+    """rank: number of this process, 0 to size - 1. Process 0 (`is_main`) writes files and logs; all compute."""
 
     rank: int = 0
     size: int = 1
@@ -36,37 +36,37 @@ class DistributedContext:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def total(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes; gradients go back to each of them."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes. Gradients flow back to each of them."""
         if self.size == 1:
             return tensor
-        summed: Tensor = all_reduce(tensor)
+        summed: Tensor = dist_functional.all_reduce(tensor)
         return summed
 
-    def any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
-        return here if self.size == 1 else bool(self.total(torch.tensor([float(here)])).item())
+    def any(self, condition: bool) -> bool:
+        """Whether the condition is true in any process."""
+        return condition if self.size == 1 else bool(self.all_reduce(torch.tensor([float(condition)])).item())
 
-    def gather(self, here: T) -> list[T]:
-        """What each process has, in order of rank, in all of them."""
-        everywhere: list[Any] = [here] * self.size
+    def all_gather(self, item: T) -> list[T]:
+        """The items of all processes, in order of rank."""
+        items: list[Any] = [item] * self.size
         if self.size > 1:
-            dist.all_gather_object(everywhere, here)
-        return everywhere
+            dist.all_gather_object(items, item)
+        return items
 
-    def wait(self) -> None:
-        """Until all have come so far."""
+    def barrier(self) -> None:
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             self.any(False)
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of a batch: neighbours, as equal in number as can be."""
-        least, more = divmod(len(items), self.size)
-        first = self.rank * least + min(self.rank, more)
-        return items[first : first + least + (self.rank < more)]
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's contiguous part of the items. Sizes differ by at most one."""
+        quotient, remainder = divmod(len(items), self.size)
+        first = self.rank * quotient + min(self.rank, remainder)
+        return items[first : first + quotient + (self.rank < remainder)]
 
     def device(self, chosen: torch.device) -> torch.device:
-        """A GPU for each process of a machine, where one did not name it."""
+        """The device of this process: one GPU each for CUDA."""
         if self.size == 1 or chosen.type == "cpu":
             return chosen
         if chosen.type != "cuda":
@@ -74,14 +74,14 @@ class DistributedContext:
         return torch.device("cuda", self.rank % torch.cuda.device_count())
 
     def sync_batch_norm(self, network: Network, device: torch.device) -> Network:
-        """The network with `SyncBatchNorm` in place of batch norm: statistics over the shares of all processes.
+        """The network with `SyncBatchNorm` in place of batch norm: statistics over the shards of all processes.
 
-        Parameters and the names of the state dict stay. PyTorch has it for CUDA alone: on a processor each process
-        normalises over its own share, and running statistics are those of the first process.
+        Parameters and names of the state dict stay the same. PyTorch has SyncBatchNorm for CUDA only: on a CPU each
+        process normalises over its own shard, and the running statistics of process 0 are saved.
         """
         if self.size == 1 or device.type != "cuda":
             return network
-        # PyTorch's own conversion would drop the activation inside timm's BatchNormAct2d.
+        # PyTorch's own conversion drops the activation inside timm's BatchNormAct2d.
         from timm.layers.norm_act import convert_sync_batchnorm
 
         converted: Network = convert_sync_batchnorm(network)
@@ -93,16 +93,16 @@ SINGLE_PROCESS = DistributedContext()
 
 @contextmanager
 def distributed_context() -> Iterator[DistributedContext]:
-    """The team torchrun started this process for; ALONE without torchrun."""
+    """The processes started by torchrun; `SINGLE_PROCESS` without torchrun."""
     if not dist.is_available() or not dist.is_torchelastic_launched():
         yield SINGLE_PROCESS
         return
-    mine = not dist.is_initialized()
-    if mine:
-        # By default gloo moves what is in the machine's memory, NCCL what is on GPUs.
-        dist.init_process_group(timeout=_PATIENCE)
+    initialised_here = not dist.is_initialized()
+    if initialised_here:
+        # The default backend is gloo for CPU tensors and NCCL for CUDA tensors.
+        dist.init_process_group(timeout=_TIMEOUT)
     try:
         yield DistributedContext(dist.get_rank(), dist.get_world_size())
     finally:
-        if mine:
+        if initialised_here:
             dist.destroy_process_group()

@@ -1,6 +1,6 @@
-"""Being asked to stop: the first Ctrl-C or SIGTERM lets the run write a checkpoint, the second one is obeyed at once.
+"""Graceful shutdown: on the first Ctrl-C or SIGTERM the run writes a checkpoint and exits; the second one exits at once.
 
-Only commands listen for signals: in somebody else's program they belong to that program.
+Only the commands catch signals. In other programs signals keep their handlers.
 """
 
 from __future__ import annotations
@@ -10,44 +10,42 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TERMINATED = 128 + signal.SIGTERM
 
 
 class StopRequest:
-    """requested: the signal that asked, None while nobody did."""
+    """requested: the received signal, None before there is one."""
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
 
-    def obey(self) -> None:
-        """Leave the program the way it was asked to: KeyboardInterrupt for Ctrl-C, else SystemExit(143)."""
+    def exit(self) -> NoReturn:
+        """Raise KeyboardInterrupt after Ctrl-C, else SystemExit(143)."""
         if self.requested == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(_TERMINATED)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        again = self.requested is not None
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        repeated = self.requested is not None
         self.requested = signal.Signals(number)
-        if again:
-            self.obey()
+        if repeated:
+            self.exit()
 
 
 @contextmanager
 def graceful_shutdown(handle_signals: bool) -> Iterator[StopRequest]:
-    """Listen while the block runs; without `handle_signals` nothing is ever requested.
-
-    Outside the main thread signals cannot be caught, and nothing changes.
-    """
+    """Catch signals while the block runs, if `handle_signals`. Outside the main thread signals cannot be caught."""
     request = StopRequest()
     if not handle_signals or threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._ask) for number in _SIGNALS}
+    handlers = {number: signal.signal(number, request._handle) for number in _SIGNALS}
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            # None stands for a handler that was not set from Python, which cannot be set back from here.
+        for number, handler in handlers.items():
+            # None: the handler was not set from Python, so it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,13 +1,13 @@
-"""Loggers: other places that may show how a run goes, such as TensorBoard, MLflow, Weights & Biases. Off unless named.
+"""Loggers: experiment trackers such as TensorBoard, MLflow, Weights & Biases. Off by default.
 
 A logger is a function or class `logger(folder, record, epochs_done)`, looked up by name (`LOGGERS`, entry points
-"autoseg.loggers"). folder: of the run (Path). record: the run's `RunRecord`. epochs_done: how many epochs were logged before,
-0 for a new run; rows beyond it may have been logged too, by a part of the run that is now done again. It returns an object with
-`add(row)`, called after each epoch with numbers by name (the columns of metrics.csv: epoch from 1, loss, learning_rate, dice as
-a share, seconds, ...), and `close()`. In a training of several processes only the first one logs.
+"autoseg.loggers"). folder: of the run (Path). record: the run's `RunRecord`. epochs_done: number of epochs logged
+before, 0 for a new run; later rows may have been logged before the run was interrupted. It returns an object with `add(row)`,
+called after each epoch with the columns of metrics.csv (epoch from 1, loss, learning_rate, dice in 0..1, seconds, ...), and
+`close()`. With several processes only the main one logs.
 
-metrics.csv is always written; a logger gets the same rows. One that fails on the way is left out with a warning: watching must
-not end a training. Keys and addresses come from the environment, as these libraries read it, and are written nowhere.
+metrics.csv is always written; loggers get the same rows. A logger that fails is disabled with a warning and training continues.
+The libraries read keys and addresses from the environment; autoseg does not store them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunLogger(Protocol):
-    """Gets each epoch's row (see `log_file.MetricsLog`)."""
+    """Gets each epoch's row (see `csv_logger.MetricsLog`)."""
 
     def add(self, row: Row) -> None: ...
 
@@ -34,40 +34,40 @@ class RunLogger(Protocol):
 
 
 class RunLoggers:
-    """All sinks of a run. epochs_done: rows beyond it, of a part of the run that is done again, are replaced where possible.
+    """All loggers of a run. epochs_done: rows of later epochs are replaced if the logger can.
 
-    Raises AutosegError for an unknown name, a library that is not installed, or a service that refuses.
+    Raises AutosegError for an unknown name, a library that is not installed, or a service that cannot be used.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, record: RunRecord, epochs_done: int) -> None:
-        self._sinks: dict[str, RunLogger] = {}
+        self._loggers: dict[str, RunLogger] = {}
         for name in names:
-            begin = LOGGERS.get(name)
+            make_logger = LOGGERS.get(name)
             try:
-                self._sinks[name] = begin(folder, record, epochs_done)
+                self._loggers[name] = make_logger(folder, record, epochs_done)
             except ImportError as error:
                 self.close()
-                own = name not in LOGGERS.added()
-                remedy = f"pip install 'autoseg[{name}]'" if own else f"install what {LOGGERS.source(name)} needs"
+                builtin = name not in LOGGERS.added()
+                remedy = f"pip install 'autoseg[{name}]'" if builtin else f"install what {LOGGERS.source(name)} needs"
                 raise AutosegError(f"{name} is not installed: {error}", remedy) from error
             except Exception as error:
-                # Whatever a library of others raises for a service it cannot reach or log in to.
+                # Third-party libraries raise anything if they cannot reach a service or log in.
                 self.close()
                 raise AutosegError(f"{name} cannot be used: {error}", f"set it up, or leave out --log-to {name}") from error
 
     def add(self, row: Row) -> None:
-        self._each("add", row)
+        self._call_all("add", row)
 
     def close(self) -> None:
-        self._each("close")
+        self._call_all("close")
 
-    def _each(self, what: str, *arguments: Any) -> None:
-        for name, sink in list(self._sinks.items()):
+    def _call_all(self, method: str, *arguments: Any) -> None:
+        for name, run_logger in list(self._loggers.items()):
             try:
-                getattr(sink, what)(*arguments)
+                getattr(run_logger, method)(*arguments)
             except Exception as error:
-                logger.warning(f"{name} is given up: {type(error).__name__}: {error}")
-                del self._sinks[name]
+                logger.warning(f"logger {name} is disabled: {type(error).__name__}: {error}")
+                del self._loggers[name]
 
 
 class TensorBoard:
@@ -86,23 +86,23 @@ class TensorBoard:
 
 
 class Mlflow:
-    """Experiment: the dataset. A run that goes on is found again by its identity."""
+    """The experiment is the dataset. A resumed run is found by its identity."""
 
     def __init__(self, folder: Path, record: RunRecord, epochs_done: int) -> None:
         import mlflow
         from mlflow.tracking import MlflowClient
 
-        # Where the user names no server: a database beside the results.
-        here = f"sqlite:///{folder.parents[2] / 'mlflow.db'}"
-        self._client: Any = MlflowClient(None if mlflow.is_tracking_uri_set() else here)
-        known = self._client.get_experiment_by_name(record.dataset)
-        experiment = known.experiment_id if known else self._client.create_experiment(record.dataset)
-        found = self._client.search_runs([experiment], f"tags.autoseg_identity = '{record.identity}'")
-        if found:
-            self._run = found[0].info.run_id
+        # Without a server: a database in the results folder.
+        local_uri = f"sqlite:///{folder.parents[2] / 'mlflow.db'}"
+        self._client: Any = MlflowClient(None if mlflow.is_tracking_uri_set() else local_uri)
+        existing = self._client.get_experiment_by_name(record.dataset)
+        experiment = existing.experiment_id if existing else self._client.create_experiment(record.dataset)
+        runs = self._client.search_runs([experiment], f"tags.autoseg_identity = '{record.identity}'")
+        if runs:
+            self._run = runs[0].info.run_id
             return
-        made = self._client.create_run(experiment, run_name=_name(record), tags={"autoseg_identity": record.identity})
-        self._run = made.info.run_id
+        run = self._client.create_run(experiment, run_name=_name(record), tags={"autoseg_identity": record.identity})
+        self._run = run.info.run_id
         for name, value in _settings(record).items():
             self._client.log_param(self._run, name, value)
 
@@ -118,11 +118,11 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, record: RunRecord, epochs_done: int) -> None:
         import wandb
 
-        # Numbers only: no console output, code, host or user goes along.
-        quiet = wandb.Settings(console="off", disable_git=True, save_code=False, silent=True)
+        # Numbers only: no console output, code, host or user is sent.
+        settings = wandb.Settings(console="off", disable_git=True, save_code=False, silent=True)
         self._run: Any = wandb.init(
             project="autoseg", name=_name(record), id=record.identity[:32], resume="allow", dir=str(folder),
-            config=_settings(record), settings=quiet,
+            config=_settings(record), settings=settings,
         )  # fmt: skip
 
     def add(self, row: Row) -> None:
@@ -141,7 +141,7 @@ def _name(record: RunRecord) -> str:
 
 
 def _settings(record: RunRecord) -> dict[str, Any]:
-    kept = (
+    names = (
         "dataset", "model", "variant", "fold", "protocol", "seed", "precision", "epochs_planned", "learning_rate", "batch_size",
     )  # fmt: skip
-    return {name: getattr(record, name) for name in kept}
+    return {name: getattr(record, name) for name in names}

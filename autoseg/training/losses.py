@@ -1,15 +1,15 @@
 """Losses on logits, computed in float32 whatever the network's precision: cross entropy or its sigmoid form, with soft Dice.
 
 A loss is a function `loss(logits, target) -> scalar tensor`, looked up by name (`LOSSES`, entry points "autoseg.losses").
-logits: (B, K, H, W) float32, one map for each output in the order of the labels; rows before columns. target: a `Target`, with
-the label values (B, H, W), the same as (B, K, H, W) maps of 0 and 1, and which pixels count. The loss is a mean over pixels or
-images, so that it does not grow with the batch, and depends on no ignored pixel. It is called for the network's logits, and
-for auxiliary ones of any size. Attributes it may have: `activation`, "softmax" (classes exclude each other; the loss is then
-refused for regions) or "sigmoid" (each output by itself); without it both are expected to work. `sums_over_processes`: True
-where it adds up over `target.team` itself and returns this process's part; otherwise a team takes the mean over its images.
+logits: (B, K, H, W) float32, one map per output in the order of the labels. target: a `Target`, with the labels (B, H, W),
+the one-hot maps (B, K, H, W) and the mask of valid pixels. The loss is a mean over pixels or images, so that it does not grow
+with the batch; ignored pixels do not change it. It is called for the network's logits, and for auxiliary logits of any size.
+Optional attributes: `activation`, "softmax" (classes exclude each other; regions are then refused) or "sigmoid" (one sigmoid
+per output); without it both must work. `sums_over_processes`: True if it sums over `target.team` itself and returns this
+process's part; otherwise the mean over the processes' images is taken.
 
-Soft Dice and clDice are taken over the whole batch, over foreground outputs that occur in it, as nnU-Net's Dice (Isensee et
-al. 2021).
+Soft Dice and clDice are computed over the batch (batch Dice), for the foreground outputs that occur in it, as in nnU-Net
+(Isensee et al. 2021).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from autoseg.models.base import ModelOutput
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import LOSSES
-from autoseg.training.cldice_loss import centreline_dice
+from autoseg.training.cldice_loss import soft_cldice_loss
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 
 _SMOOTH = 1e-5
-_FOR_REGIONS = {"ce": "bce", "dice_ce": "dice_bce"}
+_SIGMOID_FORM = {"ce": "bce", "dice_ce": "dice_bce"}
 LossFunction = Callable[[Tensor, "Target"], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a batch should be segmented as. labels: (B, H, W) label values, any integer type. team: see `DistributedContext`."""
+    """Reference of a batch. labels: (B, H, W) label values, any integer type. team: see `DistributedContext`."""
 
     labels: Tensor
     scheme: LabelScheme
@@ -44,33 +44,33 @@ class Target:
 
     @cached_property
     def one_hot(self) -> Tensor:
-        """(B, K, H, W) float32 in {0, 1}: where each output should say yes. Zero at ignored pixels."""
-        return torch.stack([_any_of(self.labels, members) for members in self.scheme.members], dim=1).float()
+        """(B, K, H, W) float32, 0 or 1: the reference of each output. 0 at ignored pixels."""
+        return torch.stack([_is_member(self.labels, members) for members in self.scheme.members], dim=1).float()
 
     @cached_property
     def valid(self) -> Tensor:
-        """(B, H, W) bool: False where the pixel is to be ignored."""
+        """(B, H, W) bool: False at ignored pixels."""
         if self.scheme.ignore is None:
             return torch.ones_like(self.labels, dtype=torch.bool)
         return self.labels != self.scheme.ignore
 
     @property
     def foreground(self) -> slice:
-        """The outputs (second axis) that are no background."""
+        """The foreground outputs, as a slice of the second axis."""
         return slice(0 if self.scheme.regions else 1, None)
 
     def resized(self, size: torch.Size) -> Target:
-        """The same at another size (h, w), see `nearest`."""
-        return self if self.labels.shape[-2:] == size else Target(nearest(self.labels, size), self.scheme, self.team)
+        """The target at another size (h, w), see `resize_nearest`."""
+        return self if self.labels.shape[-2:] == size else Target(resize_nearest(self.labels, size), self.scheme, self.team)
 
 
 class Loss:
-    """The loss of a plan, for what a network returns in training mode.
+    """The loss of a plan, for the output of a network in training mode.
 
-    name: of a loss in `LOSSES`. Raises AutosegError for an unknown one, and for one with softmax ("ce", "dice_ce") where the
-    labels are regions, which overlap. cldice: weight of that term; full-size logits only, since thin structures are lost
-    at the size of auxiliary ones. team: has the batch in shares, each process returns its part of the loss. sigmoid:
-    whether each output has one of its own; for two classes both mean the same, a sigmoid of the difference of the logits.
+    name: of a loss in `LOSSES`. Raises AutosegError for an unknown name, and for a softmax loss ("ce", "dice_ce") if the
+    labels are regions, which overlap. cldice: weight of soft clDice, for full-size logits only: thin structures are lost at
+    the size of auxiliary logits. team: each process has a shard of the batch and returns its part of the loss. sigmoid:
+    whether each output has its own; for two classes both are the same, a sigmoid of the difference of the logits.
     """
 
     def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: DistributedContext = SINGLE_PROCESS) -> None:
@@ -79,7 +79,7 @@ class Loss:
         if scheme.regions and activation == "softmax":
             raise AutosegError(
                 f"the loss {name} is for classes that exclude each other, but the labels {', '.join(scheme.names)} are regions",
-                f"--set training.loss={_FOR_REGIONS.get(name, 'dice_bce')}",
+                f"--set training.loss={_SIGMOID_FORM.get(name, 'dice_bce')}",
             )
         self._name = name
         self._scheme = scheme
@@ -90,101 +90,102 @@ class Loss:
     def __call__(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """Scalar loss. labels: (B, H, W) label values, any integer type.
 
-        Auxiliary logits are compared with the labels brought to their size, and weighted. A network's own loss replaces
-        the plan's.
+        Auxiliary logits are compared with the labels at their size, and weighted. A network's own loss replaces the plan's.
         """
         target = Target(labels, self._scheme, self._team)
         with torch.autocast(output.logits.device.type, enabled=False):
             if output.own_loss is not None:
                 own = output.own_loss(target.one_hot, target.valid.unsqueeze(1).float())
-                return own if self._team.size == 1 else own * self._share(labels)
-            total = self._of(output.logits.float(), target)
+                return own if self._team.size == 1 else own * self._shard_fraction(labels)
+            total = self._plan_loss(output.logits.float(), target)
             if self._cldice:
-                total = total + self._cldice * self._centrelines(output.logits.float(), target)
+                total = total + self._cldice * self._cldice_term(output.logits.float(), target)
             for logits, weight in output.auxiliary:
-                total = total + weight * self._of(logits.float(), target.resized(logits.shape[-2:]))
+                total = total + weight * self._plan_loss(logits.float(), target.resized(logits.shape[-2:]))
             return total
 
-    def _of(self, logits: Tensor, target: Target) -> Tensor:
+    def _plan_loss(self, logits: Tensor, target: Target) -> Tensor:
         loss: Tensor = self._loss(logits, target)
         if loss.numel() != 1:
             raise AutosegError(
                 f"the loss {self._name} of {LOSSES.source(self._name)} returns a tensor of shape {tuple(loss.shape)}",
-                "return a scalar: the mean over the pixels that count",
+                "return a scalar: the mean over the valid pixels",
             )
         if self._team.size == 1 or getattr(self._loss, "sums_over_processes", False):
             return loss.squeeze()
-        return loss.squeeze() * self._share(target.labels)
+        return loss.squeeze() * self._shard_fraction(target.labels)
 
-    def _centrelines(self, logits: Tensor, target: Target) -> Tensor:
+    def _cldice_term(self, logits: Tensor, target: Target) -> Tensor:
         probabilities = (logits.sigmoid() if self.sigmoid else logits.softmax(dim=1))[:, target.foreground]
-        return centreline_dice(probabilities, target.one_hot[:, target.foreground], target.valid, self._team)
+        return soft_cldice_loss(probabilities, target.one_hot[:, target.foreground], target.valid, self._team)
 
-    def _share(self, labels: Tensor) -> Tensor:
-        """This process's share of the team's images."""
-        here = torch.tensor([float(len(labels))], device=labels.device)
-        return (here / self._team.total(here)).squeeze()
+    def _shard_fraction(self, labels: Tensor) -> Tensor:
+        """This process's fraction of the images of the batch."""
+        images = torch.tensor([float(len(labels))], device=labels.device)
+        return (images / self._team.all_reduce(images)).squeeze()
 
 
-def _with(activation: str) -> Callable[[LossFunction], LossFunction]:
-    """Sets the attributes of autoseg's own losses, see the top."""
+def _attributes(activation: str) -> Callable[[LossFunction], LossFunction]:
+    """Set the attributes of autoseg's own losses, see the module's docstring."""
 
-    def mark(loss: LossFunction) -> LossFunction:
+    def decorate(loss: LossFunction) -> LossFunction:
         loss.activation, loss.sums_over_processes = activation, True  # type: ignore[attr-defined]
         return loss
 
-    return mark
+    return decorate
 
 
-@_with("softmax")
+@_attributes("softmax")
 def cross_entropy(logits: Tensor, target: Target) -> Tensor:
-    """Of classes that exclude each other."""
-    return _softmax(logits, target)[0]
+    """Cross entropy of classes that exclude each other."""
+    return _cross_entropy(logits, target)[0]
 
 
-@_with("softmax")
+@_attributes("softmax")
 def dice_cross_entropy(logits: Tensor, target: Target) -> Tensor:
     """Cross entropy plus soft Dice."""
-    loss, log_probabilities = _softmax(logits, target)
+    loss, log_probabilities = _cross_entropy(logits, target)
     labels, members = target.labels, target.scheme.members
     foreground = torch.stack([labels == values[0] for values in members[1:]], dim=1)
     return loss + _soft_dice(log_probabilities[:, 1:].exp(), foreground, target)
 
 
-@_with("sigmoid")
+@_attributes("sigmoid")
 def binary_cross_entropy(logits: Tensor, target: Target) -> Tensor:
-    """Of outputs with a sigmoid each; for two classes that exclude each other the same as cross entropy."""
-    return _sigmoids(logits, target) if _own_sigmoids(target) else cross_entropy(logits, target)
+    """Binary cross entropy of outputs with a sigmoid each. For two exclusive classes it is the same as cross entropy."""
+    return _binary_cross_entropy(logits, target) if _sigmoid_per_output(target) else cross_entropy(logits, target)
 
 
-@_with("sigmoid")
+@_attributes("sigmoid")
 def dice_binary_cross_entropy(logits: Tensor, target: Target) -> Tensor:
     """Binary cross entropy plus soft Dice."""
-    if not _own_sigmoids(target):
+    if not _sigmoid_per_output(target):
         return dice_cross_entropy(logits, target)
     foreground = target.foreground
-    return _sigmoids(logits, target) + _soft_dice(logits[:, foreground].sigmoid(), target.one_hot[:, foreground], target)
+    return _binary_cross_entropy(logits, target) + _soft_dice(
+        logits[:, foreground].sigmoid(), target.one_hot[:, foreground], target
+    )
 
 
-def _own_sigmoids(target: Target) -> bool:
+def _sigmoid_per_output(target: Target) -> bool:
     return target.scheme.regions or target.scheme.outputs > 2
 
 
-def _softmax(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-    """Cross entropy and the logarithms of all probabilities (B, K, H, W)."""
+def _cross_entropy(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """Cross entropy (scalar) and log-probabilities (B, K, H, W)."""
     ignore = -100 if target.scheme.ignore is None else target.scheme.ignore
     log_probabilities = F.log_softmax(logits, dim=1)
     entropy = F.nll_loss(log_probabilities, target.labels.long(), ignore_index=ignore, reduction="sum")
-    return entropy / target.team.total(target.valid.sum()).clamp(min=1), log_probabilities
+    return entropy / target.team.all_reduce(target.valid.sum()).clamp(min=1), log_probabilities
 
 
-def _sigmoids(logits: Tensor, target: Target) -> Tensor:
-    each = F.binary_cross_entropy_with_logits(logits, target.one_hot, reduction="none") * target.valid.unsqueeze(1)
-    return each.sum() / (target.team.total(target.valid.sum()).clamp(min=1) * target.scheme.outputs)
+def _binary_cross_entropy(logits: Tensor, target: Target) -> Tensor:
+    losses = F.binary_cross_entropy_with_logits(logits, target.one_hot, reduction="none") * target.valid.unsqueeze(1)
+    return losses.sum() / (target.team.all_reduce(target.valid.sum()).clamp(min=1) * target.scheme.outputs)
 
 
-def nearest(labels: Tensor, size: torch.Size) -> Tensor:
-    """(B, H, W) -> (B, h, w): the value at the middle of each new pixel."""
+def resize_nearest(labels: Tensor, size: torch.Size) -> Tensor:
+    """(B, H, W) -> (B, h, w): the label at the centre of each new pixel."""
     if labels.shape[-2:] == size:
         return labels
     rows, columns = (
@@ -194,21 +195,21 @@ def nearest(labels: Tensor, size: torch.Size) -> Tensor:
     return labels[:, rows][:, :, columns]
 
 
-def _any_of(labels: Tensor, members: tuple[int, ...]) -> Tensor:
-    found = labels == members[0]
+def _is_member(labels: Tensor, members: tuple[int, ...]) -> Tensor:
+    mask = labels == members[0]
     for value in members[1:]:
-        found = found | (labels == value)
-    return found
+        mask = mask | (labels == value)
+    return mask
 
 
 def _soft_dice(probabilities: Tensor, targets: Tensor, target: Target) -> Tensor:
-    """1 - soft Dice, the mean over outputs that occur in the batch. probabilities, targets: (B, K, H, W)."""
-    counted, team = target.valid.unsqueeze(1), target.team
+    """1 - soft Dice, averaged over the outputs that occur in the batch. probabilities, targets: (B, K, H, W)."""
+    valid, team = target.valid.unsqueeze(1), target.team
     axes = (0, 2, 3)
-    sums = [(probabilities * (targets * counted)).sum(axes), (probabilities * counted).sum(axes)]
-    overlap, guessed, size = team.total(torch.stack([*sums, (targets * counted).float().sum(axes)]))
-    dice = (2 * overlap + _SMOOTH) / (guessed + size + _SMOOTH)
+    sums = [(probabilities * (targets * valid)).sum(axes), (probabilities * valid).sum(axes)]
+    overlap, predicted, size = team.all_reduce(torch.stack([*sums, (targets * valid).float().sum(axes)]))
+    dice = (2 * overlap + _SMOOTH) / (predicted + size + _SMOOTH)
     occurs = size > 0
-    # An output that does not occur has no Dice worth pulling at; cross entropy tells the network to keep it down.
+    # Outputs that do not occur have no useful Dice. Cross entropy still penalises their false positives.
     loss: Tensor = ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1) / team.size
     return loss

@@ -1,9 +1,8 @@
-"""The learning rate, chosen by trying: each candidate of the plan trains briefly on fold 0, the best by Dice serves all folds.
+"""Learning rate search: each candidate of the plan trains briefly on fold 0; the one with the best Dice is used for all folds.
 
-A trial is a run like any other, with the whole schedule in few epochs; it can be cut off and goes on. What it found stays
-in the results, beside the folds:
+A trial is a normal run with the full schedule in few epochs. It can be interrupted and resumed. Files:
 
-    <model>/learning_rate/learning_rate.json       what was tried, what it cost, what was chosen
+    <model>/learning_rate/learning_rate.json       candidates, their cost, the chosen one
     <model>/learning_rate/rate_0.0001/             run.json, metrics.csv, progress.png of a trial
 """
 
@@ -35,19 +34,19 @@ logger = logging.getLogger(__name__)
 
 FOLDER, NAME = "learning_rate", "learning_rate.json"
 _FOLD = 0
-# Of a trial's epochs: validations, and the share that may be warm-up.
+# A trial has this many validations, and warm-up takes at most one epoch in this many.
 _VALIDATIONS, _WARMUP = 4, 4
 
 
 def needs_search(plan: Plan, model: str) -> bool:
-    """Whether the plan asks for a search: not where the user set the model's rate, or nothing is to choose from."""
+    """Whether the plan asks for a search: not if the user set the model's rate, or if there is only one candidate."""
     training = plan.training
-    return training.search_epochs > 0 and len(training.learning_rates) > 1 and _subject(model) not in plan.overrides
+    return training.search_epochs > 0 and len(training.learning_rates) > 1 and _field(model) not in plan.overrides
 
 
 def read_search(dataset: Dataset, model: str) -> RateSearch | None:
-    """The outcome of a model's search, None before it is over."""
-    search = _read(dataset, model)
+    """The result of a model's search, None before it is finished."""
+    search = _read_artefact(dataset, model)
     return search if search is not None and search.tried else None
 
 
@@ -62,67 +61,69 @@ def with_searched_rate(
     team: DistributedContext = SINGLE_PROCESS,
     handle_signals: bool = False,
 ) -> tuple[Plan, RateSearch | None]:
-    """The plan with the model's best candidate for a learning rate, and how it was found; as it is where none is wanted.
+    """The plan with the model's best learning rate, and the search. Without a search: the plan as it is, and None.
 
-    An earlier search is reused while all that decides it is the same. Raises what `train_fold` raises; a candidate whose
-    loss stays no number counts as Dice 0.
+    An earlier search with the same inputs is reused. Raises what `train_fold` raises; a candidate whose loss diverges
+    counts as Dice 0.
     """
     if not needs_search(plan, model):
         return plan, None
-    short = _shortened(plan, model)
-    key = _key(dataset, plan, short, splits, model, pretrained)
+    trial_plan = _trial_plan(plan, model)
+    key = _search_key(dataset, plan, trial_plan, splits, model, pretrained)
     search = read_search(dataset, model)
     if search is None or search.identity != key:
         folder = dataset.results / model / FOLDER
         with run_lock(folder) if team.is_main else nullcontext():
             if team.is_main:
-                _clear_for(dataset, model, key)
-            team.wait()
+                _start_search(dataset, model, key)
+            team.barrier()
             train = partial(
                 train_fold, splits=splits, model=model, fold=_FOLD,
                 device=device, pretrained=pretrained, team=team, handle_signals=handle_signals,
             )  # fmt: skip
-            tried = []
+            trials = []
             for rate in plan.training.learning_rates:
                 if team.is_main:
                     logger.info(f"trying learning rate {rate:g}")
-                tried.append(_try(dataset, short, model, rate, train))
-            search = _chosen(tried, short.training.epochs, key)
+                trials.append(_run_trial(dataset, trial_plan, model, rate, train))
+            search = _search_result(trials, trial_plan.training.epochs, key)
             if team.is_main:
                 write_artefact(folder / NAME, search)
-                _forget_weights(folder)
-            team.wait()
+                _delete_checkpoints(folder)
+            team.barrier()
     if team.is_main:
-        shown = ", ".join(f"{trial.rate:g}: {trial.best_dice:.3f}" for trial in search.tried)
-        logger.info(f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({shown})")
+        scores = ", ".join(f"{trial.rate:g}: {trial.best_dice:.3f}" for trial in search.tried)
+        logger.info(
+            f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({scores})"
+        )
     return _with_rate(plan, model, search), search
 
 
-def _shortened(plan: Plan, model: str) -> Plan:
+def _trial_plan(plan: Plan, model: str) -> Plan:
     epochs = plan.training.search_epochs
     every = max(1, epochs // _VALIDATIONS)
     training = replace(plan.training, epochs=epochs, validate_every=every, patience=0, search_epochs=0)
-    planned = plan.models[model]
-    planned = replace(planned, learning_rate=0.0, warmup_epochs=min(planned.warmup_epochs, epochs // _WARMUP))
-    return replace(plan, training=training, models={**plan.models, model: planned})
+    model_plan = plan.models[model]
+    model_plan = replace(model_plan, learning_rate=0.0, warmup_epochs=min(model_plan.warmup_epochs, epochs // _WARMUP))
+    return replace(plan, training=training, models={**plan.models, model: model_plan})
 
 
-def _key(dataset: Dataset, plan: Plan, short: Plan, splits: Splits, model: str, pretrained: str | None) -> str:
-    """Hash of all that decides the outcome."""
+def _search_key(dataset: Dataset, plan: Plan, trial_plan: Plan, splits: Splits, model: str, pretrained: str | None) -> str:
+    """Hash of all inputs of the search."""
     scheme = read_description(dataset.description).label_scheme()
     weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
-    parts = config_hash(short, short.models[model], scheme, splits.folds[_FOLD], weights.hash() if weights else "")
+    parts = config_hash(trial_plan, trial_plan.models[model], scheme, splits.folds[_FOLD], weights.hash() if weights else "")
     return hash_text(digest(parts), json.dumps(plan.training.learning_rates))
 
 
-def _read(dataset: Dataset, model: str) -> RateSearch | None:
+def _read_artefact(dataset: Dataset, model: str) -> RateSearch | None:
     path = dataset.results / model / FOLDER / NAME
     return read_artefact(path, RateSearch, f"delete {path.parent} to search again") if path.exists() else None
 
 
-def _clear_for(dataset: Dataset, model: str, key: str) -> None:
-    """Note which search is under way; trials of another one make room, without asking: they are nobody's results."""
-    before = _read(dataset, model)
+def _start_search(dataset: Dataset, model: str, key: str) -> None:
+    """Record which search is running. Trials of an earlier search are deleted: they are not results."""
+    before = _read_artefact(dataset, model)
     if before is not None and before.identity == key:
         return
     folder = dataset.results / model / FOLDER
@@ -131,8 +132,8 @@ def _clear_for(dataset: Dataset, model: str, key: str) -> None:
     write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
 
 
-def _try(dataset: Dataset, short: Plan, model: str, rate: float, train: Callable[..., RunRecord]) -> RateTrial:
-    plan = replace(short, models={**short.models, model: replace(short.models[model], learning_rate=rate)})
+def _run_trial(dataset: Dataset, trial_plan: Plan, model: str, rate: float, train: Callable[..., RunRecord]) -> RateTrial:
+    plan = replace(trial_plan, models={**trial_plan.models, model: replace(trial_plan.models[model], learning_rate=rate)})
     folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
     try:
         record = train(dataset, plan, trial=folder)
@@ -142,28 +143,28 @@ def _try(dataset: Dataset, short: Plan, model: str, rate: float, train: Callable
     return RateTrial(rate=rate, best_dice=record.best_dice, dice=record.dice, steps=record.steps, seconds=record.seconds)
 
 
-def _chosen(tried: list[RateTrial], epochs: int, key: str) -> RateSearch:
-    # The first of equals: candidates stand from high to low, and a high rate gets further in the same time.
-    best = max(tried, key=lambda trial: trial.best_dice)
-    steps, seconds = sum(trial.steps for trial in tried), sum(trial.seconds for trial in tried)
+def _search_result(trials: list[RateTrial], epochs: int, key: str) -> RateSearch:
+    # Of equal candidates the first: they are sorted from high to low, and a high rate trains faster.
+    best = max(trials, key=lambda trial: trial.best_dice)
+    steps, seconds = sum(trial.steps for trial in trials), sum(trial.seconds for trial in trials)
     return RateSearch(
-        fold=_FOLD, epochs=epochs, identity=key, tried=tuple(tried), chosen=best.rate, steps=steps, seconds=seconds
+        fold=_FOLD, epochs=epochs, identity=key, tried=tuple(trials), chosen=best.rate, steps=steps, seconds=seconds
     )
 
 
-def _forget_weights(folder: Path) -> None:
-    """Trials are kept for what they say, not to predict with."""
+def _delete_checkpoints(folder: Path) -> None:
+    """Keep only the records of the trials: their weights are not needed."""
     for name in (checkpoint.BEST, checkpoint.LAST, checkpoint.PREVIOUS):
         for path in folder.glob(f"rate_*/{name}"):
             path.unlink()
 
 
 def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
-    shown = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
-    because = f"tried on fold {search.fold} for {search.epochs} epochs each: {shown}"
+    scores = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
+    reason = f"tried on fold {search.fold} for {search.epochs} epochs each: {scores}"
     models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
-    return overrides.with_decision(replace(plan, models=models), Decision(_subject(model), f"{search.chosen:g}", because))
+    return overrides.with_decision(replace(plan, models=models), Decision(_field(model), f"{search.chosen:g}", reason))
 
 
-def _subject(model: str) -> str:
+def _field(model: str) -> str:
     return f"models.{model}.learning_rate"

@@ -1,14 +1,14 @@
-"""Optimiser and learning-rate schedules. A schedule is a function of the step, so that there is no state to resume.
+"""Optimiser and learning-rate schedules. A schedule is a function of the step, so it has no state to resume.
 
 An optimiser is a function `optimizer(groups, learning_rate) -> torch.optim.Optimizer`, looked up by name (`OPTIMIZERS`, entry
-points "autoseg.optimizers"). groups: a list of {"params": [...], "weight_decay": float}, as PyTorch's optimisers take them;
-all parameters of a group lie on one device. Its `state_dict` has to hold all it needs to go on after a break. The learning rate
-of every group is set anew before each step. `states`: how many tensors of a parameter's size it keeps (the planner counts
-them; 2 where it does not say).
+points "autoseg.optimizers"). groups: a list of {"params": [...], "weight_decay": float}, as for PyTorch's optimisers;
+all parameters of a group are on one device. Its `state_dict` must hold everything needed to resume. The trainer sets the
+learning rate of every group before each step. Optional attribute `states`: number of tensors kept per parameter, for the
+planner's memory estimate; default 2.
 
 A schedule is a function `schedule(done) -> factor`, looked up by name (`SCHEDULES`, entry points "autoseg.schedules"). done:
-the share of the steps after warm-up that are over, from 0 to just below 1. factor: 0 or more, what the plan's learning rate is
-multiplied by.
+the fraction of the steps after warm-up that are done, from 0 to just below 1. factor: 0 or more; the plan's learning rate is
+multiplied by it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 _POLY_POWER = 0.9
 _SGD_MOMENTUM = 0.99
-# Layers whose weights are scales, not directions: decaying them only changes the step size.
+# Weights of these layers are scales, so weight decay would only change the step size.
 _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
 Groups = Sequence[dict[str, Any]]
 
 
 def make_optimizer(network: nn.Module, training: Training, learning_rate: float) -> torch.optim.Optimizer:
-    """The plan's optimiser over a network's trainable parameters; weight decay on weights only (see `decayed`)."""
-    with_decay, without = decayed(network)
+    """The plan's optimiser over a network's trainable parameters; weight decay on weights only (see `split_by_decay`)."""
+    with_decay, without = split_by_decay(network)
     groups = [
         {"params": with_decay, "weight_decay": training.weight_decay},
         {"params": without, "weight_decay": 0.0},
@@ -44,25 +44,25 @@ def make_optimizer(network: nn.Module, training: Training, learning_rate: float)
 
 
 def adamw(groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW. On a processor it goes over each weight once, not once for each operation: a quarter of the time.
+    """AdamW, fused on CPUs: a quarter of the time of the plain update.
 
-    A checkpoint holds which way its run goes, so that runs that began without it continue without it.
+    The checkpoint stores whether it is fused, so a resumed run does not change.
     """
     if groups[0]["params"][0].device.type == "cpu":
         try:
             return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         except RuntimeError:
-            logger.info("this PyTorch has no fused AdamW for processors: the plain one does the same, slower")
+            logger.info("this PyTorch has no fused AdamW for CPUs; using the plain one: same result, slower")
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 def sgd(groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum 0.99, as nnU-Net."""
+    """SGD with Nesterov momentum 0.99, as in nnU-Net."""
     return torch.optim.SGD(groups, lr=learning_rate, momentum=_SGD_MOMENTUM, nesterov=True)
 
 
-def decayed(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that decay and those that do not: biases, norms' weights and all other one-dimensional ones."""
+def split_by_decay(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters with weight decay and those without: biases, weights of norms and all other one-dimensional ones."""
     norms = {id(parameter) for module in network.modules() if isinstance(module, _NORMS) for parameter in module.parameters()}
     yes: list[nn.Parameter] = []
     no: list[nn.Parameter] = []
@@ -75,7 +75,7 @@ def decayed(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
 
 
 def rex(done: float) -> float:
-    """Share of the first learning rate when a share `done` of the steps is over (Chen et al., REX, MLSys 2022)."""
+    """Factor of the learning rate after a fraction `done` of the steps (Chen et al., REX, MLSys 2022)."""
     return (1 - done) / (0.5 + 0.5 * (1 - done))
 
 

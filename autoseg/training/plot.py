@@ -12,7 +12,7 @@ NAME = "progress.png"
 
 
 def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) -> None:
-    """Loss, validation Dice, learning rate, seconds and the share of them spent waiting for data, by epoch, as progress.png."""
+    """Write progress.png: loss, validation Dice, learning rate, seconds and fraction of time waiting for data, by epoch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -20,7 +20,7 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     figure = Figure(figsize=(9, 6.5))
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    # Fixed margins: a layout that measures every text takes as long as the drawing.
+    # Fixed margins: an automatic layout takes as long as the drawing.
     figure.subplots_adjust(left=0.07, right=0.95, bottom=0.07, top=0.9, hspace=0.15, wspace=0.14)
     loss, dice, rate, time = figure.subplots(2, 2, sharex=True).flat
     marker = "o" if len(rows) < 3 else ""
@@ -40,24 +40,26 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     rate.set_title("learning rate")
     time.plot(*_series(rows, "seconds"), marker=marker, label="training")
     time.plot(*_series(rows, "validation_seconds"), marker=marker, label="validation")
-    share = time.twinx()
-    share.plot(*_series(rows, "data_wait"), marker=marker, color="tab:red", linestyle="--", label="waiting for data (share)")
-    share.set_ylim(0, 1)
-    # Room above the lines for the legend.
+    wait_axes = time.twinx()
+    wait_axes.plot(
+        *_series(rows, "data_wait"), marker=marker, color="tab:red", linestyle="--", label="waiting for data (fraction)"
+    )
+    wait_axes.set_ylim(0, 1)
+    # Space above the lines for the legend.
     time.set_ylim(0, 1.35 * max((row["seconds"] for row in rows), default=1.0))
-    time.set_title("seconds an epoch")
-    lines = [*time.get_lines(), *share.get_lines()]
+    time.set_title("seconds per epoch")
+    lines = [*time.get_lines(), *wait_axes.get_lines()]
     time.legend(lines, [str(line.get_label()) for line in lines], loc="upper right", fontsize="small")
     for axes in (loss, dice, rate, time):
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (rate, time):
         axes.set_xlabel("epoch")
-    with atomic_write(folder / NAME) as beside:
-        figure.savefig(beside, dpi=100)
+    with atomic_write(folder / NAME) as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 def _series(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of a column, where it has one."""
-    known = [(row["epoch"], row[column]) for row in rows if column in row]
-    return [epoch for epoch, _ in known], [value for _, value in known]
+    """Epochs and values of a column, for the rows that have it."""
+    points = [(row["epoch"], row[column]) for row in rows if column in row]
+    return [epoch for epoch, _ in points], [value for _, value in points]

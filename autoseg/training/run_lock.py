@@ -1,7 +1,7 @@
-"""One run at a time on a results folder, and a name to the one that holds it.
+"""Lock of a results folder: only one run at a time. The lock file names the process that owns it.
 
-Whether a process of this host still runs can be seen. Those of other hosts show it by touching the lock now and then: one
-that has not for five minutes, by the file system's own clock, is taken to be gone with its machine.
+For a process of this host the system says whether it still runs. A process on another host touches the lock file regularly:
+after five minutes without a touch, by the clock of the file system, it counts as dead.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from autoseg.support.errors import AutosegError
 
 NAME = "run.lock"
 _PROC = Path("/proc")
-_BEAT, _SILENCE = 20.0, 300.0
+# Seconds.
+_HEARTBEAT, _TIMEOUT = 20.0, 300.0
 
 
 @dataclass(frozen=True)
 class LockOwner:
-    """A process. boot and began tell it from a later one with the same number; "" where the system does not say."""
+    """A process. boot and began distinguish it from a later process with the same pid; "" if the system does not say."""
 
     host: str
     pid: int
@@ -32,136 +33,136 @@ class LockOwner:
     began: str
 
     @classmethod
-    def this(cls) -> LockOwner:
-        return cls(socket.gethostname(), os.getpid(), _boot(), _began(os.getpid()))
+    def this_process(cls) -> LockOwner:
+        return cls(socket.gethostname(), os.getpid(), _boot_id(), _start_time(os.getpid()))
 
     @property
-    def gone(self) -> bool:
-        """Whether it is certain that the process no longer runs. Never certain of other hosts: see `_silent`."""
+    def is_dead(self) -> bool:
+        """Whether the process certainly no longer runs. False for other hosts: see `_is_stale`."""
         if self.host != socket.gethostname():
             return False
-        if self.boot != _boot() or not _runs(self.pid):
+        if self.boot != _boot_id() or not _is_running(self.pid):
             return True
-        return bool(self.began) and self.began != _began(self.pid)
+        return bool(self.began) and self.began != _start_time(self.pid)
 
 
 @dataclass(frozen=True)
 class RunLock:
-    """A folder that is held."""
+    """The lock of a folder, owned by this process."""
 
     path: Path
 
     def check(self) -> None:
-        """Raise AutosegError where another run took over, as it may when this one's machine was frozen for long."""
-        if _read(self.path) != LockOwner.this():
+        """Raise AutosegError if another run took over the lock, e.g. after this machine was suspended."""
+        if _read_owner(self.path) != LockOwner.this_process():
             raise AutosegError(
-                f"{self.path.parent} was taken over by another run while this one did not move", "leave it to that run"
+                f"{self.path.parent} was taken over by another run while this one was suspended", "let the other run finish"
             )
 
 
 def lock_owner(folder: Path) -> LockOwner | None:
-    """The process that works on a folder now, None where nobody does."""
+    """The process that uses a folder now, None if there is none."""
     path = folder / NAME
-    holder = _read(path)
-    return None if holder is None or holder.gone or _silent(path) else holder
+    owner = _read_owner(path)
+    return None if owner is None or owner.is_dead or _is_stale(path) else owner
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[RunLock]:
-    """Hold the folder while the block runs. Raises AutosegError naming host and process where another run holds it.
+    """Lock the folder while the block runs. The lock of a dead process is taken over.
 
-    The lock of a process that no longer runs is taken over.
+    Raises AutosegError naming host and process if another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    while not _take(path):
-        holder = _read(path)
-        if holder is None and not path.exists():
+    while not _acquire(path):
+        owner = _read_owner(path)
+        if owner is None and not path.exists():
             continue
-        if holder is None or not (holder.gone or _silent(path)):
-            who = "a run" if holder is None else f"process {holder.pid} on {holder.host}"
+        if owner is None or not (owner.is_dead or _is_stale(path)):
+            who = "a run" if owner is None else f"process {owner.pid} on {owner.host}"
             raise AutosegError(
-                f"{folder} is in use by {who}", f"wait for it or stop it; if you are sure that it no longer runs, delete {path}"
+                f"{folder} is in use by {who}", f"wait for it or stop it; if you are sure that it does not run, delete {path}"
             )
-        _clear(path)
-    over = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, over), daemon=True)
-    heart.start()
+        _remove_stale(path)
+    stop = threading.Event()
+    heartbeat = threading.Thread(target=_touch_regularly, args=(path, stop), daemon=True)
+    heartbeat.start()
     try:
         yield RunLock(path)
     finally:
-        over.set()
-        heart.join()
-        if _read(path) == LockOwner.this():
+        stop.set()
+        heartbeat.join()
+        if _read_owner(path) == LockOwner.this_process():
             path.unlink(missing_ok=True)
 
 
-def _beat(path: Path, over: threading.Event) -> None:
-    while not over.wait(_BEAT):
+def _touch_regularly(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(_HEARTBEAT):
         with suppress(OSError):
             os.utime(path)
 
 
-def _silent(path: Path) -> bool:
-    """Whether a lock has not been touched for long, seen by the clock of the file system it lies on."""
+def _is_stale(path: Path) -> bool:
+    """Whether a lock was not touched for `_TIMEOUT` seconds, by the clock of its file system."""
     probe = path.with_name(f".{NAME}.now.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
     with suppress(OSError):
         probe.touch()
         try:
-            return probe.stat().st_mtime - path.stat().st_mtime > _SILENCE
+            return probe.stat().st_mtime - path.stat().st_mtime > _TIMEOUT
         finally:
             probe.unlink(missing_ok=True)
     return False
 
 
-def _take(path: Path) -> bool:
-    """Whether the lock is ours now. It appears with its content, so that nobody reads half of it."""
-    beside = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
-    beside.write_text(json.dumps(asdict(LockOwner.this())), encoding="utf-8")
+def _acquire(path: Path) -> bool:
+    """Try to create the lock; whether it worked. The file appears with its full content."""
+    temporary = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(LockOwner.this_process())), encoding="utf-8")
     try:
-        os.link(beside, path)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError:
-        # File systems without hard links: made first, filled after.
-        return _take_plainly(path, beside)
+        # No hard links on this file system: create the file first, then write it.
+        return _acquire_without_link(path, temporary)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return True
 
 
-def _take_plainly(path: Path, beside: Path) -> bool:
+def _acquire_without_link(path: Path, temporary: Path) -> bool:
     try:
         with path.open("x", encoding="utf-8") as stream:
-            stream.write(beside.read_text(encoding="utf-8"))
+            stream.write(temporary.read_text(encoding="utf-8"))
     except FileExistsError:
         return False
     return True
 
 
-def _read(path: Path) -> LockOwner | None:
-    """Who holds it; None where it is gone or unreadable."""
+def _read_owner(path: Path) -> LockOwner | None:
+    """The owner; None if the lock is missing or unreadable."""
     try:
         return LockOwner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _clear(path: Path) -> None:
-    """Remove a stale lock, moving it away first: of several runs that try, one succeeds, and a fresh lock is put back."""
+def _remove_stale(path: Path) -> None:
+    """Remove a stale lock. It is renamed first: of several runs only one succeeds, and a lock that is not stale is put back."""
     aside = path.with_name(f".{NAME}.stale.{os.getpid()}")
     with suppress(FileNotFoundError):
         path.rename(aside)
-        holder = _read(aside)
-        if holder is not None and not (holder.gone or _silent(aside)):
+        owner = _read_owner(aside)
+        if owner is not None and not (owner.is_dead or _is_stale(aside)):
             with suppress(OSError):
                 os.link(aside, path)
         aside.unlink(missing_ok=True)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     if os.name == "nt":
-        # There signal 0 is not a question but Ctrl-C.
+        # On Windows signal 0 is Ctrl-C, not a test.
         return True
     try:
         os.kill(pid, 0)
@@ -169,24 +170,24 @@ def _runs(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return _stat(pid)[:1] != ["Z"]
+    return _proc_stat(pid)[:1] != ["Z"]
 
 
-def _began(pid: int) -> str:
-    """When a process began, in clock ticks since the machine did; "" where /proc does not exist."""
-    fields = _stat(pid)
+def _start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot; "" without /proc."""
+    fields = _proc_stat(pid)
     return fields[19] if len(fields) > 19 else ""
 
 
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the state on."""
+def _proc_stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat, starting with the state."""
     try:
         return (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:

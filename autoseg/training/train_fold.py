@@ -1,4 +1,4 @@
-"""Training one fold of one model: what is there already, what it was made from, and a folder that explains itself."""
+"""Train one fold of one model: resume or refuse an earlier run, write the results folder."""
 
 from __future__ import annotations
 
@@ -32,20 +32,28 @@ from autoseg.training.config_hash import config_hash, differences, digest
 from autoseg.training.device import resolve
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import graceful_shutdown
-from autoseg.training.head_bias import init_head_bias, pixel_shares
+from autoseg.training.head_bias import class_frequencies, init_head_bias
 from autoseg.training.loggers import RunLoggers
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import MemoryFormat, with_memory_format
-from autoseg.training.pretrained import Source, fill, find
+from autoseg.training.pretrained import WeightsSource, find_weights, load_weights
 from autoseg.training.run_lock import run_lock
 from autoseg.training.trainer import RunConfig, Trainer
 
 logger = logging.getLogger(__name__)
 
-# What a run leaves in its folder; whatever else lies there is not ours to remove.
-_LEFT = (
-    checkpoint.BEST, checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.RECORD, checkpoint.PLAN, checkpoint.DATASET,
-    checkpoint.SPLITS, csv_logger.NAME, plot.NAME, "validation",
+# Outputs of a run. Other files in its folder are never deleted.
+_OUTPUTS = (
+    checkpoint.BEST,
+    checkpoint.LAST,
+    checkpoint.PREVIOUS,
+    checkpoint.RECORD,
+    checkpoint.PLAN,
+    checkpoint.DATASET,
+    checkpoint.SPLITS,
+    csv_logger.NAME,
+    plot.NAME,
+    "validation",
 )
 
 
@@ -65,23 +73,22 @@ def train_fold(
     trial: Path | None = None,
     handle_signals: bool = False,
 ) -> RunRecord:
-    """Train `model` on a fold of prepared data, into the dataset's results folder; returns the finished run's record.
+    """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
-    A run that was cut off goes on where it was, a finished one is left as it is, both only if all that decides the weights
-    is the same. pretrained: "auto", "none" or a path instead of the plan's choice. restart: begin again; the earlier run is
-    kept until the new one has its first checkpoint. team: the processes that train it together; each calls this, the first
-    one writes. search: how the learning rate was found, for the record. log_to: loggers besides metrics.csv (see
-    `sinks`). trial: a folder to train in instead, for a run that
-    is not one of the dataset's results. handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise
-    KeyboardInterrupt or SystemExit(143). Without it signals do what they do in your program; a run they end resumes
-    from its last checkpoint.
-    Raises AutosegError for what the user can mend.
+    An interrupted run is resumed and a finished one is not changed, if all inputs are the same (`config_hash`).
+    pretrained: "auto", "none" or a path, instead of the plan's choice. restart: train again; the earlier run is kept until
+    the new one has its first checkpoint. team: the processes that train together; each calls this, the main one writes.
+    search: the learning rate search, for the record. log_to: loggers in addition to metrics.csv (see `loggers`). trial: folder
+    to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise
+    KeyboardInterrupt or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last
+    checkpoint.
+    Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
-    model_plan, split = _chosen(plan, splits, model, fold)
+    model_plan, split = _select(plan, splits, model, fold)
     spec = read_description(dataset.description)
     weights = starting_weights(dataset, model_plan, pretrained)
-    task = _task(
+    config = _run_config(
         dataset,
         plan,
         model_plan=model_plan,
@@ -91,36 +98,36 @@ def train_fold(
         weights=weights,
         fold=fold,
     )
-    task = replace(task, team=team, folder=trial or task.folder)
-    folder = task.folder
-    # What a notebook draws from torch afterwards should not depend on our having trained.
+    config = replace(config, team=team, folder=trial or config.folder)
+    folder = config.folder
+    # Training must not change the caller's random numbers.
     with (
-        run_lock(folder) if team.is_main else nullcontext() as hold,
-        torch.random.fork_rng([task.device] if task.device.type == "cuda" else []),
+        run_lock(folder) if team.is_main else nullcontext() as lock,
+        torch.random.fork_rng([config.device] if config.device.type == "cuda" else []),
     ):
         if restart and team.is_main:
-            _set_aside(folder)
-        team.wait()
+            _move_aside(folder)
+        team.barrier()
         state = checkpoint.load_last(folder)
         if state is not None:
-            _refuse_other(state, task)
-            done = _finished(folder)
-            if done is not None:
-                logger.info(f"{task.title} is finished already: best Dice {done.best_dice:.3f} (--restart would begin again)")
-                return done
-        team.wait()
-        if hold is not None:
-            task = replace(task, check_lock=hold.check)
-        task = with_memory_format(task, registry.spec(model), None if state is None else _format_of(state))
+            _check_same_config(state, config)
+            record = _finished_record(folder)
+            if record is not None:
+                logger.info(f"{config.title} is already finished: best Dice {record.best_dice:.3f} (--restart trains again)")
+                return record
+        team.barrier()
+        if lock is not None:
+            config = replace(config, check_lock=lock.check)
+        config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
         if team.is_main:
-            _describe(folder, task.plan, spec, splits)
-        record = replace(_record(task, fold, weights), search=search)
-        finished = _train(task, record, weights, state, log_to if team.is_main else (), handle_signals)
-        team.wait()
+            _write_inputs(folder, config.plan, spec, splits)
+        record = replace(_record(config, fold, weights), search=search)
+        finished = _train(config, record, weights, state, log_to if team.is_main else (), handle_signals)
+        team.barrier()
         return finished
 
 
-def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
+def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
     if model not in plan.models:
         registry.spec(model)
         raise AutosegError(
@@ -134,28 +141,29 @@ def _chosen(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPla
 
 def starting_weights(
     dataset: Dataset, model_plan: ModelPlan, pretrained: str | None, quiet: bool = False
-) -> Source | None:
-    """The weights file a run begins with, None for random ones. quiet: do not say where one could be had."""
+) -> WeightsSource | None:
+    """The pretrained weights of a run, None for random ones. quiet: no warning about missing files."""
     folder = Workspace(dataset.root).weights
-    return find(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder, quiet)
+    return find_weights(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder, quiet)
 
 
-def _task(
+def _run_config(
     dataset: Dataset,
     plan: Plan,
     model_plan: ModelPlan,
     split: Fold,
     spec: DatasetSpec,
     device: torch.device,
-    weights: Source | None,
+    weights: WeightsSource | None,
     fold: int,
 ) -> RunConfig:
-    preparation = plan.preprocessing[model_plan.preprocessing]
-    store = ArrayDataset.open(dataset.array_folder(preparation.key), preprocessing_hash(preparation, plan.content_hash))
+    preprocessing = plan.preprocessing[model_plan.preprocessing]
+    identity = preprocessing_hash(preprocessing, plan.content_hash)
+    store = ArrayDataset.open(dataset.array_folder(preprocessing.key), identity)
     missing = sorted({*split.train, *split.validation} - set(store.cases))
     if missing or not split.train:
         raise SeveralProblems(
-            f"fold {fold} in {dataset.splits} does not fit the prepared data:",
+            f"fold {fold} in {dataset.splits} does not match the preprocessed data:",
             [f"there is no case {case!r}" for case in missing] or ["it has no training cases"],
             "correct the file, or delete it and run autoseg_plan_and_preprocess",
         )
@@ -175,46 +183,51 @@ def _task(
     )
 
 
-def _record(task: RunConfig, fold: int, weights: Source | None) -> RunRecord:
-    half = usable(task.model_plan.precision, task.device)
+def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunRecord:
+    half_type = usable(config.model_plan.precision, config.device)
     return RunRecord(
-        dataset=task.plan.dataset,
-        model=task.model_plan.model,
-        variant=task.model_plan.variant,
+        dataset=config.plan.dataset,
+        model=config.model_plan.model,
+        variant=config.model_plan.variant,
         fold=fold,
-        protocol=task.plan.protocol,
-        identity=digest(task.identity),
-        seed=task.plan.training.seed,
-        device=str(task.device),
-        precision="fp32" if half is None else {torch.float16: "fp16", torch.bfloat16: "bf16"}[half],
+        protocol=config.plan.protocol,
+        identity=digest(config.identity),
+        seed=config.plan.training.seed,
+        device=str(config.device),
+        precision="fp32" if half_type is None else {torch.float16: "fp16", torch.bfloat16: "bf16"}[half_type],
         status="running",
-        epochs_planned=task.plan.training.epochs,
+        epochs_planned=config.plan.training.epochs,
         pretrained=weights.description if weights else "",
-        memory_format=task.model_plan.memory_format,
-        learning_rate=task.model_plan.learning_rate,
-        batch_size=task.model_plan.batch_size,
-        processes=task.team.size,
+        memory_format=config.model_plan.memory_format,
+        learning_rate=config.model_plan.learning_rate,
+        batch_size=config.model_plan.batch_size,
+        processes=config.team.size,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
 
 def _train(
-    task: RunConfig, record: RunRecord, weights: Source | None, state: State | None, log_to: Sequence[str], handle_signals: bool
+    config: RunConfig,
+    record: RunRecord,
+    weights: WeightsSource | None,
+    state: State | None,
+    log_to: Sequence[str],
+    handle_signals: bool,
 ) -> RunRecord:
-    torch.manual_seed(task.plan.training.seed)
-    memory.begin(task.device)
-    network = build_network(task.model_plan, task.plan.preprocessing[task.model_plan.preprocessing], task.scheme)
+    torch.manual_seed(config.plan.training.seed)
+    memory.begin(config.device)
+    network = build_network(config.model_plan, config.plan.preprocessing[config.model_plan.preprocessing], config.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
-        _begin(network, task, weights)
-    done = 0 if state is None else int(state["progress"]["epoch"])
-    sinks = RunLoggers(log_to, task.folder, record, done)
-    trainer = Trainer(task, network, lambda progress: writer.on_checkpoint(progress), sinks.add)
-    writer = _Record(task, record, trainer.steps_per_epoch)
+        _init_weights(network, config, weights)
+    epochs_done = 0 if state is None else int(state["progress"]["epoch"])
+    run_loggers = RunLoggers(log_to, config.folder, record, epochs_done)
+    trainer = Trainer(config, network, lambda progress: writer.on_checkpoint(progress), run_loggers.add)
+    writer = _RecordWriter(config, record, trainer.steps_per_epoch)
     if state is not None:
         trainer.resume(state)
-    if task.team.is_main:
-        _announce(task, record, trainer.progress)
+    if config.team.is_main:
+        _log_start(config, record, trainer.progress)
     writer.write("running", trainer.progress)
     try:
         with graceful_shutdown(handle_signals) as stop:
@@ -223,43 +236,43 @@ def _train(
         writer.write("stopped", writer.progress)
         raise
     finally:
-        sinks.close()
-    if task.team.is_main:
-        (task.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+        run_loggers.close()
+    if config.team.is_main:
+        (config.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
     finished = writer.write("finished", progress)
     if stop.requested:
-        stop.obey()
+        stop.exit()
     return finished
 
 
-def _begin(network: SegmentationNetwork, task: RunConfig, weights: Source | None) -> None:
-    """The weights of the first step."""
-    shares = pixel_shares(task.store, task.split.train, task.scheme)
-    channels = task.plan.preprocessing[task.model_plan.preprocessing].channels
-    init_head_bias(network, channels, shares, Loss(task.plan.training.loss, task.scheme).sigmoid)
+def _init_weights(network: SegmentationNetwork, config: RunConfig, weights: WeightsSource | None) -> None:
+    """Initialise head biases, then load pretrained weights."""
+    frequencies = class_frequencies(config.store, config.split.train, config.scheme)
+    channels = config.plan.preprocessing[config.model_plan.preprocessing].channels
+    init_head_bias(network, channels, frequencies, Loss(config.plan.training.loss, config.scheme).sigmoid)
     if weights is not None:
-        fill(network, weights)
+        load_weights(network, weights)
 
 
-class _Record:
-    """run.json, which speaks of what the checkpoints hold."""
+class _RecordWriter:
+    """Writes run.json, in agreement with the checkpoints."""
 
-    def __init__(self, task: RunConfig, record: RunRecord, steps_per_epoch: int) -> None:
-        self._folder = task.folder
-        self._leads = task.team.is_main
+    def __init__(self, config: RunConfig, record: RunRecord, steps_per_epoch: int) -> None:
+        self._folder = config.folder
+        self._is_main = config.team.is_main
         self._record = record
         self._steps_per_epoch = steps_per_epoch
         self.progress = Progress()
 
     def on_checkpoint(self, progress: Progress) -> None:
         self.write("running", progress)
-        # From here on the new run can be gone on with, and the one it replaces is not needed.
-        shutil.rmtree(_aside(self._folder), ignore_errors=True)
+        # The new run can be resumed now, so the replaced run is not needed.
+        shutil.rmtree(_replaced_folder(self._folder), ignore_errors=True)
 
     def write(self, status: Literal["running", "finished", "stopped"], progress: Progress) -> RunRecord:
         self.progress = replace(progress)
-        begun = progress.epoch * self._steps_per_epoch + progress.step
-        trained = progress.seconds - progress.validating
+        steps = progress.epoch * self._steps_per_epoch + progress.step
+        seconds = progress.seconds - progress.validating
         record = replace(
             self._record,
             status=status,
@@ -268,72 +281,73 @@ class _Record:
             best_dice=max(progress.best_dice, 0.0),
             dice=dict(progress.dice),
             seconds=progress.seconds,
-            steps=begun - progress.skipped,
-            epoch_seconds=(trained - progress.epoch_seconds) / max(1, progress.epoch),
-            images_per_second=begun * self._record.batch_size / trained if trained > 0 else 0.0,
+            steps=steps - progress.skipped,
+            epoch_seconds=(seconds - progress.epoch_seconds) / max(1, progress.epoch),
+            images_per_second=steps * self._record.batch_size / seconds if seconds > 0 else 0.0,
             peak_memory=progress.peak_memory,
             peak_device_memory=progress.peak_device_memory,
         )
-        if self._leads:
+        if self._is_main:
             write_artefact(self._folder / checkpoint.RECORD, record)
         return record
 
 
-def _announce(task: RunConfig, record: RunRecord, progress: Progress) -> None:
-    form = "" if record.memory_format == "contiguous" else f", {record.memory_format}"
-    where = f"{record.device} ({record.precision}{form})"
-    where += f", {task.team.size} processes" if task.team.size > 1 else ""
-    images = f"{len(task.split.train)} training and {len(task.split.validation)} held-out cases"
+def _log_start(config: RunConfig, record: RunRecord, progress: Progress) -> None:
+    format_name = "" if record.memory_format == "contiguous" else f", {record.memory_format}"
+    where = f"{record.device} ({record.precision}{format_name})"
+    where += f", {config.team.size} processes" if config.team.size > 1 else ""
+    images = f"{len(config.split.train)} training and {len(config.split.validation)} held-out cases"
     size = f"{record.parameters / 1e6:.1f} M parameters"
-    logger.info(f"{task.title}: {size}, {images}, {record.epochs_planned} epochs on {where}")
+    logger.info(f"{config.title}: {size}, {images}, {record.epochs_planned} epochs on {where}")
     if progress.epoch or progress.step:
-        logger.info(f"going on after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
+        logger.info(f"resuming after epoch {progress.epoch}" + (f", step {progress.step}" if progress.step else ""))
 
 
-def _format_of(state: State) -> MemoryFormat:
-    # Checkpoints did not say before there was a choice.
+def _checkpoint_format(state: State) -> MemoryFormat:
+    # Old checkpoints have no memory format.
     return "channels_last" if state.get("memory_format") == "channels_last" else "contiguous"
 
 
-def _refuse_other(state: State, task: RunConfig) -> None:
-    changed = differences(state["identity"], task.identity)
-    wanted, before = task.model_plan.memory_format, _format_of(state)
-    if wanted not in ("auto", before):
-        changed.append(f"model.memory_format: {before} -> {wanted}")
+def _check_same_config(state: State, config: RunConfig) -> None:
+    changed = differences(state["identity"], config.identity)
+    format_now, format_before = config.model_plan.memory_format, _checkpoint_format(state)
+    if format_now not in ("auto", format_before):
+        changed.append(f"model.memory_format: {format_before} -> {format_now}")
     if changed:
         raise SeveralProblems(
-            f"{task.folder} holds a run that was made differently, and cannot be gone on with. Then -> now:",
+            f"{config.folder} holds a run with other settings, which cannot be resumed. Run -> now:",
             changed,
-            "undo the change, or begin again with --restart (gives up that run)",
+            "undo the change, or train again with --restart (replaces that run)",
         )
 
 
-def _finished(folder: Path) -> RunRecord | None:
+def _finished_record(folder: Path) -> RunRecord | None:
     if not (folder / checkpoint.RECORD).exists():
         return None
-    record = read_artefact(folder / checkpoint.RECORD, RunRecord, "delete it: the checkpoint is enough to go on")
+    record = read_artefact(folder / checkpoint.RECORD, RunRecord, "delete it: the checkpoint is enough to resume")
     return record if record.status == "finished" else None
 
 
-def _describe(folder: Path, plan: Plan, spec: DatasetSpec, splits: Splits) -> None:
+def _write_inputs(folder: Path, plan: Plan, spec: DatasetSpec, splits: Splits) -> None:
     write_artefact(folder / checkpoint.PLAN, plan)
     write_artefact(folder / checkpoint.DATASET, spec)
     write_artefact(folder / checkpoint.SPLITS, splits)
 
 
-def _aside(folder: Path) -> Path:
+def _replaced_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced")
 
 
-def _set_aside(folder: Path) -> None:
-    """Move an earlier run beside the folder. Where one lies there already, the run here never got to a checkpoint."""
-    aside = _aside(folder)
+def _move_aside(folder: Path) -> None:
+    """Move an earlier run to a folder next to this one. If there is one already, the run in this folder has no checkpoint and
+    is deleted."""
+    aside = _replaced_folder(folder)
     if aside.exists():
-        for name in _LEFT:
+        for name in _OUTPUTS:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
     aside.mkdir()
-    for name in _LEFT:
+    for name in _OUTPUTS:
         if (folder / name).exists():
             (folder / name).rename(aside / name)

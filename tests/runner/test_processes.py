@@ -83,7 +83,7 @@ def test_killed_job_resumes_to_the_weights_of_an_undisturbed_one(prepared, undis
     assert len(killed) == 1 and {row.job: row.attempts for row in table.rows}[killed[0]] == 2
     assert all(row.state == "done" and row.epochs_done == EPOCHS for row in table.rows)
     log = (Workspace.at(root).dataset(501).fold("unet", killed[0].fold) / "autoseg_train.log").read_text()
-    assert "going on after epoch" in log
+    assert "resuming after epoch" in log
     assert same_weights(root, undisturbed)
 
 

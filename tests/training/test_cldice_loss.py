@@ -7,7 +7,7 @@ from skimage.morphology import skeletonize
 
 from autoseg.models.base import ModelOutput
 from autoseg.schema.dataset import LabelScheme
-from autoseg.training.cldice_loss import centreline, centreline_dice
+from autoseg.training.cldice_loss import soft_cldice_loss, soft_skeleton
 from autoseg.training.losses import Loss
 
 TWO = LabelScheme(names=("background", "vessel"), members=((0,), (1,)), ignore=2)
@@ -21,8 +21,8 @@ def bar(thickness: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("thickness", [1, 3, 7])
-def test_a_bar_is_thinned_to_its_middle(thickness):
-    line = centreline(bar(thickness))[0, 0]
+def test_skeleton_of_a_bar_is_its_centre_line(thickness):
+    line = soft_skeleton(bar(thickness))[0, 0]
     rows = line[:, 20].nonzero().flatten().tolist()
     assert rows == [18 + thickness // 2]
     assert set(line.unique().tolist()) <= {0.0, 1.0}
@@ -32,10 +32,10 @@ def test_a_bar_is_thinned_to_its_middle(thickness):
 
 
 def loss_of(prediction: torch.Tensor, target: torch.Tensor, pixels: torch.Tensor = ALL) -> float:
-    return float(centreline_dice(prediction, target.bool(), pixels))
+    return float(soft_cldice_loss(prediction, target.bool(), pixels))
 
 
-def test_a_gap_costs_more_than_as_many_pixels_at_the_edge():
+def test_gap_costs_more_than_the_same_number_of_edge_pixels():
     target = bar(5)
     gap, thin = target.clone(), target.clone()
     gap[..., 18:23, 18:24] = 0
@@ -46,7 +46,7 @@ def test_a_gap_costs_more_than_as_many_pixels_at_the_edge():
     assert loss_of(gap, target) > 3 * loss_of(thin, target)
 
 
-def test_outputs_that_do_not_occur_and_ignored_pixels_count_nowhere():
+def test_absent_outputs_and_ignored_pixels_do_not_count():
     target = bar(3).repeat(1, 2, 1, 1)
     target[:, 1] = 0
     prediction = torch.full_like(target, 0.3)
@@ -60,12 +60,12 @@ def test_outputs_that_do_not_occur_and_ignored_pixels_count_nowhere():
     assert loss_of(spoiled, target, left) == loss_of(prediction, target, left)
 
 
-def test_the_plans_loss_adds_it_with_its_weight_and_has_gradients():
+def test_loss_adds_weighted_cldice_and_has_gradients():
     labels = bar(3)[:, 0].long()
     logits = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
     coarse = ModelOutput(logits, ((logits[..., ::2, ::2], 0.5),))
     plain, added = (Loss("dice_ce", TWO, weight)(coarse, labels) for weight in (0.0, 0.4))
-    term = centreline_dice(logits.softmax(1)[:, 1:], (labels == 1).unsqueeze(1), ALL)
+    term = soft_cldice_loss(logits.softmax(1)[:, 1:], (labels == 1).unsqueeze(1), ALL)
     assert (added - plain).item() == pytest.approx(0.4 * term.item(), rel=1e-4)
     added.backward()
     assert torch.isfinite(logits.grad).all() and (logits.grad != 0).any()

@@ -12,7 +12,7 @@ def rows(*epochs: int) -> list[dict[str, float]]:
     return [{"epoch": epoch, "loss": 1 / epoch, "dice": 0.5, "dice_a, b": 0.25} for epoch in epochs]
 
 
-def test_rows_are_added_and_those_after_a_checkpoint_dropped(tmp_path):
+def test_rows_after_the_checkpoint_are_dropped_on_resuming(tmp_path):
     log = MetricsLog(tmp_path, ["a, b"])
     log.begin(0)
     for row in rows(1, 2, 3):
@@ -27,7 +27,7 @@ def test_rows_are_added_and_those_after_a_checkpoint_dropped(tmp_path):
     assert [row["epoch"] for row in later.rows] == [1, 2, 3] and later.rows[0] == rows(1)[0]
 
 
-def test_a_line_cut_off_in_the_middle_is_forgotten(tmp_path):
+def test_truncated_line_is_dropped(tmp_path):
     log = MetricsLog(tmp_path, ["a"])
     log.begin(0)
     log.append({"epoch": 1, "loss": 2.0})
@@ -38,7 +38,7 @@ def test_a_line_cut_off_in_the_middle_is_forgotten(tmp_path):
     assert (tmp_path / NAME).read_text().count("\n") == 2 and len(later.rows) == 1
 
 
-def test_a_new_run_begins_an_empty_log(tmp_path):
+def test_new_run_starts_an_empty_log(tmp_path):
     log = MetricsLog(tmp_path, ["a"])
     log.begin(0)
     log.append({"epoch": 1, "loss": 2.0})
@@ -48,7 +48,7 @@ def test_a_new_run_begins_an_empty_log(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
-def test_a_full_disk_is_told(tmp_path):
+def test_full_disk_is_reported(tmp_path):
     log = MetricsLog(tmp_path, ("a",))
     (tmp_path / NAME).symlink_to("/dev/full")
     with pytest.raises(AutosegError, match=r"the disk is full: .*metrics.csv.*\n.*free some space"):

@@ -17,7 +17,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.training import checkpoint
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
-from autoseg.training.step import parts, shares
+from autoseg.training.step import local_indices, micro_batches
 from tests.training import tiny
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def run(root: Path, processes: int, stop_before: int = 0) -> subprocess.Complete
         tiny.prepare(root)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     launcher = torchrun if processes > 1 else []
-    script = ["-m", "tests.training.in_a_team", str(root), str(stop_before)]
+    script = ["-m", "tests.training.distributed_worker", str(root), str(stop_before)]
     return subprocess.run([sys.executable, *launcher, *script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
@@ -48,19 +48,21 @@ def one(tmp_path_factory):
 
 
 def same(ones, others) -> None:
-    (record, weights, rows), (expected, wanted, lines) = ones, others
-    assert record.memory_format == expected.memory_format == "channels_last"
-    assert (record.status, record.steps, record.best_epoch) == ("finished", EPOCHS * STEPS, expected.best_epoch)
+    (record, weights, rows), (expected_record, expected_weights, expected_rows) = ones, others
+    assert record.memory_format == expected_record.memory_format == "channels_last"
+    assert (record.status, record.steps, record.best_epoch) == ("finished", EPOCHS * STEPS, expected_record.best_epoch)
     # AdamW brings rounding of small gradients to full size: 1e-6 of a weight in four steps becomes 1e-3 in sixteen.
-    for epoch, (row, line) in enumerate(zip(rows, lines, strict=True)):
+    for epoch, (row, line) in enumerate(zip(rows, expected_rows, strict=True)):
         near = 2e-5 if epoch < 2 else 2e-3
         assert [float(value) for value in row] == pytest.approx([float(value) for value in line], abs=near)
-    for name, tensor in wanted.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=5e-3, atol=5e-3, msg=lambda said, name=name: f"{name}: {said}")
+    for name, tensor in expected_weights.items():
+        torch.testing.assert_close(
+            weights[name], tensor, rtol=5e-3, atol=5e-3, msg=lambda message, name=name: f"{name}: {message}"
+        )
 
 
-def test_two_processes_train_the_network_of_one(one, tmp_path):
-    """Soft Dice and clDice look at the whole batch, shares are unequal, gradients come in two parts."""
+def test_two_processes_give_the_same_network_as_one(one, tmp_path):
+    """With soft Dice and clDice over the batch, unequal shards and two micro-batches."""
     done = run(tmp_path, 2)
     assert done.returncode == 0, done.stderr
     assert one[0].processes == 1 and one[0].best_dice > 0.5 and outcome(tmp_path)[0].processes == 2
@@ -69,13 +71,13 @@ def test_two_processes_train_the_network_of_one(one, tmp_path):
     assert "2 processes" in done.stderr
 
 
-def test_one_that_is_asked_to_stop_stops_all_at_the_same_step_and_one_process_may_go_on(one, tmp_path):
+def test_a_signal_stops_all_processes_at_the_same_step_and_one_process_can_resume(one, tmp_path):
     done = run(tmp_path, 2, stop_before=3)
     assert done.returncode != 0
     record = outcome(tmp_path)[0]
     assert record.status == "stopped" and record.epochs_done == 1
     again = run(tmp_path, 1)
-    assert again.returncode == 0 and "going on after epoch 1" in again.stderr, again.stderr
+    assert again.returncode == 0 and "resuming after epoch 1" in again.stderr, again.stderr
     same(outcome(tmp_path), one)
 
 
@@ -99,41 +101,41 @@ def planned(batch: int, accumulate: int) -> ModelPlan:
 
 
 @pytest.mark.parametrize(("batch", "accumulate", "size"), [(8, 1, 3), (5, 2, 2), (7, 3, 1), (8, 2, 4)])
-def test_shares_of_all_processes_make_up_each_part(batch, accumulate, size):
+def test_shards_of_all_processes_make_up_each_micro_batch(batch, accumulate, size):
     plan = planned(batch, accumulate)
-    of_all = [shares(plan, DistributedContext(rank, size)) for rank in range(size)]
-    for number, part in enumerate(parts(plan)):
-        assert [sample for mine in of_all for sample in mine[number]] == list(part)
-        lengths = [len(mine[number]) for mine in of_all]
+    indices = [local_indices(plan, DistributedContext(rank, size)) for rank in range(size)]
+    for number, part in enumerate(micro_batches(plan)):
+        assert [sample for mine in indices for sample in mine[number]] == list(part)
+        lengths = [len(mine[number]) for mine in indices]
         assert max(lengths) - min(lengths) <= 1 and min(lengths) > 0
-    assert [sample for part in parts(plan) for sample in part] == list(range(batch))
+    assert [sample for part in micro_batches(plan) for sample in part] == list(range(batch))
 
 
-def test_more_processes_than_images_of_a_part_are_refused_with_the_remedy():
-    with pytest.raises(AutosegError, match=r"3 processes cannot share 2 images.*\n.*accumulate=1"):
-        shares(planned(8, 4), DistributedContext(0, 3))
+def test_more_processes_than_images_are_refused_with_the_remedy():
+    with pytest.raises(AutosegError, match=r"a batch of 2 images cannot be split over 3 processes.*\n.*accumulate=1"):
+        local_indices(planned(8, 4), DistributedContext(0, 3))
 
 
-def test_alone_nothing_is_shared():
+def test_a_single_process_shares_nothing():
     tensor = torch.ones(2)
     assert (
-        SINGLE_PROCESS.total(tensor) is tensor
-        and SINGLE_PROCESS.gather("a") == ["a"]
+        SINGLE_PROCESS.all_reduce(tensor) is tensor
+        and SINGLE_PROCESS.all_gather("a") == ["a"]
         and SINGLE_PROCESS.any(True)
         and not SINGLE_PROCESS.any(False)
     )
     assert SINGLE_PROCESS.device(torch.device("cuda")) == torch.device("cuda")
 
 
-def test_on_cuda_batch_norm_looks_at_all_shares_and_keeps_parameters_names_and_activations():
+def test_sync_batch_norm_keeps_parameters_names_and_activations():
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4), nn.GroupNorm(2, 4)]
     network = nn.Sequential(*layers)
     weights, images = dict(network.named_parameters()), torch.randn(2, 3, 8, 8)
-    expected = network.eval()(images)
+    expected_record = network.eval()(images)
     assert SINGLE_PROCESS.sync_batch_norm(network, torch.device("cuda"))[1] is layers[1]
     assert DistributedContext(0, 2).sync_batch_norm(network, torch.device("cpu"))[1] is layers[1]
     synced = DistributedContext(0, 2).sync_batch_norm(network, torch.device("cuda"))
     assert [isinstance(layer, nn.SyncBatchNorm) for layer in synced] == [False, True, True, False]
     assert all(weights[name] is parameter for name, parameter in synced.named_parameters())
     # In evaluation mode it works on processors too: nothing was lost, the activation included.
-    torch.testing.assert_close(synced.eval()(images), expected)
+    torch.testing.assert_close(synced.eval()(images), expected_record)

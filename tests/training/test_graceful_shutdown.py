@@ -35,7 +35,7 @@ def train(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_artefact(dataset.splits, splits)
     monkeypatch.setattr("autoseg.api.training._prepare", lambda *arguments: None)
     monkeypatch.setattr("autoseg.api.training._score_fold", lambda *arguments: None)
-    monkeypatch.setattr("autoseg.training.trainer._SAVING_SHARE", 1e3)
+    monkeypatch.setattr("autoseg.training.trainer._SAVE_FRACTION", 1e3)
     api.train(701, tiny.NAME, [0], device="cpu", root=root)
 
 

@@ -8,7 +8,7 @@ from autoseg.models import registry
 from autoseg.models.base import ModelOutput
 from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
-from autoseg.training.head_bias import init_head_bias, pixel_shares
+from autoseg.training.head_bias import class_frequencies, init_head_bias
 from tests.training import tiny
 from tests.training.tiny import Tiny
 
@@ -26,7 +26,7 @@ def answer(network: Tiny, sigmoid: bool = False) -> list[float]:
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-def test_the_output_starts_at_the_shares(sigmoid):
+def test_first_output_equals_the_class_frequencies(sigmoid):
     network = Tiny(1, 3, 8).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert init_head_bias(network, 1, SHARES, sigmoid)
@@ -36,7 +36,7 @@ def test_the_output_starts_at_the_shares(sigmoid):
     assert answer(network, sigmoid) == pytest.approx(SHARES, rel=1e-4)
 
 
-def test_heads_that_are_added_up_share_the_prior():
+def test_summed_heads_share_the_prior():
     class Summing(Tiny):
         def segment(self, x):
             output = super().segment(x)
@@ -48,7 +48,7 @@ def test_heads_that_are_added_up_share_the_prior():
     assert answer(network) == pytest.approx(SHARES, rel=1e-4)
 
 
-def test_a_network_that_does_not_follow_its_biases_is_left_alone():
+def test_network_that_does_not_follow_its_biases_is_unchanged():
     class Normalising(Tiny):
         def segment(self, x):
             return ModelOutput(super().segment(x).logits * x.mean() + 3)
@@ -60,24 +60,24 @@ def test_a_network_that_does_not_follow_its_biases_is_left_alone():
 
 
 @pytest.mark.parametrize("name", ["unet", "efficientnet_lite0_upernet"])
-def test_registered_networks_can(name):
+def test_registered_networks_support_it(name):
     spec = registry.spec(name)
     smallest = min(spec.variants, key=lambda variant: variant.parameters).name
     assert init_head_bias(registry.build(name, smallest, 3, 3), 3, SHARES, False)
 
 
-def test_shares_are_those_of_the_training_cases_without_the_ignored(tmp_path):
+def test_class_frequencies_leave_out_ignored_pixels(tmp_path):
     dataset, _, _ = tiny.prepare(tmp_path, ignore=True)
     store = ArrayDataset.open(dataset.array_folder("whole32"))
     scheme = LabelScheme(names=("background", "disc", "core"), members=((0,), (1,), (2,)), ignore=3)
-    shares = pixel_shares(store, tiny.CASES[:5], scheme)
-    assert sum(shares) == pytest.approx(1)
-    assert 0.6 < shares[0] < 0.9 and shares[1] > shares[2] > 0.01
+    frequencies = class_frequencies(store, tiny.CASES[:5], scheme)
+    assert sum(frequencies) == pytest.approx(1)
+    assert 0.6 < frequencies[0] < 0.9 and frequencies[1] > frequencies[2] > 0.01
     regions = LabelScheme(names=("all", "core"), members=((1, 2), (2,)), regions=True, ignore=3, paint=(1, 2))
-    assert pixel_shares(store, tiny.CASES[:5], regions) == pytest.approx((shares[1] + shares[2], shares[2]))
+    assert class_frequencies(store, tiny.CASES[:5], regions) == pytest.approx((frequencies[1] + frequencies[2], frequencies[2]))
 
 
-def test_a_class_that_never_occurs_does_not_start_at_minus_infinity():
+def test_missing_class_has_a_finite_bias():
     network = Tiny(1, 3, 8)
     assert init_head_bias(network, 1, (1.0, 0.0, 0.0), True)
     assert torch.isfinite(network.head.bias).all() and network.head.bias.abs().max() < 8

@@ -48,18 +48,18 @@ def folder_in(root: Path) -> Path:
     return folder
 
 
-def test_tensorboard_shows_a_run_that_went_on_as_one(tmp_path):
+def test_tensorboard_shows_a_resumed_run_as_one(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = folder_in(tmp_path)
     send("tensorboard", folder, 1, 5)
     send("tensorboard", folder, 4, 8)
-    seen = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("dice")
-    assert [(event.step, round(event.value, 5)) for event in seen] == [(epoch, epoch / 10) for epoch in range(1, 9)]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("dice")
+    assert [(event.step, round(event.value, 5)) for event in events] == [(epoch, epoch / 10) for epoch in range(1, 9)]
 
 
-def test_mlflow_finds_the_run_again(tmp_path, monkeypatch):
+def test_mlflow_finds_the_resumed_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="needs the extra [mlflow]")
     pytest.importorskip("sqlalchemy", reason="needs all of mlflow, for a database of its own")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -80,7 +80,7 @@ def test_weights_and_biases_works_without_a_network(tmp_path, monkeypatch):
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
 
 
-def test_a_sink_that_fails_on_the_way_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+def test_failing_logger_does_not_end_the_training(tmp_path, monkeypatch, caplog):
     on_epoch_end = []
 
     class Failing:
@@ -100,10 +100,10 @@ def test_a_sink_that_fails_on_the_way_does_not_end_the_training(tmp_path, monkey
     dataset, plan, splits = tiny.prepare(tmp_path)
     record = train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu", log_to=["failing"])
     assert record.status == "finished" and on_epoch_end == [1, 2]
-    assert "failing is given up: ConnectionError: the line is dead" in caplog.text
+    assert "logger failing is disabled: ConnectionError: the line is dead" in caplog.text
 
 
-def test_what_cannot_be_had_is_said_before_training(tmp_path, monkeypatch):
+def test_unusable_logger_is_an_error_before_training(tmp_path, monkeypatch):
     with pytest.raises(AutosegError, match=r"no logger 'csv'\n.*tensorboard, mlflow, wandb"):
         RunLoggers(["csv"], tmp_path, RECORD, 0)
 

@@ -29,8 +29,8 @@ def _no_pictures(monkeypatch):
 @pytest.fixture
 def prepared(tmp_path: Path) -> tuple[Dataset, Plan, Splits]:
     dataset, plan, splits = tiny.prepare(tmp_path)
-    said = (Decision(f"models.{NAME}.learning_rate", "0.01", "planned"),)
-    return dataset, Plan(**{**vars(with_training(plan, learning_rates=RATES, search_epochs=3)), "decisions": said}), splits
+    decisions = (Decision(f"models.{NAME}.learning_rate", "0.01", "planned"),)
+    return dataset, Plan(**{**vars(with_training(plan, learning_rates=RATES, search_epochs=3)), "decisions": decisions}), splits
 
 
 def run(prepared, **options):
@@ -38,28 +38,28 @@ def run(prepared, **options):
     return lr_search.with_searched_rate(dataset, options.pop("plan", plan), splits, NAME, device="cpu", **options)
 
 
-def test_the_best_candidate_is_taken_and_the_trial_stays_in_the_results_and_the_budget(prepared):
+def test_best_candidate_is_used_and_trials_are_saved(prepared):
     dataset, _, splits = prepared
-    chosen, found = run(prepared)
-    assert [trial.rate for trial in found.tried] == list(RATES)
-    best = max(found.tried, key=lambda trial: trial.best_dice)
-    assert found.chosen == best.rate != 1e-9 and best.best_dice > found.tried[0].best_dice
-    assert (found.fold, found.epochs, found.steps) == (0, 3, 3 * 3 * STEPS)
-    assert found.seconds == pytest.approx(sum(trial.seconds for trial in found.tried))
-    assert chosen.models[NAME].learning_rate == found.chosen
+    chosen, search = run(prepared)
+    assert [trial.rate for trial in search.tried] == list(RATES)
+    best = max(search.tried, key=lambda trial: trial.best_dice)
+    assert search.chosen == best.rate != 1e-9 and best.best_dice > search.tried[0].best_dice
+    assert (search.fold, search.epochs, search.steps) == (0, 3, 3 * 3 * STEPS)
+    assert search.seconds == pytest.approx(sum(trial.seconds for trial in search.tried))
+    assert chosen.models[NAME].learning_rate == search.chosen
     reason = chosen.decisions[0].reason
     assert "tried on fold 0 for 3 epochs" in reason and f"{best.best_dice:.3f}" in reason
     folder = dataset.results / NAME / "learning_rate"
-    assert read_artefact(folder / "learning_rate.json", RateSearch) == found
+    assert read_artefact(folder / "learning_rate.json", RateSearch) == search
     for rate in RATES:
-        kept = sorted(os.listdir(folder / f"rate_{rate:g}"))
-        assert "metrics.csv" in kept and "run.json" in kept and not [name for name in kept if name.endswith(".pt")]
-    train_fold(dataset, chosen, splits, NAME, 0, device="cpu", search=found)
+        files = sorted(os.listdir(folder / f"rate_{rate:g}"))
+        assert "metrics.csv" in files and "run.json" in files and not [name for name in files if name.endswith(".pt")]
+    train_fold(dataset, chosen, splits, NAME, 0, device="cpu", search=search)
     record = read_artefact(dataset.fold(NAME, 0) / "run.json", RunRecord)
-    assert record.search == found and record.learning_rate == found.chosen
+    assert record.search == search and record.learning_rate == search.chosen
 
 
-def test_a_search_is_done_once_and_again_only_when_something_changed(prepared):
+def test_search_is_repeated_only_when_its_inputs_change(prepared):
     _, plan, _ = prepared
     _, first = run(prepared)
     at_step(0, lambda: pytest.fail("it trains again"))
@@ -74,7 +74,7 @@ def test_a_search_is_done_once_and_again_only_when_something_changed(prepared):
 _original = Step.__call__
 
 
-def test_a_search_that_was_cut_off_keeps_the_trials_that_are_done(prepared):
+def test_interrupted_search_keeps_finished_trials(prepared):
     dataset, _, _ = prepared
 
     def die() -> None:
@@ -100,15 +100,15 @@ def test_a_search_that_was_cut_off_keeps_the_trials_that_are_done(prepared):
     assert len(counted) <= 2 * 3 * STEPS and lr_search.read_search(dataset, NAME) is not None
 
 
-def test_no_search_where_the_user_set_the_rate_or_nothing_is_to_choose(prepared):
+def test_no_search_if_the_user_set_the_rate_or_there_is_one_candidate(prepared):
     dataset, plan, _ = prepared
-    given = Plan(**{**vars(plan), "overrides": {f"models.{NAME}.learning_rate": 0.5}})
-    for without in (given, with_training(plan, search_epochs=0), with_training(plan, learning_rates=(0.1,))):
+    overridden = Plan(**{**vars(plan), "overrides": {f"models.{NAME}.learning_rate": 0.5}})
+    for without in (overridden, with_training(plan, search_epochs=0), with_training(plan, learning_rates=(0.1,))):
         assert run(prepared, plan=without) == (without, None)
     assert not dataset.results.exists()
 
 
-def test_a_rate_that_does_not_train_at_all_counts_as_nothing(prepared):
+def test_diverging_rate_counts_as_dice_zero(prepared):
     _, plan, _ = prepared
     backward = Step._backward
     steps = 0
@@ -121,8 +121,8 @@ def test_a_rate_that_does_not_train_at_all_counts_as_nothing(prepared):
 
     Step._backward = bad_at_first  # type: ignore[method-assign]
     try:
-        _, found = run(prepared, plan=with_training(plan, search_epochs=8, learning_rates=(0.05, 0.01)))
+        _, search = run(prepared, plan=with_training(plan, search_epochs=8, learning_rates=(0.05, 0.01)))
     finally:
         Step._backward = backward  # type: ignore[method-assign]
-    assert (found.tried[0].best_dice, found.tried[0].steps, found.chosen) == (0.0, 0, 0.01)
-    assert torch.isfinite(torch.tensor(found.tried[1].best_dice))
+    assert (search.tried[0].best_dice, search.tried[0].steps, search.chosen) == (0.0, 0, 0.01)
+    assert torch.isfinite(torch.tensor(search.tried[1].best_dice))

@@ -25,7 +25,7 @@ print(peak_after(lambda: None), peak_after(lambda: np.ones(12_000_000).sum()), p
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forgets an earlier peak")
-def test_the_peak_is_seen_after_it_is_gone_and_forgotten_when_asked():
+def test_peak_is_reported_after_memory_is_freed_and_can_be_reset():
     # In a process of its own: what the tests before left free would be used first.
     ended = subprocess.run([sys.executable, "-c", BLOCK], capture_output=True, text=True, check=True)
     before, during, after = map(int, ended.stdout.split())
@@ -33,10 +33,10 @@ def test_the_peak_is_seen_after_it_is_gone_and_forgotten_when_asked():
     assert after < during - 32_000_000
 
 
-def test_other_devices_than_cuda_have_no_peak_of_their_own():
+def test_only_cuda_has_a_device_peak():
     assert memory.device_peak(CPU) == 0
 
 
-def test_a_system_without_proc_tells_the_peak_of_the_whole_life(monkeypatch, tmp_path):
+def test_system_without_proc_reports_the_lifetime_peak(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
     assert memory.peak() > 1 << 20

@@ -22,41 +22,46 @@ CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 FASTER_ON_CPU = replace(tiny.SPEC, channels_last_on_cpu=True)
 
 
-@pytest.mark.parametrize(("spec", "precision", "device", "chosen"), [
-    (tiny.SPEC, "fp16", CUDA, "channels_last"), (tiny.SPEC, "fp32", CUDA, "contiguous"),
-    (tiny.SPEC, "fp32", CPU, "contiguous"), (FASTER_ON_CPU, "fp32", CPU, "channels_last"),
-    (FASTER_ON_CPU, "fp16", MPS, "contiguous"),
-])
-def test_device_precision_and_model_decide(spec, precision, device, chosen):
+@pytest.mark.parametrize(
+    ("spec", "precision", "device", "chosen"),
+    [
+        (tiny.SPEC, "fp16", CUDA, "channels_last"),
+        (tiny.SPEC, "fp32", CUDA, "contiguous"),
+        (tiny.SPEC, "fp32", CPU, "contiguous"),
+        (FASTER_ON_CPU, "fp32", CPU, "channels_last"),
+        (FASTER_ON_CPU, "fp16", MPS, "contiguous"),
+    ],
+)
+def test_format_depends_on_device_precision_and_model(spec, precision, device, chosen):
     assert choose(spec, precision, device)[0] == chosen
 
 
-def test_the_choice_and_its_reason_stand_in_the_results(tmp_path, monkeypatch):
+def test_results_hold_the_format_and_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "SPEC", FASTER_ON_CPU)
     assert tiny.train(tmp_path, "auto").memory_format == "channels_last"
     plan = read_artefact(folder_of(tmp_path) / "plan.json", Plan)
     assert plan.models[NAME].memory_format == "channels_last"
-    (decision,) = [found for found in plan.decisions if found.subject == f"models.{NAME}.memory_format"]
+    (decision,) = [decision for decision in plan.decisions if decision.subject == f"models.{NAME}.memory_format"]
     assert decision.value == "channels_last" and "faster for this network" in decision.reason
 
 
-def test_a_run_keeps_the_format_it_began_with_to_the_last_bit(tmp_path):
+def test_resumed_run_keeps_its_format_and_is_bit_identical(tmp_path):
     """Killed in the third epoch, resumed by a plan that leaves the format to the rule, which would take the other one."""
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     assert tiny.in_a_process(unbroken, memory_format="channels_last")[0] == 0
     assert tiny.in_a_process(killed, signal.SIGKILL, 7, memory_format="channels_last")[0] == -9
-    code, said = tiny.in_a_process(killed, memory_format="auto")
-    assert code == 0 and "going on after epoch" in said and "channels_last" in said, said
+    code, output = tiny.in_a_process(killed, memory_format="auto")
+    assert code == 0 and "resuming after epoch" in output and "channels_last" in output, output
     folder = folder_of(killed)
     assert same_weights(folder, folder_of(unbroken))
     assert read_artefact(folder / "run.json", RunRecord).memory_format == "channels_last"
     plan = read_artefact(folder / "plan.json", Plan)
-    assert plan.models[NAME].memory_format == "channels_last" and "began with" in plan.decisions[-1].reason
+    assert plan.models[NAME].memory_format == "channels_last" and "started with" in plan.decisions[-1].reason
     weight = checkpoint.read(folder / "best.pt")["state_dict"]["body.0.weight"]
     assert weight.is_contiguous() and load_network(folder).network.body[0].weight.is_contiguous()  # type: ignore[index,union-attr]
 
 
-def test_another_format_is_refused_for_a_run_under_way_and_old_checkpoints_go_on(tmp_path):
+def test_another_format_is_refused_and_old_checkpoints_resume(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     train_fold(dataset, plan, splits, NAME, 0, device="cpu")
     with pytest.raises(SeveralProblems, match="(?s)memory_format: contiguous -> channels_last.*--restart"):

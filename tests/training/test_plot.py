@@ -11,7 +11,7 @@ def row(epoch: int, validated: bool = True) -> dict[str, float]:
     return known | ({"dice": 0.5, "dice_a": 0.4, "dice_b": 0.6, "validation_seconds": 2.0} if validated else {})
 
 
-def test_a_picture_is_drawn_of_any_number_of_epochs(tmp_path):
+def test_plot_is_drawn_for_any_number_of_epochs(tmp_path):
     sizes = set()
     for rows in ([], [row(1)], [row(1, False), row(2)], [row(epoch) for epoch in range(1, 30)]):
         draw(tmp_path, rows, ("a", "b"), "Dataset001_X, unet, fold 0")

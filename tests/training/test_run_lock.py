@@ -14,7 +14,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.training.run_lock import NAME, LockOwner, lock_owner, run_lock
 
 
-def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path):
+def test_second_run_is_refused_with_the_process_of_the_first(tmp_path):
     with run_lock(tmp_path / "fold"):
         with (
             pytest.raises(AutosegError, match=rf"in use by process {os.getpid()} on {socket.gethostname()}"),
@@ -25,16 +25,18 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(tmp_path):
     assert os.listdir(tmp_path / "fold") == []
 
 
-def test_a_lock_goes_when_the_run_fails(tmp_path):
+def test_lock_is_removed_when_the_run_fails(tmp_path):
     with pytest.raises(RuntimeError), run_lock(tmp_path):
         raise RuntimeError
     with run_lock(tmp_path):
         pass
 
 
-def test_a_process_that_died_gives_way(tmp_path):
-    code = f"import os, signal; from pathlib import Path; from autoseg.training.run_lock import run_lock\n" \
-           f"with run_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+def test_lock_of_a_dead_process_is_taken_over(tmp_path):
+    code = (
+        f"import os, signal; from pathlib import Path; from autoseg.training.run_lock import run_lock\n"
+        f"with run_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert (tmp_path / NAME).exists()
     with run_lock(tmp_path):
@@ -43,35 +45,35 @@ def test_a_process_that_died_gives_way(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"boot": "an earlier start of the machine"}, {"began": "1"}])
-def test_a_later_process_with_the_same_number_is_not_the_holder(tmp_path, change):
-    if not LockOwner.this().boot:
+def test_later_process_with_the_same_pid_is_not_the_owner(tmp_path, change):
+    if not LockOwner.this_process().boot:
         pytest.skip("this system does not say when a process began")
-    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), **change))))
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this_process(), **change))))
     with run_lock(tmp_path):
         pass
 
 
-def test_nobody_judges_the_processes_of_another_host(tmp_path):
-    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere", pid=2**30))))
+def test_process_of_another_host_counts_as_alive(tmp_path):
+    (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this_process(), host="elsewhere", pid=2**30))))
     with pytest.raises(AutosegError, match=r"on elsewhere\n.*delete .*run\.lock"), run_lock(tmp_path):
         pass
 
 
-def test_another_host_that_was_silent_for_long_gives_way(tmp_path):
+def test_stale_lock_of_another_host_is_taken_over(tmp_path):
     path = tmp_path / NAME
-    path.write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere", pid=2**30))))
+    path.write_text(json.dumps(asdict(replace(LockOwner.this_process(), host="elsewhere", pid=2**30))))
     assert lock_owner(tmp_path) is not None
     now = path.stat().st_mtime
     os.utime(path, (now - 400, now - 400))
     assert lock_owner(tmp_path) is None
     with run_lock(tmp_path) as hold:
         hold.check()
-        assert lock_owner(tmp_path) == LockOwner.this()
+        assert lock_owner(tmp_path) == LockOwner.this_process()
     assert os.listdir(tmp_path) == []
 
 
-def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr("autoseg.training.run_lock._BEAT", 0.02)
+def test_owner_touches_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.training.run_lock._HEARTBEAT", 0.02)
     with run_lock(tmp_path):
         path = tmp_path / NAME
         os.utime(path, (0, 0))
@@ -81,15 +83,15 @@ def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
         assert path.stat().st_mtime > 0
 
 
-def test_a_run_that_was_frozen_writes_no_more_and_leaves_the_others_lock(tmp_path):
+def test_suspended_run_stops_writing_and_keeps_the_other_runs_lock(tmp_path):
     with run_lock(tmp_path) as hold:
-        (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this(), host="elsewhere"))))
+        (tmp_path / NAME).write_text(json.dumps(asdict(replace(LockOwner.this_process(), host="elsewhere"))))
         with pytest.raises(AutosegError, match="taken over by another run"):
             hold.check()
     assert (tmp_path / NAME).exists()
 
 
-def test_a_lock_that_cannot_be_read_is_respected(tmp_path):
+def test_unreadable_lock_is_respected(tmp_path):
     (tmp_path / NAME).write_text("")
     with pytest.raises(AutosegError, match=r"in use by a run\n.*delete"), run_lock(tmp_path):
         pass

@@ -41,21 +41,21 @@ def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", networ
     return Step(network, optimizer, Loss("ce", SCHEME), plan, clip, torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def weights(made: Step) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+def weights(step_: Step) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in step_.network.state_dict().items()}
 
 
 def equal(ones: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(ones[name], others[name]) for name in ones)
 
 
-def test_steps_bring_the_loss_down():
-    made = step()
-    losses = [made(BATCH, 1e-2, seed) for seed in range(30)]
+def test_steps_lower_the_loss():
+    step_ = step()
+    losses = [step_(BATCH, 1e-2, seed) for seed in range(30)]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_step_is_repeated_exactly_by_its_seed_whatever_was_drawn_before():
+def test_same_seed_gives_the_same_step():
     ones = step()
     others = step()
     torch.rand(100)
@@ -66,7 +66,7 @@ def test_a_step_is_repeated_exactly_by_its_seed_whatever_was_drawn_before():
     assert not equal(weights(ones), weights(others)), "dropout depends on the seed"
 
 
-def test_parts_add_up_to_the_batch():
+def test_micro_batches_add_up_to_the_batch():
     """Without layers that look at the whole batch or at chance, accumulating changes nothing but the order of sums."""
 
     class Plain(Tiny):
@@ -80,50 +80,50 @@ def test_parts_add_up_to_the_batch():
     second.load_state_dict(first.state_dict())
     third.load_state_dict(first.state_dict())
     whole, halves, uneven = step(1, network=first), step(2, network=second), step(3, network=third)
-    values = [made(BATCH, 1e-2, 0) for made in (whole, halves, uneven)]
+    values = [step_(BATCH, 1e-2, 0) for step_ in (whole, halves, uneven)]
     assert values[1:] == pytest.approx([values[0]] * 2, rel=1e-5)
-    for made in (halves, uneven):
-        for name, parameter in made.network.named_parameters():
+    for step_ in (halves, uneven):
+        for name, parameter in step_.network.named_parameters():
             torch.testing.assert_close(parameter.grad, dict(whole.network.named_parameters())[name].grad, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_are_clipped_to_the_length_asked_for():
+def test_gradients_are_clipped_to_the_given_norm():
     lengths = {}
     for clip in (1e-3, 0.0):
-        made = step(clip=clip)
-        made(BATCH, 1e-2, 0)
-        lengths[clip] = float(torch.stack([p.grad.norm() for p in made.network.parameters()]).norm())
+        step_ = step(clip=clip)
+        step_(BATCH, 1e-2, 0)
+        lengths[clip] = float(torch.stack([p.grad.norm() for p in step_.network.parameters()]).norm())
     assert lengths[1e-3] == pytest.approx(1e-3, rel=1e-3)
     assert lengths[0.0] > 0.01
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_step_that_is_no_number_changes_nothing(where):
-    made = step()
-    made(BATCH, 1e-2, 0)
-    before = weights(made)
-    moments = {id(p): dict(state) for p, state in made.optimizer.state.items()}
+def test_step_with_nan_changes_nothing(where):
+    step_ = step()
+    step_(BATCH, 1e-2, 0)
+    before = weights(step_)
+    moments = {id(p): dict(state) for p, state in step_.optimizer.state.items()}
     if where == "loss":
         spoiled = Batch(torch.full((4, 1, 16, 16), float("nan")), LABELS, None, BATCH.cases)
-        assert made(spoiled, 1e-2, 1) is None
+        assert step_(spoiled, 1e-2, 1) is None
     else:
-        handle = made.network.stem[0].weight.register_hook(lambda gradient: gradient * float("inf"))
-        assert made(BATCH, 1e-2, 1) is None
+        handle = step_.network.stem[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+        assert step_(BATCH, 1e-2, 1) is None
         handle.remove()
-    assert equal(before, weights(made))
-    assert all(torch.equal(moments[id(p)]["exp_avg"], state["exp_avg"]) for p, state in made.optimizer.state.items())
-    assert made(BATCH, 1e-2, 2) is not None
+    assert equal(before, weights(step_))
+    assert all(torch.equal(moments[id(p)]["exp_avg"], state["exp_avg"]) for p, state in step_.optimizer.state.items())
+    assert step_(BATCH, 1e-2, 2) is not None
 
 
-def test_half_precision_keeps_weights_and_loss_in_full(monkeypatch):
+def test_half_precision_keeps_weights_and_loss_in_float32(monkeypatch):
     monkeypatch.setattr("autoseg.inference.precision.processor_has_bf16", lambda: True)
-    seen = []
-    made = step(precision="bf16")
-    made.network.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    dtypes = []
+    step_ = step(precision="bf16")
+    step_.network.head.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     full = step()
-    assert made(BATCH, 1e-2, 0) == pytest.approx(full(BATCH, 1e-2, 0), rel=0.02)
-    assert seen == [torch.bfloat16]
-    assert all(parameter.dtype == torch.float32 for parameter in made.network.parameters())
+    assert step_(BATCH, 1e-2, 0) == pytest.approx(full(BATCH, 1e-2, 0), rel=0.02)
+    assert dtypes == [torch.bfloat16]
+    assert all(parameter.dtype == torch.float32 for parameter in step_.network.parameters())
 
 
 def test_seeds_differ_from_step_to_step():

@@ -45,7 +45,7 @@ def _as_in_the_processes(monkeypatch):
         ("schedule", "cosine", "there is no schedule 'cosine'\n.*known: rex, poly"),
     ],
 )
-def test_a_plan_that_names_what_is_not_there_says_so_at_once(tmp_path, field, name, says):
+def test_unknown_name_in_a_plan_is_an_error_at_once(tmp_path, field, name, says):
     dataset, plan, splits = tiny.prepare(tmp_path)
     with pytest.raises(AutosegError, match=rf"plan.json: training.{field}: {says}"):
         train_fold(dataset, with_training(plan, **{field: name}), splits, NAME, 0, device="cpu")
@@ -68,13 +68,13 @@ def same_weights(one: Path, other: Path) -> bool:
 def unbroken(tmp_path_factory):
     """A run nobody disturbed."""
     root = tmp_path_factory.mktemp("unbroken")
-    code, said = in_a_process(root)
-    assert code == 0, said
-    return root, said
+    code, output = in_a_process(root)
+    assert code == 0, output
+    return root, output
 
 
-def test_a_run_leaves_a_folder_that_explains_itself(unbroken):
-    root, said = unbroken
+def test_results_folder_is_complete(unbroken):
+    root, output = unbroken
     folder = folder_of(root)
     assert sorted(os.listdir(folder)) == LEFT
     record = read_artefact(folder / "run.json", RunRecord)
@@ -84,7 +84,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(unbroken):
     assert record.peak_memory > 1 << 24 and record.images_per_second > 0
     assert 0 < record.epoch_seconds * 4 < record.seconds
     assert record.parameters > 0 and record.versions["torch"] == torch.__version__ and len(record.identity) == 64
-    assert "epoch 4/4  loss" in said and "(disc 0." in said
+    assert "epoch 4/4  loss" in output and "(disc 0." in output
     lines = (folder / "metrics.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3", "4"]
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
@@ -93,7 +93,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(unbroken):
     assert best == pytest.approx(record.best_dice, abs=1e-5)
 
 
-def test_the_network_comes_back_from_the_folder_alone(unbroken, tmp_path):
+def test_network_loads_from_the_folder_alone(unbroken, tmp_path):
     root, _ = unbroken
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -112,14 +112,14 @@ def test_the_network_comes_back_from_the_folder_alone(unbroken, tmp_path):
 
 # In the first epoch, before there is a checkpoint; in the middle of an epoch; at the beginning of one.
 @pytest.mark.parametrize("step", [1, STEPS + 1, 3 * STEPS])
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_path, step):
+def test_resumed_run_equals_unbroken_run(unbroken, tmp_path, step):
     root, _ = unbroken
     assert in_a_process(tmp_path, signal.SIGKILL, step)[0] == -9
     folder = folder_of(tmp_path)
     assert json.loads((folder / "run.json").read_text())["status"] == "running" and (folder / "run.lock").exists()
-    code, said = in_a_process(tmp_path)
-    assert code == 0, said
-    assert ("going on after epoch" in said) == (step > 1)
+    code, output = in_a_process(tmp_path)
+    assert code == 0, output
+    assert ("resuming after epoch" in output) == (step > 1)
     assert same_weights(folder, folder_of(root))
     assert sorted(os.listdir(folder)) == LEFT
     rows, expected = ((path / "metrics.csv").read_text().splitlines() for path in (folder, folder_of(root)))
@@ -127,17 +127,17 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_pat
     assert [row.split(",")[:6] for row in rows] == [row.split(",")[:6] for row in expected]
 
 
-def test_a_run_killed_between_the_parts_of_a_step_loses_nothing(unbroken, tmp_path):
+def test_run_killed_within_a_step_equals_unbroken_run(unbroken, tmp_path):
     """Each step has two parts: the second of the second epoch's second step."""
     root, _ = unbroken
     assert in_a_process(tmp_path, signal.SIGKILL, part=2 * (STEPS + 1) + 1)[0] == -9
-    code, said = in_a_process(tmp_path)
-    assert code == 0 and "going on after epoch 1" in said
+    code, output = in_a_process(tmp_path)
+    assert code == 0 and "resuming after epoch 1" in output
     assert same_weights(folder_of(tmp_path), folder_of(root))
 
 
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
-def test_being_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_the_epoch(unbroken, tmp_path, asked, code):
+def test_signal_writes_a_checkpoint_within_the_epoch(unbroken, tmp_path, asked, code):
     root, _ = unbroken
     assert in_a_process(tmp_path, asked, STEPS + 1)[0] == code
     folder = folder_of(tmp_path)
@@ -145,24 +145,24 @@ def test_being_asked_to_stop_leaves_a_checkpoint_in_the_middle_of_the_epoch(unbr
     assert (progress["epoch"], progress["step"]) == (1, 2)
     record = read_artefact(folder / "run.json", RunRecord)
     assert record.status == "stopped" and record.epochs_done == 1 and not (folder / "run.lock").exists()
-    code, said = in_a_process(tmp_path)
-    assert code == 0 and "going on after epoch 1, step 2" in said
+    code, output = in_a_process(tmp_path)
+    assert code == 0 and "resuming after epoch 1, step 2" in output
     assert same_weights(folder, folder_of(root))
     rows, expected = ((path / "metrics.csv").read_text().splitlines() for path in (folder, folder_of(root)))
     assert [row.split(",")[:6] for row in rows] == [row.split(",")[:6] for row in expected]
 
 
-def test_a_damaged_checkpoint_falls_back_on_the_one_before(unbroken, tmp_path):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(unbroken, tmp_path):
     root, _ = unbroken
     assert in_a_process(tmp_path, signal.SIGKILL, 3 * STEPS)[0] == -9
     folder = folder_of(tmp_path)
     (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:1000])
-    code, said = in_a_process(tmp_path)
-    assert code == 0 and "last.pt is damaged" in said and "going on after epoch 2" in said
+    code, output = in_a_process(tmp_path)
+    assert code == 0 and "last.pt is damaged" in output and "resuming after epoch 2" in output
     assert same_weights(folder, folder_of(root))
 
 
-def test_a_finished_run_is_left_alone_and_restart_begins_again(tmp_path, monkeypatch):
+def test_finished_run_is_unchanged_and_restart_trains_again(tmp_path, monkeypatch):
     first = tiny.train(tmp_path)
     folder = folder_of(tmp_path)
     written = (folder / "last.pt").stat().st_mtime_ns
@@ -183,7 +183,7 @@ def test_a_finished_run_is_left_alone_and_restart_begins_again(tmp_path, monkeyp
     assert (again.best_dice, again.status) == (first.best_dice, "finished")
 
 
-def test_a_run_made_differently_is_refused_with_what_changed_and_the_remedy(tmp_path):
+def test_run_with_other_settings_is_refused_with_the_differences(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     train_fold(dataset, with_training(plan, epochs=1), splits, NAME, 0, device="cpu")
     changed = with_model(with_training(plan, epochs=2, seed=5), learning_rate=0.5)
@@ -191,7 +191,7 @@ def test_a_run_made_differently_is_refused_with_what_changed_and_the_remedy(tmp_
         train_fold(dataset, changed, splits, NAME, 0, device="cpu")
     assert "model.learning_rate: 0.01 -> 0.5" in caught.value.problems
     fewer = Splits((type(splits.folds[0])(splits.folds[0].train[:-1], splits.folds[0].validation),), "")
-    with pytest.raises(SeveralProblems, match="training cases: 1 left, 0 came"):
+    with pytest.raises(SeveralProblems, match="training cases: 1 removed, 0 added"):
         train_fold(dataset, with_training(plan, epochs=1), fewer, NAME, 0, device="cpu")
     # What does not decide the weights may change.
     record = train_fold(
@@ -200,20 +200,20 @@ def test_a_run_made_differently_is_refused_with_what_changed_and_the_remedy(tmp_
     assert record.status == "finished"
 
 
-def test_two_runs_on_one_folder_are_refused(tmp_path):
+def test_second_run_on_a_folder_is_refused(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     with run_lock(folder_of(tmp_path)), pytest.raises(AutosegError, match=f"in use by process {os.getpid()}"):
         train_fold(dataset, plan, splits, NAME, 0, device="cpu")
     assert os.listdir(folder_of(tmp_path)) == []
 
 
-def test_losses_that_stay_no_number_end_the_run_with_the_last_good_state(tmp_path):
+def test_diverged_run_ends_with_the_last_good_checkpoint(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     long = with_training(plan, epochs=20)
     at_step(4, lambda: setattr(Step, "_backward", lambda self, batch: torch.tensor(float("nan"), requires_grad=True)))
     backward = Step._backward
     try:
-        with pytest.raises(AutosegError, match=r"(?s)not a number in 20 steps in a row.*learning_rate.*precision=fp32"):
+        with pytest.raises(AutosegError, match=r"(?s)NaN or infinite in 20 steps in a row.*learning_rate.*precision=fp32"):
             train_fold(dataset, long, splits, NAME, 0, device="cpu")
     finally:
         Step._backward = backward  # type: ignore[method-assign]
@@ -224,7 +224,7 @@ def test_losses_that_stay_no_number_end_the_run_with_the_last_good_state(tmp_pat
     assert not (folder / "run.lock").exists()
 
 
-def test_single_bad_steps_are_left_out_and_counted(tmp_path):
+def test_single_nan_steps_are_skipped_and_counted(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     original = Step._backward
     count = 0
@@ -252,16 +252,14 @@ def test_early_stopping_counts_epochs_without_a_better_dice(tmp_path, monkeypatc
     assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
     assert checkpoint.read(folder_of(tmp_path) / "best.pt")["epoch"] == 2
     # It is over: going on does not train further.
-    assert train_fold(
-        dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu"
-    ).epochs_done == 5
+    assert train_fold(dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu").epochs_done == 5
 
 
-def test_early_stopping_goes_on_counting_after_an_interruption(tmp_path, monkeypatch):
+def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
     """Two epochs without a better Dice before it and one after it make three."""
     dataset, plan, splits = tiny.prepare(tmp_path)
     patient = with_training(plan, epochs=30, patience=3)
-    monkeypatch.setattr("autoseg.training.trainer._SAVING_SHARE", 1e3)
+    monkeypatch.setattr("autoseg.training.trainer._SAVE_FRACTION", 1e3)
     dices = iter([0.2, 0.5, 0.4, 0.5, 0.3])
     monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
 
@@ -276,7 +274,7 @@ def test_early_stopping_goes_on_counting_after_an_interruption(tmp_path, monkeyp
     assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
 
 
-def test_validation_may_be_rarer_but_never_misses_the_last_epoch(tmp_path):
+def test_last_epoch_is_always_validated(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     train_fold(dataset, with_training(plan, epochs=5, validate_every=3), splits, NAME, 0, device="cpu")
     lines = (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()[1:]
@@ -290,32 +288,36 @@ def test_an_ignore_label_trains_and_is_not_scored(tmp_path):
     assert load_network(folder_of(tmp_path)).scheme.ignore == 3
 
 
-@pytest.mark.parametrize(("model", "fold", "said"), [
-    ("tyni", 0, "no model 'tyni'.*\n.*tiny"), ("unet", 0, "does not include unet.*\n.*--models tiny,unet"),
-    (NAME, 1, "no fold 1.*\n.*folds 0 to 0"),
-])
-def test_what_cannot_be_trained_is_said_before_anything_is_written(tmp_path, model, fold, said):
+@pytest.mark.parametrize(
+    ("model", "fold", "output"),
+    [
+        ("tyni", 0, "no model 'tyni'.*\n.*tiny"),
+        ("unet", 0, "does not include unet.*\n.*--models tiny,unet"),
+        (NAME, 1, "no fold 1.*\n.*folds 0 to 0"),
+    ],
+)
+def test_untrainable_request_is_an_error_before_anything_is_written(tmp_path, model, fold, output):
     dataset, plan, splits = tiny.prepare(tmp_path)
-    with pytest.raises(AutosegError, match=said):
+    with pytest.raises(AutosegError, match=output):
         train_fold(dataset, plan, splits, model, fold, device="cpu")
     assert not dataset.results.exists()
 
 
-def test_a_split_that_does_not_fit_the_arrays_lists_every_case(tmp_path):
+def test_split_that_does_not_match_the_arrays_lists_every_case(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     fold = type(splits.folds[0])(("case_00", "typo_1"), ("typo_2",))
     with pytest.raises(SeveralProblems, match="(?s)splits.json.*typo_1.*typo_2"):
         train_fold(dataset, plan, Splits((fold,), ""), NAME, 0, device="cpu")
 
 
-def test_arrays_made_from_other_data_are_refused(tmp_path):
+def test_arrays_of_other_data_are_refused(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     epochs_since_best = Plan(**{**vars(plan), "content_hash": "another"})
     with pytest.raises(AutosegError, match="made from other images or by another plan.*\n.*plan_and_preprocess"):
         train_fold(dataset, epochs_since_best, splits, NAME, 0, device="cpu")
 
 
-def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
+def test_training_keeps_the_random_state_of_the_caller(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -324,7 +326,7 @@ def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_another_run_is_a_start(tmp_path, caplog):
+def test_checkpoint_of_another_run_is_a_pretrained_start(tmp_path, caplog):
     dataset, plan, splits = tiny.prepare(tmp_path)
     first = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
     donor = folder_of(tmp_path) / "best.pt"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from autoseg.io.raw_dataset import write_description
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, Variant
-from autoseg.preprocessing.array_dataset import writing
+from autoseg.preprocessing.array_dataset import array_writer
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Augmentation, Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.run import RunRecord
@@ -79,7 +79,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         dataset.description,
         DatasetSpec(channel_names={"0": "gray"}, labels=labels, numTraining=len(CASES), file_ending=".png", name="Discs"),
     )
-    with writing(dataset.array_folder(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
+    with array_writer(dataset.array_folder(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
         for index, case in enumerate(CASES):
             random = np.random.default_rng(index)
             rows, columns = np.mgrid[:SIDE, :SIDE]
@@ -133,13 +133,13 @@ def with_model(plan: Plan, **changes: Any) -> Plan:
 
 def train(root: Path, memory_format: str = "contiguous", **options: Any) -> RunRecord:
     """Train the fold of what `prepare` prepared there."""
-    dataset, plan, splits = prepare(root) if not (root / "raw").exists() else again(root)
+    dataset, plan, splits = prepare(root) if not (root / "raw").exists() else reopen(root)
     plan = with_model(plan, memory_format=memory_format)
     return train_fold.train_fold(dataset, plan, splits, NAME, 0, device="cpu", **options)
 
 
-def again(root: Path) -> tuple[Dataset, Plan, Splits]:
-    """What `prepare` gives, for a root that is prepared already."""
+def reopen(root: Path) -> tuple[Dataset, Plan, Splits]:
+    """The result of `prepare` for a root that is already prepared."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -147,8 +147,8 @@ def again(root: Path) -> tuple[Dataset, Plan, Splits]:
     return Workspace.at(root).dataset(701), plan, splits
 
 
-def at_step(number: int, what: Any) -> None:
-    """Call `what` before the step of that number (from 0) of this process."""
+def at_step(number: int, action: Any) -> None:
+    """Call `action` before the step of that number (from 0) of this process."""
     original = Step.__call__
     count = 0
 
@@ -156,14 +156,14 @@ def at_step(number: int, what: Any) -> None:
         nonlocal count
         count += 1
         if count == number + 1:
-            what()
+            action()
         return original(self, *arguments)
 
     Step.__call__ = counting  # type: ignore[method-assign]
 
 
-def at_part(number: int, what: Any) -> None:
-    """Call `what` after the forward pass of that part (from 0) of all parts of steps of this process."""
+def at_part(number: int, action: Any) -> None:
+    """Call `action` after the forward pass of that part (from 0) of all parts of steps of this process."""
     original = Loss.__call__
     count = 0
 
@@ -171,7 +171,7 @@ def at_part(number: int, what: Any) -> None:
         nonlocal count
         count += 1
         if count == number + 1:
-            what()
+            action()
         return original(self, *arguments)
 
     Loss.__call__ = counting  # type: ignore[method-assign]
@@ -185,30 +185,28 @@ def in_a_process(
     memory_format: str = "contiguous",
 ) -> tuple[int, str]:
     """Train in a process of its own, which gets a signal before that step (or within that part of a step) if asked to; its
-    exit code and what it said.
+    exit code and its output.
 
     Its parent is a server that has everything imported, which takes longer than training.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.imported"])
-    said = root.with_name(root.name + ".said")
-    process = context.Process(target=_process, args=(root, said, asked, step, part, memory_format))
+    context.set_forkserver_preload(["tests.training.preload"])
+    log = root.with_name(root.name + ".log")
+    process = context.Process(target=_process, args=(root, log, asked, step, part, memory_format))
     process.start()
     process.join()
     assert process.exitcode is not None
-    return process.exitcode, said.read_text()
+    return process.exitcode, log.read_text()
 
 
-def _process(
-    root: Path, said: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str
-) -> None:
-    with said.open("w") as stream:
+def _process(root: Path, log: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str) -> None:
+    with log.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
         configure_logging()
         register()
         # A checkpoint after each epoch, however short.
-        trainer._SAVING_SHARE = 1e3
+        trainer._SAVE_FRACTION = 1e3
         if asked is not None:
             if part is None:
                 at_step(step, lambda: os.kill(os.getpid(), asked))

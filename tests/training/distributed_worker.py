@@ -1,4 +1,4 @@
-"""What torchrun starts in the tests: train the tiny fold under the root given, in as many processes as there are."""
+"""Started by torchrun in the tests: train the tiny fold of the given root."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from autoseg.training.trainer import Trainer
 from tests.training import tiny
 
 
-def without_chance() -> None:
-    """Two things keep more processes from being exactly one: dropout is drawn by each for its own share, and PyTorch has
-    SyncBatchNorm on CUDA alone, so group norm stands in for batch norm.
+def make_deterministic() -> None:
+    """Remove what differs between one process and several: dropout, and batch norm, which PyTorch cannot synchronise on
+    CPUs. Group norm replaces it.
     """
-    made = tiny.Tiny.__init__
+    original_init = tiny.Tiny.__init__
 
     def init(self: tiny.Tiny, *arguments: int) -> None:
-        made(self, *arguments)
+        original_init(self, *arguments)
         for module in self.modules():
             if isinstance(module, nn.Dropout2d):
                 module.p = 0.0
@@ -36,15 +36,15 @@ def without_chance() -> None:
 def train(root: Path, stop_before: int) -> None:
     """stop_before: the last process is asked to stop before that step, 0 for never."""
     tiny.register()
-    without_chance()
-    dataset, plan, splits = tiny.again(root)
-    # Large enough parts for shares of unequal size, two parts a step.
+    make_deterministic()
+    dataset, plan, splits = tiny.reopen(root)
+    # Two micro-batches a step, with shards of unequal size.
     plan = tiny.with_training(plan, epochs=8, cldice=0.3)
     plan = tiny.with_model(plan, batch_size=6, accumulate=2, learning_rate=0.05, memory_format="channels_last")
     with distributed_context() as team:
         configure_logging(logging.INFO if team.is_main else logging.WARNING)
         if stop_before and team.rank == team.size - 1:
-            leave = Trainer._leave_if_asked
+            leave = Trainer._exit_if_requested
             count = 0
 
             def asked(self, stop):  # type: ignore[no-untyped-def]
@@ -56,7 +56,7 @@ def train(root: Path, stop_before: int) -> None:
                     stop.requested = signal.SIGTERM
                 leave(self, stop)
 
-            Trainer._leave_if_asked = asked  # type: ignore[method-assign]
+            Trainer._exit_if_requested = asked  # type: ignore[method-assign]
         train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu", team=team)
 
 
