@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ CONVERSION_MAY_IMPORT = {"schema", "support", "io", "fingerprint"}
 MODULES = sorted([*REPOSITORY.glob("autoseg/**/*.py"), *REPOSITORY.glob("dataset_conversion/**/*.py")])
 COMMANDS = sorted(path.stem for path in (REPOSITORY / "autoseg/cli").glob("*.py") if not path.stem.startswith("_"))
 LONGEST_FILE, LONGEST_FUNCTION = 450, 70
+# Private metaphors that a reader would have to ask about. The field has words: package, pipeline, command line, resume.
+METAPHORS = re.compile(r"\b(house|streets?|doorways?|rooms?|gone on with)\b", re.IGNORECASE)
+# Space, as in "room for one more image".
+PLAIN_MEANING = re.compile(r"\b(room for|room in the budget)\b", re.IGNORECASE)
 MOST_POSITIONAL_FIELDS, MOST_POSITIONAL_ARGUMENTS = 4, 6
 
 
@@ -186,6 +191,23 @@ def test_files_and_functions_are_short(path: Path) -> None:
             # A docstring that explains every parameter does not make a function harder to read.
             length = node.end_lineno - node.lineno - len((ast.get_docstring(node, clean=False) or "").splitlines())
             assert length < LONGEST_FUNCTION, f"{node.name} is {length} long"
+
+
+def test_private_metaphors_are_gone() -> None:
+    paths = [
+        path
+        for folder in ("autoseg", "dataset_conversion", "tests", "benchmarks")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    ]
+    paths += [REPOSITORY / "README.md", *(REPOSITORY / "documentation").glob("*.md")]
+    assert len(paths) > 300
+    lines = [
+        f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}"
+        for path in sorted(set(paths) - {Path(__file__)})
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if METAPHORS.search(PLAIN_MEANING.sub("", line))
+    ]
+    assert not lines, "\n".join(lines)
 
 
 def dataclass_decorator(node: ast.ClassDef) -> ast.expr | None:

@@ -1,4 +1,4 @@
-"""Small stores for the data room's tests."""
+"""Small datasets of arrays for tests of `autoseg.data`."""
 
 from __future__ import annotations
 
