@@ -80,4 +80,4 @@ def _pixel_files(source: Source, entry: Entry) -> list[Entry]:
     if entry.suffix != ".mhd":
         return []
     stem = entry.name.removesuffix(".mhd")
-    return [entry for suffix in (".raw", ".zraw") if (entry := source.get(f"{stem}{suffix}")) is not None]
+    return [file for suffix in (".raw", ".zraw") if (file := source.get(f"{stem}{suffix}")) is not None]
