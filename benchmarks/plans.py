@@ -27,7 +27,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Plan, Protocol
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Workspace
-from benchmarks.end_to_end import KNOWN, bring_in
+from benchmarks.end_to_end import SPECIFICATIONS, bring_in
 
 CASES = 24
 MEMORIES = ("4G", "8G", "24G", "80G")
@@ -151,8 +151,8 @@ def page(options: argparse.Namespace) -> str:
         f"Made by `python -m benchmarks.plans --data DIR` ({options.protocol} protocol, {options.memory}, {options.device}): "
         "subsets of six public sets, and three generated ones. GFLOP are of one image, memory is of one part of the batch.", "",
     ]  # fmt: skip
-    names = [name for name in KNOWN if (options.data / name).is_dir()]
-    for missing in KNOWN.keys() - set(names):
+    names = [name for name in SPECIFICATIONS if (options.data / name).is_dir()]
+    for missing in SPECIFICATIONS.keys() - set(names):
         print(f"{missing} is not in {options.data}: left out", file=sys.stderr)
     first = ""
     for name in [*names, *GENERATED]:
