@@ -96,7 +96,7 @@ WITH_NAN[0, 3, 4:6] = np.nan
         (np.array([["a"]]), "which is no image type"),
         (None, "has type object, which is no image type"),
         (WITH_NAN, "2 values of the image are not-a-number or infinite"),
-        (IMAGE.astype(np.float32) / 255, "the image holds values 0..1"),
+        (IMAGE.astype(np.float32) / 255, "the image has values 0..1"),
     ],
 )
 def test_invalid_images_are_refused_with_a_reason(predictor: api.Predictor, value: object, message: str) -> None:

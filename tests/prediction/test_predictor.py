@@ -112,7 +112,7 @@ def test_spacing_is_used_and_missed_where_the_plan_needs_it():
     prepared = predictor.prepare(image, (0.5, 2.0))
     assert prepared.arrays[0].shape == (30, 180, 1)
     assert agreement(predictor(image, (0.5, 2.0)), mask) > 0.95
-    with pytest.raises(AutosegError, match="how large its pixels are"):
+    with pytest.raises(AutosegError, match="this image has no spacing"):
         predictor(image)
 
 
