@@ -14,13 +14,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(autouse=True)
-def _restore_loggers() -> Iterator[None]:
-    """Undo the logging configuration of commands after each test."""
-    before = []
+def _library_logging() -> Iterator[None]:
+    """Each test starts as a library user does: without the logging configuration that commands leave behind.
+
+    Also before the test: fixtures of a module or package may have run a command.
+    """
+    _reset_loggers()
+    yield
+    _reset_loggers()
+
+
+def _reset_loggers() -> None:
     for name in ("autoseg", "dataset_conversion", "highdicom"):
         logger = logging.getLogger(name)
-        before.append((logger, list(logger.handlers), logger.level, logger.propagate))
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
+        logger.handlers[:], logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parent.parent
 PRODUCT, DEVELOPMENT = ("autoseg", "dataset_conversion"), ("tests", "benchmarks")
 # Required by the project's owner.
 REQUIRED = (
-    "torch", "batchgenerators", "dynamic-network-architectures", "SimpleITK", "acvl-utils", "tqdm", "rich",
+    "torch", "batchgenerators", "dynamic-network-architectures", "SimpleITK", "scikit-learn", "acvl-utils", "tqdm", "rich",
 )  # fmt: skip
 # Distribution -> import name, if different.
 IMPORTED_AS = {

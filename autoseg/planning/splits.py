@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from autoseg.fingerprint.near_duplicates import connected_groups
-from autoseg.planning.stratify import assign
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
@@ -47,7 +48,7 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
         logger.warning(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
     strata = _strata(cases, k)
     names = np.array([case.case for case in cases])
-    parts = assign(strata, [groups[name] for name in names], k, seed)
+    parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
     made = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
     return Splits(made, _because(fingerprint, spec, groups, made, folds), seed)
 
@@ -109,6 +110,23 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
                 )
     if problems:
         raise SeveralProblems("these splits would give scores that mean nothing:", problems, "correct the splits file")
+
+
+def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """Fold number, 0 to `folds` - 1, of each case: groups stay whole, strata are spread evenly (scikit-learn's greedy rule)."""
+    # A second of import, which commands without planning should not pay.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names, group = np.unique(groups, return_inverse=True)
+    # scikit-learn's own shuffle draws different folds in different versions.
+    order = np.random.RandomState(seed).permutation(len(names))
+    shuffled = np.argsort(order)[group]
+    assigned = np.empty(len(group), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a stratum has fewer cases than folds
+        for fold, (_, inside) in enumerate(StratifiedGroupKFold(folds).split(group, strata, shuffled)):
+            assigned[inside] = fold
+    return assigned
 
 
 def _groups(fingerprint: Fingerprint, declared: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.planning.splits import check_splits, make_splits, read_splits
+from autoseg.planning.splits import _assign_folds, check_splits, make_splits, read_splits
 from autoseg.schema.plan import Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import write_artefact
@@ -84,6 +84,12 @@ def test_the_seed_decides() -> None:
     made = Made(cases=40)
     assert split(made, seed=3) == split(made, seed=3)
     assert split(made, seed=3).folds != split(made, seed=4).folds
+
+
+def test_folds_are_the_same_in_every_version_of_scikit_learn() -> None:
+    """Pinned: a plan made again elsewhere must give the same folds."""
+    strata, groups = ["large"] * 6 + ["small"] * 9, [f"p{k // 2}" for k in range(15)]
+    assert _assign_folds(strata, groups, 3, 0).tolist() == [0, 0, 2, 2, 1, 1, 1, 1, 0, 0, 2, 2, 0, 0, 1]
 
 
 def test_tiny_sets_get_fewer_folds_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
