@@ -31,6 +31,7 @@ _HEADERS: tuple[tuple[bytes, Callable[[BinaryIO], Pillow.Image]], ...] = (
 )
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _STRIP = 256  # rows
+_RAMP = 16  # entries; a complete inverting ramp of so many is a display table, not the work of a PNG optimiser
 
 
 def is_picture(path: Path) -> bool:
@@ -53,14 +54,14 @@ def read_image(path: Path) -> Image:
     """See `autoseg.io.read_image`."""
     decoded = tiff.decode(path) if _read_bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_image(path)
     array, notes = decoded.array, decoded.notes
+    if decoded.alpha is not None:
+        array, alpha_notes = _drop_alpha(array, decoded.alpha, path)
+        notes += alpha_notes
     if decoded.palette is not None:
         array, notes = decoded.palette[array], (*notes, "palette colours resolved")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     array, rounding_notes = as_image(array)
-    if array.ndim == 3 and array.shape[2] in (2, 4):
-        array, alpha_notes = _drop_alpha(array, path)
-        notes += alpha_notes
     array, orientation_notes = _apply_orientation(array, decoded.orientation)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
     return Image(
@@ -74,16 +75,18 @@ def read_image(path: Path) -> Image:
 
 def read_label(path: Path) -> Label:
     """See `autoseg.io.read_label`."""
-    decoded = tiff.decode(path) if _read_bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_label(path)
+    decoded = tiff.decode(path, mask=True) if _read_bytes(path, 4).startswith(tiff.SIGNATURES) else _decode_label(path)
     array, notes = decoded.array, decoded.notes
+    if decoded.alpha is not None:
+        array, alpha_notes = _drop_alpha(array, decoded.alpha, path)
+        notes += alpha_notes
     if decoded.palette is not None:
         array, palette_notes = _palette_values(array, decoded.palette)
         notes += palette_notes
     array, orientation_notes = _apply_orientation(array, decoded.orientation)
     notes += orientation_notes
     if array.ndim == 3:
-        array, channel_notes = _to_one_channel(array, path)
-        notes += channel_notes
+        array = _to_one_channel(array, path)
     values = as_label(array)
     if values is None:
         raise AutosegError(
@@ -138,7 +141,7 @@ def _decode_image(path: Path) -> Decoded:
         array = array[..., :: array.shape[2] - 1] if array.shape[2] == 4 else array[..., 0]
     elif array.ndim == 3:
         array = _bgr_to_rgb(array)
-    return Decoded(array=array, notes=notes, orientation=orientation)
+    return Decoded(array=array, notes=notes, orientation=orientation, alpha=_last_of_two_or_four(array))
 
 
 def _decode_with_opencv(path: Path) -> Array | None:
@@ -237,15 +240,21 @@ def _orientation(exif: bytes) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _drop_alpha(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
-    alpha = array[..., -1]
+def _last_of_two_or_four(array: Array) -> int | None:
+    """Index of the alpha band of PNG and BMP, which have no other extra bands."""
+    return array.shape[2] - 1 if array.ndim == 3 and array.shape[2] in (2, 4) else None
+
+
+def _drop_alpha(array: Array, band: int, path: Path) -> tuple[Array, tuple[str, ...]]:
+    """(H, W) or (H, W, C) without the alpha band, and a note. Raises AutosegError if it varies."""
+    alpha = array[..., band]
     if alpha.min() != alpha.max():
         raise AutosegError(
             f"{path} has a transparency (alpha) channel that varies from {alpha.min()} to {alpha.max()}",
-            "flatten the image onto a background, or save its channels as separate files (case_0000, case_0001, ...)",
+            "flatten the picture onto a background, or save its channels as separate files (case_0000, case_0001, ...)",
         )
-    colours = np.ascontiguousarray(array[..., 0] if array.shape[2] == 2 else array[..., :3])
-    return colours, ("constant alpha channel dropped",)
+    others = np.ascontiguousarray(np.delete(array, band, axis=2) if band < array.shape[2] - 1 else array[..., :-1])
+    return others[..., 0] if others.shape[2] == 1 else others, ("constant alpha channel dropped",)
 
 
 def _decode_label(path: Path) -> Decoded:
@@ -266,7 +275,13 @@ def _decode_label(path: Path) -> Decoded:
         palette = np.reshape(picture.getpalette("RGB") or [], (-1, 3)).astype(np.uint8)
     elif png and picture.mode == "L" and data[24] in _PNG_UNSCALE:
         array = array // np.uint8(_PNG_UNSCALE[data[24]])
-    return Decoded(array=array, notes=(), orientation=orientation, lossy=data.startswith(_JPEG), palette=palette)
+    return Decoded(
+        array=array,
+        orientation=orientation,
+        lossy=data.startswith(_JPEG),
+        palette=palette,
+        alpha=_last_of_two_or_four(array),
+    )
 
 
 def _palette_values(indices: Array, palette: Array) -> tuple[Array, tuple[str, ...]]:
@@ -274,23 +289,19 @@ def _palette_values(indices: Array, palette: Array) -> tuple[Array, tuple[str, .
     used = np.unique(indices)
     if used[-1] < len(palette):
         colours = palette[used]
+        if len(palette) >= _RAMP and (palette == np.linspace(255, 0, len(palette)).round()[:, None]).all():
+            return indices, ("inverting palette not applied: class ids taken as stored",)
         # PNG optimisers reorder the palette of a gray picture; its indices are then meaningless.
         if (colours == colours[:, :1]).all() and (np.diff(colours[:, 0].astype(int)) <= 0).any():
             return palette[indices, 0], ("palette of grays out of order: gray values taken",)
     return indices, ("palette read by index",)
 
 
-def _to_one_channel(array: Array, path: Path) -> tuple[Array, tuple[str, ...]]:
-    """A mask stored as gray with alpha, RGB or RGBA: one channel, if the colour channels are equal."""
-    notes: tuple[str, ...] = ()
-    if array.shape[2] in (2, 4):
-        alpha = array[..., -1]
-        if alpha.min() != alpha.max():
-            raise AutosegError(f"{path} is a mask whose alpha channel varies", "save it as 8-bit gray with class ids")
-        array, notes = array[..., :-1], ("constant alpha channel dropped",)
+def _to_one_channel(array: Array, path: Path) -> Array:
+    """(H, W) of a mask stored with several bands (H, W, C), which must be equal."""
     if (array != array[..., :1]).any():
         colours = np.unique(array.reshape(-1, array.shape[2]), axis=0)
         shown = ", ".join(str(tuple(int(v) for v in colour)) for colour in colours[:6])
         more = f" and {len(colours) - 6} more" if len(colours) > 6 else ""
         raise AutosegError(f"{path} is a colour picture, not a mask of class ids: {shown}{more}", "give each colour an id")
-    return array[..., 0], notes
+    return array[..., 0]

@@ -11,6 +11,7 @@ import numpy as np
 
 import autoseg.io.raster as raster
 import autoseg.io.tiff as tiff
+from autoseg.io.tiff_pages import image_page
 from autoseg.io.types import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 
@@ -41,12 +42,12 @@ class ArrayRows:
 
 
 class TiffRows:
-    """Rows of a TIFF's first page; only the strips or tiles of these rows are decoded. Use it in a `with` block."""
+    """Rows of the page with a TIFF's image; only the strips or tiles of these rows are decoded. Use it in a `with` block."""
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: Path, file: Any, page: Any) -> None:
         self._path = path
         self._file = file
-        self._page = file.pages[0]
+        self._page = page
         self.size = (int(self._page.imagelength), int(self._page.imagewidth))
         self.channels = int(self._page.samplesperpixel)
         self._segments: dict[int, Array] = {}
@@ -58,15 +59,18 @@ class TiffRows:
 
         if path.suffix.lower() not in _TIFF:
             return None
+        file: Any = None
         try:
-            file: Any = tifffile.TiffFile(path)
-            page: Any = file.pages[0]
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError):
-            return None
-        supported = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and len(file.pages) == 1
+            file = tifffile.TiffFile(path)
+            page: Any = image_page(file, path)[0]
+        except (AutosegError, tifffile.TiffFileError, OSError, ValueError, IndexError):
+            if file is not None:
+                file.close()
+            return None  # `read_image` tells what is wrong.
+        supported = int(page.photometric) in (1, 2) and int(page.planarconfig) == 1 and page.imagedepth == 1
         supported = supported and tiff.has_codec(page) and page.tags.valueof(_ORIENTATION, default=1) == 1
-        if supported and str(page.dtype) in _DTYPES and page.samplesperpixel in (1, 3):
-            return cls(path, file)
+        if supported and str(page.dtype) in _DTYPES and page.samplesperpixel in (1, 3) and page.bitspersample % 8 == 0:
+            return cls(path, file, page)
         file.close()
         return None
 

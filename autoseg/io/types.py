@@ -62,6 +62,7 @@ class Decoded:
     """Output of a picture decoder, before the EXIF orientation is applied. array: (H, W) or (H, W, C), colours are RGB.
 
     orientation: the EXIF orientation to apply, 1 for none. palette: (N, 3) uint8 if the array holds indices into it.
+    alpha: the index of the transparency band, None without one.
     """
 
     array: Array
@@ -69,6 +70,7 @@ class Decoded:
     orientation: int = 1
     lossy: bool = False
     palette: Array | None = None
+    alpha: int | None = None
 
 
 def check_size(path: Path, width: int, height: int) -> None:
@@ -83,7 +85,7 @@ def as_label(array: Array) -> Array | None:
         return array.astype(np.uint8)
     if array.dtype == np.uint8:
         return array
-    if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 65535):
+    if array.size and (not np.isfinite(array).all() or array.min() < 0 or float(array.max()) > 65535):
         return None
     if array.dtype.kind == "f" and (array != np.rint(array)).any():
         return None
