@@ -1,4 +1,4 @@
-"""Networks. Takes a name and a few numbers; gives a network that keeps the contract. Knows nothing of plans or data."""
+"""Networks by name. `base` defines their contract. This package knows nothing about plans or data."""
 
 from autoseg.models.base import (
     ModelOutput,

@@ -1,11 +1,11 @@
-"""What every network promises, so that planner, trainer and predictor never ask which one they have.
+"""The contract of all networks, so that planner, trainer and predictor treat them alike.
 
 A model file holds one `SPEC` (a `ModelSpec`) and one function
 
     build(variant, in_channels, num_classes, input_size: (H, W) or None, **options) -> SegmentationNetwork
 
-`SegmentationNetwork` does what all of them need once: bring the input to a size the network accepts, bring the logits
-back to the input's size, and return the right kind of result for training and evaluation.
+`SegmentationNetwork` does what all networks need: it pads or resizes the input to a size the network accepts, crops or
+resizes the logits to the input's size, and returns the right type in training and evaluation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OwnLoss = Callable[[Tensor, Tensor], Tensor]
 class Variant:
     """One size of an architecture. `parameters` counts 3 input channels and 2 classes.
 
-    any_size: does not resize to the architecture's `fixed_size` inside, as its other variants do.
+    any_size: True if this variant accepts any size, although the architecture has a `fixed_size`.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """A checkpoint file others published, found by `--pretrained auto` under `file` in the weights folder.
+    """A published checkpoint file. `--pretrained auto` looks for `file` in the weights folder.
 
-    `variant` is the variant it fits ("" fits all), `part` what it fills of a network whose parts have files of their own;
-    `package` names an installable package that carries it, `url` where
-    it can be fetched by hand, `licence` what its authors allow. Nothing is ever downloaded without being asked for.
+    variant: the variant it fits; "" for all. part: the part of the network it fills, if the parts have separate files.
+    package: an installable package that contains it. url: where to download it by hand. licence: of the weights. Nothing
+    is downloaded unless the user asks for it.
     """
 
     file: str
@@ -58,14 +58,14 @@ class PublishedWeights:
 class ModelSpec:
     """The traits of an architecture that planner, trainer and reports read.
 
-    variants: from small to large. default_variant: the one the benchmark protocol uses.
-    divisor: the network itself works on multiples of this (it pads inside). fixed_size: it resizes to this square inside.
-    batch_statistics: normalises over the batch, so a batch of one cannot be trained.
-    mixed_precision: False where half precision is known to be unstable.
-    channels_last_on_cpu: channels_last tensors were measured to make a training step on a processor 1.1 times faster or more.
-    no_onnx: why it cannot be exported to ONNX; empty where it can (tested for every model).
-    warmup_epochs: linear warm-up the architecture wants in training.
-    input_mean, input_std: normalisation (of values in 0..1) the published weights expect.
+    variants: from small to large. default_variant: the one of the benchmark protocol.
+    divisor: the network pads its input to multiples of this. fixed_size: it resizes its input to this square.
+    batch_statistics: normalises over the batch, so it cannot train with a batch of one.
+    mixed_precision: False if half precision is known to be unstable.
+    channels_last_on_cpu: True if channels_last was measured to make a CPU training step at least 1.1 times faster.
+    no_onnx: why it cannot be exported to ONNX; empty if it can (tested for every model).
+    warmup_epochs: epochs of linear warm-up of the learning rate.
+    input_mean, input_std: normalisation that the published weights expect, for values in 0..1.
     cam_layer: module path of the default layer for Grad-CAM.
     """
 
@@ -104,7 +104,7 @@ class ModelSpec:
         raise KeyError(name)
 
     def size_inside(self, variant: str) -> int | None:
-        """The side of the square a variant resizes to inside, None where it works at any size."""
+        """Side of the square to which the variant resizes its input; None if it works at any size."""
         return None if self.variant(variant).any_size else self.fixed_size
 
 
@@ -114,8 +114,8 @@ class ModelOutput:
 
     logits: (B, K, H, W) at the input's size.
     auxiliary: further logits (B, K, h, w) of any size with the weight of each in the loss; the main logits weigh 1.
-    own_loss: for a network whose loss is its own: called with target (B, K, H, W) in {0, 1} and valid (B, 1, H, W) in
-    {0, 1} (0 where the ignore label is), returns a scalar. It then replaces the plan's loss.
+    own_loss: the network's own loss, used instead of the plan's. Called with target (B, K, H, W) in {0, 1} and valid
+    (B, 1, H, W) in {0, 1} (0 for the ignore label); returns a scalar.
     """
 
     logits: Tensor
@@ -124,43 +124,45 @@ class ModelOutput:
 
 
 class StateDictAdapter:
-    """Official tensors on their way into a network: each is given to a parameter of ours or dropped with a reason.
+    """Maps official tensors to our parameters: each tensor is assigned, or dropped with a reason.
 
-    What is neither given nor dropped stays in `left` and makes the file a foreign one.
+    If a tensor is neither (see `remaining`), the file does not fit the network.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
-        self.given: dict[str, Tensor] = {}
+        self.assigned: dict[str, Tensor] = {}
         self.sources: dict[str, tuple[str, ...]] = {}
         self.dropped: dict[str, str] = {}
 
     @property
-    def left(self) -> tuple[str, ...]:
-        """Official names not yet given or dropped, in the file's order."""
+    def remaining(self) -> tuple[str, ...]:
+        """Official names not yet assigned or dropped, in the file's order."""
         used = {name for names in self.sources.values() for name in names}
         return tuple(name for name in self.tensors if name not in used and name not in self.dropped)
 
-    def give(self, ours: str, *official: str, by: Callable[..., Tensor] | None = None) -> None:
-        """Fill our parameter `ours` from one or more official tensors; `by` turns them into ours (cut, join, reshape)."""
+    def assign(self, ours: str, *official: str, transform: Callable[..., Tensor] | None = None) -> None:
+        """Fill our parameter `ours` from one or more official tensors. transform: splits, joins or reshapes them."""
         tensors = [self.tensors[name] for name in official]
-        self.given[ours] = by(*tensors) if by is not None else tensors[0]
+        self.assigned[ours] = transform(*tensors) if transform is not None else tensors[0]
         self.sources[ours] = official
 
     def drop(self, official: str, reason: str) -> None:
-        """Leave an official tensor out, and say why."""
+        """Leave out an official tensor, with the reason."""
         self.dropped[official] = reason
 
 
 class SegmentationNetwork(nn.Module, ABC):
-    """Base of all networks: (B, C, H, W) float in; evaluation: logits (B, K, H, W); training: `ModelOutput`.
+    """Base of all networks. Input (B, C, H, W) float; output in evaluation: logits (B, K, H, W), in training: `ModelOutput`.
 
-    Subclasses write `segment`, which sees an input whose sides are multiples of `divisor` and at least `min_side` (zero
-    padding to the right and below) or exactly `fixed_size`, and may answer at any size: logits are brought back here.
+    Subclasses implement `segment`. Height and width of its input are multiples of `divisor` and at least `min_side` (zero
+    padding on the right and at the bottom), or exactly `fixed_size`. Its logits may have any size: `forward` resizes them.
 
     stem_weights: names of the weights whose second axis is the input channels. head_weights: names of weights and
-    biases whose first axis is the classes. `load_published` adapts the former and leaves out the latter where they differ.
-    unused_parameters: names of parameters the published architecture carries and never uses.
+    biases whose first axis is the classes. `load_published` adapts stem weights to other channels and leaves out head
+    weights for other classes. unused_parameters: parameters that the published architecture has but never uses.
+
+    Attribute names of modules are keys of checkpoints: a renamed attribute makes existing checkpoints unreadable.
     """
 
     divisor: int = 1
@@ -172,23 +174,23 @@ class SegmentationNetwork(nn.Module, ABC):
 
     @abstractmethod
     def segment(self, x: Tensor) -> ModelOutput:
-        """Logits for an input of an admissible size; in evaluation mode auxiliary outputs may be left out."""
+        """Logits for an input of a valid size. Auxiliary outputs are needed in training mode only."""
 
     def load_official(self, adapter: StateDictAdapter) -> None:
-        """Give or drop each official tensor. As written here: where our names are the official ones."""
+        """Assign or drop each official tensor. This default is for networks with the official names."""
         ours = self.state_dict()
-        for name in adapter.left:
+        for name in adapter.remaining:
             if name in ours:
-                adapter.give(name, name)
+                adapter.assign(name, name)
 
     def forward(self, x: Tensor) -> Tensor | ModelOutput:
         height, width = x.shape[-2:]
-        inside = self._admissible(x)
-        output = self.segment(inside)
-        logits = self._back(output.logits, inside.shape[-2:], (height, width))
+        resized = self._to_valid_size(x)
+        output = self.segment(resized)
+        logits = self._to_input_size(output.logits, resized.shape[-2:], (height, width))
         return replace(output, logits=logits) if self.training else logits
 
-    def _admissible(self, x: Tensor) -> Tensor:
+    def _to_valid_size(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self.fixed_size is not None:
             size = (self.fixed_size, self.fixed_size)
@@ -197,11 +199,11 @@ class SegmentationNetwork(nn.Module, ABC):
         return F.pad(x, (0, right, 0, below)) if below or right else x
 
     def _padding(self, side: int) -> int:
-        least = max(side, self.min_side)
-        return least + -least % self.divisor - side
+        minimum = max(side, self.min_side)
+        return minimum + -minimum % self.divisor - side
 
-    def _back(self, logits: Tensor, inside: torch.Size, size: tuple[int, int]) -> Tensor:
-        target = size if self.fixed_size is not None else tuple(inside)
+    def _to_input_size(self, logits: Tensor, resized: torch.Size, size: tuple[int, int]) -> Tensor:
+        target = size if self.fixed_size is not None else tuple(resized)
         if tuple(logits.shape[-2:]) != target:
             logits = F.interpolate(logits, target, mode="bilinear", align_corners=False)
         return logits[..., : size[0], : size[1]]

@@ -1,7 +1,7 @@
-"""Architectures by name. Their table is `MODELS` in `autoseg.support.extensions`; a new one is a file and a row there.
+"""Architectures by name, from the table `MODELS` in `autoseg.support.extensions`. A new one needs a file and a row there.
 
-Other packages add theirs with entry points in the group "autoseg.models", whose values are modules as well. What a module has
-to hold stands in `autoseg.models.base`; `autoseg_check_model NAME` checks it.
+Other packages add modules with entry points in the group "autoseg.models". `autoseg.models.base` describes what a module
+needs; `autoseg_check_model NAME` checks it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from autoseg.support.extensions import MODELS
 
 
 def names() -> tuple[str, ...]:
-    """All registered names, in the table's order, then those of other packages. Nothing is imported."""
+    """All names: the table's, in its order, then those of other packages. Nothing is imported."""
     return MODELS.names()
 
 
 def usable_names() -> tuple[str, ...]:
-    """The same without those of other packages that cannot be imported, each with a warning."""
+    """Like `names`, without models of other packages that cannot be imported; each of them gives a warning."""
     return tuple(name for name, _ in MODELS.usable())
 
 
 def spec(name: str) -> ModelSpec:
-    """The traits of a model. Raises AutosegError, with the nearest names, where there is no such model."""
+    """The traits of a model. Raises AutosegError, with similar names, if there is no such model."""
     return MODELS.get(name).SPEC  # type: ignore[no-any-return]
 
 
 def find_spec(name: str) -> ModelSpec | None:
-    """The same, None where there is no such model or its package cannot be used: results outlive the packages they need."""
+    """Like `spec`, but None for an unknown model or an unusable package: results may be older than the installed packages."""
     try:
         return spec(name)
     except AutosegError:
@@ -44,19 +44,19 @@ def build(
     input_size: tuple[int, int] | None = None,
     **options: Any,
 ) -> SegmentationNetwork:
-    """The network, with fresh weights.
+    """The network with new random weights.
 
-    variant: one of the spec's, by default the benchmark protocol's. num_classes counts the background (the logits'
-    channels). input_size: (H, W) the planner means to train at, for networks whose depth follows it; any other size
-    still works. options: what the model's own file documents. Raises AutosegError for an unknown name or variant.
+    variant: one of the spec's; by default that of the benchmark protocol. num_classes: channels of the logits, with the
+    background. input_size: (H, W) in training, for networks whose depth depends on it; other sizes work too. options: see
+    the model's own file. Raises AutosegError for an unknown name or variant.
     """
     module = MODELS.get(name)
-    known: ModelSpec = module.SPEC
-    chosen = variant or known.default_variant
-    if chosen not in {v.name for v in known.variants}:
-        offered = ", ".join(v.name for v in known.variants)
-        raise AutosegError(f"{name} has no variant {chosen!r}", f"choose one of: {offered}")
+    model_spec: ModelSpec = module.SPEC
+    variant_name = variant or model_spec.default_variant
+    if variant_name not in {v.name for v in model_spec.variants}:
+        available = ", ".join(v.name for v in model_spec.variants)
+        raise AutosegError(f"{name} has no variant {variant_name!r}", f"choose one of: {available}")
     network: SegmentationNetwork = module.build(
-        variant=chosen, in_channels=in_channels, num_classes=num_classes, input_size=input_size, **options
+        variant=variant_name, in_channels=in_channels, num_classes=num_classes, input_size=input_size, **options
     )
     return network

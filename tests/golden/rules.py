@@ -1,6 +1,6 @@
-"""Weights that depend only on a parameter's official name and shape, so that no weights need to be stored.
+"""Weights computed from a parameter's official name and shape, so that no weights are stored.
 
-Two rules: one filled the official code of the specialists, the other that of the generalists.
+Two rules: one for the official code of the specialists, one for the generalists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _normal(name: str, shape: tuple[int, ...]) -> Array:
 
 
 def specialist(name: str, shape: tuple[int, ...]) -> Array:
-    """He scaling for matrices; one plus noise for norm weights; a few names with a scale of their own."""
+    """He scaling for matrices; one plus noise for norm weights; a few names with a special scale."""
     noise = _normal(name, shape)
     leaf, single = name.rsplit(".", 1)[-1], np.float32
     special = {"spline_scaler": (1.0, 0.1), "A_logs": (0.0, 0.5), "dt_projs_bias": (-3.0, 0.5)}
@@ -48,5 +48,5 @@ def generalist(
 
 
 def golden_input(shape: tuple[int, ...]) -> Array:
-    """The input all golden values were made with, (B, C, H, W)."""
+    """The input of all golden outputs, (B, C, H, W)."""
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)

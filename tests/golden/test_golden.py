@@ -1,7 +1,7 @@
-"""Our networks, filled through the official names with weights made by rule, give the official code's outputs.
+"""Our networks give the outputs of the official code, with weights computed from the official names.
 
 `<name>.json`: model, variant, options, rule, classes, input shape, official parameters (name -> shape), batch-norm buffers,
-tolerance, stride of the thinned output, and standard deviation of the full one. `<name>.npz`: that output, thinned.
+tolerance, stride of the stored output, standard deviation of the full output. `<name>.npz`: the stored output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def golden_tensors(record: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Every official parameter by rule, and fresh batch-norm statistics."""
+    """Every official parameter by its rule, and initial batch-norm statistics."""
     tensors = {}
     for name, shape in record["parameters"].items():
         if record["rule"] == "specialist":

@@ -1,4 +1,4 @@
-"""The four predictions of HSNet, each beside the official one: in their sum the coarsest drowns the others."""
+"""Each of HSNet's four predictions against the official one: in their sum the coarsest dominates."""
 
 from __future__ import annotations
 

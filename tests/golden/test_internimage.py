@@ -1,4 +1,4 @@
-"""The auxiliary head that InternImage and TransNeXt share gives the official one's output."""
+"""The auxiliary head of InternImage and TransNeXt gives the official output."""
 
 from __future__ import annotations
 

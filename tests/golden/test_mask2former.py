@@ -1,4 +1,4 @@
-"""Mask2Former's queries, before the first layer and after the last, beside the official ones."""
+"""Mask2Former's queries before the first and after the last layer, against the official ones."""
 
 from __future__ import annotations
 

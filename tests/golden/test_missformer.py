@@ -1,4 +1,4 @@
-"""The form of MISSFormer that takes any size is the published network wherever both can be computed."""
+"""MISSFormer for any size equals the published network at the published size."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def test_missformer_free_gives_the_official_output_at_the_official_size() -> Non
     assert error < record["tolerance"], f"{error:.2e}"
 
 
-def test_missformer_free_works_at_the_size_it_is_given() -> None:
+def test_missformer_free_does_not_resize_its_input() -> None:
     network = models.build("missformer", "free").eval()
-    seen: list[tuple[int, ...]] = []
-    network.encoder[3].register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape)))
+    shapes: list[tuple[int, ...]] = []
+    network.encoder[3].register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
     with torch.no_grad():
         logits = network(torch.zeros(1, 3, 60, 130))
-    assert seen == [(1, 512, 2, 5)]
+    assert shapes == [(1, 512, 2, 5)]
     assert logits.shape == (1, 2, 60, 130)

@@ -1,4 +1,4 @@
-"""TransNeXt away from the size its position biases were made for: interpolated, and computed anew."""
+"""TransNeXt at other sizes than that of its position biases: interpolated and computed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ STRIDE = 2
 
 
 @pytest.mark.parametrize(
-    ("key", "trained_at", "extrapolate", "width"),
+    ("key", "training_size", "extrapolate", "width"),
     [
         ("logits_imgsize512", 512, False, 256),
         ("logits_256x192_interp", 256, False, 192),
         ("logits_256x192_extrap", 256, True, 192),
     ],
 )
-def test_other_sizes(key: str, trained_at: int, extrapolate: bool, width: int) -> None:
+def test_other_sizes(key: str, training_size: int, extrapolate: bool, width: int) -> None:
     record = json.loads((FOLDER / "transnext.json").read_text())
     network = models.build(
-        "transnext", "tiny", 3, record["classes"], (trained_at, trained_at), extrapolate=extrapolate
+        "transnext", "tiny", 3, record["classes"], (training_size, training_size), extrapolate=extrapolate
     )
     models.load_published(network, golden_tensors(record))
     image = torch.from_numpy(rules.golden_input(tuple(record["input"])))[..., :width]

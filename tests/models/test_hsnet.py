@@ -1,4 +1,4 @@
-"""What is HSNet's own: where its weights may come from, its four outputs, and the mended decoder."""
+"""HSNet: pretrained files, its four outputs, the corrected decoder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_timm_file_fills_the_whole_encoder() -> None:
     torch.testing.assert_close(stem, theirs.patch_embed.proj.weight.sum(dim=1, keepdim=True))
 
 
-def test_a_smaller_pvt_is_refused() -> None:
+def test_a_smaller_pvt_does_not_fit() -> None:
     with pytest.raises(AutosegError, match="do not fit HSNet"):
         models.load_published(models.build("hsnet"), timm.create_model("pvt_v2_b0").state_dict())
 
@@ -59,8 +59,8 @@ def test_four_predictions_make_the_logits() -> None:
     torch.testing.assert_close(sum(parts[1:], parts[0]), output.logits)
 
 
-def test_the_mended_decoder_takes_the_published_weights_and_answers_differently() -> None:
-    answers = []
+def test_the_corrected_decoder_loads_the_published_weights_and_gives_other_logits() -> None:
+    outputs = []
     for variant in ("pvt_v2_b2", "fixed"):
         network = models.build("hsnet", variant, num_classes=4)
         report = models.load_published(network, published())
@@ -69,5 +69,5 @@ def test_the_mended_decoder_takes_the_published_weights_and_answers_differently(
         assert all(name.startswith("decoder.hb0.") for name in dropped)
         assert bool(dropped) == (variant == "fixed")
         with torch.no_grad():
-            answers.append(network.eval()(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
-    assert (answers[0] - answers[1]).abs().max() > 1e-3 * answers[0].std()
+            outputs.append(network.eval()(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-3 * outputs[0].std()

@@ -13,7 +13,7 @@ from autoseg import models
 from autoseg.models.base import ModelOutput
 from autoseg.models.layers.pixel_decoder import DeformableAttention
 from autoseg.models.layers.query_decoder import Prediction
-from autoseg.models.layers.set_loss import match, set_loss, unsure_places
+from autoseg.models.layers.set_loss import match, set_loss, uncertain_points
 
 POINTS = 400
 
@@ -28,7 +28,7 @@ def corners(size: int = 16) -> Tensor:
 
 
 def perfect(target: Tensor, queries: tuple[int, ...], count: int = 6) -> Prediction:
-    """Query `queries[k]` says class k with its very mask; the others say nothing."""
+    """Query `queries[k]` predicts class k and exactly its mask; the others predict "no object"."""
     classes = torch.full((1, count, target.shape[1] + 1), -20.0)
     masks = torch.full((1, count, *target.shape[2:]), -20.0)
     classes[:, :, -1] = 20
@@ -50,8 +50,8 @@ def test_deformable_attention_point_by_point() -> None:
         ours = attention(query, tokens, sizes, centres)
         values = attention.value(tokens)[0].unflatten(1, (8, 2))
         offsets = attention.offset(query)[0].unflatten(1, (8, 3, 4, 2))
-        mixing = attention.mix(query)[0].unflatten(1, (8, 12)).softmax(dim=2).unflatten(2, (3, 4))
-        gathered = torch.zeros(5, 8, 2)
+        weights = attention.mix(query)[0].unflatten(1, (8, 12)).softmax(dim=2).unflatten(2, (3, 4))
+        attended = torch.zeros(5, 8, 2)
         for q in range(5):
             for head in range(8):
                 start = 0
@@ -61,8 +61,8 @@ def test_deformable_attention_point_by_point() -> None:
                     for point in range(4):
                         dx, dy = offsets[q, head, level, point].tolist()
                         x, y = centres[q, 0].item() * width + dx - 0.5, centres[q, 1].item() * height + dy - 0.5
-                        gathered[q, head] += mixing[q, head, level, point] * bilinear(grid, x, y)
-        reference = attention.project(gathered.flatten(1))
+                        attended[q, head] += weights[q, head, level, point] * bilinear(grid, x, y)
+        reference = attention.project(attended.flatten(1))
     torch.testing.assert_close(ours[0], reference, rtol=1e-4, atol=1e-5)
 
 
@@ -74,31 +74,31 @@ def bilinear(grid: Tensor, x: float, y: float) -> Tensor:
     return total
 
 
-def test_each_class_finds_the_query_that_draws_it() -> None:
+def test_each_class_is_matched_to_the_query_with_its_mask() -> None:
     target, valid = corners(), torch.ones(1, 1, 16, 16)
-    (pairs,) = match([perfect(target, (4, 0, 2))], target, valid, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
-    assert dict(zip(pairs.label.tolist(), pairs.query.tolist(), strict=True)) == {0: 4, 1: 0, 2: 2}
+    (matches,) = match([perfect(target, (4, 0, 2))], target, valid, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
+    assert dict(zip(matches.label.tolist(), matches.query.tolist(), strict=True)) == {0: 4, 1: 0, 2: 2}
 
 
-def test_classes_that_do_not_occur_ask_for_no_query() -> None:
+def test_absent_classes_are_not_matched() -> None:
     target, valid = corners(), torch.ones(1, 1, 16, 16)
     target[:, 0] += target[:, 2]
     target[:, 2] = 0
-    (pairs,) = match([perfect(target, (4, 0, 2))], target, valid, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
-    assert sorted(pairs.label.tolist()) == [0, 1]
+    (matches,) = match([perfect(target, (4, 0, 2))], target, valid, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
+    assert sorted(matches.label.tolist()) == [0, 1]
 
 
-def test_a_perfect_set_costs_almost_nothing_and_a_wrong_one_much() -> None:
+def test_a_perfect_prediction_has_a_small_loss_and_a_wrong_one_a_large_loss() -> None:
     torch.manual_seed(0)
     target, valid = corners(64), torch.ones(1, 1, 64, 64)
     good = set_loss([perfect(target, (4, 0, 2))], target, valid, (1.0, 1.0), POINTS)
     swapped = set_loss([perfect(target[:, [0, 2, 1]], (4, 0, 2))], target, valid, (1.0, 1.0), POINTS)
-    # What is left of the good one lies on the squares' edges, where both masks are interpolated.
+    # The rest of the good loss comes from the squares' edges, where both masks are interpolated.
     assert good < 1.5
     assert swapped > 10 * good
 
 
-def test_padding_is_no_part_of_the_image() -> None:
+def test_padding_is_not_part_of_the_image() -> None:
     torch.manual_seed(0)
     target, valid = corners(64), torch.ones(1, 1, 64, 64)
     prediction = perfect(target, (4, 0, 2))
@@ -107,21 +107,21 @@ def test_padding_is_no_part_of_the_image() -> None:
     assert set_loss([padded], target, valid, (1.0, 1.0), POINTS) > 15
 
 
-def test_pixels_that_are_not_known_do_not_count() -> None:
+def test_ignored_pixels_do_not_count() -> None:
     target, valid = corners(), torch.ones(1, 1, 16, 16)
     valid[..., 8:] = 0
     other = target.clone()
     other[..., 9:] = torch.rand_like(other[..., 9:]).round()
     prediction = Prediction(torch.randn(1, 6, 4), torch.randn(1, 6, 16, 16))
     losses = []
-    for wanted in (target, other):
-        # Class 2 lies in the unknown half; there it neither occurs nor costs.
+    for labels in (target, other):
+        # Class 2 lies in the ignored half: it is not matched and adds no loss.
         torch.manual_seed(0)
-        losses.append(set_loss([prediction], wanted, valid, (1.0, 1.0), POINTS))
+        losses.append(set_loss([prediction], labels, valid, (1.0, 1.0), POINTS))
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def test_an_image_nothing_is_known_of_still_has_gradients() -> None:
+def test_a_fully_ignored_image_still_has_gradients() -> None:
     prediction = Prediction(torch.randn(1, 6, 4, requires_grad=True), torch.randn(1, 6, 16, 16, requires_grad=True))
     set_loss([prediction], corners(), torch.zeros(1, 1, 16, 16), (1.0, 1.0), POINTS).backward()
     assert prediction.classes.grad is not None and torch.isfinite(prediction.classes.grad).all()
@@ -139,17 +139,17 @@ def test_points_follow_the_global_seed() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_most_points_lie_where_the_mask_is_unsure() -> None:
-    # Least sure along x = 0.5, surer to both sides.
+def test_most_points_are_where_the_mask_is_uncertain() -> None:
+    # Most uncertain along x = 0.5.
     masks = (torch.arange(64) - 31.5).expand(1, 1, 64, 64).contiguous()
-    places = unsure_places(masks, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
-    assert places.shape == (1, POINTS, 2)
+    locations = uncertain_points(masks, (1.0, 1.0), POINTS, torch.Generator().manual_seed(0))
+    assert locations.shape == (1, POINTS, 2)
     # 300 of 1200 evenly spread points: the middle quarter.
-    near = (places[0, : int(0.75 * POINTS), 0] - 0.5).abs()
-    assert near.max() < 0.2
+    distance = (locations[0, : int(0.75 * POINTS), 0] - 0.5).abs()
+    assert distance.max() < 0.2
 
 
-def test_training_ends_with_logits_and_a_loss_of_its_own() -> None:
+def test_training_mode_returns_logits_and_own_loss() -> None:
     torch.manual_seed(0)
     network = models.build("mask2former", "resnet50", 3, 3, queries=8, points=100).train()
     output = network(torch.randn(2, 3, 40, 70))
@@ -174,9 +174,9 @@ def test_the_resnet_is_torchvisions(detectron: bool) -> None:
     with torch.no_grad():
         ours = network.encoder(image)  # type: ignore[operator]
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
-        for layer, mine in zip((theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), ours, strict=True):
+        for layer, map_ in zip((theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), ours, strict=True):
             x = layer(x)
-            torch.testing.assert_close(mine, x, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(map_, x, rtol=1e-4, atol=1e-5)
 
 
 def detectron_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""SegNeXt's decomposition: where its bases come from, and that it keeps to float32."""
+"""SegNeXt's decomposition: its initial bases, and float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def logits(network: models.SegmentationNetwork, image: torch.Tensor) -> torch.Te
         return network.eval()(image)
 
 
-def test_two_networks_of_the_same_weights_predict_the_same_whatever_the_random_state() -> None:
+def test_predictions_do_not_depend_on_the_random_state() -> None:
     image = torch.randn(1, 3, 64, 64)
     first, second = models.build("segnext", "t"), models.build("segnext", "t")
     second.load_state_dict(first.state_dict())
@@ -24,7 +24,7 @@ def test_two_networks_of_the_same_weights_predict_the_same_whatever_the_random_s
     assert torch.equal(expected, logits(second, image))
 
 
-def test_fresh_bases_make_every_prediction_another_as_published() -> None:
+def test_fresh_bases_change_every_prediction_as_published() -> None:
     network = models.build("segnext", "t", fresh_bases=True)
     image = torch.randn(1, 3, 64, 64)
     assert not torch.equal(logits(network, image), logits(network, image))

@@ -1,4 +1,4 @@
-"""The scan in segments equals the recurrence it stands for, in values, gradients and memory."""
+"""The scan in segments equals the recurrence in values and gradients; its memory."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def test_broad_states_equal_the_recurrence_in_double_precision(length: int) -> N
 def test_segments_of_every_length_give_the_same(
     monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], segment: int
 ) -> None:
-    monkeypatch.setattr(module, "_SEGMENT", segment)
-    monkeypatch.setattr(module, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(module, "_SEGMENT_VALUES", segment)
+    monkeypatch.setattr(module, "_MIN_ROWS", 1)
     check(200, 3, shape)
 
 
 def test_rows_one_by_one_as_on_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CALL_FOR_ALL", ())
+    monkeypatch.setattr(module, "_SEQUENTIAL_FOREACH", ())
     check(200, 2, NARROW)
 
 
-def test_the_number_of_threads_is_left_alone() -> None:
+def test_the_number_of_threads_is_not_changed() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -95,42 +95,42 @@ def test_a_very_long_sequence() -> None:
     check(65_536, 1, {"groups": 1, "width": 2, "state": 4})
 
 
-def test_every_gradient_is_the_slope() -> None:
-    """A check without the recurrence: small steps along random directions."""
+def test_gradientsequal_finite_differences() -> None:
+    """Independent of the recurrence's gradient: small steps along random directions."""
     tensors = arguments(60, 1, **NARROW)
     gradients = with_gradients(selective_scan, tensors)
     weights = torch.randn(gradients["y"].shape, generator=torch.Generator().manual_seed(7))
     for i, name in enumerate(NAMES):
-        way = torch.randn(tensors[i].shape, generator=torch.Generator().manual_seed(i))
+        direction = torch.randn(tensors[i].shape, generator=torch.Generator().manual_seed(i))
         ends = []
         for sign in (1, -1):
             moved = [tensor.double() for tensor in tensors]
-            moved[i] = moved[i] + sign * 1e-5 * way
+            moved[i] = moved[i] + sign * 1e-5 * direction
             ends.append((sequential_scan(*moved) * weights).sum())
         slope = float(ends[0] - ends[1]) / 2e-5
-        assert float((gradients[name] * way).sum()) == pytest.approx(slope, rel=1e-3, abs=1e-3), name
+        assert float((gradients[name] * direction).sum()) == pytest.approx(slope, rel=1e-3, abs=1e-3), name
 
 
 def test_strong_decay_neither_overflows_nor_leaks() -> None:
     tensors = arguments(300, 1, **NARROW)
     tensors[2] = tensors[2] * 1000
-    found = with_gradients(selective_scan, tensors)
+    gradients = with_gradients(selective_scan, tensors)
     exact = with_gradients(sequential_scan, [tensor.double() for tensor in tensors])
-    for name, value in found.items():
+    for name, value in gradients.items():
         torch.testing.assert_close(value.double(), exact[name], rtol=1e-4, atol=1e-4 * float(exact[name].abs().max()))
 
 
-def test_half_precision_around_it_changes_nothing() -> None:
+def test_autocast_changes_nothing() -> None:
     tensors = arguments(100, 1, **NARROW)
     expected = with_gradients(selective_scan, tensors)
     with torch.autocast("cpu", torch.bfloat16):
-        found = with_gradients(selective_scan, tensors)
-    for name, value in found.items():
+        gradients = with_gradients(selective_scan, tensors)
+    for name, value in gradients.items():
         assert torch.equal(value, expected[name]), name
 
 
 def saved_bytes(length: int, shape: dict[str, int], batch: int = 1) -> int:
-    """What the graph keeps for the backward pass, each storage counted once."""
+    """Bytes saved for the backward pass; each storage counts once."""
     tensors = [torch.ones(tensor.shape, requires_grad=True) for tensor in arguments(length, batch, **shape)]
     storages = {}
 
@@ -145,7 +145,7 @@ def saved_bytes(length: int, shape: dict[str, int], batch: int = 1) -> int:
     return sum(size for _, size in storages.values())
 
 
-def test_memory_is_that_of_the_inputs_and_not_of_the_states() -> None:
+def test_memory_is_that_of_the_inputs_without_the_states() -> None:
     length, shape = 4096, {"groups": 4, "width": 96, "state": 16}
     inputs = sum(tensor.nbytes for tensor in arguments(length, 1, **shape))
     states = 4 * length * 4 * 96 * 16
@@ -172,8 +172,8 @@ def test_the_kernel_gets_its_own_layout() -> None:
         """u, delta: (batch, channels, length), A: (channels, state), B, C: (batch, groups, state, length)."""
         assert delta_softplus
         delta = F.softplus(delta + delta_bias[:, None])
-        share = u.shape[1] // B.shape[1]
-        B, C = B.repeat_interleave(share, dim=1), C.repeat_interleave(share, dim=1)
+        channels_per_group = u.shape[1] // B.shape[1]
+        B, C = B.repeat_interleave(channels_per_group, dim=1), C.repeat_interleave(channels_per_group, dim=1)
         state, outputs = torch.zeros(u.shape[0], *A.shape), []
         for t in range(u.shape[2]):
             now = delta[:, :, t, None]

@@ -1,4 +1,4 @@
-"""What is Swin-UMamba's own: where its encoder's weights may come from, its starting values and its four-way scan."""
+"""Swin-UMamba: pretrained files of the encoder, initial values, the four-way scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.golden.test_golden import FOLDER, golden_tensors
 
 @cache
 def vmamba() -> dict[str, torch.Tensor]:
-    """A file as VMamba published it: the encoder under its own names, and a classifier."""
+    """A file as published by VMamba: the encoder with VMamba's names, and a classifier."""
     record = json.loads((FOLDER / "swin_umamba.json").read_text())
     record["parameters"] = {n: s for n, s in record["parameters"].items() if n.startswith("vssm_encoder.")}
     tensors = {}
@@ -27,7 +27,7 @@ def vmamba() -> dict[str, torch.Tensor]:
             level, rest = name.removeprefix("downsamples.").split(".", 1)
             name = f"layers.{level}.downsample.{rest}"
         tensors[name] = tensor
-    # Its own stem takes the image's three channels.
+    # VMamba's stem has the image's three channels as input.
     tensors["patch_embed.proj.weight"] = torch.zeros(96, 3, 4, 4)
     classifier = {"norm.weight": (768,), "norm.bias": (768,), "head.weight": (1000, 768), "head.bias": (1000,)}
     return tensors | {name: torch.zeros(shape) for name, shape in classifier.items()}
@@ -47,7 +47,7 @@ def test_a_vmamba_file_fills_all_but_the_stem_and_the_decoder() -> None:
     assert torch.equal(network.state_dict()["stages.2.8.scan.decay"], theirs)
 
 
-def test_fresh_scans_start_as_published() -> None:
+def test_initial_values_are_the_published_ones() -> None:
     torch.manual_seed(0)
     scan = FourWayScan(32)
     steps = F.softplus(scan.step_bias.detach())
@@ -56,8 +56,8 @@ def test_fresh_scans_start_as_published() -> None:
     assert torch.allclose(scan.decay.exp(), torch.arange(1.0, 17.0).expand(4 * 64, 16))
 
 
-def test_the_scan_turns_with_the_map() -> None:
-    """Rows and columns swap where the map is transposed and the two directions' weights change places."""
+def test_the_scan_is_equivariant_to_transposition() -> None:
+    """Transposing the map and swapping the weights of the directions swaps rows and columns."""
     torch.manual_seed(0)
     scan = FourWayScan(8).eval()
     other = FourWayScan(8).eval()
@@ -76,7 +76,7 @@ def test_the_scan_turns_with_the_map() -> None:
         torch.testing.assert_close(other(x.transpose(1, 2)).transpose(1, 2), scan(x), rtol=1e-4, atol=1e-6)
 
 
-def test_training_looks_at_three_levels() -> None:
+def test_training_has_three_levels() -> None:
     torch.manual_seed(0)
     output = models.build("swin_umamba", num_classes=3).train()(torch.randn(1, 3, 64, 96))
     assert isinstance(output, ModelOutput)

@@ -1,4 +1,4 @@
-"""U-KAN's splines: values, gradients, starting values; and what its files carry beside weights."""
+"""U-KAN's splines: values, gradients, initial values; and the knots in its files."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def test_spline_bases_are_those_of_the_recursion() -> None:
 def test_spline_gradients_are_those_of_the_values() -> None:
     x = (torch.rand(40, dtype=torch.float64) * 5 - 2.5).requires_grad_()
     assert torch.autograd.gradcheck(spline_bases, (x,))
-    learning, plain = spline_bases(x), spline_bases(x.detach())
-    torch.testing.assert_close(learning.detach(), plain, rtol=0, atol=0)
+    with_gradient, plain = spline_bases(x), spline_bases(x.detach())
+    torch.testing.assert_close(with_gradient.detach(), plain, rtol=0, atol=0)
 
 
-def test_splines_start_as_small_noise_at_the_knots() -> None:
+def test_splines_are_initialised_with_small_noise_at_the_knots() -> None:
     torch.manual_seed(0)
     layer = KANLinear(30, 20)
     knots = torch.linspace(-1, 1, 6, dtype=torch.float64)
     at_knots = torch.einsum("oik,pk->oip", layer.spline.detach().double(), spline_bases(knots))
     assert float(at_knots.abs().max()) <= 0.01 + 1e-6
     assert abs(float(at_knots.std()) - 0.02 / 12**0.5) < 3e-4
-    # The shortest such coefficients have no share in what the knots cannot see.
-    unseen = torch.linalg.svd(spline_bases(knots))[2][6:]
-    assert unseen.shape == (2, BASES)
-    assert float((layer.spline.detach().double() @ unseen.T).abs().max()) < 1e-6
+    # Minimum-norm coefficients have no component in the null space of the values at the knots.
+    null_space = torch.linalg.svd(spline_bases(knots))[2][6:]
+    assert null_space.shape == (2, BASES)
+    assert float((layer.spline.detach().double() @ null_space.T).abs().max()) < 1e-6
 
 
-def test_half_precision_input_keeps_the_splines_in_single() -> None:
+def test_splines_of_half_precision_input_are_float32() -> None:
     assert spline_bases(torch.zeros(3, dtype=torch.bfloat16)).dtype == torch.float32
 
 

@@ -1,4 +1,4 @@
-"""VWFormer's windows: which pixels a context holds, and sides that give odd windows."""
+"""VWFormer's windows: the pixels of a context, and image sizes with odd windows."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def test_a_context_is_the_window_and_its_surroundings(ratio: int, window: int) -
     padded = copy_shift_pad(copy_shift_pad(x, 3, ratio, window), 2, ratio, window)
     for row, column in ((0, 0), (3, 4), (7, 7)):
         top, left = row * window, column * window
-        around = padded[0, :, top : top + ratio * window, left : left + ratio * window]
-        assert set(contexts[8 * row + column].flatten().tolist()) == set(around.flatten().tolist())
+        context = padded[0, :, top : top + ratio * window, left : left + ratio * window]
+        assert set(contexts[8 * row + column].flatten().tolist()) == set(context.flatten().tolist())
         assert torch.equal(padded[0, :, margin:-margin, margin:-margin], x[0])
 
 
 def test_tokens_fold_neighbours_into_channels_row_by_row() -> None:
     attention = VaryingWindowAttention(128, 2, heads=1, shortcut=True, normed=True)
     x = torch.randn(1, 32, 32, 32)
-    # Window (3, 3) of side 4 begins at 12; its context of side 8 two pixels before.
+    # Window (3, 3) of side 4 starts at 12; its context of side 8 starts two pixels earlier.
     token = attention._contexts(x, 4, 4)[8 * 3 + 3].view(4, 4, 128)[1, 2]
     row, column = 10 + 2, 10 + 4
     expected = torch.cat([x[0, :, row + i, column + j] for i in (0, 1) for j in (0, 1)])
@@ -51,6 +51,6 @@ def test_odd_windows_work(size: tuple[int, int], city: bool) -> None:
 
 def test_both_heads_can_be_chosen() -> None:
     with torch.device("meta"):
-        usual, city = models.build("vwformer_mit", "b0"), models.build("vwformer_mit", "b0", city=True)
-    count = [sum(p.numel() for p in network.parameters()) for network in (usual, city)]
+        default, city = models.build("vwformer_mit", "b0"), models.build("vwformer_mit", "b0", city=True)
+    count = [sum(p.numel() for p in network.parameters()) for network in (default, city)]
     assert count[0] > count[1]

@@ -19,7 +19,7 @@ from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, resize_like
 
 # Decoder width at stride 4 and at stride 2.
 _WIDTHS = {"light": (64, 32), "wide": (128, 48)}
-# Blocks per stage of EfficientNet-Lite0: the published file numbers them through, timm numbers them by stage.
+# Blocks per stage of EfficientNet-Lite0: the published file numbers all blocks, timm numbers them within each stage.
 _STAGE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _CLASSIFIER = "belongs to the ImageNet classifier"
 
@@ -50,16 +50,16 @@ SPEC = ModelSpec(
 
 
 class EfficientNetLite0UPerNet(SegmentationNetwork):
-    """Encoder maps of strides 4 to 32 go through a narrow UPerHead; its result meets the stride-2 map for sharp edges.
+    """A narrow UPerNet decoder on the maps of strides 4 to 32. Its output is combined with the stride-2 map for sharp edges.
 
-    Logits (B, K, H/2, W/2). Names of the encoder are timm's.
+    Logits (B, K, H/2, W/2). The encoder has timm's names.
     """
 
     divisor = 32
 
     def __init__(self, in_channels: int, num_classes: int, channels: int, detail_channels: int) -> None:
         super().__init__()
-        # The "tf_" form pads as the published weights were trained: more to the right and below.
+        # The "tf_" model pads as in the training of the published weights: more on the right and at the bottom.
         self.encoder: nn.Module = timm.create_model(
             "tf_efficientnet_lite0", pretrained=False, features_only=True, in_chans=in_channels
         )
@@ -69,7 +69,7 @@ class EfficientNetLite0UPerNet(SegmentationNetwork):
         self.detail = ConvNormReLU(finest, detail_channels, 1)
         self.refine = ConvNormReLU(detail_channels, detail_channels, 3)
         self.dropout = nn.Dropout2d(0.1)
-        # Not UPerNet's start near zero: in a budget of a few hundred steps so narrow a head would lose half of them growing.
+        # Not UPerNet's initial weights near zero: a head this narrow would need half of a few hundred steps to grow.
         self.classify = nn.Conv2d(detail_channels, num_classes, 1)
         self.stem_weights = ("encoder.conv_stem.weight",)
         self.head_weights = ("classify.weight", "classify.bias")
@@ -81,14 +81,14 @@ class EfficientNetLite0UPerNet(SegmentationNetwork):
         return ModelOutput(self.classify(self.dropout(refined)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
-        """The file `efficientnet-lite0-57934424.pth`, or timm's own (`tf_efficientnet_lite0`); both hold no decoder."""
+        """The file `efficientnet-lite0-57934424.pth`, or timm's (`tf_efficientnet_lite0`). Both are encoders only."""
         ours = self.state_dict()
-        for official in adapter.left:
+        for official in adapter.remaining:
             name = f"encoder.{_timm_name(official)}"
             if official.startswith(("_conv_head.", "_bn1.", "_fc.", "conv_head.", "bn2.", "classifier.")):
                 adapter.drop(official, _CLASSIFIER)
             elif name in ours:
-                adapter.give(name, official)
+                adapter.assign(name, official)
 
 
 def build(
@@ -99,7 +99,7 @@ def build(
 
 
 def _timm_name(official: str) -> str:
-    """timm's name of a tensor of the published file; any other name comes back as it is."""
+    """timm's name of a tensor of the published file. Other names are returned unchanged."""
     block = re.fullmatch(r"_blocks\.(\d+)\._(\w+)\.(\w+)", official)
     if block is None:
         return official.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.")
@@ -107,7 +107,7 @@ def _timm_name(official: str) -> str:
     while stage < len(_STAGE_DEPTHS) - 1 and position >= _STAGE_DEPTHS[stage]:
         position -= _STAGE_DEPTHS[stage]
         stage += 1
-    # The first stage widens nothing, so timm counts its layers from the depth-wise convolution.
+    # The first stage has no expansion: timm numbers its layers from the depth-wise convolution.
     if stage == 0:
         layers = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
     else:

@@ -1,4 +1,4 @@
-"""InternImage: a convolutional encoder of deformable convolutions, with the UPerNet decoder.
+"""InternImage: an encoder of deformable convolutions with the UPerNet decoder.
 
 Wang et al.: InternImage: Exploring Large-Scale Vision Foundation Models with Deformable Convolutions. CVPR 2023.
 """
@@ -32,7 +32,7 @@ _HUB = "https://huggingface.co/OpenGVLab/InternImage/resolve/main"
 
 @dataclass(frozen=True)
 class _Size:
-    """channels of the first stage (doubling from each to the next); norm_after: branches are normed behind, not before."""
+    """channels: of the first stage; each stage doubles them. norm_after: post-norm instead of pre-norm."""
 
     channels: int
     depths: tuple[int, int, int, int]
@@ -99,7 +99,7 @@ def _norm(channels: int) -> nn.LayerNorm:
 
 
 def _convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution on a map with channels last."""
+    """Convolution of a map with channels last."""
     return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
@@ -119,7 +119,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """A deformable convolution and a per-pixel feed-forward, each scaled per channel and added: (B, H, W, C) is kept."""
+    """Deformable convolution and feed-forward, each with layer scale and residual: (B, H, W, C) -> same shape."""
 
     def __init__(self, channels: int, drop_path: float, norm_after: bool) -> None:
         super().__init__()
@@ -136,24 +136,24 @@ class Block(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def _feed(self, x: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor) -> Tensor:
         return self.narrow(F.gelu(self.widen(x)))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm_after:
             x = x + self.drop_path(self.look_scale * self.look_norm(self.look(x)))
-            return x + self.drop_path(self.feed_scale * self.feed_norm(self._feed(x)))  # type: ignore[no-any-return]
+            return x + self.drop_path(self.feed_scale * self.feed_norm(self._feed_forward(x)))  # type: ignore[no-any-return]
         x = x + self.drop_path(self.look_scale * self.look(self.look_norm(x)))
-        return x + self.drop_path(self.feed_scale * self._feed(self.feed_norm(x)))  # type: ignore[no-any-return]
+        return x + self.drop_path(self.feed_scale * self._feed_forward(self.feed_norm(x)))  # type: ignore[no-any-return]
 
 
 class Level(nn.Module):
-    """Blocks at one stride: (B, H, W, C) -> the level's map (same shape) and the next level's input, half as large."""
+    """Blocks at one stride: (B, H, W, C) -> the level's map (same shape) and the next level's input (half the size)."""
 
     def __init__(self, channels: int, drop_paths: list[float], norm_after: bool, last: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(channels, rate, norm_after) for rate in drop_paths)
-        # Where every branch is normed behind, the sum needs no norm of its own.
+        # With post-norm in every block the level's output needs no norm.
         self.norm = nn.Identity() if norm_after else _norm(channels)
         self.shrink: nn.Conv2d | None = None
         if not last:
@@ -190,7 +190,7 @@ class Encoder(nn.Module):
 
 
 class InternImage(SegmentationNetwork):
-    """Logits (B, K, H/4, W/4), in training also auxiliary ones at stride 16."""
+    """Logits (B, K, H/4, W/4); in training also auxiliary logits at stride 16."""
 
     divisor = 32
     stem_weights = ("encoder.stem.conv1.weight",)
@@ -215,11 +215,11 @@ class InternImage(SegmentationNetwork):
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and its ImageNet files (`internimage_*_1k_224.pth`)."""
         rename_keys(adapter, _OFFICIAL)
-        for name in adapter.left:
+        for name in adapter.remaining:
             if name.startswith(("conv_head.", "head.")):
                 adapter.drop(name, "belongs to the ImageNet classifier")
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None) -> InternImage:
-    """InternImage of size `variant` with the decoder 512 channels wide. No options."""
+    """InternImage of size `variant` with a decoder of 512 channels. No options."""
     return InternImage(_SIZES[variant], in_channels, num_classes)

@@ -1,4 +1,4 @@
-"""Mask2Former: queries, each of which becomes one class and one mask, over a deformable pixel decoder.
+"""Mask2Former: queries that each predict one class and one mask, on a deformable pixel decoder.
 
 Cheng et al.: Masked-attention Mask Transformer for Universal Image Segmentation. CVPR 2022.
 """
@@ -30,8 +30,8 @@ from autoseg.models.layers.set_loss import set_loss
 
 _QUERIES = 100
 _POINTS = 12544
-# Keeps the logarithm of a class no query speaks for finite.
-_LEAST = 1e-6
+# Keeps the logarithm finite for a class that no query predicts.
+_EPSILON = 1e-6
 
 SPEC = ModelSpec(
     name="mask2former",
@@ -108,13 +108,13 @@ _HEADS = (
     (_QUERY + r"transformer_ffn_layers\.(\d)\.norm\.(.+)", r"query_decoder.layers.\1.feed_norm.\2"),
     (_QUERY + r"decoder_norm\.(.+)", r"query_decoder.norm.\1"),
     (_QUERY + r"class_embed\.(.+)", r"query_decoder.classify.\1"),
-    # Between the linear layers stand the ReLUs.
+    # ReLUs have the odd indices.
     *((_QUERY + rf"mask_embed\.layers\.{i}\.(.+)", rf"query_decoder.shape.{2 * i}.\1") for i in range(3)),
 )
-# The official attention keeps query, key and value in one matrix.
-_JOINED = re.compile(_QUERY + r"transformer_(cross|self)_attention_layers\.(\d)\.\w+\.in_proj_(weight|bias)")
+# Official attention layers store query, key and value in one matrix.
+_STACKED = re.compile(_QUERY + r"transformer_(cross|self)_attention_layers\.(\d)\.\w+\.in_proj_(weight|bias)")
 
-# Whole models name the ResNet in detectron2's way, ImageNet files in torchvision's, which is the encoder's own.
+# Whole models use detectron2's names for the ResNet; ImageNet files use torchvision's, like our encoder.
 _RESNET = (
     (r"backbone\.stem\.conv1\.norm\.(.+)", r"encoder.bn1.\1"),
     (r"backbone\.stem\.conv1\.(.+)", r"encoder.conv1.\1"),
@@ -140,7 +140,7 @@ _EXTRAS = (
 class Mask2Former(SegmentationNetwork):
     """Logits (B, K, H, W): log of the sum over queries of class probability times mask probability.
 
-    In training the logits come at stride 4 and without gradient; the loss, over all ten predictions, is the network's own.
+    In training the logits have stride 4 and no gradient; the network's own loss uses all ten predictions.
     """
 
     divisor = 32
@@ -164,7 +164,7 @@ class Mask2Former(SegmentationNetwork):
         self.query_decoder = QueryDecoder(num_classes, queries=queries)
 
     def predict(self, x: Tensor) -> list[Prediction]:
-        """Classes and masks (at stride 4) before and after each layer, the final ones last."""
+        """Classes and masks (at stride 4) before the first and after each layer; the last one is final."""
         return self.query_decoder(*self.pixel_decoder(self.encoder(x)))  # type: ignore[no-any-return]
 
     def segment(self, x: Tensor) -> ModelOutput:
@@ -177,19 +177,19 @@ class Mask2Former(SegmentationNetwork):
             logits = _class_logits(last.classes, last.masks)
         return ModelOutput(logits, own_loss=partial(self._loss, predictions, (x.shape[2], x.shape[3])))
 
-    def _loss(self, predictions: list[Prediction], inside: tuple[int, int], target: Tensor, valid: Tensor) -> Tensor:
-        extent = (target.shape[3] / inside[1], target.shape[2] / inside[0])
+    def _loss(self, predictions: list[Prediction], padded: tuple[int, int], target: Tensor, valid: Tensor) -> Tensor:
+        extent = (target.shape[3] / padded[1], target.shape[2] / padded[0])
         return set_loss(predictions, target, valid, extent, self.points)
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoders (Swin's own, torchvision's ResNet)."""
-        for name in adapter.left:
-            joined = _JOINED.fullmatch(name)
-            if joined is not None:
-                kind, layer, part = joined.groups()
+        for name in adapter.remaining:
+            stacked = _STACKED.fullmatch(name)
+            if stacked is not None:
+                kind, layer, part = stacked.groups()
                 ours = f"query_decoder.layers.{layer}.{'read' if kind == 'cross' else 'confer'}"
                 for i, role in enumerate(("query", "key", "value")):
-                    adapter.give(f"{ours}.{role}.{part}", name, by=partial(_third, i))
+                    adapter.assign(f"{ours}.{role}.{part}", name, transform=partial(_chunk_of_three, i))
         resnet = not isinstance(self.encoder, swin.Swin)
         rename_keys(adapter, (*_HEADS, *(_RESNET if resnet else swin.official_names("encoder"))))
         drop_matching(adapter, _EXTRAS)
@@ -203,20 +203,20 @@ def build(
     queries: int = _QUERIES,
     points: int = _POINTS,
 ) -> Mask2Former:
-    """queries: how many masks are proposed. points: of each mask, how many pixels the loss compares.
+    """queries: number of predicted masks. points: number of points of each mask in the loss.
 
-    resnet50's batch norms learn and follow the batch; the official ones stay as ImageNet left them, which makes sense
-    with its weights only.
+    The batch norms of resnet50 are trained and use batch statistics. The official ones are frozen, which makes sense
+    only with ImageNet weights.
     """
     return Mask2Former(variant, in_channels, num_classes, queries, points)
 
 
-def _third(i: int, joined: Tensor) -> Tensor:
-    return joined.chunk(3)[i]
+def _chunk_of_three(i: int, stacked: Tensor) -> Tensor:
+    return stacked.chunk(3)[i]
 
 
 def _class_logits(classes: Tensor, masks: Tensor) -> Tensor:
     """(B, Q, K + 1) and (B, Q, H, W) -> (B, K, H, W)."""
     with full_precision(masks):
-        likely = classes.float().softmax(dim=2)[..., :-1]
-        return torch.einsum("bqk,bqhw->bkhw", likely, masks.float().sigmoid()).add(_LEAST).log()
+        class_probabilities = classes.float().softmax(dim=2)[..., :-1]
+        return torch.einsum("bqk,bqhw->bkhw", class_probabilities, masks.float().sigmoid()).add(_EPSILON).log()

@@ -35,19 +35,19 @@ SPEC = ModelSpec(
 
 _OFFICIAL = (
     *mit.official_names("encoder"),
-    # The maps are joined with the deepest first.
+    # Maps are concatenated with the deepest first.
     *((rf"decode_head\.linear_c{4 - i}\.proj\.(.+)", rf"fuse.projections.{i}.\1") for i in range(4)),
     (r"decode_head\.linear_fuse\.conv\.(.+)", r"fuse.mix.\1"),
     (r"decode_head\.linear_fuse\.bn\.(.+)", r"fuse.norm.\1"),
     (r"decode_head\.linear_pred\.(.+)", r"classify.\1"),
 )
-_DROPPED = (mit.CLASSIFIER, (r"decode_head\.conv_seg\..+", "built by the official code and never used"))
+_DROPPED = (mit.CLASSIFIER, (r"decode_head\.conv_seg\..+", "never used by the official code"))
 
 
 class SegFormer(SegmentationNetwork):
-    """Logits (B, K, H/4, W/4) before they are brought to the input's size.
+    """Logits (B, K, H/4, W/4).
 
-    channels: width each encoder map is projected to (256 for the two smallest encoders, 768 for the others).
+    channels: to which each encoder map is projected (256 for the two smallest encoders, 768 for the others).
     """
 
     divisor = 32

@@ -1,4 +1,4 @@
-"""SegNeXt: the convolutional-attention encoder MSCAN and a decoder that sees the whole map through a matrix decomposition.
+"""SegNeXt: the convolutional-attention encoder MSCAN and a decoder with global context from a matrix factorisation.
 
 Guo et al.: SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation. NeurIPS 2022.
 Geng et al.: Is Attention Better Than Matrix Decomposition? ICLR 2021 (the "Hamburger").
@@ -41,7 +41,7 @@ SPEC = ModelSpec(
 # Channels of the decoder and number of bases of its decomposition.
 _DECODERS = {"t": (256, 16), "s": (256, 16), "b": (512, 64), "l": (1024, 64)}
 _TRAINING_STEPS, _EVALUATION_STEPS = 6, 7
-_TINY = 1e-6
+_EPSILON = 1e-6
 _BASES_SEED = 1234
 
 _OFFICIAL = (
@@ -58,22 +58,21 @@ _OFFICIAL = (
 
 
 class Decomposition(nn.Module):
-    """A non-negative map (B, D, H, W) replaced by its product of `rank` bases and coefficients, found by a few steps.
+    """Low-rank approximation of a non-negative map (B, D, H, W) by non-negative matrix factorisation with `rank` bases.
 
-    Multiplicative updates of a non-negative matrix factorisation; gradients pass through all of them. The bases begin at
-    random: drawn anew for each image in training, and as published (`fresh_bases`) in evaluation too. Otherwise
-    evaluation begins at `bases` (1, D, rank), the same for every image and every run. Works in float32 always: its
-    products leave the range of half precision.
+    A few multiplicative updates; gradients pass through all of them. The initial bases are random for each image in
+    training, and with `fresh_bases` (as published) in evaluation too. Otherwise evaluation starts from `bases`
+    (1, D, rank), the same for every image and run. Computed in float32: the products exceed the range of half precision.
     """
 
     def __init__(self, channels: int, rank: int, fresh_bases: bool) -> None:
         super().__init__()
         self.shape = (channels, rank)
         self.fresh_bases = fresh_bases
-        # From numpy, whose numbers for a seed are the same on every machine.
-        drawn = np.random.default_rng(_BASES_SEED).random((1, channels, rank)).astype(np.float32)
+        # NumPy gives the same numbers for a seed on every machine.
+        initial_bases = np.random.default_rng(_BASES_SEED).random((1, channels, rank)).astype(np.float32)
         self.bases: Tensor
-        self.register_buffer("bases", F.normalize(torch.tensor(drawn), dim=1), persistent=False)
+        self.register_buffer("bases", F.normalize(torch.tensor(initial_bases), dim=1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         with full_precision(x):
@@ -87,18 +86,18 @@ class Decomposition(nn.Module):
         columns = matrix.transpose(1, 2)
         weights = (columns @ bases).softmax(dim=-1)
         for _ in range(_TRAINING_STEPS if self.training else _EVALUATION_STEPS):
-            weights = _improve(weights, columns, bases)
-            bases = _improve(bases, matrix, weights)
-        return bases @ _improve(weights, columns, bases).transpose(1, 2)
+            weights = _update(weights, columns, bases)
+            bases = _update(bases, matrix, weights)
+        return bases @ _update(weights, columns, bases).transpose(1, 2)
 
 
-def _improve(factor: Tensor, matrix: Tensor, other: Tensor) -> Tensor:
+def _update(factor: Tensor, matrix: Tensor, other: Tensor) -> Tensor:
     """One multiplicative update of `factor` in matrix ~ factor @ other^T."""
-    return factor * (matrix @ other) / (factor @ (other.transpose(1, 2) @ other) + _TINY)
+    return factor * (matrix @ other) / (factor @ (other.transpose(1, 2) @ other) + _EPSILON)
 
 
 class Hamburger(nn.Module):
-    """The decomposition between two 1x1 convolutions, beside a shortcut: (B, C, H, W) is kept."""
+    """The decomposition between two 1x1 convolutions, with residual: (B, C, H, W) -> same shape."""
 
     def __init__(self, channels: int, rank: int, fresh_bases: bool) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ class Hamburger(nn.Module):
 
 
 class SegNeXt(SegmentationNetwork):
-    """Logits (B, K, H/8, W/8) before they are brought to the input's size. The finest encoder map goes unused.
+    """Logits (B, K, H/8, W/8). The finest encoder map is not used.
 
     channels, rank: width of the decoder and number of bases. fresh_bases: see `Decomposition`.
     """
@@ -160,7 +159,7 @@ def build(
 ) -> SegNeXt:
     """SegNeXt with the encoder MSCAN-`variant`.
 
-    fresh_bases: as published, draw the decomposition's bases anew for every prediction, so that no two are quite alike.
+    fresh_bases: as published, draw new random bases for every prediction, so that repeated predictions differ slightly.
     """
     return SegNeXt(variant, in_channels, num_classes, *_DECODERS[variant], fresh_bases=fresh_bases)
 

@@ -1,4 +1,4 @@
-"""TransNeXt: an encoder of aggregated attention and convolutional gated units, with the UPerNet decoder.
+"""TransNeXt: an encoder of aggregated attention and convolutional gated linear units, with the UPerNet decoder.
 
 Shi: TransNeXt: Robust Foveal Visual Perception for Vision Transformers. CVPR 2024.
 """
@@ -28,7 +28,7 @@ from autoseg.models.layers.aggregated_attention import (
     PositionBias,
     Size,
 )
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 
 _HEAD_CHANNELS = 24
 _MLP_RATIOS = (8, 8, 4, 4)
@@ -40,14 +40,14 @@ _DIVISOR = 32
 
 @dataclass(frozen=True)
 class _Size:
-    """channels of the first stage, doubling from each to the next; blocks of the four stages."""
+    """channels: of the first stage; each stage doubles them. depths: blocks of the four stages."""
 
     channels: int
     depths: tuple[int, int, int, int]
     drop_path: float
 
 
-# The authors segment with tiny and small; micro's drop path is that of its ImageNet training.
+# The authors published segmentation with tiny and small. micro has the drop path of its ImageNet training.
 _SIZES = {
     "micro": _Size(48, (2, 2, 15, 2), 0.15),
     "tiny": _Size(72, (2, 2, 15, 2), 0.4),
@@ -123,11 +123,11 @@ _OFFICIAL = _official_names()
 
 
 class GatedUnit(nn.Module):
-    """A feed-forward whose one half, seen through a depth-wise 3x3 convolution, gates the other: (B, H * W, C) is kept."""
+    """Feed-forward whose first half, after a depth-wise 3x3 convolution, gates the second: (B, H * W, C) -> same shape."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
-        # Two thirds of a plain feed-forward's width: two halves then cost as much as that one.
+        # Two thirds of a plain feed-forward's width, so that both halves together have its cost.
         hidden = 2 * channels * ratio // 3
         self.widen = nn.Linear(channels, 2 * hidden)
         self.look = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
@@ -140,7 +140,7 @@ class GatedUnit(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a gated unit, each behind a norm and beside a shortcut: (B, H * W, C) is kept."""
+    """Attention and a gated unit, each with pre-norm and residual: (B, H * W, C) -> same shape."""
 
     def __init__(self, channels: int, attention: CosineAttention, ratio: int, drop_path: float) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Overlapping patches of a map and blocks on them: (B, C, H, W) -> (B, C', H/s, W/s), s = 4 in the first, else 2.
+    """Overlapping patch embedding and blocks: (B, C, H, W) -> (B, C', H/s, W/s), s = 4 in the first stage, else 2.
 
     number: 0 to 3. side: (H/s, W/s) in training, or None (see `PositionBias`).
     """
@@ -186,18 +186,18 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels."""
 
-    def __init__(self, size: _Size, in_channels: int, trained_at: Size | None) -> None:
+    def __init__(self, size: _Size, in_channels: int, training_size: Size | None) -> None:
         super().__init__()
         self.widths = [size.channels * 2**i for i in range(4)]
         total = sum(size.depths)
         rates = [size.drop_path * i / (total - 1) for i in range(total)]
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(self.widths, size.depths, strict=True)):
-            before = self.widths[i - 1] if i else in_channels
-            side = None if trained_at is None else (trained_at[0] >> (i + 2), trained_at[1] >> (i + 2))
-            self.stages.append(Stage(i, before, width, rates[:depth], side))
+            previous = self.widths[i - 1] if i else in_channels
+            side = None if training_size is None else (training_size[0] >> (i + 2), training_size[1] >> (i + 2))
+            self.stages.append(Stage(i, previous, width, rates[:depth], side))
             del rates[:depth]
-        self.apply(start_plainly)
+        self.apply(init_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -208,7 +208,7 @@ class Encoder(nn.Module):
 
 
 class TransNeXt(SegmentationNetwork):
-    """Logits (B, K, H/4, W/4), in training also auxiliary ones at stride 16."""
+    """Logits (B, K, H/4, W/4); in training also auxiliary logits at stride 16."""
 
     divisor = _DIVISOR
     stem_weights = ("encoder.stages.0.embed.weight",)
@@ -219,9 +219,9 @@ class TransNeXt(SegmentationNetwork):
         "auxiliary.classify.bias",
     )
 
-    def __init__(self, size: _Size, in_channels: int, num_classes: int, trained_at: Size | None) -> None:
+    def __init__(self, size: _Size, in_channels: int, num_classes: int, training_size: Size | None) -> None:
         super().__init__()
-        self.encoder = Encoder(size, in_channels, trained_at)
+        self.encoder = Encoder(size, in_channels, training_size)
         self.decoder = upernet.UPerHead(self.encoder.widths, num_classes)
         self.auxiliary = upernet.AuxiliaryHead(self.encoder.widths[2], num_classes)
 
@@ -233,22 +233,22 @@ class TransNeXt(SegmentationNetwork):
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and its ImageNet files (`transnext_*_224_1k.pth`)."""
         rename_keys(adapter, _OFFICIAL)
-        for name in adapter.left:
+        for name in adapter.remaining:
             if name.startswith("head."):
                 adapter.drop(name, "belongs to the ImageNet classifier")
             elif "relative_pos_index" in name or "relative_coords_table" in name:
-                adapter.drop(name, "computed here")
+                adapter.drop(name, "computed by the network")
 
 
 def build(
     variant: str, in_channels: int, num_classes: int, input_size: Size | None = None, extrapolate: bool = False
 ) -> TransNeXt:
-    """TransNeXt of size `variant` with the decoder 512 channels wide.
+    """TransNeXt of size `variant` with a decoder of 512 channels.
 
-    input_size: the position biases belong to it and are interpolated for images of other sizes, as published. Without
-    it, or with `extrapolate`, they are computed anew for each size (the paper's extrapolation); the parameters are the same.
+    input_size: size of the position biases; they are interpolated for images of other sizes, as published. Without it, or
+    with `extrapolate`, they are computed for each size (the paper's extrapolation). The parameters are the same.
     """
-    trained_at = None
+    training_size = None
     if input_size is not None and not extrapolate:
-        trained_at = (-(-input_size[0] // _DIVISOR) * _DIVISOR, -(-input_size[1] // _DIVISOR) * _DIVISOR)
-    return TransNeXt(_SIZES[variant], in_channels, num_classes, trained_at)
+        training_size = (-(-input_size[0] // _DIVISOR) * _DIVISOR, -(-input_size[1] // _DIVISOR) * _DIVISOR)
+    return TransNeXt(_SIZES[variant], in_channels, num_classes, training_size)

@@ -24,14 +24,14 @@ SPEC = ModelSpec(
 
 
 class VWFormerConvNeXt(vwformer.VWFormer):
-    """The head on ConvNeXt's four maps: logits (B, K, H/4, W/4) before they are brought to the input's size."""
+    """The head on ConvNeXt's four maps: logits (B, K, H/4, W/4)."""
 
     stem_weights = ("encoder.layers.0.0.weight",)
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of mmclassification, the authors, timm and torchvision."""
         super().load_official(adapter)
-        convnext.receive_encoder(adapter, "encoder")
+        convnext.load_encoder(adapter, "encoder")
 
 
 def build(
@@ -46,7 +46,7 @@ def build(
 ) -> VWFormerConvNeXt:
     """VWFormer with the encoder ConvNeXt-`variant`.
 
-    heads: of the window attention (they divide 512). shortcut: the attention's input is added to its result. city: the
-    head published for Cityscapes, whose files go with shortcut=False.
+    heads: of the window attention; must divide 512. shortcut: add the attention's input to its output. city: the head
+    published for Cityscapes; use shortcut=False with its files.
     """
     return VWFormerConvNeXt(convnext.ConvNeXt(variant, in_channels), num_classes, heads, shortcut, city)

@@ -30,7 +30,7 @@ _OFFICIAL = mit.official_names("encoder")
 
 
 class VWFormerMiT(vwformer.VWFormer):
-    """The head on MiT's four maps: logits (B, K, H/4, W/4) before they are brought to the input's size."""
+    """The head on MiT's four maps: logits (B, K, H/4, W/4)."""
 
     stem_weights = ("encoder.stages.0.embed.weight",)
 
@@ -53,7 +53,7 @@ def build(
 ) -> VWFormerMiT:
     """VWFormer with the encoder MiT-`variant`.
 
-    heads: of the window attention (they divide 512). shortcut: the attention's input is added to its result. city: the
-    head published for Cityscapes, whose files go with shortcut=False.
+    heads: of the window attention; must divide 512. shortcut: add the attention's input to its output. city: the head
+    published for Cityscapes; use shortcut=False with its files.
     """
     return VWFormerMiT(mit.MiT(variant, in_channels), num_classes, heads, shortcut, city)

@@ -1,4 +1,4 @@
-"""Attention as the eye has it: each pixel sees its 3x3 neighbours sharply and the whole map coarsely, in one softmax.
+"""Aggregated attention: each pixel attends to its 3x3 neighbours and to the pooled map, in one softmax.
 
 Shi: TransNeXt: Robust Foveal Visual Perception for Vision Transformers. CVPR 2024.
 """
@@ -16,30 +16,30 @@ Size = tuple[int, int]
 
 _NEIGHBOURS = 9
 _BIAS_WIDTH = 512
-# Softplus of the starting value is 1 / 0.24.
-_START_TEMPERATURE = math.log(math.expm1(1 / 0.24))
+# Softplus of the initial value is 1 / 0.24.
+_INITIAL_TEMPERATURE = math.log(math.expm1(1 / 0.24))
 
 
 @lru_cache(maxsize=256)
 def _distances(queries: int, keys: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The different distances along one axis between pixels and the cells they are pooled to, and which pair has which.
+    """Distances along one axis between the pixels and the cells into which they are pooled.
 
-    A cell's place is the mean of its pixels'. Returns the sorted distances, and for each pair (query-major) its index.
+    A cell's position is the mean of its pixels' positions. Returns the sorted unique distances, and for each pair
+    (query-major) the index of its distance.
     """
     cells = [(i * queries // keys, -(-(i + 1) * queries // keys) - 1) for i in range(keys)]
-    doubled = [2 * query - first - last for query in range(queries) for first, last in cells]
-    different = sorted(set(doubled))
-    place = {distance: i for i, distance in enumerate(different)}
-    return tuple(distance / 2 for distance in different), tuple(place[distance] for distance in doubled)
+    doubled_offsets = [2 * query - first - last for query in range(queries) for first, last in cells]
+    unique = sorted(set(doubled_offsets))
+    index_of = {distance: i for i, distance in enumerate(unique)}
+    return tuple(distance / 2 for distance in unique), tuple(index_of[distance] for distance in doubled_offsets)
 
 
 class PositionBias(nn.Module):
-    """What the offset between a pixel and a pooled cell adds to their attention: (heads, H * W, Hk * Wk).
+    """Bias of the attention between a pixel and a pooled cell, as a function of their offset: (heads, H * W, Hk * Wk).
 
-    A small network of the logarithm of the offset, measured in the grid the weights were pretrained with.
-    `resized_from`: the map's size in training; the bias at another size is then the one of that size, interpolated, as
-    published. None: it is computed for whatever size comes, which the paper calls extrapolation. At the size of
-    training both are equal.
+    A small network applied to the logarithm of the offset, in units of the grid of pretraining. resized_from: the map's
+    size in training; the bias of that size is interpolated for other sizes, as published. None: the bias is computed for
+    each size, which the paper calls extrapolation. Both are equal at the training size.
     """
 
     def __init__(self, heads: int, reduction: int, pretrained_side: int, resized_from: Size | None) -> None:
@@ -61,13 +61,13 @@ class PositionBias(nn.Module):
         return bias.flatten(2).transpose(1, 2)
 
     def _computed(self, size: Size, keys: Size) -> Tensor:
-        """(heads, H, W, Hk, Wk): the network sees each different offset once, rows and columns are then looked up."""
+        """(heads, H, W, Hk, Wk). The network is applied once to each unique offset; pairs look up their value."""
         device = self.widen.weight.device
         down, rows = self._axis(size[0], keys[0], device)
         across, columns = self._axis(size[1], keys[1], device)
         offsets = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1)
         values = self.narrow(F.relu(self.widen(offsets)))
-        # Looked up along the first axis, where both the copy and its gradient move whole rows.
+        # Indexing the first axis is fastest: the copy and its gradient move whole rows.
         values = values.index_select(0, rows).transpose(0, 1).index_select(0, columns)
         return values.unflatten(1, (size[0], keys[0])).unflatten(0, (size[1], keys[1])).permute(4, 2, 0, 3, 1)  # type: ignore[no-any-return]
 
@@ -78,9 +78,8 @@ class PositionBias(nn.Module):
 
 
 class CosineAttention(nn.Module):
-    """What both forms share: unit queries and keys, a learned query for all, and a sharpness that grows with the keys.
-
-    Maps are (B, heads, channels per head, pixels) here.
+    """Base of both forms: unit queries and keys, a learned query added to all queries, and a learned temperature scaled by
+    the logarithm of the number of keys. Maps are (B, heads, channels per head, pixels).
     """
 
     def __init__(self, channels: int, heads: int, bias: PositionBias) -> None:
@@ -88,7 +87,7 @@ class CosineAttention(nn.Module):
         depth = channels // heads
         self.heads = heads
         self.bias = bias
-        self.temperature = nn.Parameter(torch.full((heads, 1, 1), _START_TEMPERATURE))
+        self.temperature = nn.Parameter(torch.full((heads, 1, 1), _INITIAL_TEMPERATURE))
         self.common_query = nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, 1, depth), std=0.02))
         self.project = nn.Linear(channels, channels)
 
@@ -96,8 +95,8 @@ class CosineAttention(nn.Module):
         """Tokens (B, N, parts * C) -> (B, parts * heads, channels per head, N)."""
         return tokens.transpose(1, 2).unflatten(1, (parts * self.heads, -1))  # type: ignore[no-any-return]
 
-    def sharpened(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Unit queries made ready for the product with unit keys; `keys`: how many each query has, (N) or (1)."""
+    def scale_query(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Unit queries, scaled for the product with unit keys. keys: number of keys of each query, (N) or (1)."""
         return (query + self.common_query.transpose(1, 2)) * F.softplus(self.temperature) * torch.log(keys)
 
     def join(self, attended: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class CosineAttention(nn.Module):
 
 
 class GlobalAttention(CosineAttention):
-    """Every pixel sees every pixel: tokens (B, H * W, C) are kept."""
+    """Every pixel attends to every pixel: tokens (B, H * W, C) -> same shape."""
 
     def __init__(self, channels: int, heads: int, bias: PositionBias) -> None:
         super().__init__(channels, heads, bias)
@@ -115,16 +114,16 @@ class GlobalAttention(CosineAttention):
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
         query, key, value = self.split(self.query_key_value(tokens), 3).chunk(3, dim=1)
         count = torch.tensor([float(size[0] * size[1])], device=tokens.device)
-        query = self.sharpened(F.normalize(query, dim=2), count)
+        query = self.scale_query(F.normalize(query, dim=2), count)
         weights = (query.transpose(2, 3) @ F.normalize(key, dim=2) + self.bias(size)).softmax(dim=-1)
         return self.join(value @ weights.transpose(2, 3))
 
 
 class AggregatedAttention(CosineAttention):
-    """Every pixel sees its 3x3 neighbours and the map averaged over cells `reduction` wide: (B, H * W, C) is kept.
+    """Every pixel attends to its 3x3 neighbours and to the map average-pooled by `reduction`: (B, H * W, C) -> same shape.
 
-    Beside attention, the neighbours are mixed with weights the query picks from learned tokens, so that position within
-    the window can be read even where all keys look alike.
+    Neighbours get additional weights from the product of query and learned tokens. They encode the position within the
+    window even if all keys are equal.
     """
 
     def __init__(self, channels: int, heads: int, bias: PositionBias) -> None:
@@ -142,24 +141,24 @@ class AggregatedAttention(CosineAttention):
         query = F.normalize(self.split(self.query(tokens)), dim=2)
         key, value = self.split(self.key_value(tokens), 2).chunk(2, dim=1)
         pooled_key, pooled_value = self.split(self.key_value(self._pool(tokens, size)), 2).chunk(2, dim=1)
-        inside = torch.stack(_neighbours(torch.ones(size, device=tokens.device))).flatten(1)
-        sharp = self.sharpened(query, inside.sum(dim=0) + pooled_key.shape[-1])
+        in_map = torch.stack(_neighbours(torch.ones(size, device=tokens.device))).flatten(1)
+        scaled = self.scale_query(query, in_map.sum(dim=0) + pooled_key.shape[-1])
 
-        near_keys = _neighbours(F.normalize(key, dim=2).unflatten(3, size))
-        sharp_map = sharp.unflatten(3, size)
-        near = torch.stack([(sharp_map * one).sum(dim=2) for one in near_keys], dim=-1).flatten(2, 3)
-        near = (near + self.neighbour_bias[:, None]).masked_fill(inside.t() == 0, -math.inf)
-        far = sharp.transpose(2, 3) @ F.normalize(pooled_key, dim=2) + self.bias(size)
-        weights = torch.cat([near, far.to(near.dtype)], dim=-1).softmax(dim=-1)
-        near, far = weights.split([_NEIGHBOURS, far.shape[-1]], dim=-1)
+        local_keys = _neighbours(F.normalize(key, dim=2).unflatten(3, size))
+        scaled_map = scaled.unflatten(3, size)
+        local = torch.stack([(scaled_map * shifted).sum(dim=2) for shifted in local_keys], dim=-1).flatten(2, 3)
+        local = (local + self.neighbour_bias[:, None]).masked_fill(in_map.t() == 0, -math.inf)
+        pooled = scaled.transpose(2, 3) @ F.normalize(pooled_key, dim=2) + self.bias(size)
+        weights = torch.cat([local, pooled.to(local.dtype)], dim=-1).softmax(dim=-1)
+        local, pooled = weights.split([_NEIGHBOURS, pooled.shape[-1]], dim=-1)
 
-        near = near + query.transpose(2, 3) @ self.tokens + self.token_bias
-        near_values = _neighbours(value.unflatten(3, size))
-        mixes = near.transpose(2, 3).unflatten(3, size).unbind(dim=2)
-        mixed = torch.zeros_like(near_values[0])
-        for mix, one in zip(mixes, near_values, strict=True):
-            mixed = mixed + mix[:, :, None] * one
-        return self.join(mixed.flatten(3) + pooled_value @ far.transpose(2, 3))
+        local = local + query.transpose(2, 3) @ self.tokens + self.token_bias
+        local_values = _neighbours(value.unflatten(3, size))
+        weights_by_neighbour = local.transpose(2, 3).unflatten(3, size).unbind(dim=2)
+        local_sum = torch.zeros_like(local_values[0])
+        for weight, shifted in zip(weights_by_neighbour, local_values, strict=True):
+            local_sum = local_sum + weight[:, :, None] * shifted
+        return self.join(local_sum.flatten(3) + pooled_value @ pooled.transpose(2, 3))
 
     def _pool(self, tokens: Tensor, size: Size) -> Tensor:
         x = F.gelu(self.reduce(tokens.transpose(1, 2).unflatten(2, size)))
@@ -168,9 +167,9 @@ class AggregatedAttention(CosineAttention):
 
 
 def _neighbours(x: Tensor) -> list[Tensor]:
-    """(..., H, W) -> the nine maps of the same size whose pixels are the neighbours, row by row, zero outside.
+    """(..., H, W) -> nine shifted maps of the same size, one per 3x3 neighbour, row by row; zero outside.
 
-    All are views of one padded map: nothing is unfolded, and training keeps that one map only.
+    All are views of one padded map, so training stores only that map.
     """
     height, width = x.shape[-2:]
     padded = F.pad(x, (1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""ConvNeXt as an encoder: torchvision's layers, with a norm of its own for each map that goes out.
+"""ConvNeXt as an encoder: torchvision's layers, with a separate norm for each output map.
 
 Liu et al.: A ConvNet for the 2020s. CVPR 2022.
 """
@@ -13,7 +13,7 @@ from autoseg.models.key_mapping import drop_matching, rename_keys
 
 SIZES = {"t": "tiny", "s": "small", "b": "base"}
 _DROP_PATH = 0.4
-_DEPTHWISE, _NORM, _WIDEN, _NARROW = 0, 2, 3, 5
+_DEPTHWISE, _NORM, _EXPAND, _PROJECT = 0, 2, 3, 5
 
 _MMCLS = "https://download.openmmlab.com/mmclassification/v0/convnext/downstream/"
 _MMCLS_FILES = {
@@ -49,9 +49,9 @@ _CLASSIFIER = (
 
 
 def _official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Names of mmclassification, the authors, timm and torchvision, without `backbone.`, to those of `ours`.
+    """Rows for `rename_keys`: names of mmclassification, the authors, timm and torchvision, with or without `backbone.`.
 
-    The last norm of a classifier is that of the deepest map; the other three maps' norms come with whole models only.
+    A classifier's last norm becomes the norm of the deepest map. Only whole models have the other three norms.
     """
     last = rf"{ours}.norms.3.\1"
     rows = [
@@ -61,32 +61,33 @@ def _official_names(ours: str) -> tuple[tuple[str, str], ...]:
         (r"stem\.(.+)", rf"{ours}.layers.0.\1"),
     ]
     for i in range(4):
-        block, here = rf"stages\.{i}\.(?:blocks\.)?(\d+)\.", rf"{ours}.layers.{2 * i + 1}.\1."
+        block, block_ours = rf"stages\.{i}\.(?:blocks\.)?(\d+)\.", rf"{ours}.layers.{2 * i + 1}.\1."
         rows += [
             (rf"(?:downsample_layers\.{i}|stages\.{i}\.downsample)\.(.+)", rf"{ours}.layers.{2 * i}.\1"),
-            (block + r"(?:depthwise_conv|dwconv|conv_dw)\.(.+)", here + rf"block.{_DEPTHWISE}.\2"),
-            (block + r"norm\.(.+)", here + rf"block.{_NORM}.\2"),
-            (block + r"(?:pointwise_conv1|pwconv1|mlp\.fc1)\.(.+)", here + rf"block.{_WIDEN}.\2"),
-            (block + r"(?:pointwise_conv2|pwconv2|mlp\.fc2)\.(.+)", here + rf"block.{_NARROW}.\2"),
-            (block + "gamma", here + "layer_scale"),
+            (block + r"(?:depthwise_conv|dwconv|conv_dw)\.(.+)", block_ours + rf"block.{_DEPTHWISE}.\2"),
+            (block + r"norm\.(.+)", block_ours + rf"block.{_NORM}.\2"),
+            (block + r"(?:pointwise_conv1|pwconv1|mlp\.fc1)\.(.+)", block_ours + rf"block.{_EXPAND}.\2"),
+            (block + r"(?:pointwise_conv2|pwconv2|mlp\.fc2)\.(.+)", block_ours + rf"block.{_PROJECT}.\2"),
+            (block + "gamma", block_ours + "layer_scale"),
         ]
     return tuple((rf"(?:backbone\.)?{pattern}", replacement) for pattern, replacement in rows)
 
 
-def receive_encoder(adapter: StateDictAdapter, ours: str) -> None:
-    """Give an official encoder, alone or in a whole model, to the ConvNeXt that is called `ours`."""
+def load_encoder(adapter: StateDictAdapter, ours: str) -> None:
+    """Load an official encoder, or that of a whole model, into the ConvNeXt named `ours`."""
     rename_keys(adapter, _official_names(ours))
     drop_matching(adapter, _CLASSIFIER)
-    for name, tensor in adapter.given.items():
+    for name, tensor in adapter.assigned.items():
         if name.endswith(".layer_scale"):
-            adapter.give(name, *adapter.sources[name], by=lambda *_, scale=tensor: scale.view(-1, 1, 1))
+            adapter.assign(name, *adapter.sources[name], transform=lambda *_, scale=tensor: scale.view(-1, 1, 1))
 
 
 class ConvNeXt(nn.Module):
-    """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels, each normed on its way out only.
+    """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels. Only the outputs are normalised, not
+    the maps passed to the next stage.
 
-    size: one of `SIZES`. Norms before the strided convolutions have the epsilon 1e-5 of mmclassification, from which
-    segmentation networks were trained; the authors and torchvision have 1e-6.
+    size: one of `SIZES`. Norms before the strided convolutions use epsilon 1e-5, as in mmclassification, whose weights
+    the published segmentation networks start from; the authors and torchvision use 1e-6.
     """
 
     def __init__(self, size: str, in_channels: int = 3) -> None:

@@ -8,9 +8,9 @@ from torch import nn
 def double_convolution(
     in_channels: int, out_channels: int, middle: int | None = None, bias: bool = False
 ) -> nn.Sequential:
-    """Twice [3x3 convolution, batch norm, ReLU], the size kept: (B, in, H, W) -> (B, out, H, W).
+    """Twice [3x3 convolution, batch norm, ReLU]: (B, in, H, W) -> (B, out, H, W).
 
-    middle: channels between the two, by default those of the output.
+    middle: channels between the two convolutions; default: those of the output.
     """
     middle = middle or out_channels
     return nn.Sequential(

@@ -1,4 +1,4 @@
-"""Deformable convolution of the third kind: each pixel gathers nine freely placed points, mixed by a softmax.
+"""Deformable convolution v3 (DCNv3): each pixel samples nine points at learned offsets, weighted by a softmax.
 
 Wang et al.: InternImage: Exploring Large-Scale Vision Foundation Models with Deformable Convolutions. CVPR 2023.
 """
@@ -9,34 +9,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.layers.sampling import mix_samples
+from autoseg.models.layers.sampling import weighted_samples
 
 POINTS = 9
 
 
-def sample_window(values: Tensor, offsets: Tensor, mixing: Tensor) -> Tensor:
-    """Samples around each pixel, zero outside the map, mixed: (B, G, D, H, W) -> (B, G, D, H, W).
+def sample_window(values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of nine samples around each pixel, zero outside the map: (B, G, D, H, W) -> (B, G, D, H, W).
 
-    offsets (B, G, 9, H, W, 2): x and y in pixels, added to the places of a 3x3 window. mixing (B, G, 9, H, W). The nine
-    points go down the window's columns: x is the slow index.
+    offsets (B, G, 9, H, W, 2): x and y in pixels, added to the positions of a 3x3 window. weights (B, G, 9, H, W). The
+    nine points are in column-major order: x is the slow index.
     """
     height, width = values.shape[-2:]
     step = torch.arange(-1, 2, device=values.device, dtype=torch.float32)
-    # Pixel centres sit at (i + 0.5) / size between the map's edges.
+    # Pixel centres are at (i + 0.5) / size; the map's edges are at 0 and 1.
     columns = torch.arange(width, device=values.device, dtype=torch.float32) + step.repeat_interleave(3)[:, None] + 0.5
     rows = torch.arange(height, device=values.device, dtype=torch.float32) + step.repeat(3)[:, None] + 0.5
     x = (offsets[..., 0].float() + columns[:, None, :]) / width
     y = (offsets[..., 1].float() + rows[:, :, None]) / height
-    places = torch.stack((x, y), dim=-1).flatten(3, 4).flatten(0, 1)
-    mixed = mix_samples(values.flatten(0, 1), places, mixing.flatten(3, 4).flatten(0, 1))
-    return mixed.reshape(values.shape)
+    locations = torch.stack((x, y), dim=-1).flatten(3, 4).flatten(0, 1)
+    sampled = weighted_samples(values.flatten(0, 1), locations, weights.flatten(3, 4).flatten(0, 1))
+    return sampled.reshape(values.shape)
 
 
 class DeformableConvolution(nn.Module):
     """DCNv3 on maps with channels last, (B, H, W, C) -> (B, H, W, C).
 
-    A depth-wise look at the neighbourhood says for each pixel and each of `groups` channel groups where to look and how
-    to mix what is seen there. At the start it looks straight and mixes evenly: a 3x3 average.
+    A depth-wise convolution predicts offsets and weights of the samples, for each pixel and each of `groups` channel
+    groups. Initially offsets are zero and weights equal: a 3x3 average.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -56,9 +56,9 @@ class DeformableConvolution(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = F.gelu(self.look_norm(self.look(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
-        offsets = self.offset(seen).unflatten(3, (self.groups, POINTS, 2)).permute(0, 3, 4, 1, 2, 5)
-        mixing = self.mix(seen).unflatten(3, (self.groups, POINTS)).softmax(dim=-1).permute(0, 3, 4, 1, 2)
+        features = F.gelu(self.look_norm(self.look(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
+        offsets = self.offset(features).unflatten(3, (self.groups, POINTS, 2)).permute(0, 3, 4, 1, 2, 5)
+        weights = self.mix(features).unflatten(3, (self.groups, POINTS)).softmax(dim=-1).permute(0, 3, 4, 1, 2)
         values = self.value(x).unflatten(3, (self.groups, -1)).permute(0, 3, 4, 1, 2)
-        gathered = sample_window(values, offsets, mixing)
-        return self.project(gathered.permute(0, 3, 4, 1, 2).flatten(3))  # type: ignore[no-any-return]
+        sampled = sample_window(values, offsets, weights)
+        return self.project(sampled.permute(0, 3, 4, 1, 2).flatten(3))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Starting values that several architectures share."""
+"""Weight initialisation shared by several architectures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 from torch import nn
 
 
-def start_plainly(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """For `Module.apply`: linear layers truncated normal 0.02, convolutions normal with variance 2 / fan-out, biases 0.
 
-    The fan-out of a grouped convolution is that of one group. Norm layers keep PyTorch's one and zero.
+    The fan-out of a grouped convolution is that of one group. Norm layers keep PyTorch's defaults.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""Linear layers whose every connection is a learned function: Kolmogorov-Arnold networks on cubic B-splines.
+"""Kolmogorov-Arnold linear layers: every connection is a learned function, on cubic B-splines.
 
 Liu et al.: KAN: Kolmogorov-Arnold Networks. ICLR 2025.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Five intervals on [-1, 1], and three more beyond each end so that eight cubic bases cover it: knots from -2.2 to 2.2.
+# Five intervals on [-1, 1] and three more at each end, so that eight cubic bases cover it: knots from -2.2 to 2.2.
 _INTERVALS, _ORDER = 5, 3
 _STEP = 2 / _INTERVALS
 BASES = _INTERVALS + _ORDER
@@ -20,19 +20,19 @@ _NOISE = 0.1
 
 
 def _offsets(x: Tensor) -> Tensor:
-    """Signed distance, in intervals, from the middle of each basis: (...) -> (..., BASES)."""
-    middles = torch.arange(BASES, device=x.device, dtype=x.dtype)
-    return ((x + 1) / _STEP + 1).unsqueeze(-1) - middles
+    """Signed distance, in intervals, from the centre of each basis: (...) -> (..., BASES)."""
+    centres = torch.arange(BASES, device=x.device, dtype=x.dtype)
+    return ((x + 1) / _STEP + 1).unsqueeze(-1) - centres
 
 
 def _values(x: Tensor) -> Tensor:
     distance = _offsets(x).abs()
-    wide, near = (2 - distance).clamp(min=0), (1 - distance).clamp(min=0)
-    return (wide**3 - 4 * near**3) / 6
+    outer, inner = (2 - distance).clamp(min=0), (1 - distance).clamp(min=0)
+    return (outer**3 - 4 * inner**3) / 6
 
 
-class _Bases(torch.autograd.Function):
-    """Keeps only the input for the way back, an eighth of what one intermediate result takes."""
+class _BasesFunction(torch.autograd.Function):
+    """Saves only the input for the backward pass: an eighth of the memory of one intermediate result."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -44,20 +44,20 @@ class _Bases(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         offsets = _offsets(x)
         distance = offsets.abs()
-        wide, near = (2 - distance).clamp(min=0), (1 - distance).clamp(min=0)
-        slopes = (2 * near**2 - wide**2 / 2) * offsets.sign() / _STEP
+        outer, inner = (2 - distance).clamp(min=0), (1 - distance).clamp(min=0)
+        slopes = (2 * inner**2 - outer**2 / 2) * offsets.sign() / _STEP
         return (gradient * slopes).sum(dim=-1)
 
 
 def spline_bases(x: Tensor) -> Tensor:
     """The cubic B-spline bases at x: (...) -> (..., BASES), in float32 or better; all zero outside [-2.2, 2.2).
 
-    On evenly spaced knots the bases are one bell curve, shifted. With d the distance from its middle in intervals, it
-    is (max(2 - d, 0)^3 - 4 max(1 - d, 0)^3) / 6, equal to the Cox-de Boor recursion.
+    With evenly spaced knots all bases are shifted copies of one curve. With d the distance from its centre in intervals,
+    it is (max(2 - d, 0)^3 - 4 max(1 - d, 0)^3) / 6, equal to the Cox-de Boor recursion.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if x.requires_grad and torch.is_grad_enabled():
-        return _Bases.apply(x)  # type: ignore[no-any-return]
+        return _BasesFunction.apply(x)  # type: ignore[no-any-return]
     return _values(x)
 
 
@@ -71,12 +71,12 @@ class KANLinear(nn.Module):
         self.scale = nn.Parameter(torch.empty(out_features, in_features))
         for weight in (self.base, self.scale):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        self._start_spline()
+        self._init_spline()
 
-    def _start_spline(self) -> None:
-        """Shortest coefficients whose splines pass through small noise at the knots of [-1, 1].
+    def _init_spline(self) -> None:
+        """Minimum-norm coefficients whose splines take small random values at the knots of [-1, 1].
 
-        At a knot three bases differ from zero, by 1/6, 4/6, 1/6: the same 6 x 8 system for every connection.
+        At a knot three bases are not zero: 1/6, 4/6 and 1/6. So every connection has the same 6 x 8 system.
         """
         knots = torch.zeros(_INTERVALS + 1, BASES, device="cpu", dtype=torch.float64)
         for knot in range(_INTERVALS + 1):

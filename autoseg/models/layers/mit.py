@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from autoseg.models.base import PublishedWeights
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 
 # Channels and blocks of the four stages (strides 4, 8, 16, 32).
 _SMALL, _LARGE = (32, 64, 160, 256), (64, 128, 320, 512)
@@ -26,7 +26,7 @@ _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)
 _MLP_RATIO = 4
 _DROP_PATH = 0.1
-# The norms of blocks and stages have this epsilon, those behind a strided convolution PyTorch's 1e-5.
+# Epsilon of the norms of blocks and stages; norms after a strided convolution have PyTorch's 1e-5.
 _EPSILON = 1e-6
 
 WEIGHTS = tuple(
@@ -45,31 +45,31 @@ CLASSIFIER = (r"head\.(weight|bias)", "belongs to the ImageNet classifier")
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Rows for `rename_keys`: official names, alone or under `backbone.`, to those of an MiT that is called `ours`."""
+    """Rows for `rename_keys`: official names, with or without `backbone.`, to those of the MiT named `ours`."""
     rows: list[tuple[str, str]] = []
     for i in range(4):
         stage = f"{ours}.stages.{i}"
-        block, here = rf"(?:backbone\.)?block{i + 1}\.(\d+)\.", rf"{stage}.blocks.\1."
+        block, block_ours = rf"(?:backbone\.)?block{i + 1}\.(\d+)\.", rf"{stage}.blocks.\1."
         rows += [
             (rf"(?:backbone\.)?patch_embed{i + 1}\.proj\.(.+)", rf"{stage}.embed.\1"),
             (rf"(?:backbone\.)?patch_embed{i + 1}\.norm\.(.+)", rf"{stage}.embed_norm.\1"),
             (rf"(?:backbone\.)?norm{i + 1}\.(.+)", rf"{stage}.norm.\1"),
-            (block + r"norm1\.(.+)", here + r"attention_norm.\2"),
-            (block + r"attn\.q\.(.+)", here + r"attention.query.\2"),
-            (block + r"attn\.kv\.(.+)", here + r"attention.key_value.\2"),
-            (block + r"attn\.sr\.(.+)", here + r"attention.reduce.\2"),
-            (block + r"attn\.norm\.(.+)", here + r"attention.reduce_norm.\2"),
-            (block + r"attn\.proj\.(.+)", here + r"attention.project.\2"),
-            (block + r"norm2\.(.+)", here + r"feed_norm.\2"),
-            (block + r"mlp\.fc1\.(.+)", here + r"feed.widen.\2"),
-            (block + r"mlp\.dwconv\.dwconv\.(.+)", here + r"feed.mix.\2"),
-            (block + r"mlp\.fc2\.(.+)", here + r"feed.narrow.\2"),
+            (block + r"norm1\.(.+)", block_ours + r"attention_norm.\2"),
+            (block + r"attn\.q\.(.+)", block_ours + r"attention.query.\2"),
+            (block + r"attn\.kv\.(.+)", block_ours + r"attention.key_value.\2"),
+            (block + r"attn\.sr\.(.+)", block_ours + r"attention.reduce.\2"),
+            (block + r"attn\.norm\.(.+)", block_ours + r"attention.reduce_norm.\2"),
+            (block + r"attn\.proj\.(.+)", block_ours + r"attention.project.\2"),
+            (block + r"norm2\.(.+)", block_ours + r"feed_norm.\2"),
+            (block + r"mlp\.fc1\.(.+)", block_ours + r"feed.widen.\2"),
+            (block + r"mlp\.dwconv\.dwconv\.(.+)", block_ours + r"feed.mix.\2"),
+            (block + r"mlp\.fc2\.(.+)", block_ours + r"feed.narrow.\2"),
         ]
     return tuple(rows)
 
 
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tokens (B, H * W, C) seen as a map (B, C, H, W); no copy."""
+    """Tokens (B, H * W, C) as a map (B, C, H, W), without a copy."""
     return tokens.transpose(1, 2).unflatten(2, size)  # type: ignore[no-any-return]
 
 
@@ -79,7 +79,7 @@ def to_tokens(x: Tensor) -> Tensor:
 
 
 class ReducedAttention(nn.Module):
-    """Attention of all tokens to keys and values of a map made smaller `reduction` times by a strided convolution."""
+    """Attention of all tokens to the map reduced `reduction` times by a strided convolution: (B, H * W, C) -> same shape."""
 
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class ReducedAttention(nn.Module):
 
 
 class MixFeedForward(nn.Module):
-    """Widen, a depth-wise 3x3 convolution (whose zero padding tells positions apart), GELU, narrow."""
+    """Linear layer, depth-wise 3x3 convolution (its zero padding encodes positions), GELU, linear layer."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class MixFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a shortcut: (B, H * W, C) is kept."""
+    """Attention and feed-forward, each with pre-norm and residual: (B, H * W, C) -> same shape."""
 
     def __init__(self, channels: int, heads: int, reduction: int, drop_path: float) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Overlapping patches of a map, `len(drop_paths)` blocks on them, and back: (B, C, H, W) -> (B, C', H/s, W/s)."""
+    """Overlapping patch embedding and `len(drop_paths)` blocks: (B, C, H, W) -> (B, C', H/s, W/s), s = 4 (first) or 2."""
 
     def __init__(
         self, in_channels: int, channels: int, first: bool, heads: int, reduction: int, drop_paths: list[float]
@@ -158,7 +158,7 @@ class Stage(nn.Module):
 class MiT(nn.Module):
     """Image (B, C, H, W) -> four maps of strides 4, 8, 16, 32 with `widths` channels.
 
-    size: one of `SIZES`. Sides that are multiples of 32 keep those strides exact.
+    size: one of `SIZES`. Strides are exact if H and W are multiples of 32.
     """
 
     def __init__(self, size: str, in_channels: int = 3) -> None:
@@ -168,10 +168,10 @@ class MiT(nn.Module):
         rates = [_DROP_PATH * i / (total - 1) for i in range(total)]
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
-            before = self.widths[i - 1] if i else in_channels
-            self.stages.append(Stage(before, width, i == 0, _HEADS[i], _REDUCTIONS[i], rates[:depth]))
+            previous = self.widths[i - 1] if i else in_channels
+            self.stages.append(Stage(previous, width, i == 0, _HEADS[i], _REDUCTIONS[i], rates[:depth]))
             del rates[:depth]
-        self.apply(start_plainly)
+        self.apply(init_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

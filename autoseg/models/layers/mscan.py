@@ -1,4 +1,4 @@
-"""MSCAN, convolutional attention with strips of several lengths: the encoder of SegNeXt.
+"""MSCAN, the encoder of SegNeXt: convolutional attention with strip convolutions of several lengths.
 
 Guo et al.: SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation. NeurIPS 2022.
 """
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from autoseg.models.base import PublishedWeights
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 
-# Channels and blocks of the four stages (strides 4, 8, 16, 32), and the rate at which the last block is dropped.
+# Channels and blocks of the four stages (strides 4, 8, 16, 32), and the drop path rate of the last block.
 _SMALL, _LARGE = (32, 64, 160, 256), (64, 128, 320, 512)
 SIZES = {
     "t": (_SMALL, (3, 3, 5, 2), 0.1),
@@ -40,66 +40,66 @@ CLASSIFIER = (r"head\.(weight|bias)", "belongs to the ImageNet classifier")
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Rows for `rename_keys`: official names, alone or under `backbone.`, to those of an MSCAN that is called `ours`."""
+    """Rows for `rename_keys`: official names, with or without `backbone.`, to those of the MSCAN named `ours`."""
     rows = [(r"(?:backbone\.)?patch_embed1\.proj\.(.+)", rf"{ours}.stages.0.embed.\1")]
     for i in range(4):
         stage = f"{ours}.stages.{i}"
-        block, here = rf"(?:backbone\.)?block{i + 1}\.(\d+)\.", rf"{stage}.blocks.\1."
+        block, block_ours = rf"(?:backbone\.)?block{i + 1}\.(\d+)\.", rf"{stage}.blocks.\1."
         gate = block + r"attn\.spatial_gating_unit\."
         rows += [
             (rf"(?:backbone\.)?patch_embed{i + 1}\.proj\.(.+)", rf"{stage}.embed.0.\1"),
             (rf"(?:backbone\.)?patch_embed{i + 1}\.norm\.(.+)", rf"{stage}.embed.1.\1"),
             (rf"(?:backbone\.)?norm{i + 1}\.(.+)", rf"{stage}.norm.\1"),
-            (block + r"norm1\.(.+)", here + r"attention_norm.\2"),
-            (block + r"attn\.proj_1\.(.+)", here + r"attention.enter.\2"),
-            (gate + r"conv0\.(.+)", here + r"attention.near.\2"),
-            (gate + r"conv(\d)_1\.(.+)", here + r"attention.strips.\2.0.\3"),
-            (gate + r"conv(\d)_2\.(.+)", here + r"attention.strips.\2.1.\3"),
-            (gate + r"conv3\.(.+)", here + r"attention.mix.\2"),
-            (block + r"attn\.proj_2\.(.+)", here + r"attention.leave.\2"),
-            (block + r"layer_scale_1", here + "attention_scale"),
-            (block + r"norm2\.(.+)", here + r"feed_norm.\2"),
-            (block + r"mlp\.fc1\.(.+)", here + r"feed.0.\2"),
-            (block + r"mlp\.dwconv\.dwconv\.(.+)", here + r"feed.1.\2"),
-            (block + r"mlp\.fc2\.(.+)", here + r"feed.3.\2"),
-            (block + r"layer_scale_2", here + "feed_scale"),
+            (block + r"norm1\.(.+)", block_ours + r"attention_norm.\2"),
+            (block + r"attn\.proj_1\.(.+)", block_ours + r"attention.enter.\2"),
+            (gate + r"conv0\.(.+)", block_ours + r"attention.near.\2"),
+            (gate + r"conv(\d)_1\.(.+)", block_ours + r"attention.strips.\2.0.\3"),
+            (gate + r"conv(\d)_2\.(.+)", block_ours + r"attention.strips.\2.1.\3"),
+            (gate + r"conv3\.(.+)", block_ours + r"attention.mix.\2"),
+            (block + r"attn\.proj_2\.(.+)", block_ours + r"attention.leave.\2"),
+            (block + r"layer_scale_1", block_ours + "attention_scale"),
+            (block + r"norm2\.(.+)", block_ours + r"feed_norm.\2"),
+            (block + r"mlp\.fc1\.(.+)", block_ours + r"feed.0.\2"),
+            (block + r"mlp\.dwconv\.dwconv\.(.+)", block_ours + r"feed.1.\2"),
+            (block + r"mlp\.fc2\.(.+)", block_ours + r"feed.3.\2"),
+            (block + r"layer_scale_2", block_ours + "feed_scale"),
         ]
     return tuple(rows)
 
 
-def _each_channel(channels: int, height: int, width: int) -> nn.Conv2d:
-    """A depth-wise convolution that keeps the size of the map."""
+def _depthwise(channels: int, height: int, width: int) -> nn.Conv2d:
+    """Depth-wise convolution with padding that preserves the map's size."""
     return nn.Conv2d(channels, channels, (height, width), padding=(height // 2, width // 2), groups=channels)
 
 
 class StripAttention(nn.Module):
-    """A map weighted by what is around each pixel, near and in crosses of growing length: (B, C, H, W) is kept.
+    """Multi-scale convolutional attention: the map times weights from a 5x5 and from pairs of strip convolutions.
 
-    The shortcut inside adds the attention's own input.
+    (B, C, H, W) -> same shape. Its input is added to the result.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.enter = nn.Conv2d(channels, channels, 1)
         self.activation = nn.GELU()
-        self.near = _each_channel(channels, 5, 5)
+        self.near = _depthwise(channels, 5, 5)
         self.strips = nn.ModuleList(
-            nn.Sequential(_each_channel(channels, 1, length), _each_channel(channels, length, 1)) for length in _STRIPS
+            nn.Sequential(_depthwise(channels, 1, length), _depthwise(channels, length, 1)) for length in _STRIPS
         )
         self.mix = nn.Conv2d(channels, channels, 1)
         self.leave = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         value = self.activation(self.enter(x))
-        around = near = self.near(value)
+        context = local = self.near(value)
         for strip in self.strips:
-            around = around + strip(near)
-        attended: Tensor = self.leave(self.mix(around) * value)
+            context = context + strip(local)
+        attended: Tensor = self.leave(self.mix(context) * value)
         return attended + x
 
 
 class Block(nn.Module):
-    """Strip attention and a feed-forward with a depth-wise 3x3, each normed, scaled per channel and beside a shortcut."""
+    """Strip attention and a feed-forward with a depth-wise 3x3, each with pre-norm, layer scale and residual."""
 
     def __init__(self, channels: int, mlp_ratio: int, drop_path: float) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Block(nn.Module):
         self.attention_scale = nn.Parameter(torch.full((channels,), _LAYER_SCALE))
         self.feed_norm = nn.BatchNorm2d(channels)
         self.feed = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), _each_channel(hidden, 3, 3), nn.GELU(), nn.Conv2d(hidden, channels, 1)
+            nn.Conv2d(channels, hidden, 1), _depthwise(hidden, 3, 3), nn.GELU(), nn.Conv2d(hidden, channels, 1)
         )
         self.feed_scale = nn.Parameter(torch.full((channels,), _LAYER_SCALE))
         self.drop_path = StochasticDepth(drop_path, "row")
@@ -117,12 +117,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attended = self.attention(self.attention_norm(x)) * self.attention_scale[:, None, None]
         x = x + self.drop_path(attended)
-        fed = self.feed(self.feed_norm(x)) * self.feed_scale[:, None, None]
-        return x + self.drop_path(fed)  # type: ignore[no-any-return]
+        transformed = self.feed(self.feed_norm(x)) * self.feed_scale[:, None, None]
+        return x + self.drop_path(transformed)  # type: ignore[no-any-return]
 
 
 class Stage(nn.Module):
-    """Strided convolution (two for the first stage), blocks, a norm over channels: (B, C, H, W) -> (B, C', H/s, W/s)."""
+    """Strided convolution (two in the first stage), blocks, layer norm: (B, C, H, W) -> (B, C', H/s, W/s)."""
 
     def __init__(self, in_channels: int, channels: int, first: bool, mlp_ratio: int, drop_paths: list[float]) -> None:
         super().__init__()
@@ -149,10 +149,10 @@ class MSCAN(nn.Module):
         rates = [drop_path * i / (total - 1) for i in range(total)]
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
-            before = self.widths[i - 1] if i else in_channels
-            self.stages.append(Stage(before, width, i == 0, _MLP_RATIOS[i], rates[:depth]))
+            previous = self.widths[i - 1] if i else in_channels
+            self.stages.append(Stage(previous, width, i == 0, _MLP_RATIOS[i], rates[:depth]))
             del rates[:depth]
-        self.apply(start_plainly)
+        self.apply(init_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

@@ -1,4 +1,4 @@
-"""Parts of a network that stay in float32 when the rest runs in half precision."""
+"""Parts of a network that run in float32 under mixed precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """A context without autocast on the device of `x`; tensors that come in half precision are for the caller to cast."""
-    # The meta device has no autocast of its own; memory is measured there under the processor's.
+    """Context that disables autocast on the device of `x`. The caller casts tensors that are in half precision."""
+    # The meta device has no autocast. Memory is measured there under the CPU's autocast.
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""Queries that read an image's features, each only where its own mask lies, and become classes and masks.
+"""Transformer decoder with masked attention: each query attends within its own mask and predicts a class and a mask.
 
 Cheng et al.: Masked-attention Mask Transformer for Universal Image Segmentation. CVPR 2022.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.layers.pixel_decoder import sine_places
+from autoseg.models.layers.pixel_decoder import sine_position_encoding
 
 _HEADS = 8
 _LAYERS = 9
@@ -21,14 +21,14 @@ _SCALES = 3
 
 
 class Prediction(NamedTuple):
-    """classes: logits (B, Q, K + 1), the last one for "nothing". masks: logits (B, Q, h, w)."""
+    """classes: logits (B, Q, K + 1), the last one for "no object". masks: logits (B, Q, h, w)."""
 
     classes: Tensor
     masks: Tensor
 
 
 class Attention(nn.Module):
-    """Attention of queries (B, N, C) to keys and values (B, M, C): (B, N, C). seen (B, N, M): where it may look."""
+    """Attention of queries (B, N, C) to keys and values (B, M, C): (B, N, C). mask (B, N, M): True for allowed pairs."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,18 +40,18 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         queries, keys, values = (
             layer(x).unflatten(2, (_HEADS, -1)).transpose(1, 2)
             for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
-        mask = None if seen is None else seen.unsqueeze(1)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        attn_mask = None if mask is None else mask.unsqueeze(1)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
         return self.project(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class DecoderLayer(nn.Module):
-    """Queries read the map, then each other, then think: each step added and then normed. (B, Q, C) is kept."""
+    """Cross-attention to the map, self-attention, feed-forward, each with residual and post-norm: (B, Q, C) -> same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,16 +65,16 @@ class DecoderLayer(nn.Module):
         for layer in (self.widen, self.narrow):
             nn.init.xavier_uniform_(layer.weight)
 
-    def forward(self, queries: Tensor, own: Tensor, tokens: Tensor, places: Tensor, seen: Tensor) -> Tensor:
-        """own (Q, C): added to each query wherever it asks or is asked. places (M, C): where each token is."""
-        queries = self.read_norm(queries + self.read(queries + own, tokens + places, tokens, seen))
-        asking = queries + own
-        queries = self.confer_norm(queries + self.confer(asking, asking, queries))
+    def forward(self, queries: Tensor, query_embedding: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """query_embedding (Q, C): added to queries and self-attention keys. positions (M, C): added to the map's keys."""
+        queries = self.read_norm(queries + self.read(queries + query_embedding, tokens + positions, tokens, mask))
+        positioned = queries + query_embedding
+        queries = self.confer_norm(queries + self.confer(positioned, positioned, queries))
         return self.feed_norm(queries + self.narrow(F.relu(self.widen(queries))))  # type: ignore[no-any-return]
 
 
 class QueryDecoder(nn.Module):
-    """Pixel features (B, C, h, w) and maps of rising size -> predictions before and after each of nine layers."""
+    """Pixel features (B, C, h, w) and maps of increasing size -> predictions before the first and after each of nine layers."""
 
     def __init__(self, num_classes: int, channels: int = 256, queries: int = 100) -> None:
         super().__init__()
@@ -95,15 +95,15 @@ class QueryDecoder(nn.Module):
     def forward(self, pixels: Tensor, maps: Sequence[Tensor]) -> list[Prediction]:
         sizes = [(x.shape[2], x.shape[3]) for x in maps]
         tokens = [
-            x.flatten(2).transpose(1, 2) + own for x, own in zip(maps, self.level_places, strict=True)
+            x.flatten(2).transpose(1, 2) + level for x, level in zip(maps, self.level_places, strict=True)
         ]
-        places = [sine_places(size, pixels.shape[1], pixels.device) for size in sizes]
+        positions = [sine_position_encoding(size, pixels.shape[1], pixels.device) for size in sizes]
         queries = self.start.expand(pixels.shape[0], -1, -1)
         predictions = [self._predict(queries, pixels)]
         for i, layer in enumerate(self.layers):
             scale = i % _SCALES
-            seen = _inside(predictions[-1].masks, sizes[scale])
-            queries = layer(queries, self.own, tokens[scale], places[scale], seen)
+            mask = _attention_mask(predictions[-1].masks, sizes[scale])
+            queries = layer(queries, self.own, tokens[scale], positions[scale], mask)
             predictions.append(self._predict(queries, pixels))
         return predictions
 
@@ -112,8 +112,8 @@ class QueryDecoder(nn.Module):
         return Prediction(self.classify(queries), torch.einsum("bqc,bchw->bqhw", self.shape(queries), pixels))
 
 
-def _inside(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, Q, H * W): the pixels each query's mask covers; a query with an empty mask sees everything."""
+def _attention_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, Q, H * W): True inside each query's mask. A query with an empty mask attends to all pixels."""
     masks = F.interpolate(masks.detach(), size, mode="bilinear", align_corners=False).flatten(2)
-    inside = masks.sigmoid() >= 0.5
-    return inside | ~inside.any(dim=2, keepdim=True)
+    in_mask = masks.sigmoid() >= 0.5
+    return in_mask | ~in_mask.any(dim=2, keepdim=True)

@@ -1,9 +1,9 @@
-"""Swin Transformer for images of any size: attention within windows that are shifted from block to block.
+"""Swin Transformer for images of any size: attention within windows, shifted in every second block.
 
 Liu et al.: Swin Transformer: Hierarchical Vision Transformer using Shifted Windows. ICCV 2021.
 
-timm's Swin fills a map up to whole windows after shifting it, the detectors and segmenters built on Swin before: other
-pixels then share a window, wherever a map is no multiple of the window. Hence one of our own.
+timm's Swin is not used: it pads a map to whole windows after the shift, published segmenters pad before it. So its windows
+contain other pixels if the map's size is not a multiple of the window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 
 # Channels of the first stage (doubling from each to the next), heads and blocks of the four stages.
 SIZES = {
@@ -24,37 +24,37 @@ _WINDOW = 7
 _SHIFT = _WINDOW // 2
 _MLP_RATIO = 4
 _PATCH = 4
-# Added to the attention between pixels that only the cyclic shift made neighbours.
-_APART = -100.0
+# Added to the attention between pixels that are in one window only because of the cyclic shift.
+_MASKED = -100.0
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
-    """Rows for `rename_keys`: official names, alone or under `backbone.`, to those of a Swin that is called `ours`."""
-    block, here = r"(?:backbone\.)?layers\.(\d)\.blocks\.(\d+)", rf"{ours}.stages.\1.blocks.\2"
+    """Rows for `rename_keys`: official names, with or without `backbone.`, to those of the Swin named `ours`."""
+    block, block_ours = r"(?:backbone\.)?layers\.(\d)\.blocks\.(\d+)", rf"{ours}.stages.\1.blocks.\2"
     return (
         (r"(?:backbone\.)?patch_embed\.proj\.(.+)", rf"{ours}.embed.\1"),
         (r"(?:backbone\.)?patch_embed\.norm\.(.+)", rf"{ours}.embed_norm.\1"),
-        (block + r"\.norm1\.(.+)", here + r".attention_norm.\3"),
-        (block + r"\.attn\.relative_position_bias_table", here + ".attention.bias"),
-        (block + r"\.attn\.qkv\.(.+)", here + r".attention.query_key_value.\3"),
-        (block + r"\.attn\.proj\.(.+)", here + r".attention.project.\3"),
-        (block + r"\.norm2\.(.+)", here + r".feed_norm.\3"),
-        (block + r"\.mlp\.fc1\.(.+)", here + r".widen.\3"),
-        (block + r"\.mlp\.fc2\.(.+)", here + r".narrow.\3"),
+        (block + r"\.norm1\.(.+)", block_ours + r".attention_norm.\3"),
+        (block + r"\.attn\.relative_position_bias_table", block_ours + ".attention.bias"),
+        (block + r"\.attn\.qkv\.(.+)", block_ours + r".attention.query_key_value.\3"),
+        (block + r"\.attn\.proj\.(.+)", block_ours + r".attention.project.\3"),
+        (block + r"\.norm2\.(.+)", block_ours + r".feed_norm.\3"),
+        (block + r"\.mlp\.fc1\.(.+)", block_ours + r".widen.\3"),
+        (block + r"\.mlp\.fc2\.(.+)", block_ours + r".narrow.\3"),
         (r"(?:backbone\.)?layers\.(\d)\.downsample\.(norm|reduction)\.(.+)", rf"{ours}.stages.\1.merge.\2.\3"),
         (r"(?:backbone\.)?norm(\d)\.(.+)", rf"{ours}.norms.\1.\2"),
     )
 
 
-# Rows for `drop_matching`: what official files hold besides.
+# Rows for `drop_matching`: other tensors of official files.
 OFFICIAL_EXTRAS = (
-    (r".*\.(relative_position_index|attn_mask)", "computed here"),
+    (r".*\.(relative_position_index|attn_mask)", "computed by the network"),
     (r"norm\.(weight|bias)|head\.(weight|bias)", "belongs to the ImageNet classifier"),
 )
 
 
 class WindowAttention(nn.Module):
-    """Attention among the pixels of each window: (B, windows, 49, C) is kept. apart: (windows, 49, 49), added, or None."""
+    """Attention within each window: (B, windows, 49, C) -> same shape. attn_mask: (windows, 49, 49), added to the scores."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -63,21 +63,21 @@ class WindowAttention(nn.Module):
         self.project = nn.Linear(channels, channels)
         self.bias = nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * _WINDOW - 1) ** 2, heads), std=0.02))
         side = torch.arange(_WINDOW)
-        down, across = (axis.flatten() for axis in torch.meshgrid(side, side, indexing="ij"))
-        offset = (down[:, None] - down + _WINDOW - 1) * (2 * _WINDOW - 1) + across[:, None] - across + _WINDOW - 1
+        row, column = (axis.flatten() for axis in torch.meshgrid(side, side, indexing="ij"))
+        offset = (row[:, None] - row + _WINDOW - 1) * (2 * _WINDOW - 1) + column[:, None] - column + _WINDOW - 1
         self.register_buffer("offset", offset.flatten(), persistent=False)
 
-    def forward(self, x: Tensor, apart: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None) -> Tensor:
         query, key, value = self.query_key_value(x).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
         bias = self.bias[self.offset].unflatten(0, (_WINDOW**2, _WINDOW**2)).permute(2, 0, 1)  # type: ignore[index]
-        if apart is not None:
-            bias = bias + apart[:, None]
+        if attn_mask is not None:
+            bias = bias + attn_mask[:, None]
         weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(3, 4) + bias).softmax(dim=-1)
         return self.project((weights @ value).transpose(2, 3).flatten(3))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """Window attention and a feed-forward, each behind a norm and beside a shortcut: (B, H, W, C) is kept."""
+    """Window attention and a feed-forward, each with pre-norm and residual: (B, H, W, C) -> same shape."""
 
     def __init__(self, channels: int, heads: int, shifted: bool, drop_path: float) -> None:
         super().__init__()
@@ -89,18 +89,18 @@ class Block(nn.Module):
         self.narrow = nn.Linear(_MLP_RATIO * channels, channels)
         self.drop_path = StochasticDepth(drop_path, "row")
 
-    def forward(self, x: Tensor, apart: Tensor) -> Tensor:
-        x = x + self.drop_path(self._attend(self.attention_norm(x), apart))
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
+        x = x + self.drop_path(self._attend(self.attention_norm(x), attn_mask))
         return x + self.drop_path(self.narrow(F.gelu(self.widen(self.feed_norm(x)))))  # type: ignore[no-any-return]
 
-    def _attend(self, x: Tensor, apart: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, attn_mask: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, -width % _WINDOW, 0, -height % _WINDOW))
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         rows, columns = x.shape[1] // _WINDOW, x.shape[2] // _WINDOW
         windows = x.unflatten(2, (columns, _WINDOW)).unflatten(1, (rows, _WINDOW)).transpose(2, 3)
-        windows = self.attention(windows.flatten(3, 4).flatten(1, 2), apart if self.shift else None)
+        windows = self.attention(windows.flatten(3, 4).flatten(1, 2), attn_mask if self.shift else None)
         windows = windows.unflatten(2, (_WINDOW, _WINDOW)).unflatten(1, (rows, columns)).transpose(2, 3)
         x = windows.flatten(3, 4).flatten(1, 2)
         if self.shift:
@@ -109,7 +109,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbouring pixels into one of twice the channels: (B, H, W, C) -> (B, H/2, W/2, 2C)."""
+    """Merges 2x2 pixels into one with twice the channels: (B, H, W, C) -> (B, H/2, W/2, 2C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one stride: (B, H, W, C) -> the stage's map (same shape) and the next stage's input, half as large."""
+    """Blocks at one stride: (B, H, W, C) -> the stage's map (same shape) and the next stage's input (half the size)."""
 
     def __init__(self, channels: int, heads: int, drop_paths: list[float], last: bool) -> None:
         super().__init__()
@@ -132,16 +132,16 @@ class Stage(nn.Module):
         self.merge = nn.Identity() if last else PatchMerging(channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        apart = _kept_apart(x.shape[1], x.shape[2], x.device)
+        attn_mask = _shift_mask(x.shape[1], x.shape[2], x.device)
         for block in self.blocks:
-            x = block(x, apart)
+            x = block(x, attn_mask)
         return x, self.merge(x)
 
 
 class Swin(nn.Module):
-    """Image (B, C, H, W), H and W multiples of 4 -> four normed maps of strides 4 to 32 with `widths` channels.
+    """Image (B, C, H, W), H and W multiples of 4 -> four normalised maps of strides 4 to 32 with `widths` channels.
 
-    size: one of `SIZES`. drop_path: of the last block, rising to it evenly from zero.
+    size: one of `SIZES`. drop_path: rate of the last block; rates increase linearly from zero.
     """
 
     def __init__(self, size: str, in_channels: int = 3, drop_path: float = 0.3) -> None:
@@ -156,7 +156,7 @@ class Swin(nn.Module):
             self.stages.append(Stage(width, heads[i], rates[:depth], last=i == 3))
             del rates[:depth]
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths)
-        self.stages.apply(start_plainly)
+        self.stages.apply(init_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x, maps = self.embed_norm(self.embed(x).permute(0, 2, 3, 1)), []
@@ -166,13 +166,13 @@ class Swin(nn.Module):
         return maps
 
 
-def _kept_apart(height: int, width: int, device: torch.device) -> Tensor:
-    """(windows, 49, 49): what keeps apart pixels of a shifted window that come from different sides of the map."""
+def _shift_mask(height: int, width: int, device: torch.device) -> Tensor:
+    """(windows, 49, 49): masks pairs of pixels in a shifted window that come from opposite sides of the map."""
     regions = []
     for side in (height, width):
-        whole = side + -side % _WINDOW
-        place = torch.arange(whole, device=device)
-        regions.append(((place >= whole - _WINDOW).int() + (place >= whole - _SHIFT).int()).unflatten(0, (-1, _WINDOW)))
+        padded = side + -side % _WINDOW
+        index = torch.arange(padded, device=device)
+        regions.append(((index >= padded - _WINDOW).int() + (index >= padded - _SHIFT).int()).unflatten(0, (-1, _WINDOW)))
     region = 3 * regions[0][:, None, :, None] + regions[1][None, :, None, :]
     region = region.flatten(2, 3).flatten(0, 1)
-    return (region[:, :, None] != region[:, None, :]).float() * _APART  # type: ignore[no-any-return]
+    return (region[:, :, None] != region[:, None, :]).float() * _MASKED  # type: ignore[no-any-return]

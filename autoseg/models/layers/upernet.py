@@ -1,4 +1,4 @@
-"""UPerNet's decoder: pyramid pooling on the deepest map, a feature pyramid over all; an auxiliary head for training.
+"""UPerNet's decoder: pyramid pooling of the deepest map, a feature pyramid of all; an auxiliary head for training.
 
 Xiao et al.: Unified Perceptual Parsing for Scene Understanding. ECCV 2018.
 """
@@ -15,7 +15,7 @@ AUXILIARY_WEIGHT = 0.4
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution without bias, batch norm, ReLU; the size of the map stays."""
+    """Convolution without bias, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class ConvNormReLU(nn.Module):
 
 
 def resize_like(x: Tensor, other: Tensor) -> Tensor:
-    """`x` (B, C, h, w) brought to the height and width of `other`, bilinearly."""
+    """`x` (B, C, h, w), resized bilinearly to the height and width of `other`."""
     size = other.shape[-2:]
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def classifier(channels: int, num_classes: int) -> nn.Conv2d:
-    """The 1x1 convolution to class logits, starting near zero as the published heads do."""
+    """1x1 convolution to class logits; initial weights near zero, as published."""
     layer = nn.Conv2d(channels, num_classes, 1)
     nn.init.normal_(layer.weight, std=0.01)
     assert layer.bias is not None
@@ -43,7 +43,7 @@ def classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 
 class PyramidPooling(nn.Module):
-    """(B, C, h, w) -> (B, channels, h, w): the map beside its averages over grids of several sizes, merged by a 3x3."""
+    """(B, C, h, w) -> (B, channels, h, w): the map and its averages over grids of several sizes, merged by a 3x3."""
 
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int]) -> None:
         super().__init__()
@@ -57,10 +57,10 @@ class PyramidPooling(nn.Module):
 
 
 class UPerDecoder(nn.Module):
-    """Maps of rising stride -> their joined pyramid (B, channels, h, w) at the first map's size.
+    """Maps of increasing stride -> the fused pyramid (B, channels, h, w) at the first map's size.
 
     in_channels: of each map, the finest first. channels: width of the whole decoder. fuse_kernel: of the convolution
-    that joins the levels at the finest size, the dearest one (3 as published).
+    that fuses the levels at the finest size (3 as published; the most expensive layer).
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class UPerDecoder(nn.Module):
 
 
 class UPerHead(UPerDecoder):
-    """The decoder, dropout, a classifier: maps of rising stride -> logits (B, K, h, w) at the first map's size."""
+    """UPerDecoder, dropout, classifier: maps of increasing stride -> logits (B, K, h, w) at the first map's size."""
 
     def __init__(
         self, in_channels: Sequence[int], num_classes: int, channels: int = 512, dropout: float = 0.1
@@ -101,7 +101,7 @@ class UPerHead(UPerDecoder):
 
 
 class AuxiliaryHead(nn.Module):
-    """Logits (B, K, h, w) from one map of the encoder, for the loss in training only."""
+    """Logits (B, K, h, w) from one map of the encoder, used for the training loss only."""
 
     def __init__(self, in_channels: int, num_classes: int, channels: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def official_names(main: str = "decoder", auxiliary: str = "auxiliary") -> tuple[tuple[str, str], ...]:
-    """Rows for `rename_keys`: mmsegmentation's heads to ours, called `main` and `auxiliary` in the network."""
+    """Rows for `rename_keys`: mmsegmentation's heads to ours, named `main` and `auxiliary`."""
     units = (
         (r"decode_head\.psp_modules\.(\d+)\.1", rf"{main}.pooling.branches.\1.1"),
         (r"decode_head\.(bottleneck)", rf"{main}.pooling.merge"),

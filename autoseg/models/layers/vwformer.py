@@ -1,4 +1,4 @@
-"""VWFormer: a decoder whose attention looks from each window at surroundings of several sizes for the same cost.
+"""VWFormer: a decoder whose windows attend to contexts of several sizes at the same cost.
 
 Yan et al.: Multi-Scale Representations by Varying Window Attention for Semantic Segmentation. ICLR 2024.
 """
@@ -32,7 +32,7 @@ _DETAIL_CHANNELS = 48
 
 _IN = r"decode_head\."
 _OFFICIAL = (
-    # The maps are joined with the deepest first.
+    # Maps are concatenated with the deepest first.
     *((rf"{_IN}linear_c{4 - i}\.proj\.(.+)", rf"head.join.projections.{i}.\1") for i in range(3)),
     *((rf"{_IN}linear_c{4 - i}\.conv\.(.+)", rf"head.project.{i}.conv.\1") for i in range(3)),
     *((rf"{_IN}linear_c{4 - i}\.bn\.(.+)", rf"head.project.{i}.norm.\1") for i in range(3)),
@@ -61,10 +61,10 @@ _OFFICIAL = (
 
 
 def copy_shift_pad(x: Tensor, dim: int, ratio: int, window: int) -> Tensor:
-    """`x` longer along `dim`, so that a context `ratio` times as long as a `window` fits around each window.
+    """`x` padded along `dim`, so that a context `ratio` times as long as a `window` fits around each window.
 
-    What is added at either end is a copy of the columns one context further inside, so nothing empty is attended to.
-    An odd window is padded half a column too far, as published.
+    The padding copies columns from further inside the map, so no window attends to zeros. An odd window gets half a column
+    too much, as published.
     """
     start, stop = (ratio + 1) * window // 2, ratio * window
     low = x.narrow(dim, start, stop - start)
@@ -73,45 +73,45 @@ def copy_shift_pad(x: Tensor, dim: int, ratio: int, window: int) -> Tensor:
 
 
 class VaryingWindowAttention(nn.Module):
-    """Each of 8 x 8 windows attends to a context `ratio` times as wide and high around it: (B, C, h, w) is kept.
+    """Each of 8 x 8 windows attends to a context around it, `ratio` times as wide and high: (B, C, h, w) -> same shape.
 
-    The context costs what the window costs: an overlapping convolution leaves 1 / ratio^2 of the channels, and its
-    pixels are folded back into channels until it has as many tokens as the window. h and w: multiples of 8.
+    The context has the same cost as the window: an overlapping convolution reduces the channels to 1 / ratio^2, then
+    pixels are folded into channels until the context has as many tokens as the window. h and w: multiples of 8.
 
-    shortcut: add the input. normed: batch norm behind the last layer, which then has no bias.
+    shortcut: add the input. normed: batch norm after the last layer, which then has no bias.
     """
 
     def __init__(self, channels: int, ratio: int, heads: int, shortcut: bool, normed: bool) -> None:
         super().__init__()
         self.ratio, self.heads, self.shortcut = ratio, heads, shortcut
-        narrow, before, after = channels // ratio**2, ratio // 2 - 1, ratio // 2
-        embed = nn.Conv2d(channels, narrow, ratio, bias=False)
+        reduced, before, after = channels // ratio**2, ratio // 2 - 1, ratio // 2
+        embed_conv = nn.Conv2d(channels, reduced, ratio, bias=False)
         self.embed = nn.Sequential(
-            nn.ZeroPad2d((before, after, before, after)), embed, nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)
+            nn.ZeroPad2d((before, after, before, after)), embed_conv, nn.BatchNorm2d(reduced), nn.ReLU(inplace=True)
         )
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
-        leave = nn.Conv2d(channels, channels, 1, bias=not normed)
-        self.leave = nn.Sequential(leave, *([nn.BatchNorm2d(channels)] if normed else []))
-        nn.init.kaiming_normal_(embed.weight, mode="fan_out", nonlinearity="relu")
-        self._initialise(leave)
+        out_conv = nn.Conv2d(channels, channels, 1, bias=not normed)
+        self.leave = nn.Sequential(out_conv, *([nn.BatchNorm2d(channels)] if normed else []))
+        nn.init.kaiming_normal_(embed_conv.weight, mode="fan_out", nonlinearity="relu")
+        self._initialise(out_conv)
 
-    def _initialise(self, leave: nn.Conv2d) -> None:
+    def _initialise(self, out_conv: nn.Conv2d) -> None:
         width = self.query.in_features
         nn.init.zeros_(self.query.bias)
         nn.init.zeros_(self.key_value.bias)
-        if leave.bias is None:
+        if out_conv.bias is None:
             nn.init.normal_(self.query.weight, std=0.01)
             nn.init.normal_(self.key_value.weight, std=math.sqrt(2 / width))
-            nn.init.kaiming_normal_(leave.weight, mode="fan_out", nonlinearity="relu")
-            # A fresh branch is silent: its norm starts at zero.
+            nn.init.kaiming_normal_(out_conv.weight, mode="fan_out", nonlinearity="relu")
+            # Zero-initialised norm: the branch initially adds nothing.
             for norm in self.leave[1:]:
                 nn.init.zeros_(norm.get_parameter("weight"))
         else:
             bound = math.sqrt(6 / (4 * width))
             nn.init.uniform_(self.query.weight, -bound, bound)
             nn.init.uniform_(self.key_value.weight, -bound, bound)
-            nn.init.zeros_(leave.bias)
+            nn.init.zeros_(out_conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
@@ -120,8 +120,8 @@ class VaryingWindowAttention(nn.Module):
         context = self.key_value(self._contexts(self.embed(x), ph, pw))
         key, value = context.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        together = attended.view(batch, _GRID, _GRID, ph, pw, -1).permute(0, 5, 1, 3, 2, 4)
-        result: Tensor = self.leave(together.reshape(batch, -1, height, width))
+        merged = attended.view(batch, _GRID, _GRID, ph, pw, -1).permute(0, 5, 1, 3, 2, 4)
+        result: Tensor = self.leave(merged.reshape(batch, -1, height, width))
         return result + x if self.shortcut else result
 
     @staticmethod
@@ -143,9 +143,9 @@ class VaryingWindowAttention(nn.Module):
 class VWHead(nn.Module):
     """Four maps of strides 4 to 32 -> logits (B, K, H/4, W/4); H and W are multiples of 64.
 
-    The three deeper maps are joined at stride 8, seen as they are, on the whole, and through varying windows; what comes
-    of it meets the finest map. city: the head published for Cityscapes, which projects with norm and activation, and does
-    without the view on the whole.
+    The three deeper maps are fused at stride 8. The result goes through a 1x1 convolution, global pooling and varying
+    windows; these views are fused and combined with the finest map. city: the head published for Cityscapes, which
+    projects with norm and activation and has no global pooling.
     """
 
     def __init__(
@@ -176,18 +176,18 @@ class VWHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         finest, size = maps[0], maps[1].shape[-2:]
         projected = [layer(x) for layer, x in zip(self.project, maps[:0:-1], strict=True)]
-        joined = self.join(projected, size)
-        views = [self.near(joined)]
+        fused_deep = self.join(projected, size)
+        views = [self.near(fused_deep)]
         if self.pool is not None:
-            views.append(self.pool(joined))
-        views += [attend(joined) for attend in self.windows]
-        gathered = self.gather(views, size)
-        enhanced = self.enhance([gathered, self.detail(finest)], finest.shape[-2:])
+            views.append(self.pool(fused_deep))
+        views += [attend(fused_deep) for attend in self.windows]
+        fused = self.gather(views, size)
+        enhanced = self.enhance([fused, self.detail(finest)], finest.shape[-2:])
         return self.classify(self.dropout(enhanced))  # type: ignore[no-any-return]
 
 
 class VWFormer(SegmentationNetwork):
-    """An encoder under the VW head. Subclasses say how the encoder's official names are received."""
+    """An encoder with the VW head. Subclasses load the encoder's official tensors."""
 
     divisor = DIVISOR
     head_weights = ("head.classify.weight", "head.classify.bias")
@@ -203,28 +203,28 @@ class VWFormer(SegmentationNetwork):
         return ModelOutput(self.head(self.encoder(x)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
-        """The head of whole models of the official code."""
+        """The head, from whole models of the official code."""
         rename_keys(adapter, _OFFICIAL)
         for j in range(len(_RATIOS)):
-            _receive_attention(adapter, f"decode_head.attn.{j}.", f"head.windows.{j}.")
+            _load_attention(adapter, f"decode_head.attn.{j}.", f"head.windows.{j}.")
 
 
-def _receive_attention(adapter: StateDictAdapter, official: str, ours: str) -> None:
-    """Layers that official files keep as 1x1 convolutions (ADE20K), or stacked (Cityscapes)."""
-    left = set(adapter.left)
+def _load_attention(adapter: StateDictAdapter, official: str, ours: str) -> None:
+    """Query, key and value layers: 1x1 convolutions in the ADE20K files, stacked in the Cityscapes files."""
+    remaining = set(adapter.remaining)
     for kind in ("weight", "bias"):
         theta, phi, g = (f"{official}{name}.conv.{kind}" for name in ("theta", "phi", "g"))
-        if {theta, phi, g} <= left:
-            adapter.give(f"{ours}query.{kind}", theta, by=_flat)
-            adapter.give(f"{ours}key_value.{kind}", phi, g, by=lambda *both: torch.cat([_flat(x) for x in both]))
+        if {theta, phi, g} <= remaining:
+            adapter.assign(f"{ours}query.{kind}", theta, transform=_flat)
+            adapter.assign(f"{ours}key_value.{kind}", phi, g, transform=lambda *tensors: torch.cat([_flat(x) for x in tensors]))
         stacked = f"{official}in_proj_{kind}"
-        if stacked in left:
-            adapter.give(f"{ours}query.{kind}", stacked, by=lambda x: x.chunk(3)[0])
-            adapter.give(f"{ours}key_value.{kind}", stacked, by=lambda x: torch.cat(x.chunk(3)[1:]))
-    if f"{official}out_proj.weight" in left:
-        adapter.give(f"{ours}leave.0.weight", f"{official}out_proj.weight", by=lambda x: x[:, :, None, None])
+        if stacked in remaining:
+            adapter.assign(f"{ours}query.{kind}", stacked, transform=lambda x: x.chunk(3)[0])
+            adapter.assign(f"{ours}key_value.{kind}", stacked, transform=lambda x: torch.cat(x.chunk(3)[1:]))
+    if f"{official}out_proj.weight" in remaining:
+        adapter.assign(f"{ours}leave.0.weight", f"{official}out_proj.weight", transform=lambda x: x[:, :, None, None])
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """A 1x1 convolution's weight as a linear layer's; a bias stays."""
+    """The weight of a 1x1 convolution as that of a linear layer. A bias is unchanged."""
     return tensor.flatten(1) if tensor.ndim > 1 else tensor

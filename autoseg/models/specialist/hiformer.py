@@ -1,4 +1,4 @@
-"""HiFormer: a ResNet and a Swin Transformer side by side, their finest and coarsest levels fused and decoded."""
+"""HiFormer: a ResNet branch and a Swin Transformer branch; their finest and coarsest levels are fused and decoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from autoseg.models.base import (
     Variant,
 )
 from autoseg.models.key_mapping import drop_matching, rename_keys
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 
 _SWIN_FILE = PublishedWeights(
     file="swin_tiny_patch4_window7_224.pth",
@@ -59,7 +59,7 @@ SPEC = ModelSpec(
         Variant("S", 23_253_340),
         Variant("B", 25_511_100),
         Variant("L", 29_518_204),
-        Variant("B-fixed", 25_511_100, note="the fusion module reaches the output, as the paper means it to"),
+        Variant("B-fixed", 25_511_100, note="the fusion module affects the output, as the paper describes"),
     ),
     default_variant="B",
     fixed_size=224,
@@ -70,7 +70,7 @@ SPEC = ModelSpec(
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """resnet: the convolutional branch, `channels` of its three levels. The rest is the fusion's, finest level first."""
+    """resnet: the convolutional branch; channels: of its three levels. Other fields: the fusion module, finest level first."""
 
     resnet: str
     channels: tuple[int, int, int]
@@ -87,7 +87,7 @@ _SIZES = {
     "B-fixed": _Size(resnet="resnet50", channels=(256, 512, 1024), blocks=(1, 2), heads=(6, 12), mlp_ratio=2.0, fused=True),
 }
 _SIDE = 224
-# The Swin branch: Swin-T without its patch embedding and its last stage.
+# The Swin branch: Swin-T without patch embedding and last stage.
 _WIDTHS, _DEPTHS, _HEADS, _WINDOW = (96, 192, 384), (2, 2, 6), (3, 6, 12), 7
 _DROP_PATH = 0.1
 
@@ -114,7 +114,7 @@ _OFFICIAL = (
     (r"ConvUp_s\.conv_tower\.(.+)", r"rise_coarse.\1"),
     (r"conv_pred\.(.+)", r"predict.\1"),
     (r"segmentation_head\.0\.(.+)", r"head.\1"),
-    # The ImageNet files of the two branches, apart or in one.
+    # The ImageNet files of the two branches, separate or in one file.
     (r"conv1\.(.+)", r"stem.0.\1"),
     (r"bn1\.(.+)", r"stem.1.\1"),
     *((rf"layer{level + 1}\.(.+)", rf"cnn.{level}.\1") for level in range(3)),
@@ -122,17 +122,17 @@ _OFFICIAL = (
     *((rf"layers\.{level - 1}\.downsample\.(.+)", rf"swin.{level}.downsample.\1") for level in (1, 2)),
 )
 _DROPPED = (
-    (r".*\.(relative_position_index|attn_mask)", "computed here"),
-    (_PYRAMID + r"p[23]\..+", "a second name of a ResNet stage"),
-    (r"ConvUp_[ls]\.convs_level\..+", "a second name of a decoder convolution"),
-    (r"layer4\..+|fc\..+", "the ResNet branch ends before its last stage"),
-    (r"patch_embed\..+", "the Swin branch starts from the ResNet's maps"),
-    (r"layers\.2\.downsample\..+|layers\.3\..+|norm\..+|head\..+", "the Swin branch ends before its last stage"),
+    (r".*\.(relative_position_index|attn_mask)", "computed by the network"),
+    (_PYRAMID + r"p[23]\..+", "duplicate of a ResNet stage"),
+    (r"ConvUp_[ls]\.convs_level\..+", "duplicate of a decoder convolution"),
+    (r"layer4\..+|fc\..+", "the ResNet branch has no last stage"),
+    (r"patch_embed\..+", "the input of the Swin branch is a ResNet map"),
+    (r"layers\.2\.downsample\..+|layers\.3\..+|norm\..+|head\..+", "the Swin branch has no last stage"),
 )
 
 
 class CrossAttention(nn.Module):
-    """One token (B, 1, C) asks the tokens of another level (B, N, C) and itself, behind a norm: (B, 1, C)."""
+    """Pre-norm attention of one token (B, 1, C) to itself and the tokens of the other level (B, N, C): (B, 1, C)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -154,20 +154,20 @@ class CrossAttention(nn.Module):
         return projected
 
 
-def _change_width(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(before), nn.GELU(), nn.Linear(before, after))
+def _projection(in_width: int, out_width: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(in_width), nn.GELU(), nn.Linear(in_width, out_width))
 
 
 class DoubleLevelFusion(nn.Module):
-    """The finest and the coarsest level, (B, H, W, C) each, learn of one another: two maps (B, C, H, W).
+    """Exchanges information between the finest and the coarsest level, (B, H, W, C) each: two maps (B, C, H, W).
 
-    As described: a class token, the mean of its level's normed tokens, joins each level; positions are added and
-    transformer encoders run over each level; each class token then attends to the other level's tokens and returns.
-    As published, the encoders' results are thrown away, and the class tokens, all that the rest changes, are cut off
-    before the decoder: only positions and the last norm act. That is what `fused=False` computes.
+    In the paper each level gets a class token (the mean of its normalised tokens) and position embeddings, and runs
+    through a transformer encoder; each class token then attends to the other level's tokens and returns to its level.
+    The published code discards the encoders' results and removes the class tokens before the decoder, so only position
+    embeddings and the last norm have an effect. `fused=False` computes this.
 
-    `fused=True` keeps the encoders' results and adds each returned class token to all tokens of its level. The paper
-    leaves open how a class token reaches the map it is cut off from; adding it needs no parameters.
+    `fused=True` uses the encoders' results and adds each class token, after its return, to all tokens of its level. The
+    paper does not say how a class token affects the map; adding it needs no parameters.
     """
 
     def __init__(self, size: _Size, widths: tuple[int, int], sides: tuple[int, int]) -> None:
@@ -183,12 +183,12 @@ class DoubleLevelFusion(nn.Module):
             )
             for width, heads, blocks in zip(widths, size.heads, size.blocks, strict=True)
         )
-        here_and_there = ((0, 1), (1, 0))
-        self.leave = nn.ModuleList(_change_width(widths[i], widths[j]) for i, j in here_and_there)
-        self.cross = nn.ModuleList(CrossAttention(widths[j], size.heads[j]) for _, j in here_and_there)
-        self.come_back = nn.ModuleList(_change_width(widths[j], widths[i]) for i, j in here_and_there)
+        directions = ((0, 1), (1, 0))
+        self.leave = nn.ModuleList(_projection(widths[i], widths[j]) for i, j in directions)
+        self.cross = nn.ModuleList(CrossAttention(widths[j], size.heads[j]) for _, j in directions)
+        self.come_back = nn.ModuleList(_projection(widths[j], widths[i]) for i, j in directions)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
-        self.apply(start_plainly)
+        self.apply(init_weights)
         for position in self.positions:
             nn.init.trunc_normal_(position, std=0.02)
 
@@ -208,27 +208,27 @@ class DoubleLevelFusion(nn.Module):
         for i, tokens in enumerate(levels):
             class_token = self.class_norms[i](tokens).mean(dim=1, keepdim=True)
             sequences.append(self.encoders[i](torch.cat([class_token, tokens], dim=1) + self.positions[i]))
-        answers = []
+        results = []
         for i, sequence in enumerate(sequences):
-            guest = self.leave[i](sequence[:, :1])
-            guest = guest + self.cross[i](guest, sequences[1 - i][:, 1:])
-            answers.append(sequence[:, 1:] + self.come_back[i](guest))
-        return answers
+            class_token = self.leave[i](sequence[:, :1])
+            class_token = class_token + self.cross[i](class_token, sequences[1 - i][:, 1:])
+            results.append(sequence[:, 1:] + self.come_back[i](class_token))
+        return results
 
 
-def _rise(*widths: int, grow: bool) -> nn.Sequential:
+def _decoder_convs(*widths: int, upsample: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.GroupNorm(32, after), nn.ReLU(inplace=True)]
-        if grow:
+    for in_width, out_width in pairwise(widths):
+        layers += [nn.Conv2d(in_width, out_width, 3, padding=1, bias=False), nn.GroupNorm(32, out_width), nn.ReLU(inplace=True)]
+        if upsample:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)
 
 
 class HiFormer(SegmentationNetwork):
-    """HiFormer of Heidari et al. (2023); works at 224 x 224 inside.
+    """HiFormer of Heidari et al. (2023). Resizes its input to 224 x 224.
 
-    Each ResNet level, brought to Swin's width, is added to what the Swin branch made of the level before.
+    Each ResNet level, projected to Swin's width, is added to the Swin branch's output for the previous level.
     """
 
     fixed_size = _SIDE
@@ -259,10 +259,10 @@ class HiFormer(SegmentationNetwork):
             )
             for i in range(3)
         )
-        self.swin.apply(start_plainly)
+        self.swin.apply(init_weights)
         self.fusion = DoubleLevelFusion(size, (_WIDTHS[0], _WIDTHS[2]), (sides[0], sides[2]))
-        self.rise_fine = _rise(_WIDTHS[0], 128, grow=False)
-        self.rise_coarse = _rise(_WIDTHS[2], 128, 128, grow=True)
+        self.rise_fine = _decoder_convs(_WIDTHS[0], 128, upsample=False)
+        self.rise_coarse = _decoder_convs(_WIDTHS[2], 128, 128, upsample=True)
         self.predict = nn.Sequential(
             nn.Conv2d(128, 16, 1),
             nn.ReLU(inplace=True),
@@ -270,11 +270,11 @@ class HiFormer(SegmentationNetwork):
         )
         self.head = nn.Conv2d(16, num_classes, 3, padding=1)
         if not size.fused:
-            acting = ("fusion.positions.", "fusion.norms.")
+            used = ("fusion.positions.", "fusion.norms.")
             self.unused_parameters = tuple(
                 name
                 for name, _ in self.named_parameters()
-                if name.startswith("fusion.") and not name.startswith(acting)
+                if name.startswith("fusion.") and not name.startswith(used)
             )
 
     def segment(self, x: Tensor) -> ModelOutput:
@@ -285,13 +285,13 @@ class HiFormer(SegmentationNetwork):
             local = lateral(x).permute(0, 2, 3, 1)
             levels.append(local + swin(levels[-1] if levels else local))
         fine, coarse = self.fusion(levels[0], levels[2])
-        joined = self.rise_fine(fine) + self.rise_coarse(coarse)
-        return ModelOutput(self.head(self.predict(joined)))
+        fused = self.rise_fine(fine) + self.rise_coarse(coarse)
+        return ModelOutput(self.head(self.predict(fused)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models, and the ImageNet files of Swin-T (the authors' names) and of torchvision's ResNet.
 
-        The official code reads the Swin file and then starts most of it anew by mistake; here it is kept.
+        The official code re-initialises most of the Swin weights after loading them, by mistake. Not copied.
         """
         drop_matching(adapter, _DROPPED)
         rename_keys(adapter, _OFFICIAL)

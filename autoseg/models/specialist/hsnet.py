@@ -1,4 +1,4 @@
-"""HSNet: a PVTv2 encoder, attention on its skips, and a decoder of transformer and convolution side by side.
+"""HSNet: a PVTv2 encoder, attention on its skips, and a decoder with transformer and convolution branches.
 
 Source: Zhang et al., "HSNet: A hybrid semantic network for polyp segmentation", Computers in Biology and Medicine 2022,
 on PVTv2 of Wang et al., "PVT v2: Improved baselines with pyramid vision transformer", Computational Visual Media 2022.
@@ -27,8 +27,8 @@ SPEC = ModelSpec(
         Variant("pvt_v2_b2", 29_850_685),
         Variant(
             FIXED, 29_258_038,
-            note="the decoder's attention map multiplies query and key, where the published code multiplies the query "
-            "with a reordered view of itself; without the block the published code builds and never uses",
+            note="the decoder's attention map multiplies query and key; the published code multiplies the query with a "
+            "reordered view of itself. Without a block that the published code never uses",
         ),
     ),
     default_variant="pvt_v2_b2",
@@ -45,11 +45,11 @@ SPEC = ModelSpec(
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None) -> HSNet:
-    """HSNet as published (`pvt_v2_b2`), or with its decoder's key mended (`fixed`). No further options."""
+    """HSNet as published (`pvt_v2_b2`), or with the decoder's key corrected (`fixed`). No options."""
     return HSNet(in_channels, num_classes, fixed=variant == FIXED)
 
 
-# Official names to ours. The encoder may come alone, in PVT's names or in timm's (which are ours).
+# Official names to ours. Encoder-only files have PVT's names or timm's (the same as ours).
 _STAGES = range(4)
 _PVT = r"(?:backbone\.)?"
 _ENCODER = (
@@ -60,8 +60,8 @@ _ENCODER = (
     *((rf"{_PVT}block{i + 1}\.(.+)", rf"encoder.stages.{i}.blocks.\1") for i in _STAGES),
     *((rf"{_PVT}norm{i + 1}\.(.+)", rf"encoder.stages.{i}.norm.\1") for i in _STAGES),
 )
-_CLASSIFIER = ((_PVT + r"head\..+", "the encoder's classifier is no part of the network"),)
-_UNUSED = ((r"decoder\.hb0\..+", "a block the published network never uses"),)
+_CLASSIFIER = ((_PVT + r"head\..+", "belongs to the ImageNet classifier"),)
+_UNUSED = ((r"decoder\.hb0\..+", "never used by the published network"),)
 _HS, _STEP = r"decoder\.hs(\d)\.", r"decoder.semantic.\1."
 _TRANSFORMER = (
     (_HS + r"patch_embed\.proj\.(.+)", _STEP + r"transformer.embed.\2"),
@@ -113,7 +113,7 @@ _OFFICIAL = (
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, then batch normalisation, and no activation."""
+    """Convolution without bias and batch norm, without activation."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class ChannelGate(nn.Module):
 
 
 class SkipAttention(nn.Module):
-    """Two halves of the channels gate each other: the first in channels, the second in space. (B, C, H, W) is kept."""
+    """Each half of the channels gates the other: the first per channel, the second per pixel. (B, C, H, W) -> same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class SkipAttention(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The convolution side: (B, C, H, W) to (B, D, H, W) through a quarter of the width, beside a 1x1 shortcut."""
+    """The convolution branch: (B, C, H, W) to (B, D, H, W), a bottleneck of D / 4 channels with a 1x1 shortcut."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -165,10 +165,10 @@ class Bottleneck(nn.Module):
         return F.relu(self.shortcut(x) + self.expand(residual))
 
 
-class TransformerSide(nn.Module):
-    """One full-attention block on (B, C, H, W): its tokens as a map, and query times key, both (B, D, H, W).
+class TransformerBranch(nn.Module):
+    """One attention block on (B, C, H, W). Returns its tokens as a map and query times key, both (B, D, H, W).
 
-    fixed: take that product with the key; as published it is taken with the query's memory read in another order.
+    fixed: multiply with the key. The published code multiplies with the query's memory, read in another order.
     """
 
     def __init__(self, channels: int, width: int, fixed: bool) -> None:
@@ -191,7 +191,7 @@ class TransformerSide(nn.Module):
         normed = self.norm1(tokens)
         query = self.query(normed)
         key, value = self.key_value(normed).chunk(2, dim=-1)
-        # A head axis of one: fused attention kernels expect it.
+        # One head: fused attention kernels expect this axis.
         attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
         tokens = tokens + self.project(attended)
         tokens = tokens + self.mlp(self.norm2(tokens), (height, width))
@@ -205,23 +205,23 @@ class TransformerSide(nn.Module):
 
 
 class HybridSemantic(nn.Module):
-    """Transformer side, gated in channels and space, times convolution side: (B, C, H, W) to (B, D, 2H, 2W)."""
+    """Transformer branch, gated per channel and pixel, times convolution branch: (B, C, H, W) to (B, D, 2H, 2W)."""
 
     def __init__(self, channels: int, out_channels: int, fixed: bool) -> None:
         super().__init__()
-        self.transformer = TransformerSide(channels, out_channels, fixed)
+        self.transformer = TransformerBranch(channels, out_channels, fixed)
         self.convolution = Bottleneck(channels, out_channels)
         self.channel_gate = ChannelGate()
         self.spatial_gate = ConvNorm(out_channels, 1, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        far, agreement = self.transformer(x)
-        far = far * self.channel_gate(agreement) * self.spatial_gate(agreement).sigmoid()
-        return F.interpolate(far * self.convolution(x), scale_factor=2.0, mode="bilinear", align_corners=True)
+        attended, product = self.transformer(x)
+        attended = attended * self.channel_gate(product) * self.spatial_gate(product).sigmoid()
+        return F.interpolate(attended * self.convolution(x), scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
 class Decoder(nn.Module):
-    """Four encoder maps, fine to coarse, to four maps of the same shapes."""
+    """Four encoder maps, from fine to coarse, to four maps of the same shapes."""
 
     def __init__(self, fixed: bool) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class Decoder(nn.Module):
 
 
 class ScaleWeights(nn.Module):
-    """Four maps to four weights (B, 4) in 0..1: how much each scale's prediction counts for this image."""
+    """Four maps to weights (B, 4) in 0..1: one for each scale's prediction of this image."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -257,10 +257,9 @@ class ScaleWeights(nn.Module):
 
 
 class HSNet(SegmentationNetwork):
-    """The network: logits are the sum of four predictions, each weighted by how useful its scale is for the image.
+    """The network. Logits are the sum of four predictions, each with a predicted weight for its scale.
 
-    As published, training looks at each of the four predictions; they are the auxiliary outputs, each weighing as much
-    as the sum.
+    In training the four predictions are auxiliary outputs with the same weight as the sum, as published.
     """
 
     divisor = 32

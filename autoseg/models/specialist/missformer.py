@@ -1,4 +1,4 @@
-"""MISSFormer: a U-shaped transformer whose skips pass through a bridge in which all scales attend to each other."""
+"""MISSFormer: a U-shaped transformer. In the bridge between encoder and decoder all scales attend to each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = ModelSpec(
     variants=(
         Variant("224", 42_462_082),
         Variant(
-            "free", 35_452_290, note="any multiple of 32 inside; without the parameters that are never used", any_size=True
+            "free", 35_452_290, note="any multiple of 32; without the parameters that are never used", any_size=True
         ),
     ),
     default_variant="224",
@@ -38,9 +38,9 @@ SPEC = ModelSpec(
 # Per level, strides 4, 8, 16, 32.
 _WIDTHS, _HEADS, _REDUCTIONS = (64, 128, 320, 512), (1, 2, 5, 8), (8, 4, 2, 1)
 _BLOCKS, _BRIDGE_LAYERS, _MLP_RATIO = 2, 4, 4
-# All levels meet in the bridge as tokens of the finest level's width.
-_COMMON = _WIDTHS[0]
-_FINAL_GROWTH = 4
+# In the bridge the tokens of all levels have the finest level's width.
+_BRIDGE_WIDTH = _WIDTHS[0]
+_FINAL_UPSAMPLING = 4
 
 _FEED_NAMES = (
     ("fc1", "widen"),
@@ -71,8 +71,8 @@ _BRIDGE_NAMES = (
 )
 
 
-def _rows(before: str, ours: str, inside: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((rf"{before}{re.escape(a)}\.(?P<rest>.+)", rf"{ours}{b}.\g<rest>") for a, b in inside)
+def _rows(official_prefix: str, ours: str, names: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((rf"{official_prefix}{re.escape(a)}\.(?P<rest>.+)", rf"{ours}{b}.\g<rest>") for a, b in names)
 
 
 _OFFICIAL = (
@@ -101,19 +101,19 @@ _NEVER_USED = (
 
 
 class FeedForward(nn.Module):
-    """Widen, a depth-wise 3x3 convolution beside a shortcut, norm, GELU, narrow: tokens (B, H * W, C) are kept.
+    """Linear layer, depth-wise 3x3 convolution with residual, norm, GELU, linear layer: (B, H * W, C) -> same shape.
 
-    with_spares: carry the two norms of the official code that nothing calls.
+    with_unused: have the two norms that the official code never calls.
     """
 
-    def __init__(self, channels: int, with_spares: bool) -> None:
+    def __init__(self, channels: int, with_unused: bool) -> None:
         super().__init__()
         hidden = _MLP_RATIO * channels
         self.widen = nn.Linear(channels, hidden)
         self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.norm = nn.LayerNorm(hidden)
         self.narrow = nn.Linear(hidden, channels)
-        self.spare = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 if with_spares else 0))
+        self.spare = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 if with_unused else 0))
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         wide = self.widen(tokens)
@@ -122,15 +122,15 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention to a reduced map and feed-forward, each behind a norm and beside a shortcut: (B, H * W, C) is kept."""
+    """Attention to a reduced map and feed-forward, each with pre-norm and residual: (B, H * W, C) -> same shape."""
 
-    def __init__(self, level: int, with_spares: bool) -> None:
+    def __init__(self, level: int, with_unused: bool) -> None:
         super().__init__()
         width = _WIDTHS[level]
         self.attention_norm = nn.LayerNorm(width)
         self.attention = ReducedAttention(width, _HEADS[level], _REDUCTIONS[level])
         self.feed_norm = nn.LayerNorm(width)
-        self.feed = FeedForward(width, with_spares)
+        self.feed = FeedForward(width, with_unused)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         tokens = tokens + self.attention(self.attention_norm(tokens), size)
@@ -138,14 +138,14 @@ class Block(nn.Module):
 
 
 class EncoderLevel(nn.Module):
-    """Overlapping patches of a map and two blocks on them: (B, C, H, W) -> (B, C', H/s, W/s), s = 4 or 2."""
+    """Overlapping patch embedding and two blocks: (B, C, H, W) -> (B, C', H/s, W/s), s = 4 (first) or 2."""
 
-    def __init__(self, level: int, in_channels: int, with_spares: bool) -> None:
+    def __init__(self, level: int, in_channels: int, with_unused: bool) -> None:
         super().__init__()
         kernel, stride = (3, 2) if level else (7, 4)
         self.embed = nn.Conv2d(in_channels, _WIDTHS[level], kernel, stride=stride, padding=kernel // 2)
         self.embed_norm = nn.LayerNorm(_WIDTHS[level])
-        self.blocks = nn.ModuleList(Block(level, with_spares) for _ in range(_BLOCKS))
+        self.blocks = nn.ModuleList(Block(level, with_unused) for _ in range(_BLOCKS))
         self.norm = nn.LayerNorm(_WIDTHS[level])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,74 +157,74 @@ class EncoderLevel(nn.Module):
         return to_map(self.norm(tokens), size)
 
 
-class Bundle:
-    """Where each level lies among the common tokens (B, N, 64): a pixel of C channels is C / 64 tokens in a row."""
+class TokenLayout:
+    """Layout of the bridge's tokens (B, N, 64): level after level; a pixel of C channels is C / 64 consecutive tokens."""
 
     def __init__(self, maps: list[Tensor]) -> None:
         self.sizes = [(x.shape[2], x.shape[3]) for x in maps]
-        self.lengths = [h * w * width // _COMMON for (h, w), width in zip(self.sizes, _WIDTHS, strict=True)]
+        self.lengths = [h * w * width // _BRIDGE_WIDTH for (h, w), width in zip(self.sizes, _WIDTHS, strict=True)]
 
     def join(self, levels: list[Tensor]) -> Tensor:
-        """Tokens of each level, (B, H * W, C), to common tokens."""
-        return torch.cat([tokens.reshape(tokens.shape[0], -1, _COMMON) for tokens in levels], dim=1)
+        """Tokens of each level (B, H * W, C) to the bridge's tokens."""
+        return torch.cat([tokens.reshape(tokens.shape[0], -1, _BRIDGE_WIDTH) for tokens in levels], dim=1)
 
-    def part(self, common: Tensor) -> list[Tensor]:
-        """Common tokens to tokens of each level."""
-        parts = common.split(self.lengths, dim=1)
+    def split(self, tokens: Tensor) -> list[Tensor]:
+        """The bridge's tokens to tokens of each level."""
+        parts = tokens.split(self.lengths, dim=1)
         return [x.reshape(x.shape[0], -1, width) for x, width in zip(parts, _WIDTHS, strict=True)]
 
 
 class BridgeAttention(nn.Module):
-    """All common tokens attend, with one head, to those of all levels reduced to the coarsest level's size."""
+    """Single-head attention of all tokens to all levels, each reduced to the coarsest level's size."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.query = nn.Linear(_COMMON, _COMMON)
-        self.key_value = nn.Linear(_COMMON, 2 * _COMMON)
-        self.project = nn.Linear(_COMMON, _COMMON)
+        self.query = nn.Linear(_BRIDGE_WIDTH, _BRIDGE_WIDTH)
+        self.key_value = nn.Linear(_BRIDGE_WIDTH, 2 * _BRIDGE_WIDTH)
+        self.project = nn.Linear(_BRIDGE_WIDTH, _BRIDGE_WIDTH)
         self.reduce = nn.ModuleList(nn.Conv2d(w, w, r, stride=r) for w, r in zip(_WIDTHS, _REDUCTIONS, strict=True) if r > 1)
-        self.reduce_norm = nn.LayerNorm(_COMMON)
+        self.reduce_norm = nn.LayerNorm(_BRIDGE_WIDTH)
 
-    def forward(self, common: Tensor, bundle: Bundle) -> Tensor:
-        *levels, coarsest = bundle.part(common)
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        *levels, coarsest = layout.split(tokens)
         reduced = []
-        for reduce, tokens, size in zip(self.reduce, levels, bundle.sizes, strict=False):
-            # As published: the memory of (B, C, h, w) is cut into 64 rows, which mixes channels with places.
-            reduced.append(reduce(to_map(tokens, size)).reshape(tokens.shape[0], _COMMON, -1).transpose(1, 2))
-        reduced.append(coarsest.reshape(coarsest.shape[0], -1, _COMMON))
+        for reduce, level, size in zip(self.reduce, levels, layout.sizes, strict=False):
+            # As published: (B, C, h, w) is reshaped to 64 rows, which mixes channels and positions.
+            reduced.append(reduce(to_map(level, size)).reshape(level.shape[0], _BRIDGE_WIDTH, -1).transpose(1, 2))
+        reduced.append(coarsest.reshape(coarsest.shape[0], -1, _BRIDGE_WIDTH))
         context = self.key_value(self.reduce_norm(torch.cat(reduced, dim=1)))
         key, value = context[:, None].chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(self.query(common)[:, None], key, value)[:, 0]
+        attended = F.scaled_dot_product_attention(self.query(tokens)[:, None], key, value)[:, 0]
         return self.project(attended)  # type: ignore[no-any-return]
 
 
 class BridgeLayer(nn.Module):
-    """Attention over all levels, then each level's own feed-forward; common tokens (B, N, 64) are kept."""
+    """Attention over all levels, then a separate feed-forward for each level: (B, N, 64) -> same shape."""
 
-    def __init__(self, with_spares: bool) -> None:
+    def __init__(self, with_unused: bool) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(_COMMON)
+        self.attention_norm = nn.LayerNorm(_BRIDGE_WIDTH)
         self.attention = BridgeAttention()
-        self.feed_norm = nn.LayerNorm(_COMMON)
-        self.feeds = nn.ModuleList(FeedForward(width, with_spares) for width in _WIDTHS)
+        self.feed_norm = nn.LayerNorm(_BRIDGE_WIDTH)
+        self.feeds = nn.ModuleList(FeedForward(width, with_unused) for width in _WIDTHS)
 
-    def forward(self, common: Tensor, bundle: Bundle) -> Tensor:
-        common = common + self.attention(self.attention_norm(common), bundle)
-        levels = bundle.part(self.feed_norm(common))
-        return common + bundle.join(
-            [feed(x, size) for feed, x, size in zip(self.feeds, levels, bundle.sizes, strict=True)]
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        tokens = tokens + self.attention(self.attention_norm(tokens), layout)
+        levels = layout.split(self.feed_norm(tokens))
+        return tokens + layout.join(
+            [feed(x, size) for feed, x, size in zip(self.feeds, levels, layout.sizes, strict=True)]
         )
 
 
-def _spread(x: Tensor, size: tuple[int, int], factor: int) -> Tensor:
-    """Tokens with the pixels each turns into, (B, H * W, factor^2, C), as a map (B, C, factor * H, factor * W)."""
+def _to_pixels(x: Tensor, size: tuple[int, int], factor: int) -> Tensor:
+    """Tokens with factor^2 pixels each, (B, H * W, factor^2, C), as a map (B, C, factor * H, factor * W)."""
     grid: Tensor = x.unflatten(2, (factor, factor)).unflatten(1, size)
     batch, channels = x.shape[0], x.shape[3]
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, size[0] * factor, size[1] * factor)
 
 
-class Growth(nn.Module):
-    """A linear layer makes each token into factor^2 normed pixels: (B, C, H, W) -> (B, H * W, factor^2, C')."""
+class PatchExpand(nn.Module):
+    """Linear layer that expands each token to factor^2 pixels, and norm: (B, C, H, W) -> (B, H * W, factor^2, C')."""
 
     def __init__(self, channels: int, out_channels: int, factor: int) -> None:
         super().__init__()
@@ -237,12 +237,12 @@ class Growth(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Joins the grown map with its skip and runs two blocks: (B, C', H, W) and (B, C, H, W) -> (B, C, H, W)."""
+    """Concatenates the upsampled map with its skip, then two blocks: (B, C', H, W) and (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, level: int, grown: int, with_spares: bool) -> None:
+    def __init__(self, level: int, up_channels: int, with_unused: bool) -> None:
         super().__init__()
-        self.join = nn.Linear(grown + _WIDTHS[level], _WIDTHS[level])
-        self.blocks = nn.ModuleList(Block(level, with_spares) for _ in range(_BLOCKS))
+        self.join = nn.Linear(up_channels + _WIDTHS[level], _WIDTHS[level])
+        self.blocks = nn.ModuleList(Block(level, with_unused) for _ in range(_BLOCKS))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
@@ -252,7 +252,7 @@ class DecoderLevel(nn.Module):
         return to_map(tokens, size)
 
 
-def _start_decoder(module: nn.Module) -> None:
+def _init_decoder(module: nn.Module) -> None:
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -262,8 +262,8 @@ def _start_decoder(module: nn.Module) -> None:
 class MISSFormer(SegmentationNetwork):
     """MISSFormer of Huang et al. (2023).
 
-    published: works at 224 x 224 inside and carries the parameters of the official code that nothing uses. Otherwise
-    the same network at any multiple of 32, and without them.
+    published: resizes its input to 224 x 224 and has the unused parameters of the official code. Otherwise the same
+    network at any multiple of 32, without them.
     """
 
     stem_weights = ("encoder.0.embed.weight",)
@@ -274,46 +274,46 @@ class MISSFormer(SegmentationNetwork):
         self.published = published
         self.fixed_size = 224 if published else None
         self.divisor = 32
-        before = (in_channels, *_WIDTHS[:3])
-        self.encoder = nn.ModuleList(EncoderLevel(i, before[i], published) for i in range(4))
+        previous = (in_channels, *_WIDTHS[:3])
+        self.encoder = nn.ModuleList(EncoderLevel(i, previous[i], published) for i in range(4))
         self.bridge = nn.ModuleList(BridgeLayer(published) for _ in range(_BRIDGE_LAYERS))
-        grown = (_WIDTHS[3] // 2, _WIDTHS[2] // 2, _WIDTHS[1] // 2)
-        self.grow = nn.ModuleList(Growth(2 * width, width, 2) for width in grown)
-        self.grow.append(Growth(_COMMON, _COMMON, _FINAL_GROWTH))
-        self.decoder = nn.ModuleList(DecoderLevel(2 - i, width, published) for i, width in enumerate(grown))
-        # A 1x1 convolution in the official code; as a linear layer it runs before the pixels take their places.
-        self.head = nn.Linear(_COMMON, num_classes)
+        up_channels = (_WIDTHS[3] // 2, _WIDTHS[2] // 2, _WIDTHS[1] // 2)
+        self.grow = nn.ModuleList(PatchExpand(2 * width, width, 2) for width in up_channels)
+        self.grow.append(PatchExpand(_BRIDGE_WIDTH, _BRIDGE_WIDTH, _FINAL_UPSAMPLING))
+        self.decoder = nn.ModuleList(DecoderLevel(2 - i, width, published) for i, width in enumerate(up_channels))
+        # A 1x1 convolution in the official code. As a linear layer it runs before pixels are rearranged.
+        self.head = nn.Linear(_BRIDGE_WIDTH, num_classes)
         parts: list[nn.Module] = [self.grow, self.decoder, self.head]
         if published:
             width = _WIDTHS[3]
-            blocks = nn.ModuleList(Block(3, with_spares=True) for _ in range(_BLOCKS))
+            blocks = nn.ModuleList(Block(3, with_unused=True) for _ in range(_BLOCKS))
             self.idle = nn.ModuleDict({"join": nn.Linear(2 * width, width), "blocks": blocks})
             parts.append(self.idle)
             names = [name for name, _ in self.named_parameters()]
             self.unused_parameters = tuple(n for n in names if n.startswith("idle.") or ".spare." in n)
         for part in parts:
-            part.apply(_start_decoder)
+            part.apply(_init_decoder)
 
     def segment(self, x: Tensor) -> ModelOutput:
         maps: list[Tensor] = []
         for level in self.encoder:
             x = level(x)
             maps.append(x)
-        bundle = Bundle(maps)
-        common = bundle.join([to_tokens(x) for x in maps])
+        layout = TokenLayout(maps)
+        tokens = layout.join([to_tokens(x) for x in maps])
         for layer in self.bridge:
-            common = layer(common, bundle)
-        *skips, x = (to_map(tokens, size) for tokens, size in zip(bundle.part(common), bundle.sizes, strict=True))
+            tokens = layer(tokens, layout)
+        *skips, x = (to_map(tokens, size) for tokens, size in zip(layout.split(tokens), layout.sizes, strict=True))
         for grow, level in zip(self.grow, self.decoder, strict=False):
-            x = level(_spread(grow(x), (x.shape[2], x.shape[3]), 2), skips.pop())
-        return ModelOutput(_spread(self.head(self.grow[3](x)), (x.shape[2], x.shape[3]), _FINAL_GROWTH))
+            x = level(_to_pixels(grow(x), (x.shape[2], x.shape[3]), 2), skips.pop())
+        return ModelOutput(_to_pixels(self.head(self.grow[3](x)), (x.shape[2], x.shape[3]), _FINAL_UPSAMPLING))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         if not self.published:
             drop_matching(adapter, _NEVER_USED)
         head = "decoder_0.last_layer.weight"
-        if head in adapter.left:
-            adapter.give("head.weight", head, by=lambda kernel: kernel.flatten(1))
+        if head in adapter.remaining:
+            adapter.assign("head.weight", head, transform=lambda kernel: kernel.flatten(1))
         rename_keys(adapter, _OFFICIAL)
 
 

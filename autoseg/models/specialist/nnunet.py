@@ -1,4 +1,4 @@
-"""nnU-Net's 2D network: a plain convolutional U-Net whose depth follows the input size, from its authors' own package."""
+"""nnU-Net's 2D network, from its authors' package: a plain convolutional U-Net whose depth depends on the input size."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SPEC = ModelSpec(
 # First and largest number of feature maps.
 _WIDTHS = {"small": (16, 256), "standard": (32, 512)}
 _DEFAULT_SIZE = (512, 512)
-_MOST_STAGES = 8
+_MAX_STAGES = 8
 
 
 def stages_for(input_size: tuple[int, int]) -> int:
-    """How many resolutions: halve while the shorter side stays at least 4, as nnU-Net's planner does in 2D."""
+    """Number of resolutions: halve while the shorter side is at least 4, as nnU-Net's planner does in 2D."""
     stages, side = 1, min(input_size)
-    while side // 2 >= 4 and stages < _MOST_STAGES:
+    while side // 2 >= 4 and stages < _MAX_STAGES:
         stages, side = stages + 1, side // 2
     return stages
 
@@ -61,11 +61,11 @@ class NNUNet(SegmentationNetwork):
             deep_supervision=True,
         )
         self.network.apply(self.network.initialize)
-        named = self.state_dict()
-        heads = tuple(name for name in named if ".seg_layers." in name)
+        state = self.state_dict()
+        heads = tuple(name for name in state if ".seg_layers." in name)
         self.head_weights = heads
-        self.stem_weights = tuple(name for name in named if ".stages.0.0.convs.0." in name and named[name].ndim == 4)
-        # The coarsest head is built and answers to nobody: nnU-Net gives it weight zero.
+        self.stem_weights = tuple(name for name in state if ".stages.0.0.convs.0." in name and state[name].ndim == 4)
+        # nnU-Net gives the coarsest head weight zero in the loss.
         self.unused_parameters = tuple(name for name in heads if ".seg_layers.0." in name) if stages > 2 else ()
 
     def train(self, mode: bool = True) -> NNUNet:
@@ -77,16 +77,16 @@ class NNUNet(SegmentationNetwork):
         if not self.training:
             return ModelOutput(self.network(x))
         finest, *coarser = self.network(x)
-        kept = coarser[:-1] if len(coarser) > 1 else coarser
-        return ModelOutput(finest, tuple((logits, 0.5 ** (level + 1)) for level, logits in enumerate(kept)))
+        used = coarser[:-1] if len(coarser) > 1 else coarser
+        return ModelOutput(finest, tuple((logits, 0.5 ** (level + 1)) for level, logits in enumerate(used)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         own = self.state_dict()
-        for name in adapter.left:
+        for name in adapter.remaining:
             if f"network.{name}" in own:
-                adapter.give(f"network.{name}", name)
+                adapter.assign(f"network.{name}", name)
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None) -> NNUNet:
-    """input_size (height, width) sets the depth; 512 x 512 where it is not given."""
+    """input_size (height, width) sets the depth; default 512 x 512."""
     return NNUNet(variant, in_channels, num_classes, input_size or _DEFAULT_SIZE)

@@ -1,4 +1,4 @@
-"""Swin-UMamba: a U-Net whose encoder is VMamba, which scans the map in four directions with a selective state space.
+"""Swin-UMamba: a U-Net with the encoder VMamba, which scans the map in four directions with a selective state-space model.
 
 Source: Liu et al., "Swin-UMamba: Mamba-based UNet with ImageNet-based pretraining", MICCAI 2024; the encoder is that of
 Liu et al., "VMamba: Visual state space model", NeurIPS 2024.
@@ -47,7 +47,7 @@ SPEC = ModelSpec(
     cam_layer="ups.2",
 )
 
-# Official names to ours. The encoder may come alone, in VMamba's names.
+# Official names to ours. Encoder-only files have VMamba's names.
 _SCAN = (
     (r"self_attention\.x_proj_weight", "scan.read"),
     (r"self_attention\.dt_projs_weight", "scan.step"),
@@ -80,20 +80,20 @@ _OFFICIAL = (
     ),
     (r"out_layers\.(\d)\.conv\.conv\.(.+)", r"heads.\1.\2"),
 )
-# The published code leaves these out of an ImageNet file, but takes patch_embed.norm.bias.
-_NOT_TAKEN = (
-    (r"(?:head|norm)\..+", "the encoder's classifier is no part of the network"),
-    (r"patch_embed\.(?:proj\..+|norm\.weight)", "the stem before it takes its place"),
+# The published code does not load these from an ImageNet file, but it loads patch_embed.norm.bias.
+_DROPPED = (
+    (r"(?:head|norm)\..+", "belongs to the ImageNet classifier"),
+    (r"patch_embed\.(?:proj\..+|norm\.weight)", "replaced by the stem"),
 )
 
 
 def build(variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None) -> SwinUMamba:
-    """Swin-UMamba with VMamba-T as its encoder, the only size published. No further options."""
+    """Swin-UMamba with VMamba-T as its encoder, the only published size. No options."""
     return SwinUMamba(in_channels, num_classes)
 
 
 class FourWayScan(nn.Module):
-    """Selective scan of a map (B, H, W, C) along its rows and its columns, forwards and backwards; the shape is kept."""
+    """Selective scan of a map (B, H, W, C) along rows and columns, forwards and backwards: -> same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class FourWayScan(nn.Module):
         nn.init.uniform_(self.read, -(width**-0.5), width**-0.5)
         nn.init.uniform_(self.step, -(rank**-0.5), rank**-0.5)
         with torch.no_grad():
-            # Steps spread evenly in their logarithm from 0.001 to 0.1, through the inverse of softplus.
+            # Step sizes log-uniform in 0.001 to 0.1; the bias is their inverse softplus.
             steps = torch.empty_like(self.step_bias).uniform_(math.log(0.001), math.log(0.1)).exp().clamp(min=1e-4)
             self.step_bias.copy_(steps + torch.log(-torch.expm1(-steps)))
 
@@ -122,20 +122,20 @@ class FourWayScan(nn.Module):
         by_rows, by_columns = x.permute(2, 3, 0, 1).flatten(0, 1), x.permute(3, 2, 0, 1).flatten(0, 1)
         sequences = torch.stack([by_rows, by_columns, by_rows.flip(0), by_columns.flip(0)], dim=2)
         read = torch.einsum("lbkd,kcd->lbkc", sequences, self.read)
-        step, inward, outward = read.split([self.rank, STATE, STATE], dim=-1)
+        step, B, C = read.split([self.rank, STATE, STATE], dim=-1)
         step = torch.einsum("lbkr,kdr->lbkd", step, self.step)
         decay = -self.decay.float().exp().unflatten(0, (DIRECTIONS, -1)).mT
         skip = self.skip.unflatten(0, (DIRECTIONS, -1))
-        y = selective_scan(sequences, step, A=decay, B=inward, C=outward, skip=skip, bias=self.step_bias)
+        y = selective_scan(sequences, step, A=decay, B=B, C=C, skip=skip, bias=self.step_bias)
         along_rows = (y[:, :, 0] + y[:, :, 2].flip(0)).unflatten(0, (height, width))
         along_columns = (y[:, :, 1] + y[:, :, 3].flip(0)).unflatten(0, (width, height))
         merged = (along_rows + along_columns.transpose(0, 1)).permute(2, 0, 1, 3)
-        left: Tensor = self.leave(self.norm(merged) * F.silu(gate))
-        return left
+        projected: Tensor = self.leave(self.norm(merged) * F.silu(gate))
+        return projected
 
 
 class ScanBlock(nn.Module):
-    """The scan of the normalised map, added to the map (B, H, W, C)."""
+    """Four-way scan with pre-norm and residual: (B, H, W, C) -> same shape."""
 
     def __init__(self, channels: int, drop_path: float) -> None:
         super().__init__()
@@ -144,12 +144,12 @@ class ScanBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
     def forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.drop_path(self.scan(self.norm(x)))
-        return x + added
+        scanned: Tensor = self.drop_path(self.scan(self.norm(x)))
+        return x + scanned
 
 
 class Stem(nn.Module):
-    """A wide convolution to half the size, (B, C, H, W) to (B, D, H/2, W/2)."""
+    """7x7 convolution with stride 2 and instance norm: (B, C, H, W) to (B, D, H/2, W/2)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -157,12 +157,12 @@ class Stem(nn.Module):
         self.norm = nn.InstanceNorm2d(out_channels, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(self.convolution(x))
-        return normed
+        normalised: Tensor = self.norm(self.convolution(x))
+        return normalised
 
 
 class Patches(nn.Module):
-    """Patches of 2 x 2 as tokens: (B, C, H, W) to (B, H/2, W/2, D)."""
+    """Embedding of 2 x 2 patches: (B, C, H, W) to (B, H/2, W/2, D)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -170,12 +170,12 @@ class Patches(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
-        return normed
+        normalised: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
+        return normalised
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, each followed by an instance norm without weights."""
+    """Residual block of two 3x3 convolutions; every convolution is followed by an instance norm without weights."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Residual(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles a map and joins it with its skip: (B, C, H, W) and (B, D, 2H, 2W) to (B, D, 2H, 2W)."""
+    """Upsamples a map and concatenates its skip: (B, C, H, W) and (B, D, 2H, 2W) to (B, D, 2H, 2W)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -204,9 +204,9 @@ class Up(nn.Module):
 
 
 class SwinUMamba(SegmentationNetwork):
-    """The network. Auxiliary logits come at a half and a quarter of the size.
+    """The network. Auxiliary logits have 1/2 and 1/4 of the size.
 
-    A head for an eighth exists as published, where nnU-Net gives it the weight zero: it is never used in training.
+    The published head at 1/8 exists but is never trained: nnU-Net gives it weight zero.
     """
 
     divisor = 32
@@ -229,7 +229,7 @@ class SwinUMamba(SegmentationNetwork):
         self.heads = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in WIDTHS[:-1])
         self.head_weights = tuple(f"heads.{name}" for name, _ in self.heads.named_parameters())
         for encoder in (self.stages, self.merges):
-            encoder.apply(_begin_small)
+            encoder.apply(_init_linear)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Maps at 1/2 (the stem), 1/4, 1/8, 1/16 and 1/32 of the size."""
@@ -257,11 +257,11 @@ class SwinUMamba(SegmentationNetwork):
         return ModelOutput(logits, ((half, 0.5), (quarter, 0.25)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
-        drop_matching(adapter, _NOT_TAKEN)
+        drop_matching(adapter, _DROPPED)
         rename_keys(adapter, _OFFICIAL)
 
 
-def _begin_small(module: nn.Module) -> None:
+def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""U-KAN: a convolutional U whose deepest levels are Kolmogorov-Arnold layers on tokens."""
+"""U-KAN: a convolutional U-Net whose deepest levels are Kolmogorov-Arnold layers on tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.convolution import double_convolution
-from autoseg.models.layers.initialisation import start_plainly
+from autoseg.models.layers.initialisation import init_weights
 from autoseg.models.layers.kan import KANLinear
 from autoseg.models.layers.mit import to_map, to_tokens
 
@@ -32,7 +32,7 @@ SPEC = ModelSpec(
 _WIDTHS = {"S": (64, 96, 128), "base": (128, 160, 256), "L": (256, 320, 512)}
 _KAN_LAYERS = 3
 
-# Official block, norm and ours, in the order tokens pass them.
+# Official names of block and norm, in forward order.
 _STAGES = (("block1", "norm3"), ("block2", "norm4"), ("dblock1", "dnorm3"), ("dblock2", "dnorm4"))
 
 
@@ -58,13 +58,13 @@ _OFFICIAL = (
     *((rf"decoder{i + 1}\.conv\.(.+)", rf"rise.{i}.\1") for i in range(5)),
     (r"final\.(.+)", r"head.\1"),
 )
-_DROPPED = ((r".*\.grid", "the splines' knots, computed here"),)
+_DROPPED = ((r".*\.grid", "knots of the splines, computed by the network"),)
 
 
 class TokenStage(nn.Module):
-    """Three KAN layers, each followed by a depth-wise convolution, batch norm and ReLU, beside a shortcut; then a norm.
+    """Three KAN layers, each followed by depth-wise convolution, batch norm and ReLU, with residual; then a norm.
 
-    (B, H * W, C) -> (B, C, H, W). There is no attention: only the convolutions look sideways.
+    (B, H * W, C) -> (B, C, H, W). No attention: only the convolutions mix pixels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -89,7 +89,7 @@ class TokenStage(nn.Module):
 
 
 class UKAN(SegmentationNetwork):
-    """U-KAN of Li et al. (2025); any multiple of 32 inside. Skips are added, not concatenated.
+    """U-KAN of Li et al. (2025); any multiple of 32. Skips are added, not concatenated.
 
     widths: channels at strides 8, 16 and 32.
     """
@@ -103,19 +103,19 @@ class UKAN(SegmentationNetwork):
         first = widths[0]
         fine = (first // 8, first // 4, *widths)
         self.encoder = nn.ModuleList(
-            double_convolution(before, after, bias=True) for before, after in pairwise((in_channels, *fine[:3]))
+            double_convolution(in_width, out_width, bias=True) for in_width, out_width in pairwise((in_channels, *fine[:3]))
         )
         self.embeds = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.embed_norms = nn.ModuleList(nn.LayerNorm(width) for width in widths[1:])
-        # Two on the way down, at strides 16 and 32, and two on the way up, at strides 16 and 8.
+        # Encoder: strides 16 and 32. Decoder: strides 16 and 8.
         self.stages = nn.ModuleList(TokenStage(width) for width in (*widths[1:], widths[1], widths[0]))
         self.rise = nn.ModuleList(
-            double_convolution(before, after, middle=before, bias=True)
-            for before, after in pairwise((*reversed(fine), fine[0]))
+            double_convolution(in_width, out_width, middle=in_width, bias=True)
+            for in_width, out_width in pairwise((*reversed(fine), fine[0]))
         )
         self.head = nn.Conv2d(fine[0], num_classes, 1)
-        self.embeds.apply(start_plainly)
-        self.stages.apply(start_plainly)
+        self.embeds.apply(init_weights)
+        self.stages.apply(init_weights)
 
     def segment(self, x: Tensor) -> ModelOutput:
         skips: list[Tensor] = []
@@ -131,7 +131,7 @@ class UKAN(SegmentationNetwork):
             x = F.interpolate(step(x), scale_factor=2, mode="bilinear", align_corners=False) + skips.pop()
             if i < 2:
                 x = self.stages[2 + i](to_tokens(x), (x.shape[2], x.shape[3]))
-        # Officially the head follows the last doubling; the two change places freely, and this way round is cheaper.
+        # The official head follows the last upsampling. The order does not matter, and this one is cheaper.
         return ModelOutput(self.head(self.rise[-1](x)))
 
     def load_official(self, adapter: StateDictAdapter) -> None:

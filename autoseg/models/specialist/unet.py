@@ -1,4 +1,4 @@
-"""U-Net as it is mostly used today: five levels, padded convolutions, batch norm, transposed convolutions upwards."""
+"""U-Net in its common form: five levels, padded convolutions, batch norm, transposed convolutions in the decoder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OFFICIAL = (
 
 
 class UpStep(nn.Module):
-    """Doubles a map (B, C, h, w), brings it to its skip's size, joins both and convolves: (B, C/2, H, W)."""
+    """Upsamples a map (B, C, h, w), pads it to its skip's size, concatenates both and convolves: (B, C/2, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class UpStep(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.grow(x)
-        # Pooling drops the last row and column of an odd map: they come back as zeros.
-        down, right = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
-        if down or right:
-            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+        # Pooling drops the last row and column of an odd map; zeros replace them.
+        bottom, right = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
+        if bottom or right:
+            x = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
         fused: Tensor = self.fuse(torch.cat([skip, x], dim=1))
         return fused
 
@@ -56,7 +56,7 @@ class UpStep(nn.Module):
 class UNet(SegmentationNetwork):
     """U-Net of Ronneberger et al. (2015) with batch norm and zero padding; any size from 16 pixels.
 
-    base: channels of the first level, doubled at each of the four below.
+    base: channels of the first level; each of the four deeper levels doubles them.
     """
 
     stem_weights = ("encoder.0.0.weight",)
