@@ -1,4 +1,4 @@
-"""Batches for training: which case and window comes when, augmentation, prefetching. Every draw can be repeated.
+"""Training batches: order of cases and windows, augmentation, prefetching. Every random draw is reproducible.
 
-Takes an array store, a plan and a seed; gives tensors of stored values. Must not know networks or losses.
+Input: array store, plan, seed. Output: tensors of stored values. Knows nothing about networks or losses.
 """

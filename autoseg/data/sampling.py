@@ -1,5 +1,5 @@
-"""Which case and which window is drawn when. Every draw has its own random generator, keyed by where it stands in the run,
-so that a resumed run, or one with other threads, sees exactly the same images.
+"""Order of cases and windows. Each sample has its own random generator, keyed by epoch, step and sample, so a resumed run, or a
+run with another number of threads, gets exactly the same images.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-# A class is rare where fewer than this share of the training cases hold it.
+# A class is rare if fewer than this fraction of the training cases contain it.
 RARE = 1 / 3
-# Separate streams of random numbers: one purpose never shifts another's draws.
+# Separate random streams: draws for one purpose do not affect the other.
 _ORDER, _SAMPLE = 0, 1
 
 T = TypeVar("T")
@@ -22,29 +22,29 @@ Samples = Mapping[int, NDArray[np.int32]]
 
 
 def generator(seed: int, epoch: int, step: int, sample: int, purpose: int = _SAMPLE) -> np.random.Generator:
-    """The random numbers of one sample of one step, independent of all others.
+    """Random generator of one sample of one step, independent of all others.
 
-    Philox is a function of key and counter: the counter's lowest word runs, the others say where we are.
+    Philox is a function of key and counter. Only the counter's lowest word advances; the others identify the sample.
     """
     return np.random.Generator(np.random.Philox(counter=[0, sample, step, epoch], key=[seed % 2**64, purpose]))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to make. centre: (row, column) of the stored image the window is centred on, None for anywhere."""
+    """One sample of a batch. centre: (row, column) of the window's centre in the stored image; None: random position."""
 
     case: str
     centre: tuple[int, int] | None = None
 
 
 class Sampler:
-    """Epochs are passes over the training cases in a fresh order; the last batch is filled from the order's beginning.
+    """An epoch is one pass over the training cases in random order; the last batch is filled from the order's beginning.
 
-    foreground: for each case, label value -> (N, 2) pixels of it (row, column). Of all draws, `share` are made for the
-    classes, evenly spread. Patches: a class is chosen, each as often as any other, and the window is centred on a pixel
-    of it; a case without it lends its turn to one that holds it if the class is rare or the case holds none at all, else
-    shows another class of its own. Whole images: the turn goes to a case that holds a rare class, each rare class as
-    often as any other; without rare classes nothing changes.
+    foreground: for each case, label value -> (N, 2) pixels of that class (row, column). A fraction `share` of the samples,
+    evenly spread, is chosen by class, and all classes are equally likely.
+    Patches: the window is centred on a pixel of the class. If the case does not contain the class, another case with it is
+    used if the class is rare or the case has no foreground; otherwise another class of the same case is used.
+    Whole images: a case with a rare class is used; without rare classes nothing changes.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Sampler:
                 if len(pixels):
                     holders.setdefault(value, []).append(case)
         self._holders = {value: tuple(holders[value]) for value in sorted(holders)}
-        self.rare = tuple(value for value, held in self._holders.items() if len(held) < RARE * len(self.cases))
+        self.rare = tuple(value for value, holders in self._holders.items() if len(holders) < RARE * len(self.cases))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,11 +74,11 @@ class Sampler:
         return generator(self._seed, epoch, 0, 0, _ORDER).permutation(len(self.cases))
 
     def draw(self, order: NDArray[np.intp], step: int, sample: int, random: np.random.Generator) -> Sample:
-        """What comes at one place of an epoch whose order is given."""
-        place = step * self.batch_size + sample
-        case = self.cases[order[place % len(order)]]
-        # True for exactly this share of the places, evenly spread.
-        if math.floor((place + 1) * self._share) == math.floor(place * self._share):
+        """The sample at one position of an epoch with the given order."""
+        position = step * self.batch_size + sample
+        case = self.cases[order[position % len(order)]]
+        # True for exactly the fraction 1 - share of the positions, evenly spread.
+        if math.floor((position + 1) * self._share) == math.floor(position * self._share):
             return Sample(case)
         if self._whole:
             return Sample(_pick(self._holders[_pick(self.rare, random)], random) if self.rare else case)
@@ -88,11 +88,11 @@ class Sampler:
         if not self._holders:
             return Sample(case)
         value = _pick(tuple(self._holders), random)
-        here = tuple(held for held, pixels in self._foreground[case].items() if len(pixels))
-        if value not in here and (value in self.rare or not here):
+        present = tuple(label for label, pixels in self._foreground[case].items() if len(pixels))
+        if value not in present and (value in self.rare or not present):
             case = _pick(self._holders[value], random)
-        elif value not in here:
-            value = _pick(here, random)
+        elif value not in present:
+            value = _pick(present, random)
         pixels = self._foreground[case][value]
         row, column = pixels[int(random.integers(len(pixels)))]
         return Sample(case, (int(row), int(column)))
@@ -103,14 +103,13 @@ def _pick(choices: Sequence[T], random: np.random.Generator) -> T:
 
 
 def window_start(length: int, window: int, centre: int | None, random: np.random.Generator) -> int:
-    """First pixel of a window along one axis.
+    """First pixel of a window along one axis: around `centre`, shifted into the image; random without a centre.
 
-    Around `centre` as far as the image allows, else anywhere. An image smaller than the window lies in its middle: the
-    start is then negative.
+    An image smaller than the window is centred in it: the start is then negative.
     """
-    spare = length - window
-    if spare <= 0:
-        return -((-spare) // 2)
+    free = length - window
+    if free <= 0:
+        return -((-free) // 2)
     if centre is None:
-        return int(random.integers(spare + 1))
-    return min(max(centre - window // 2, 0), spare)
+        return int(random.integers(free + 1))
+    return min(max(centre - window // 2, 0), free)

@@ -8,7 +8,7 @@ import pytest
 
 from autoseg.data import augment, batchgenerators_chain
 from autoseg.schema.plan import Augmentation
-from tests.data.arrays import STILL
+from tests.data.arrays import NO_AUGMENTATION
 
 ROWS, COLUMNS = np.mgrid[:120, :120]
 LABEL = (np.hypot(ROWS - 70, COLUMNS - 50) < 20).astype(np.uint8)
@@ -18,14 +18,14 @@ ALL = Augmentation(
 )
 
 
-def test_with_all_chances_at_zero_it_is_the_stored_window():
-    pixels, labels = batchgenerators_chain.augment(IMAGE, LABEL, (10, 20), (64, 48), STILL, np.random.default_rng(0))
+def test_with_all_probabilities_at_zero_it_is_the_stored_window():
+    pixels, labels = batchgenerators_chain.augment(IMAGE, LABEL, (10, 20), (64, 48), NO_AUGMENTATION, np.random.default_rng(0))
     assert pixels.dtype == np.float32
     assert np.abs(pixels - IMAGE[10:74, 20:68]).max() < 1e-3
     assert np.array_equal(labels, LABEL[10:74, 20:68])
 
 
-def test_equal_generators_give_equal_results_and_leave_the_global_ones_alone():
+def test_equal_generators_give_equal_results_and_restore_the_global_ones():
     python_random.seed(1)
     np.random.seed(1)
     expected = python_random.random(), np.random.random()
@@ -40,18 +40,18 @@ def test_equal_generators_give_equal_results_and_leave_the_global_ones_alone():
 
 
 def test_image_and_label_move_together():
-    settings = replace(STILL, p_rotation=1.0, p_scaling=1.0, p_elastic=1.0, mirror=(0, 1))
+    settings = replace(NO_AUGMENTATION, p_rotation=1.0, p_scaling=1.0, p_elastic=1.0, mirror=(0, 1))
     pixels, labels = batchgenerators_chain.augment(IMAGE, LABEL, (10, 10), (96, 96), settings, np.random.default_rng(2))
     assert np.mean((pixels[..., 1] > 115) != labels) < 0.01
     assert not np.array_equal(labels, LABEL[10:106, 10:106])
 
 
 @pytest.mark.parametrize("chain", [augment.augment, batchgenerators_chain.augment])
-def test_both_chains_zoom_the_same_way(chain):
-    """Above one things get larger, in either."""
-    settings = replace(STILL, p_scaling=1.0, scaling=(1.0, 1.3))
-    made = [chain(IMAGE, LABEL, (10, 10), (96, 96), settings, np.random.default_rng(seed))[1] for seed in range(12)]
-    areas = [labels.sum() / LABEL.sum() for labels in made]
+def test_both_chains_zoom_in_the_same_direction(chain):
+    """Factors above 1 enlarge objects in both."""
+    settings = replace(NO_AUGMENTATION, p_scaling=1.0, scaling=(1.0, 1.3))
+    label_maps = [chain(IMAGE, LABEL, (10, 10), (96, 96), settings, np.random.default_rng(seed))[1] for seed in range(12)]
+    areas = [labels.sum() / LABEL.sum() for labels in label_maps]
     assert min(areas) > 0.97 and 1.3 < max(areas) < 1.3**2 * 1.03
 
 
@@ -63,16 +63,16 @@ def test_both_chains_zoom_the_same_way(chain):
         {"p_contrast": 1.0, "contrast": (1.2, 1.2)},
     ],
 )
-def test_both_chains_change_tones_by_the_same_numbers(chain, settings):
+def test_both_chains_use_the_same_factors(chain, settings):
     smooth = np.clip(60 + ROWS + 0.3 * COLUMNS, 0, 255).astype(np.uint8)[..., None]
-    pixels, _ = chain(smooth, LABEL, (0, 0), (120, 120), replace(STILL, **settings), np.random.default_rng(0))
-    middle = smooth.mean()
-    expected = smooth * 1.2 if "p_brightness" in settings else (smooth - middle) * 1.2 + middle
-    # batchgenerators keeps contrast inside the image's own range.
-    inside = (expected > smooth.min()) & (expected < min(255, smooth.max()))
-    assert np.abs(pixels - expected)[inside].max() < 2
+    pixels, _ = chain(smooth, LABEL, (0, 0), (120, 120), replace(NO_AUGMENTATION, **settings), np.random.default_rng(0))
+    mean = smooth.mean()
+    expected = smooth * 1.2 if "p_brightness" in settings else (smooth - mean) * 1.2 + mean
+    # batchgenerators clips contrast to the image's range.
+    in_range = (expected > smooth.min()) & (expected < min(255, smooth.max()))
+    assert np.abs(pixels - expected)[in_range].max() < 2
 
 
-def test_a_window_may_reach_over_the_edge():
+def test_a_window_may_reach_beyond_the_image():
     pixels, labels = batchgenerators_chain.augment(IMAGE, LABEL, (-20, 90), (64, 64), ALL, np.random.default_rng(0))
     assert pixels.shape == (64, 64, 3) and labels.shape == (64, 64) and np.isfinite(pixels).all()

@@ -19,21 +19,21 @@ def test_a_plain_window_is_the_stored_pixels():
 
 
 @pytest.mark.parametrize("corner", [(-5, 3), (3, -6), (-4, -4), (30, 40), (-5, 35)])
-def test_beyond_the_edge_the_image_is_mirrored(corner):
+def test_beyond_the_edge_the_image_is_reflected(corner):
     padded = np.pad(RAMP[..., 0], 30, mode="reflect")
     expected = padded[corner[0] + 30 : corner[0] + 46, corner[1] + 30 : corner[1] + 50]
     for geometry in (Geometry(), Geometry(angle=1e-9)):
         assert np.array_equal(warp_crop(RAMP, LABEL, corner, (16, 20), geometry)[0][..., 0], expected)
 
 
-def test_a_window_larger_than_the_image_holds_all_of_it():
+def test_a_window_larger_than_the_image_contains_all_of_it():
     pixels, labels = warp_crop(RAMP, LABEL, (-12, -7), (64, 64), Geometry())
     assert np.array_equal(pixels[12:52, 7:57], RAMP)
     assert np.array_equal(labels[12:52, 7:57], LABEL)
 
 
 @pytest.mark.parametrize("mirrored", [(True, False), (False, True), (True, True)])
-def test_mirroring_is_the_same_alone_and_within_a_warp(mirrored):
+def test_mirroring_is_the_same_alone_and_in_a_warp(mirrored):
     axes = tuple(axis for axis in (0, 1) if mirrored[axis])
     expected = np.flip(RAMP[3:19, 7:27], axes)
     for angle in (0.0, 1e-9):
@@ -42,7 +42,7 @@ def test_mirroring_is_the_same_alone_and_within_a_warp(mirrored):
         assert np.array_equal(labels, np.flip(LABEL[3:19, 7:27], axes))
 
 
-def test_a_quarter_turn_and_a_zoom_go_where_they_should():
+def test_a_rotation_by_90_degrees_and_a_zoom_are_exact():
     square = RAMP[:33, :33]
     turned = warp_crop(square, LABEL[:33, :33], (0, 0), (33, 33), Geometry(angle=90.0))[0]
     assert np.array_equal(turned, np.rot90(square)) or np.array_equal(turned, np.rot90(square, -1))
@@ -68,7 +68,7 @@ def test_image_and_label_move_together(dtype, elastic):
         assert not np.array_equal(labels, warp_crop(image, label, (40, 30), (200, 180), Geometry((True, False), 23.0, 1.2))[1])
 
 
-def test_a_window_of_a_huge_image_is_cut_without_addressing_all_of_it():
+def test_a_window_of_a_very_long_image_is_cropped():
     strip = np.broadcast_to(np.arange(40_000, dtype=np.uint16)[:, None, None], (40_000, 24, 1))
     label = np.zeros((40_000, 24), np.uint8)
     pixels, _ = warp_crop(np.ascontiguousarray(strip), label, (39_900, 0), (24, 24), Geometry(angle=1e-9))
@@ -76,30 +76,30 @@ def test_a_window_of_a_huge_image_is_cut_without_addressing_all_of_it():
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (5, 9), (-8, 20)])
-def test_cutting_out_first_changes_nothing(corner):
-    """The region that is handed to OpenCV holds all that the window shows: the same as warping the whole image."""
+def test_cropping_before_the_warp_changes_nothing(corner):
+    """The source region contains everything the window needs: same result as warping the whole image."""
     image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (120, 130, 3), dtype=np.uint8), (0, 0), 2)
     geometry = Geometry((False, True), -28.0, 0.8)
     pixels, _ = warp_crop(image, image[..., 0], corner, (40, 48), geometry)
-    far = np.pad(image, ((100, 100), (100, 100), (0, 0)), mode="reflect")
-    whole, _ = warp_crop(far, far[..., 0], (corner[0] + 100, corner[1] + 100), (40, 48), geometry)
+    padded_image = np.pad(image, ((100, 100), (100, 100), (0, 0)), mode="reflect")
+    whole, _ = warp_crop(padded_image, padded_image[..., 0], (corner[0] + 100, corner[1] + 100), (40, 48), geometry)
     assert np.abs(pixels.astype(int) - whole).max() <= 1
 
 
-def test_drawing_follows_chances_and_ranges():
+def test_random_geometries_follow_probabilities_and_ranges():
     settings = Augmentation(mirror=(1,), p_rotation=0.5, rotation=20.0, p_scaling=0.5, scaling=(0.5, 3.0), p_elastic=0.2)
     random = np.random.default_rng(0)
-    drawn = [draw_geometry(settings, random) for _ in range(2000)]
-    assert not any(one.mirrored[0] for one in drawn)
-    assert np.mean([one.mirrored[1] for one in drawn]) == pytest.approx(0.5, abs=0.05)
-    assert np.mean([one.angle != 0 for one in drawn]) == pytest.approx(0.5, abs=0.05)
-    assert np.mean([one.elastic is not None for one in drawn]) == pytest.approx(0.2, abs=0.04)
-    assert max(abs(one.angle) for one in drawn) <= 20
-    zooms = np.array([one.zoom for one in drawn if one.zoom != 1])
+    geometries = [draw_geometry(settings, random) for _ in range(2000)]
+    assert not any(geometry.mirrored[0] for geometry in geometries)
+    assert np.mean([geometry.mirrored[1] for geometry in geometries]) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([geometry.angle != 0 for geometry in geometries]) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([geometry.elastic is not None for geometry in geometries]) == pytest.approx(0.2, abs=0.04)
+    assert max(abs(geometry.angle) for geometry in geometries) <= 20
+    zooms = np.array([geometry.zoom for geometry in geometries if geometry.zoom != 1])
     assert zooms.min() >= 0.5 and zooms.max() <= 3
     assert np.mean(zooms < 1) == pytest.approx(0.5, abs=0.06)
 
 
-def test_factors_stay_on_the_side_the_range_leaves():
+def test_factors_stay_in_a_range_without_1():
     random = np.random.default_rng(0)
     assert all(1.2 <= around_one((1.2, 1.5), random) <= 1.5 for _ in range(50))

@@ -37,16 +37,16 @@ def same(ones, others):
 @pytest.mark.parametrize("chain", ["fast", "classic"])
 def test_output_does_not_depend_on_the_number_of_threads(mixed, chain):
     settings = Augmentation(chain=chain, p_rotation=0.5, p_elastic=0.5, p_noise=0.5)
-    alone = list(batches(mixed, 1, augmentation=settings).epoch(2))
-    assert same(alone, list(batches(mixed, 4, augmentation=settings).epoch(2)))
-    assert not same(alone, list(batches(mixed, 1, augmentation=settings, seed=1).epoch(2)))
+    with_one_thread = list(batches(mixed, 1, augmentation=settings).epoch(2))
+    assert same(with_one_thread, list(batches(mixed, 4, augmentation=settings).epoch(2)))
+    assert not same(with_one_thread, list(batches(mixed, 1, augmentation=settings, seed=1).epoch(2)))
 
 
-def test_an_epoch_can_be_entered_in_the_middle(mixed):
-    made = batches(mixed, 2, batch=2)
-    assert made.steps_per_epoch == 3
-    assert same(list(made.epoch(1))[1:], list(made.epoch(1, first_step=1)))
-    assert list(made.epoch(1, first_step=3)) == []
+def test_an_epoch_can_start_at_any_step(mixed):
+    train_loader = batches(mixed, 2, batch=2)
+    assert train_loader.steps_per_epoch == 3
+    assert same(list(train_loader.epoch(1))[1:], list(train_loader.epoch(1, first_step=1)))
+    assert list(train_loader.epoch(1, first_step=3)) == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_epoch_can_be_entered_in_the_middle(mixed):
 )
 def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
     arrays = store(tmp_path / "s", [(32, 32)] * 4, dtype, channels)
-    made = TrainLoader(
+    train_loader = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((32, 32), 4, channels=channels),
@@ -68,7 +68,7 @@ def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
         seed=0,
         workers=1,
     )
-    batch = next(made.epoch(0))
+    batch = next(train_loader.epoch(0))
     assert batch.images.shape == (4, channels, 32, 32) and batch.images.dtype == expected
     assert batch.images.is_contiguous() and batch.labels.shape == (4, 32, 32) and batch.labels.dtype == torch.uint8
     for index, case in enumerate(batch.cases):
@@ -76,21 +76,22 @@ def test_tensors_hold_stored_values(tmp_path, dtype, channels, expected):
         assert np.array_equal(batch.labels[index].numpy(), arrays.label(case))
 
 
-def test_patches_centred_on_a_class_hold_it(tmp_path):
+def test_patches_centred_on_a_class_contain_it(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
-    still = training(share=1.0)
-    made = TrainLoader(
-        arrays, arrays.cases, model_plan=model_plan((16, 16), 6), training=still, scheme=SCHEME, seed=0, workers=1
+    all_by_class = training(share=1.0)
+    train_loader = TrainLoader(
+        arrays, arrays.cases, model_plan=model_plan((16, 16), 6), training=all_by_class, scheme=SCHEME, seed=0, workers=1
     )
-    held = [set(np.unique(labels)) for epoch in range(4) for batch in made.epoch(epoch) for labels in batch.labels.numpy()]
-    assert all({1, 2} & values for values in held)
-    assert any(1 in values for values in held) and any(2 in values for values in held)
+    labels = [label for epoch in range(4) for batch in train_loader.epoch(epoch) for label in batch.labels.numpy()]
+    values_per_patch = [set(np.unique(label)) for label in labels]
+    assert all({1, 2} & values for values in values_per_patch)
+    assert any(1 in values for values in values_per_patch) and any(2 in values for values in values_per_patch)
 
 
-def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
+def test_windows_are_not_centred_on_ignored_pixels(tmp_path):
     arrays = store(tmp_path / "s", [(120, 120)] * 6, rare=6)
     ignoring = loader.LabelScheme(names=("background", "common"), members=((0,), (1,)), ignore=2)
-    made = TrainLoader(
+    train_loader = TrainLoader(
         arrays,
         arrays.cases,
         model_plan=model_plan((16, 16), 6),
@@ -99,27 +100,27 @@ def test_an_ignored_value_is_no_class_to_centre_on(tmp_path):
         seed=0,
         workers=1,
     )
-    assert all((batch.labels == 1).flatten(1).any(1).all() for batch in made.epoch(0))
+    assert all((batch.labels == 1).flatten(1).any(1).all() for batch in train_loader.epoch(0))
 
 
-def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_image(tmp_path):
+def test_statistics_are_those_of_the_whole_image(tmp_path):
     arrays = store(tmp_path / "s", [(64, 48)] * 3, "float32", 1)
-    own = Normalisation(scheme="image")
-    made = TrainLoader(
+    per_image = Normalisation(scheme="image")
+    train_loader = TrainLoader(
         arrays,
         arrays.cases,
-        model_plan=model_plan((16, 16), 3, own, channels=1),
+        model_plan=model_plan((16, 16), 3, per_image, channels=1),
         training=training(),
         scheme=SCHEME,
         seed=0,
         workers=1,
     )
-    batch = next(made.epoch(0))
+    batch = next(train_loader.epoch(0))
     assert batch.statistics is not None and batch.statistics.shape == (3, 2, 1)
     for index, case in enumerate(batch.cases):
         whole = arrays.image(case)
         assert batch.statistics[index, :, 0].tolist() == pytest.approx([whole.mean(), whole.std()], rel=1e-4)
-    assert abs(float(normalise(batch.images, own, batch.statistics).mean())) > 1e-3
+    assert abs(float(normalise(batch.images, per_image, batch.statistics).mean())) > 1e-3
     plain = TrainLoader(
         arrays,
         arrays.cases,
@@ -132,20 +133,20 @@ def test_images_normalised_by_their_own_statistics_carry_those_of_the_whole_imag
     assert next(plain.epoch(0)).statistics is None
 
 
-def test_a_fault_of_ours_reaches_the_consumer_with_the_case(mixed, monkeypatch):
-    made = batches(mixed, 2)
+def test_an_internal_error_names_the_case(mixed, monkeypatch):
+    train_loader = batches(mixed, 2)
 
     def broken(*arguments):
         raise ZeroDivisionError("no way")
 
-    monkeypatch.setattr(made, "_chain", broken)
+    monkeypatch.setattr(train_loader, "_chain", broken)
     with pytest.raises(SampleError, match=r"case c0\d .*ZeroDivisionError: no way") as caught:
-        list(made.epoch(0))
+        list(train_loader.epoch(0))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_a_file_that_cannot_be_read_is_named_with_the_case_and_a_remedy(mixed, monkeypatch):
-    made = batches(mixed, 2)
+def test_a_read_error_names_the_case_and_a_remedy(mixed, monkeypatch):
+    train_loader = batches(mixed, 2)
     original = mixed.label
 
     def broken(case):
@@ -155,24 +156,24 @@ def test_a_file_that_cannot_be_read_is_named_with_the_case_and_a_remedy(mixed, m
 
     monkeypatch.setattr(mixed, "label", broken)
     with pytest.raises(AutosegError, match=r"case c03: .*cannot be read: input/output error\n.*plan_and_preprocess"):
-        list(made.epoch(0))
+        list(train_loader.epoch(0))
 
 
-def test_few_batches_are_made_ahead_and_closing_ends_the_threads(tmp_path, monkeypatch):
+def test_few_batches_are_prefetched_and_closing_ends_the_threads(tmp_path, monkeypatch):
     arrays = store(tmp_path / "s", [(32, 32)] * 40)
-    made = batches(arrays, 2, batch=1)
-    begun: list[int] = []
-    original = made._batch
+    train_loader = batches(arrays, 2, batch=1)
+    started: list[int] = []
+    original = train_loader._batch
 
     def counted(order, epoch, step):
-        begun.append(step)
+        started.append(step)
         return original(order, epoch, step)
 
-    monkeypatch.setattr(made, "_batch", counted)
+    monkeypatch.setattr(train_loader, "_batch", counted)
     before = threading.active_count()
-    epoch = made.epoch(0)
+    epoch = train_loader.epoch(0)
     next(epoch)
     time.sleep(0.3)
-    assert len(begun) <= 6
+    assert len(started) <= 6
     epoch.close()
     assert threading.active_count() == before

@@ -8,7 +8,7 @@ from autoseg.data.sampling import Sample, Sampler, generator, window_start
 
 CASES = [f"c{index}" for index in range(10)]
 FEW = np.array([[3, 4], [5, 6]], np.int32)
-# Class 1 in all cases but the last, class 2 in the first only, and so rare.
+# All cases except the last have class 1; only the first has class 2, so class 2 is rare.
 FOREGROUND = {case: ({1: FEW} if case != "c9" else {}) | ({2: FEW + 20} if case == "c0" else {}) for case in CASES}
 
 
@@ -21,15 +21,15 @@ def draws(sampler: Sampler, epoch: int) -> list[Sample]:
     ]
 
 
-def test_an_epoch_shows_every_case_and_fills_the_last_batch_from_its_beginning():
+def test_an_epoch_contains_every_case_and_fills_the_last_batch_from_its_beginning():
     sampler = Sampler(CASES, FOREGROUND, 4, 0.0, True, seed=0)
-    seen = [draw.case for draw in draws(sampler, 0)]
-    assert sampler.steps_per_epoch == 3 and len(seen) == 12
-    assert sorted(seen[:10]) == CASES
-    assert seen[10:] == seen[:2]
+    cases = [item.case for item in draws(sampler, 0)]
+    assert sampler.steps_per_epoch == 3 and len(cases) == 12
+    assert sorted(cases[:10]) == CASES
+    assert cases[10:] == cases[:2]
 
 
-def test_epochs_have_orders_of_their_own_that_can_be_repeated():
+def test_each_epoch_has_its_own_reproducible_order():
     sampler = Sampler(CASES, FOREGROUND, 4, 0.0, True, seed=0)
     assert draws(sampler, 0) != draws(sampler, 1)
     assert draws(sampler, 1) == draws(Sampler(CASES, FOREGROUND, 4, 0.0, True, seed=0), 1)
@@ -37,47 +37,47 @@ def test_epochs_have_orders_of_their_own_that_can_be_repeated():
 
 
 def test_a_batch_larger_than_the_set_repeats_cases():
-    seen = Counter(draw.case for draw in draws(Sampler(CASES[:3], FOREGROUND, 8, 0.0, True, seed=0), 0))
-    assert sorted(seen.values()) == [2, 3, 3]
+    cases = Counter(item.case for item in draws(Sampler(CASES[:3], FOREGROUND, 8, 0.0, True, seed=0), 0))
+    assert sorted(cases.values()) == [2, 3, 3]
 
 
-def test_patches_are_centred_on_classes_for_exactly_the_share():
-    drawn = [draw for epoch in range(20) for draw in draws(Sampler(CASES, FOREGROUND, 5, 0.4, False, seed=0), epoch)]
-    centred = [draw for draw in drawn if draw.centre is not None]
-    assert len(centred) == 0.4 * len(drawn)
-    rare = [draw for draw in centred if draw.centre[0] >= 20]
-    # Each class is chosen half of the time, though class 2 is in one case of ten.
+def test_exactly_the_given_fraction_of_patches_is_centred_on_classes():
+    samples = [item for epoch in range(20) for item in draws(Sampler(CASES, FOREGROUND, 5, 0.4, False, seed=0), epoch)]
+    centred = [item for item in samples if item.centre is not None]
+    assert len(centred) == 0.4 * len(samples)
+    rare = [item for item in centred if item.centre[0] >= 20]
+    # Each class is chosen half of the time, although only one of ten cases has class 2.
     assert 0.35 < len(rare) / len(centred) < 0.65
-    assert {draw.case for draw in rare} == {"c0"}
-    assert all(draw.case != "c9" for draw in centred)
+    assert {item.case for item in rare} == {"c0"}
+    assert all(item.case != "c9" for item in centred)
 
 
-def test_whole_images_with_a_rare_class_come_more_often():
-    drawn = [draw.case for epoch in range(20) for draw in draws(Sampler(CASES, FOREGROUND, 5, 0.4, True, seed=0), epoch)]
-    share = Counter(drawn)["c0"] / len(drawn)
+def test_whole_images_with_a_rare_class_are_more_frequent():
+    samples = [item.case for epoch in range(20) for item in draws(Sampler(CASES, FOREGROUND, 5, 0.4, True, seed=0), epoch)]
+    share = Counter(samples)["c0"] / len(samples)
     assert 0.4 < share < 0.55
-    assert set(drawn) == set(CASES)
+    assert set(samples) == set(CASES)
 
 
-def test_without_rare_classes_whole_images_come_once_each():
+def test_without_rare_classes_each_whole_image_occurs_once():
     common = {case: {1: FEW} for case in CASES}
-    assert sorted(draw.case for draw in draws(Sampler(CASES, common, 5, 0.4, True, seed=0), 0)) == CASES
+    assert sorted(item.case for item in draws(Sampler(CASES, common, 5, 0.4, True, seed=0), 0)) == CASES
 
 
-def test_sets_without_any_foreground_can_be_drawn_from():
+def test_cases_without_any_foreground_can_be_sampled():
     empty: dict[str, dict[int, np.ndarray]] = {case: {} for case in CASES}
     for whole in (True, False):
-        assert sorted(draw.case for draw in draws(Sampler(CASES, empty, 5, 0.4, whole, seed=0), 0)) == CASES
+        assert sorted(item.case for item in draws(Sampler(CASES, empty, 5, 0.4, whole, seed=0), 0)) == CASES
 
 
-def test_generators_differ_in_every_place():
-    places = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
-    numbers = {generator(*place).random() for place in places} | {generator(0, 0, 0, 0, purpose=7).random()}
+def test_generators_differ_for_every_key():
+    positions = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    numbers = {generator(*position).random() for position in positions} | {generator(0, 0, 0, 0, purpose=7).random()}
     assert len(numbers) == 6
     assert generator(5, 4, 3, 2).random() == generator(5, 4, 3, 2).random()
 
 
-def test_windows_stay_inside_and_small_images_lie_in_the_middle():
+def test_windows_stay_inside_and_small_images_are_centred():
     random = np.random.default_rng(0)
     starts = {window_start(20, 16, None, random) for _ in range(100)}
     assert starts == {0, 1, 2, 3, 4}
