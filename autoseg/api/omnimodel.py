@@ -124,7 +124,7 @@ def _ask_service(
     client = _client(omnimodel, root)
     expected = estimate(client, jobs, task)
     logger.info(f"{client.backend.model}: {expected}")
-    new = expected.questions - expected.known
+    new = expected.questions - expected.num_cached
     question = f"send {new} requests (at most {new * omnimodel.attempts} with retries) to {omnimodel.reader}?"
     if new and confirm is not None and not confirm(question):
         raise AutosegError("nothing was sent", "answer yes, or add --yes")

@@ -1,1 +1,1 @@
-"""Where a trained network looks. Takes trained folds and cases; gives heat maps and shares. Must not train or score."""
+"""Saliency maps of trained folds, as pictures and metrics. Does not train or score."""

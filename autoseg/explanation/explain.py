@@ -1,4 +1,4 @@
-"""Heat maps of a trained fold's cases, as pictures and as shares of the heat inside and around the truth."""
+"""Heat maps of a trained fold's cases, as pictures, with the fractions of heat inside and around the true region."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoseg.models import registry
 from autoseg.prediction.overlay import draw_overlay
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.normalise import normalise
-from autoseg.schema.explanation import Explanation, Heat
+from autoseg.schema.explanation import Explanation, HeatMap
 from autoseg.schema.plan import Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_directory, read_artefact, write_artefact
@@ -28,15 +28,15 @@ from autoseg.support.workspace import Dataset
 
 FOLDER, RECORD = "explanation", "explanation.json"
 REGIONS = ("predicted", "reference")
-_FIRST = 4
-# Gradients of a whole image of more pixels than this would not fit an ordinary memory.
-_MOST_PIXELS = 1 << 21
+_DEFAULT_NUM_CASES = 4
+# Gradients of larger whole images would not fit into usual memory.
+_MAX_PIXELS = 1 << 21
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a fold is asked: layer and methods, and which region the target is averaged over."""
+class _Settings:
+    """Settings of an explanation. region: over which the target is averaged."""
 
     predictor: Predictor
     layer: torch.nn.Module
@@ -55,81 +55,84 @@ def explain_fold(
     region: str = "predicted",
     device: str = "auto",
 ) -> Explanation:
-    """Heat maps of every class in some cases (default: the first held-out ones), into <fold>/explanation.
+    """Write heat maps of every class in some cases (default: the first validation cases) to <fold>/explanation.
 
-    layer: dotted path of a module, "auto" for the one the model's spec names. methods: see `cam.heat_map`. region: the
-    target is the mean logit of a class inside its "predicted" or "reference" region; a class without one is named in
+    layer: dotted path of a module, "auto" for the `cam_layer` of the model's spec. methods: see `cam.heat_map`. region: the
+    target is the mean logit of a class inside its "predicted" or "reference" region; classes without one are listed in
     `skipped`. Raises AutosegError for an unknown layer, SeveralProblems for unknown cases.
     """
     if region not in REGIONS or not set(methods) <= set(METHODS):
         raise AutosegError("a region or method is unknown", f"regions: {', '.join(REGIONS)}; methods: {', '.join(METHODS)}")
     predictor = Predictor.load(dataset, model, [fold], device=device)
     (member,) = predictor.members
-    home = dataset.fold(model, fold)
+    run_folder = dataset.fold(model, fold)
     name = registry.spec(model).cam_layer if layer == "auto" else layer
-    asked = _Asked(predictor, find_layer(member.network, name), tuple(methods), region)
-    known = {case.name: case for case in RawDataset.open(dataset).cases}
-    held_out = read_artefact(home / "splits.json", Splits).folds[fold].validation
-    chosen = list(cases) if cases else list(held_out[:_FIRST])
-    gone = [f"{case}: no image in {dataset.raw}" for case in chosen if case not in known]
-    if gone:
+    settings = _Settings(predictor, find_layer(member.network, name), tuple(methods), region)
+    cases_by_name = {case.name: case for case in RawDataset.open(dataset).cases}
+    validation_cases = read_artefact(run_folder / "splits.json", Splits).folds[fold].validation
+    names = list(cases) if cases else list(validation_cases[:_DEFAULT_NUM_CASES])
+    missing = [f"{case}: no image in {dataset.raw}" for case in names if case not in cases_by_name]
+    if missing:
         raise SeveralProblems(
-            "these cases are not in the dataset:", gone, f"held out by fold {fold}: {', '.join(held_out[:5])}"
+            "these cases are not in the dataset:",
+            missing,
+            f"validation cases of fold {fold}: {', '.join(validation_cases[:5])}",
         )
-    heats: list[Heat] = []
+    heatmaps: list[HeatMap] = []
     skipped: dict[str, str] = {}
-    with atomic_directory(home / FOLDER) as folder:
-        for case in chosen:
-            found, left_out = _explain_case(asked, known[case], folder)
-            heats += found
-            skipped |= left_out
-        said = Explanation(
+    with atomic_directory(run_folder / FOLDER) as folder:
+        for case in names:
+            case_heatmaps, case_skipped = _explain_case(settings, cases_by_name[case], folder)
+            heatmaps += case_heatmaps
+            skipped |= case_skipped
+        explanation = Explanation(
             dataset=dataset.name,
             model=model,
             fold=fold,
             identity=member.record.identity,
             layer=name,
-            heatmaps=tuple(heats),
+            heatmaps=tuple(heatmaps),
             skipped=skipped,
         )
-        write_artefact(folder / RECORD, said)
-    return said
+        write_artefact(folder / RECORD, explanation)
+    return explanation
 
 
-def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], dict[str, str]]:
-    predictor = asked.predictor
+def _explain_case(settings: _Settings, case: Case, folder: Path) -> tuple[list[HeatMap], dict[str, str]]:
+    predictor = settings.predictor
     (member,) = predictor.members
     image = read_case(case.images)
     reference = read_label(case.label).array if case.label is not None else None
     prepared = predictor.prepare(image.array, image.spacing)
     stored = prepared.arrays[0]
-    if stored.shape[0] * stored.shape[1] > _MOST_PIXELS:
-        raise AutosegError(f"{case.name} is too large to explain as a whole", "explain smaller images")
+    if stored.shape[0] * stored.shape[1] > _MAX_PIXELS:
+        raise AutosegError(f"{case.name} is too large for a heat map", "choose smaller images")
     labels = predictor.label_map(predictor.average([prepared])[0], prepared.size)
     inputs = _inputs(predictor, stored)
-    nothing = np.zeros(prepared.size, bool)
-    heats, skipped = [], {}
+    empty = np.zeros(prepared.size, bool)
+    heatmaps, skipped = [], {}
     for name, values in predictor.scheme.foreground.items():
-        truth = np.isin(reference, values) if reference is not None else nothing
-        region = truth if asked.region == "reference" else np.isin(labels, values)
-        small = cv2.resize(region.astype(np.uint8), (stored.shape[1], stored.shape[0]), interpolation=cv2.INTER_NEAREST) > 0
-        if not small.any():
-            skipped[f"{case.name}, {name}"] = f"it has no {asked.region} region to explain"
+        truth = np.isin(reference, values) if reference is not None else empty
+        region = truth if settings.region == "reference" else np.isin(labels, values)
+        size = (stored.shape[1], stored.shape[0])
+        small_region = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        if not small_region.any():
+            skipped[f"{case.name}, {name}"] = f"it has no {settings.region} region"
             continue
         output = predictor.scheme.names.index(name)
-        for method in asked.methods:
-            found = heat_map(member.network, asked.layer, inputs.clone(), output, small, method)
-            heat = cv2.resize(found, (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
+        for method in settings.methods:
+            heat = heat_map(member.network, settings.layer, inputs.clone(), output, small_region, method)
+            heat = cv2.resize(heat, (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
             picture = f"{case.name}_{name}_{method}.png"
-            shown = draw_overlay(_heated(image.array, heat), labels, predictor.scheme, reference)
-            write_image(folder / picture, shown.transpose(2, 0, 1))
+            overlay = draw_overlay(_blend(image.array, heat), labels, predictor.scheme, reference)
+            write_image(folder / picture, overlay.transpose(2, 0, 1))
             inside, ring, outside, width = saliency_metrics(heat.astype(np.float32), truth)
-            heats.append(
-                Heat(
+            heatmaps.append(
+                HeatMap(
                     case=case.name,
                     name=name,
                     method=method,
-                    region=asked.region,
+                    region=settings.region,
                     file=picture,
                     inside=inside,
                     ring=ring,
@@ -137,22 +140,22 @@ def _explain_case(asked: _Asked, case: Case, folder: Path) -> tuple[list[Heat], 
                     ring_width=width,
                 )
             )
-    return heats, skipped
+    return heatmaps, skipped
 
 
 def _inputs(predictor: Predictor, stored: Array) -> torch.Tensor:
-    """What the network sees (1, C, h, w) of a prepared image (h, w, C)."""
+    """The network's input (1, C, h, w) for a preprocessed image (h, w, C)."""
     values = stored if stored.dtype == np.uint8 else stored.astype(np.float32)
     batch = torch.from_numpy(values).permute(2, 0, 1)[None].to(predictor.device)
     return normalise(batch, predictor.members[0].model_plan.normalisation)
 
 
-def _heated(image: Array, heat: Array) -> Array:
-    """An image (C, H, W) with the heat laid over it, (3, H, W) uint8; bright is hot."""
+def _blend(image: Array, heat: Array) -> Array:
+    """An image (C, H, W) blended with its heat map, (3, H, W) uint8; bright is hot."""
     gray = image.astype(np.float32).mean(axis=0)
     low, high = np.percentile(gray, (0.5, 99.5))
     base = (np.clip((gray - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
-    # Inferno can be read with any colour vision, and in gray.
+    # Inferno is readable with any colour vision and in grayscale.
     colours = cv2.applyColorMap((np.clip(heat, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     blended = 0.5 * base[..., None] + 0.5 * colours
     return np.ascontiguousarray(blended.astype(np.uint8).transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""A heat map against the truth: how much of it lies inside the true region, in a ring around it, and elsewhere."""
+"""Compares a heat map with the true region: fractions of the heat inside it, in a ring around it, and elsewhere."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-# The ring is as wide as this share of the image's shorter side.
+# Width of the ring as a fraction of the image's shorter side.
 RING = 0.05
 
 
 def saliency_metrics(heat: NDArray[np.floating[Any]], region: NDArray[np.bool_]) -> tuple[float, float, float, int]:
-    """Shares of the heat inside, in the ring and outside (they add up to 1), and the ring's width in pixels.
+    """Fractions of the heat inside the region, in the ring and outside (sum 1), and the ring's width in pixels.
 
-    heat: (H, W), not negative; region: (H, W). Not-a-number where there is no heat or no region.
+    heat: (H, W), not negative; region: (H, W). NaN without heat or without region.
     """
     width = max(1, round(RING * min(region.shape)))
     total = float(heat.sum())
     if not total > 0 or not region.any():
         return math.nan, math.nan, math.nan, width
-    near = distance_transform_edt(~region) <= width
-    inside, around = float(heat[region].sum()) / total, float(heat[near & ~region].sum()) / total
-    return inside, around, max(0.0, 1 - inside - around), width
+    dilated = distance_transform_edt(~region) <= width
+    inside, ring = float(heat[region].sum()) / total, float(heat[dilated & ~region].sum()) / total
+    return inside, ring, max(0.0, 1 - inside - ring), width

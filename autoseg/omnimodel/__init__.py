@@ -1,4 +1,4 @@
-"""Image models that nobody trained here, asked for masks: services behind an API, and promptable models on this machine.
+"""Masks from zero-shot image models: services with an API, and promptable models on this machine.
 
-Takes images and prompts; gives masks as a trained model's prediction does. Sends nothing unless the call names the service.
+Input: images and prompts. Output: masks in the same form as a trained model's. Sends images only if the call names the service.
 """

@@ -17,18 +17,18 @@ class Answer:
 
 
 class Backend(Protocol):
-    """A service. name: what --send-images-to has to say. model: its full name. endpoint: "" for the service's own."""
+    """A service. name: value of --send-images-to. model: its full name. endpoint: "" for the service's own address."""
 
     name: str
     model: str
     endpoint: str
 
     def ask(self, picture: bytes, prompt: str) -> Answer:
-        """Send one request. picture: PNG. Raises TransientError, PermanentError, AutosegError if none can succeed."""
+        """Send one request. picture: PNG. Raises TransientError, PermanentError; AutosegError if no request can succeed."""
 
 
 class TransientError(Exception):
-    """It may work next time: overload, time-out, connection lost. wait: seconds the service asks for, 0 for none."""
+    """A retry may work: overload, time-out, lost connection. wait: seconds requested by the service, or 0."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class TransientError(Exception):
 
 
 class PermanentError(Exception):
-    """This request will not work, others may."""
+    """A retry of this request will not work; other requests may."""
 
 
 TRANSIENT_CODES = (408, 409, 425, 429, 500, 502, 503, 504, 529)
@@ -54,8 +54,8 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return tuple(errors)
 
 
-def asked_wait(headers: object) -> float:
-    """Seconds of a Retry-After header; 0 where there is none, or a date."""
+def retry_after(headers: object) -> float:
+    """Seconds of the Retry-After header; 0 if it is missing or a date."""
     get = getattr(headers, "get", None)
     text = str(get("retry-after") or "") if get is not None else ""
     return float(text) if text.replace(".", "", 1).isdigit() else 0.0

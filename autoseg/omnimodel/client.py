@@ -15,15 +15,15 @@ from autoseg.support.files import atomic_write, hash_text, read_artefact, write_
 
 logger = logging.getLogger(__name__)
 
-# Stop after this many questions in a row without an answer: the service is down.
-_GIVE_UP = 5
-_LONGEST_PAUSE = 60.0
+# Stop after this many consecutive questions without an answer: the service is down.
+_MAX_UNANSWERED = 5
+_MAX_PAUSE = 60.0
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """rate: requests a minute, 0 for no limit. attempts: requests of one question. pause: seconds after the first failure,
-    doubled after each further one."""
+    """rate: requests a minute, 0 for no limit. attempts: requests of one question. pause: seconds after the first failure;
+    doubled after each further failure."""
 
     rate: float = 10.0
     attempts: int = 4
@@ -51,7 +51,7 @@ class Cache:
         return hash_text(backend.name, backend.endpoint, backend.model, image, prompt)
 
     def get(self, key: str) -> Answer | None:
-        """The cached answer, also a refusal; None if it is missing or damaged."""
+        """The cached answer, which may be a refusal; None if missing or damaged."""
         path = self.folder / f"{key}.json"
         try:
             cached = read_artefact(path, CachedAnswer)
@@ -80,27 +80,27 @@ class Client:
         sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """again: ask again if the cached answer has no picture."""
+        """again: send the question again if the cached answer has no picture."""
         self.backend = backend
         self.cache = cache
         self.retry_policy = retry_policy or RetryPolicy()
         self._again = again
         self._sleep, self._clock = sleep or time.sleep, clock
         self._next = 0.0
-        self._silent = 0
+        self._unanswered = 0
 
-    def known(self, image: str, prompt: str) -> Answer | None:
+    def cached_answer(self, image: str, prompt: str) -> Answer | None:
         """The cached answer, or None if a request is needed."""
         answer = self.cache.get(self.cache.key(self.backend, image, prompt))
         return None if answer is not None and answer.picture is None and self._again else answer
 
     def ask(self, picture: bytes, image: str, prompt: str) -> Reply:
         """picture: PNG; image: its hash. Raises AutosegError if the service cannot be used at all."""
-        answer = self.known(image, prompt)
+        answer = self.cached_answer(image, prompt)
         if answer is not None:
             return Reply(answer, cached=True)
-        if self._silent >= _GIVE_UP:
-            return Reply(None, f"not asked: {self._silent} questions in a row got no answer")
+        if self._unanswered >= _MAX_UNANSWERED:
+            return Reply(None, f"not asked: {self._unanswered} questions in a row got no answer")
         failure = ""
         for attempt in range(self.retry_policy.attempts):
             self._wait_for_turn()
@@ -108,17 +108,17 @@ class Client:
                 answer = self.backend.ask(picture, prompt)
             except TransientError as error:
                 failure = str(error)
-                pause = max(error.wait, min(self.retry_policy.pause * 2**attempt, _LONGEST_PAUSE))
+                pause = max(error.wait, min(self.retry_policy.pause * 2**attempt, _MAX_PAUSE))
                 if attempt + 1 < self.retry_policy.attempts:
                     logger.info(f"{self.backend.name}: {failure}; trying again in {pause:.0f} s")
                     self._sleep(pause)
                 continue
             except PermanentError as error:
                 return Reply(None, str(error), tries=attempt + 1)
-            self._silent = 0
+            self._unanswered = 0
             self.cache.put(self.cache.key(self.backend, image, prompt), answer)
             return Reply(answer, tries=attempt + 1)
-        self._silent += 1
+        self._unanswered += 1
         return Reply(None, f"no answer in {self.retry_policy.attempts} tries: {failure}", tries=self.retry_policy.attempts)
 
     def _wait_for_turn(self) -> None:
@@ -131,10 +131,10 @@ class Client:
 
 
 def check_consent(backend: str, named: str | None) -> None:
-    """Raises AutosegError unless the caller named the very service that images would go to."""
+    """Raises AutosegError unless the caller named exactly this service."""
     if named != backend:
-        meant = f" (it names {named})" if named else ""
+        other = f" (it names {named})" if named else ""
         raise AutosegError(
-            f"images would be sent to {backend}, and the call does not say so{meant}",
+            f"images would be sent to {backend}, but the call does not allow it{other}",
             f"--send-images-to {backend}, if the patients' consent and your rules allow it",
         )

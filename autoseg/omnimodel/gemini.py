@@ -13,12 +13,12 @@ from autoseg.omnimodel.backends import (
     Answer,
     PermanentError,
     TransientError,
-    asked_wait,
+    retry_after,
     transport_errors,
 )
 from autoseg.support.errors import AutosegError
 
-# The study asked gemini-2.5-flash-image ("Nano Banana"); this is its successor.
+# Successor of gemini-2.5-flash-image ("Nano Banana"), which the study used.
 MODEL = "gemini-3.1-flash-image"
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 _INLINE = re.compile(r"data:image/[a-z.+-]+;base64,([A-Za-z0-9+/=\s]+)")
@@ -31,7 +31,7 @@ class Gemini:
     name = "gemini"
 
     def __init__(self, key: str, model: str = "", endpoint: str = "", timeout: float = 60.0) -> None:
-        """endpoint: another address that speaks the same API. timeout: seconds of one request."""
+        """endpoint: another address with the same API. timeout: seconds of one request."""
         try:
             from google import genai
             from google.genai import errors, types
@@ -40,9 +40,9 @@ class Gemini:
         self.model = model or MODEL
         self.endpoint = endpoint
         self._types, self._error = types, errors.APIError
-        # It would repeat requests by itself; counting and pausing are ours.
-        once = types.HttpRetryOptions(attempts=1)
-        options = types.HttpOptions(base_url=endpoint or None, timeout=round(timeout * 1000), retry_options=once)
+        # No retries by the package: `Client` counts requests and pauses.
+        no_retry = types.HttpRetryOptions(attempts=1)
+        options = types.HttpOptions(base_url=endpoint or None, timeout=round(timeout * 1000), retry_options=no_retry)
         self._client = genai.Client(api_key=key, vertexai=False, http_options=options)
 
     def ask(self, picture: bytes, prompt: str) -> Answer:
@@ -55,15 +55,15 @@ class Gemini:
                 config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"], temperature=0),
             )
         except self._error as error:
-            raise _meaning(error, self.model) from error
+            raise _to_error(error, self.model) from error
         except transport_errors() as error:
             raise TransientError(f"no answer: {type(error).__name__}") from error
         except ValueError as error:
             raise PermanentError("the answer cannot be read: it does not follow the API") from error
-        return _read(reply)
+        return _to_answer(reply)
 
 
-def _meaning(error: Any, model: str) -> Exception:
+def _to_error(error: Any, model: str) -> Exception:
     code, status, message = int(error.code or 0), str(error.status or ""), str(error.message or "").strip()
     if code in ACCESS_CODES or "api key" in message.casefold():
         return AutosegError(f"gemini refuses the key ({code} {status})", f"put a valid key into {KEYS[0]}")
@@ -71,14 +71,14 @@ def _meaning(error: Any, model: str) -> Exception:
         return AutosegError(f"gemini knows no model {model!r}", "name another one with --omnimodel")
     if code in TRANSIENT_CODES:
         headers = getattr(getattr(error, "response", None), "headers", None)
-        return TransientError(f"{code} {status}: {message}"[:200], asked_wait(headers))
+        return TransientError(f"{code} {status}: {message}"[:200], retry_after(headers))
     return PermanentError(f"{code} {status}: {message}"[:200])
 
 
-def _read(reply: Any) -> Answer:
+def _to_answer(reply: Any) -> Answer:
     blocked = getattr(getattr(reply, "prompt_feedback", None), "block_reason", None)
     if blocked:
-        return Answer(None, f"blocked: {_word(blocked)}", refused=True)
+        return Answer(None, f"blocked: {_enum_value(blocked)}", refused=True)
     candidates = reply.candidates or []
     if not candidates:
         return Answer(None, "the answer is empty")
@@ -88,17 +88,17 @@ def _read(reply: Any) -> Answer:
     for part in parts:
         if part.inline_data is not None and part.inline_data.data:
             return Answer(part.inline_data.data, text)
-    inline = _INLINE.search(text)
-    if inline:
+    embedded = _INLINE.search(text)
+    if embedded:
         # Some models and gateways put the picture into the text.
         try:
-            return Answer(base64.b64decode(inline.group(1), validate=False), "")
+            return Answer(base64.b64decode(embedded.group(1), validate=False), "")
         except binascii.Error as error:
             raise PermanentError("the picture within the answer's text is damaged") from error
-    reason = _word(first.finish_reason)
+    reason = _enum_value(first.finish_reason)
     refused = any(word in reason for word in _REFUSALS)
     return Answer(None, " ".join(filter(None, [reason if reason not in ("", "STOP") else "", text]))[:500], refused)
 
 
-def _word(value: Any) -> str:
+def _enum_value(value: Any) -> str:
     return str(getattr(value, "value", value) or "")

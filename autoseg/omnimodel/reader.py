@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 import autoseg
 from autoseg.io import write_label
-from autoseg.omnimodel.answers import Echo, Unreadable, read_answer
+from autoseg.omnimodel.answers import EchoedImage, UnreadableAnswer, read_answer
 from autoseg.omnimodel.client import Client, Reply
-from autoseg.omnimodel.pictures import Picture, picture_of
+from autoseg.omnimodel.pictures import Picture, load_picture
 from autoseg.prediction.files import PredictionReport
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.progress_log import RECORD
 from autoseg.schema.dataset import LabelScheme, LabelValue
-from autoseg.schema.omnimodel import FAMILY, Asked, OmnimodelRecord, Outcome, Threshold
+from autoseg.schema.omnimodel import FAMILY, OmnimodelRecord, Outcome, QuestionRecord, Threshold
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, hash_text, write_artefact
 from autoseg.support.log import progress_bar
 
-ANSWERS, ASKED = "answers", "omnimodel.json"
+ANSWERS, RECORD_FILE = "answers", "omnimodel.json"
 Mask = NDArray[np.bool_]
 
 
@@ -47,72 +47,73 @@ class Task:
 
 @dataclass(frozen=True)
 class Estimate:
-    """questions: in all; known: of these, answered already and free."""
+    """questions: in total. num_cached: answered earlier, so they need no request."""
 
     images: int
     questions: int
-    known: int
+    num_cached: int
 
     def __str__(self) -> str:
-        new = self.questions - self.known
-        return f"{self.images} images, {self.questions} questions: {new} to be sent, {self.known} answered already"
+        new = self.questions - self.num_cached
+        return f"{self.images} images, {self.questions} questions: {new} to be sent, {self.num_cached} answered already"
 
 
 @dataclass
 class _Case:
-    """One case while it is read."""
+    """Masks and questions of one case."""
 
     masks: dict[str, Mask] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[QuestionRecord] = field(default_factory=list)
 
 
 def estimate(client: Client, jobs: Sequence[PredictionJob], task: Task) -> Estimate:
-    """What asking about these images would take. Sends nothing."""
-    known = 0
-    for job in progress_bar(jobs, "counting what is known", len(jobs)):
+    """Number of requests that these images would need. Sends nothing."""
+    num_cached = 0
+    for job in progress_bar(jobs, "looking up cached answers", len(jobs)):
         try:
-            picture = picture_of(job)
+            picture = load_picture(job)
         except AutosegError:
-            # It is reported when its turn comes; nothing is sent of it.
+            # `read_files` reports it; nothing of it is sent.
             continue
-        known += sum(client.known(picture.sha256, prompt) is not None for prompt in task.prompts.values())
-    return Estimate(len(jobs), len(jobs) * len(task.prompts), known)
+        num_cached += sum(client.cached_answer(picture.sha256, prompt) is not None for prompt in task.prompts.values())
+    return Estimate(len(jobs), len(jobs) * len(task.prompts), num_cached)
 
 
 def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task: Task) -> PredictionReport:
-    """Masks of the jobs' images in `output`, with prediction.json as trained models leave it.
+    """Write masks of the jobs' images to `output`, with prediction.json in the same form as for trained models.
 
     Also writes the original answers to answers/<case>.<class>.<suffix>, and omnimodel.json with the outcome of every question.
     A case without a usable answer for every class fails; the others continue. Raises AutosegError if the service cannot
     be used at all; earlier answers stay in the cache.
     """
-    began = time.perf_counter()
-    done: list[PredictedCase] = []
+    start_time = time.perf_counter()
+    predicted: list[PredictedCase] = []
     failed: dict[str, str] = {}
-    asked: list[Asked] = []
+    questions: list[QuestionRecord] = []
     for job in progress_bar(jobs, f"asking {client.backend.model}", len(jobs)):
-        started = time.perf_counter()
+        case_start = time.perf_counter()
         try:
-            picture = picture_of(job)
+            picture = load_picture(job)
         except AutosegError as error:
             failed[job.name] = job.redact(error.problem)
             continue
         case = _ask(client, job, picture, output, task)
-        asked += case.asked
-        faults = [f"{one.label}: {one.outcome}, {one.message or 'no picture'}" for one in case.asked if one.outcome != "mask"]
+        questions += case.questions
+        unusable = [question for question in case.questions if question.outcome != "mask"]
+        faults = [f"{question.label}: {question.outcome}, {question.message or 'no picture'}" for question in unusable]
         if faults:
             failed[job.name] = "; ".join(faults)
             continue
-        labels = put_together(case.masks, task.scheme)
-        notes = tuple(f"{one.label}: {note}" for one in case.asked for note in one.notes)
-        done.append(
+        labels = merge_masks(case.masks, task.scheme)
+        notes = tuple(f"{question.label}: {note}" for question in case.questions for note in question.notes)
+        predicted.append(
             save_case(
                 output,
                 job,
                 picture=picture,
                 labels=labels,
                 scheme=task.scheme,
-                seconds=time.perf_counter() - started,
+                seconds=time.perf_counter() - case_start,
                 notes=notes,
             )
         )
@@ -124,41 +125,41 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
         endpoint=backend.endpoint,
         threshold=task.threshold,
         prompts=dict(task.prompts),
-        questions=tuple(asked),
-        counts=count(asked),
+        questions=tuple(questions),
+        counts=count(questions),
     )
-    write_artefact(output / ASKED, record)
+    write_artefact(output / RECORD_FILE, record)
     identity = hash_text(backend.name, backend.model, *task.prompts.values(), task.threshold)
-    return finish(
+    return write_record(
         output,
         task,
         reader=backend.name,
         identity=identity,
         device="service",
-        cases=done,
+        cases=predicted,
         failed=failed,
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - start_time,
     )
 
 
-def count(asked: Sequence[Asked]) -> dict[str, int]:
-    """How many questions there were, requests sent, answers from the cache, outcomes and corrections of each kind."""
-    totals: Counter[str] = Counter({"questions": len(asked), "requests": sum(one.requests for one in asked)})
-    for one in asked:
-        totals[one.outcome] += 1
-        totals["cached"] += one.cached
-        totals.update(one.notes)
+def count(questions: Sequence[QuestionRecord]) -> dict[str, int]:
+    """Numbers of questions, requests, cached answers, and of each outcome and correction."""
+    totals: Counter[str] = Counter({"questions": len(questions), "requests": sum(question.requests for question in questions)})
+    for question in questions:
+        totals[question.outcome] += 1
+        totals["cached"] += question.cached
+        totals.update(question.notes)
     return dict(totals)
 
 
-def put_together(masks: Mapping[str, Mask], scheme: LabelScheme) -> NDArray[np.uint8]:
-    """One label map (H, W) of each class's mask.
+def merge_masks(masks: Mapping[str, Mask], scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Merges the masks of all classes to one label map (H, W).
 
-    A pixel that several classes claim goes to the smallest of them: what lies inside something else is smaller. Regions
-    are painted in their own order.
+    A pixel in several masks gets the class of the smallest mask, because a structure inside another one is smaller.
+    Regions are painted in their defined order.
     """
-    first = next(iter(masks.values()))
-    labels = np.zeros(first.shape, np.uint8)
+    first_mask = next(iter(masks.values()))
+    labels = np.zeros(first_mask.shape, np.uint8)
     if scheme.regions:
         for name, value in zip(scheme.names, scheme.paint, strict=True):
             labels[masks[name]] = value
@@ -177,7 +178,7 @@ def save_case(
     seconds: float,
     notes: tuple[str, ...],
 ) -> PredictedCase:
-    """Write a mask (h, w) at the image's own size."""
+    """Write the label map (h, w), resized to the original image's size."""
     size = picture.size
     if labels.shape != size:
         labels = np.asarray(cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
@@ -190,7 +191,7 @@ def save_case(
     )  # fmt: skip
 
 
-def finish(
+def write_record(
     folder: Path,
     task: Task,
     reader: str,
@@ -223,37 +224,38 @@ def _ask(client: Client, job: PredictionJob, picture: Picture, folder: Path, tas
     case = _Case()
     for label, prompt in task.prompts.items():
         reply = client.ask(picture.png, picture.sha256, prompt)
-        outcome, says, notes, file = _understand(reply, picture, partial(_keep, folder, job.name, label), task, case, label)
-        case.asked.append(Asked(
+        save = partial(_save_answer, folder, job.name, label)
+        outcome, message, notes, file = _process_reply(reply, picture, save, task, case, label)
+        case.questions.append(QuestionRecord(
             case=job.name, label=label, outcome=outcome, cached=reply.cached, requests=reply.tries, notes=notes, file=file,
-            message=says,
+            message=message,
         ))
     return case
 
 
-def _understand(
-    reply: Reply, picture: Picture, keep: Callable[[bytes], str], task: Task, case: _Case, label: str
+def _process_reply(
+    reply: Reply, picture: Picture, save: Callable[[bytes], str], task: Task, case: _Case, label: str
 ) -> tuple[Outcome, str, tuple[str, ...], str]:
-    """Outcome, words, notes and file of a reply; its mask goes into the case."""
+    """Outcome, message, notes and file of a reply. Adds its mask to the case."""
     if reply.answer is None:
         return "failed", reply.failure, (), ""
     if reply.answer.picture is None:
         return "refused" if reply.answer.refused else "text", reply.answer.text, (), ""
-    file = keep(reply.answer.picture)
+    file = save(reply.answer.picture)
     try:
-        drawn = read_answer(reply.answer.picture, picture.pixels, task.threshold)
-    except Echo:
-        return "echo", "the image itself came back", (), file
-    except Unreadable:
-        return "failed", "the answer is no picture", (), file
-    case.masks[label] = drawn.mask
-    return "mask", reply.answer.text, drawn.notes, file
+        result = read_answer(reply.answer.picture, picture.pixels, task.threshold)
+    except EchoedImage:
+        return "echo", "the answer is the image that was sent", (), file
+    except UnreadableAnswer:
+        return "failed", "the answer is not an image file", (), file
+    case.masks[label] = result.mask
+    return "mask", reply.answer.text, result.notes, file
 
 
-def _keep(folder: Path, case: str, label: str, picture: bytes) -> str:
+def _save_answer(folder: Path, case: str, label: str, picture: bytes) -> str:
     """Save the original answer; returns its path relative to the folder."""
-    kinds = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpg", b"\xff\xd8\xff\xe1": "jpg", b"RIFF": "webp"}
-    name = f"{ANSWERS}/{case}.{re.sub(r'[^A-Za-z0-9]+', '_', label)}.{kinds.get(picture[:4], 'bin')}"
+    suffixes = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpg", b"\xff\xd8\xff\xe1": "jpg", b"RIFF": "webp"}
+    name = f"{ANSWERS}/{case}.{re.sub(r'[^A-Za-z0-9]+', '_', label)}.{suffixes.get(picture[:4], 'bin')}"
     with atomic_write(folder / name) as temporary:
         temporary.write_bytes(picture)
     return name

@@ -1,6 +1,6 @@
-"""A promptable model of the SAM family on this machine: a box around what another reader found, a mask back.
+"""A promptable model of the SAM family on this machine: boxes around another reader's objects in, masks out.
 
-Weights come from a local folder in transformers' format; nothing is fetched and nothing leaves the machine.
+Weights come from a local folder in transformers' format. Nothing is downloaded and no data leaves the machine.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.io import is_image, read_label, stem_of
-from autoseg.omnimodel.pictures import picture_of
-from autoseg.omnimodel.reader import Task, finish, put_together, save_case
+from autoseg.omnimodel.pictures import load_picture
+from autoseg.omnimodel.reader import Task, merge_masks, save_case, write_record
 from autoseg.prediction.files import PredictionReport
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.schema.prediction import PredictedCase
@@ -27,15 +27,15 @@ from autoseg.support.log import progress_bar
 from autoseg.training.device import resolve
 
 Box = tuple[int, int, int, int]
-# Boxes are drawn a little larger than what was found, which is more often too small than too large.
+# Boxes are slightly larger than the objects, because masks are more often too small than too large.
 _MARGIN = 0.05
-_SMALLEST = 9  # pixels of an object worth a box
-_MOST_BOXES = 64
+_MIN_PIXELS = 9  # pixels of an object that gets a box
+_MAX_BOXES = 64
 NAME = "sam"
 
 
 class Sam:
-    """The networks of transformers' mask-generation family that take boxes: SAM, SAM 2, and models stored as they are."""
+    """Networks of transformers' mask-generation family with box prompts: SAM, SAM 2 and models in their format."""
 
     name = NAME
 
@@ -44,7 +44,7 @@ class Sam:
         weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if not weights or not (folder / "config.json").is_file():
             raise AutosegError(
-                f"{folder} holds no promptable model",
+                f"{folder} contains no promptable model",
                 "put config.json, preprocessor_config.json and model.safetensors of, for example, sam-vit-base there",
             )
         try:
@@ -63,81 +63,79 @@ class Sam:
 
     def masks(self, pixels: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.bool_]:
         """(N, H, W), one for each box (left, top, right, bottom) in pixels of an RGB image (H, W, 3)."""
-        given = [[[float(part) for part in box] for box in boxes]]
-        inputs = self._processor(images=pixels.copy(), input_boxes=given, return_tensors="pt")
-        # Some processors give double precision, which no half of the network takes.
-        moved = {
+        input_boxes = [[[float(coordinate) for coordinate in box] for box in boxes]]
+        inputs = self._processor(images=pixels.copy(), input_boxes=input_boxes, return_tensors="pt")
+        # Some image processors return float64, which the network does not accept.
+        model_inputs = {
             key: value.to(self.device, torch.float32) if value.is_floating_point() else value.to(self.device)
             for key, value in inputs.items()
         }
         with torch.inference_mode():
-            found = self._model(**moved, multimask_output=False)
+            outputs = self._model(**model_inputs, multimask_output=False)
         sizes = {"original_sizes": inputs["original_sizes"]}
         if "reshaped_input_sizes" in inputs:
             sizes["reshaped_input_sizes"] = inputs["reshaped_input_sizes"]
-        masks = self._processor.post_process_masks(found.pred_masks.float().cpu(), **sizes)[0]
+        masks = self._processor.post_process_masks(outputs.pred_masks.float().cpu(), **sizes)[0]
         return np.asarray(masks[:, 0].numpy() > 0, np.bool_)
 
 
-def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], first: Path, output: Path, task: Task) -> PredictionReport:
-    """Masks of the jobs' images in `output`, prompted by boxes around the objects of the masks in the folder `first`.
+def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], prompt_masks: Path, output: Path, task: Task) -> PredictionReport:
+    """Masks of the jobs' images in `output`, prompted by boxes around the objects of the masks in the folder `prompt_masks`.
 
-    Where the first reader found nothing there is no box, and nothing is found here either.
+    Images without objects in these masks get empty masks.
     """
-    began = time.perf_counter()
-    known = {stem_of(path): path for path in first.rglob("*") if is_image(path)} if first.is_dir() else {}
-    if not known:
-        raise AutosegError(f"{first} holds no masks to draw boxes around", "give the folder of another reader's masks")
-    done: list[PredictedCase] = []
+    start_time = time.perf_counter()
+    prompt_files = {stem_of(path): path for path in prompt_masks.rglob("*") if is_image(path)} if prompt_masks.is_dir() else {}
+    if not prompt_files:
+        raise AutosegError(f"{prompt_masks} contains no masks for box prompts", "give the folder of another reader's masks")
+    predicted: list[PredictedCase] = []
     failed: dict[str, str] = {}
-    for job in progress_bar(jobs, "asking sam", len(jobs)):
-        started = time.perf_counter()
-        path = known.get(Path(job.name).name)
+    for job in progress_bar(jobs, "predicting with sam", len(jobs)):
+        case_start = time.perf_counter()
+        path = prompt_files.get(Path(job.name).name)
         if path is None:
-            failed[job.name] = f"no mask of it in {first}"
+            failed[job.name] = f"no mask of it in {prompt_masks}"
             continue
         try:
-            picture, before = picture_of(job), read_label(path).array
+            picture, prompt_mask = load_picture(job), read_label(path).array
         except AutosegError as error:
             failed[job.name] = job.redact(error.problem)
             continue
         size = picture.pixels.shape[:2]
-        if before.shape != picture.size:
-            failed[job.name] = f"its mask in {first} has another size"
+        if prompt_mask.shape != picture.size:
+            failed[job.name] = f"its mask in {prompt_masks} has another size"
             continue
-        scaled = cv2.resize(before.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+        scaled = cv2.resize(prompt_mask.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
         masks = {name: np.zeros(size, bool) for name in task.scheme.foreground}
-        boxes = [(name, box) for name, member in task.scheme.foreground.items() for box in boxes_of(np.isin(scaled, member))]
+        foreground = task.scheme.foreground.items()
+        boxes = [(name, box) for name, values in foreground for box in object_boxes(np.isin(scaled, values))]
         if boxes:
             for (name, _), mask in zip(boxes, sam.masks(picture.pixels, [box for _, box in boxes]), strict=True):
                 masks[name] |= mask
-        labels = put_together(masks, task.scheme)
-        done.append(
-            save_case(
-                output, job, picture=picture, labels=labels, scheme=task.scheme, seconds=time.perf_counter() - started, notes=()
-            )
+        labels = merge_masks(masks, task.scheme)
+        seconds = time.perf_counter() - case_start
+        predicted.append(
+            save_case(output, job, picture=picture, labels=labels, scheme=task.scheme, seconds=seconds, notes=())
         )
-    return finish(
+    return write_record(
         output,
         task,
         reader=NAME,
         identity=sam.identity,
         device=str(sam.device),
-        cases=done,
+        cases=predicted,
         failed=failed,
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - start_time,
     )
 
 
-def boxes_of(mask: NDArray[np.bool_]) -> list[Box]:
+def object_boxes(mask: NDArray[np.bool_]) -> list[Box]:
     """(left, top, right, bottom) of each object of a mask (H, W), the largest first, with a margin, within the image."""
     height, width = mask.shape
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    objects = sorted((row for row in stats[1:].tolist() if row[cv2.CC_STAT_AREA] >= _SMALLEST), key=lambda row: -row[4])
-    found = []
-    for left, top, wide, high, _ in objects[:_MOST_BOXES]:
-        aside, above = round(_MARGIN * wide) + 1, round(_MARGIN * high) + 1
-        found.append((
-            max(0, left - aside), max(0, top - above), min(width - 1, left + wide + aside), min(height - 1, top + high + above)
-        ))  # fmt: skip
-    return found
+    objects = sorted((row for row in stats[1:].tolist() if row[cv2.CC_STAT_AREA] >= _MIN_PIXELS), key=lambda row: -row[4])
+    boxes = []
+    for left, top, w, h, _ in objects[:_MAX_BOXES]:
+        dx, dy = round(_MARGIN * w) + 1, round(_MARGIN * h) + 1
+        boxes.append((max(0, left - dx), max(0, top - dy), min(width - 1, left + w + dx), min(height - 1, top + h + dy)))
+    return boxes

@@ -1,4 +1,4 @@
-"""Heat maps of what a network used for its prediction: `explanation.json`."""
+"""Record of a network's saliency maps: `explanation.json`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from autoseg.schema.frame import Row, Tabular, count, fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heat:
+class HeatMap:
     """One heat map of one class of one case. method: gradcam or gradient-free. file: name of the picture.
 
-    region: "predicted" or "reference", where the target's logits were averaged. inside, ring, outside: shares of the heat
-    inside the true region, within a ring around it and elsewhere; not-a-number without a true region. ring_width:
-    in pixels of the image.
+    region: "predicted" or "reference", over which the target's logits were averaged. inside, ring, outside: fractions of the
+    heat inside the true region, in a ring around it and elsewhere; NaN without a true region. ring_width: in pixels.
     """
 
     case: str
@@ -50,13 +49,13 @@ class Explanation(Artefact, Tabular):
     fold: int
     identity: str
     layer: str
-    heatmaps: tuple[Heat, ...]
+    heatmaps: tuple[HeatMap, ...]
     skipped: dict[str, str]
 
     def summary(self) -> str:
-        inside = [heat.inside for heat in self.heatmaps if not math.isnan(heat.inside)]
+        inside = [heatmap.inside for heatmap in self.heatmaps if not math.isnan(heatmap.inside)]
         mean = f", {sum(inside) / len(inside):.0%} of the heat inside the true region" if inside else ""
         return f"{self.model} fold {self.fold} of {self.dataset}: {count(len(self.heatmaps), 'heat map')}{mean}"
 
     def to_rows(self) -> list[Row]:
-        return [fields(heat) for heat in self.heatmaps]
+        return [fields(heatmap) for heatmap in self.heatmaps]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 
-# Readers that are not trained here. gemini and image_edit are services; sam runs on this machine.
+# Readers without training in autoseg. gemini and image_edit are services; sam runs on this machine.
 Reader = Literal["gemini", "image_edit", "sam"]
 READERS: tuple[Reader, ...] = ("gemini", "image_edit", "sam")
 SERVICES: tuple[Reader, ...] = ("gemini", "image_edit")
@@ -18,11 +18,11 @@ Outcome = Literal["mask", "refused", "text", "echo", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class QuestionRecord:
     """One question: one class of one case. outcome: "mask" or why there is none. notes: corrections of the answer.
 
-    cached: answered earlier, so nothing was sent. requests: how many were sent. file: of the raw answer, within the folder.
-    message: the answer's text, or what went wrong.
+    cached: answered earlier, so nothing was sent. requests: number of requests sent. file: path of the raw answer in the
+    folder. message: the answer's text, or the error.
     """
 
     case: str
@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class CachedAnswer(Artefact):
-    """A file of `<root>/omnimodel/`: the answer of a service. picture: whether it has one, stored next to it as `.bin`."""
+    """A file of `<root>/omnimodel/`: the answer of a service. picture: True if it has one, stored next to it as `.bin`."""
 
     NAME = "answer"
     VERSION = 1
@@ -60,7 +60,7 @@ def _to_version_2(content: Content) -> Content:
 class OmnimodelRecord(Artefact):
     """`omnimodel.json`. model: its full name. endpoint: its address, "" for the service's own.
 
-    threshold: how pictures became masks. prompts: class -> words. counts: see `reader.count`. Never holds a key.
+    threshold: for pictures to masks. prompts: class -> prompt. counts: see `reader.count`. Never contains a key.
     """
 
     NAME = "omnimodel"
@@ -73,5 +73,5 @@ class OmnimodelRecord(Artefact):
     endpoint: str
     threshold: str
     prompts: dict[str, str]
-    questions: tuple[Asked, ...]
+    questions: tuple[QuestionRecord, ...]
     counts: dict[str, int] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import pytest
 from autoseg.explanation.saliency_metrics import saliency_metrics
 
 
-def test_shares_add_up_and_are_where_the_heat_is():
+def test_fractions_follow_the_heat_and_sum_to_1():
     region = np.zeros((100, 120), bool)
     region[40:60, 50:70] = True
     heat = np.zeros((100, 120), np.float32)
@@ -14,15 +14,15 @@ def test_shares_add_up_and_are_where_the_heat_is():
     assert saliency_metrics(heat, region) == pytest.approx((0.5, 0.25, 0.25, 5))
 
 
-def test_even_heat_is_shared_by_area():
+def test_fractions_of_constant_heat_are_areas():
     region = np.zeros((50, 50), bool)
     region[10:20, 10:20] = True
     inside, ring, outside, _ = saliency_metrics(np.ones((50, 50), np.float32), region)
     assert inside == pytest.approx(100 / 2500) and inside + ring + outside == pytest.approx(1)
 
 
-def test_without_heat_or_region_there_is_no_share():
-    nothing = np.zeros((5, 5))
-    assert math.isnan(saliency_metrics(nothing, np.ones((5, 5), bool))[0]) and math.isnan(
-        saliency_metrics(nothing + 1, nothing > 0)[0]
+def test_without_heat_or_region_fractions_are_nan():
+    empty = np.zeros((5, 5))
+    assert math.isnan(saliency_metrics(empty, np.ones((5, 5), bool))[0]) and math.isnan(
+        saliency_metrics(empty + 1, empty > 0)[0]
     )

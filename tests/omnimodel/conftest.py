@@ -32,7 +32,7 @@ def bright_box(index: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def polyps(tmp_path: Path) -> Path:
-    """A root with a converted dataset of three images; its own images lie in <root>/../images."""
+    """A root with a converted dataset of three images; the original images are in <root>/../images."""
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     for index in range(3):

@@ -1,4 +1,4 @@
-"""A server on this machine that speaks both services' interfaces, and fails in every way they do when told to."""
+"""A local server with the APIs of both services. It can fail in all the ways they fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def png(array: np.ndarray) -> bytes:
 
 
 class Server:
-    """script: what to do with the next requests, in order; the last one stays. requests: what was asked."""
+    """script: behaviour for the next requests, in order; the last one repeats. requests: the received requests."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -35,19 +35,19 @@ class Server:
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
 
-def drawn(image: np.ndarray, how: str) -> np.ndarray:
-    """The picture an obedient or less obedient model draws: what is bright in the image is the object."""
+def draw_answer(image: np.ndarray, behaviour: str) -> np.ndarray:
+    """The picture that a model draws in the given style. The object is the bright part of the image."""
     mask = image.mean(axis=2) > 128
     white = np.repeat((mask * 255).astype(np.uint8)[..., None], 3, axis=2)
-    if how == "inverted":
+    if behaviour == "inverted":
         return 255 - white
-    if how == "coloured":
+    if behaviour == "coloured":
         return np.where(mask[..., None], np.array([220, 30, 40], np.uint8), np.array([20, 20, 90], np.uint8))
-    if how == "overlay":
+    if behaviour == "overlay":
         return np.where(mask[..., None], np.array([0, 255, 0], np.uint8), image)
-    if how == "echo":
+    if behaviour == "echo":
         return image
-    if how == "resized":
+    if behaviour == "resized":
         return np.asarray(Pillow.fromarray(white).resize((160, 128)))
     return white
 
@@ -60,25 +60,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        mine, how = self.server_, self.server_.next()
+        server, behaviour = self.server_, self.server_.next()
         google = "generateContent" in self.path
-        image, prompt = _asked(body, self.headers, google)
+        image, prompt = _parse_request(body, self.headers, google)
         key = self.headers.get("x-goog-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
-        mine.requests.append({"path": self.path, "prompt": prompt, "image": image, "key": key, "how": how})
-        if how.isdigit():
-            error = {"code": int(how), "message": f"made to fail with {key[:0]}", "status": "UNAVAILABLE"}
-            return self._send(int(how), {"error": error})
-        if how == "slow":
+        server.requests.append({"path": self.path, "prompt": prompt, "image": image, "key": key, "how": behaviour})
+        if behaviour.isdigit():
+            error = {"code": int(behaviour), "message": f"made to fail with {key[:0]}", "status": "UNAVAILABLE"}
+            return self._send(int(behaviour), {"error": error})
+        if behaviour == "slow":
             threading.Event().wait(1.5)
-        if how == "cut":
+        if behaviour == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b"{")
             return self.connection.close()
-        if how == "nonsense":
+        if behaviour == "nonsense":
             return self._send(200, [1, 2, 3])
-        self._send(*(_google if google else _edit)(image, how))
+        self._send(*(_google if google else _edit)(image, behaviour))
 
     def _send(self, code: int, content: Any) -> None:
         data = json.dumps(content).encode()
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def _asked(body: bytes, headers: Any, google: bool) -> tuple[bytes, str]:
+def _parse_request(body: bytes, headers: Any, google: bool) -> tuple[bytes, str]:
     if google:
         parts = json.loads(body)["contents"][0]["parts"]
         inline = next(part["inlineData"] for part in parts if "inlineData" in part)
@@ -106,31 +106,31 @@ def _array(image: bytes) -> np.ndarray:
     return np.asarray(Pillow.open(io.BytesIO(image)).convert("RGB"))
 
 
-def _google(image: bytes, how: str) -> tuple[int, Any]:
-    if how == "blocked":
+def _google(image: bytes, behaviour: str) -> tuple[int, Any]:
+    if behaviour == "blocked":
         return 200, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
-    if how == "refused":
+    if behaviour == "refused":
         return 200, {"candidates": [{"finishReason": "IMAGE_SAFETY"}]}
-    if how == "text":
+    if behaviour == "text":
         return 200, {"candidates": [{"content": {"parts": [{"text": "I see a polyp."}]}, "finishReason": "STOP"}]}
-    if how == "empty":
+    if behaviour == "empty":
         return 200, {"candidates": []}
-    data = b"no picture" if how == "garbage" else png(drawn(_array(image), how))
+    data = b"no picture" if behaviour == "garbage" else png(draw_answer(_array(image), behaviour))
     encoded = base64.b64encode(data).decode()
-    if how == "markdown":
+    if behaviour == "markdown":
         return 200, {"candidates": [{"content": {"parts": [{"text": f"![m](data:image/png;base64,{encoded})"}]}}]}
     part = {"inlineData": {"mimeType": "image/png", "data": encoded}}
     return 200, {"candidates": [{"content": {"parts": [{"text": "Here it is."}, part]}, "finishReason": "STOP"}]}
 
 
-def _edit(image: bytes, how: str) -> tuple[int, Any]:
-    if how == "refused":
+def _edit(image: bytes, behaviour: str) -> tuple[int, Any]:
+    if behaviour == "refused":
         return 400, {"error": {"code": "moderation_blocked", "message": "not allowed", "type": "image_generation_user_error"}}
-    if how == "text":
+    if behaviour == "text":
         return 200, {"created": 1, "data": []}
-    if how == "link":
+    if behaviour == "link":
         return 200, {"created": 1, "data": [{"url": "http://elsewhere.invalid/mask.png"}]}
-    data = b"no picture" if how == "garbage" else png(drawn(_array(image), how))
+    data = b"no picture" if behaviour == "garbage" else png(draw_answer(_array(image), behaviour))
     return 200, {"created": 1, "data": [{"b64_json": base64.b64encode(data).decode()}]}
 
 
@@ -138,12 +138,12 @@ def _edit(image: bytes, how: str) -> tuple[int, Any]:
 def running() -> Iterator[Server]:
     handler = type("Handler", (_Handler,), {})
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    mine = Server(f"http://127.0.0.1:{http.server_address[1]}")
-    handler.server_ = mine
+    server = Server(f"http://127.0.0.1:{http.server_address[1]}")
+    handler.server_ = server
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield mine
+        yield server
     finally:
         http.shutdown()
         http.server_close()

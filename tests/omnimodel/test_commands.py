@@ -27,10 +27,10 @@ pytest.importorskip("openai")
 
 def ask(root: Path, server: Server, reader: str = "gemini", *more: str, consent: bool = True) -> int:
     endpoint = server.url if reader == "gemini" else f"{server.url}/v1"
-    asked = ["-i", str(root.parent / "images"), "-o", str(root.parent / "out"), "-d", "Polyps", "-m", reader]
-    asked += ["--root", str(root), "--endpoint", endpoint, "--rate", "0", "--yes", *more]
-    asked += ["--omnimodel", "painter-1"] if reader == "image_edit" else []
-    return predict.main([*asked, "--send-images-to", reader] if consent else asked)
+    arguments = ["-i", str(root.parent / "images"), "-o", str(root.parent / "out"), "-d", "Polyps", "-m", reader]
+    arguments += ["--root", str(root), "--endpoint", endpoint, "--rate", "0", "--yes", *more]
+    arguments += ["--omnimodel", "painter-1"] if reader == "image_edit" else []
+    return predict.main([*arguments, "--send-images-to", reader] if consent else arguments)
 
 
 def record(root: Path) -> OmnimodelRecord:
@@ -38,7 +38,7 @@ def record(root: Path) -> OmnimodelRecord:
 
 
 @pytest.mark.parametrize("reader", ["gemini", "image_edit"])
-def test_masks_come_and_are_scored_like_any_models(polyps: Path, server: Server, reader: str) -> None:
+def test_masks_are_written_and_scored_like_those_of_any_model(polyps: Path, server: Server, reader: str) -> None:
     assert ask(polyps, server, reader) == 0
     out = polyps.parent / "out"
     assert {request["prompt"] for request in server.requests} == {POLYP}
@@ -46,8 +46,8 @@ def test_masks_come_and_are_scored_like_any_models(polyps: Path, server: Server,
         mask = cv2.imread(str(out / f"polyp_{index}.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask, cv2.imread(str(polyps.parent / f"masks/polyp_{index}.png"), cv2.IMREAD_UNCHANGED))
         assert (out / "answers" / f"polyp_{index}.polyp.png").stat().st_size > 0
-    made = read_artefact(out / "prediction.json", PredictionRecord)
-    assert made.models == (reader,) and len(made.cases) == 3
+    prediction = read_artefact(out / "prediction.json", PredictionRecord)
+    assert prediction.models == (reader,) and len(prediction.cases) == 3
     assert record(polyps).family == "omnimodel"
     assert evaluate.main([str(out), str(polyps.parent / "masks")]) == 0
     assert read_artefact(out / "scores.json", Scores).overall["pooled.dice"] == 1
@@ -63,15 +63,15 @@ def test_nothing_is_sent_unless_the_service_is_named(
     assert not (polyps.parent / "out").exists()
 
 
-def test_nobody_at_the_terminal_is_a_no(polyps: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["-i", str(polyps.parent / "images"), "-o", str(polyps.parent / "out"), "-d", "501", "-m", "gemini"]
-    assert predict.main([*asked, "--root", str(polyps), "--endpoint", server.url, "--send-images-to", "gemini"]) == 2
-    told = capsys.readouterr().err
-    assert "send 3 requests" in told and "--yes" in told
+def test_without_a_terminal_nothing_is_sent(polyps: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-i", str(polyps.parent / "images"), "-o", str(polyps.parent / "out"), "-d", "501", "-m", "gemini"]
+    assert predict.main([*arguments, "--root", str(polyps), "--endpoint", server.url, "--send-images-to", "gemini"]) == 2
+    errors = capsys.readouterr().err
+    assert "send 3 requests" in errors and "--yes" in errors
     assert not server.requests
 
 
-def test_a_rerun_costs_nothing(polyps: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rerun_sends_nothing(polyps: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     assert ask(polyps, server) == 0
     assert len(server.requests) == 3
     assert ask(polyps, server) == 0
@@ -82,11 +82,11 @@ def test_a_rerun_costs_nothing(polyps: Path, server: Server, caplog: pytest.LogC
     assert len(server.requests) == 6
 
 
-def test_what_is_sent_holds_pixels_only(polyps: Path, server: Server) -> None:
+def test_only_pixels_are_sent(polyps: Path, server: Server) -> None:
     path = polyps.parent / "images" / "polyp_0.png"
-    told = PngInfo()
-    told.add_text("PatientName", "Somebody^Ill")
-    Pillow.open(path).save(path, pnginfo=told)
+    metadata = PngInfo()
+    metadata.add_text("PatientName", "Somebody^Ill")
+    Pillow.open(path).save(path, pnginfo=metadata)
     assert b"Somebody" in path.read_bytes()
     assert ask(polyps, server) == 0
     for request in server.requests:
@@ -94,7 +94,7 @@ def test_what_is_sent_holds_pixels_only(polyps: Path, server: Server) -> None:
         assert not Pillow.open(io.BytesIO(request["image"])).info
 
 
-def test_the_key_is_written_nowhere(
+def test_the_key_is_never_written(
     polyps: Path, server: Server, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -103,8 +103,8 @@ def test_the_key_is_written_nowhere(
     server.script = ["401"]
     assert ask(polyps, server, "image_edit") == 2
     assert {request["key"] for request in server.requests} == {KEY}
-    said = capsys.readouterr()
-    assert KEY not in said.out + said.err + caplog.text
+    captured = capsys.readouterr()
+    assert KEY not in captured.out + captured.err + caplog.text
     written = [path for path in polyps.parent.rglob("*") if path.is_file()]
     assert any(path.parent.name == "omnimodel" for path in written)
     for path in written:
@@ -112,30 +112,30 @@ def test_the_key_is_written_nowhere(
 
 
 @pytest.mark.parametrize("reader", ["gemini", "image_edit"])
-@pytest.mark.parametrize(("how", "outcome"), [
+@pytest.mark.parametrize(("behaviour", "outcome"), [
     ("refused", "refused"), ("text", "text"), ("garbage", "failed"), ("echo", "echo"), ("nonsense", "failed"),
     ("400", "failed"),
 ])  # fmt: skip
 def test_an_answer_without_a_mask_fails_its_case_only(
-    polyps: Path, server: Server, reader: str, how: str, outcome: str
+    polyps: Path, server: Server, reader: str, behaviour: str, outcome: str
 ) -> None:
-    server.script = [how, "mask"]
+    server.script = [behaviour, "mask"]
     assert ask(polyps, server, reader) == 1
-    made = read_artefact(polyps.parent / "out" / "prediction.json", PredictionRecord)
-    # A server's nonsense may look like an empty answer; either way it is no mask.
-    assert set(made.failed) == {"polyp_0"}
+    prediction = read_artefact(polyps.parent / "out" / "prediction.json", PredictionRecord)
+    # A nonsense reply may look like an empty answer; in both cases there is no mask.
+    assert set(prediction.failed) == {"polyp_0"}
     counts = record(polyps).counts
     assert counts["mask"] == 2
-    assert counts.get(outcome, 0) + (counts.get("text", 0) if how == "nonsense" else 0) == 1
+    assert counts.get(outcome, 0) + (counts.get("text", 0) if behaviour == "nonsense" else 0) == 1
     assert not (polyps.parent / "out" / "polyp_0.png").exists()
 
 
 @pytest.mark.parametrize("reader", ["gemini", "image_edit"])
-@pytest.mark.parametrize("how", ["resized", "coloured", "inverted", "overlay"])
-def test_a_mask_drawn_in_another_way_is_mended_and_counted(polyps: Path, server: Server, reader: str, how: str) -> None:
-    server.script = [how]
+@pytest.mark.parametrize("behaviour", ["resized", "coloured", "inverted", "overlay"])
+def test_other_styles_of_masks_are_corrected_and_counted(polyps: Path, server: Server, reader: str, behaviour: str) -> None:
+    server.script = [behaviour]
     assert ask(polyps, server, reader) == 0
-    assert record(polyps).counts[how] == 3
+    assert record(polyps).counts[behaviour] == 3
     for index in range(3):
         mask = cv2.imread(str(polyps.parent / f"out/polyp_{index}.png"), cv2.IMREAD_UNCHANGED)
         true = cv2.imread(str(polyps.parent / f"masks/polyp_{index}.png"), cv2.IMREAD_UNCHANGED)
@@ -143,23 +143,23 @@ def test_a_mask_drawn_in_another_way_is_mended_and_counted(polyps: Path, server:
         assert overlap > 0.95
 
 
-@pytest.mark.parametrize("how", ["blocked", "empty", "markdown", "link"])
-def test_what_only_one_service_says(polyps: Path, server: Server, how: str) -> None:
-    server.script = [how]
-    reader = "image_edit" if how == "link" else "gemini"
-    assert ask(polyps, server, reader) == (0 if how == "markdown" else 1)
-    outcome = {"blocked": "refused", "empty": "text", "markdown": "mask", "link": "failed"}[how]
+@pytest.mark.parametrize("behaviour", ["blocked", "empty", "markdown", "link"])
+def test_answers_that_only_one_service_gives(polyps: Path, server: Server, behaviour: str) -> None:
+    server.script = [behaviour]
+    reader = "image_edit" if behaviour == "link" else "gemini"
+    assert ask(polyps, server, reader) == (0 if behaviour == "markdown" else 1)
+    outcome = {"blocked": "refused", "empty": "text", "markdown": "mask", "link": "failed"}[behaviour]
     assert record(polyps).counts[outcome] == 3
 
 
 @pytest.mark.parametrize("reader", ["gemini", "image_edit"])
-@pytest.mark.parametrize("how", ["503", "429", "slow", "cut"])
-def test_what_passes_is_tried_again(
-    polyps: Path, server: Server, reader: str, how: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("behaviour", ["503", "429", "slow", "cut"])
+def test_transient_errors_are_retried(
+    polyps: Path, server: Server, reader: str, behaviour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(client.time, "sleep", pauses.append)
-    server.script = [how, how, "mask"]
+    server.script = [behaviour, behaviour, "mask"]
     assert ask(polyps, server, reader, "--timeout", "0.7") == 0
     assert pauses == [2.0, 4.0]
     assert record(polyps).counts == {"questions": 3, "requests": 5, "mask": 3, "cached": 0}
@@ -184,7 +184,7 @@ def test_without_a_key_the_message_says_where_to_put_one(
     assert not server.requests
 
 
-def test_a_refusal_is_remembered_until_asked_again(polyps: Path, server: Server) -> None:
+def test_a_refusal_is_cached_until_ask_again(polyps: Path, server: Server) -> None:
     server.script = ["refused", "mask"]
     assert ask(polyps, server) == 1
     assert ask(polyps, server) == 1

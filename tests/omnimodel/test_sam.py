@@ -1,4 +1,4 @@
-"""A tiny network of the SAM family with random weights, saved and loaded as real ones are."""
+"""A tiny network of the SAM family with random weights, saved and loaded like real ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoseg.cli import predict
-from autoseg.omnimodel.sam import Sam, boxes_of
+from autoseg.omnimodel.sam import Sam, object_boxes
 from autoseg.schema.prediction import PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
@@ -42,25 +42,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_boxes_surround_objects_and_stay_inside() -> None:
     mask = np.zeros((50, 60), bool)
     mask[10:30, 20:50], mask[45:50, 0:6], mask[0, 0] = True, True, True
-    assert boxes_of(mask) == [(17, 8, 53, 32), (0, 44, 7, 49)]
+    assert object_boxes(mask) == [(17, 8, 53, 32), (0, 44, 7, 49)]
 
 
 def test_masks_have_the_size_of_the_image(weights: Path) -> None:
     sam = Sam(weights, "cpu")
-    found = sam.masks(np.zeros((40, 56, 3), np.uint8), [(2, 2, 20, 20), (10, 10, 50, 38)])
-    assert found.shape == (2, 40, 56) and found.dtype == bool
+    masks = sam.masks(np.zeros((40, 56, 3), np.uint8), [(2, 2, 20, 20), (10, 10, 50, 38)])
+    assert masks.shape == (2, 40, 56) and masks.dtype == bool
 
 
-def test_the_command_reads_inside_the_walls(weights: Path, polyps: Path) -> None:
+def test_the_command_writes_masks_without_a_service(weights: Path, polyps: Path) -> None:
     out = polyps.parent / "out"
     masks = polyps.parent / "first"
     masks.mkdir()
     for path in (polyps.parent / "masks").iterdir():
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(masks / path.name), mask * (path.stem != "polyp_2"))
-    asked = ["-i", str(polyps.parent / "images"), "-o", str(out), "-d", "501", "-m", "sam", "--root", str(polyps)]
-    assert predict.main(asked) == 2
-    assert predict.main([*asked, "--boxes-from", str(masks), "--weights", str(weights)]) == 0
+    arguments = ["-i", str(polyps.parent / "images"), "-o", str(out), "-d", "501", "-m", "sam", "--root", str(polyps)]
+    assert predict.main(arguments) == 2
+    assert predict.main([*arguments, "--boxes-from", str(masks), "--weights", str(weights)]) == 0
     record = read_artefact(out / "prediction.json", PredictionRecord)
     assert record.models == ("sam",) and len(record.cases) == 3
     assert not any(next(case for case in record.cases if case.case == "polyp_2").pixels.values())
@@ -68,6 +68,6 @@ def test_the_command_reads_inside_the_walls(weights: Path, polyps: Path) -> None
         assert cv2.imread(str(out / case.output), cv2.IMREAD_UNCHANGED).shape == (48, 64)
 
 
-def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_weights_raises(tmp_path: Path) -> None:
     with pytest.raises(AutosegError, match=r"model\.safetensors"):
         Sam(tmp_path)

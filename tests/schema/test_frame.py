@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from autoseg.schema.explanation import Explanation, Heat
+from autoseg.schema.explanation import Explanation, HeatMap
 from autoseg.schema.frame import Results, Row, Tabular, count
 
 
@@ -32,8 +32,8 @@ def test_text_is_one_line_and_a_frame_has_all_rows() -> None:
 
 
 def test_heat_maps_are_summed_up_by_the_heat_inside() -> None:
-    def heat(case: str, inside: float) -> Heat:
-        return Heat(
+    def heat(case: str, inside: float) -> HeatMap:
+        return HeatMap(
             case=case, name="polyp", method="gradcam", region="predicted", file=f"{case}.png", inside=inside, ring=0.25,
             outside=0.25, ring_width=5,
         )  # fmt: skip
