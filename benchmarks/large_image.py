@@ -39,7 +39,7 @@ def main() -> None:
     predictor = load_bundle(options.bundle, device="cpu")
     if options.light:
         for engine, _ in predictor.engines:
-            engine.network = torch.nn.Conv2d(engine.preparation.channels, engine.scheme.outputs, 3, padding=1)
+            engine.network = torch.nn.Conv2d(engine.preprocessing.channels, engine.scheme.outputs, 3, padding=1)
     rows = options.rows or options.side
     small = np.random.default_rng(0).integers(0, 255, (600, 600, 3), dtype=np.uint8)
     predictor(cv2.GaussianBlur(small, (0, 0), 3))
@@ -51,7 +51,7 @@ def main() -> None:
         assert not report.failed, report
         print(f"{path.name}, {rows} x {options.side} pixels{', light network' if options.light else ''}")
         print(f"{_peak() - before:.2f} GB above {before:.2f} GB with the model")
-        print(f"{time.perf_counter() - began:.0f} s, geometry {predictor.preparations[0].geometry}")
+        print(f"{time.perf_counter() - began:.0f} s, geometry {predictor.preprocessing_configs[0].geometry}")
 
 
 def _write(path: Path, size: tuple[int, int], small: np.ndarray) -> None:

@@ -46,12 +46,12 @@ THEIRS = "nnU-Net v2's transforms (batchgeneratorsv2)"
 
 def store_of(raw: Path, folder: Path, side: int) -> ArrayDataset:
     """Preprocessed arrays of the RGB images of a raw dataset, resized to a square."""
-    preparation = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
-    with array_writer(folder, preparation, "benchmark") as writer:
+    preprocessing = PreprocessingConfig(key="k", geometry="resize", dtype="uint8", channels=3, size=(side, side))
+    with array_writer(folder, preprocessing, "benchmark") as writer:
         for path in sorted((raw / "imagesTr").iterdir()):
             image = read_case([path]).array
             label = read_label(raw / "labelsTr" / path.name.replace("_0000", "")).array
-            writer.add(path.stem, preprocess_image(image, preparation), preprocess_label(label, preparation), label.shape)
+            writer.add(path.stem, preprocess_image(image, preprocessing), preprocess_label(label, preprocessing), label.shape)
     return ArrayDataset.open(folder)
 
 

@@ -45,7 +45,7 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
     """The forward passes alone. The geometry must be "resize": tiles depend on the images."""
     batches: list[tuple[torch.nn.Module, torch.Tensor, str]] = []
     for (engine, place), member in zip(predictor.engines, predictor.members, strict=True):
-        assert engine.preparation.geometry == "resize", engine.preparation
+        assert engine.preprocessing.geometry == "resize", engine.preprocessing
         images = [predictor.prepare(read_image(job.images[0]).array).arrays[place] for job in jobs]
         for start in range(0, len(images), predictor.batch_size):
             stored = torch.from_numpy(np.stack(images[start : start + predictor.batch_size])).permute(0, 3, 1, 2).contiguous()
@@ -62,9 +62,9 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
 
 def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> dict[str, float]:
     """Processor seconds of each step for all images, one after the other."""
-    preparation, known = predictor.preparations[0], predictor.metadata
+    preprocessing, known = predictor.preprocessing_configs[0], predictor.metadata
     images = [read_image(job.images[0]) for job in jobs]
-    arrays = [preprocess_image(image.array, preparation) for image in images]
+    arrays = [preprocess_image(image.array, preprocessing) for image in images]
     prepared = [predictor.prepare(image.array) for image in images]
     size = predictor.batch_size
     found = [one for start in range(0, len(jobs), size) for one in predictor.infer(prepared[start : start + size])]
@@ -72,7 +72,7 @@ def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> 
     steps: dict[str, Callable[[], object]] = {
         "read": lambda: [read_image(job.images[0]) for job in jobs],
         "hash": lambda: [pipeline.content_hash(job) for job in jobs],
-        "prepare": lambda: [preprocess_image(image.array, preparation) for image in images],
+        "prepare": lambda: [preprocess_image(image.array, preprocessing) for image in images],
         "appearance": lambda: [
             ood_detection.measure(array, each.size, None)
             for array, each in zip(arrays, prepared, strict=True)

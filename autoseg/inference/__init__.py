@@ -1,4 +1,4 @@
-"""A trained network over prepared arrays: batches, tiles, mirrored views; gives probabilities and label maps.
+"""Applies a trained network to preprocessed arrays: batches, tiles, mirrored views, probabilities, label maps.
 
-Takes stored values (H, W, C). Must not read files or know where weights lie.
+Input: stored values (H, W, C). Knows nothing about files or weights.
 """

@@ -1,4 +1,4 @@
-"""A trained network over prepared images: batches, mirrored views, tiles, probabilities. Training validates through it."""
+"""Applies a network to preprocessed images in batches, with mirrored views and tiles. Also used for validation in training."""
 
 from __future__ import annotations
 
@@ -20,49 +20,48 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, PreprocessingConfig
 
 Prepared = NDArray[np.generic]
-# A canvas above this size is summed up in ordinary memory, not on the device.
-_CANVAS_ON_DEVICE = 512 << 20
+# Larger accumulators are kept in the CPU's memory instead of the device's.
+_MAX_BYTES_ON_DEVICE = 512 << 20
 
 
 class Engine:
-    """What a network says of prepared images.
+    """Probabilities of a network for preprocessed images.
 
-    network: (B, C, H, W) -> logits (B, K, H, W); it must lie on `device`. mirror: axes (0 rows, 1 columns) whose mirrored
-    views are averaged in, all combinations of them. Probabilities, not logits, are averaged: the mean of logits makes
-    every view as sure as the surest.
+    network: (B, C, H, W) -> logits (B, K, H, W), on `device`. mirror: axes (0 rows, 1 columns) for test-time mirroring; all
+    combinations are averaged. Probabilities are averaged, not logits: in a mean of logits the most confident view dominates.
     """
 
     def __init__(
         self,
         network: nn.Module,
         model_plan: ModelPlan,
-        preparation: PreprocessingConfig,
+        preprocessing: PreprocessingConfig,
         scheme: LabelScheme,
         device: torch.device | str = "cpu",
         mirror: tuple[int, ...] = (),
     ) -> None:
         self.network = network
         self.model_plan = model_plan
-        self.preparation = preparation
+        self.preprocessing = preprocessing
         self.scheme = scheme
         self.device = torch.device(device)
         axes = tuple(axis + 2 for axis in mirror)
-        self._views = [chosen for count in range(1, len(axes) + 1) for chosen in combinations(axes, count)]
-        # What fitted in training, with gradients, fits here.
+        self._views = [subset for count in range(1, len(axes) + 1) for subset in combinations(axes, count)]
+        # Fits into memory, because it did so in training, with gradients.
         self.batch_size = max(1, model_plan.batch_size // max(1, model_plan.accumulate))
 
     def probabilities(self, prepared: Sequence[Prepared]) -> list[Tensor]:
-        """Probabilities (K, h, w) float32, on the CPU, of each prepared image (h, w, C) of stored values.
+        """Probabilities (K, h, w) float32, on the CPU, of each preprocessed image (h, w, C) of stored values.
 
-        Softmax over classes, or a sigmoid for each region. Whole images of equal size go through the network together;
-        images of a "patch" preparation are cut into tiles of `input_size`, batched over all images given.
+        Softmax over classes, or a sigmoid for each region. Geometry "resize": images of equal size form batches. Geometry
+        "patch": images are split into tiles of `input_size`; batches contain tiles of all images.
         """
-        with self._evaluating(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
-            return self._tiled(prepared) if self.preparation.geometry == "patch" else self._whole(prepared)
+        with self._evaluation_mode(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
+            return self._tiled(prepared) if self.preprocessing.geometry == "patch" else self._whole(prepared)
 
     def tiles(self, stored: Sequence[Prepared], statistics: Tensor | None = None) -> Tensor:
-        """Probabilities (B, K, h, w) of tiles (h, w, C) of one image. statistics: its own (1, 2, C), see `normalise`."""
-        with self._evaluating(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
+        """Probabilities (B, K, h, w) of tiles (h, w, C) of one image. statistics: the image's (1, 2, C), see `normalise`."""
+        with self._evaluation_mode(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
             return self._forward(stored, [statistics] * len(stored))
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> NDArray[np.integer]:
@@ -70,8 +69,8 @@ class Engine:
         return resample_to_original.label_map(probabilities, self.scheme, size)
 
     def num_batch_items(self, prepared: Prepared) -> int:
-        """How many items of a batch an image (h, w, C) is worth: 1 for a whole image, else its number of tiles."""
-        if self.preparation.geometry == "resize":
+        """Number of batch items of an image (h, w, C): 1 for a whole image, else its number of tiles."""
+        if self.preprocessing.geometry == "resize":
             return 1
         return len(TileGrid.of(_size(prepared), self.model_plan.input_size).corners)
 
@@ -79,69 +78,69 @@ class Engine:
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(prepared):
             by_size.setdefault(_size(image), []).append(index)
-        found: dict[int, Tensor] = {}
+        results: dict[int, Tensor] = {}
         for indices in by_size.values():
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
                 result = self._forward([prepared[index] for index in batch]).cpu()
-                found.update(zip(batch, result, strict=True))
-        return [found[index] for index in range(len(prepared))]
+                results.update(zip(batch, result, strict=True))
+        return [results[index] for index in range(len(prepared))]
 
     def _tiled(self, prepared: Sequence[Prepared]) -> list[Tensor]:
-        layouts = [TileGrid.of(_size(image), self.model_plan.input_size) for image in prepared]
-        tiles = iter([(index, corner) for index, layout in enumerate(layouts) for corner in layout.corners])
-        begun: dict[int, _Begun] = {}
-        found: dict[int, Tensor] = {}
+        grids = [TileGrid.of(_size(image), self.model_plan.input_size) for image in prepared]
+        tiles = iter([(index, corner) for index, grid in enumerate(grids) for corner in grid.corners])
+        started: dict[int, _TiledImage] = {}
+        results: dict[int, Tensor] = {}
         while batch := list(islice(tiles, self.batch_size)):
             for index, _ in batch:
-                if index not in begun:
-                    begun[index] = self._begin(prepared[index], layouts[index])
-            crops = [layouts[index].crop(begun[index].padded, corner) for index, corner in batch]
-            known = [begun[index].statistics for index, _ in batch]
-            for (index, corner), tile in zip(batch, self._forward(crops, known), strict=True):
-                if begun[index].canvas.add(corner, tile):
-                    found[index] = begun.pop(index).canvas.finish()
-        return [found[index] for index in range(len(prepared))]
+                if index not in started:
+                    started[index] = self._start(prepared[index], grids[index])
+            crops = [grids[index].crop(started[index].padded, corner) for index, corner in batch]
+            statistics = [started[index].statistics for index, _ in batch]
+            for (index, corner), tile in zip(batch, self._forward(crops, statistics), strict=True):
+                if started[index].accumulator.add(corner, tile):
+                    results[index] = started.pop(index).accumulator.finish()
+        return [results[index] for index in range(len(prepared))]
 
-    def _begin(self, image: Prepared, layout: TileGrid) -> _Begun:
-        needed = 4 * self.scheme.outputs * layout.padded[0] * layout.padded[1]
-        device = self.device if needed <= _CANVAS_ON_DEVICE else torch.device("cpu")
+    def _start(self, image: Prepared, grid: TileGrid) -> _TiledImage:
+        num_bytes = 4 * self.scheme.outputs * grid.padded[0] * grid.padded[1]
+        device = self.device if num_bytes <= _MAX_BYTES_ON_DEVICE else torch.device("cpu")
         statistics = None
         if self.model_plan.normalisation.scheme == "image":
-            # As in training: of the image a tile is cut from, not of the tile, nor of its padding.
+            # As in training: statistics of the whole image, without its padding.
             statistics = image_statistics(_batch([image]), self.model_plan.normalisation)
-        return _Begun(layout.pad(image), TileAccumulator(layout, self.scheme.outputs, device), statistics)
+        return _TiledImage(grid.pad(image), TileAccumulator(grid, self.scheme.outputs, device), statistics)
 
     def _forward(self, stored: Sequence[Prepared], statistics: Sequence[Tensor | None] = ()) -> Tensor:
-        """Probabilities (B, K, h, w) of images of equal size, over all views."""
-        known = [one for one in statistics if one is not None]
-        together = torch.cat(known).to(self.device) if known else None
-        images = normalise(_batch(stored).to(self.device), self.model_plan.normalisation, together)
-        total = self._activated(images)
+        """Probabilities (B, K, h, w) of images of equal size, averaged over all views."""
+        known = [item for item in statistics if item is not None]
+        stacked = torch.cat(known).to(self.device) if known else None
+        images = normalise(_batch(stored).to(self.device), self.model_plan.normalisation, stacked)
+        total = self._activations(images)
         for axes in self._views:
-            total += self._activated(images.flip(axes)).flip(axes)
+            total += self._activations(images.flip(axes)).flip(axes)
         return total / (1 + len(self._views)) if self._views else total
 
-    def _activated(self, images: Tensor) -> Tensor:
+    def _activations(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images).float()
         return logits.sigmoid() if self.scheme.regions else logits.softmax(dim=1)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was = self.network.training
+    def _evaluation_mode(self) -> Iterator[None]:
+        was_training = self.network.training
         self.network.eval()
         try:
             yield
         finally:
-            self.network.train(was)
+            self.network.train(was_training)
 
 
 @dataclass
-class _Begun:
-    """An image whose tiles are on their way. statistics: (1, 2, C), see `normalise`."""
+class _TiledImage:
+    """An image of which some tiles are not predicted yet. statistics: (1, 2, C), see `normalise`."""
 
     padded: Prepared
-    canvas: TileAccumulator
+    accumulator: TileAccumulator
     statistics: Tensor | None
 
 
@@ -150,7 +149,7 @@ def _size(image: Prepared) -> tuple[int, int]:
 
 
 def _batch(images: Sequence[Prepared]) -> Tensor:
-    """(h, w, C) arrays of equal size as one tensor (B, C, h, w); uint8 stays, other types become float32."""
+    """(h, w, C) arrays of equal size as one tensor (B, C, h, w); uint8 is kept, other types become float32."""
     stacked = np.stack(images)
     if stacked.dtype != np.uint8:
         stacked = stacked.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Tiles of an image that is too large to stand in memory: rows come in, rows of probabilities go out."""
+"""Tiled inference of an image too large for memory: reads rows, yields rows of probabilities."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _BAND = 64
 
 
 def can_stream(engine: Engine, size: tuple[int, int]) -> bool:
-    """Whether the engine works on pixels as they are, in tiles that fit into an image of `size`."""
-    preparation, patch = engine.preparation, engine.model_plan.input_size
-    asis = preparation.geometry == "patch" and preparation.scale == 1.0 and preparation.spacing is None
-    return asis and size[0] >= patch[0] and size[1] >= patch[1]
+    """Whether the engine works on original pixels, in tiles not larger than `size`."""
+    preprocessing, patch = engine.preprocessing, engine.model_plan.input_size
+    keeps_pixels = preprocessing.geometry == "patch" and preprocessing.scale == 1.0 and preprocessing.spacing is None
+    return keeps_pixels and size[0] >= patch[0] and size[1] >= patch[1]
 
 
 def stream(engine: Engine, size: tuple[int, int], read: ReadRows) -> Iterator[Tensor]:
-    """Probabilities (K, rows, W) float32 on the CPU, from the top, as soon as no further tile touches them.
+    """Probabilities (K, rows, W) float32 on the CPU, from top to bottom; rows are yielded once all their tiles are done.
 
-    Together they are what `Engine.probabilities` gives of the whole image; memory holds one row of tiles.
+    Together they equal `Engine.probabilities` of the whole image. Memory holds one row of tiles.
     """
-    layout = TileGrid.of(size, engine.model_plan.input_size)
-    tops, lefts = (sorted({corner[axis] for corner in layout.corners}) for axis in (0, 1))
-    rows, columns = (profile(length) for length in layout.patch)
-    down, across = weight_sum(tops, rows, size[0]), weight_sum(lefts, columns, size[1])
+    grid = TileGrid.of(size, engine.model_plan.input_size)
+    tops, lefts = (sorted({corner[axis] for corner in grid.corners}) for axis in (0, 1))
+    rows, columns = (profile(length) for length in grid.patch)
+    row_weights, column_weights = weight_sum(tops, rows, size[0]), weight_sum(lefts, columns, size[1])
     statistics = _statistics(engine.model_plan.normalisation, size, read)
-    total = torch.zeros(engine.scheme.outputs, layout.patch[0], size[1])
-    for place, top in enumerate(tops):
-        strip = read(top, top + layout.patch[0])
+    total = torch.zeros(engine.scheme.outputs, grid.patch[0], size[1])
+    for index, top in enumerate(tops):
+        strip = read(top, top + grid.patch[0])
         for start in range(0, len(lefts), engine.batch_size):
-            chosen = lefts[start : start + engine.batch_size]
-            found = engine.tiles([strip[:, left : left + layout.patch[1]] for left in chosen], statistics)
-            for left, tile in zip(chosen, found, strict=True):
-                total[:, :, left : left + layout.patch[1]] += tile.cpu() * rows[:, None] * columns
-        done = (tops[place + 1] if place + 1 < len(tops) else size[0]) - top
-        yield total[:, :done] / down[top : top + done, None] / across
-        total[:, : layout.patch[0] - done] = total[:, done:].clone()
-        total[:, layout.patch[0] - done :] = 0
+            batch = lefts[start : start + engine.batch_size]
+            tiles = engine.tiles([strip[:, left : left + grid.patch[1]] for left in batch], statistics)
+            for left, tile in zip(batch, tiles, strict=True):
+                total[:, :, left : left + grid.patch[1]] += tile.cpu() * rows[:, None] * columns
+        num_rows = (tops[index + 1] if index + 1 < len(tops) else size[0]) - top
+        yield total[:, :num_rows] / row_weights[top : top + num_rows, None] / column_weights
+        total[:, : grid.patch[0] - num_rows] = total[:, num_rows:].clone()
+        total[:, grid.patch[0] - num_rows :] = 0
 
 
 def _statistics(normalisation: Normalisation, size: tuple[int, int], read: ReadRows) -> Tensor | None:
-    """`image_statistics` of an image that comes in bands: (1, 2, C); None where the plan's numbers are used."""
+    """`image_statistics` (1, 2, C), computed in bands of rows; None if the plan's numbers are used."""
     if normalisation.scheme != "image":
         return None
     sums, squares, largest = 0.0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Half precision where the plan asks for it and the device gains by it. Shared by training and prediction."""
+"""Half precision, if the plan uses it and the device is faster with it. For training and prediction."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from autoseg.planning.hardware import processor_has_bf16
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """A context that runs a network at `precision` ("fp32", "bf16", "fp16"), or at fp32 where the device has no gain."""
-    kind = usable(precision, device)
-    return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
+    """Context that runs a network in `precision` ("fp32", "bf16", "fp16"), or in fp32 if the device is not faster with it."""
+    dtype = usable(precision, device)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def usable(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type to use on `device`, None for plain fp32.
+    """The autocast type for `device`, None for fp32.
 
-    On processors only bf16, and only with instructions for it: without them it is emulated and slower than fp32.
+    CPUs use bf16 only, and only with instructions for it: emulated bf16 is slower than fp32.
     """
     if precision == "fp16" and device.type in ("cuda", "mps"):
         return torch.float16

@@ -1,7 +1,7 @@
-"""From probabilities at the size the network saw to a label map, or probabilities, at the image's own size.
+"""Resamples probabilities to the original image size, as probabilities or as a label map.
 
-Interpolating the probabilities and then deciding keeps boundaries smooth where resizing a label map would leave stairs.
-It is done in bands of rows, so that no more than a few float maps of one band stand in memory.
+Probabilities are interpolated before the class is chosen: boundaries stay smooth, while a resized label map has stairs.
+Works in bands of rows, so that memory holds the float maps of one band only.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _BAND_PIXELS = 1 << 21
 
 
 def label_map(probabilities: Tensor | FloatMaps, scheme: LabelScheme, size: tuple[int, int]) -> NDArray[np.integer]:
-    """Label map (H, W) of `size` from probabilities (K, h, w); uint8, or uint16 where the values need it.
+    """Label map (H, W) of `size` from probabilities (K, h, w); uint8, or uint16 if the values need it.
 
-    Classes: the most probable one, the first among equals. Regions: each that is above one half writes its value, later
-    ones over earlier ones.
+    Classes: the most probable one; the first of equal ones. Regions: each region above 0.5 writes its value; later regions
+    overwrite earlier ones.
     """
     maps = _array(probabilities)
     if len(maps) != scheme.outputs:
         raise ValueError(f"{len(maps)} maps for {scheme.outputs} outputs")
     values = scheme.paint if scheme.regions else tuple(member[0] for member in scheme.members)
     labels = np.zeros(size, dtype=np.uint8 if max(values) < 256 else np.uint16)
-    decide = _paint if scheme.regions else _most_probable
+    choose_labels = _paint if scheme.regions else _most_probable
     for start, stop in _bands(size):
-        decide(maps, size, (start, stop), values, labels[start:stop])
+        choose_labels(maps, size, (start, stop), values, labels[start:stop])
     return labels
 
 
 def resize(probabilities: Tensor | FloatMaps, size: tuple[int, int]) -> FloatMaps:
-    """Probabilities (K, h, w) at `size`: (K, H, W) float32, bilinear with pixel centres at halves, as images are resized."""
+    """Probabilities (K, h, w) at `size`: (K, H, W) float32. Bilinear, pixel centres at 0.5, as for images."""
     maps = _array(probabilities)
     if maps.shape[1:] == size:
         return maps
@@ -48,7 +48,7 @@ def _most_probable(
     maps: FloatMaps, size: tuple[int, int], rows: tuple[int, int], values: tuple[int, ...], out: NDArray[np.integer]
 ) -> None:
     if len(maps) == 2:
-        # Two probabilities that sum to one stay so under interpolation.
+        # Two probabilities with sum 1 keep that sum under interpolation.
         np.copyto(out, values[1], where=band(maps[1], size, rows) > 0.5)
         return
     best = band(maps[0], size, rows).copy()
@@ -72,7 +72,7 @@ def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def band(channel: FloatMaps, size: tuple[int, int], rows: tuple[int, int]) -> FloatMaps:
-    """Rows `rows` of one map (h, w) brought to `size`, as if all of it had been."""
+    """Rows `rows` of one map (h, w) resized to `size`; equal to those rows of the whole resized map."""
     (height, width), (start, stop) = size, rows
     if channel.shape == size:
         return channel[start:stop]
@@ -81,9 +81,9 @@ def band(channel: FloatMaps, size: tuple[int, int], rows: tuple[int, int]) -> Fl
     position = np.clip((np.arange(start, stop, dtype=np.float32) + 0.5) * (len(channel) / height) - 0.5, 0, len(channel) - 1)
     above = position.astype(np.intp)
     below = np.minimum(above + 1, len(channel) - 1)
-    share = (position - above)[:, None].astype(np.float32)
-    mixed = channel[above] * (1 - share) + channel[below] * share
-    return _resized(mixed, (stop - start, width))
+    fraction = (position - above)[:, None].astype(np.float32)
+    interpolated = channel[above] * (1 - fraction) + channel[below] * fraction
+    return _resized(interpolated, (stop - start, width))
 
 
 def _resized(channel: FloatMaps, size: tuple[int, int]) -> FloatMaps:

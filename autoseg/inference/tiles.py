@@ -1,4 +1,4 @@
-"""Images larger than what the network sees: overlapping tiles, blended with Gaussian weights."""
+"""Images larger than the network's input: overlapping tiles, blended with Gaussian weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STEP = 0.5
-# Weight of a tile's edge against its centre: four standard deviations out.
+# Standard deviation as a fraction of the tile: its edge is four standard deviations from the centre.
 _SIGMA = 1 / 8
 
 
 def starts(length: int, patch: int, step: float = STEP) -> tuple[int, ...]:
-    """First pixels of evenly spread tiles that cover `length` pixels, at most `step * patch` apart."""
+    """First pixels of evenly spread tiles that cover `length` pixels, with distances of at most `step * patch`."""
     if length <= patch:
         return (0,)
     count = math.ceil((length - patch) / (patch * step)) + 1
@@ -25,14 +25,14 @@ def starts(length: int, patch: int, step: float = STEP) -> tuple[int, ...]:
 
 
 def profile(patch: int) -> Tensor:
-    """Gaussian weights (patch,) along one axis; the weight of a tile's pixel is the product of the two axes'."""
+    """Gaussian weights (patch,) along one axis; a pixel's weight is the product of both axes."""
     position = torch.arange(patch, dtype=torch.float32) - (patch - 1) / 2
     return torch.exp(-0.5 * (position / (patch * _SIGMA)) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TileGrid:
-    """Where the tiles of one image lie. size, patch: (height, width). before: rows and columns of padding put before."""
+    """Positions of the tiles of one image. size, patch: (height, width). before: padding at the top and on the left."""
 
     size: tuple[int, int]
     patch: tuple[int, int]
@@ -42,7 +42,7 @@ class TileGrid:
 
     @classmethod
     def of(cls, size: tuple[int, int], patch: tuple[int, int], step: float = STEP) -> TileGrid:
-        """Tiles for an image of `size`; an image smaller than the patch is padded evenly on both sides."""
+        """Tiles of an image of `size`. An image smaller than the patch is padded evenly on both sides."""
         padded = (max(size[0], patch[0]), max(size[1], patch[1]))
         before = ((padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2)
         tops, lefts = starts(padded[0], patch[0], step), starts(padded[1], patch[1], step)
@@ -50,7 +50,7 @@ class TileGrid:
         return cls(size=size, patch=patch, padded=padded, before=before, corners=corners)
 
     def pad(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
-        """The image (H, W, C) at `padded` size, mirrored at its edges; as it is where it is large enough."""
+        """The image (H, W, C), reflect-padded to `padded`; unchanged if it is large enough."""
         padded: NDArray[np.generic] = pad_nd_image(image, (*self.padded, image.shape[2]), mode="reflect")
         return padded
 
@@ -60,39 +60,39 @@ class TileGrid:
 
 
 class TileAccumulator:
-    """Weighted sum of the tiles of one image, (K, H, W) float32, and its weights, which never stand in memory as a map.
+    """Weighted sum of the tiles of one image, (K, H, W) float32.
 
-    Tiles lie on a grid and their weights are products, so the sum of weights is a product of two sums as well.
+    Tiles lie on a grid and weights are products, so the sum of weights is a product of two sums. No weight map is stored.
     """
 
-    def __init__(self, layout: TileGrid, outputs: int, device: torch.device) -> None:
-        self._layout = layout
-        self._total = torch.zeros((outputs, *layout.padded), dtype=torch.float32, device=device)
-        self._rows, self._columns = (profile(length).to(device) for length in layout.patch)
-        self._left = len(layout.corners)
+    def __init__(self, grid: TileGrid, outputs: int, device: torch.device) -> None:
+        self._grid = grid
+        self._total = torch.zeros((outputs, *grid.padded), dtype=torch.float32, device=device)
+        self._rows, self._columns = (profile(length).to(device) for length in grid.patch)
+        self._num_remaining = len(grid.corners)
 
     def add(self, corner: tuple[int, int], probabilities: Tensor) -> bool:
-        """Add a tile (K, h, w); True when it was the last one."""
+        """Add a tile (K, h, w). Returns True for the last one."""
         top, left = corner
-        height, width = self._layout.patch
+        height, width = self._grid.patch
         weighted = probabilities.to(self._total.device) * self._rows[:, None] * self._columns
         self._total[:, top : top + height, left : left + width] += weighted
-        self._left -= 1
-        return self._left == 0
+        self._num_remaining -= 1
+        return self._num_remaining == 0
 
     def finish(self) -> Tensor:
         """The blended probabilities (K, H, W) of the image without its padding, on the CPU."""
-        tops = sorted({top for top, _ in self._layout.corners})
-        lefts = sorted({left for _, left in self._layout.corners})
-        self._total /= weight_sum(tops, self._rows, self._layout.padded[0])[:, None]
-        self._total /= weight_sum(lefts, self._columns, self._layout.padded[1])
-        (top, left), (height, width) = self._layout.before, self._layout.size
+        tops = sorted({top for top, _ in self._grid.corners})
+        lefts = sorted({left for _, left in self._grid.corners})
+        self._total /= weight_sum(tops, self._rows, self._grid.padded[0])[:, None]
+        self._total /= weight_sum(lefts, self._columns, self._grid.padded[1])
+        (top, left), (height, width) = self._grid.before, self._grid.size
         return self._total[:, top : top + height, left : left + width].contiguous().cpu()
 
 
-def weight_sum(begins: list[int], weights: Tensor, length: int) -> Tensor:
-    """Sum of the weights (patch,) of tiles that begin at these pixels of one axis: (length,)."""
+def weight_sum(first_pixels: list[int], weights: Tensor, length: int) -> Tensor:
+    """Sum of the weights (patch,) of tiles that start at these pixels of one axis: (length,)."""
     total = torch.zeros(length, dtype=torch.float32, device=weights.device)
-    for begin in begins:
-        total[begin : begin + len(weights)] += weights
+    for start in first_pixels:
+        total[start : start + len(weights)] += weights
     return total

@@ -150,9 +150,9 @@ def _load_member(path: Path, files: Mapping[str, bytes], member: BundledMember, 
     if record.model not in plan.models or plan.models[record.model].preprocessing not in plan.preprocessing:
         raise AutosegError(f"{path}: {member.plan} has no entry for {record.model}", "export the bundle again")
     model_plan = plan.models[record.model]
-    preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
+    preprocessing, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     with torch.random.fork_rng([]):  # Same as `load_network`: do not change the global seed.
-        network = checkpoint.build_network(model_plan, preparation, scheme)
+        network = checkpoint.build_network(model_plan, preprocessing, scheme)
     try:
         network.load_state_dict(load(files[member.weights]))
     except (KeyError, RuntimeError, SafetensorError) as error:
@@ -161,7 +161,7 @@ def _load_member(path: Path, files: Mapping[str, bytes], member: BundledMember, 
         network=network.eval(),
         plan=plan,
         model_plan=model_plan,
-        preparation=preparation,
+        preprocessing=preprocessing,
         scheme=scheme,
         spec=spec,
         record=record,

@@ -39,8 +39,8 @@ def read_inference_metadata(
     folders: Sequence[Path], members: Sequence[Trained], postprocessing: Mapping[str, PostProcessing]
 ) -> InferenceMetadata:
     """Read from the results folders of the members; missing files are skipped."""
-    first = members[0].preparation
-    same_preprocessing = [folder for folder, member in zip(folders, members, strict=True) if member.preparation == first]
+    first = members[0].preprocessing
+    same_preprocessing = [folder for folder, member in zip(folders, members, strict=True) if member.preprocessing == first]
     paths = [folder / ood_detection.FILE for folder in same_preprocessing]
     appearances = [read_artefact(path, Appearance) for path in paths if path.is_file()]
     return InferenceMetadata(merge(appearances), calibrate(folder / VALIDATION for folder in folders), postprocessing)

@@ -57,9 +57,9 @@ def predict_large(predictor: Predictor, job: PredictionJob) -> LargeResult:
         source = rows or ArrayRows(read_image(job.images[0]).array)
         size = source.size
         preview = _subsample(source, max(1, math.ceil(max(size) / _PREVIEW_SIDE)))
-        unstreamed = {engine.preparation for engine, _ in predictor.engines if not can_stream(engine, size)}
+        unstreamed = {engine.preprocessing for engine, _ in predictor.engines if not can_stream(engine, size)}
         prepared = {config: preprocess_image(_read_image(source, config), config, None) for config in unstreamed}
-        members = [_bands(engine, source, prepared.get(engine.preparation)) for engine, _ in predictor.engines]
+        members = [_bands(engine, source, prepared.get(engine.preprocessing)) for engine, _ in predictor.engines]
         labels, accumulator = _predict_bands(predictor, members, size)
     confidence = accumulator.confidence(predictor.metadata.calibration)
     prediction = predictor.with_warnings(labels, confidence, _measure(predictor, preview, size))
@@ -70,24 +70,24 @@ def predict_large(predictor: Predictor, job: PredictionJob) -> LargeResult:
 
 def _bands(engine: Engine, source: ArrayRows | TiffRows, prepared: NDArray[Any] | None) -> Bands:
     """One member's probabilities in bands at the image's size. prepared: the preprocessed image, None to stream it."""
-    size, preparation = source.size, engine.preparation
+    size, preprocessing = source.size, engine.preprocessing
     if prepared is None:
-        return _Buffer(stream(engine, size, lambda start, stop: _preprocess_rows(source.rows(start, stop), preparation)))
+        return _Buffer(stream(engine, size, lambda start, stop: _preprocess_rows(source.rows(start, stop), preprocessing)))
     maps = engine.probabilities([prepared])[0].numpy()
     return lambda start, stop: np.stack([resample_to_original.band(channel, size, (start, stop)) for channel in maps])
 
 
-def _read_image(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) -> NDArray[Any]:
+def _read_image(source: ArrayRows | TiffRows, preprocessing: PreprocessingConfig) -> NDArray[Any]:
     """The image (C, H, W), read in bands and reduced to the network's channels to save memory."""
-    if isinstance(source, ArrayRows) and source.channels == preparation.channels:
+    if isinstance(source, ArrayRows) and source.channels == preprocessing.channels:
         return np.moveaxis(source.rows(0, source.size[0]), 2, 0)
     height, width = source.size
     rows = max(1, _BAND_PIXELS // width)
     image: NDArray[Any] | None = None
     for start in range(0, height, rows):
         colours = np.moveaxis(source.rows(start, min(start + rows, height)), 2, 0)
-        band = np.moveaxis(match_channels(colours, preparation), 0, 2)
-        image = np.empty((height, width, preparation.channels), band.dtype) if image is None else image
+        band = np.moveaxis(match_channels(colours, preprocessing), 0, 2)
+        image = np.empty((height, width, preprocessing.channels), band.dtype) if image is None else image
         image[start : start + rows] = band
     assert image is not None
     return np.moveaxis(image, 2, 0)
@@ -96,13 +96,13 @@ def _read_image(source: ArrayRows | TiffRows, preparation: PreprocessingConfig) 
 def _measure(predictor: Predictor, preview: NDArray[Any], size: tuple[int, int]) -> dict[str, float]:
     if predictor.metadata.appearance is None:
         return {}
-    prepared = preprocess_image(preview, predictor.preparations[0], None)
+    prepared = preprocess_image(preview, predictor.preprocessing_configs[0], None)
     return ood_detection.measure(prepared, size, None, ood_detection.colourfulness(preview) if prepared.shape[2] == 1 else None)
 
 
-def _preprocess_rows(pixels: NDArray[Any], preparation: PreprocessingConfig) -> NDArray[Any]:
+def _preprocess_rows(pixels: NDArray[Any], preprocessing: PreprocessingConfig) -> NDArray[Any]:
     """Rows (rows, W, C) converted to the channels and type of the training arrays."""
-    return preprocess_image(np.moveaxis(pixels, 2, 0), preparation, None)
+    return preprocess_image(np.moveaxis(pixels, 2, 0), preprocessing, None)
 
 
 class _Buffer:

@@ -53,7 +53,7 @@ def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFil
     """
     _check_possible(member)
     network = member.network.cpu().float().eval()
-    channels = member.preparation.channels
+    channels = member.preprocessing.channels
     example = torch.zeros(1, channels, *member.model_plan.input_size)
     details = description(member)
     with atomic_write(path) as temporary:
@@ -79,29 +79,29 @@ def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFil
 
 def description(member: Trained) -> OnnxDescription:
     """Pre- and post-processing in words and numbers, as embedded in the file."""
-    plan, preparation, scheme = member.model_plan, member.preparation, member.scheme
+    plan, preprocessing, scheme = member.model_plan, member.preprocessing, member.scheme
     resize = {
-        "resize": f"resize to {preparation.size} (height, width): area average where it shrinks, bilinear where it grows",
+        "resize": f"resize to {preprocessing.size} (height, width): area average where it shrinks, bilinear where it grows",
         "patch": "cut into overlapping tiles of the input's size, blend the probabilities with Gaussian weights; "
         "before that scale by `scale`, or resample to `spacing` mm where it is given",
-    }[preparation.geometry]
+    }[preprocessing.geometry]
     return OnnxDescription(
         producer=f"autoseg {autoseg.__version__}",
         dataset=member.record.dataset,
         model=f"{plan.model} {plan.variant}, fold {member.record.fold}",
-        input=OnnxTensor("image", "batch, channel, row, column", (1, preparation.channels, *plan.input_size)),
+        input=OnnxTensor("image", "batch, channel, row, column", (1, preprocessing.channels, *plan.input_size)),
         channels=tuple(member.spec.channel_names.values()),
         before=(
             "colours in the order RGB; a gray image for three channels is repeated",
             resize,
-            f"values as stored ({preparation.dtype}), not scaled to 0..1",
+            f"values as stored ({preprocessing.dtype}), not scaled to 0..1",
             "normalise each channel: (clip(x, lower, upper) - mean) / std, with the numbers of `normalisation`; the scheme "
             '"image" takes mean and std of the image itself',
         ),
-        geometry=preparation.geometry,
-        size=preparation.size,
-        scale=preparation.scale,
-        spacing=preparation.spacing,
+        geometry=preprocessing.geometry,
+        size=preprocessing.size,
+        scale=preprocessing.scale,
+        spacing=preprocessing.spacing,
         normalisation=plan.normalisation,
         output=OnnxTensor("logits", "batch, class, row, column"),
         after=(
@@ -136,7 +136,7 @@ def _embed_description(path: Path, details: OnnxDescription) -> None:
 
 def _network_input(member: Trained, image: Image) -> Tensor:
     """The network's input (1, C, h, w) for an image: the resized image, or its first tile."""
-    prepared = preprocess_image(image.array, member.preparation, image.spacing)
+    prepared = preprocess_image(image.array, member.preprocessing, image.spacing)
     layout = TileGrid.of((prepared.shape[0], prepared.shape[1]), member.model_plan.input_size)
     tile = layout.crop(layout.pad(prepared), layout.corners[0])
     values = torch.from_numpy(np.ascontiguousarray(tile).astype(np.float32)).permute(2, 0, 1)[None]

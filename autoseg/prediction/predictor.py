@@ -126,18 +126,19 @@ class Predictor:
         self.metadata = metadata or InferenceMetadata()
         self.device = torch.device(device)
         self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
-        self.preparations: tuple[PreprocessingConfig, ...] = tuple(dict.fromkeys(member.preparation for member in members))
+        configs = dict.fromkeys(member.preprocessing for member in members)
+        self.preprocessing_configs: tuple[PreprocessingConfig, ...] = tuple(configs)
         self.engines = [
             (
                 Engine(
                     member.network,
                     member.model_plan,
-                    member.preparation,
+                    member.preprocessing,
                     member.scheme,
                     self.device,
                     tuple(member.plan.training.augmentation.mirror) if tta else (),
                 ),
-                self.preparations.index(member.preparation),
+                self.preprocessing_configs.index(member.preprocessing),
             )
             for member in members
         ]
@@ -229,10 +230,10 @@ class Predictor:
     def prepare(self, image: Array, spacing: Spacing = None) -> Prepared:
         """Preprocess an image (C, H, W), (H, W, C) or (H, W) for the networks."""
         planes = channels_first(np.asarray(image), self.channels)
-        dtype = self.preparations[0].dtype
+        dtype = self.preprocessing_configs[0].dtype
         if planes.dtype.kind == "f" and dtype == "uint8" and planes.size and planes.min() >= 0 and planes.max() <= 1:
             raise AutosegError("the image has values 0..1, the training images 0..255", "multiply it by 255")
-        arrays = tuple(preprocess_image(planes, preparation, spacing) for preparation in self.preparations)
+        arrays = tuple(preprocess_image(planes, preprocessing, spacing) for preprocessing in self.preprocessing_configs)
         size = (planes.shape[1], planes.shape[2])
         if self.metadata.appearance is None:
             return Prepared(arrays, size)

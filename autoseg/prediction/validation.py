@@ -76,7 +76,7 @@ def describe_training(dataset: Dataset, member: Trained, fold_folder: Path, case
 
     Returns None and writes nothing if the preprocessed dataset is missing.
     """
-    folder = dataset.array_folder(member.preparation.key)
+    folder = dataset.array_folder(member.preprocessing.key)
     if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
         return None
     store = ArrayDataset.open(folder)

@@ -72,7 +72,7 @@ class Trained:
     network: SegmentationNetwork
     plan: Plan
     model_plan: ModelPlan
-    preparation: PreprocessingConfig
+    preprocessing: PreprocessingConfig
     scheme: LabelScheme
     spec: DatasetSpec
     record: RunRecord
@@ -146,11 +146,11 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
     plan = read_artefact(folder / PLAN, Plan, _RETRAIN)
     spec = read_artefact(folder / DATASET, DatasetSpec, _RETRAIN)
     model_plan = plan.models[record.model]
-    preparation, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
+    preprocessing, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     path = folder / (BEST if which == "best" else LAST)
     weights = read(path)["state_dict"]
     with torch.random.fork_rng([]):  # Initialising weights must not change the caller's random numbers.
-        network = build_network(model_plan, preparation, scheme)
+        network = build_network(model_plan, preprocessing, scheme)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -159,19 +159,19 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
         network=network.to(device).eval(),
         plan=plan,
         model_plan=model_plan,
-        preparation=preparation,
+        preprocessing=preprocessing,
         scheme=scheme,
         spec=spec,
         record=record,
     )
 
 
-def build_network(model_plan: ModelPlan, preparation: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
+def build_network(model_plan: ModelPlan, preprocessing: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
     """The network of a plan, with random weights."""
     return build(
         model_plan.model,
         model_plan.variant,
-        in_channels=preparation.channels,
+        in_channels=preprocessing.channels,
         num_classes=scheme.outputs,
         input_size=model_plan.input_size,
         **model_plan.options,

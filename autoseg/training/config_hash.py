@@ -25,12 +25,12 @@ def config_hash(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: F
     training = asdict(plan.training)
     unchanged = tuple(name for name, value in _ADDED_TRAINING.items() if training[name] == value)
     # Parts and fields keep the names of plan.json version 1, so that older runs can be resumed.
-    preparation = plan.preprocessing[model_plan.preprocessing].hashed()
+    preprocessing = plan.preprocessing[model_plan.preprocessing].hashed()
     model = _without(asdict(model_plan), (*_EXCLUDED_MODEL, "preprocessing"))
     parts: dict[str, Any] = {
         "training": _without(training, (*_EXCLUDED_TRAINING, *unchanged)),
-        "model": {**model, "preparation": preparation["key"]},
-        "preparation": preparation,
+        "model": {**model, "preparation": preprocessing["key"]},
+        "preparation": preprocessing,
         "labels": asdict(scheme),
         "training cases": split.train,
         "validation cases": split.validation,

@@ -46,16 +46,16 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     """A results folder of a finished training with random weights, and EXCHANGE next to it."""
     plan = read_artefact(dataset.plan, Plan)
     model_plan = plan.models[MODEL]
-    preparation = plan.preprocessing[model_plan.preprocessing]
+    preprocessing = plan.preprocessing[model_plan.preprocessing]
     torch.manual_seed(0)
-    built = checkpoint.build_network(model_plan, preparation, raw.spec.label_scheme())
+    built = checkpoint.build_network(model_plan, preprocessing, raw.spec.label_scheme())
     assert isinstance(built, NNUNet)
     folder = dataset.fold(MODEL, 0)
     folder.mkdir(parents=True, exist_ok=True)
     measured = []
     for case in raw.cases[:_SEEN]:
         image = read_case(case.images).array
-        prepared = preprocess_image(image, preparation)
+        prepared = preprocess_image(image, preprocessing)
         measured.append(ood_detection.measure(prepared, (image.shape[1], image.shape[2]), None))
     record = RunRecord(
         dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol, identity="benchmark",
@@ -68,7 +68,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
         (ood_detection.FILE, ood_detection.appearance(measured)),
     ):  # fmt: skip
         write_artefact(folder / name, artefact)
-    probe = torch.randn(1, preparation.channels, *model_plan.input_size, generator=torch.Generator().manual_seed(1))
+    probe = torch.randn(1, preprocessing.channels, *model_plan.input_size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         logits = built.eval()(probe)
     inner = built.network
@@ -91,7 +91,7 @@ def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> 
     configure_glibc_malloc(128 << 20)  # As autoseg_predict does.
     trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
     size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
-    shape = (size, trained.preparation.channels, *trained.model_plan.input_size)
+    shape = (size, trained.preprocessing.channels, *trained.model_plan.input_size)
     batch = normalise(torch.randint(0, 256, shape, dtype=torch.uint8, device=device), trained.model_plan.normalisation)
 
     def once(count: int) -> None:

@@ -73,17 +73,17 @@ def make(
 def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) -> Plan:
     channels = len(spec.channel_names)
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(255.0,) * channels)
-    preparation = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=channels, size=(64, 64))
+    preprocessing = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=channels, size=(64, 64))
     parameters = 1_000_000 * (1 + len(model))
     chosen = ModelPlan(
         model=model, variant="tiny", input_size=(64, 64), batch_size=8, accumulate=1, precision="fp32", pretrained="none",
-        learning_rate=1e-3, warmup_epochs=0, normalisation=normalisation, preprocessing=preparation.key, parameters=parameters,
-        flops=10**9 * len(model), memory=2**28,
+        learning_rate=1e-3, warmup_epochs=0, normalisation=normalisation, preprocessing=preprocessing.key,
+        parameters=parameters, flops=10**9 * len(model), memory=2**28,
     )  # fmt: skip
     training = Training(epochs=epochs, loss="dice_ce", learning_rates=(1e-3,))
     return Plan(
         dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=2**32, device="cpu", channels=channels,
-        training=training, preprocessing={preparation.key: preparation}, models={model: chosen}, decisions=(),
+        training=training, preprocessing={preprocessing.key: preprocessing}, models={model: chosen}, decisions=(),
     )
 
 

@@ -31,14 +31,14 @@ def model_plan(input_size=(32, 32), batch=4, normalisation=IDENTITY, precision="
     )
 
 
-def preparation(geometry="resize", size=(32, 32)):
+def preprocessing_config(geometry="resize", size=(32, 32)):
     return PreprocessingConfig(
         key="p", geometry=geometry, dtype="uint8", channels=3, size=size if geometry == "resize" else None
     )
 
 
 class Pointwise(nn.Module):
-    """Logits that depend on a pixel's own value only, so that tiles, padding and mirrors must not change them."""
+    """Logits depend only on the pixel's own value, so tiles, padding and mirroring must not change them."""
 
     def __init__(self, outputs=2):
         super().__init__()
@@ -51,17 +51,17 @@ class Pointwise(nn.Module):
         return self.layer(x / 255)
 
 
-class Tilted(Pointwise):
-    """Adds the column's number: a network whose answer changes when its input is mirrored."""
+class ColumnDependent(Pointwise):
+    """Adds a ramp over the columns: its output changes if the input is mirrored."""
 
     def forward(self, x):
-        tilt = torch.linspace(0, 1, x.shape[-1]).expand(x.shape[0], 1, *x.shape[-2:])
-        return super().forward(x) + torch.cat([tilt, -tilt], 1)
+        ramp = torch.linspace(0, 1, x.shape[-1]).expand(x.shape[0], 1, *x.shape[-2:])
+        return super().forward(x) + torch.cat([ramp, -ramp], 1)
 
 
 def images(*sizes, dtype=np.uint8):
-    draw = np.random.default_rng(1)
-    return [draw.integers(0, 255, (*size, 3)).astype(dtype) for size in sizes]
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 255, (*size, 3)).astype(dtype) for size in sizes]
 
 
 def expected(network, image):
@@ -70,89 +70,89 @@ def expected(network, image):
         return network.layer(tensor / 255).softmax(1)[0]
 
 
-def test_whole_images_are_batched_by_size_and_come_back_in_order():
+def test_whole_images_are_batched_by_size_and_returned_in_order():
     network = Pointwise()
-    engine = Engine(network, model_plan(batch=2), preparation(), TWO)
-    several = images((32, 32), (16, 32), (32, 32), (32, 32))
-    found = engine.probabilities(several)
+    engine = Engine(network, model_plan(batch=2), preprocessing_config(), TWO)
+    batch_of_images = images((32, 32), (16, 32), (32, 32), (32, 32))
+    probabilities = engine.probabilities(batch_of_images)
     assert sorted(network.calls) == [(1, 3, 16, 32), (1, 3, 32, 32), (2, 3, 32, 32)]
-    for image, maps in zip(several, found, strict=True):
+    for image, maps in zip(batch_of_images, probabilities, strict=True):
         assert maps.shape == (2, *image.shape[:2]) and maps.dtype == torch.float32
         assert torch.allclose(maps, expected(network, image), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_tiles_of_several_images_share_batches_and_give_the_whole(dtype):
+def test_batches_contain_tiles_of_several_images(dtype):
     network = Pointwise()
-    engine = Engine(network, model_plan(batch=4), preparation("patch"), TWO)
-    several = images((40, 70), (10, 90), (32, 32), dtype=dtype)
-    found = engine.probabilities(several)
-    tiles = sum(engine.num_batch_items(image) for image in several)
+    engine = Engine(network, model_plan(batch=4), preprocessing_config("patch"), TWO)
+    batch_of_images = images((40, 70), (10, 90), (32, 32), dtype=dtype)
+    probabilities = engine.probabilities(batch_of_images)
+    tiles = sum(engine.num_batch_items(image) for image in batch_of_images)
     assert tiles == 2 * 4 + 5 + 1
     assert network.calls == [(4, 3, 32, 32)] * (tiles // 4) + [(tiles % 4, 3, 32, 32)] * bool(tiles % 4)
-    for image, maps in zip(several, found, strict=True):
+    for image, maps in zip(batch_of_images, probabilities, strict=True):
         assert maps.shape == (2, *image.shape[:2])
         assert torch.allclose(maps, expected(network, image), atol=1e-5)
 
 
-def test_a_tile_is_normalised_by_its_whole_image():
+def test_a_tile_is_normalised_with_statistics_of_the_whole_image():
     plan = model_plan(normalisation=Normalisation(scheme="image"))
     image = images((32, 96))[0]
     image[:, 48:] //= 4
-    (found,) = Engine(Pointwise(), plan, preparation("patch"), TWO).probabilities([image])
-    (whole,) = Engine(Pointwise(), plan, preparation("whole"), TWO).probabilities([image])
-    assert torch.allclose(found, whole, atol=1e-4)
+    (probabilities,) = Engine(Pointwise(), plan, preprocessing_config("patch"), TWO).probabilities([image])
+    (whole,) = Engine(Pointwise(), plan, preprocessing_config("whole"), TWO).probabilities([image])
+    assert torch.allclose(probabilities, whole, atol=1e-4)
 
 
 def test_regions_are_independent():
     network = Pointwise(2)
-    engine = Engine(network, model_plan(), preparation(), REGIONS)
+    engine = Engine(network, model_plan(), preprocessing_config(), REGIONS)
     image = images((32, 32))[0]
-    (found,) = engine.probabilities([image])
+    (probabilities,) = engine.probabilities([image])
     tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    assert torch.allclose(found, network.layer(tensor / 255).sigmoid()[0], atol=1e-6)
-    assert not torch.allclose(found.sum(0), torch.ones(32, 32))
+    assert torch.allclose(probabilities, network.layer(tensor / 255).sigmoid()[0], atol=1e-6)
+    assert not torch.allclose(probabilities.sum(0), torch.ones(32, 32))
 
 
 @pytest.mark.parametrize(("mirror", "views"), [((), 1), ((1,), 2), ((0, 1), 4)])
 @pytest.mark.parametrize("geometry", ["resize", "patch"])
 def test_mirrored_views_are_averaged_as_probabilities(mirror, views, geometry):
-    network = Tilted()
-    engine = Engine(network, model_plan(), preparation(geometry), TWO, mirror=mirror)
+    network = ColumnDependent()
+    engine = Engine(network, model_plan(), preprocessing_config(geometry), TWO, mirror=mirror)
     image = images((32, 32))[0]
-    (found,) = engine.probabilities([image])
+    (probabilities,) = engine.probabilities([image])
     assert len(network.calls) == views
     tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        straight, turned = network(tensor).softmax(1), network(tensor.flip(3)).softmax(1).flip(3)
-    mean = (straight + turned)[0] / 2 if 1 in mirror else straight[0]
-    assert torch.allclose(found, mean, atol=1e-6)
+        plain, mirrored = network(tensor).softmax(1), network(tensor.flip(3)).softmax(1).flip(3)
+    mean = (plain + mirrored)[0] / 2 if 1 in mirror else plain[0]
+    assert torch.allclose(probabilities, mean, atol=1e-6)
 
 
-def test_the_network_is_left_in_the_mode_it_was_in_even_after_a_fault():
+def test_the_network_keeps_its_mode_even_after_an_error():
     network = nn.Sequential(nn.Dropout(0.9), Pointwise())
-    engine = Engine(network, model_plan(), preparation(), TWO)
+    engine = Engine(network, model_plan(), preprocessing_config(), TWO)
     network.train()
-    several = images((32, 32))
-    first, second = engine.probabilities(several)[0], engine.probabilities(several)[0]
+    batch_of_images = images((32, 32))
+    first, second = engine.probabilities(batch_of_images)[0], engine.probabilities(batch_of_images)[0]
     assert torch.equal(first, second)
     assert network.training and network[0].training
     network[1].layer = nn.Conv2d(5, 2, 1)
     with pytest.raises(RuntimeError):
-        engine.probabilities(several)
+        engine.probabilities(batch_of_images)
     assert network.training
 
 
-def test_nothing_is_kept_for_gradients():
+def test_no_gradients_are_recorded():
     network = Pointwise()
-    (found,) = Engine(network, model_plan(), preparation(), TWO).probabilities(images((32, 32)))
-    assert not found.requires_grad
-    # A network whose inner tensors were made in inference mode could not be trained on afterwards.
-    assert not found.is_inference()
+    (probabilities,) = Engine(network, model_plan(), preprocessing_config(), TWO).probabilities(images((32, 32)))
+    assert not probabilities.requires_grad
+    # Training could not continue with tensors that were made in inference mode.
+    assert not probabilities.is_inference()
 
 
-def test_label_map_has_the_size_asked_for():
-    engine = Engine(Pointwise(), model_plan(), preparation(), TWO)
-    (found,) = engine.probabilities(images((32, 32)))
-    labels = engine.label_map(found, (50, 20))
+def test_label_map_has_the_requested_size():
+    engine = Engine(Pointwise(), model_plan(), preprocessing_config(), TWO)
+    (probabilities,) = engine.probabilities(images((32, 32)))
+    labels = engine.label_map(probabilities, (50, 20))
     assert labels.shape == (50, 20) and set(np.unique(labels)) <= {0, 1}

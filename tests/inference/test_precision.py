@@ -6,37 +6,37 @@ import torch
 from autoseg.inference import precision
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_processors_get_bf16_only_where_they_have_it(monkeypatch, has):
-    monkeypatch.setattr(precision, "processor_has_bf16", lambda: has)
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_cpus_use_bf16_only_if_they_support_it(monkeypatch, has_bf16):
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: has_bf16)
     device = torch.device("cpu")
-    assert precision.usable("bf16", device) == (torch.bfloat16 if has else None)
+    assert precision.usable("bf16", device) == (torch.bfloat16 if has_bf16 else None)
     with precision.autocast("bf16", device):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == (torch.bfloat16 if has else torch.float32)
+    assert product.dtype == (torch.bfloat16 if has_bf16 else torch.float32)
 
 
-def test_processors_never_get_fp16_and_fp32_stays():
+def test_cpus_never_use_fp16():
     assert precision.usable("fp16", torch.device("cpu")) is None
     assert precision.usable("fp32", torch.device("cpu")) is None
     assert precision.usable("fp32", torch.device("cuda")) is None
 
 
-def test_other_devices_get_fp16():
+def test_other_devices_use_fp16():
     assert precision.usable("fp16", torch.device("cuda")) is torch.float16
     assert precision.usable("fp16", torch.device("mps")) is torch.float16
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_a_gpu_gets_bf16_only_where_its_chip_has_it(monkeypatch, has):
-    # The stand-in takes what this PyTorch's own function takes, and nothing else.
-    supported = create_autospec(torch.cuda.is_bf16_supported, return_value=has)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert precision.usable("bf16", torch.device("cuda")) == (torch.bfloat16 if has else None)
-    supported.assert_called_once_with(including_emulation=False)
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_gpu_uses_bf16_only_if_it_supports_it(monkeypatch, has_bf16):
+    # The mock accepts only arguments that this PyTorch version's function accepts.
+    mock = create_autospec(torch.cuda.is_bf16_supported, return_value=has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", mock)
+    assert precision.usable("bf16", torch.device("cuda")) == (torch.bfloat16 if has_bf16 else None)
+    mock.assert_called_once_with(including_emulation=False)
 
 
-def test_a_torch_without_the_tests_counts_as_without_bf16(monkeypatch):
+def test_without_torchs_cpu_checks_bf16_is_not_used(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert precision.usable("bf16", torch.device("cpu")) is None

@@ -26,20 +26,20 @@ def test_label_map_is_the_argmax_of_the_resized_probabilities(scheme, size, band
     resized = resample_to_original.resize(maps, size)
     labels = resample_to_original.label_map(maps, scheme, size)
     assert labels.shape == size and labels.dtype == np.uint8
-    # Where two maps are as good as equal, rounding decides.
-    highest = np.sort(resized, axis=0)
-    clear = highest[-1] - highest[-2] > 1e-5
-    assert clear.mean() > 0.99
-    assert np.array_equal(labels[clear], resized.argmax(0)[clear])
+    # If two maps are almost equal, rounding decides.
+    sorted_maps = np.sort(resized, axis=0)
+    unambiguous = sorted_maps[-1] - sorted_maps[-2] > 1e-5
+    assert unambiguous.mean() > 0.99
+    assert np.array_equal(labels[unambiguous], resized.argmax(0)[unambiguous])
     assert len(np.unique(labels)) == scheme.outputs
 
 
 def test_resizing_follows_pixel_centres():
     step = np.zeros((1, 4, 4), np.float32)
     step[:, :, 2:] = 1
-    wide = resample_to_original.resize(step, (4, 16))[0, 0]
-    assert np.allclose(wide, 1 - wide[::-1])
-    assert wide[7] < 0.5 < wide[8]
+    row = resample_to_original.resize(step, (4, 16))[0, 0]
+    assert np.allclose(row, 1 - row[::-1])
+    assert row[7] < 0.5 < row[8]
 
 
 def test_regions_are_painted_in_order():
@@ -49,7 +49,7 @@ def test_regions_are_painted_in_order():
     assert resample_to_original.label_map(maps, NESTED, (1, 4)).tolist() == [[1, 2, 2, 0]]
 
 
-def test_the_first_of_equals_wins():
+def test_the_first_of_equal_classes_is_chosen():
     assert resample_to_original.label_map(np.full((2, 2, 2), 0.5, np.float32), TWO, (2, 2)).max() == 0
     assert resample_to_original.label_map(np.full((4, 2, 2), 0.25, np.float32), FOUR, (3, 3)).max() == 0
 
@@ -60,6 +60,6 @@ def test_values_above_255_need_a_wider_type():
     assert labels.dtype == np.uint16 and labels.max() == 300
 
 
-def test_maps_must_be_as_many_as_outputs():
+def test_the_number_of_maps_must_equal_the_outputs():
     with pytest.raises(ValueError, match="3 maps for 2 outputs"):
         resample_to_original.label_map(np.zeros((3, 2, 2), np.float32), TWO, (2, 2))

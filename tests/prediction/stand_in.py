@@ -39,7 +39,7 @@ class Bright(nn.Module):
 def plan_of(spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(highest,) * channels)
-    preparation = PreprocessingConfig(
+    preprocessing = PreprocessingConfig(
         key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "resize" else None, spacing=spacing
     )
     planned = ModelPlan(
@@ -67,7 +67,7 @@ def plan_of(spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4,
         device="cpu",
         channels=channels,
         training=training,
-        preprocessing={"p": preparation},
+        preprocessing={"p": preprocessing},
         models={model: planned},
         decisions=(),
     )
@@ -94,13 +94,13 @@ def record_of(fold=0, status="finished", model="bright"):
 def trained(network=None, fold=0, spec=SPEC, **plan):
     made = plan_of(spec, **plan)
     name = plan.get("model", "bright")
-    planned, preparation = made.models[name], made.preprocessing["p"]
+    planned, preprocessing = made.models[name], made.preprocessing["p"]
     record = record_of(fold, model=name)
     return Trained(
         network=(network or Bright()).eval(),
         plan=made,
         model_plan=planned,
-        preparation=preparation,
+        preprocessing=preprocessing,
         scheme=spec.label_scheme(),
         spec=spec,
         record=record,

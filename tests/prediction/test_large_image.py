@@ -31,7 +31,7 @@ class Local(nn.Module):
 
 def engine_of(**options):
     member = trained(Local(), geometry="patch", size=(64, 48), batch=3, **options)
-    return Engine(member.network, member.model_plan, member.preparation, member.scheme)
+    return Engine(member.network, member.model_plan, member.preprocessing, member.scheme)
 
 
 def test_streamed_rows_are_what_the_whole_image_gives():
@@ -53,7 +53,7 @@ def test_streaming_takes_statistics_of_the_whole_image(monkeypatch):
 
 def test_what_cannot_be_streamed():
     whole = trained(Local(), size=(64, 48))
-    assert not can_stream(Engine(whole.network, whole.model_plan, whole.preparation, whole.scheme), (500, 500))
+    assert not can_stream(Engine(whole.network, whole.model_plan, whole.preprocessing, whole.scheme), (500, 500))
     assert can_stream(engine_of(), (64, 48)) and not can_stream(engine_of(), (63, 500))
 
 

@@ -76,7 +76,7 @@ def test_members_of_other_sizes_are_brought_together():
     image, mask = picture((90, 120), (20, 20, 60, 80))
     members = [trained(fold=0), trained(fold=1, size=(32, 48)), trained(fold=2, geometry="patch")]
     predictor = Predictor(members)
-    assert len(predictor.preparations) == 3
+    assert len(predictor.preprocessing_configs) == 3
     assert agreement(predictor(image), mask) > 0.97
 
 

@@ -39,12 +39,12 @@ def write_planned_dataset(root: Path, models: Sequence[str] = ("unet", "segforme
         memory=0,
     )
     training = Training(epochs=10, loss="ce", learning_rates=RATES, search_epochs=search_epochs)
-    preparation = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=3, size=(64, 64))
+    preprocessing = PreprocessingConfig(key="resize_64x64", geometry="resize", dtype="uint8", channels=3, size=(64, 64))
     write_artefact(
         dataset.plan,
         Plan(
             dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=1 << 30, device="cpu", channels=3,
-            training=training, preprocessing={preparation.key: preparation},
+            training=training, preprocessing={preprocessing.key: preprocessing},
             models={model: replace(plan, model=model) for model in models}, decisions=(),
         ),
     )  # fmt: skip

@@ -133,8 +133,8 @@ def test_a_trained_fold_of_version_1_is_still_the_same_run():
 
 def test_arrays_of_version_1_still_belong_to_their_plan():
     plan, fingerprint, index = read(Plan), read(Fingerprint), read(ArrayIndex)
-    (preparation,) = plan.preprocessing.values()
-    assert index.identity == preprocessing_hash(preparation, fingerprint.content_hash)
+    (preprocessing,) = plan.preprocessing.values()
+    assert index.identity == preprocessing_hash(preprocessing, fingerprint.content_hash)
     assert set(index.cases) == {case.case for case in fingerprint.cases}
     assert index.cases["patient000_slice0"].shape == (64, 64, 1)
 

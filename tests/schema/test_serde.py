@@ -31,13 +31,13 @@ def a_plan() -> plan.Plan:
         memory=30,
         options={"a": 1},
     )
-    preparation = plan.PreprocessingConfig(
+    preprocessing = plan.PreprocessingConfig(
         key="resize_64x48", geometry="resize", dtype="uint8", channels=3, size=(64, 48), spacing=None
     )
     training = plan.Training(epochs=5, loss="dice_ce", learning_rates=(1e-3, 1e-4), augmentation=plan.Augmentation(mirror=(1,)))
     return plan.Plan(
         dataset="Dataset501_X", protocol="quick", content_hash="abc", memory_budget=1 << 30, device="cpu", channels=3,
-        training=training, preprocessing={"resize_64x48": preparation}, models={"unet": model},
+        training=training, preprocessing={"resize_64x48": preprocessing}, models={"unet": model},
         decisions=(plan.Decision("a", "b", "c"),), overrides={"training.epochs": "5"},
     )  # fmt: skip
 

@@ -102,7 +102,7 @@ def test_network_loads_from_the_folder_alone(unbroken, tmp_path):
     trained = load_network(moved)
     assert not trained.network.training and trained.scheme.names == ("background", "disc", "core")
     assert trained.network(torch.zeros(1, 1, 30, 30)).shape == (1, 3, 30, 30)
-    assert trained.preparation.size == (32, 32) and trained.record.model == NAME
+    assert trained.preprocessing.size == (32, 32) and trained.record.model == NAME
     last = load_network(moved, "last").network.state_dict()
     assert all(torch.equal(last[key], value) for key, value in checkpoint.read(moved / "last.pt")["state_dict"].items())
     (moved / "best.pt").write_bytes(b"PK")

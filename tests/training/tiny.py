@@ -73,13 +73,13 @@ def register() -> None:
 def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
     """A dataset of bright discs (class 1) with a core (class 2), prepared under `root`, with its plan and one fold."""
     dataset = Workspace.at(root).new_dataset(701, "Discs")
-    preparation = PreprocessingConfig(key="whole32", geometry="resize", dtype="uint8", channels=1, size=(SIDE, SIDE))
+    preprocessing = PreprocessingConfig(key="whole32", geometry="resize", dtype="uint8", channels=1, size=(SIDE, SIDE))
     labels: dict[str, Any] = {"background": 0, "disc": 1, "core": 2} | ({"ignore": 3} if ignore else {})
     write_description(
         dataset.description,
         DatasetSpec(channel_names={"0": "gray"}, labels=labels, numTraining=len(CASES), file_ending=".png", name="Discs"),
     )
-    with array_writer(dataset.array_folder(preparation.key), preparation, "hash", 3 if ignore else None) as writer:
+    with array_writer(dataset.array_folder(preprocessing.key), preprocessing, "hash", 3 if ignore else None) as writer:
         for index, case in enumerate(CASES):
             random = np.random.default_rng(index)
             rows, columns = np.mgrid[:SIDE, :SIDE]
@@ -101,7 +101,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         learning_rate=1e-2,
         warmup_epochs=1,
         normalisation=Normalisation(scheme="constant", mean=(100.0,), std=(60.0,)),
-        preprocessing=preparation.key,
+        preprocessing=preprocessing.key,
         parameters=0,
         flops=0,
         memory=0,
@@ -116,7 +116,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         device="cpu",
         channels=1,
         training=training,
-        preprocessing={preparation.key: preparation},
+        preprocessing={preprocessing.key: preprocessing},
         models={NAME: model_plan},
         decisions=(),
     )
