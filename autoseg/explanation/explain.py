@@ -121,8 +121,8 @@ def _explain_case(settings: _Settings, case: Case, folder: Path) -> tuple[list[H
             continue
         output = predictor.scheme.names.index(name)
         for method in settings.methods:
-            heat = heat_map(member.network, settings.layer, inputs.clone(), output, small_region, method)
-            heat = cv2.resize(heat, (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
+            small_heat = heat_map(member.network, settings.layer, inputs.clone(), output, small_region, method)
+            heat = cv2.resize(small_heat, (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
             picture = f"{case.name}_{name}_{method}.png"
             overlay = draw_overlay(_blend(image.array, heat), labels, predictor.scheme, reference)
             write_image(folder / picture, overlay.transpose(2, 0, 1))
