@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+_JPEG, _JPEG_12_BIT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "1.2.840.10008.1.2.4.51"
+_JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _CENTIMETRES = 3
 _IDENTITY = ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
@@ -72,7 +73,8 @@ def patient_identifiers(path: Path) -> tuple[str, ...]:
 def read_image(path: Path, frame: int | None = None) -> Image:
     """One image: (C, H, W), RGB for colour images. frame: index in a file with several.
 
-    The rescale slope is applied, MONOCHROME1 inverted, palettes and YBR become RGB. spacing: of the pixels, of the
+    Rescale slope and modality table are applied, MONOCHROME1 inverted, palettes and YBR become RGB. Tags of the frame take
+    precedence over tags that all frames share, and these over tags of the file. spacing: of the pixels, of the
     detector, or of the largest ultrasound region. Raises AutosegError, also for several frames without `frame`.
     """
     if not path.is_file():
@@ -80,17 +82,38 @@ def read_image(path: Path, frame: int | None = None) -> Image:
     tags = header(path)
     try:
         _check_frame(path, tags, frame)
-        array, notes = _apply_photometric(tags, _decode_pixels(path, tags, frame))
-        spacing, spacing_notes = _spacing(tags)
+        of_frame = FrameTags(tags, frame or 0)
+        array, notes = _apply_photometric(tags, _decode_pixels(path, tags, frame), _rescale(of_frame, path))
+        spacing, spacing_notes = _spacing(of_frame)
         array, rounding_notes = as_image(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])
         return Image(
             array=array,
             spacing=spacing,
-            geometry=_geometry(tags, array.shape[1:], spacing),
+            geometry=_geometry(of_frame, array.shape[1:], spacing),
             notes=notes + spacing_notes + rounding_notes,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AutosegError(f"{path} has invalid tags: {_first_line(error)}", UNREADABLE) from error
+
+
+class FrameTags:
+    """Tags of one frame: its own functional groups, else the shared ones, else the file's tags (DICOM PS3.3, C.7.6.16)."""
+
+    def __init__(self, tags: Dataset, frame: int) -> None:
+        """frame: index from 0. Raises ValueError if the file has groups for fewer frames."""
+        self._tags = tags
+        frames, shared = tags.get("PerFrameFunctionalGroupsSequence"), tags.get("SharedFunctionalGroupsSequence")
+        if frames and frame >= len(frames):
+            raise ValueError(f"functional groups for {len(frames)} frames only")
+        self._groups = [group for group in (frames[frame] if frames else None, shared[0] if shared else None) if group]
+
+    def get(self, keyword: str, group: str = "") -> Any:
+        """The value of a tag, None without it. group: the functional group it is in, if the file has such groups."""
+        for groups in self._groups:
+            sequence = groups.get(group) if group else None
+            if sequence and sequence[0].get(keyword) is not None:
+                return sequence[0].get(keyword)
+        return self._tags.get(keyword)
 
 
 def _check_frame(path: Path, tags: Dataset, frame: int | None) -> None:
@@ -103,6 +126,8 @@ def _check_frame(path: Path, tags: Dataset, frame: int | None) -> None:
         )
     if frame is not None and not 0 <= frame < count:
         raise AutosegError(f"{path} has no frame {frame}: it holds {count}", "count from 0")
+    if tags.get("HighBit") is not None and int(tags.HighBit) != int(tags.BitsStored) - 1:
+        raise AutosegError(f"{path} has pixels that do not begin at the lowest bit (tag HighBit)", "export it again")
 
 
 def _decode_pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
@@ -111,15 +136,14 @@ def _decode_pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
 
     meta = getattr(tags, "file_meta", None)
     syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-    # Of the decoders for JPEG that may be installed, this one agrees with SimpleITK to the bit.
-    options: dict[str, Any] = {"decoding_plugin": "pillow"} if syntax in _JPEG else {}
     try:
+        if syntax in _JPEG_LOSSLESS or (syntax == _JPEG_12_BIT and int(tags.BitsAllocated) > 8):
+            return _decode_with_imagecodecs(path, frame or 0)
+        # Of the decoders for JPEG that may be installed, this one agrees with SimpleITK to the bit.
+        options: dict[str, Any] = {"decoding_plugin": "pillow"} if syntax in _JPEG else {}
         pixels = np.asarray(pixel_array(_decodable_source(path, syntax), index=frame if frame is not None else 0, **options))
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except (NotImplementedError, RuntimeError) as error:
-        # Lossless JPEG and the like have no freely licensed decoder in Python; SimpleITK brings one.
-        if frame is None and int(tags.get("NumberOfFrames") or 1) == 1:
-            return _decode_with_simpleitk(path, tags, error)
         raise AutosegError(f"{path} cannot be decoded: {_first_line(error)}", "decompress it first") from error
     except Exception as error:  # Decoders raise whatever their C code or Pillow raises on damaged data.
         raise AutosegError(f"{path} cannot be read: {_first_line(error)}", UNREADABLE) from error
@@ -137,22 +161,29 @@ def _decodable_source(path: Path, syntax: str) -> Any:
     return tags
 
 
-def _decode_with_simpleitk(path: Path, tags: Dataset, reason: Exception) -> Array:
-    """Stored values as pydicom gives them; only for files whose values SimpleITK does not change."""
-    import SimpleITK as sitk  # noqa: N813
+def _decode_with_imagecodecs(path: Path, frame: int) -> Array:
+    """Stored values of lossless JPEG and of JPEG with 12 bits, which no decoder of pydicom with a free licence decodes."""
+    import imagecodecs
+    import pydicom
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.processing import convert_color_space
 
-    needs_transform = _rescale(tags) != (1.0, 0.0) or tags.get("PhotometricInterpretation") in ("MONOCHROME1", "PALETTE COLOR")
-    if needs_transform:
-        raise AutosegError(f"{path} cannot be decoded: {_first_line(reason)}", "decompress it first")
-    try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise AutosegError(f"{path} cannot be decoded: {_first_line(reason)}", UNREADABLE) from error
-    return np.asarray(array[0] if array.shape[0] == 1 else array)
+    tags = pydicom.dcmread(path)
+    data = get_frame(tags.PixelData, frame, number_of_frames=int(tags.get("NumberOfFrames") or 1))
+    pixels = np.asarray(imagecodecs.jpeg8_decode(data))
+    expected = (int(tags.Rows), int(tags.Columns), *([3] if int(tags.SamplesPerPixel) == 3 else []))
+    if pixels.shape != expected:
+        raise ValueError(f"{pixels.shape} values in the pixel data, {expected} in the tags")
+    if str(tags.PhotometricInterpretation).startswith("YBR"):
+        pixels = convert_color_space(pixels, "YBR_FULL", "RGB")
+    if int(tags.PixelRepresentation) == 1:
+        unused = pixels.dtype.itemsize * 8 - int(tags.BitsStored)
+        pixels = (pixels << unused).view(pixels.dtype.str.replace("u", "i")) >> unused  # Repeats the sign bit.
+    return pixels
 
 
-def _apply_photometric(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, ...]]:
-    """Apply palette, MONOCHROME1 and rescale slope to stored values; returns values and notes."""
+def _apply_photometric(tags: Dataset, pixels: Array, rescale: tuple[float, float]) -> tuple[Array, tuple[str, ...]]:
+    """Apply palette, MONOCHROME1, modality table and rescale slope to stored values; returns values and notes."""
     kind = str(tags.get("PhotometricInterpretation", "")).strip()
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -161,27 +192,36 @@ def _apply_photometric(tags: Dataset, pixels: Array) -> tuple[Array, tuple[str, 
         if colours.dtype == np.uint16:  # Tables of 16 bits hold 8-bit colours, in the upper byte.
             colours = (colours >> 8).astype(np.uint8)
         return colours[..., :3], ("palette colours resolved",)
+    if pixels.ndim == 3:
+        return pixels, ()
+    bits, signed = int(tags.get("BitsStored", 0)), int(tags.get("PixelRepresentation", 0)) == 1
     notes: tuple[str, ...] = ()
+    if tags.get("ModalityLUTSequence"):
+        from pydicom.pixels.processing import apply_modality_lut
+
+        pixels, notes = np.asarray(apply_modality_lut(pixels, tags)), ("modality table applied",)
+        bits, signed, rescale = pixels.dtype.itemsize * 8, False, (1.0, 0.0)
     if kind == "MONOCHROME1":
-        signed = int(tags.get("PixelRepresentation", 0)) == 1
-        inverted = -1 - pixels.astype(np.int64) if signed else (1 << int(tags.BitsStored)) - 1 - pixels.astype(np.int64)
-        pixels, notes = inverted.astype(pixels.dtype), ("MONOCHROME1 inverted: high values are bright",)
-    slope, intercept = _rescale(tags)
-    if pixels.ndim == 2 and (slope, intercept) != (1.0, 0.0):
-        pixels = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        # Floats have no highest value: they change their sign.
+        exact = pixels if pixels.dtype.kind == "f" else pixels.astype(np.int64)
+        highest = 0 if pixels.dtype.kind == "f" else -1 if signed else (1 << bits) - 1
+        pixels, notes = (highest - exact).astype(pixels.dtype), (*notes, "MONOCHROME1 inverted: high values are bright")
+    if rescale != (1.0, 0.0):
+        pixels = pixels.astype(np.float32) * np.float32(rescale[0]) + np.float32(rescale[1])
     return pixels, notes
 
 
-def _rescale(tags: Dataset) -> tuple[float, float]:
-    slope, intercept = tags.get("RescaleSlope"), tags.get("RescaleIntercept")
+def _rescale(tags: FrameTags, path: Path) -> tuple[float, float]:
+    slope, intercept = (tags.get(name, "PixelValueTransformationSequence") for name in ("RescaleSlope", "RescaleIntercept"))
+    if slope is not None and float(slope) == 0:
+        raise AutosegError(f"{path} has a rescale slope of 0, which makes all values equal", "export it again")
     return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
 
 
-def _spacing(tags: Dataset) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+def _spacing(tags: FrameTags) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """(row, column) in mm, and a note if there were several."""
-    measures = _shared_group(tags, "PixelMeasuresSequence")
-    stated = [tags.get("PixelSpacing"), measures.get("PixelSpacing") if measures is not None else None]
-    for value in (*stated, tags.get("ImagerPixelSpacing"), tags.get("NominalScannedPixelSpacing")):
+    stated = (tags.get("PixelSpacing", "PixelMeasuresSequence"), tags.get("ImagerPixelSpacing"))
+    for value in (*stated, tags.get("NominalScannedPixelSpacing")):
         if value and len(value) == 2 and all(float(one) > 0 for one in value):
             return (float(value[0]), float(value[1])), ()
     regions = [_region_spacing(region) for region in tags.get("SequenceOfUltrasoundRegions") or ()]
@@ -203,26 +243,23 @@ def _region_spacing(region: Dataset) -> tuple[int, tuple[float, float]] | None:
     return area, (abs(float(deltas[0])) * 10, abs(float(deltas[1])) * 10)
 
 
-def _shared_group(tags: Dataset, name: str) -> Dataset | None:
-    groups = tags.get("SharedFunctionalGroupsSequence")
-    sequence = groups[0].get(name) if groups else None
-    return sequence[0] if sequence else None
-
-
-def _geometry(tags: Dataset, size: tuple[int, ...], spacing: tuple[float, float] | None) -> Geometry:
+def _geometry(tags: FrameTags, size: tuple[int, ...], spacing: tuple[float, float] | None) -> Geometry:
     """In SimpleITK's axis order, for masks that are written as NIfTI."""
     rows, columns = spacing or (1.0, 1.0)
-    origin = [float(one) for one in tags.get("ImagePositionPatient") or (0.0, 0.0, 0.0)]
-    axes = [float(one) for one in tags.get("ImageOrientationPatient") or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)]
+    position = tags.get("ImagePositionPatient", "PlanePositionSequence")
+    orientation = tags.get("ImageOrientationPatient", "PlaneOrientationSequence")
+    origin = [float(one) for one in position or (0.0, 0.0, 0.0)]
+    axes = [float(one) for one in orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)]
     across, down = np.array(axes[:3]), np.array(axes[3:])
     direction = np.stack([across, down, np.cross(across, down)], axis=1)
-    thickness = float(tags.get("SliceThickness") or 1.0)
+    thickness = float(tags.get("SliceThickness", "PixelMeasuresSequence") or 1.0)
     return Geometry(
         size=(size[1], size[0], 1),
         spacing=(columns, rows, thickness if thickness > 0 else 1.0),
         origin=(origin[0], origin[1], origin[2]),
         direction=tuple(float(one) for one in direction.ravel()),
         singletons=(0,),
+        placed=bool(position and orientation),
     )
 
 

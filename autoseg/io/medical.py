@@ -6,6 +6,7 @@ import gzip
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
 
 SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".dcm")
-_RLE = "1.2.840.10008.1.2.5"
+# A transfer syntax, which SimpleITK does not show, and the bytes at the start of a file within which it stands.
+_RLE, _META = b"1.2.840.10008.1.2.5\0", 4096
 _SPACING_TAGS = ("0028|0030", "0018|1164", "0018|2010")
+_POSITION_TAGS = ("0020|0032", "0020|0037")
+# Objects whose geometry is in functional groups: enhanced CT, MR, MR colour, XA, XRF, PET, ultrasound volume.
+_ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{one}" for one in ("2.1", "4.1", "4.3", "12.1.1", "12.2.1", "130", "6.2"))
+# Modality LUT Sequence and Pixel Data, in either byte order.
+_MODALITY_TABLE, _PIXEL_DATA = (b"\x28\0\0\x30", b"\0\x28\x30\0"), (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10")
+_NO_PYDICOM = 'pip install "autoseg[dicom]", which reads it; if it does not, the file is damaged'
 
 
 def read_image(path: Path, frame: int | None = None) -> Image:
@@ -96,13 +104,18 @@ def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None,
         image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
     except RuntimeError as error:
-        raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", UNREADABLE) from error
+        remedy = _NO_PYDICOM if dicom.is_dicom(path) else UNREADABLE
+        raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", remedy) from error
     notes: tuple[str, ...] = ()
     if tags.get("0028|0004") == "MONOCHROME1":
         notes = ("MONOCHROME1 inverted: high values are bright",)  # ITK does it.
     planes, geometry, spacing = _as_2d(path, array, image)
-    stated_spacing = spacing if not tags or any(tags.get(tag) for tag in _SPACING_TAGS) else None
-    return planes, stated_spacing, geometry, notes
+    if not tags:
+        return planes, spacing, geometry, notes
+    enhanced = tags.get("0008|0016") in _ENHANCED
+    spacing_is_stated = any(tags.get(tag) for tag in _SPACING_TAGS) or (enhanced and spacing != (1.0, 1.0))
+    placed = enhanced or all(tags.get(tag) for tag in _POSITION_TAGS)
+    return planes, spacing if spacing_is_stated else None, replace(geometry, placed=placed), notes
 
 
 def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float]]:
@@ -129,9 +142,30 @@ def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry
 
 
 def _reject_misread(path: Path, tags: dict[str, str]) -> None:
-    """GDCM scrambles run-length encoded colours of 16 bits (seen with pydicom's SC_rgb_rle_16bit.dcm)."""
-    if tags.get("0002|0010") == _RLE and tags.get("0028|0002") == "3" and tags.get("0028|0100") == "16":
-        raise AutosegError(f"{path} is run-length encoded 16-bit colour, which SimpleITK misreads", "decompress it first")
+    """Raises AutosegError for DICOM that SimpleITK reads otherwise than its tags say; pydicom reads most of it."""
+    if not tags:
+        return
+    slope, intercept = tags.get("0028|1053"), tags.get("0028|1052")
+    stored, high_bit = tags.get("0028|0101"), tags.get("0028|0102")
+    content = path.read_bytes()
+    header = content[: min((place for place in map(content.find, _PIXEL_DATA) if place > 0), default=0)]
+    faults = {
+        # GDCM scrambles them (seen with pydicom's SC_rgb_rle_16bit.dcm).
+        "run-length encoded 16-bit colours": _RLE in content[:_META]
+        and (tags.get("0028|0002"), tags.get("0028|0100")) == ("3", "16"),
+        "one bit for each pixel": tags.get("0028|0100") == "1",
+        "signed MONOCHROME1 values of fewer bits than are stored": (tags.get("0028|0004"), tags.get("0028|0103"))
+        == ("MONOCHROME1", "1")
+        and stored != tags.get("0028|0100"),
+        "a modality table": any(tag in header for tag in _MODALITY_TABLE),
+        "a palette with a rescale slope": tags.get("0028|0004") == "PALETTE COLOR"
+        and (float(slope or 1), float(intercept or 0)) != (1, 0),
+        "a rescale slope of 0": slope is not None and float(slope) == 0,
+        "pixels that do not begin at the lowest bit": bool(stored and high_bit) and int(high_bit or 0) != int(stored or 0) - 1,
+    }
+    found = [fault for fault, present in faults.items() if present]
+    if found:
+        raise AutosegError(f"{path} has {' and '.join(found)}, which SimpleITK misreads", _NO_PYDICOM)
 
 
 def _check_nifti(path: Path) -> None:

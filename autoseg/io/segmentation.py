@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
 _OWN_CODES = "99AUTOSEG"
+FRACTIONAL_NOTE = "fractional segmentation: objects are pixels of at least half the highest value"
 _ONE_IMAGE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -75,7 +76,8 @@ def write(
 def read(path: Path) -> Label:
     """The label map of a segmentation object of one image: segment numbers as values, later segments over earlier ones.
 
-    Raises AutosegError if it belongs to several images.
+    Probabilities of a fractional object are thresholded at half, with a note. Raises AutosegError if it belongs to several
+    images.
     """
     import pydicom
 
@@ -83,19 +85,41 @@ def read(path: Path) -> Label:
         tags = pydicom.dcmread(path)
         pixels = tags.pixel_array
         frames = pixels if pixels.ndim == 3 else pixels[None]
-        groups, shared = tags.PerFrameFunctionalGroupsSequence, tags.SharedFunctionalGroupsSequence[0]
-        segment_ids = [group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence for group in groups]
-        numbers = [int(sequence[0].ReferencedSegmentNumber) for sequence in segment_ids]
+        numbers = _segment_numbers(tags, len(frames))
+        is_object, notes = _threshold(tags)
     except Exception as error:  # As in `dicom.header`: pydicom and its decoders raise many things.
         raise AutosegError(f"{path} cannot be read as a segmentation: {error}", UNREADABLE) from error
     if len(set(numbers)) < len(numbers):
         raise AutosegError(f"{path} holds the masks of several images", "save each one as a file of its own")
     labels = np.zeros(frames.shape[1:], np.uint16)
+    overlap = np.zeros(frames.shape[1:], np.bool_)
     for number, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0]):
-        labels[frame > 0] = number
+        inside = is_object(frame)
+        overlap |= inside & (labels > 0)
+        labels = np.where(inside, frame if number == 0 else number, labels).astype(np.uint16)
+    if overlap.any():
+        notes += (f"{int(overlap.sum())} pixels belong to two segments; the later one was kept",)
     values = as_label(labels)
     assert values is not None
-    return Label(array=values, spacing=None)
+    return Label(array=values, spacing=None, notes=notes)
+
+
+def _segment_numbers(tags: Dataset, frames: int) -> list[int]:
+    """The segment of each frame; 0 for label maps, whose pixels are segment numbers."""
+    if tags.SegmentationType == "LABELMAP":
+        return [0] * frames
+    groups = tags.PerFrameFunctionalGroupsSequence
+    shared = tags.SharedFunctionalGroupsSequence[0]
+    identified = [group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence for group in groups]
+    return [int(sequence[0].ReferencedSegmentNumber) for sequence in identified]
+
+
+def _threshold(tags: Dataset) -> tuple[Callable[[Array], Array], tuple[str, ...]]:
+    """From the pixels of a frame to the pixels (H, W) bool of its object; and a note."""
+    if tags.SegmentationType != "FRACTIONAL":
+        return lambda frame: frame > 0, ()
+    highest = int(tags.get("MaximumFractionalValue") or 255)
+    return lambda frame: 2 * frame.astype(np.int64) >= highest, (FRACTIONAL_NOTE,)
 
 
 def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset:

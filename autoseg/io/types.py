@@ -20,7 +20,8 @@ MAX_PIXELS = 1 << 30  # OpenCV's own limit; checked in the header, before anythi
 class Geometry:
     """Geometry of a medical file, in SimpleITK's terms and axis order (x, y, z).
 
-    singletons: axes of length one that were squeezed out, in numpy's order. Holds no tags, so none are written back.
+    singletons: axes of length one that were squeezed out, in numpy's order. placed: origin and direction are the file's own.
+    Holds no tags, so none are written back.
     """
 
     size: tuple[int, ...]
@@ -28,6 +29,7 @@ class Geometry:
     origin: tuple[float, ...]
     direction: tuple[float, ...]
     singletons: tuple[int, ...] = ()
+    placed: bool = True
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

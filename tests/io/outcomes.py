@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.io import read_image, read_label
+from autoseg.io import Image, Label, read_image, read_label
 from autoseg.support.errors import AutosegError
 
 
@@ -22,17 +22,19 @@ class Row:
 
 def observe(kind: str, types: str, image: Path, mask: Path | None = None) -> Row:
     """Reads a file as an image and another as a mask."""
-    return Row(kind, types, (_outcome(image, True), *([_outcome(mask, False)] if mask else [])))
+    outcomes = [describe(lambda: read_image(image), image)]
+    return Row(kind, types, (*outcomes, *([describe(lambda: read_label(mask), mask)] if mask else [])))
 
 
-def _outcome(path: Path, as_image: bool) -> str:
+def describe(read: Callable[[], Image | Label], path: Path) -> str:
+    """In words: channels and notes, or why the file is refused."""
     try:
-        found = read_image(path) if as_image else read_label(path)
+        found = read()
     except AutosegError as error:
         words = re.sub(r": \(\d.*", "", error.problem.replace(f"{path} ", "").replace(str(path), "the file"))
         return "**refused**: " + re.sub(r"from [\d.]+ to [\d.]+", "from ... to ...", words)
-    channels = len(found.array) if as_image else 1
-    what = f"{channels} channel{'s' if channels > 1 else ''}" if as_image else "read"
+    channels = len(found.array) if isinstance(found, Image) else 0
+    what = f"{channels} channel{'s' if channels > 1 else ''}" if channels else "read"
     return "; ".join((what, *found.notes))
 
 

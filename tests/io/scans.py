@@ -8,11 +8,14 @@ import numpy as np
 from PIL import Image
 
 _SYNTAX = {
+    "implicit": "1.2.840.10008.1.2",
     "plain": "1.2.840.10008.1.2.1",
     "deflated": "1.2.840.10008.1.2.1.99",
     "big endian": "1.2.840.10008.1.2.2",
     "rle": "1.2.840.10008.1.2.5",
     "jpeg": "1.2.840.10008.1.2.4.50",
+    "jpeg lossless 57": "1.2.840.10008.1.2.4.57",
+    "jpeg lossless": "1.2.840.10008.1.2.4.70",
     "jls": "1.2.840.10008.1.2.4.80",
     "j2k": "1.2.840.10008.1.2.4.90",
 }
@@ -60,14 +63,16 @@ def scan(path, pixels, syntax="plain", photometric=None, palette=None, regions=(
     made.PixelData = np.ascontiguousarray(pixels).tobytes()
     if syntax == "jpeg":
         _encapsulate_jpeg(made, pixels)
+    elif syntax.startswith("jpeg lossless"):
+        _encapsulate_lossless_jpeg(made, pixels, syntax)
     elif syntax in ("rle", "j2k", "jls"):
         made.compress(_SYNTAX[syntax], generate_instance_uid=False)
     elif syntax == "big endian":
         made.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
         made.PixelData = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder(">")).tobytes()
         made["PixelData"].VR = "OW" if bits > 8 else "OB"
-    elif syntax == "deflated":
-        made.file_meta.TransferSyntaxUID = _SYNTAX["deflated"]
+    elif syntax in ("deflated", "implicit"):
+        made.file_meta.TransferSyntaxUID = _SYNTAX[syntax]
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path, enforce_file_format=True)
     return path
@@ -100,3 +105,18 @@ def _encapsulate_jpeg(made, pixels):
     made.file_meta.TransferSyntaxUID = _SYNTAX["jpeg"]
     if pixels.ndim == 3:
         made.PhotometricInterpretation = "YBR_FULL_422"
+
+
+def _encapsulate_lossless_jpeg(made, pixels, syntax):
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    bits, frames = made.BitsStored, int(made.get("NumberOfFrames") or 1)
+    unsigned = (pixels.astype(np.int64) & ((1 << bits) - 1)).astype(f"uint{made.BitsAllocated}")
+    planes = unsigned.reshape(frames, made.Rows, made.Columns, *unsigned.shape[unsigned.ndim - (made.SamplesPerPixel == 3) :])
+    options = {} if made.SamplesPerPixel == 3 else {"bitspersample": bits}
+    encode = imagecodecs.ljpeg_encode if made.SamplesPerPixel == 1 else imagecodecs.jpeg8_encode
+    options |= {} if made.SamplesPerPixel == 1 else {"lossless": True, "colorspace": "RGB", "outcolorspace": "RGB"}
+    made.PixelData = encapsulate([encode(np.ascontiguousarray(plane), **options) for plane in planes])
+    made["PixelData"].VR = "OB"
+    made.file_meta.TransferSyntaxUID = _SYNTAX[syntax]
