@@ -20,7 +20,7 @@ from autoseg.api.comparison import compare
 from autoseg.api.conversion import convert, convert_folders
 from autoseg.api.evaluation import evaluate, evaluate_external
 from autoseg.api.explanation import explain
-from autoseg.api.models import ModelInfo, model_table
+from autoseg.api.models import ModelCheck, ModelInfo, check_model, model_table
 from autoseg.api.omnimodel import Omnimodel, ask_omnimodel
 from autoseg.api.planning import decisions, fingerprint, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict, review_page
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AutosegError",
+    "ModelCheck",
     "ModelInfo",
     "Omnimodel",
     "Predictor",
     "TrainedFold",
     "ask_omnimodel",
     "audit",
+    "check_model",
     "compare",
     "convert",
     "convert_folders",

@@ -1,7 +1,8 @@
-"""The registered architectures."""
+"""The registered architectures, and checks of the model contract."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoseg.schema.frame import Results
@@ -26,6 +27,52 @@ class ModelInfo:
     fixed_size: int | None
     weights: list[str]
     citation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCheck:
+    """One check of one variant of a model.
+
+    check: what was checked. fault: what is wrong, "" if the check passed. remedy: what to do if it did not.
+    """
+
+    model: str
+    variant: str
+    check: str
+    passed: bool
+    fault: str
+    remedy: str
+
+
+def check_model(model: str, *, on_result: Callable[[ModelCheck], None] | None = None) -> Results[ModelCheck]:
+    """Check that a network works for planning, training and prediction: every variant, with real forward passes.
+
+    Args:
+        model: a registered name, also one of an installed package.
+        on_result: called with each result as soon as it is known; all checks of a variant take seconds.
+
+    Returns:
+        One row for each check of each variant. Faults are in the rows; they are not raised.
+
+    Raises:
+        AutosegError: there is no such model.
+    """
+    from autoseg.planning import model_checks
+
+    rows: Results[ModelCheck] = Results()
+    for result in model_checks.check_model(model):
+        row = ModelCheck(
+            model=model,
+            variant=result.variant,
+            check=result.check.title,
+            passed=not result.fault,
+            fault=result.fault,
+            remedy=result.check.remedy,
+        )
+        rows.append(row)
+        if on_result is not None:
+            on_result(row)
+    return rows
 
 
 def model_table() -> Results[ModelInfo]:

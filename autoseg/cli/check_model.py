@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autoseg import api
 from autoseg.cli import entry
 from autoseg.support.extensions import MODELS
 
@@ -18,13 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("model", metavar="NAME", help=f"one of {', '.join(MODELS.names())}")
     options = parser.parse_args(arguments)
-    from autoseg.planning.model_checks import check_model
+    failed = [result for result in api.check_model(options.model, on_result=_print) if not result.passed]
+    print("all checks passed" if not failed else f"{len(failed)} checks failed")
+    return 1 if failed else 0
 
-    broken = 0
-    for verdict in check_model(options.model):
-        print(f"{'ok  ' if not verdict.fault else 'FAIL'}  {options.model} {verdict.variant}: {verdict.promise.title}")
-        if verdict.fault:
-            print(f"      {verdict.fault}\n      -> {verdict.promise.remedy}")
-            broken += 1
-    print("all checks passed" if not broken else f"{broken} checks failed")
-    return 1 if broken else 0
+
+def _print(result: api.ModelCheck) -> None:
+    print(f"{'ok  ' if result.passed else 'FAIL'}  {result.model} {result.variant}: {result.check}")
+    if not result.passed:
+        print(f"      {result.fault}\n      -> {result.remedy}")

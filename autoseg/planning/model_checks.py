@@ -1,7 +1,7 @@
 """Checks of the contract in `autoseg.models.base`. `autoseg_check_model` and the tests of autoseg's networks run all of
 them; planning runs two of them for networks of other packages.
 
-A promise is a function that takes a `Subject` and returns the fault, "" if there is none. An exception is also a fault.
+A check is a function that takes a `Candidate` and returns the fault, "" if there is none. An exception is also a fault.
 Inputs are small: all checks together take seconds for a variant.
 """
 
@@ -32,7 +32,7 @@ _PARAMETER_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """One variant of a registered model."""
 
     model: str
@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def network(self) -> SegmentationNetwork:
-        """Built once, for promises that do not modify it."""
+        """Built once, for checks that do not modify it."""
         return self.build()
 
     @cached_property
@@ -59,36 +59,36 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Promise:
-    """title: the promise. remedy: what to do if it is broken. fault: the check, see the module docstring."""
+class Check:
+    """title: what is checked. remedy: what to do after a fault. fault: the function, see the module docstring."""
 
     title: str
     remedy: str
-    fault: Callable[[Subject], str]
+    fault: Callable[[Candidate], str]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Result of one promise for one variant. fault: "" if there is none."""
+class CheckResult:
+    """Result of one check of one variant. fault: "" if there is none."""
 
     variant: str
-    promise: Promise
+    check: Check
     fault: str
 
 
-def check_model(model: str) -> Iterator[Verdict]:
-    """Checks every promise for every variant. Raises AutosegError for an unknown model."""
+def check_model(model: str) -> Iterator[CheckResult]:
+    """Runs every check for every variant. Raises AutosegError for an unknown model."""
     for variant in registry.spec(model).variants:
-        subject = Subject(model, variant.name)
-        for promise in PROMISES:
-            yield Verdict(variant.name, promise, find_fault(promise, subject))
+        candidate = Candidate(model, variant.name)
+        for check in CHECKS:
+            yield CheckResult(variant.name, check, find_fault(check, candidate))
 
 
-def find_fault(promise: Promise, subject: Subject) -> str:
+def find_fault(check: Check, candidate: Candidate) -> str:
     """The fault, "" if there is none. Exceptions of the network are faults too."""
     try:
         with torch.random.fork_rng(devices=[]):
-            return promise.fault(subject)
+            return check.fault(candidate)
     except Exception as error:  # A network may raise anything.
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
@@ -99,44 +99,44 @@ def require_usable(model: str, variant: str) -> None:
     are not checked here, because their tests do it."""
     if model not in MODELS.added():
         return
-    for promise in (REAL_FORWARD, MEASURABLE):
-        fault = find_fault(promise, Subject(model, variant))
+    for check in (REAL_FORWARD, MEASURABLE):
+        fault = find_fault(check, Candidate(model, variant))
         if fault:
             raise AutosegError(
-                f"the model {model!r} of {MODELS.source(model)} breaks a promise in its variant {variant}: {promise.title}. "
-                f"Found: {fault}",
-                f"{promise.remedy}; autoseg_check_model {model} lists everything to fix",
+                f"the model {model!r} of {MODELS.source(model)} does not keep the model contract in its variant {variant}. "
+                f"Expected: {check.title}. Found: {fault}",
+                f"{check.remedy}; autoseg_check_model {model} lists everything to fix",
             )
 
 
-def _check_spec(subject: Subject) -> str:
-    spec = subject.spec
+def _check_spec(candidate: Candidate) -> str:
+    spec = candidate.spec
     if not isinstance(spec, ModelSpec):
         return f"SPEC is a {type(spec).__name__}"
-    if spec.name != subject.model:
-        return f"SPEC.name is {spec.name!r}, the entry point is called {subject.model!r}"
+    if spec.name != candidate.model:
+        return f"SPEC.name is {spec.name!r}, the entry point is called {candidate.model!r}"
     if not (spec.title and spec.citation):
         return "SPEC has no title or no citation"
     sizes = [variant.parameters for variant in spec.variants if not variant.note]
     return "" if sizes == sorted(sizes) else f"the variants have {sizes} parameters, not from small to large"
 
 
-def _check_parameters(subject: Subject) -> str:
-    counted = sum(parameter.numel() for parameter in subject.empty.parameters())
-    declared = subject.spec.variant(subject.variant).parameters
+def _check_parameters(candidate: Candidate) -> str:
+    counted = sum(parameter.numel() for parameter in candidate.empty.parameters())
+    declared = candidate.spec.variant(candidate.variant).parameters
     is_equal = abs(counted - declared) <= _PARAMETER_TOLERANCE * counted
     return "" if is_equal else f"the spec says {declared:,} for 3 channels and 2 classes, there are {counted:,}"
 
 
-def _check_forward(subject: Subject) -> str:
-    network = subject.network.eval()
+def _check_forward(candidate: Candidate) -> str:
+    network = candidate.network.eval()
     with torch.no_grad():
         return _fault_of_logits(network(_images(2)), (2, _CLASSES, _SIDE, _SIDE))
 
 
-def _check_sizes(subject: Subject) -> str:
+def _check_sizes(candidate: Candidate) -> str:
     for channels, classes, (height, width) in _SIZES:
-        network = subject.build(channels, classes).eval()
+        network = candidate.build(channels, classes).eval()
         with torch.no_grad():
             logits = network(_images(2, channels, height, width))
         fault = _fault_of_logits(logits, (2, classes, height, width))
@@ -145,8 +145,8 @@ def _check_sizes(subject: Subject) -> str:
     return ""
 
 
-def _check_determinism(subject: Subject) -> str:
-    network, images = subject.network.eval(), _images(2)
+def _check_determinism(candidate: Candidate) -> str:
+    network, images = candidate.network.eval(), _images(2)
     with torch.no_grad():
         first, second, single = network(images), network(images), network(images[:1])
     if not torch.equal(first, second):
@@ -156,9 +156,9 @@ def _check_determinism(subject: Subject) -> str:
     return "" if is_close else f"an image alone and in a batch differ by {difference:.2g}"
 
 
-def _check_training_output(subject: Subject) -> str:
+def _check_training_output(candidate: Candidate) -> str:
     with torch.no_grad():
-        output = copy.deepcopy(subject.network).train()(_images(2))
+        output = copy.deepcopy(candidate.network).train()(_images(2))
     if not isinstance(output, ModelOutput):
         return f"a {type(output).__name__} instead of a ModelOutput"
     fault = _fault_of_logits(output.logits, (2, _CLASSES, _SIDE, _SIDE))
@@ -170,8 +170,8 @@ def _check_training_output(subject: Subject) -> str:
     return fault
 
 
-def _check_gradients(subject: Subject) -> str:
-    network = subject.build().train()
+def _check_gradients(candidate: Candidate) -> str:
+    network = candidate.build().train()
     labels = torch.randint(0, _CLASSES, (2, _SIDE, _SIDE), generator=torch.Generator().manual_seed(2))
     _loss(network(_images(2)), labels).backward()
     parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -193,10 +193,10 @@ def _check_gradients(subject: Subject) -> str:
     )
 
 
-def _check_state_dict(subject: Subject) -> str:
-    network = subject.network.eval()
+def _check_state_dict(candidate: Candidate) -> str:
+    network = candidate.network.eval()
     torch.manual_seed(1)
-    other = registry.build(subject.model, subject.variant, _CHANNELS, _CLASSES).eval()
+    other = registry.build(candidate.model, candidate.variant, _CHANNELS, _CLASSES).eval()
     other.load_state_dict(network.state_dict())
     images = _images(1)
     with torch.no_grad():
@@ -206,8 +206,8 @@ def _check_state_dict(subject: Subject) -> str:
     )
 
 
-def _check_cam_layer(subject: Subject) -> str:
-    network, name = subject.network.eval(), subject.spec.cam_layer
+def _check_cam_layer(candidate: Candidate) -> str:
+    network, name = candidate.network.eval(), candidate.spec.cam_layer
     modules = dict(network.named_modules())
     if not name or name not in modules:
         return f"cam_layer is {name!r}; layers are, for example, {_first_names([path for path in modules if path][-6:])}"
@@ -225,46 +225,46 @@ def _check_cam_layer(subject: Subject) -> str:
     return "" if is_valid else f"{name} gives {getattr(output, 'shape', type(output).__name__)}, neither maps nor tokens"
 
 
-def _check_measurable(subject: Subject) -> str:
+def _check_measurable(candidate: Candidate) -> str:
     shape = (2, _CHANNELS, _SIDE, _SIDE)
-    measured = measure(subject.empty, shape)
-    if not measured.activations:
+    measurement = measure(candidate.empty, shape)
+    if not measurement.activations:
         return "no activation is saved for the backward pass"
-    return "" if count_flops(subject.empty, (1, *shape[1:])) else "no operation was counted"
+    return "" if count_flops(candidate.empty, (1, *shape[1:])) else "no operation was counted"
 
 
-REAL_FORWARD = Promise(
+REAL_FORWARD = Check(
     "in evaluation mode, logits (B, K, H, W) at the input's size, on real tensors",
     "return ModelOutput(logits) from segment, with one map for each of num_classes",
     _check_forward,
 )
-MEASURABLE = Promise(
+MEASURABLE = Check(
     "memory and operations that can be measured without values",
     "no .item(), and no shape that depends on values, in the constructor and in segment",
     _check_measurable,
 )
-PROMISES = (
-    Promise("a spec that matches the model", "correct SPEC", _check_spec),
-    Promise("as many parameters as the spec says", "write the counted number into its Variant", _check_parameters),
+CHECKS = (
+    Check("a spec that matches the model", "correct SPEC", _check_spec),
+    Check("as many parameters as the spec says", "write the counted number into its Variant", _check_parameters),
     REAL_FORWARD,
-    Promise(
+    Check(
         "1, 3 and 5 channels, 2 to 6 classes, odd sizes",
         "use in_channels and num_classes; set divisor to the number that the sides must be multiples of",
         _check_sizes,
     ),
-    Promise(
+    Check(
         "the same logits again, alone and in a batch",
         "use no random numbers and no batch statistics in evaluation mode",
         _check_determinism,
     ),
-    Promise("in training mode, a ModelOutput with weighted auxiliary logits", "see ModelOutput", _check_training_output),
-    Promise(
+    Check("in training mode, a ModelOutput with weighted auxiliary logits", "see ModelOutput", _check_training_output),
+    Check(
         "a finite gradient for every parameter",
         "use the parameter, remove it, or name it in unused_parameters",
         _check_gradients,
     ),
-    Promise("weights that can be saved and loaded", "keep learned values in parameters and buffers", _check_state_dict),
-    Promise("a layer for heat maps", "set SPEC.cam_layer to a layer that gives (B, C, h, w) or (B, L, C)", _check_cam_layer),
+    Check("weights that can be saved and loaded", "keep learned values in parameters and buffers", _check_state_dict),
+    Check("a layer for heat maps", "set SPEC.cam_layer to a layer that gives (B, C, h, w) or (B, L, C)", _check_cam_layer),
     MEASURABLE,
 )
 

@@ -1,4 +1,4 @@
-"""Variant, input size and batch of one model, fitted to the memory by measuring the network itself."""
+"""Chooses a model's variant, input size and accumulation steps for the memory, by measuring the network itself."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from autoseg.planning.memory import Measurement, count_flops, measure, training_
 from autoseg.planning.shapes import Shapes
 from autoseg.schema.plan import Decision, Protocol
 
-# Of the budget, the part that may be planned for: allocators round up and leave gaps.
-_FILL = 0.9
-# Sides an input may have, as a square of the same area. The small ones are for networks that fit no other way.
+# Fraction of the budget that a plan may use: allocators round up and fragment.
+_MAX_FILL = 0.9
+# Candidate sides of the input, as of a square of the same area. The small ones are used only if nothing else fits.
 _SMALL_SIDES = (128, 192)
 _SIDES = (256, 320, 384, 448, 512, 640, 768, 1024)
-# Batch statistics of fewer images than this are noise: a larger input must leave room for as many at once.
-_COMFORT = 4
-# Floating-point operations of one image that two cores forward in a blink; `quick` takes the largest variant below it.
+# Batch statistics of fewer images are noise, so a larger input must leave memory for this many at once.
+_MIN_AT_ONCE = 4
+# FLOPs per image that two cores compute quickly; `quick` takes the largest variant within them.
 _QUICK_FLOPS = 8e9
-# Activations grow with the pixels, those of global attention faster: a guess from another size is trusted so far.
-_GUESS = 0.8
+# Safety factor of an estimate from another input size: activations of global attention grow faster than the pixels.
+_ESTIMATE_FACTOR = 0.8
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """What is asked of a model. budget: bytes. batch: images of an optimiser step. outputs: logit maps."""
+    """Requirements for one model. budget: bytes. batch: images of an optimiser step. outputs: logit maps."""
 
     spec: ModelSpec
     channels: int
@@ -47,7 +47,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryFit:
-    """part: images that go through the network at once, `batch / accumulate`. memory: bytes that takes."""
+    """A configuration and its memory in bytes. `batch / accumulate` images go through the network at once."""
 
     variant: str
     input_size: Size
@@ -57,167 +57,167 @@ class MemoryFit:
     fits: bool
 
 
-def fit_model(need: ModelRequest, frame: SpatialPlan, protocol: Protocol) -> tuple[MemoryFit, list[Decision]]:
-    """The best fit the protocol allows, with reasons."""
-    spec = need.spec
+def fit_model(request: ModelRequest, spatial_plan: SpatialPlan, protocol: Protocol) -> tuple[MemoryFit, list[Decision]]:
+    """The best configuration that the protocol allows, with the reasons."""
+    spec = request.spec
     if protocol == "benchmark":
-        found = fit_part(need, spec.default_variant, frame.input_size(frame.side))
+        fit = fit_part(request, spec.default_variant, spatial_plan.input_size(spatial_plan.side))
         why = "the default, which is the study's where it has this model", "the study's input size"
     elif protocol == "quick":
-        variant, reason = _light_variant(need, frame)
-        found = fit_part(need, variant, admissible_size(spec, variant, frame))
-        while not found.fits and (smaller := _neighbour(spec, found.variant, -1)):
-            size = admissible_size(spec, smaller, frame)
-            found, reason = fit_part(need, smaller, size), "the largest that fits the memory"
-        why = reason, _why_size(spec, found.variant, frame)
+        variant, reason = _light_variant(request, spatial_plan)
+        fit = fit_part(request, variant, admissible_size(spec, variant, spatial_plan))
+        while not fit.fits and (smaller := _neighbour(spec, fit.variant, -1)):
+            size = admissible_size(spec, smaller, spatial_plan)
+            fit, reason = fit_part(request, smaller, size), "the largest that fits the memory"
+        why = reason, _why_size(spec, fit.variant, spatial_plan)
     else:
-        found, why = _largest_config(need, frame)
-    return found, _decisions(need, found, *why)
+        fit, why = _largest_config(request, spatial_plan)
+    return fit, _decisions(request, fit, *why)
 
 
 def fit_part(
-    need: ModelRequest, variant: str, input_size: Size, options: dict[str, Any] | None = None, accumulate: int | None = None
+    request: ModelRequest, variant: str, input_size: Size, options: dict[str, Any] | None = None, accumulate: int | None = None
 ) -> MemoryFit:
-    """The whole batch at once if the memory allows, else the largest equal part of it; `fits` is False if none does.
+    """Fits the whole batch, or else the largest equal part of it, into the memory; `fits` is False if no part fits.
 
-    options: of the model's builder. accumulate: a number of parts that is given.
+    options: of the model's builder. accumulate: a fixed number of parts.
     """
-    shape = (need.batch, need.channels, *input_size)
-    measured = _measured(need.spec.name, variant, shape, need.outputs, need.precision, json.dumps(options or {}))
+    shape = (request.batch, request.channels, *input_size)
+    measured = _measured(request.spec.name, variant, shape, request.outputs, request.precision, json.dumps(options or {}))
     if accumulate is not None:
-        return _fit(need, variant, input_size, measured, need.batch // accumulate)
-    least = min(2 if need.spec.batch_statistics else 1, need.batch)
-    parts = [part for part in range(need.batch, 0, -1) if need.batch % part == 0 and part >= least]
-    fits = (_fit(need, variant, input_size, measured, part) for part in parts)
-    return next((found for found in fits if found.fits), _fit(need, variant, input_size, measured, parts[-1]))
+        return _fit(request, variant, input_size, measured, request.batch // accumulate)
+    smallest_part = min(2 if request.spec.batch_statistics else 1, request.batch)
+    parts = [part for part in range(request.batch, 0, -1) if request.batch % part == 0 and part >= smallest_part]
+    fits = (_fit(request, variant, input_size, measured, part) for part in parts)
+    return next((fit for fit in fits if fit.fits), _fit(request, variant, input_size, measured, parts[-1]))
 
 
-def admissible_size(spec: ModelSpec, variant: str, frame: SpatialPlan) -> Size:
-    """(height, width) of the input at the frame's working size: the variant's own where it has one."""
-    inside = spec.size_inside(variant)
-    return frame.input_size(frame.side) if inside is None else (inside, inside)
+def admissible_size(spec: ModelSpec, variant: str, spatial_plan: SpatialPlan) -> Size:
+    """(height, width) of the input: the variant's internal size if it has one, else the spatial plan's."""
+    internal_size = spec.size_inside(variant)
+    return spatial_plan.input_size(spatial_plan.side) if internal_size is None else (internal_size, internal_size)
 
 
-def flops_of(need: ModelRequest, variant: str, size: Size, options: dict[str, Any] | None = None) -> int:
-    """Multiplications and additions of one image's forward pass."""
-    return _flops(need.spec.name, variant, need.channels, need.outputs, size, json.dumps(options or {}))
+def flops_of(request: ModelRequest, variant: str, size: Size, options: dict[str, Any] | None = None) -> int:
+    """FLOPs (multiplications and additions) of one image's forward pass."""
+    return _flops(request.spec.name, variant, request.channels, request.outputs, size, json.dumps(options or {}))
 
 
 def holds(budget: int, memory: int) -> bool:
-    """Whether a training of so many bytes has room in the budget."""
-    return memory <= budget * _FILL
+    """Whether a training that needs `memory` bytes fits the budget."""
+    return memory <= budget * _MAX_FILL
 
 
-def _fit(need: ModelRequest, variant: str, size: Size, measured: Measurement, part: int) -> MemoryFit:
-    memory = training_memory(measured.at_batch(part), part * need.outputs * size[0] * size[1], need.optimizer)
+def _fit(request: ModelRequest, variant: str, size: Size, measured: Measurement, part: int) -> MemoryFit:
+    memory = training_memory(measured.at_batch(part), part * request.outputs * size[0] * size[1], request.optimizer)
     return MemoryFit(
         variant=variant,
         input_size=size,
-        accumulate=need.batch // part,
+        accumulate=request.batch // part,
         measured=measured,
         memory=memory,
-        fits=holds(need.budget, memory),
+        fits=holds(request.budget, memory),
     )
 
 
-def _largest_config(need: ModelRequest, frame: SpatialPlan) -> tuple[MemoryFit, tuple[str, str]]:
-    """With more memory: first more images at once, then a larger input, then a larger variant."""
-    spec, memory = need.spec, show_memory(need.budget)
-    sizes = _sizes(spec, frame)
-    full = sizes[-1]
-    best, why_variant = _largest_input(need, spec.default_variant, sizes), "the default"
+def _largest_config(request: ModelRequest, spatial_plan: SpatialPlan) -> tuple[MemoryFit, tuple[str, str]]:
+    """Uses more memory first for more images at once, then for a larger input, then for a larger variant."""
+    spec, memory = request.spec, show_memory(request.budget)
+    sizes = _sizes(spec, spatial_plan)
+    full_size = sizes[-1]
+    best, why_variant = _largest_input(request, spec.default_variant, sizes), "the default"
     while not best.fits and (smaller := _neighbour(spec, best.variant, -1)):
-        best, why_variant = _largest_input(need, smaller, sizes), f"the largest that fits {memory}"
-    while best.fits and best.input_size == full and best.accumulate == 1 and (larger := _neighbour(spec, best.variant, 1)):
-        grown = fit_part(need, larger, full)
-        if not grown.fits or grown.accumulate > 1:
+        best, why_variant = _largest_input(request, smaller, sizes), f"the largest that fits {memory}"
+    while best.fits and best.input_size == full_size and best.accumulate == 1 and (larger := _neighbour(spec, best.variant, 1)):
+        larger_fit = fit_part(request, larger, full_size)
+        if not larger_fit.fits or larger_fit.accumulate > 1:
             break
-        best, why_variant = grown, f"{memory} hold a larger one than the default with the whole batch at once"
-    if best.input_size == full:
-        return best, (why_variant, _why_size(spec, best.variant, frame))
-    if best.fits and _comfortable(need, best):
-        why = f"the largest of those up to {_side(full)} that {memory} hold with {_COMFORT} images at once or more"
+        best, why_variant = larger_fit, f"{memory} hold a larger one than the default with the whole batch at once"
+    if best.input_size == full_size:
+        return best, (why_variant, _why_size(spec, best.variant, spatial_plan))
+    if best.fits and _has_enough_at_once(request, best):
+        why = f"the largest of those up to {_side(full_size)} that {memory} hold with {_MIN_AT_ONCE} images at once or more"
         return best, (why_variant, why)
     for side in reversed(_SMALL_SIDES):
         if not best.fits and side >= spec.min_size:
-            best = fit_part(need, best.variant, frame.input_size(side))
+            best = fit_part(request, best.variant, spatial_plan.input_size(side))
     return best, (why_variant, f"no larger one fits {memory} with as many images at once as batch statistics need")
 
 
-def _largest_input(need: ModelRequest, variant: str, sizes: list[Size]) -> MemoryFit:
-    """The largest size with enough images at once, else the smallest."""
-    found: MemoryFit | None = None
+def _largest_input(request: ModelRequest, variant: str, sizes: list[Size]) -> MemoryFit:
+    """The largest input size with enough images at once, else the smallest size."""
+    fit: MemoryFit | None = None
     for size in reversed(sizes[1:]):
-        # Where activations alone would be too many by their share of pixels, measuring is not worth its time.
-        if found is None or _guess(need, found, size) <= need.budget * _FILL:
-            found = fit_part(need, variant, size)
-            if found.fits and _comfortable(need, found):
-                return found
-    return fit_part(need, variant, sizes[0])
+        # Measuring takes time, so it is skipped if the estimated activations alone are too large.
+        if fit is None or _estimate_memory(request, fit, size) <= request.budget * _MAX_FILL:
+            fit = fit_part(request, variant, size)
+            if fit.fits and _has_enough_at_once(request, fit):
+                return fit
+    return fit_part(request, variant, sizes[0])
 
 
-def _comfortable(need: ModelRequest, found: MemoryFit) -> bool:
-    return need.batch // found.accumulate >= min(_COMFORT, need.batch)
+def _has_enough_at_once(request: ModelRequest, fit: MemoryFit) -> bool:
+    return request.batch // fit.accumulate >= min(_MIN_AT_ONCE, request.batch)
 
 
-def _guess(need: ModelRequest, found: MemoryFit, size: Size) -> float:
-    """About the least memory of a comfortable part at a smaller size than the one that was measured."""
-    ratio = size[0] * size[1] / (found.input_size[0] * found.input_size[1])
-    # Global attention shrinks with the square of the pixels.
-    return float(_GUESS * found.measured.at_batch(min(_COMFORT, need.batch)).activations * ratio**1.2)
+def _estimate_memory(request: ModelRequest, fit: MemoryFit, size: Size) -> float:
+    """Estimated minimum memory with enough images at once, at a size smaller than the measured one."""
+    ratio = size[0] * size[1] / (fit.input_size[0] * fit.input_size[1])
+    # Memory of global attention shrinks with the square of the pixels.
+    return float(_ESTIMATE_FACTOR * fit.measured.at_batch(min(_MIN_AT_ONCE, request.batch)).activations * ratio**1.2)
 
 
-def _sizes(spec: ModelSpec, frame: SpatialPlan) -> list[Size]:
-    """Admissible input sizes of the default variant, small to large, up to the frame's."""
-    full = admissible_size(spec, spec.default_variant, frame)
+def _sizes(spec: ModelSpec, spatial_plan: SpatialPlan) -> list[Size]:
+    """Valid input sizes of the default variant, from small to large, up to the spatial plan's."""
+    full_size = admissible_size(spec, spec.default_variant, spatial_plan)
     if spec.size_inside(spec.default_variant) is not None:
-        return [full]
-    sides = [side for side in _SIDES if spec.min_size <= side < frame.side]
-    return list(dict.fromkeys([*(frame.input_size(side) for side in sides), full]))
+        return [full_size]
+    sides = [side for side in _SIDES if spec.min_size <= side < spatial_plan.side]
+    return list(dict.fromkeys([*(spatial_plan.input_size(side) for side in sides), full_size]))
 
 
-def _light_variant(need: ModelRequest, frame: SpatialPlan) -> tuple[str, str]:
-    spec = need.spec
+def _light_variant(request: ModelRequest, spatial_plan: SpatialPlan) -> tuple[str, str]:
+    spec = request.spec
     variant = spec.default_variant
-    while (flops := flops_of(need, variant, admissible_size(spec, variant, frame))) > _QUICK_FLOPS:
+    while (flops := flops_of(request, variant, admissible_size(spec, variant, spatial_plan))) > _QUICK_FLOPS:
         smaller = _neighbour(spec, variant, -1)
         if smaller is None:
             return variant, f"the smallest there is; {flops / 1e9:.1f} GFLOP an image make it slow on two cores"
         variant = smaller
-    what = "the default" if variant == spec.default_variant else "the largest within 8 GFLOP an image"
-    return variant, f"{what}: {flops / 1e9:.1f} GFLOP an image are quick enough on two cores"
+    which = "the default" if variant == spec.default_variant else "the largest within 8 GFLOP an image"
+    return variant, f"{which}: {flops / 1e9:.1f} GFLOP an image are quick enough on two cores"
 
 
 def _neighbour(spec: ModelSpec, variant: str, step: int) -> str | None:
-    """The next larger (1) or smaller (-1) variant; special forms are passed over."""
+    """The next larger (1) or smaller (-1) variant; variants with a note are skipped."""
     plain = [v.name for v in spec.variants if not v.note or v.name == variant]
-    place = plain.index(variant) + step
-    return plain[place] if 0 <= place < len(plain) else None
+    index = plain.index(variant) + step
+    return plain[index] if 0 <= index < len(plain) else None
 
 
-def _why_size(spec: ModelSpec, variant: str, frame: SpatialPlan) -> str:
+def _why_size(spec: ModelSpec, variant: str, spatial_plan: SpatialPlan) -> str:
     if spec.size_inside(variant) is not None:
         return "the size this architecture works at inside, so that nothing is resized twice"
-    if frame.kind == "patch":
+    if spatial_plan.kind == "patch":
         return "patches of the working size, no larger than the images"
     return "the working size of the geometry, with the images' aspect in multiples of 32"
 
 
-def _decisions(need: ModelRequest, found: MemoryFit, variant_because: str, size_because: str) -> list[Decision]:
-    prefix = f"models.{need.spec.name}"
-    part = need.batch // found.accumulate
-    held = f"{show_memory(found.memory)} measured of {show_memory(need.budget)}"
-    if not found.fits:
-        batch = f"not even {part} at once fit the memory ({held}): this plan needs a larger machine"
-    elif found.accumulate == 1:
-        batch = f"all at once: {held}"
+def _decisions(request: ModelRequest, fit: MemoryFit, variant_reason: str, size_reason: str) -> list[Decision]:
+    prefix = f"models.{request.spec.name}"
+    part = request.batch // fit.accumulate
+    usage = f"{show_memory(fit.memory)} measured of {show_memory(request.budget)}"
+    if not fit.fits:
+        batch = f"not even {part} at once fit the memory ({usage}): this plan needs a larger machine"
+    elif fit.accumulate == 1:
+        batch = f"all at once: {usage}"
     else:
-        batch = f"in {found.accumulate} parts of {part}, since the memory holds no more at once: {held}"
-    parameters = f"{found.measured.trainable / 4e6:.1f} M parameters"
+        batch = f"in {fit.accumulate} parts of {part}, since the memory holds no more at once: {usage}"
+    parameters = f"{fit.measured.trainable / 4e6:.1f} M parameters"
     return [
-        Decision(f"{prefix}.variant", found.variant, f"{variant_because}; {parameters}"),
-        Decision(f"{prefix}.input_size", _side(found.input_size), size_because),
-        Decision(f"{prefix}.batch_size", str(need.batch), batch),
+        Decision(f"{prefix}.variant", fit.variant, f"{variant_reason}; {parameters}"),
+        Decision(f"{prefix}.input_size", _side(fit.input_size), size_reason),
+        Decision(f"{prefix}.batch_size", str(request.batch), batch),
     ]
 
 
@@ -229,9 +229,9 @@ def _side(size: Size) -> str:
 def _measured(
     name: str, variant: str, shape: tuple[int, int, int, int], outputs: int, precision: str, options: str
 ) -> Measurement:
-    # Batch norms after global pooling refuse a single image.
-    probe = (max(2, shape[0]), *shape[1:])
-    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), probe, precision)
+    # Batch norm after global pooling fails for a single image.
+    input_shape = (max(2, shape[0]), *shape[1:])
+    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), input_shape, precision)
 
 
 @lru_cache(maxsize=1024)
@@ -241,6 +241,6 @@ def _flops(name: str, variant: str, channels: int, outputs: int, size: Size, opt
 
 @lru_cache(maxsize=2)
 def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> nn.Module:
-    """A network without values; the last ones are kept, since memory and operations of one are asked for in turn."""
+    """A network without values. Cached, because memory and FLOPs of the same network are measured in turn."""
     with torch.device("meta"), Shapes():
         return models.build(name, variant, channels, outputs, input_size=size, **json.loads(options))

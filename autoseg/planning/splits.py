@@ -1,4 +1,4 @@
-"""Folds for cross-validation: what belongs to one patient or shows one picture is never on both sides of a split."""
+"""Folds for cross-validation. Cases of one patient, and duplicates, are never on both sides of a split."""
 
 from __future__ import annotations
 
@@ -22,49 +22,50 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 
 logger = logging.getLogger(__name__)
 
-# Cases are told apart by foreground size in as many equal groups.
+# Number of strata by foreground size.
 _SIZE_BINS = 3
 
 
 def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, seed: int = 0) -> Splits:
-    """`folds` folds: whole patients and whole duplicate clusters on one side, strata spread evenly.
+    """`folds` folds. Patients and clusters of duplicates stay together; strata are spread evenly.
 
-    A stratum is which classes a case holds and how large its foreground is. With fewer groups than folds there are as
-    many folds as groups, and a warning. Raises AutosegError where everything belongs to one group.
+    A stratum is the set of classes of a case and the size of its foreground. With fewer groups than folds, there are only
+    as many folds as groups, and a warning. Raises AutosegError if all cases belong to one group.
     """
     cases = fingerprint.cases
     groups = _groups(fingerprint, spec.groups)
     count = len(set(groups.values()))
     if count < 2:
-        what = "case" if len(cases) < 2 else f"group ({len(cases)} cases of one patient, or showing one picture)"
+        which = "case" if len(cases) < 2 else f"group ({len(cases)} cases of one patient, or showing one picture)"
         raise AutosegError(
-            f"{fingerprint.dataset} holds only one {what}: nothing would be left to validate on",
+            f"{fingerprint.dataset} has only one {which}: no case would be left for validation",
             "add data of other patients, or correct `groups` in dataset.json",
         )
     if folds < 2:
-        raise AutosegError(f"{folds} folds cannot be made", "ask for at least 2")
+        raise AutosegError(f"{folds} folds cannot be made", "use at least 2")
     k = min(folds, count)
     if k < folds:
         logger.warning(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
     strata = _strata(cases, k)
     names = np.array([case.case for case in cases])
     parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
-    made = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
-    return Splits(made, _because(fingerprint, spec, groups, made, folds), seed)
+    fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
+    return Splits(fold_list, _describe(fingerprint, spec, groups, fold_list, folds), seed)
 
 
-def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, wanted: int) -> Decision:
-    """How many folds are asked of `make_splits`, and how many it can make."""
+def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, requested: int) -> Decision:
+    """The requested number of folds, and the number that `make_splits` can make."""
     count = len(set(_groups(fingerprint, spec.groups).values()))
-    because = "as in the studies this compares with"
-    if count < wanted:
-        because = f"{because}; there are only {count} independent groups of cases, so {count} are made"
-    found = f"{count} independent groups: {len(fingerprint.cases)} cases, {len(fingerprint.duplicates)} clusters of duplicates"
-    return Decision("training.folds", str(wanted), because, found)
+    reason = "as in the studies this compares with"
+    if count < requested:
+        reason = f"{reason}; there are only {count} independent groups of cases, so {count} are made"
+    clusters = len(fingerprint.duplicates)
+    evidence = f"{count} independent groups: {len(fingerprint.cases)} cases, {clusters} clusters of duplicates"
+    return Decision("training.folds", str(requested), reason, evidence)
 
 
 def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
-    """Splits a person made: our splits.json, or nnU-Net's list of {"train": [...], "val": [...]}; checked for leaks.
+    """Splits from a file: autoseg's splits.json or nnU-Net's list of {"train": [...], "val": [...]}; checked for leaks.
 
     Raises AutosegError or SeveralProblems.
     """
@@ -72,8 +73,8 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):
-            made = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
-            splits = Splits(made, f"given by the user: {path.name}")
+            fold_list = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
+            splits = Splits(fold_list, f"given by the user: {path.name}")
         else:
             splits = serde.from_content(content, Splits)
     except FileNotFoundError as error:
@@ -87,34 +88,34 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
 
 
 def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None) -> None:
-    """Raise SeveralProblems for unknown cases, empty sides, and cases, patients or duplicates on both sides of a fold."""
+    """Raises SeveralProblems for unknown cases, empty sides, and cases, patients or duplicates on both sides of a fold."""
     known = {case.case for case in fingerprint.cases}
     groups = _groups(fingerprint, spec.groups if spec is not None else {})
     problems = [] if splits.folds else ["there are no folds"]
     for number, fold in enumerate(splits.folds):
         for side, members in (("train", fold.train), ("validation", fold.validation)):
             where = f"fold {number}, {side}"
-            problems += [f"{where}: no case {name!r}{_near(name, known)}" for name in members if name not in known]
+            problems += [f"{where}: no case {name!r}{_suggestion(name, known)}" for name in members if name not in known]
             if not members:
                 problems.append(f"{where}: no cases")
         both = set(fold.train) & set(fold.validation)
         problems += [f"fold {number}: {name} is in train and in validation" for name in sorted(both)]
-        trained = defaultdict(list)
+        train_by_group = defaultdict(list)
         for name in fold.train:
-            trained[groups.get(name, name)].append(name)
+            train_by_group[groups.get(name, name)].append(name)
         for name in fold.validation:
-            twins = [twin for twin in trained.get(groups.get(name, name), ()) if twin != name]
-            if twins and name in known:
+            leaks = [leak for leak in train_by_group.get(groups.get(name, name), ()) if leak != name]
+            if leaks and name in known:
                 problems.append(
-                    f"fold {number}: {name} (validation) and {twins[0]} (train) are of one patient or show one picture"
+                    f"fold {number}: {name} (validation) and {leaks[0]} (train) are of one patient or show one picture"
                 )
     if problems:
-        raise SeveralProblems("these splits would give scores that mean nothing:", problems, "correct the splits file")
+        raise SeveralProblems("these splits would give meaningless scores:", problems, "correct the splits file")
 
 
 def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
     """Fold number, 0 to `folds` - 1, of each case: groups stay whole, strata are spread evenly (scikit-learn's greedy rule)."""
-    # A second of import, which commands without planning should not pay.
+    # Importing it takes a second; commands without planning do not need it.
     from sklearn.model_selection import StratifiedGroupKFold
 
     names, group = np.unique(groups, return_inverse=True)
@@ -124,8 +125,8 @@ def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed
     assigned = np.empty(len(group), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a stratum has fewer cases than folds
-        for fold, (_, inside) in enumerate(StratifiedGroupKFold(folds).split(group, strata, shuffled)):
-            assigned[inside] = fold
+        for fold, (_, indices) in enumerate(StratifiedGroupKFold(folds).split(group, strata, shuffled)):
+            assigned[indices] = fold
     return assigned
 
 
@@ -142,37 +143,38 @@ def _groups(fingerprint: Fingerprint, declared: Mapping[str, str]) -> dict[str, 
 
 def _strata(cases: Sequence[CaseFingerprint], folds: int) -> list[str]:
     """A stratum for each case; one with fewer members than folds gives up its size, then its classes."""
-    present = ["+".join(sorted(name for name, found in case.classes.items() if found.pixels > 0)) for case in cases]
-    shares = [sum(found.pixels for found in case.classes.values()) / (case.size[0] * case.size[1]) for case in cases]
-    filled = [share for share in shares if share > 0]
+    classes_present = ["+".join(sorted(name for name, one in case.classes.items() if one.pixels > 0)) for case in cases]
+    fractions = [sum(one.pixels for one in case.classes.values()) / (case.size[0] * case.size[1]) for case in cases]
+    filled = [fraction for fraction in fractions if fraction > 0]
     edges = np.quantile(filled, np.linspace(0, 1, _SIZE_BINS + 1)[1:-1]) if filled else np.array([])
-    sized = [f"{classes}/{int(np.searchsorted(edges, share))}" for classes, share in zip(present, shares, strict=True)]
-    for coarser in (present, ["other"] * len(cases)):
-        members = Counter(sized)
-        sized = [own if members[own] >= folds else other for own, other in zip(sized, coarser, strict=True)]
-    return sized if max(Counter(sized).values()) >= folds else ["all"] * len(cases)
+    size_bins = [int(np.searchsorted(edges, fraction)) for fraction in fractions]
+    strata = [f"{classes}/{size_bin}" for classes, size_bin in zip(classes_present, size_bins, strict=True)]
+    for coarser in (classes_present, ["other"] * len(cases)):
+        members = Counter(strata)
+        strata = [own if members[own] >= folds else other for own, other in zip(strata, coarser, strict=True)]
+    return strata if max(Counter(strata).values()) >= folds else ["all"] * len(cases)
 
 
-def _because(
-    fingerprint: Fingerprint, spec: DatasetSpec, groups: Mapping[str, str], folds: Sequence[Fold], wanted: int
+def _describe(
+    fingerprint: Fingerprint, spec: DatasetSpec, groups: Mapping[str, str], folds: Sequence[Fold], requested: int
 ) -> str:
     patients = len({case.group or spec.groups.get(case.case, "") for case in fingerprint.cases} - {""})
     parts = [f"{len(folds)} folds over {len(fingerprint.cases)} cases"]
     parts.append(f"{patients} patients kept whole" if patients else "no patients are known, so each case counts as one")
     if fingerprint.duplicates:
-        held = sum(len(cluster) for cluster in fingerprint.duplicates)
-        parts.append(f"{held} cases in {len(fingerprint.duplicates)} clusters of equal pictures kept together")
+        num_duplicates = sum(len(cluster) for cluster in fingerprint.duplicates)
+        parts.append(f"{num_duplicates} cases in {len(fingerprint.duplicates)} clusters of equal pictures kept together")
     parts.append("stratified by the classes a case holds and by foreground size")
-    if len(folds) < wanted:
-        parts.append(f"{wanted} were asked for, but there are only {len(set(groups.values()))} independent groups")
-    holders = {
+    if len(folds) < requested:
+        parts.append(f"{requested} were asked for, but there are only {len(set(groups.values()))} independent groups")
+    cases_by_class = {
         name: {case.case for case in fingerprint.cases if name in case.classes and case.classes[name].pixels > 0}
         for name in sorted({name for case in fingerprint.cases for name in case.classes})
     }
-    for name, held_by in holders.items():
-        without = [str(n) for n, fold in enumerate(folds) if not held_by & set(fold.validation)]
-        if held_by and without:
-            parts.append(f"{name} ({len(held_by)} cases) is missing in the validation of fold {', '.join(without)}")
+    for name, cases_with in cases_by_class.items():
+        without = [str(n) for n, fold in enumerate(folds) if not cases_with & set(fold.validation)]
+        if cases_with and without:
+            parts.append(f"{name} ({len(cases_with)} cases) is missing in the validation of fold {', '.join(without)}")
     return "; ".join(parts)
 
 
@@ -180,6 +182,6 @@ def _sorted(names: np.ndarray[tuple[int], np.dtype[np.str_]]) -> tuple[str, ...]
     return tuple(sorted(str(name) for name in names))
 
 
-def _near(name: str, known: set[str]) -> str:
+def _suggestion(name: str, known: set[str]) -> str:
     match = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""

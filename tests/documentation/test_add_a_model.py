@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.planning.model_checks import PROMISES
+from autoseg.planning.model_checks import CHECKS
 from tests.documentation import pages
 
 PAGE = "add_a_model.md"
@@ -14,6 +14,6 @@ def test_example_network_passes_all_checks(tmp_path: Path) -> None:
     package = pages.install(pages.write(tmp_path / "my-package", pages.files(PAGE)), tmp_path / "installed")
     (check,) = pages.commands(PAGE, "autoseg_check_model")
     output = pages.run([check, "autoseg_models --json"], tmp_path, package)
-    for promise in PROMISES:
-        assert f"ok    mynet small: {promise.title}" in output
+    for model_check in CHECKS:
+        assert f"ok    mynet small: {model_check.title}" in output
     assert '"parameters": 9602' in output and "all checks passed" in output

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg import models
+from autoseg import api, models
 from autoseg.cli.check_model import main
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, Variant
-from autoseg.planning.model_checks import PROMISES, Promise, Subject, check_model, find_fault
+from autoseg.planning.model_checks import CHECKS, Candidate, Check, check_model, find_fault
 from autoseg.support.extensions import MODELS
 
 NAMES = models.names()
@@ -24,7 +24,7 @@ OTHERS = [
     for variant in models.spec(name).variants
     if variant.name != min(models.spec(name).variants, key=lambda v: v.parameters).name
 ]
-EMPTY = {promise.title: promise for promise in PROMISES if promise.title.startswith(("as many parameters", "memory"))}
+EMPTY = {check.title: check for check in CHECKS if check.title.startswith(("as many parameters", "memory"))}
 
 
 def smallest(name: str) -> str:
@@ -32,26 +32,26 @@ def smallest(name: str) -> str:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def subject(request: pytest.FixtureRequest) -> Subject:
-    return Subject(request.param, smallest(request.param))
+def candidate(request: pytest.FixtureRequest) -> Candidate:
+    return Candidate(request.param, smallest(request.param))
 
 
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.title)
-def test_the_smallest_variant_keeps(subject: Subject, promise: Promise) -> None:
-    assert find_fault(promise, subject) == ""
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.title)
+def test_the_smallest_variant_passes(candidate: Candidate, check: Check) -> None:
+    assert find_fault(check, candidate) == ""
 
 
-@pytest.mark.parametrize("promise", EMPTY.values(), ids=lambda promise: promise.title)
+@pytest.mark.parametrize("check", EMPTY.values(), ids=lambda check: check.title)
 @pytest.mark.parametrize(("name", "variant"), OTHERS)
-def test_every_other_variant_keeps_without_values(name: str, variant: str, promise: Promise) -> None:
-    assert find_fault(promise, Subject(name, variant)) == ""
+def test_every_other_variant_passes_without_values(name: str, variant: str, check: Check) -> None:
+    assert find_fault(check, Candidate(name, variant)) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), OTHERS)
-def test_every_other_variant_keeps_all(name: str, variant: str) -> None:
-    subject = Subject(name, variant)
-    assert [fault for promise in PROMISES if (fault := find_fault(promise, subject))] == []
+def test_every_other_variant_passes_all(name: str, variant: str) -> None:
+    candidate = Candidate(name, variant)
+    assert [fault for check in CHECKS if (fault := find_fault(check, candidate))] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,13 +111,13 @@ class BatchStatistics(Good):
         return super().segment(x - x.mean())
 
 
-class Idle(Good):
+class WithUnusedParameter(Good):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(in_channels, num_classes)
         self.idle = nn.Linear(2, 2)
 
 
-class Forgetful(Good):
+class WithoutBuffer(Good):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(in_channels, num_classes)
         self.hidden = [torch.randn(8, 1, 1)]
@@ -126,7 +126,7 @@ class Forgetful(Good):
         return ModelOutput(self.head(self.body(x) + self.hidden[0].to(x.device)))
 
 
-class Peeking(Good):
+class ValueDependent(Good):
     def segment(self, x: Tensor) -> ModelOutput:
         return super().segment(x * 2 if x.mean().item() > 0 else x)
 
@@ -142,9 +142,9 @@ class ThreeChannels(Good):
         super().__init__(3, num_classes)
 
 
-COUNTED = 3 * 8 * 16 + 8 + 16 + 8 * 2 + 2
+PARAMETERS = 3 * 8 * 16 + 8 + 16 + 8 * 2 + 2
 SPEC = ModelSpec(
-    name="mine", title="Mine", family="specialist", citation="none", variants=(Variant("one", COUNTED),),
+    name="mine", title="Mine", family="specialist", citation="none", variants=(Variant("one", PARAMETERS),),
     default_variant="one", divisor=4, cam_layer="body",
 )  # fmt: skip
 
@@ -173,48 +173,64 @@ def register() -> Iterator[Callable[..., None]]:
         (Noisy, "the same logits again", "two passes over one input differ"),
         (BatchStatistics, "the same logits again", "an image alone and in a batch differ"),
         (OneAuxiliary, "in training mode", "auxiliary logits of shape (2, 1, 16, 16) instead of (2, 3, h, w)"),
-        (Idle, "a finite gradient", "no gradient reaches idle.bias, idle.weight"),
-        (Idle, "as many parameters", f"the spec says {COUNTED:,} for 3 channels and 2 classes, there are {COUNTED + 6:,}"),
-        (Forgetful, "weights that can be saved", "not in the state_dict"),
-        (Peeking, "memory and operations", ""),
+        (WithUnusedParameter, "a finite gradient", "no gradient reaches idle.bias, idle.weight"),
+        (
+            WithUnusedParameter,
+            "as many parameters",
+            f"the spec says {PARAMETERS:,} for 3 channels and 2 classes, there are {PARAMETERS + 6:,}",
+        ),
+        (WithoutBuffer, "weights that can be saved", "not in the state_dict"),
+        (ValueDependent, "memory and operations", ""),
     ],
 )
-def test_a_broken_promise_is_found(register: Callable[..., None], network: type[Good], title: str, message: str) -> None:
+def test_a_broken_contract_is_found(register: Callable[..., None], network: type[Good], title: str, message: str) -> None:
     register(network)
-    faults = {verdict.promise.title: verdict.fault for verdict in check_model("mine")}
+    faults = {result.check.title: result.fault for result in check_model("mine")}
     (fault,) = [fault for name, fault in faults.items() if name.startswith(title)]
     assert fault and message in fault
-    assert any(not fault for fault in faults.values()), "other promises are kept"
+    assert any(not fault for fault in faults.values()), "other checks pass"
 
 
 @pytest.mark.parametrize(("cam_layer", "message"), [("", "cam_layer is ''"), ("body.9", "layers are, for example, body")])
 def test_a_missing_layer_for_heat_maps_is_found(register: Callable[..., None], cam_layer: str, message: str) -> None:
     register(Good, cam_layer=cam_layer)
-    faults = [verdict.fault for verdict in check_model("mine") if verdict.fault]
+    faults = [result.fault for result in check_model("mine") if result.fault]
     assert len(faults) == 1 and message in faults[0]
 
 
-def test_the_command_prints_a_line_for_each_promise(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_line_for_each_check(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     register(Good)
     assert main(["mine"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(PROMISES) + 1 and all(line.startswith("ok    mine one: ") for line in lines[:-1])
+    assert len(lines) == len(CHECKS) + 1 and all(line.startswith("ok    mine one: ") for line in lines[:-1])
+
+
+def test_the_python_interface_gives_a_table(register: Callable[..., None]) -> None:
+    register(WithUnusedParameter)
+    seen: list[api.ModelCheck] = []
+    table = api.check_model("mine", on_result=seen.append)
+    assert seen == table and [row.check for row in table] == [check.title for check in CHECKS]
+    failed = [row for row in table if not row.passed]
+    assert len(failed) == 2 and all(row.fault and row.remedy for row in failed)
+    assert all(not row.fault and row.variant == "one" for row in table if row.passed)
+    with pytest.raises(api.AutosegError, match="did you mean mine"):
+        api.check_model("mines")
 
 
 def test_the_command_says_what_to_do(register: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    register(Idle)
+    register(WithUnusedParameter)
     assert main(["mine"]) == 1
     output = capsys.readouterr().out
     assert "FAIL  mine one: a finite gradient" in output and "-> use the parameter, remove it, or name it in unused" in output
     assert output.endswith("2 checks failed\n")
 
 
-def test_the_command_ends_with_2_for_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_exits_with_2_for_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["unett"]) == 2
     assert "did you mean unet" in capsys.readouterr().err
 
 
-def test_unknown_names_teach_the_right_ones() -> None:
+def test_unknown_names_suggest_known_ones() -> None:
     with pytest.raises(models.registry.AutosegError, match="did you mean nnunet"):
         models.build("nnunett")
     with pytest.raises(models.registry.AutosegError, match="choose one of"):
