@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.path import Path as Outline  # at the top: matplotlib's import is not thread-safe
 from PIL import Image as Pillow
+from PIL.GifImagePlugin import GifImageFile
 
 from autoseg.io import Image, Label, read_image, read_label
-from autoseg.io.types import UNREADABLE, Array
+from autoseg.io.types import MAX_PIXELS, UNREADABLE, Array
 from autoseg.support.errors import AutosegError
-from dataset_conversion.source import Entry
+from dataset_conversion.source import MAX_MEMBER_BYTES, Entry
 
 Colour = tuple[int, int, int]
 OVERLAP_NOTE = "pixels belong to two classes; the later label was kept"
@@ -221,17 +223,39 @@ def _decode(entry: Entry) -> Array:
     data = entry.bytes()
     try:
         if entry.suffix.endswith(".gz"):
-            data = gzip.decompress(data)
-        if entry.suffix.startswith(".gif"):
-            picture = Pillow.open(io.BytesIO(data))
-            # A GIF always has a palette; that of masks is gray.
-            pixels = np.asarray(picture.convert("RGB"))
-            return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
-    except (OSError, EOFError, zlib.error, SyntaxError, ValueError) as error:
+            data = _decompress(data, entry)
+        return _decode_gif(data, entry) if entry.suffix.startswith(".gif") else _decode_ppm(data)
+    except Pillow.DecompressionBombError as error:
+        raise AutosegError(f"{entry.where} is too large: {error}", "cut it into tiles") from error
+    except (OSError, EOFError, zlib.error, SyntaxError, ValueError, struct.error, cv2.error) as error:
         raise AutosegError(f"{entry.where} cannot be read as an image", UNREADABLE) from error
+
+
+def _decompress(data: bytes, entry: Entry) -> bytes:
+    with gzip.open(io.BytesIO(data)) as stream:
+        content = stream.read(MAX_MEMBER_BYTES + 1)
+    if len(content) > MAX_MEMBER_BYTES:
+        raise AutosegError(
+            f"{entry.where} would unpack to more than {MAX_MEMBER_BYTES} bytes", "too large for an image: check the file"
+        )
+    return content
+
+
+def _decode_gif(data: bytes, entry: Entry) -> Array:
+    # Not `Pillow.open`: its limit on pixels is a setting of the whole process.
+    with GifImageFile(io.BytesIO(data)) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise AutosegError(f"{entry.where} is too large: {picture.width} x {picture.height} pixels", "cut it into tiles")
+        # A GIF always has a palette; that of masks is gray.
+        pixels = np.asarray(picture.convert("RGB"))
+    return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
+
+
+def _decode_ppm(data: bytes) -> Array:
+    """Raises cv2.error for more than 2^30 pixels, ValueError for damaged files."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
-        raise AutosegError(f"{entry.where} cannot be read as an image", UNREADABLE)
+        raise ValueError("not a PPM file")
     return np.asarray(decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 

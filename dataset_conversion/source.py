@@ -25,7 +25,7 @@ from autoseg.io import suffix_of
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text
 
-_MAX_MEMBER_BYTES = 2**32  # a series of volumes stays below
+MAX_MEMBER_BYTES = 2**32  # a series of volumes stays below
 _BOMB_RATIO, _BOMB_SIZE = 1000, 2**28
 _IGNORED = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _ZIP, _TAR = (".zip",), (".tar", ".tgz")
@@ -202,7 +202,7 @@ class Source:
             if info.flag_bits & 1:
                 raise AutosegError(f"{where} is encrypted", "unpack it with its password and give the folder")
             is_bomb = info.file_size > _BOMB_SIZE and info.file_size > _BOMB_RATIO * max(info.compress_size, 1)
-            if info.file_size > _MAX_MEMBER_BYTES or is_bomb:
+            if info.file_size > MAX_MEMBER_BYTES or is_bomb:
                 raise AutosegError(
                     f"{where}/{name} would unpack to {info.file_size} bytes",
                     "this is too large for an image: check the archive",
