@@ -36,13 +36,7 @@ def progress_bar(items: Iterable[T], what: str, total: int | None = None) -> Ite
     """`items`, with a bar on standard error where that is a terminal and `configure_logging` asked for messages."""
     logger = logging.getLogger(_PACKAGES[0])
     shown = logger.isEnabledFor(logging.INFO) and any(isinstance(handler, _TerminalHandler) for handler in logger.handlers)
-    return iter(_Bar(items, desc=what, total=total, leave=False, disable=None if shown else True, dynamic_ncols=True))
-
-
-class _Bar(tqdm):
-    """Without tqdm's monitoring thread: forking a process that has threads is unsafe."""
-
-    monitor_interval = 0
+    return iter(tqdm(items, desc=what, total=total, leave=False, disable=None if shown else True, dynamic_ncols=True))
 
 
 class _TerminalHandler(logging.StreamHandler):  # type: ignore[type-arg]
