@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 _SHOWN = 20
 
@@ -34,5 +34,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )  # fmt: skip
     rows = [(one.case, one.kind.replace("_", " "), f"{one.score:.2f}", one.reason) for one in result.findings[:_SHOWN]]
-    entry.show_table("Most likely errors", ("case", "kind", "score", "reason"), rows)
+    _tables.show_table("Most likely errors", ("case", "kind", "score", "reason"), rows)
     return 0

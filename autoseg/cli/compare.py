@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 from autoseg.support.extensions import METRICS
 
 
@@ -75,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg.comparison.tables import tables
 
     for table in tables(comparison):
-        entry.show_table(table.title, table.headings, table.rows)
-        print(f"  {table.note}\n")
+        _tables.show_table(table.title, table.headings, table.rows, table.keys)
+        _tables.show_text(table.note, "  ")
+        print()
     for note in (f"{dataset.dataset}: {note}" for dataset in comparison.datasets for note in dataset.notes):
-        print(f"note: {note}")
+        _tables.show_text(f"note: {note}")
     return 0
 
 
@@ -92,10 +93,10 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
             share=options.share, also=also, output=options.output, root=options.root,
         )  # fmt: skip
         areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.aurc, one.best, one.random))) for one in study.areas]
-        entry.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "optimal", "random"), areas)
+        _tables.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "optimal", "random"), areas)
         title = f"{study.first}; cases below {study.threshold:g} read again by {study.second}: {len(study.asked)}"
         rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95)) for one in study.scores]
-        entry.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
+        _tables.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, REGISTRY, Converter, Option, converter
 
 _EXAMPLES = """examples:
@@ -121,7 +121,7 @@ def _parse_value(option: Option, value: Any) -> Any:
 
 def _list() -> int:
     added = [module.CONVERTER for _, module in REGISTRY.usable(REGISTRY.added())]
-    entry.show_table(
+    _tables.show_table(
         "published datasets: autoseg_convert NAME SOURCE",
         ("name", "modality", "classes", "images", "licence", "paper"),
         [
@@ -129,7 +129,7 @@ def _list() -> int:
             for row in (*PUBLISHED, *(row for row in added if not row.general))
         ],
     )
-    entry.show_table(
+    _tables.show_table(
         "layouts: autoseg_convert NAME SOURCE --name NAME",
         ("name", "content", "classes from"),
         [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 if TYPE_CHECKING:
     from autoseg.schema.scores import Scores
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_results(scores: Scores, masks: Path, plan: Path, fold: Path, seconds: float) -> None:
-    entry.show_table(
+    _tables.show_table(
         "",
         ("class", "Dice", f"HD95 ({scores.unit})"),
         [

@@ -1,4 +1,4 @@
-"""Shared code of all commands: error messages, exit codes, common arguments, tables."""
+"""Shared code of all commands: error messages, exit codes, common arguments."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.log import configure_logging
 from autoseg.support.registry import Registry
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 Main = Callable[[Sequence[str] | None], int]
 USER_ERROR, INTERRUPTED = 2, 130
-_FILE_WIDTH = 160
 
 
 def command(body: Main) -> Main:
@@ -142,34 +138,6 @@ def folds(words: Sequence[str]) -> list[int] | None:
     if not all(word.isdigit() for word in words):
         raise AutosegError(f"folds are numbers or 'all', not {' '.join(words)}", "for example -f 0 1 2")
     return [int(word) for word in words]
-
-
-def show_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table, as wide as the terminal, or 160 columns in a file."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
-    if title:
-        # A title of the table itself would wrap at the width of the columns.
-        console.print(title, markup=False, highlight=False)
-    console.print(table("", headings, rows))
-
-
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """The table that `show_table` prints."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, heading in enumerate(headings):
-        # Names in the first column must not wrap, so that they can be searched and copied.
-        result.add_column(heading, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        result.add_row(*(escape(cell) for cell in row))
-    return result
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scores = api.evaluate(
         options.predictions, options.references, options.output, options.tolerance, processes=entry.is_own_process(arguments)
     )
-    entry.show_table(
+    _tables.show_table(
         f"{len(scores.cases)} cases; distances in {scores.unit}",
         ("class", "metric", "pooled", "per image", "deviation", "undefined"),
         _rows(scores),
@@ -73,7 +73,7 @@ def _external(options: argparse.Namespace) -> int:
         root=options.root,
     )
     first = tested[0]
-    entry.show_table(
+    _tables.show_table(
         f"trained on {first.record.dataset}, tested on {len(first.external.cases)} cases of {first.record.external}",
         ("model", "fold", "pooled Dice: own", "external", "Dice per image: own", "external"),
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 
 @entry.command
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         root=options.root,
     )
-    entry.show_table(
+    _tables.show_table(
         f"{explanation.model}, fold {explanation.fold}, layer {explanation.layer}: fractions of the heat",
         ("case", "class", "method", "inside", "ring", "outside"),
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 _SHOWN = 12
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     choice = api.find_best(options.dataset, options.models, device=options.device, root=options.root)
     rows = [(" + ".join(one.models), f"{one.dice:.4f}") for one in choice.candidates[:_SHOWN]]
-    entry.show_table(f"Dice on {choice.cases} out-of-fold cases, mean over classes and cases", ("models", "Dice"), rows)
+    _tables.show_table(f"Dice on {choice.cases} out-of-fold cases, mean over classes and cases", ("models", "Dice"), rows)
     print(f"best: {' + '.join(choice.models)}, folds {', '.join(map(str, choice.folds))}: {choice.dice_before:.4f}")
     for name, step in choice.postprocessing.items():
         print(f"  {name}: {step}")

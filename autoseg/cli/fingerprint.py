@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 
 @entry.command
@@ -17,8 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     entry.configure_glibc_malloc(arguments)
     measured = api.fingerprint(options.dataset, root=options.root, processes=entry.is_own_process(arguments))
-    entry.show_table(measured.dataset, ("", ""), table.overview(measured))
+    _tables.show_table(measured.dataset, ("", ""), table.overview(measured))
     for heading, *rows in (table.channels(measured), table.classes(measured)):
-        entry.show_table("", heading, rows)
-    entry.show_table("to check", ("", "", "cases"), table.findings(measured))
+        _tables.show_table("", heading, rows)
+    findings = table.findings(measured)
+    if findings:
+        _tables.show_table("to check", ("", "", "cases"), findings)
+    else:
+        print("to check: nothing")
     return 0

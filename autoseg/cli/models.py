@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 
 if TYPE_CHECKING:
     from autoseg.api import ModelInfo
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return 0
-    entry.show_table(
+    _tables.show_table(
         "Architectures (* default variant; parameters for 3 channels and 2 classes)",
         ("name", "family", "variants", "sizes", "weights", "paper"),
         [_cells(row) for row in rows],

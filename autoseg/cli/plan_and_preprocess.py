@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.cli import entry
-from autoseg.schema.plan import PROTOCOLS
+from autoseg.cli import _tables, entry
+from autoseg.schema.plan import PROTOCOLS, Plan
 
 
 @entry.command
@@ -41,6 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     if options.explain:
-        rows = [(decision.subject, decision.value, decision.reason, decision.source) for decision in api.decisions(plan)]
-        entry.show_table("Decisions", ("decision", "value", "reason", "from the fingerprint"), rows)
+        _show_decisions(plan)
     return 0
+
+
+def _show_decisions(plan: Plan) -> None:
+    from autoseg.planning.explain import grouped
+
+    _tables.show_entries(
+        "Decisions",
+        (
+            (
+                f"{decision.subject}{_models(models, plan)}: {decision.value}",
+                (decision.reason, decision.source and f"from the fingerprint: {decision.source}"),
+            )
+            for decision, models in grouped(plan)
+        ),
+    )
+
+
+def _models(models: Sequence[str], plan: Plan) -> str:
+    if not models or len(plan.models) == 1:
+        return ""
+    return " of all models" if len(models) == len(plan.models) else f" of {', '.join(models)}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli import _readers, entry
+from autoseg.cli import _readers, _tables, entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
@@ -110,5 +110,5 @@ def _review_list(report: PredictionReport) -> None:
     path = write_review_list(report.record.cases, report.folder)
     rows = [(case.case, *confidence_columns(case), "; ".join(case.warnings)) for case in review_order(report.record.cases)]
     headings = ("case", "confidence", "expected Dice", "agreement", "warnings")
-    entry.show_table("To check first", headings, rows[:_SHOWN])
+    _tables.show_table("To check first", headings, rows[:_SHOWN])
     print(f"all {len(rows)} cases are in {path}")

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import configure_logging
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from autoseg.schema.runner import GridTable
 
 _SOME_FAILED = 1
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.status:
         table = api.grid_status(options.root)
         title = f"runner on {table.host}, process {table.pid}, engine {table.engine}, updated {table.updated}"
-        entry.show_table(title, HEADINGS, lines(table.rows))
+        _tables.show_table(title, HEADINGS, lines(table.rows), keys=3)
         return 0
     if not options.datasets:
         raise AutosegError("no datasets given", "--datasets 501,502, or --status for the jobs of the last run")
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             handle_signals=True,
             root=options.root,
         )
-    entry.show_table("", HEADINGS, lines(table.rows))
+    _tables.show_table("", HEADINGS, lines(table.rows), keys=3)
     return _SOME_FAILED if any(row.state != "done" for row in table.rows) else 0
 
 
@@ -98,7 +101,7 @@ def _live_table() -> Iterator[Callable[[GridTable], None]]:
     with Live(console=console, refresh_per_second=2, redirect_stderr=True) as live:
         # As many rows as fit on the screen, running and failed jobs first.
         def watch(table: GridTable) -> None:
-            live.update(_visible_rows(table, console.height - 4, HEADINGS, lines))
+            live.update(_visible_rows(table, console, HEADINGS, lines))
 
         # The log handler must use the redirected stream, so that messages appear above the table.
         configure_logging()
@@ -106,8 +109,9 @@ def _live_table() -> Iterator[Callable[[GridTable], None]]:
     configure_logging()
 
 
-def _visible_rows(table: GridTable, height: int, headings: Sequence[str], lines: Callable[..., Any]) -> Any:
+def _visible_rows(table: GridTable, console: Console, headings: Sequence[str], lines: Callable[..., Any]) -> Table:
     order = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
     rows = sorted(table.rows, key=lambda row: order[row.state])
     counted = ", ".join(f"{sum(row.state == state for row in rows)} {state}" for state in order)
-    return entry.table(counted, headings, lines(rows[: max(1, height)]))
+    visible = lines(rows[: max(1, console.height - 4)])
+    return _tables.fitting_columns(headings, visible, console.width, counted)

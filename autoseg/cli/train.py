@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.cli import entry
+from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
 
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     for fold in trained:
-        entry.show_table(
+        _tables.show_table(
             f"fold {fold.record.fold}: held-out cases at original size (best of {fold.record.epochs_done} epochs)",
             ("class", "pooled Dice", "Dice per image"),
             [

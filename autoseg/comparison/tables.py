@@ -20,12 +20,13 @@ STUDY = {"mDSC": "pooled.dice", "mIoU": "pooled.iou", "mPrec": "pooled.precision
 
 @dataclass(frozen=True)
 class Table:
-    """note: how to read the table. rows: cells as text; the first column has the names."""
+    """note: how to read the table. rows: cells as text; the first `keys` columns name a row."""
 
     title: str
     note: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keys: int = 1
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -103,7 +104,7 @@ def per_class(dataset: DatasetComparison) -> Table:
             cells = [spread(estimates.get(key), display_factor(key.partition(".")[2])) for key in keys.values()]
             rows.append((name, result.model, *cells))
     note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
-    return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows))
+    return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows), keys=2)
 
 
 def pairs(dataset: DatasetComparison) -> Table:
@@ -184,7 +185,7 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
             for model, score in stratum.scores.items():
                 rows.append((stratum.name, str(len(stratum.cases)), model, *_stratum_cells(score)))
         headings = ("stratum", "cases", "model", "Dice", f"HD95 ({dataset.unit})", "without HD95")
-        yield Table(f"{dataset.dataset} by {one.by}", f"{one.rule}; per-image means ± deviation", headings, tuple(rows))
+        yield Table(f"{dataset.dataset} by {one.by}", f"{one.rule}; per-image means ± deviation", headings, tuple(rows), keys=3)
 
 
 def external(dataset: DatasetComparison) -> Table:
@@ -209,7 +210,7 @@ def external(dataset: DatasetComparison) -> Table:
         "external",
     )
     note = f"internal and external with the same labels ({mapped}); mean ± deviation over folds, in %"
-    return Table(f"Trained on {dataset.dataset}, external validation", note, headings, tuple(rows))
+    return Table(f"Trained on {dataset.dataset}, external validation", note, headings, tuple(rows), keys=2)
 
 
 def risks(dataset: DatasetComparison) -> Table:
@@ -221,7 +222,7 @@ def risks(dataset: DatasetComparison) -> Table:
         "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. Expected Dice: from a line "
         "fitted to the confidence of the same cases, with a separate value for empty masks"
     )
-    return Table(f"Confidence on {dataset.dataset}", note, ("model", "confidence", "AURC", "perfect", "random"), tuple(rows))
+    return Table(f"Confidence on {dataset.dataset}", note, ("model", "confidence", "AURC", "perfect", "random"), tuple(rows), 2)
 
 
 def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
