@@ -12,7 +12,6 @@ from autoseg.api.planning import plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.runner import GridTable
 from autoseg.support.errors import AutosegError
-from autoseg.support.extensions import LOGGERS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
@@ -77,10 +76,14 @@ def run(
     """
     from autoseg.runner.jobs import find_datasets, fold_jobs
     from autoseg.runner.scheduler import run_jobs
+    from autoseg.training.loggers import check_loggers
+    from autoseg.training.pretrained import weights_file
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
-    LOGGERS.check(*log_to)
+    check_loggers(log_to)
+    if pretrained not in (None, "auto", "none"):
+        weights_file(str(pretrained))
     root_folder = Workspace.at(root).root
     selected = find_datasets(root_folder, [datasets] if isinstance(datasets, str | int) else datasets)
     names, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)

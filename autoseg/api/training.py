@@ -14,7 +14,7 @@ from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
-from autoseg.support.extensions import LOGGERS, MODELS
+from autoseg.support.extensions import MODELS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
 
@@ -72,7 +72,8 @@ def train(
         settings: dotted field of the plan -> value, for this training only: {"training.epochs": 50}.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
-        restart: start again, and discard a finished or interrupted run.
+        restart: start again. A finished or interrupted run is kept until the new one has its first checkpoint, and put back
+            if it gets none.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
             By default signal handlers do not change.
@@ -88,13 +89,18 @@ def train(
     """
     from autoseg.planning.overrides import apply_overrides
     from autoseg.training.distributed import distributed_context
+    from autoseg.training.loggers import check_loggers
     from autoseg.training.lr_search import with_searched_rate
+    from autoseg.training.pretrained import weights_file
     from autoseg.training.train_fold import train_fold
 
     MODELS.check(model)
     texts = setting_texts(settings)
     weights = None if pretrained is None else str(pretrained)
-    LOGGERS.check(*log_to)
+    # Whatever can be wrong in the call is found before the dataset is planned, which takes minutes.
+    check_loggers(log_to)
+    if weights not in (None, "auto", "none"):
+        weights_file(str(weights))
     data = Workspace.at(root).dataset(dataset)
     trained: Results[TrainedFold] = Results()
     with distributed_context() as context:

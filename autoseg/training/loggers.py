@@ -12,6 +12,7 @@ The libraries read keys and addresses from the environment; autoseg does not sto
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,18 @@ class RunLogger(Protocol):
     def close(self) -> None: ...
 
 
+def check_loggers(names: Sequence[str]) -> None:
+    """Raise AutosegError for a name that is unknown, or whose library is not installed. Nothing is imported or started."""
+    LOGGERS.check(*names)
+    for name in names:
+        if name not in LOGGERS.added() and importlib.util.find_spec(name) is None:
+            raise AutosegError(f"{name} is not installed", _remedy(name))
+
+
+def _remedy(name: str) -> str:
+    return f"install what {LOGGERS.source(name)} needs" if name in LOGGERS.added() else f"pip install 'autoseg[{name}]'"
+
+
 class RunLoggers:
     """All loggers of a run. epochs_done: rows of later epochs are replaced if the logger can.
 
@@ -47,9 +60,7 @@ class RunLoggers:
                 self._loggers[name] = make_logger(folder, record, epochs_done)
             except ImportError as error:
                 self.close()
-                builtin = name not in LOGGERS.added()
-                remedy = f"pip install 'autoseg[{name}]'" if builtin else f"install what {LOGGERS.source(name)} needs"
-                raise AutosegError(f"{name} is not installed: {error}", remedy) from error
+                raise AutosegError(f"{name} is not installed: {error}", _remedy(name)) from error
             except Exception as error:
                 # Third-party libraries raise anything if they cannot reach a service or log in.
                 self.close()

@@ -42,9 +42,7 @@ def find_weights(choice: str, spec: ModelSpec, variant: str, folder: Path, quiet
     if choice == "none":
         return None
     if choice != "auto":
-        path = Path(choice).expanduser()
-        if not path.is_file():
-            raise AutosegError(f"there is no weights file {path}", "--pretrained takes auto, none or the path of a file")
+        path = weights_file(choice)
         return WeightsSource((path,), str(path))
     published = [weights for weights in spec.weights if weights.variant in ("", variant)]
     files = []
@@ -61,6 +59,14 @@ def find_weights(choice: str, spec: ModelSpec, variant: str, folder: Path, quiet
     if not files:
         return None
     return WeightsSource(tuple(path for path, _ in files), " and ".join(description for _, description in files))
+
+
+def weights_file(choice: str) -> Path:
+    """The file a user names. Raises AutosegError if it does not exist."""
+    path = Path(choice).expanduser()
+    if not path.is_file():
+        raise AutosegError(f"there is no weights file {path}", "--pretrained takes auto, none or the path of a file")
+    return path
 
 
 def _find_in_folder(candidates: Sequence[PublishedWeights], folder: Path) -> tuple[Path, str] | None:

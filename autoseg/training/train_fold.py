@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -26,7 +25,7 @@ from autoseg.schema.run import RateSearch, RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.training import checkpoint, csv_logger, memory, plot
+from autoseg.training import checkpoint, memory, replaced_run
 from autoseg.training.checkpoint import Progress, State, build_network
 from autoseg.training.config_hash import config_hash, differences, digest
 from autoseg.training.device import resolve
@@ -41,20 +40,6 @@ from autoseg.training.run_lock import run_lock
 from autoseg.training.trainer import RunConfig, Trainer
 
 logger = logging.getLogger(__name__)
-
-# Outputs of a run. Other files in its folder are never deleted.
-_OUTPUTS = (
-    checkpoint.BEST,
-    checkpoint.LAST,
-    checkpoint.PREVIOUS,
-    checkpoint.RECORD,
-    checkpoint.PLAN,
-    checkpoint.DATASET,
-    checkpoint.SPLITS,
-    csv_logger.NAME,
-    plot.NAME,
-    "validation",
-)
 
 
 def train_fold(
@@ -105,10 +90,10 @@ def train_fold(
         run_lock(folder) if team.is_main else nullcontext() as lock,
         torch.random.fork_rng([config.device] if config.device.type == "cuda" else []),
     ):
-        if restart and team.is_main:
-            _move_aside(folder)
+        if team.is_main:
+            replaced_run.recover(folder)
         team.barrier()
-        state = checkpoint.load_last(folder)
+        state = None if restart else checkpoint.load_last(folder)
         if state is not None:
             _check_same_config(state, config)
             record = _finished_record(folder)
@@ -119,10 +104,13 @@ def train_fold(
         if lock is not None:
             config = replace(config, check_lock=lock.check)
         config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
-        if team.is_main:
-            _write_inputs(folder, config.plan, spec, splits)
         record = replace(_record(config, fold, weights), search=search)
-        finished = _train(config, record, weights, state, log_to if team.is_main else (), handle_signals)
+        trainer, record, run_loggers = _prepare(config, record, weights, state, log_to if team.is_main else ())
+        # From here on files are changed. Whatever a user can do wrong has been found by now.
+        with replaced_run.replaced(folder) if restart and team.is_main else nullcontext():
+            if team.is_main:
+                _write_inputs(folder, config.plan, spec, splits)
+            finished = _train(config, record, trainer, run_loggers, handle_signals)
         team.barrier()
         return finished
 
@@ -206,32 +194,31 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
     )
 
 
-def _train(
-    config: RunConfig,
-    record: RunRecord,
-    weights: WeightsSource | None,
-    state: State | None,
-    log_to: Sequence[str],
-    handle_signals: bool,
-) -> RunRecord:
+def _prepare(
+    config: RunConfig, record: RunRecord, weights: WeightsSource | None, state: State | None, log_to: Sequence[str]
+) -> tuple[Trainer, RunRecord, RunLoggers]:
+    """The trainer with its initial or resumed weights, the record with the network's size, and the loggers."""
     torch.manual_seed(config.plan.training.seed)
     memory.begin(config.device)
     network = build_network(config.model_plan, config.plan.preprocessing[config.model_plan.preprocessing], config.scheme)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _init_weights(network, config, weights)
-    epochs_done = 0 if state is None else int(state["progress"]["epoch"])
-    run_loggers = RunLoggers(log_to, config.folder, record, epochs_done)
-    trainer = Trainer(config, network, lambda progress: writer.on_checkpoint(progress), run_loggers.add)
-    writer = _RecordWriter(config, record, trainer.steps_per_epoch)
+    run_loggers = RunLoggers(log_to, config.folder, record, 0 if state is None else int(state["progress"]["epoch"]))
+    trainer = Trainer(config, network, run_loggers.add)
     if state is not None:
         trainer.resume(state)
+    return trainer, record, run_loggers
+
+
+def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: RunLoggers, handle_signals: bool) -> RunRecord:
+    writer = _RecordWriter(config, record, trainer.steps_per_epoch)
     if config.team.is_main:
         _log_start(config, record, trainer.progress)
     writer.write("running", trainer.progress)
     try:
         with graceful_shutdown(handle_signals) as stop:
-            progress = trainer.run(stop)
+            progress = trainer.run(stop, writer.on_checkpoint)
     except BaseException:
         writer.write("stopped", writer.progress)
         raise
@@ -266,8 +253,8 @@ class _RecordWriter:
 
     def on_checkpoint(self, progress: Progress) -> None:
         self.write("running", progress)
-        # The new run can be resumed now, so the replaced run is not needed.
-        shutil.rmtree(_replaced_folder(self._folder), ignore_errors=True)
+        if self._is_main:
+            replaced_run.discard(self._folder)
 
     def write(self, status: Literal["running", "finished", "stopped"], progress: Progress) -> RunRecord:
         self.progress = replace(progress)
@@ -332,22 +319,3 @@ def _write_inputs(folder: Path, plan: Plan, spec: DatasetSpec, splits: Splits) -
     write_artefact(folder / checkpoint.PLAN, plan)
     write_artefact(folder / checkpoint.DATASET, spec)
     write_artefact(folder / checkpoint.SPLITS, splits)
-
-
-def _replaced_folder(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.replaced")
-
-
-def _move_aside(folder: Path) -> None:
-    """Move an earlier run to a folder next to this one. If there is one already, the run in this folder has no checkpoint and
-    is deleted."""
-    aside = _replaced_folder(folder)
-    if aside.exists():
-        for name in _OUTPUTS:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return
-    aside.mkdir()
-    for name in _OUTPUTS:
-        if (folder / name).exists():
-            (folder / name).rename(aside / name)

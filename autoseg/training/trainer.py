@@ -71,7 +71,6 @@ class RunConfig:
 class Trainer:
     """One run. With several processes each has a trainer, and the main one writes.
 
-    on_checkpoint: called after each checkpoint with its progress.
     on_epoch_end: called with each epoch's row of metrics.csv.
     """
 
@@ -79,13 +78,12 @@ class Trainer:
         self,
         config: RunConfig,
         network: SegmentationNetwork,
-        on_checkpoint: Callable[[Progress], None],
         on_epoch_end: Callable[[Row], None] = lambda row: None,
     ) -> None:
         self.progress = Progress()
         self._config = config
         self._team = config.team
-        self._on_checkpoint = on_checkpoint
+        self._on_checkpoint: Callable[[Progress], None] = lambda progress: None
         self._on_epoch_end = on_epoch_end
         training, model_plan, device = config.plan.training, config.model_plan, config.device
         self._training = training
@@ -131,9 +129,12 @@ class Trainer:
                 logger.warning(f"{error.problem}; the best epoch is chosen from now on only")
                 self.progress.best_dice, self.progress.best_epoch, self.progress.epochs_since_best = -1.0, -1, 0
 
-    def run(self, stop: StopRequest) -> Progress:
-        """Train the remaining epochs. Raises Diverged if the loss stays NaN or infinite; exits by `stop` if requested."""
-        progress = self.progress
+    def run(self, stop: StopRequest, on_checkpoint: Callable[[Progress], None] = lambda progress: None) -> Progress:
+        """Train the remaining epochs. on_checkpoint: called after each checkpoint with its progress.
+
+        Raises Diverged if the loss stays NaN or infinite; exits by `stop` if requested.
+        """
+        progress, self._on_checkpoint = self.progress, on_checkpoint
         if self._team.is_main:
             self._log.begin(progress.epoch)
         while progress.epoch < self._training.epochs and not self._patience_is_over():

@@ -8,7 +8,7 @@ import pytest
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.registry import Registry
-from autoseg.training.loggers import RunLoggers
+from autoseg.training.loggers import RunLoggers, check_loggers
 from autoseg.training.train_fold import train_fold
 from tests.training import tiny
 
@@ -118,3 +118,11 @@ def test_unusable_logger_is_an_error_before_training(tmp_path, monkeypatch):
         RunLoggers(["missing"], tmp_path, RECORD, 0)
     with pytest.raises(AutosegError, match="refusing cannot be used: no key"):
         RunLoggers(["refusing"], tmp_path, RECORD, 0)
+
+
+def test_a_library_that_is_missing_is_found_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AutosegError, match=r"(?s)mlflow is not installed.*pip install 'autoseg\[mlflow\]'"):
+        check_loggers(["mlflow"])
+    with pytest.raises(AutosegError, match="there is no logger 'mlfow'"):
+        check_loggers(["mlfow"])

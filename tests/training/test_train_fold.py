@@ -175,11 +175,10 @@ def test_finished_run_is_unchanged_and_restart_trains_again(tmp_path, monkeypatc
     at_step(0, die)
     with pytest.raises(RuntimeError, match="went away"):
         tiny.train(tmp_path, restart=True)
-    # The new run has no checkpoint yet, so the old one is still there.
-    aside = folder.with_name(".fold_0.replaced")
-    assert (aside / "last.pt").exists() and not (folder / "last.pt").exists()
+    # The new run had no checkpoint yet, so the old one is back.
+    assert (folder / "last.pt").stat().st_mtime_ns == written
     again = tiny.train(tmp_path, restart=True)
-    assert not aside.exists() and sorted(os.listdir(folder)) == LEFT
+    assert (folder / "last.pt").stat().st_mtime_ns != written and sorted(os.listdir(folder)) == LEFT
     assert (again.best_dice, again.status) == (first.best_dice, "finished")
 
 

@@ -183,6 +183,7 @@ def in_a_process(
     step: int = 0,
     part: int | None = None,
     memory_format: str = "contiguous",
+    restart: bool = False,
 ) -> tuple[int, str]:
     """Train in a process of its own, which gets a signal before that step (or within that part of a step) if asked to; its
     exit code and its output.
@@ -192,14 +193,16 @@ def in_a_process(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.preload"])
     log = root.with_name(root.name + ".log")
-    process = context.Process(target=_process, args=(root, log, asked, step, part, memory_format))
+    process = context.Process(target=_process, args=(root, log, asked, step, part, memory_format, restart))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, log.read_text()
 
 
-def _process(root: Path, log: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str) -> None:
+def _process(
+    root: Path, log: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str, restart: bool
+) -> None:
     with log.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
@@ -212,4 +215,4 @@ def _process(root: Path, log: Path, asked: signal.Signals | None, step: int, par
                 at_step(step, lambda: os.kill(os.getpid(), asked))
             else:
                 at_part(part, lambda: os.kill(os.getpid(), asked))
-        train(root, memory_format, handle_signals=True)
+        train(root, memory_format, handle_signals=True, restart=restart)
