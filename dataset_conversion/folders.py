@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
 from autoseg.fingerprint.validation import one_line
 from autoseg.io import Label, read_case, read_label
 from autoseg.io.raster import apply_exif_orientation
@@ -18,7 +19,6 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Workspace
-from dataset_conversion.masks import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
 from dataset_conversion.pairing import Pair, pair_files
 from dataset_conversion.reading import OVERLAP_NOTE
 from dataset_conversion.report import ConversionReport

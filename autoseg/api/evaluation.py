@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from autoseg.schema.frame import Results
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from autoseg.evaluation.external import ExternalResult
@@ -28,8 +31,11 @@ def evaluate(
 
     Args:
         predictions: folder of predicted masks.
-        references: folder of reference masks. Label names come from a dataset.json in or above it, else from values.
-        output: folder for scores.json and scores.csv (default: `predictions`).
+        references: folder of reference masks. Label names come from a dataset.json in or above it, else from the
+            predictions' prediction.json, else from values. Masks with 0 and 255, JPEGs and others are read as
+            `convert_folders` reads them.
+        output: folder for scores.json and scores.csv (default: `predictions` if autoseg predicted them, else the scores are
+            only returned).
         tolerance: of the normalised surface Dice, in the unit of the distances: mm if all references have a spacing,
             else pixels.
         processes: use worker processes from 1000 masks on, faster than threads on many cores. A script then needs
@@ -39,13 +45,23 @@ def evaluate(
         The scores of each case, of each class over all cases, and overall.
 
     Raises:
-        AutosegError: masks are missing, cannot be read, differ in size from their reference, or have undeclared values;
-            the message lists all of them.
+        AutosegError: masks are missing, cannot be read, differ in size from their reference, or have values that are no
+            labels; the message lists all of them. Or the folders are swapped.
     """
     from autoseg.evaluation.evaluate import evaluate_folders
+    from autoseg.evaluation.labels import check_order, is_prediction_folder
 
-    folder = Path(output) if output else None
-    return evaluate_folders(Path(predictions), Path(references), output=folder, tolerance=tolerance, processes=processes)
+    predicted, referred = Path(predictions), Path(references)
+    check_order(predicted, referred)
+    folder = Path(output) if output else predicted if is_prediction_folder(predicted) else None
+    scores = evaluate_folders(
+        predicted, referred, output=folder, tolerance=tolerance, processes=processes, write=folder is not None
+    )
+    if folder is None:
+        logger.info(f"{predicted} has no prediction.json, so no scores were written there; -o DIR writes them")
+    else:
+        logger.info(f"scores.json and scores.csv are in {folder}")
+    return scores
 
 
 def evaluate_external(

@@ -156,7 +156,7 @@ def _read_fold(folder: Path) -> FoldResults | None:
 def _load_external_masks(name: str, folder: Path, loaded: Mapping[str, ModelResults]) -> ModelResults:
     if name in loaded:
         raise AutosegError(f"{name!r} is already the name of a trained model", f"give the masks in {folder} another name")
-    scores = read_artefact(folder / SCORES, Scores, f"autoseg_evaluate {folder} REFERENCES")
+    scores = read_artefact(folder / SCORES, Scores, f"autoseg_evaluate {folder} REFERENCES -o {folder}")
     classes = list(next(iter(loaded.values())).first.scores.classes)
     if list(scores.classes) != classes:
         raise AutosegError(

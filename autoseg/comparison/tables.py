@@ -18,7 +18,7 @@ ALL = "all classes"
 STUDY = {"mDSC": "pooled.dice", "mIoU": "pooled.iou", "mPrec": "pooled.precision", "mRec": "pooled.recall"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """note: how to read the table. rows: cells as text; the first `keys` columns name a row."""
 
@@ -71,7 +71,12 @@ def across(comparison: Comparison) -> Table:
         (model, *(percent(numbers.get(name, float("nan"))) for name in (*names, "mean")))
         for model, numbers in comparison.across.items()
     ]
-    return Table("Mean Dice over datasets", "mDSC in %, the mean over folds", ("model", *names, "mean"), tuple(rows))
+    return Table(
+        title="Mean Dice over datasets",
+        note="mDSC in %, the mean over folds",
+        headings=("model", *names, "mean"),
+        rows=tuple(rows),
+    )
 
 
 def overall(dataset: DatasetComparison) -> Table:
@@ -89,7 +94,7 @@ def overall(dataset: DatasetComparison) -> Table:
     )
     more = (f"{metric} of images" for metric in added(dataset))
     headings = ("model", "family", *STUDY, "Dice of images", "HD95 of images", *more, "95 % interval", "folds")
-    return Table(f"Models on {dataset.dataset}", note, headings, tuple(rows))
+    return Table(title=f"Models on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def per_class(dataset: DatasetComparison) -> Table:
@@ -104,7 +109,7 @@ def per_class(dataset: DatasetComparison) -> Table:
             cells = [spread(estimates.get(key), display_factor(key.partition(".")[2])) for key in keys.values()]
             rows.append((name, result.model, *cells))
     note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
-    return Table(f"Classes of {dataset.dataset}", note, ("class", "model", *keys), tuple(rows), keys=2)
+    return Table(title=f"Classes of {dataset.dataset}", note=note, headings=("class", "model", *keys), rows=tuple(rows), keys=2)
 
 
 def pairs(dataset: DatasetComparison) -> Table:
@@ -117,7 +122,7 @@ def pairs(dataset: DatasetComparison) -> Table:
         rows.append((f"{test.first} - {test.second}", *values, verdict))
     note = f"two-sided Wilcoxon signed-rank tests over {dataset.tests[0].units} {dataset.units}s, corrected by Holm; 5 %"
     headings = ("pair", f"difference of {dataset.metric}", "95 % interval", "p", "p corrected", "verdict")
-    return Table(f"Pairs on {dataset.dataset}", note, headings, tuple(rows))
+    return Table(title=f"Pairs on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
@@ -134,7 +139,9 @@ def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
         note += f"; equality of all models: p {p_value(one.friedman_p)} (Friedman)"
     if is_defined(one.tau):
         note += f"; Kendall's tau between this ranking and those of bootstrap samples: {one.tau:.2f}"
-    return Table(f"Ranking on {dataset.dataset}", note, ("model", "place", "mean rank", "first"), tuple(rows))
+    return Table(
+        title=f"Ranking on {dataset.dataset}", note=note, headings=("model", "place", "mean rank", "first"), rows=tuple(rows)
+    )
 
 
 def families(dataset: DatasetComparison) -> Table:
@@ -146,7 +153,12 @@ def families(dataset: DatasetComparison) -> Table:
         mean = points(test.difference.mean, dataset.metric)
         what = f"generalists minus specialists, {dataset.metric} of {dataset.units}s"
         note += f"; {what}: {mean} ({low} to {high}), p {p_value(test.p)}"
-    return Table(f"Families on {dataset.dataset}", note, ("family", "models", "mDSC", "deviation", "best"), tuple(rows))
+    return Table(
+        title=f"Families on {dataset.dataset}",
+        note=note,
+        headings=("family", "models", "mDSC", "deviation", "best"),
+        rows=tuple(rows),
+    )
 
 
 def costs(dataset: DatasetComparison) -> Table:
@@ -175,7 +187,7 @@ def costs(dataset: DatasetComparison) -> Table:
         "over held-out images"
     )
     headings = ("model", "variant", "parameters", "FLOPs", "input", "memory", "time per epoch", "latency", "device, precision")
-    return Table(f"Cost on {dataset.dataset}", note, headings, tuple(rows))
+    return Table(title=f"Cost on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def strata(dataset: DatasetComparison) -> Iterator[Table]:
@@ -185,7 +197,13 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
             for model, score in stratum.scores.items():
                 rows.append((stratum.name, str(len(stratum.cases)), model, *_stratum_cells(score)))
         headings = ("stratum", "cases", "model", "Dice", f"HD95 ({dataset.unit})", "without HD95")
-        yield Table(f"{dataset.dataset} by {one.by}", f"{one.rule}; per-image means ± deviation", headings, tuple(rows), keys=3)
+        yield Table(
+            title=f"{dataset.dataset} by {one.by}",
+            note=f"{one.rule}; per-image means ± deviation",
+            headings=headings,
+            rows=tuple(rows),
+            keys=3,
+        )
 
 
 def external(dataset: DatasetComparison) -> Table:
@@ -210,7 +228,9 @@ def external(dataset: DatasetComparison) -> Table:
         "external",
     )
     note = f"internal and external with the same labels ({mapped}); mean ± deviation over folds, in %"
-    return Table(f"Trained on {dataset.dataset}, external validation", note, headings, tuple(rows), keys=2)
+    return Table(
+        title=f"Trained on {dataset.dataset}, external validation", note=note, headings=headings, rows=tuple(rows), keys=2
+    )
 
 
 def risks(dataset: DatasetComparison) -> Table:
@@ -222,7 +242,13 @@ def risks(dataset: DatasetComparison) -> Table:
         "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. Expected Dice: from a line "
         "fitted to the confidence of the same cases, with a separate value for empty masks"
     )
-    return Table(f"Confidence on {dataset.dataset}", note, ("model", "confidence", "AURC", "perfect", "random"), tuple(rows), 2)
+    return Table(
+        title=f"Confidence on {dataset.dataset}",
+        note=note,
+        headings=("model", "confidence", "AURC", "perfect", "random"),
+        rows=tuple(rows),
+        keys=2,
+    )
 
 
 def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.evaluation.mask_values import Codings
 from autoseg.evaluation.pairing import Pair
-from autoseg.io import read_label
+from autoseg.fingerprint.mask_coding import MAX_CLASSES, LabelCoding, to_ids
+from autoseg.io import Label, read_label
 from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
 from autoseg.metrics.overlap import Counts, counts
 from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
@@ -29,6 +31,15 @@ LabelMap = NDArray[np.integer[Any]]
 Mask = NDArray[np.bool_]
 
 
+class UnclearValues(SeveralProblems):
+    """Values of masks are not plainly class numbers, so all masks must be read to know what they mean.
+
+    others: faults that have nothing to do with the values.
+    """
+
+    others: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Relabel:
     """Old value -> new value, applied to masks on reading, if two datasets use different values."""
@@ -42,6 +53,7 @@ class ScoringOptions:
     """How to score the cases of a set. scheme: None if no dataset.json declares the labels.
 
     spaced: distances in mm if the references have a spacing. tolerance: of nsd. added: names of metrics of other packages.
+    codings: what the masks' values mean; None if they are class numbers. source: the file that declares the labels.
     """
 
     scheme: LabelScheme | None
@@ -49,6 +61,8 @@ class ScoringOptions:
     spaced: bool = True
     relabel: Relabel = Relabel()
     added: tuple[str, ...] = ()
+    codings: Codings | None = None
+    source: str = "dataset.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +97,10 @@ class _MaskPair:
 
 
 def score_pair(pair: Pair, options: ScoringOptions) -> ScoredCase:
-    """Scores of one case without clDice. Raises SeveralProblems if the masks differ in size or have undeclared values."""
+    """Scores of one case without clDice.
+
+    Raises SeveralProblems if the masks differ in size, and UnclearValues if they have undeclared values or are JPEGs.
+    """
     masks = _read_pair(pair, options)
     spacing = (masks.spacing if options.spaced else None) or (1.0, 1.0)
     classes = score_case(
@@ -176,10 +193,26 @@ def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None)
 
 def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
     prediction, label = read_label(pair.prediction), read_label(pair.reference)
-    predicted = _relabelled(prediction.array, options.relabel.prediction)
-    referred = _relabelled(label.array, options.relabel.reference)
+    codings = options.codings
+    predicted = _relabelled(_ids(prediction, codings and codings.prediction), options.relabel.prediction)
+    referred = _relabelled(_ids(label, codings and codings.reference), options.relabel.reference)
     values = _interned(*_values(predicted)), _interned(*_values(referred))
-    _check(pair, predicted.shape, referred.shape, *values, options.scheme)
+    faults: list[str] = []
+    unclear: list[str] = []
+    if predicted.shape != referred.shape:
+        sizes = [" x ".join(str(length) for length in array.shape) for array in (predicted, referred)]
+        faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
+    for path, one, present in ((pair.prediction, prediction, values[0]), (pair.reference, label, values[1])):
+        if one.lossy and codings is None:
+            unclear.append(f"{path} is a JPEG, whose values are not exact")
+        else:
+            _check_values(path, present, options, faults, unclear)
+    if unclear:
+        error = UnclearValues(pair.case, unclear)
+        error.others = tuple(faults)
+        raise error
+    if faults:
+        raise SeveralProblems(pair.case, faults)
     if options.scheme is None:
         members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
         ignore = None
@@ -246,23 +279,18 @@ def _values(labels: LabelMap) -> list[int]:
     return [int(value) for value in np.unique(labels)]
 
 
-def _check(
-    pair: Pair,
-    predicted_size: tuple[int, ...],
-    referred_size: tuple[int, ...],
-    predicted: frozenset[int],
-    referred: frozenset[int],
-    scheme: LabelScheme | None,
-) -> None:
-    """Raises SeveralProblems if the sizes differ or a value is not declared."""
-    faults = []
-    if predicted_size != referred_size:
-        sizes = [" x ".join(str(length) for length in size) for size in (predicted_size, referred_size)]
-        faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
-    for path, values in ((pair.prediction, predicted), (pair.reference, referred)):
-        undeclared = sorted(values - set(scheme.values)) if scheme is not None else []
-        if scheme is not None and undeclared:
-            shown = ", ".join(str(value) for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
-            faults.append(f"{path} has the values {shown}; dataset.json declares {', '.join(map(str, scheme.values))}")
-    if faults:
-        raise SeveralProblems(pair.case, faults)
+def _ids(label: Label, coding: LabelCoding | None) -> LabelMap:
+    return label.array if coding is None else to_ids(label, "", coding)
+
+
+def _check_values(path: Path, values: frozenset[int], options: ScoringOptions, faults: list[str], unclear: list[str]) -> None:
+    """Add undeclared values of a mask to the faults, or, if they may be gray levels of classes, to the unclear ones."""
+    if len(values) > MAX_CLASSES:
+        faults.append(f"{path} has {len(values)} different values: it looks like a picture, not like a mask of class numbers")
+        return
+    undeclared = sorted(values - set(options.scheme.values)) if options.scheme is not None else []
+    if not undeclared or options.scheme is None:
+        return
+    shown = ", ".join(str(value) for value in undeclared[:8]) + (", ..." if len(undeclared) > 8 else "")
+    text = f"{path} has the values {shown}; {options.source} declares {', '.join(map(str, options.scheme.values))}"
+    (faults if undeclared[0] < MAX_CLASSES else unclear).append(text)

@@ -11,11 +11,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from autoseg.evaluation.case import ABSENT_CLASS, Relabel, ScoredCase, ScoringOptions, cldice_of_pair, score_pair
+from autoseg.evaluation.case import (
+    ABSENT_CLASS,
+    Relabel,
+    ScoredCase,
+    ScoringOptions,
+    UnclearValues,
+    cldice_of_pair,
+    score_pair,
+)
+from autoseg.evaluation.labels import find_scheme, scheme_of
+from autoseg.evaluation.mask_values import Codings, decide_codings
 from autoseg.evaluation.pairing import Pair, pair_masks
 from autoseg.evaluation.summary import summarise
 from autoseg.evaluation.tables import write_scores
-from autoseg.io.raw_dataset import read_description
+from autoseg.fingerprint.mask_coding import MAX_CLASSES
 from autoseg.metrics.calibration import EMPTY
 from autoseg.metrics.skeleton import MAX_THIN_WIDTH
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
@@ -28,6 +38,7 @@ from autoseg.support.parallel import parallel_map, should_use_processes
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_UNSCORED, _REMEDY = "these masks cannot be scored:", "fix or replace these files"
 # Default tolerance of the surface Dice, in pixels or mm.
 TOLERANCE = 2.0
 
@@ -43,12 +54,16 @@ def evaluate_folders(
     relabel: Relabel | None = None,
     workers: int | None = None,
     processes: bool = False,
+    write: bool = True,
 ) -> Scores:
     """Score the prediction of every reference. Writes scores.json and scores.csv to `output` (default: `predictions`).
 
-    spec: names of the labels; by default from dataset.json in the references' folder or its parent. Without it, each value
-    except 0 is a class, named by its number. cases: score only these. tolerance: of the surface Dice, in pixels or mm.
-    relabel: values to replace in both masks first; `spec` names the new values. processes: allow worker processes.
+    spec: names of the labels; by default from dataset.json in the references' folder or its parent, else from
+    prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have gray
+    levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
+
+    cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
+    `spec` names the new values. processes: allow worker processes. write: False writes nothing.
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and
@@ -61,48 +76,55 @@ def evaluate_folders(
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
     added = tuple(name for name, _ in METRICS.usable(METRICS.added()))
-    options = ScoringOptions(
-        scheme=_scheme(spec or _find_description(references)), tolerance=tolerance, relabel=relabel or Relabel(), added=added
-    )
-    scored = _score_all(partial(score_pair, options=options), pairing.pairs, workers, processes)
+    scheme, source = find_scheme(predictions, references) if spec is None else (scheme_of(spec), "dataset.json")
+    options = ScoringOptions(scheme=scheme, source=source, tolerance=tolerance, relabel=relabel or Relabel(), added=added)
+    score_all = partial(_score_all, pairs=pairing.pairs, workers=workers, processes=processes)
+    try:
+        scored = score_all(partial(score_pair, options=options))
+        if scheme is None:
+            _check_common_values(scored)
+    except UnclearValues as unclear:
+        if relabel is not None:
+            raise
+        options = replace(options, codings=_decide_codings(pairing.pairs, scheme, workers, unclear))
+        scored = score_all(partial(score_pair, options=options))
+        if scheme is None:
+            _check_common_values(scored)
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):
         logger.warning(f"{spaced.count(False)} of {len(spaced)} references have no spacing: all distances are in pixels")
         options = replace(options, spaced=False)
-        scored = _score_all(partial(score_pair, options=options), pairing.pairs, workers, processes)
-    if options.scheme is None:
-        _check_common_values(scored)
+        scored = score_all(partial(score_pair, options=options))
     class_names = list(options.scheme.foreground) if options.scheme is not None else _classes_by_value(scored)
     thin = [name for name in class_names if _is_thin(scored, name)]
     case_scores = [CaseScore(one.case, {name: one.classes.get(name, ABSENT_CLASS) for name in class_names}) for one in scored]
     if thin:
         score_cldice = partial(cldice_of_pair, options=options, names=thin)
-        case_scores = _with_cldice(case_scores, _score_all(score_cldice, pairing.pairs, workers, processes))
+        case_scores = _with_cldice(case_scores, score_all(score_cldice))
     scores = summarise(case_scores, "mm" if all(spaced) else "px", tolerance, thin, _calibration(scored))
-    write_scores(scores, output or predictions)
+    if options.codings is not None:
+        scores = replace(scores, notes=options.codings.notes)
+    if write:
+        write_scores(scores, output or predictions)
     return scores
 
 
-def _scheme(spec: DatasetSpec | None) -> LabelScheme | None:
-    if spec is None:
-        return None
+def _decide_codings(pairs: Sequence[Pair], scheme: LabelScheme | None, workers: int | None, unclear: UnclearValues) -> Codings:
+    """Raises SeveralProblems with the other faults of the first attempt too."""
     try:
-        return spec.label_scheme()
-    except ValueError as error:
-        raise AutosegError(f"dataset.json: {error}", "correct the labels in this file") from error
-
-
-def _find_description(references: Path) -> DatasetSpec | None:
-    for folder in (references, references.absolute().parent):
-        if (folder / "dataset.json").is_file():
-            return read_description(folder / "dataset.json")
-    return None
+        codings = decide_codings(pairs, scheme, workers)
+    except SeveralProblems as error:
+        raise SeveralProblems(_UNSCORED, [*unclear.others, *error.problems], error.remedy) from error
+    for note in codings.notes:
+        logger.info(note)
+    return codings
 
 
 def _score_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int | None, processes: bool) -> list[T]:
-    """The result of `score` for every pair. Raises SeveralProblems with the faults of all pairs."""
+    """The result of `score` for every pair. Raises SeveralProblems with the faults of all pairs, or UnclearValues."""
     scores: list[T] = []
     faults: list[str] = []
+    unclear: list[str] = []
     results = parallel_map(
         partial(_attempt, score),
         pairs,
@@ -110,22 +132,30 @@ def _score_all(score: Callable[[Pair], T], pairs: Sequence[Pair], workers: int |
         processes=processes and should_use_processes(len(pairs)),
         name=lambda pair: pair.case,
     )
-    for result, problems in progress_bar(results, "scoring", len(pairs)):
+    for result, problems, unclear_values in progress_bar(results, "scoring", len(pairs)):
         faults += problems
+        unclear += unclear_values
         if result is not None:
             scores.append(result)
+    if unclear:
+        error = UnclearValues(_UNSCORED, unclear, _REMEDY)
+        error.others = tuple(faults)
+        raise error
     if faults:
-        raise SeveralProblems("these masks cannot be scored:", faults, "fix or replace these files")
+        raise SeveralProblems(_UNSCORED, faults, _REMEDY)
     return scores
 
 
-def _attempt(score: Callable[[Pair], T], pair: Pair) -> tuple[T | None, list[str]]:
+def _attempt(score: Callable[[Pair], T], pair: Pair) -> tuple[T | None, list[str], list[str]]:
+    """The result or the faults; last: those about unclear values."""
     try:
-        return score(pair), []
+        return score(pair), [], []
+    except UnclearValues as unclear:
+        return None, list(unclear.others), list(unclear.problems)
     except SeveralProblems as several:
-        return None, list(several.problems)
+        return None, list(several.problems), []
     except AutosegError as error:
-        return None, [f"{pair.case}: {error.problem}"]
+        return None, [f"{pair.case}: {error.problem}"], []
 
 
 def _classes_by_value(scored: Iterable[ScoredCase]) -> list[str]:
@@ -175,11 +205,18 @@ def _calibration(scored: Sequence[ScoredCase]) -> Calibration | None:
 
 
 def _check_common_values(scored: Sequence[ScoredCase]) -> None:
-    """Without declared labels: raises AutosegError if predictions and references have no value in common."""
+    """Without declared labels: raises UnclearValues if predictions and references have no value in common, or if one side
+    has a value that is too high for a class number and that the other side does not have."""
     predicted = set().union(*(one.predicted for one in scored)) - {0}
     referred = set().union(*(one.referred for one in scored)) - {0}
-    if predicted and referred and not predicted & referred:
-        raise AutosegError(
-            f"the predictions have the values {sorted(predicted)[:8]}, the references {sorted(referred)[:8]}: none in common",
+    if not predicted or not referred:
+        return
+    if not predicted & referred or max(predicted ^ referred, default=0) >= MAX_CLASSES:
+        raise UnclearValues(
+            "the masks do not agree on the classes:",
+            [
+                f"the predictions have the values {sorted(predicted)[:8]}, the references {sorted(referred)[:8]}: "
+                f"{'not the same' if predicted & referred else 'none in common'}"
+            ],
             "use the same values for the same classes in both, for example 1 and not 255 for the first class",
         )

@@ -82,7 +82,8 @@ class Scores(Artefact, Tabular):
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
-    thin: classes that have a clDice. calibration: if probabilities were stored next to the masks.
+    thin: classes that have a clDice. calibration: if probabilities were stored next to the masks. notes: how mask values
+    were read, if they were no class numbers.
     """
 
     NAME = "scores"
@@ -98,6 +99,7 @@ class Scores(Artefact, Tabular):
     tolerance: float = 0.0
     thin: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         pooled, mean = (self.overall.get(key, math.nan) for key in ("pooled.dice", "per_image.dice"))

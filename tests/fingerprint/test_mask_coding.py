@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from autoseg.fingerprint.mask_coding import count_mask_values, decide_coding, encode
 from autoseg.io import Label, read_label
-from dataset_conversion.masks import count_mask_values, decide_coding, encode
 from tests.dataset_conversion.pictures import box
 
 

@@ -14,7 +14,8 @@ from autoseg.fingerprint.validation import count_values
 from autoseg.io import Label
 from autoseg.io.types import Array
 
-_MAX_CLASSES = 32
+# More values than this are no class numbers.
+MAX_CLASSES = 32
 _PEAK_RADIUS = 20  # gray levels around a peak that JPEG's noise fills
 _MIN_PEAK_DISTANCE = 60  # gray levels between peaks
 _PEAK_SHARE = 0.001
@@ -83,7 +84,7 @@ def encode(labels: Sequence[tuple[Label, str]], coding: LabelCoding) -> tuple[np
     shape = labels[0][0].array.shape
     ids = np.zeros(shape, np.uint8)
     overlap = 0
-    coded = [(_to_ids(label, kind, coding), kind) for label, kind in labels]
+    coded = [(to_ids(label, kind, coding), kind) for label, kind in labels]
     for one, _ in sorted(coded, key=lambda item: coding.kinds.get(item[1], 0)):
         both = (one > 0) & (ids > 0) & (one != ids)
         overlap += int(both.sum())
@@ -91,7 +92,8 @@ def encode(labels: Sequence[tuple[Label, str]], coding: LabelCoding) -> tuple[np
     return ids, overlap
 
 
-def _to_ids(label: Label, kind: str, coding: LabelCoding) -> npt.NDArray[np.uint8]:
+def to_ids(label: Label, kind: str, coding: LabelCoding) -> npt.NDArray[np.uint8]:
+    """A mask (H, W) as class ids. kind: as in MaskFile. Values that the coding does not have become 0."""
     values = _snap_to_levels(label, coding.levels)
     if coding.kinds:
         return np.asarray(np.where(values > 0, coding.kinds[kind], 0), np.uint8)
@@ -195,7 +197,7 @@ def _code_values(facts: Sequence[MaskFacts], declared: Sequence[str], coding: La
         coding.problems += _undeclared_values(facts, declared, ordered, coding)
     else:
         ordered = [0, *sorted(files)]
-    if len(ordered) > _MAX_CLASSES and not declared:
+    if len(ordered) > MAX_CLASSES and not declared:
         coding.problems.append(
             f"the masks hold {len(ordered)} values ({_format_counts(dict(pixels))}), too many for class ids: were they "
             "smoothed or resized? Threshold them, or declare the labels to see which files hold other values"
