@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help="if label names differ")
     parser.add_argument("-m", "--models", type=entry.names, metavar="A,B", help="with --external: only these")
     entry.add_device(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the scores (default: PRED if autoseg predicted it)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="for the scores (default: a predicted PRED)")
     parser.add_argument(
         "--tolerance", type=float, default=2.0, metavar="T", help="of the surface Dice, in mm or pixels (default: 2)"
     )
