@@ -194,8 +194,8 @@ def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None)
 def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
     prediction, label = read_label(pair.prediction), read_label(pair.reference)
     codings = options.codings
-    predicted = _relabelled(_ids(prediction, codings and codings.prediction), options.relabel.prediction)
-    referred = _relabelled(_ids(label, codings and codings.reference), options.relabel.reference)
+    predicted = _relabelled(_ids(prediction, codings.prediction if codings else None), options.relabel.prediction)
+    referred = _relabelled(_ids(label, codings.reference if codings else None), options.relabel.reference)
     values = _interned(*_values(predicted)), _interned(*_values(referred))
     faults: list[str] = []
     unclear: list[str] = []
