@@ -1,9 +1,10 @@
-"""Batches of one training run, prefetched in threads. Batches do not depend on the number of threads."""
+"""Batches for one training run, made ahead. The same batch comes out whatever the number and kind of workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Sampler as TorchSampler
 
 from autoseg.data.sampling import Sampler, generator, window_start
 from autoseg.preprocessing.array_dataset import ArrayDataset
@@ -19,7 +22,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Augmentation, ModelPlan, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS
-from autoseg.support.parallel import available_cores, parallel_map
+from autoseg.support.parallel import available_cores, parallel_map, process_context, set_up_worker
 
 Array = NDArray[Any]
 Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, np.random.Generator], tuple[Array, Array]]
@@ -41,17 +44,21 @@ class Batch:
     statistics: Tensor | None
     cases: tuple[str, ...]
 
+    def pin_memory(self) -> Batch:
+        """The batch in memory from which copies to a GPU need not wait."""
+        statistics = None if self.statistics is None else self.statistics.pin_memory()
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), statistics, self.cases)
+
 
 class SampleError(RuntimeError):
     """An internal error while making a sample. The message names the case; the cause is chained."""
 
 
-class TrainLoader:
-    """Batches of `model_plan.batch_size` windows of `model_plan.input_size`; `Sampler` defines their order.
+class BatchMaker(Dataset[Any]):
+    """Makes batches of `model_plan.batch_size` windows of `model_plan.input_size`; see `Sampler` for what comes when.
 
-    workers: threads; default: one less than the available cores. pin: pin memory, for asynchronous copies to a GPU.
-    samples: indices of the batch's samples to make, None for all. Errors of a worker are raised in the loop over the
-    batches, with the case's name.
+    samples: those of a batch to make, None for all. A worker process makes its own from the same arguments, so that
+    memory-mapped arrays are opened there and not sent.
     """
 
     def __init__(
@@ -62,10 +69,11 @@ class TrainLoader:
         training: Training,
         scheme: LabelScheme,
         seed: int,
-        workers: int | None = None,
-        pin: bool = False,
         samples: Sequence[int] | None = None,
     ) -> None:
+        self._in_worker = partial(
+            BatchMaker, store, cases, model_plan=model_plan, training=training, scheme=scheme, seed=seed, samples=samples
+        )
         self._samples = range(model_plan.batch_size) if samples is None else samples
         self._store = store
         self._size = model_plan.input_size
@@ -73,9 +81,8 @@ class TrainLoader:
         self._settings = training.augmentation
         self._chain: Chain = AUGMENTATIONS.get(training.augmentation.chain)
         self._seed = seed
-        self._workers = workers or max(1, min(_MAX_WORKERS, available_cores() - 1))
-        self._pin = pin
         self._statistics: dict[str, Tensor] = {}
+        self._order: tuple[int, NDArray[np.intp]] | None = None
         class_values = set(scheme.values) - {0, scheme.ignore}
         foreground = {
             case: {value: pixels for value, pixels in store.foreground(case).items() if value in class_values} for case in cases
@@ -83,27 +90,29 @@ class TrainLoader:
         whole_images = all(store.shape(case)[:2] == self._size for case in cases)
         self.sampler = Sampler(cases, foreground, model_plan.batch_size, training.foreground_share, whole_images, seed)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.sampler.steps_per_epoch
+    def __reduce__(self) -> tuple[partial[BatchMaker], tuple[()]]:
+        return self._in_worker, ()
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from `first_step` on. Close the iterator to stop early."""
-        order = self.sampler.order(epoch)
-        steps = range(first_step, self.steps_per_epoch)
-        return parallel_map(lambda step: self._batch(order, epoch, step), steps, min(self._workers, max(1, len(steps))))
-
-    def _batch(self, order: NDArray[np.intp], epoch: int, step: int) -> Batch:
-        samples = [self._sample(order, epoch, step, sample) for sample in self._samples]
+    def __call__(self, place: tuple[int, int]) -> Batch:
+        """The batch at (epoch, step)."""
+        epoch, step = place
+        known = self._order
+        if known is None or known[0] != epoch:
+            # Threads may both compute it; they get the same.
+            known = self._order = epoch, self.sampler.order(epoch)
+        samples = [self._sample(known[1], epoch, step, sample) for sample in self._samples]
         cases, pixels, labels = zip(*samples, strict=True)
-        images = _to_tensor(pixels)
-        label_maps = torch.from_numpy(np.stack(labels))
         statistics = None
         if self._normalisation.scheme == "image":
             statistics = torch.stack([self._statistics_of(case) for case in cases])
-        if self._pin:
-            images, label_maps = images.pin_memory(), label_maps.pin_memory()
-        return Batch(images, label_maps, statistics, cases)
+        return Batch(_to_tensor(pixels), torch.from_numpy(np.stack(labels)), statistics, cases)
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch | Exception:
+        """As `torch.utils.data` asks for it. Errors are results: the worker would otherwise turn them into text."""
+        try:
+            return self(place)
+        except Exception as error:
+            return error
 
     def _sample(self, order: NDArray[np.intp], epoch: int, step: int, sample: int) -> tuple[str, Array, Array]:
         random = generator(self._seed, epoch, step, sample)
@@ -132,6 +141,80 @@ class TrainLoader:
         if case not in self._statistics:
             self._statistics[case] = image_statistics(_to_tensor([self._store.image(case)]), self._normalisation)[0]
         return self._statistics[case]
+
+
+class TrainLoader:
+    """The batches of a training, made ahead by threads or worker processes; see `BatchMaker` for the other arguments.
+
+    workers: by default one less than the cores this process may use. processes: worker processes instead of threads. They
+    do not wait for each other, but each takes memory, and starts only where the main program can be imported again. pin:
+    put batches where copies to a GPU need not wait. The batches are the same in any case. Errors of a worker are raised in
+    the loop that takes the batches, with the case's name.
+    """
+
+    def __init__(
+        self,
+        store: ArrayDataset,
+        cases: Sequence[str],
+        model_plan: ModelPlan,
+        training: Training,
+        scheme: LabelScheme,
+        seed: int,
+        workers: int | None = None,
+        pin: bool = False,
+        samples: Sequence[int] | None = None,
+        processes: bool = False,
+    ) -> None:
+        self._make = BatchMaker(
+            store, cases, model_plan=model_plan, training=training, scheme=scheme, seed=seed, samples=samples
+        )
+        self._workers = workers or max(1, min(_MAX_WORKERS, available_cores() - 1))
+        self._pin = pin
+        self._places = _Places()
+        self._pool = _process_pool(self._make, self._places, self._workers) if processes else None
+
+    @property
+    def sampler(self) -> Sampler:
+        return self._make.sampler
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.sampler.steps_per_epoch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from `first_step` on. Close the iterator to stop early."""
+        places = [(epoch, step) for step in range(first_step, self.steps_per_epoch)]
+        if self._pool is None:
+            return parallel_map(self._pinned, places, min(self._workers, max(1, len(places))))
+        return self._from_processes(self._pool, places)
+
+    def _pinned(self, place: tuple[int, int]) -> Batch:
+        batch = self._make(place)
+        return batch.pin_memory() if self._pin else batch
+
+    def _from_processes(self, pool: DataLoader[Any], places: list[tuple[int, int]]) -> Iterator[Batch]:
+        self._places.places = places
+        for batch in pool:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch.pin_memory() if self._pin else batch
+
+
+class _Places(TorchSampler[tuple[int, int]]):
+    """The places of the current epoch: worker processes live longer than an epoch."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.places)
+
+
+def _process_pool(make: BatchMaker, places: _Places, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        make, batch_size=None, sampler=places, num_workers=workers, prefetch_factor=2, persistent_workers=True,
+        multiprocessing_context=process_context(__name__), worker_init_fn=set_up_worker,
+    )  # fmt: skip
 
 
 def _to_tensor(images: Sequence[Array]) -> Tensor:

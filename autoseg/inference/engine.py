@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, islice
 
 import numpy as np
@@ -13,11 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoseg.inference import resample_to_original
-from autoseg.inference.precision import autocast
+from autoseg.inference.out_of_memory import within_memory
+from autoseg.inference.precision import autocast, tensor_cores
 from autoseg.inference.tiles import TileAccumulator, TileGrid
 from autoseg.preprocessing.normalise import image_statistics, normalise
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, PreprocessingConfig
+from autoseg.support.errors import AutosegError
+
+logger = logging.getLogger(__name__)
 
 Prepared = NDArray[np.generic]
 # Larger accumulators are kept in the CPU's memory instead of the device's.
@@ -29,6 +35,9 @@ class Engine:
 
     network: (B, C, H, W) -> logits (B, K, H, W), on `device`. mirror: axes (0 rows, 1 columns) for test-time mirroring; all
     combinations are averaged. Probabilities are averaged, not logits: in a mean of logits the most confident view dominates.
+
+    batch_size: images or tiles that go through the network at once; halved where they do not fit into the memory. Raises
+    AutosegError if not even one does.
     """
 
     def __init__(
@@ -45,6 +54,11 @@ class Engine:
         self.preprocessing = preprocessing
         self.scheme = scheme
         self.device = torch.device(device)
+        self._format = torch.contiguous_format
+        if self.device.type == "cuda":
+            # As in training, see `training.memory_format`.
+            self._format = torch.channels_last
+            network.to(memory_format=self._format)
         axes = tuple(axis + 2 for axis in mirror)
         self._views = [subset for count in range(1, len(axes) + 1) for subset in combinations(axes, count)]
         # Fits into memory, because it did so in training, with gradients.
@@ -56,12 +70,12 @@ class Engine:
         Softmax over classes, or a sigmoid for each region. Geometry "resize": images of equal size form batches. Geometry
         "patch": images are split into tiles of `input_size`; batches contain tiles of all images.
         """
-        with self._evaluation_mode(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
+        with self._inference_mode():
             return self._tiled(prepared) if self.preprocessing.geometry == "patch" else self._whole(prepared)
 
     def tiles(self, stored: Sequence[Prepared], statistics: Tensor | None = None) -> Tensor:
         """Probabilities (B, K, h, w) of tiles (h, w, C) of one image. statistics: the image's (1, 2, C), see `normalise`."""
-        with self._evaluation_mode(), torch.no_grad(), autocast(self.model_plan.precision, self.device):
+        with self._inference_mode():
             return self._forward(stored, [statistics] * len(stored))
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> NDArray[np.integer]:
@@ -104,33 +118,69 @@ class Engine:
 
     def _start(self, image: Prepared, grid: TileGrid) -> _TiledImage:
         num_bytes = 4 * self.scheme.outputs * grid.padded[0] * grid.padded[1]
-        device = self.device if num_bytes <= _MAX_BYTES_ON_DEVICE else torch.device("cpu")
+        accumulator = None
+        if num_bytes <= _MAX_BYTES_ON_DEVICE:
+            accumulator = within_memory(lambda: TileAccumulator(grid, self.scheme.outputs, self.device))
+        accumulator = accumulator or TileAccumulator(grid, self.scheme.outputs, torch.device("cpu"))
         statistics = None
         if self.model_plan.normalisation.scheme == "image":
             # As in training: statistics of the whole image, without its padding.
             statistics = image_statistics(_batch([image]), self.model_plan.normalisation)
-        return _TiledImage(grid.pad(image), TileAccumulator(grid, self.scheme.outputs, device), statistics)
+        return _TiledImage(grid.pad(image), accumulator, statistics)
 
     def _forward(self, stored: Sequence[Prepared], statistics: Sequence[Tensor | None] = ()) -> Tensor:
-        """Probabilities (B, K, h, w) of images of equal size, averaged over all views."""
+        """Probabilities (B, K, h, w) of images of equal size, over all views; in smaller parts if these fit only."""
+        parts: list[Tensor] = []
+        start = 0
+        while start < len(stored):
+            part = slice(start, start + self.batch_size)
+            result = within_memory(partial(self._at_once, stored[part], statistics[part]))
+            if result is None:
+                self._halve(stored[part])
+                continue
+            parts.append(result)
+            start += len(result)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _halve(self, stored: Sequence[Prepared]) -> None:
+        if len(stored) == 1:
+            raise AutosegError(
+                f"{stored[0].shape[0]}x{stored[0].shape[1]} pixels are too many for the memory of {self.device}",
+                "use --device cpu, or close other programs",
+            )
+        self.batch_size = len(stored) // 2
+        logger.warning(
+            f"the memory of {self.device} is too small to predict {len(stored)} images or tiles at once: "
+            f"going on with {self.batch_size} at once"
+        )
+
+    def _at_once(self, stored: Sequence[Prepared], statistics: Sequence[Tensor | None]) -> Tensor:
         known = [item for item in statistics if item is not None]
-        stacked = torch.cat(known).to(self.device) if known else None
-        images = normalise(_batch(stored).to(self.device), self.model_plan.normalisation, stacked)
+        stacked = self._to_device(torch.cat(known)) if known else None
+        images = normalise(self._to_device(_batch(stored)), self.model_plan.normalisation, stacked)
+        images = images.contiguous(memory_format=self._format)
         total = self._activations(images)
         for axes in self._views:
             total += self._activations(images.flip(axes)).flip(axes)
         return total / (1 + len(self._views)) if self._views else total
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Pinned memory, so that the copy to a GPU waits for nothing."""
+        tensor = tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return tensor.to(self.device, non_blocking=True)
 
     def _activations(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images).float()
         return logits.sigmoid() if self.scheme.regions else logits.softmax(dim=1)
 
     @contextmanager
-    def _evaluation_mode(self) -> Iterator[None]:
+    def _inference_mode(self) -> Iterator[None]:
+        """The network in evaluation mode, at its precision, without gradients."""
         was_training = self.network.training
         self.network.eval()
         try:
-            yield
+            with torch.no_grad(), tensor_cores(self.device), autocast(self.model_plan.precision, self.device):
+                yield
         finally:
             self.network.train(was_training)
 

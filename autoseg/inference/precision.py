@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -27,3 +28,39 @@ def usable(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "bf16" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return None
+
+
+def trainable(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a training on `device`: as `usable`, but fp16 only where its gradients can be scaled.
+
+    Small gradients are zero in fp16, so without loss scaling the training stalls, and nothing says why.
+    """
+    kind = usable(precision, device)
+    return None if kind == torch.float16 and not _can_unscale(device) else kind
+
+
+def _can_unscale(device: torch.device) -> bool:
+    """Whether this PyTorch has `GradScaler`'s kernel for the device. MPS has it since 2.8."""
+    kernel, key = "aten::_amp_foreach_non_finite_check_and_unscale_", device.type.upper()
+    try:
+        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(kernel, key))
+    except RuntimeError:
+        # PyTorch knows no such device.
+        return False
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """On CUDA, products of float32 matrices use the tensor cores (TF32: 10 bits of mantissa); elsewhere nothing changes.
+
+    Convolutions use them by PyTorch's default. The caller's setting is restored.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -87,7 +87,8 @@ class TileAccumulator:
         self._total /= weight_sum(tops, self._rows, self._grid.padded[0])[:, None]
         self._total /= weight_sum(lefts, self._columns, self._grid.padded[1])
         (top, left), (height, width) = self._grid.before, self._grid.size
-        return self._total[:, top : top + height, left : left + width].contiguous().cpu()
+        # A device that is nearly full cannot hold a copy of the part.
+        return self._total.cpu()[:, top : top + height, left : left + width].contiguous()
 
 
 def weight_sum(first_pixels: list[int], weights: Tensor, length: int) -> Tensor:

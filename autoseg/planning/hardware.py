@@ -28,7 +28,7 @@ def resolve_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.split(":")[0]
-    if kind not in DEVICES:
+    if kind not in DEVICES or not re.fullmatch(r"(cpu|mps)|cuda(:\d+)?", device):
         raise AutosegError(f"there is no device {device!r}", f"choose one of auto, {', '.join(DEVICES)}")
     return kind
 
@@ -47,15 +47,19 @@ def show_memory(size: int) -> str:
 
 
 def default_budget(device: str) -> tuple[int, str]:
-    """Bytes a training may take on "cpu", "cuda" or "mps", and the reason."""
-    if device == "cuda" and torch.cuda.is_available():
-        total = int(torch.cuda.get_device_properties(0).total_memory)
-        owner = torch.cuda.get_device_properties(0).name
+    """Bytes a training may take on "cpu", "cuda", "cuda:1" or "mps", and the reason. Raises AutosegError without that GPU."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and torch.cuda.is_available():
+        number = int(index) if index else torch.cuda.current_device()
+        if number >= torch.cuda.device_count():
+            raise AutosegError(f"there is no {device}: PyTorch finds {torch.cuda.device_count()}", "numbers start at cuda:0")
+        properties = torch.cuda.get_device_properties(number)
+        total, owner = int(properties.total_memory), properties.name
     else:
         # For a plan for another machine with a GPU, this machine's memory is used instead.
         total, owner = _physical_memory(), "this machine"
-    budget = int(total * _MEMORY_FRACTION[device])
-    return budget, f"{_MEMORY_FRACTION[device]:.0%} of the {show_memory(total)} of {owner}; set another with --memory"
+    budget = int(total * _MEMORY_FRACTION[kind])
+    return budget, f"{_MEMORY_FRACTION[kind]:.0%} of the {show_memory(total)} of {owner}; set another with --memory"
 
 
 def decide_precision(device: str, mixed_precision: bool, model: str) -> tuple[Literal["fp32", "bf16", "fp16"], Decision]:

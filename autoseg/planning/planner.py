@@ -63,7 +63,7 @@ def make_plan(
     geometry_kind, side = _geometry_settings(settings)
     device_type = resolve_device(device)
     memory = parse_memory(memory) if isinstance(memory, str) else memory
-    budget, reason = (memory, "set by the user") if memory else default_budget(device_type)
+    budget, reason = (memory, "set by the user") if memory else default_budget(device_type if device == "auto" else device)
     stats = dataset_stats(fingerprint, spec, _FOLDS)
     channels, decisions = decide_channels(stats)
     spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, geometry_kind, side)

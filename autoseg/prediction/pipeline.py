@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from autoseg.inference import resample_to_original
+from autoseg.inference.out_of_memory import within_memory
 from autoseg.io import Image, read_case, read_label, segmentation, suffix_of, write_label
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.large_image import LargeResult, is_large, predict_large, subsample_labels
@@ -143,12 +143,13 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
         return
     began = time.perf_counter()
     try:
-        results = predictor.infer([item.prepared for item in batch])
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
+        results = within_memory(lambda: predictor.infer([item.prepared for item in batch]))
+    except AutosegError:
+        # Not even one image or tile of one of them fits; alone, each gets its own answer.
+        results = None
+    if results is None:
         if len(batch) == 1:
-            yield _failure(batch[0].job, f"{batch[0].job.images[0]}: too large for the memory of {predictor.device}")
+            yield _too_large(predictor, batch[0].job)
         for item in batch if len(batch) > 1 else ():
             yield from _infer(predictor, [item])
         return
@@ -159,19 +160,14 @@ def _infer(predictor: Predictor, batch: Sequence[_Loaded]) -> Iterator[_Inferred
 
 def _infer_large(predictor: Predictor, item: _Large) -> _LargeInferred | Failure:
     try:
-        return _LargeInferred(item.job, item.sha256, predict_large(predictor, item.job))
+        result = within_memory(lambda: predict_large(predictor, item.job))
     except AutosegError as error:
         return _failure(item.job, error.problem)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        return _failure(item.job, f"{item.job.images[0]}: too large for the memory of {predictor.device}")
+    return _too_large(predictor, item.job) if result is None else _LargeInferred(item.job, item.sha256, result)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # On CPU torch raises a plain RuntimeError: only its text says out of memory.
-    types = (MemoryError, torch.cuda.OutOfMemoryError)
-    return isinstance(error, types) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+def _too_large(predictor: Predictor, job: PredictionJob) -> Failure:
+    return _failure(job, f"{job.images[0]}: too large for the memory of {predictor.device}")
 
 
 def _write(

@@ -50,6 +50,10 @@ class ArrayDataset:
         self._entries = entries
         self._images, self._labels, self._foreground = arrays
 
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        """Another process opens the files again: a pickled memory map would hold all values."""
+        return ArrayDataset.open, (self.folder,)
+
     @classmethod
     def open(cls, folder: Path, expected_hash: str | None = None) -> ArrayDataset:
         """Opens the arrays in `folder`.

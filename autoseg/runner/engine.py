@@ -13,6 +13,7 @@ from typing import Protocol
 from autoseg.runner.process import start
 from autoseg.support.errors import AutosegError
 from autoseg.support.parallel import available_cores
+from autoseg.support.workspace import VISIBLE_GPUS, visible_gpus
 
 _GRACE = 120.0
 
@@ -95,7 +96,8 @@ class Local:
             variables["OMP_NUM_THREADS"] = str(max(1, available_cores() // self._count))
         if self._gpus_per_run:
             first = slot * self._gpus_per_run
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(first + number) for number in range(self._gpus_per_run))
+            gpus = visible_gpus() or [str(number) for number in range(first + self._gpus_per_run)]
+            variables[VISIBLE_GPUS] = ",".join(gpus[first : first + self._gpus_per_run])
         return variables
 
 

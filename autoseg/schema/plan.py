@@ -105,6 +105,7 @@ class Training:
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
     foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: epochs without a better
     validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
+    compile: run the network's training passes through `torch.compile`; results differ by rounding.
     """
 
     epochs: int
@@ -119,6 +120,7 @@ class Training:
     validate_every: int = 1
     search_epochs: int = 0
     cldice: float = 0.0
+    compile: bool = False
     folds: int = 5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

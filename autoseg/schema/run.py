@@ -48,8 +48,9 @@ class RunRecord(Artefact):
     seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, without
     skipped ones (not finite). images_per_second: training images, of all processes together. peak_memory:
     most bytes the training process held in the machine's memory, including PyTorch; peak_device_memory: most bytes of
-    tensors on a CUDA device. search: how the learning rate was chosen, None without a search. memory_format:
-    of the tensors; the plan has the reason.
+    tensors on a CUDA device, peak_step_memory: of these in training steps alone, to compare with planned_memory, which the
+    plan measured. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
+    learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason.
     """
 
     NAME = "run"
@@ -82,5 +83,8 @@ class RunRecord(Artefact):
     images_per_second: float = 0.0
     peak_memory: int = 0
     peak_device_memory: int = 0
+    peak_step_memory: int = 0
+    planned_memory: int = 0
+    accumulate: int = 0
     search: RateSearch | None = None
     memory_format: str = "contiguous"

@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 from autoseg.support.errors import AutosegError
@@ -91,11 +92,7 @@ def _thread_pool(count: int) -> Iterator[Executor]:
 
 @contextmanager
 def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
-    # Never fork: the threads of PyTorch, OpenCV and BLAS do not exist in a forked child, which may deadlock. A fork server is
-    # a fresh process without threads, and imports the function's module once for all workers.
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload([getattr(function, "func", function).__module__])
+    context = process_context(getattr(function, "func", function).__module__)
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _start_worker, (reader,))
     with reader, writer:
@@ -108,12 +105,29 @@ def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent: Connection) -> None:
+def process_context(module: str) -> BaseContext:
+    """How worker processes start that run a function of `module`.
+
+    Never by fork: the threads of PyTorch, OpenCV and BLAS do not exist in a forked child, which may deadlock. A fork server is
+    a fresh process without threads, and imports the module once for all workers.
+    """
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload([module])
+    return context
+
+
+def set_up_worker(number: int = 0) -> None:
+    """Settings of a new worker process: no handling of Ctrl-C, one thread, bounded memory. number: not used."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent receives Ctrl-C too, and ends its workers.
     cv2.setNumThreads(1)
     configure_glibc_malloc(128 << 20)
+
+
+def _start_worker(parent: Connection) -> None:
+    set_up_worker()
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 

@@ -13,6 +13,7 @@ from autoseg.support.errors import AutosegError
 # The folder of raw/, preprocessed/ and results/ as callers give it; None: AUTOSEG_ROOT or ./autoseg_data.
 Root = str | Path | None
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _FULL_NAME = re.compile(r"^Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)$")
 
 
@@ -131,6 +132,11 @@ class Dataset:
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
     """The environment for a process to be started: the current one, with some variables set."""
     return {**os.environ, **variables}
+
+
+def visible_gpus() -> list[str]:
+    """The numbers or UUIDs of the GPUs this process was given (a job of a cluster, mostly); empty if it has all."""
+    return [name.strip() for name in os.environ.get(VISIBLE_GPUS, "").split(",") if name.strip()]
 
 
 def set_variable(name: str, value: str) -> None:

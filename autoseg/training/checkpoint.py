@@ -44,7 +44,8 @@ class Progress:
     epochs_since_best: epochs since the best validation. skipped: steps skipped for a NaN or infinite loss or gradient;
     consecutive_skipped: those since the last good step. losses, loss_sum: number and sum of the losses of the current epoch.
     seconds: total of the run; validating: seconds of it in validation. epoch_seconds: seconds of the current epoch;
-    data_seconds: seconds of it spent waiting for data. peak_memory, peak_device_memory: see `RunRecord`.
+    data_seconds: seconds of it spent waiting for data. peak_memory, peak_device_memory, peak_step_memory: see `RunRecord`.
+    accumulate: parts of a batch that fit into the memory, 0 before the first step.
     """
 
     epoch: int = 0
@@ -63,6 +64,8 @@ class Progress:
     data_seconds: float = 0.0
     peak_memory: int = 0
     peak_device_memory: int = 0
+    peak_step_memory: int = 0
+    accumulate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,9 @@ class DistributedContext:
             return chosen
         if chosen.type != "cuda":
             raise AutosegError(f"several processes cannot train on {chosen}", "use --device cuda or cpu with torchrun")
-        return torch.device("cuda", self.rank % torch.cuda.device_count())
+        # The number on this machine, not among all: machines need not have equal numbers of processes. Where the launcher
+        # gave each process one GPU of its own to see, there is only number 0.
+        return torch.device("cuda", dist.get_node_local_rank(self.rank) % torch.cuda.device_count())
 
     def sync_batch_norm(self, network: Network, device: torch.device) -> Network:
         """The network with `SyncBatchNorm` in place of batch norm: statistics over the shards of all processes.

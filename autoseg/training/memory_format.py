@@ -1,4 +1,4 @@
-"""Memory format of tensors in training, chosen by device, precision and model. It changes results only by rounding. A resumed
+"""Memory format of tensors in training, chosen by device and model. It changes results only by rounding. A resumed
 run keeps its format.
 """
 
@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from autoseg.inference.precision import usable
 from autoseg.models.base import ModelSpec
 from autoseg.planning import overrides
 from autoseg.schema.plan import Decision
@@ -18,13 +17,13 @@ from autoseg.training.trainer import RunConfig
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 
-def choose(spec: ModelSpec, precision: str, device: torch.device) -> tuple[MemoryFormat, str]:
-    """The format and the reason. precision: of the plan, see `inference.precision.usable`.
+def choose(spec: ModelSpec, device: torch.device) -> tuple[MemoryFormat, str]:
+    """The format and the reason.
 
     Source for CUDA: PyTorch's "Channels Last Memory Format" tutorial; for CPUs: documentation/training.md.
     """
-    if device.type == "cuda" and usable(precision, device) is not None:
-        return "channels_last", "tensor cores need this format for half-precision convolutions"
+    if device.type == "cuda":
+        return "channels_last", "tensor cores need this format for convolutions, in half precision and TF32"
     if device.type == "cpu" and spec.channels_last_on_cpu:
         return "channels_last", "measured to be faster for this network on a CPU"
     return "contiguous", f"the default: no gain is known for this network on {device.type}"
@@ -37,7 +36,7 @@ def with_memory_format(config: RunConfig, spec: ModelSpec, checkpoint_format: Me
     """
     if config.model_plan.memory_format != "auto":
         return config
-    chosen, reason = choose(spec, config.model_plan.precision, config.device)
+    chosen, reason = choose(spec, config.device)
     if checkpoint_format not in (None, chosen):
         chosen, reason = checkpoint_format, "the format this run started with"
     model_plan = replace(config.model_plan, memory_format=chosen)

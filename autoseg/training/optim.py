@@ -44,15 +44,16 @@ def make_optimizer(network: nn.Module, training: Training, learning_rate: float)
 
 
 def adamw(groups: Groups, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW, fused on CPUs: a quarter of the time of the plain update.
+    """AdamW, fused on CPUs and CUDA: one pass over the weights, without tensors in between.
 
     The checkpoint stores whether it is fused, so a resumed run does not change.
     """
-    if groups[0]["params"][0].device.type == "cpu":
+    device = groups[0]["params"][0].device.type
+    if device in ("cpu", "cuda"):
         try:
             return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
         except RuntimeError:
-            logger.info("this PyTorch has no fused AdamW for CPUs; using the plain one: same result, slower")
+            logger.info(f"this PyTorch has no fused AdamW for {device}; using the plain one: same result, slower")
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 import autoseg
-from autoseg.inference.precision import usable
+from autoseg.inference.precision import tensor_cores, trainable
 from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
 from autoseg.models.base import SegmentationNetwork
@@ -172,7 +172,7 @@ def _run_config(
 
 
 def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunRecord:
-    half_type = usable(config.model_plan.precision, config.device)
+    half_type = trainable(config.model_plan.precision, config.device)
     return RunRecord(
         dataset=config.plan.dataset,
         model=config.model_plan.model,
@@ -190,6 +190,8 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         learning_rate=config.model_plan.learning_rate,
         batch_size=config.model_plan.batch_size,
         processes=config.team.size,
+        planned_memory=config.model_plan.memory,
+        accumulate=config.model_plan.accumulate,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -217,7 +219,7 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
         _log_start(config, record, trainer.progress)
     writer.write("running", trainer.progress)
     try:
-        with graceful_shutdown(handle_signals) as stop:
+        with graceful_shutdown(handle_signals) as stop, tensor_cores(config.device):
             progress = trainer.run(stop, writer.on_checkpoint)
     except BaseException:
         writer.write("stopped", writer.progress)
@@ -226,6 +228,8 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
         run_loggers.close()
     if config.team.is_main:
         (config.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+        if config.team.size == 1 and (warning := memory.off_plan(progress.peak_step_memory, config.model_plan.memory)):
+            logger.warning(f"{config.title}: {warning}")
     finished = writer.write("finished", progress)
     if stop.requested:
         stop.exit()
@@ -273,6 +277,8 @@ class _RecordWriter:
             images_per_second=steps * self._record.batch_size / seconds if seconds > 0 else 0.0,
             peak_memory=progress.peak_memory,
             peak_device_memory=progress.peak_device_memory,
+            peak_step_memory=progress.peak_step_memory,
+            accumulate=progress.accumulate or self._record.accumulate,
         )
         if self._is_main:
             write_artefact(self._folder / checkpoint.RECORD, record)

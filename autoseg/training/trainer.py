@@ -98,6 +98,7 @@ class Trainer:
             clip=training.gradient_clip,
             device=device,
             team=config.team,
+            compiled=training.compile,
         )
         samples = [sample for indices in local_indices(model_plan, config.team) for sample in indices]
         self._batches = TrainLoader(
@@ -122,6 +123,8 @@ class Trainer:
             # Empty if the run started on a device that needs none.
             self._step.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        if self.progress.accumulate and self._team.size == 1:
+            self._step.accumulate = self.progress.accumulate
         if self.progress.best_epoch > 0:
             try:
                 checkpoint.read(self._config.folder / checkpoint.BEST)
@@ -157,7 +160,8 @@ class Trainer:
         with self._save_throttle:
             progress, folder, identity = self.progress, self._config.folder, self._config.identity
             progress.peak_memory = max(progress.peak_memory, memory.peak())
-            progress.peak_device_memory = max(progress.peak_device_memory, memory.device_peak(self._config.device))
+            self._record_device_peak()
+            progress.accumulate = self._step.accumulate
             if self._best is not None:
                 checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_dice)
                 self._best = None
@@ -188,6 +192,15 @@ class Trainer:
         finally:
             # Closing the generator ends its threads.
             batches.close()  # type: ignore[attr-defined]
+        peak = self._record_device_peak()
+        progress.peak_step_memory = max(progress.peak_step_memory, peak)
+
+    def _record_device_peak(self) -> int:
+        """The peak since the last call: of an epoch's steps, or of its validation."""
+        peak = memory.device_peak(self._config.device)
+        self.progress.peak_device_memory = max(self.progress.peak_device_memory, peak)
+        memory.reset_device_peak(self._config.device)
+        return peak
 
     def _exit_if_requested(self, stop: StopRequest) -> None:
         if self._team.any(stop.requested is not None):
@@ -237,6 +250,7 @@ class Trainer:
         improved = False
         if epoch % training.validate_every == 0 or epoch == training.epochs:
             improved = self._validate(epoch, row, stop)
+        self._record_device_peak()
         progress.epoch, progress.step = epoch, 0
         progress.epochs_since_best = 0 if improved else progress.epochs_since_best + 1
         progress.losses, progress.loss_sum, progress.epoch_seconds, progress.data_seconds = 0, 0.0, 0.0, 0.0

@@ -22,11 +22,12 @@ def mixed(tmp_path):
     return store(tmp_path / "mixed", MIXED)
 
 
-def batches(arrays, workers=1, size=(32, 32), augmentation=None, share=0.5, seed=0, **plan):
+def batches(arrays, workers=1, size=(32, 32), augmentation=None, share=0.5, seed=0, processes=False, **plan):
     settings = training(augmentation or Augmentation(), share)
     return TrainLoader(
-        arrays, arrays.cases, model_plan=model_plan(size, **plan), training=settings, scheme=SCHEME, seed=seed, workers=workers
-    )
+        arrays, arrays.cases, model_plan=model_plan(size, **plan), training=settings, scheme=SCHEME, seed=seed,
+        workers=workers, processes=processes,
+    )  # fmt: skip
 
 
 def same(ones, others):
@@ -40,6 +41,32 @@ def test_output_does_not_depend_on_the_number_of_threads(mixed, chain):
     with_one_thread = list(batches(mixed, 1, augmentation=settings).epoch(2))
     assert same(with_one_thread, list(batches(mixed, 4, augmentation=settings).epoch(2)))
     assert not same(with_one_thread, list(batches(mixed, 1, augmentation=settings, seed=1).epoch(2)))
+
+
+@pytest.mark.parametrize("normalisation", ["constant", "image"])
+def test_worker_processes_make_the_same_batches(mixed, normalisation):
+    """Several epochs through the same processes; one is left in its middle, as when a training is stopped."""
+    settings = Augmentation(p_rotation=0.5, p_elastic=0.5, p_noise=0.5)
+    plan = {"batch": 2, "normalisation": Normalisation(scheme=normalisation, mean=(0.0,) * 3, std=(1.0,) * 3)}
+    if normalisation == "image":
+        plan["normalisation"] = Normalisation(scheme="image")
+    threads = batches(mixed, 1, augmentation=settings, **plan)
+    processes = batches(mixed, 2, augmentation=settings, processes=True, **plan)
+    expected = [list(threads.epoch(epoch)) for epoch in range(3)]
+    assert same(expected[0], processes.epoch(0))
+    left = processes.epoch(1)
+    assert same(expected[1][:1], [next(left)])
+    left.close()
+    assert same(expected[2][1:], processes.epoch(2, first_step=1))
+    (last, *_) = processes.epoch(1)
+    if normalisation == "image":
+        assert torch.equal(last.statistics, expected[1][0].statistics)
+
+
+def test_errors_of_a_worker_process_name_the_case(mixed):
+    made = batches(mixed, 2, processes=True, batch=2, augmentation=Augmentation(scaling=(0.0, 0.0), p_scaling=1.0))
+    with pytest.raises(SampleError, match="case .*epoch 0, step 0"):
+        list(made.epoch(0))
 
 
 def test_an_epoch_can_start_at_any_step(mixed):
@@ -139,7 +166,7 @@ def test_an_internal_error_names_the_case(mixed, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("no way")
 
-    monkeypatch.setattr(train_loader, "_chain", broken)
+    monkeypatch.setattr(train_loader._make, "_chain", broken)
     with pytest.raises(SampleError, match=r"case c0\d .*ZeroDivisionError: no way") as caught:
         list(train_loader.epoch(0))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -163,13 +190,14 @@ def test_few_batches_are_prefetched_and_closing_ends_the_threads(tmp_path, monke
     arrays = store(tmp_path / "s", [(32, 32)] * 40)
     train_loader = batches(arrays, 2, batch=1)
     started: list[int] = []
-    original = train_loader._batch
+    original = train_loader._make
 
-    def counted(order, epoch, step):
-        started.append(step)
-        return original(order, epoch, step)
+    class Counted(type(original)):
+        def __call__(self, place):
+            started.append(place[1])
+            return super().__call__(place)
 
-    monkeypatch.setattr(train_loader, "_batch", counted)
+    monkeypatch.setattr(original, "__class__", Counted)
     before = threading.active_count()
     epoch = train_loader.epoch(0)
     next(epoch)

@@ -27,8 +27,9 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 def test_devices() -> None:
     assert hardware.resolve_device("cuda:1") == "cuda"
     assert hardware.resolve_device("auto") in hardware.DEVICES
-    with pytest.raises(AutosegError, match="no device"):
-        hardware.resolve_device("tpu")
+    for name in ("tpu", "cuda:", "cuda:x", "cpu:0:1", "mps:"):
+        with pytest.raises(AutosegError, match="no device"):
+            hardware.resolve_device(name)
 
 
 @pytest.mark.parametrize("device", hardware.DEVICES)
@@ -54,9 +55,14 @@ def test_a_gpu_decides_by_its_chip_and_its_own_memory(monkeypatch: pytest.Monkey
     # The stand-in takes what this PyTorch's own function takes, and nothing else.
     supported = create_autospec(torch.cuda.is_bf16_supported, return_value=has_bf16)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    gpu = SimpleNamespace(total_memory=10 << 30, name="Stand-in 10 GB")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    gpus = [SimpleNamespace(total_memory=(10 << 30) * (1 + number), name=f"Stand-in {number}") for number in range(2)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpus[index])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert hardware.resolve_device("auto") == "cuda"
     assert hardware.decide_precision("cuda", True, "m")[0] == precision
-    budget, because = hardware.default_budget("cuda")
-    assert budget == 9 << 30 and gpu.name in because
+    for device, number in {"cuda": 0, "cuda:0": 0, "cuda:1": 1}.items():
+        budget, because = hardware.default_budget(device)
+        assert budget == (9 << 30) * (1 + number) and gpus[number].name in because
+    with pytest.raises(AutosegError, match="no cuda:2: PyTorch finds 2"):
+        hardware.default_budget("cuda:2")

@@ -136,4 +136,16 @@ def test_too_many_gpus_or_workers_are_refused():
     with pytest.raises(AutosegError, match=r"5 jobs at a time are too many for 4 GPUs\n.*--workers 4"):
         Local(workers=5, gpus=4, gpus_per_run=1)
     assert Local(gpus=4, gpus_per_run=2).slots() == 2
-    assert [Local(gpus=4, gpus_per_run=2)._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["0,1", "2,3"]
+
+
+@pytest.mark.parametrize(
+    ("inherited", "expected"),
+    [(None, ["0,1", "2,3"]), ("4,5,6,7", ["4,5", "6,7"]), ("GPU-8f3a, GPU-11, 3,2", ["GPU-8f3a,GPU-11", "3,2"])],
+)
+def test_jobs_share_the_gpus_this_process_was_given(monkeypatch, inherited, expected):
+    """A job of a cluster often gets some GPUs of a machine only; number 0 may be another user's."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if inherited is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
+    engine = Local(gpus=4, gpus_per_run=2)
+    assert [engine._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == expected

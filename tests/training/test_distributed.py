@@ -127,6 +127,14 @@ def test_a_single_process_shares_nothing():
     assert SINGLE_PROCESS.device(torch.device("cuda")) == torch.device("cuda")
 
 
+@pytest.mark.parametrize(("local", "gpus", "number"), [("1", 4, 1), ("3", 4, 3), ("1", 1, 0)])
+def test_a_process_takes_the_gpu_of_its_number_on_its_machine(monkeypatch, local, gpus, number):
+    """Process 6 of 8 on two machines; with one GPU in sight per process it is that one."""
+    monkeypatch.setenv("LOCAL_RANK", local)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert DistributedContext(6, 8).device(torch.device("cuda")) == torch.device("cuda", number)
+
+
 def test_sync_batch_norm_keeps_parameters_names_and_activations():
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4), nn.GroupNorm(2, 4)]
     network = nn.Sequential(*layers)

@@ -23,17 +23,16 @@ FASTER_ON_CPU = replace(tiny.SPEC, channels_last_on_cpu=True)
 
 
 @pytest.mark.parametrize(
-    ("spec", "precision", "device", "chosen"),
+    ("spec", "device", "chosen"),
     [
-        (tiny.SPEC, "fp16", CUDA, "channels_last"),
-        (tiny.SPEC, "fp32", CUDA, "contiguous"),
-        (tiny.SPEC, "fp32", CPU, "contiguous"),
-        (FASTER_ON_CPU, "fp32", CPU, "channels_last"),
-        (FASTER_ON_CPU, "fp16", MPS, "contiguous"),
+        (tiny.SPEC, CUDA, "channels_last"),
+        (tiny.SPEC, CPU, "contiguous"),
+        (FASTER_ON_CPU, CPU, "channels_last"),
+        (FASTER_ON_CPU, MPS, "contiguous"),
     ],
 )
-def test_format_depends_on_device_precision_and_model(spec, precision, device, chosen):
-    assert choose(spec, precision, device)[0] == chosen
+def test_format_depends_on_device_and_model(spec, device, chosen):
+    assert choose(spec, device)[0] == chosen
 
 
 def test_results_hold_the_format_and_its_reason(tmp_path, monkeypatch):

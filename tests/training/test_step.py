@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from unittest.mock import create_autospec
+
 import pytest
 import torch
 
 from autoseg.data.loader import Batch
+from autoseg.inference import precision as precision_rules
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Normalisation, Training
 from autoseg.training.losses import Loss
 from autoseg.training.optim import make_optimizer
-from autoseg.training.step import Step, step_seed
+from autoseg.training.step import Step, make_scaler, step_seed
 from tests.training.tiny import Tiny
 
 SCHEME = LabelScheme(names=("background", "a"), members=((0,), (1,)))
@@ -18,7 +21,13 @@ LABELS = BLOCKS.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
 BATCH = Batch((LABELS * 90).unsqueeze(1), LABELS, None, ("a", "b", "c", "d"))
 
 
-def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", network: torch.nn.Module | None = None) -> Step:
+def step(
+    accumulate: int = 1,
+    clip: float = 1.0,
+    precision: str = "fp32",
+    network: torch.nn.Module | None = None,
+    compiled: bool = False,
+) -> Step:
     torch.manual_seed(0)
     network = (network or Tiny(1, 2, 8)).train()
     plan = ModelPlan(
@@ -38,7 +47,7 @@ def step(accumulate: int = 1, clip: float = 1.0, precision: str = "fp32", networ
         memory=0,
     )
     optimizer = make_optimizer(network, TRAINING, 1e-2)
-    return Step(network, optimizer, Loss("ce", SCHEME), plan, clip, torch.device("cpu"))  # type: ignore[arg-type]
+    return Step(network, optimizer, Loss("ce", SCHEME), plan, clip, torch.device("cpu"), compiled=compiled)  # type: ignore[arg-type]
 
 
 def weights(step_: Step) -> dict[str, torch.Tensor]:
@@ -129,3 +138,56 @@ def test_half_precision_keeps_weights_and_loss_in_float32(monkeypatch):
 def test_seeds_differ_from_step_to_step():
     seeds = {step_seed(seed, epoch, number) for seed in (0, 1) for epoch in range(5) for number in range(20)}
     assert len(seeds) == 200
+
+
+def scaled(step_: Step) -> Step:
+    """With the loss scaling of fp16, as on a GPU."""
+    step_.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    return step_
+
+
+def test_an_overflow_under_loss_scaling_is_a_skipped_step_and_lowers_the_scale():
+    step_ = scaled(step())
+    before = weights(step_)
+    handle = step_.network.stem[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    assert step_(BATCH, 1e-2, 0) is None
+    assert equal(before, weights(step_)) and step_.scaler.get_scale() == 2.0**15
+    handle.remove()
+    assert step_(BATCH, 1e-2, 1) is not None and not equal(before, weights(step_))
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "kernel", "chosen"),
+    [
+        ("fp16", "cuda", True, torch.float16),
+        ("fp16", "mps", True, torch.float16),
+        ("fp16", "mps", False, None),
+        ("fp16", "cpu", True, None),
+        ("fp32", "cuda", True, None),
+    ],
+)
+def test_half_precision_is_trained_with_loss_scaling_or_not_at_all(monkeypatch, precision, device, kernel, chosen):
+    """kernel: whether this PyTorch can unscale gradients on the device. MPS has it since 2.8."""
+    monkeypatch.setattr(precision_rules, "_can_unscale", lambda device: kernel)
+    assert precision_rules.trainable(precision, torch.device(device)) == chosen
+    # A scaler for CUDA switches itself off where there is no GPU.
+    made = create_autospec(torch.amp.GradScaler)
+    monkeypatch.setattr(torch.amp, "GradScaler", made)
+    make_scaler(precision, torch.device(device))
+    made.assert_called_once_with(device, enabled=chosen == torch.float16)
+
+
+def test_this_pytorch_can_unscale_gradients_on_a_processor():
+    assert precision_rules._can_unscale(torch.device("cpu"))
+    assert not precision_rules._can_unscale(torch.device("vulkan"))
+
+
+def test_a_compiled_step_computes_the_same_and_keeps_the_names(monkeypatch):
+    """The compiler itself is left out: a graph that is traced and run as it is."""
+    made = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: made(module, backend="eager"))
+    plain, compiled = step(), step(compiled=True)
+    assert compiled(BATCH, 1e-2, 5) == pytest.approx(plain(BATCH, 1e-2, 5), rel=1e-5)
+    assert list(weights(compiled)) == list(weights(plain))
+    for name, tensor in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], tensor, rtol=1e-4, atol=1e-5)
