@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +15,8 @@ from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_nam
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Results
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
+from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.extensions import MODELS
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
 
@@ -63,7 +69,7 @@ def plan_and_preprocess(
         device: device of the trainings: "auto", "cpu", "cuda", "cuda:1" or "mps".
         settings: dotted field of the plan -> value: {"training.epochs": 50}. The plan records them.
         splits: a file with your own folds, in autoseg's or nnU-Net's format, checked for leaks (default: existing ones,
-            else new ones).
+            else new ones). Folds that were given stay at the next planning.
         preprocess: also write the arrays that trainings read.
         processes: as for `fingerprint`.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
@@ -78,7 +84,10 @@ def plan_and_preprocess(
     from autoseg.io.cache import DecodedImageCache
     from autoseg.io.raw_dataset import RawDataset
 
+    names, texts = model_names(models), setting_texts(settings)
     data = Workspace.at(root).dataset(dataset)
+    check_request(names, texts, memory)
+    before = _plan_before(data)
     raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
         measured = fingerprint_dataset(data, cache=cache, raw=raw, processes=processes)
@@ -86,7 +95,7 @@ def plan_and_preprocess(
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
-        selected = model_names(models) or registry.usable_names()
+        selected = names or registry.usable_names()
         plan = make_plan(
             measured,
             raw.spec,
@@ -94,10 +103,13 @@ def plan_and_preprocess(
             models=selected,
             memory=memory,
             device=device,
-            settings=setting_texts(settings),
+            settings=texts,
         )
-        write_artefact(data.splits, _splits(data, raw, measured, plan, Path(splits) if splits else None))
+        new_splits = _splits(data, raw, measured, plan, Path(splits) if splits else None)
+        plan = _with_given_folds(plan, new_splits)
+        write_artefact(data.splits, new_splits)
         write_artefact(data.plan, plan)
+        _log_dropped(before, plan)
         if cache and len(plan.preprocessing) == 1:
             cache.stop_caching()
         logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
@@ -120,15 +132,113 @@ def decisions(plan: Plan) -> Results[Decision]:
     return Results(explain(plan))
 
 
+def check_request(models: Sequence[str] | None, settings: Mapping[str, str], memory: int | str | None = None) -> None:
+    """Find mistakes that need no data, before anything is measured. Raises AutosegError."""
+    MODELS.check(*(models or ()))
+    if memory is not None:
+        from autoseg.planning.hardware import parse_memory
+
+        parse_memory(memory)
+    if settings:
+        from autoseg.planning.overrides import check_settings
+
+        check_settings(settings, models or MODELS.names())
+
+
+def check_training(data: Dataset, models: Sequence[str] | None, settings: Mapping[str, str]) -> None:
+    """Find mistakes in models and settings of a training before anything is planned. Raises AutosegError."""
+    check_request(models, {})
+    if settings:
+        from autoseg.planning.overrides import check_settings, refuse_at_planning
+
+        refuse_at_planning(settings)
+        plan = _plan_before(data)
+        check_settings(settings, [*(plan.models if plan else ()), *(models or (() if plan else MODELS.names()))])
+
+
+def plan_again(
+    data: Dataset, plan: Plan, protocol: Protocol, models: Sequence[str], device: str, root: Root, *, preprocess: bool = True
+) -> Plan:
+    """Plan for another protocol, with the models, the memory limit and the settings of the earlier plan, and more models."""
+    settings, memory = _settings_of(plan), _memory_of(plan)
+    same = [f"--set {path}={text}" for path, text in settings.items()]
+    same += [f"--memory {memory / 2**30:.3g}G"] if memory else []
+    more = f", with {' '.join(same)} as before" if same else ""
+    logger.info(f"{data.name} is planned for {plan.protocol}: planning it for {protocol} now{more}")
+    return plan_and_preprocess(
+        data.name, protocol=protocol, models=list(dict.fromkeys([*plan.models, *models])), memory=memory, device=device,
+        settings=settings, preprocess=preprocess, root=root,
+    )  # fmt: skip
+
+
+def planning_command(data: Dataset, plan: Plan, model: str) -> str:
+    """The command that adds a model to a plan, and changes nothing else."""
+    options = [f"--protocol {plan.protocol}", f"--models {','.join([*plan.models, model])}"]
+    options += [f"--set {shlex.quote(f'{path}={text}')}" for path, text in _settings_of(plan).items()]
+    memory = _memory_of(plan)
+    return " ".join([f"autoseg_plan_and_preprocess {data.number}", *options, *([f"--memory {memory}"] if memory else [])])
+
+
+def _settings_of(plan: Plan) -> dict[str, str]:
+    """What the user set, in the form of --set."""
+    return {path: value if isinstance(value, str) else json.dumps(value) for path, value in plan.overrides.items()}
+
+
+def _memory_of(plan: Plan) -> int | None:
+    """The memory limit of the user, None if the planner chose it."""
+    from autoseg.planning.overrides import SET_BY_USER
+
+    by_user = any(one.subject == "memory_budget" and one.reason.endswith(SET_BY_USER) for one in plan.decisions)
+    return plan.memory_budget if by_user else None
+
+
+def _plan_before(data: Dataset) -> Plan | None:
+    """The plan that will be replaced; None if there is none that can be read."""
+    try:
+        return read_artefact(data.plan, Plan)
+    except AutosegError:
+        return None
+
+
+def _log_dropped(before: Plan | None, plan: Plan) -> None:
+    """Say what the user had decided for the replaced plan and not for this one."""
+    if before is None:
+        return
+    models = [name for name in before.models if name not in plan.models]
+    dropped = [f"the models {', '.join(models)}"] if models else []
+    dropped += [f"--set {path}={text}" for path, text in _settings_of(before).items() if path not in plan.overrides]
+    memory = _memory_of(before)
+    dropped += [f"--memory ({memory / 2**30:.1f} GiB)"] if memory and not _memory_of(plan) else []
+    if dropped:
+        logger.warning(f"the replaced plan had {'; '.join(dropped)}, which this one does not have")
+
+
+def _with_given_folds(plan: Plan, splits: Splits) -> Plan:
+    """The plan with the number of folds of the user's splits."""
+    from autoseg.planning.overrides import with_decision
+    from autoseg.planning.splits import decide_given_folds, given_file
+
+    if not given_file(splits):
+        return plan
+    training = replace(plan.training, folds=len(splits.folds))
+    return with_decision(replace(plan, training=training), decide_given_folds(splits))
+
+
 def _splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, path: Path | None) -> Splits:
-    """The splits of a file if given; else those on disk if they match cases and settings; else new ones."""
-    from autoseg.planning.splits import check_splits, make_splits, read_splits
+    """The splits of a file if given; else those on disk if they match cases and settings; else new ones.
+
+    Splits that the user gave earlier are kept. Raises AutosegError if they do not match any more.
+    """
+    from autoseg.planning.splits import check_splits, given_file, make_splits, read_splits
 
     if path is not None:
-        return read_splits(path, measured, raw.spec)
+        return replace(read_splits(path, measured, raw.spec), given=path.name)
     if data.splits.exists():
         splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
         overridden = {"training.folds", "training.seed"} & set(plan.overrides)
+        if given_file(splits):
+            _check_given(data, splits, measured, raw, overridden)
+            return splits
         if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
             logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
         elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
@@ -139,3 +249,23 @@ def _splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, p
                 f"new splits of {data.name} for the changed settings: trainings on them cannot be compared with older ones"
             )
     return make_splits(measured, raw.spec, plan.training.folds, plan.training.seed)
+
+
+def _check_given(data: Dataset, splits: Splits, measured: Fingerprint, raw: RawDataset, overridden: set[str]) -> None:
+    from autoseg.planning.splits import check_splits, given_file
+
+    name = given_file(splits)
+    remedy = f"give a corrected file with --splits, or delete {data.splits} to make new splits"
+    if overridden:
+        raise AutosegError(
+            f"the splits of {data.name} were given ({name}), so {', '.join(sorted(overridden))} cannot be set", remedy
+        )
+    try:
+        check_splits(splits, measured, raw.spec)
+    except SeveralProblems as error:
+        raise SeveralProblems(
+            f"the splits that were given for {data.name} ({name}) do not match:", error.problems, remedy
+        ) from error
+    unused = len(raw.cases) - len({case for fold in splits.folds for case in (*fold.train, *fold.validation)})
+    more = f"; {unused} cases are in none of its folds" if unused else ""
+    logger.info(f"{data.name} keeps the splits that were given ({name}){more}")

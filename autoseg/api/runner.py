@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, Settings, fold_numbers, model_names, setting_texts
-from autoseg.api.planning import plan_and_preprocess
+from autoseg.api.planning import check_training, plan_again, plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.runner import GridTable
 from autoseg.support.errors import AutosegError
@@ -88,6 +88,8 @@ def run(
     selected = find_datasets(root_folder, [datasets] if isinstance(datasets, str | int) else datasets)
     names, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
     for dataset in selected:
+        check_training(dataset, names, texts)
+    for dataset in selected:
         _plan(dataset, names, protocol, device, root_folder)
     jobs = [job for dataset in selected for job in fold_jobs(dataset, names, numbers)]
     for dataset in selected:
@@ -146,10 +148,9 @@ def _compare(table: GridTable, root: Path) -> None:
 def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path) -> None:
     if dataset.plan.exists():
         plan = read_artefact(dataset.plan, Plan, f"autoseg_plan_and_preprocess {dataset.number}")
-        if protocol is None or plan.protocol == protocol:
-            return
-        logger.info(f"{dataset.name} is planned for {plan.protocol}: planning it for {protocol} now")
-        models = list(dict.fromkeys([*plan.models, *(models or [])]))
+        if protocol is not None and plan.protocol != protocol:
+            plan_again(dataset, plan, protocol, models or [], device, root, preprocess=False)
+        return
     plan_and_preprocess(dataset.name, protocol=protocol or "auto", models=models, device=device, preprocess=False, root=root)
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
-from autoseg.api.planning import plan_and_preprocess
+from autoseg.api.planning import check_training, plan_again, plan_and_preprocess, planning_command
 from autoseg.schema.frame import Results, Row, Tabular
 from autoseg.schema.plan import Plan, Protocol, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
-from autoseg.support.extensions import MODELS
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
 
@@ -94,7 +93,6 @@ def train(
     from autoseg.training.pretrained import weights_file
     from autoseg.training.train_fold import train_fold
 
-    MODELS.check(model)
     texts = setting_texts(settings)
     weights = None if pretrained is None else str(pretrained)
     # Whatever can be wrong in the call is found before the dataset is planned, which takes minutes.
@@ -102,6 +100,7 @@ def train(
     if weights not in (None, "auto", "none"):
         weights_file(str(weights))
     data = Workspace.at(root).dataset(dataset)
+    check_training(data, [model], texts)
     trained: Results[TrainedFold] = Results()
     with distributed_context() as context:
         if context.is_main:
@@ -151,12 +150,11 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
         return plan_and_preprocess(data.name, protocol=protocol or "auto", models=[model], device=device, root=root)
     plan = read_artefact(data.plan, Plan, remedy)
     if protocol is not None and plan.protocol != protocol:
-        logger.info(f"{data.name} is planned for {plan.protocol}: planning it for {protocol} now")
-        return plan_and_preprocess(data.name, protocol=protocol, models=list(plan.models), device=device, root=root)
+        return plan_again(data, plan, protocol, [model], device, root)
     if model not in plan.models:
         raise AutosegError(
             f"the plan of {data.name} is for {', '.join(plan.models)}, not for {model}",
-            f"{remedy} --protocol {plan.protocol} --models {','.join([*plan.models, model])}",
+            planning_command(data, plan, model),
         )
     return plan
 

@@ -14,6 +14,8 @@ from autoseg.support.errors import AutosegError
 
 DEVICES = ("cpu", "cuda", "mps")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# Less is certainly a forgotten unit.
+_LEAST_MEMORY = 1_000_000
 # Fraction of the memory for a training. On a CPU, the system, the data loader and the page cache need memory too. On a GPU,
 # the driver has already taken its part.
 _MEMORY_FRACTION = {"cpu": 0.5, "cuda": 0.9, "mps": 0.5}
@@ -33,12 +35,16 @@ def resolve_device(device: str) -> str:
     return kind
 
 
-def parse_memory(text: str) -> int:
-    """Bytes of "8G", "512M", "8GiB", "8000000000". Raises AutosegError."""
+def parse_memory(amount: int | str) -> int:
+    """Bytes of "8G", "512M", "8GiB", "8000000000". Raises AutosegError, also for an amount that no training can have."""
+    text = str(amount)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise AutosegError(f"{text!r} is no amount of memory", "write a number and a unit, such as 8G or 512M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    size = int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < _LEAST_MEMORY:
+        raise AutosegError(f"{size} bytes of memory are too little", "write a number and a unit, such as 8G or 512M")
+    return size
 
 
 def show_memory(size: int) -> str:

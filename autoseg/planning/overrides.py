@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from autoseg.models import registry
 from autoseg.schema import serde
-from autoseg.schema.plan import Decision, Plan, PreprocessingConfig
+from autoseg.schema.plan import Decision, ModelPlan, Normalisation, Plan, PreprocessingConfig, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.registry import Registry
@@ -38,7 +39,7 @@ _SET_BY_OPTION = {
     "device": "autoseg_plan_and_preprocess ... --device cuda",
     "channels": "name the channels of the files in dataset.json",
 }
-_SET_BY_USER = "set by the user"
+SET_BY_USER = "set by the user"
 # Fields that name an entry of a registry, which packages may extend.
 _REGISTRIES: dict[str, Registry[Any]] = {
     "training.loss": LOSSES,
@@ -54,15 +55,57 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     Dependent fields follow: accumulation steps for a new batch size, preprocessing for a new input size, search epochs for new
     epochs. Raises AutosegError for an unknown field, with the nearest names, and for a value of the wrong type or range.
     """
+    refuse_at_planning(settings)
     for path, text in settings.items():
-        if path in AT_PLANNING:
-            raise AutosegError(
-                f"{path} decides the preprocessing, so it cannot be set for a single training",
-                f"autoseg_plan_and_preprocess ... --set {path}={text}",
-            )
         changed = _apply_consequences(_with_value(plan, path, text), path)
         plan = _scale_search_epochs(plan, changed) if path == "training.epochs" else changed
     return plan
+
+
+def refuse_at_planning(settings: Mapping[str, str]) -> None:
+    """Raises AutosegError for settings that a plan must be made with."""
+    for path in AT_PLANNING:
+        if path in settings:
+            raise AutosegError(
+                f"{path} decides the preprocessing, so it cannot be set for a single training",
+                f"autoseg_plan_and_preprocess ... --set {path}={settings[path]}",
+            )
+
+
+def check_settings(settings: Mapping[str, str], models: Sequence[str]) -> None:
+    """Check names, types and ranges before there is a plan of the models.
+
+    Raises AutosegError as `apply_overrides` does. The stored arrays (`preprocessing`) are checked with the plan.
+    """
+    template = _template(models)
+    for path, text in settings.items():
+        if path in AT_PLANNING or path.startswith("preprocessing."):
+            continue
+        changed = _with_value(template, path, text)
+        keys = path.split(".")
+        if keys[0] == "models" and keys[2:] == ["variant"]:
+            check_variant(keys[1], changed.models[keys[1]].variant)
+
+
+def check_variant(model: str, variant: str) -> None:
+    """Raises AutosegError with the existing variants."""
+    variants = [one.name for one in registry.spec(model).variants]
+    if variant not in variants:
+        raise AutosegError(f"models.{model}.variant cannot be {variant!r}", f"choose one of: {', '.join(variants)}")
+
+
+def _template(models: Sequence[str]) -> Plan:
+    """A plan with every field, whose values mean nothing."""
+    model = ModelPlan(
+        model="", variant="", input_size=(32, 32), batch_size=1, accumulate=1, precision="fp32", pretrained="none",
+        learning_rate=1.0, warmup_epochs=0, normalisation=Normalisation(scheme="image"), preprocessing="", parameters=0,
+        flops=0, memory=0,
+    )  # fmt: skip
+    training = Training(epochs=1, loss="dice_ce", learning_rates=(1.0,))
+    return Plan(
+        dataset="", protocol="auto", content_hash="", memory_budget=0, device="", channels=1, training=training,
+        preprocessing={}, models=dict.fromkeys(models, model), decisions=(),
+    )  # fmt: skip
 
 
 def check_names(plan: Plan, source: str) -> None:
@@ -83,7 +126,7 @@ def _check_name(path: str, name: str, old_value: str) -> None:
 
 def record(plan: Plan, path: str, value: Any, planned: str = "") -> Plan:
     """The plan with an override recorded in `overrides` and `decisions`."""
-    reason = f"{_SET_BY_USER}; planned was {planned}" if planned else _SET_BY_USER
+    reason = f"{SET_BY_USER}; planned was {planned}" if planned else SET_BY_USER
     plan = with_decision(plan, Decision(path, _format(value), reason))
     return replace(plan, overrides={**plan.overrides, path: _to_json(value)})
 

@@ -62,8 +62,10 @@ def make_plan(
     settings = dict(settings or {})
     geometry_kind, side = _geometry_settings(settings)
     device_type = resolve_device(device)
-    memory = parse_memory(memory) if isinstance(memory, str) else memory
-    budget, reason = (memory, "set by the user") if memory else default_budget(device_type if device == "auto" else device)
+    memory = None if memory is None else parse_memory(memory)
+    budget, reason = default_budget(device_type if device == "auto" else device)
+    if memory is not None:
+        budget, reason = memory, overrides.SET_BY_USER
     stats = dataset_stats(fingerprint, spec, _FOLDS)
     channels, decisions = decide_channels(stats)
     spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, geometry_kind, side)
@@ -177,10 +179,7 @@ def _adapt_input_sizes(planned: Plan, changed: Plan, context: _Context) -> Plan:
     """Adapts the input size if a variant with another internal size was set, unless the input size was set too."""
     for name, model in changed.models.items():
         spec = registry.spec(name)
-        variants = {variant.name for variant in spec.variants}
-        if model.variant not in variants:
-            choices = ", ".join(variant.name for variant in spec.variants)
-            raise AutosegError(f"models.{name}.variant cannot be {model.variant!r}", f"choose one of: {choices}")
+        overrides.check_variant(name, model.variant)
         old = planned.models[name].variant
         is_unchanged = spec.size_inside(model.variant) == spec.size_inside(old) or context.protocol == "benchmark"
         if is_unchanged or f"models.{name}.input_size" in changed.overrides:

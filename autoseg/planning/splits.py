@@ -22,6 +22,8 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 
 logger = logging.getLogger(__name__)
 
+_GIVEN = "given by the user: "
+
 # Number of strata by foreground size.
 _SIZE_BINS = 3
 
@@ -74,7 +76,7 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):
             fold_list = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
-            splits = Splits(fold_list, f"given by the user: {path.name}")
+            splits = Splits(fold_list, f"{_GIVEN}{path.name}")
         else:
             splits = serde.from_content(content, Splits)
     except FileNotFoundError as error:
@@ -85,6 +87,16 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
         raise AutosegError(f"{path} is no splits file: {error}", remedy) from error
     check_splits(splits, fingerprint, spec)
     return splits
+
+
+def given_file(splits: Splits) -> str:
+    """Name of the user's file; "" for splits of autoseg."""
+    return splits.given or splits.reason.partition(_GIVEN)[2]
+
+
+def decide_given_folds(splits: Splits) -> Decision:
+    """The decision for splits of the user."""
+    return Decision("training.folds", str(len(splits.folds)), f"{_GIVEN}{given_file(splits)}")
 
 
 def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None) -> None:

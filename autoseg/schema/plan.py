@@ -230,7 +230,7 @@ def _because_to_reason(content: Content) -> Content:
 
 @dataclass(frozen=True)
 class Splits(Artefact):
-    """`splits.json`. reason: how the folds were made and which cases stay together."""
+    """`splits.json`. reason: how the folds were made and which cases stay together. given: the user's file, "" for none."""
 
     NAME = "splits"
     VERSION = 2
@@ -239,3 +239,4 @@ class Splits(Artefact):
     folds: tuple[Fold, ...]
     reason: str
     seed: int = 0
+    given: str = ""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from autoseg import api
+from autoseg.schema.plan import Plan, Splits
 from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact
+from autoseg.support.workspace import Workspace
 from tests import generated
 
 CASES = 12
@@ -40,3 +45,151 @@ def test_mistakes_are_found_before_a_dataset_is_planned(raw, tmp_path, monkeypat
             without_libraries.setattr("importlib.util.find_spec", lambda name: None)
             with pytest.raises(AutosegError, match="wandb is not installed"):
                 call(log_to=["wandb"])
+
+
+def copy_of(raw: Path, root: Path) -> Path:
+    shutil.copytree(raw / "raw", root / "raw")
+    return root
+
+
+def planned(root: Path) -> Plan:
+    return read_artefact(Workspace.at(root).dataset("Lesion").plan, Plan)
+
+
+@pytest.fixture
+def small_plan(raw, tmp_path) -> Path:
+    """A root with a plan of two models, a memory limit and a setting of the user."""
+    root = copy_of(raw, tmp_path)
+    api.plan_and_preprocess(
+        "Lesion", protocol="quick", models=["unet", "nnunet"], memory="4G", settings={"training.epochs": 3, "side": 64},
+        preprocess=False, root=root,
+    )  # fmt: skip
+    return root
+
+
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_planning_for_another_protocol_keeps_models_memory_and_settings(small_plan, command, caplog, monkeypatch):
+    if command == "train":
+        monkeypatch.setattr("autoseg.training.lr_search.with_searched_rate", stop)
+        call = api.train
+    else:
+        monkeypatch.setattr("autoseg.runner.scheduler.run_jobs", stop)
+        call = api.run
+    with caplog.at_level("INFO", "autoseg"), pytest.raises(Stopped):
+        call("Lesion", "efficientnet_lite0_upernet", 0, protocol="benchmark", root=small_plan)
+    plan = planned(small_plan)
+    assert plan.protocol == "benchmark" and set(plan.models) == {"unet", "nnunet", "efficientnet_lite0_upernet"}
+    assert plan.memory_budget == 4 << 30 and plan.training.epochs == 3
+    assert plan.overrides == {"training.epochs": 3, "side": 64}
+    assert "training.epochs=3" in caplog.text
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(*arguments, **options):
+    raise Stopped
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"training.epocs": 3}, "did you mean training.epochs"),
+        ({"training.epochs": "many"}, "training.epochs cannot be 'many'"),
+        ({"training.loss": "dise_ce"}, "did you mean dice_ce"),
+        ({"models.unet.varint": "16"}, "did you mean models.unet.variant"),
+        ({"models.unet.variant": "17"}, "choose one of: 16, 32, 64"),
+        ({"models.segformer.variant": "b0"}, "models.segformer"),
+    ],
+)
+def test_mistakes_in_settings_are_found_before_anything_is_measured(raw, tmp_path, monkeypatch, setting, says):
+    def measures(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("autoseg.fingerprint.measure.fingerprint_dataset", measures)
+    root = copy_of(raw, tmp_path)
+    for call in (
+        lambda: api.plan_and_preprocess("Lesion", models="unet", settings=setting, root=root),
+        lambda: api.train("Lesion", "unet", 0, settings=setting, root=root),
+        lambda: api.run("Lesion", "unet", 0, settings=setting, root=root),
+    ):
+        with pytest.raises(AutosegError, match=says):
+            call()
+
+
+def test_unknown_models_are_named_before_anything_is_measured(raw, monkeypatch):
+    def measures(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("autoseg.fingerprint.measure.fingerprint_dataset", measures)
+    for call in (
+        lambda: api.plan_and_preprocess("Lesion", models="segfromer", root=raw),
+        lambda: api.train("Lesion", "segfromer", 0, root=raw),
+        lambda: api.run("Lesion", ["unet", "segfromer"], 0, root=raw),
+    ):
+        with pytest.raises(AutosegError, match="(?s)there is no model 'segfromer'.*did you mean segformer"):
+            call()
+
+
+@pytest.mark.parametrize("memory", ["8", 8, "16000", "0.5K"])
+def test_memory_without_a_unit_is_refused(raw, memory):
+    with pytest.raises(AutosegError, match="(?s)too little.*8G"):
+        api.plan_and_preprocess("Lesion", models="unet", memory=memory, root=raw)
+
+
+def test_what_a_new_plan_drops_is_said(small_plan, caplog):
+    with caplog.at_level("INFO", "autoseg"):
+        api.plan_and_preprocess("Lesion", protocol="quick", models=["unet"], preprocess=False, root=small_plan)
+    assert "nnunet" in caplog.text and "training.epochs=3" in caplog.text and "4.0 GiB" in caplog.text
+    assert planned(small_plan).overrides == {}
+
+
+def splits_file(root: Path, validated: int) -> Path:
+    """Two folds that validate the first cases only, as a hand-made file with held-back cases does."""
+    names = [generated.case_name("lesion", index) for index in range(CASES)]
+    folds = [{"train": names[validated:], "val": names[start:validated:2]} for start in (0, 1)]
+    path = root / "my_folds.json"
+    path.write_text(json.dumps(folds))
+    return path
+
+
+def test_given_splits_stay_at_the_next_planning(raw, tmp_path, caplog):
+    root = copy_of(raw, tmp_path)
+    plan = {"protocol": "quick", "models": "unet", "preprocess": False, "root": root}
+    api.plan_and_preprocess("Lesion", splits=splits_file(root, 4), **plan)
+    splits = Workspace.at(root).dataset("Lesion").splits
+    before = read_artefact(splits, Splits)
+    with caplog.at_level("INFO", "autoseg"):
+        second = api.plan_and_preprocess("Lesion", settings={"side": 64}, **plan)
+    assert read_artefact(splits, Splits) == before and len(before.folds) == 2
+    assert "changed" not in caplog.text and "my_folds.json" in caplog.text
+    (folds,) = (one for one in second.decisions if one.subject == "training.folds")
+    assert folds.value == "2" and "my_folds.json" in folds.reason
+    # Splits of autoseg's own form count as given too.
+    copy = root / "copy.json"
+    copy.write_text(splits.read_text())
+    splits.unlink()
+    api.plan_and_preprocess("Lesion", splits=copy, **plan)
+    api.plan_and_preprocess("Lesion", **plan)
+    assert read_artefact(splits, Splits).folds == before.folds
+
+
+def test_given_splits_of_cases_that_are_gone_are_never_replaced_silently(raw, tmp_path):
+    root = copy_of(raw, tmp_path)
+    plan = {"protocol": "quick", "models": "unet", "preprocess": False, "root": root}
+    path = splits_file(root, 4)
+    api.plan_and_preprocess("Lesion", splits=path, **plan)
+    splits = Workspace.at(root).dataset("Lesion").splits
+    with pytest.raises(AutosegError, match=r"(?s)my_folds.json.*training.folds"):
+        api.plan_and_preprocess("Lesion", settings={"training.folds": 3}, **plan)
+    before = splits.read_text()
+    name = generated.case_name("lesion", CASES - 1)
+    for file in root.glob(f"raw/*/*/{name}*"):
+        file.unlink()
+    description = Workspace.at(root).dataset("Lesion").description
+    spec = json.loads(description.read_text())
+    description.write_text(json.dumps({**spec, "numTraining": CASES - 1}))
+    with pytest.raises(AutosegError, match=rf"(?s)no case '{name}'.*--splits"):
+        api.plan_and_preprocess("Lesion", **plan)
+    assert splits.read_text() == before
