@@ -19,7 +19,7 @@ from tests.audit.conftest import FAULTS, SIZE, Faulty
 
 
 @pytest.fixture(scope="module")
-def found(faulty: Faulty) -> Audit:
+def result(faulty: Faulty) -> Audit:
     return api.audit("Faulty", root=faulty.root)
 
 
@@ -27,15 +27,15 @@ def folder(faulty: Faulty) -> Path:
     return Workspace.at(faulty.root).dataset("Faulty").results / "audit"
 
 
-def test_faulty_masks_rank_first_with_the_right_kind(found: Audit) -> None:
-    assert set(list(found.cases)[: len(FAULTS)]) == set(FAULTS)
+def test_faulty_masks_rank_first_with_the_right_kind(result: Audit) -> None:
+    assert set(list(result.cases)[: len(FAULTS)]) == set(FAULTS)
     for case, kind in FAULTS.items():
-        first = next(one for one in found.findings if one.case == case)
+        first = next(one for one in result.findings if one.case == case)
         assert first.kind == kind, case
         assert first.label in first.reason or kind == "empty_mask"
-    assert found.models == ("one", "two")
-    assert list(found.to_frame()["id"]) == [one.id for one in found.findings]
-    assert repr(found).startswith(f"Audit({found.dataset}: {len(found.findings)} findings in {len(found.cases)} cases")
+    assert result.models == ("one", "two")
+    assert list(result.to_frame()["id"]) == [one.id for one in result.findings]
+    assert repr(result).startswith(f"Audit({result.dataset}: {len(result.findings)} findings in {len(result.cases)} cases")
 
 
 def test_much_worse_models_are_not_used(tmp_path: Path, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
@@ -54,23 +54,23 @@ def test_much_worse_models_are_not_used(tmp_path: Path, faulty: Faulty, caplog: 
     assert api.audit("Faulty", models=["poor"], output=tmp_path / "asked", root=root).models == ("poor",)
 
 
-def test_correct_masks_have_low_scores(found: Audit) -> None:
-    worst_right = max((score for case, score in found.cases.items() if case not in FAULTS), default=0.0)
-    assert worst_right < 0.1 < min(found.cases[case] for case in FAULTS)
+def test_correct_masks_have_low_scores(result: Audit) -> None:
+    worst_right = max((score for case, score in result.cases.items() if case not in FAULTS), default=0.0)
+    assert worst_right < 0.1 < min(result.cases[case] for case in FAULTS)
 
 
-def test_box_surrounds_the_fault(found: Audit) -> None:
-    extra = next(one for one in found.findings if one.case == "c01")
+def test_box_surrounds_the_fault(result: Audit) -> None:
+    extra = next(one for one in result.findings if one.case == "c01")
     top, left, bottom, right = extra.box
     assert abs(top - 88) < 4 and abs(bottom - 112) < 4 and abs(left - 63) < 4 and abs(right - 87) < 4
 
 
-def test_gallery_is_self_contained(faulty: Faulty, found: Audit) -> None:
+def test_gallery_is_self_contained(faulty: Faulty, result: Audit) -> None:
     page = (folder(faulty) / "gallery.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert not re.search(r"https?://", page)
-    assert page.count("data:image/jpeg;base64,") == len(found.findings)
-    for one in found.findings:
+    assert page.count("data:image/jpeg;base64,") == len(result.findings)
+    for one in result.findings:
         assert f'data-id="{one.id}"' in page and one.reason[:20] in page
 
 
@@ -83,10 +83,10 @@ def label(root: Path, name: str, case: str) -> np.ndarray:
     return cv2.imread(str(Workspace.at(root).dataset(name).raw / "labelsTr" / f"{case}.png"), cv2.IMREAD_UNCHANGED)
 
 
-def test_accepted_findings_are_corrected_in_a_new_dataset(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_accepted_findings_are_corrected_in_a_new_dataset(faulty: Faulty, result: Audit, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in Workspace.at(faulty.root).dataset("Faulty").raw.rglob("*.*")}
-    choices = {one.id: "accept" for one in found.findings if one.case in FAULTS and one.case != "c04"}
-    choices |= {one.id: "reject" for one in found.findings if one.case == "c04"}
+    choices = {one.id: "accept" for one in result.findings if one.case in FAULTS and one.case != "c04"}
+    choices |= {one.id: "reject" for one in result.findings if one.case == "c04"}
     saved = decide(tmp_path / "decisions.json", choices)
     assert convert.main(["corrections", str(saved), "--name", "Mended", "--root", str(faulty.root)]) == 0
     for case in faulty.truth:
@@ -99,21 +99,21 @@ def test_accepted_findings_are_corrected_in_a_new_dataset(faulty: Faulty, found:
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_decisions_of_another_audit_raise(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_decisions_of_another_audit_raise(faulty: Faulty, result: Audit, tmp_path: Path) -> None:
     saved = decide(tmp_path / "decisions.json", {"no such finding": "accept"})
     with pytest.raises(AutosegError, match="another audit"):
         api.correct(saved, "Other", root=faulty.root)
     with pytest.raises(AutosegError, match="decisions"):
-        api.correct(decide(tmp_path / "odd.json", {found.findings[0].id: "perhaps"}), "Other", root=faulty.root)
+        api.correct(decide(tmp_path / "odd.json", {result.findings[0].id: "perhaps"}), "Other", root=faulty.root)
     assert not [one for one in Workspace.at(faulty.root).datasets() if one.short_name == "Other"]
 
 
-def test_masks_changed_since_the_audit_raise(faulty: Faulty, found: Audit, tmp_path: Path) -> None:
+def test_masks_changed_since_the_audit_raise(faulty: Faulty, result: Audit, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(faulty.root, root)
     path = Workspace.at(root).dataset("Faulty").raw / "labelsTr" / "c00.png"
     cv2.imwrite(str(path), np.ones(SIZE, np.uint8))
-    saved = decide(tmp_path / "decisions.json", {one.id: "accept" for one in found.findings if one.case == "c00"})
+    saved = decide(tmp_path / "decisions.json", {one.id: "accept" for one in result.findings if one.case == "c00"})
     with pytest.raises(AutosegError, match="c00: its mask has changed"):
         api.correct(saved, "Other", root=root)
 

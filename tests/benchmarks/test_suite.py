@@ -48,21 +48,21 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words() -> None:
 
 
 def test_start_up_is_taken_away_before_the_bare_passes_are_compared() -> None:
-    found = {
+    measured = {
         OURS: runs(5.0, 7.0, 6.0), NNUNET: runs(20.0, 35.0, 30.0), BARE: runs(2.0, 2.0, 2.0), OURS + FEW: runs(2.0, 2.0, 2.0),
     }  # fmt: skip
-    result = summary(stage(), found)
+    result = summary(stage(), measured)
     # Pair by pair: 4, 5, 5 times cheaper; (6 - 2) / 2 times the bare passes.
     assert result["times_cheaper"] == pytest.approx({"cpu": 5.0, "wall": 5.0, "memory": 5.0})
     assert result["times_bare"] == pytest.approx(2.0)
     assert "| 5.0, 5.0 (4) | 2 s (4 s) | 2.00 (2) |" in report.table({"t": result})
     assert result["met"] == {"times_cheaper": True, "times_bare": True}
-    assert summary(stage(above=None), found)["times_bare"] is None
+    assert summary(stage(above=None), measured)["times_bare"] is None
 
 
 def test_what_is_missed_is_said(tmp_path: Path) -> None:
-    found = {OURS: runs(5.0), NNUNET: runs(5.0), BARE: runs(1.0), OURS + FEW: runs(1.0)}
-    first = {"help": summary(stage(), found)}
+    measured = {OURS: runs(5.0), NNUNET: runs(5.0), BARE: runs(1.0), OURS + FEW: runs(1.0)}
+    first = {"help": summary(stage(), measured)}
     merged = report.merge(tmp_path / "p.json", {"cores": 2}, first, list(STAGES))
     assert json.loads((tmp_path / "p.json").read_text())["stages"]["help"]["machine"] == {"cores": 2}
     assert report.table(merged).count("missed") == 2, report.table(merged)

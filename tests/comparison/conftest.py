@@ -4,6 +4,6 @@ from tests.comparison.results import make
 
 
 @pytest.fixture(scope="package")
-def made(tmp_path_factory):
+def experiment(tmp_path_factory):
     """Three models, two folds, twelve cases. Read only."""
     return make(tmp_path_factory.mktemp("results"), cases=12, folds=2)

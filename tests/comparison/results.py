@@ -25,7 +25,7 @@ SKILLS = {"unet": (3.0, 0.2), "segformer": (1.0, 0.0), "segnext": (1.6, 0.1), "h
 
 
 @dataclass(frozen=True)
-class Made:
+class Experiment:
     """What was made. dataset: of `root`."""
 
     root: Path
@@ -39,7 +39,7 @@ def make(
     cases: int = 20,
     folds: int = 5,
     models: tuple[str, ...] = ("unet", "segformer", "segnext"),
-) -> Made:
+) -> Experiment:
     """A raw dataset of generated images and, for each model, finished folds with masks, scores and logs."""
     dataset = Workspace.at(root).new_dataset(501, kind.title())
     names = [case_name(kind, index) for index in range(cases)]
@@ -63,11 +63,11 @@ def make(
     fingerprint_dataset(dataset)
     held_out = [tuple(names[fold::folds]) for fold in range(folds)]
     splits = Splits(tuple(Fold(tuple(n for n in names if n not in part), part) for part in held_out), "in turn")
-    made = Made(root, dataset, splits)
+    experiment = Experiment(root, dataset, splits)
     for model in models:
         for fold in range(folds):
-            write_fold(made, spec, model, fold)
-    return made
+            write_fold(experiment, spec, model, fold)
+    return experiment
 
 
 def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) -> Plan:
@@ -87,27 +87,28 @@ def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) ->
     )
 
 
-def write_fold(made: Made, spec: DatasetSpec, model: str, fold: int, **changes: object) -> Path:
+def write_fold(experiment: Experiment, spec: DatasetSpec, model: str, fold: int, **changes: object) -> Path:
     """One finished fold. changes: fields of its run record, or `plan`."""
-    folder = made.dataset.fold(model, fold)
-    plan = changes.pop("plan", None) or plan_of(made.dataset, model, spec)
+    folder = experiment.dataset.fold(model, fold)
+    plan = changes.pop("plan", None) or plan_of(experiment.dataset, model, spec)
     record = RunRecord(
-        dataset=made.dataset.name, model=model, variant="tiny", fold=fold, protocol="quick", identity=f"{model}{fold}", seed=0,
-        device="cpu", precision="fp32", status="finished", epochs_planned=4, epochs_done=4, best_epoch=3,
+        dataset=experiment.dataset.name, model=model, variant="tiny", fold=fold, protocol="quick",
+        identity=f"{model}{fold}", seed=0, device="cpu", precision="fp32", status="finished",
+        epochs_planned=4, epochs_done=4, best_epoch=3,
         parameters=1_000_000 * (1 + len(model)), steps=40, epoch_seconds=1.5 * len(model), seconds=6.0 * len(model),
         peak_memory=2**29,
     )  # fmt: skip
     write_artefact(folder / "run.json", replace(record, **changes))
     write_artefact(folder / "plan.json", plan)
     write_artefact(folder / "dataset.json", spec)
-    write_artefact(folder / "splits.json", made.splits)
+    write_artefact(folder / "splits.json", experiment.splits)
     (folder / "best.pt").write_bytes(b"weights")
     rows = [f"{epoch},{1 / epoch:.3f},0.001,{0.2 * epoch:.2f}" for epoch in range(1, 5)]
     write_text(folder / "metrics.csv", "\n".join(["epoch,loss,learning_rate,dice", *rows]) + "\n")
     masks = folder / "validation"
     predicted = []
-    for case in made.splits.folds[fold].validation:
-        label = cv2.imread(str(made.dataset.raw / "labelsTr" / f"{case}.png"), cv2.IMREAD_UNCHANGED)
+    for case in experiment.splits.folds[fold].validation:
+        label = cv2.imread(str(experiment.dataset.raw / "labelsTr" / f"{case}.png"), cv2.IMREAD_UNCHANGED)
         mask, off = worn(label, model, case)
         write_label(masks / f"{case}.png", mask)
         sure = Confidence(
@@ -121,11 +122,12 @@ def write_fold(made: Made, spec: DatasetSpec, model: str, fold: int, **changes: 
     write_artefact(
         masks / "prediction.json",
         PredictionRecord(
-            dataset=made.dataset.name, models=(model,), folds=(fold,), identities={f"{model}/fold_{fold}": f"{model}{fold}"},
-            labels=spec.labels, mirror=(), device="cpu", precision="fp32", seconds=1.0, cases=tuple(predicted),
+            dataset=experiment.dataset.name, models=(model,), folds=(fold,),
+            identities={f"{model}/fold_{fold}": f"{model}{fold}"}, labels=spec.labels, mirror=(), device="cpu",
+            precision="fp32", seconds=1.0, cases=tuple(predicted),
         ),
     )  # fmt: skip
-    evaluate_folders(masks, made.dataset.raw / "labelsTr", cases=made.splits.folds[fold].validation, workers=1)
+    evaluate_folders(masks, experiment.dataset.raw / "labelsTr", cases=experiment.splits.folds[fold].validation, workers=1)
     return folder
 
 

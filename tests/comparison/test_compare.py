@@ -22,37 +22,46 @@ from tests.comparison.results import make, plan_of, write_fold
 
 
 @pytest.fixture(scope="module")
-def compared(made, tmp_path_factory):
+def compared(experiment, tmp_path_factory):
     output = tmp_path_factory.mktemp("out")
-    found = api.compare(
-        "Polyps", root=made.root, output=output, stratify_by=["unet", "object_size", r"case=(\d)$"], share=0.25, report=False
+    comparison = api.compare(
+        "Polyps",
+        root=experiment.root,
+        output=output,
+        stratify_by=["unet", "object_size", r"case=(\d)$"],
+        share=0.25,
+        report=False,
     )
-    return found, output
+    return comparison, output
 
 
-def copied(made, tmp_path):
-    shutil.copytree(made.root, tmp_path / "root")
+def copied(experiment, tmp_path):
+    shutil.copytree(experiment.root, tmp_path / "root")
     return tmp_path / "root"
 
 
-def scores_of(made, model, fold):
-    return read_artefact(made.dataset.fold(model, fold) / "validation" / "scores.json", Scores)
+def scores_of(experiment, model, fold):
+    return read_artefact(experiment.dataset.fold(model, fold) / "validation" / "scores.json", Scores)
 
 
 def test_frame_has_one_row_per_model(compared):
-    found, _ = compared
-    frame = found.to_frame()
-    best = max(found.datasets[0].models, key=lambda model: model.overall["pooled.dice"].mean)
-    assert list(frame["model"]) == ["segformer", "segnext", "unet"] and best.model in repr(found) and "3 models" in repr(found)
+    comparison, _ = compared
+    frame = comparison.to_frame()
+    best = max(comparison.datasets[0].models, key=lambda model: model.overall["pooled.dice"].mean)
+    assert (
+        list(frame["model"]) == ["segformer", "segnext", "unet"]
+        and best.model in repr(comparison)
+        and "3 models" in repr(comparison)
+    )
     assert frame["pooled_dice"].max() == best.overall["pooled.dice"].mean
     assert (frame["dice_low"] <= frame["dice"]).all() and (frame["dice"] <= frame["dice_high"]).all()
 
 
-def test_numbers_equal_the_score_files(made, compared):
+def test_numbers_equal_the_score_files(experiment, compared):
     (dataset,) = compared[0].datasets
     assert [one.model for one in dataset.models] == ["segformer", "segnext", "unet"] and dataset.cases == 12
     for result in dataset.models:
-        folds = [scores_of(made, result.model, fold) for fold in (0, 1)]
+        folds = [scores_of(experiment, result.model, fold) for fold in (0, 1)]
         for key in ("pooled.dice", "pooled.iou", "per_image.hd95", "per_image.nsd"):
             expected = [one.overall[key] for one in folds]
             assert result.overall[key].mean == pytest.approx(np.mean(expected))
@@ -73,24 +82,24 @@ def test_statistics_use_cases_as_units(compared):
 
 
 def test_files_equal_the_returned_comparison(compared):
-    found, output = compared
+    comparison, output = compared
     again = read_artefact(output / "comparison.json", Comparison)
-    assert again.datasets[0].ranking == found.datasets[0].ranking and again.across == found.across
+    assert again.datasets[0].ranking == comparison.datasets[0].ranking and again.across == comparison.across
     rows = list(csv.DictReader((output / "comparison.csv").read_text().splitlines()))
-    wanted = [row for row in rows if (row["model"], row["class"], row["averaging"]) == ("unet", "all classes", "pooled")]
-    by_metric = {row["metric"]: float(row["mean"]) for row in wanted}
-    unet = next(one for one in found.datasets[0].models if one.model == "unet")
+    unet_rows = [row for row in rows if (row["model"], row["class"], row["averaging"]) == ("unet", "all classes", "pooled")]
+    by_metric = {row["metric"]: float(row["mean"]) for row in unet_rows}
+    unet = next(one for one in comparison.datasets[0].models if one.model == "unet")
     assert by_metric["dice"] == pytest.approx(unet.overall["pooled.dice"].mean, abs=1e-6)
     assert {row["class"] for row in rows} == {"all classes", "neoplastic", "non_neoplastic"}
 
 
-def test_easy_and_hard_cases_follow_the_reference_model(made, compared):
+def test_easy_and_hard_cases_follow_the_reference_model(experiment, compared):
     by_model, by_size, by_pattern = compared[0].datasets[0].strata
     easy, hard = by_model.strata
     dice = {
         case.case: np.nanmean([one.dice for one in case.classes.values()])
         for fold in (0, 1)
-        for case in scores_of(made, "unet", fold).cases
+        for case in scores_of(experiment, "unet", fold).cases
     }
     order = sorted(dice, key=dice.get)
     assert set(hard.cases) == set(order[:3]) and set(easy.cases) == set(order[-3:])
@@ -101,20 +110,20 @@ def test_easy_and_hard_cases_follow_the_reference_model(made, compared):
 
 
 @pytest.mark.parametrize("by", ["unett", "case=(", "image_colour", "dtype"])
-def test_invalid_strata_raise(made, tmp_path, by):
+def test_invalid_strata_raise(experiment, tmp_path, by):
     with pytest.raises(AutosegError):
-        api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=[by], report=False)
+        api.compare("Polyps", root=experiment.root, output=tmp_path, stratify_by=[by], report=False)
     with pytest.raises(AutosegError, match="fraction"):
-        api.compare("Polyps", root=made.root, output=tmp_path, stratify_by=["unet"], share=0.7, report=False)
+        api.compare("Polyps", root=experiment.root, output=tmp_path, stratify_by=["unet"], share=0.7, report=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_unequal_runs_raise_with_their_names(made, tmp_path):
-    root = copied(made, tmp_path)
-    folder = root / made.dataset.fold("unet", 1).relative_to(made.root)
+def test_unequal_runs_raise_with_their_names(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
+    folder = root / experiment.dataset.fold("unet", 1).relative_to(experiment.root)
     spec = read_artefact(folder / "dataset.json", DatasetSpec)
-    moved = replace(made, root=root, dataset=replace(made.dataset, root=root))
-    write_fold(moved, spec, "unet", 1, plan=plan_of(made.dataset, "unet", spec, epochs=9))
+    moved = replace(experiment, root=root, dataset=replace(experiment.dataset, root=root))
+    write_fold(moved, spec, "unet", 1, plan=plan_of(experiment.dataset, "unet", spec, epochs=9))
     with pytest.raises(SeveralProblems, match="not equal") as caught:
         api.compare("Polyps", root=root, report=False)
     assert list(caught.value.problems) == ["epochs: 4 for most, 9 for unet, fold 1"]
@@ -123,21 +132,21 @@ def test_unequal_runs_raise_with_their_names(made, tmp_path):
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
-def test_precision_is_noted_and_memory_format_is_not(made, tmp_path):
-    root = copied(made, tmp_path)
+def test_precision_is_noted_and_memory_format_is_not(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
     for fold in range(2):
-        path = root / made.dataset.fold("unet", fold).relative_to(made.root) / "run.json"
+        path = root / experiment.dataset.fold("unet", fold).relative_to(experiment.root) / "run.json"
         record = read_artefact(path, RunRecord)
         write_artefact(path, replace(record, precision="bf16", memory_format="channels_last"))
-    (found,) = api.compare("Polyps", root=root, report=False).datasets
-    (said,) = [note for note in found.notes if "bf16" in note]
-    assert said.startswith("the precision: fp32 for most, bf16 for unet")
-    assert not [note for note in found.notes if "channels_last" in note]
+    (comparison,) = api.compare("Polyps", root=root, report=False).datasets
+    (note,) = [note for note in comparison.notes if "bf16" in note]
+    assert note.startswith("the precision: fp32 for most, bf16 for unet")
+    assert not [note for note in comparison.notes if "channels_last" in note]
 
 
-def test_different_splits_and_folds_raise(made, tmp_path):
-    root = copied(made, tmp_path)
-    folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)
+def test_different_splits_and_folds_raise(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
+    folder = root / experiment.dataset.fold("segnext", 0).relative_to(experiment.root)
     splits = json.loads((folder / "splits.json").read_text())
     splits["folds"][0]["train"].pop()
     (folder / "splits.json").write_text(json.dumps(splits))
@@ -150,41 +159,41 @@ def test_different_splits_and_folds_raise(made, tmp_path):
     assert api.compare("Polyps", root=root, folds=[1], report=False).datasets[0].cases == 6
 
 
-def test_unfinished_folds_are_left_out_and_damaged_ones_named(made, tmp_path, caplog):
-    root = copied(made, tmp_path)
-    folder = root / made.dataset.fold("segnext", 0).relative_to(made.root)
+def test_unfinished_folds_are_left_out_and_damaged_ones_named(experiment, tmp_path, caplog):
+    root = copied(experiment, tmp_path)
+    folder = root / experiment.dataset.fold("segnext", 0).relative_to(experiment.root)
     record = read_artefact(folder / "run.json", RunRecord)
     write_artefact(folder / "run.json", replace(record, status="stopped", epochs_done=2))
     with caplog.at_level("WARNING", logger="autoseg"):
         api.compare("Polyps", root=root, allow_unequal=True, report=False)
     assert "stopped after 2 of 4 epochs" in caplog.text
     write_artefact(folder / "run.json", replace(record, identity="another"))
-    (root / made.dataset.fold("unet", 1).relative_to(made.root) / "validation" / "scores.json").unlink()
+    (root / experiment.dataset.fold("unet", 1).relative_to(experiment.root) / "validation" / "scores.json").unlink()
     with pytest.raises(SeveralProblems) as caught:
         api.compare("Polyps", root=root, report=False)
     assert "masks of another run" in caught.value.problems[0] and "scores.json is missing" in caught.value.problems[1]
 
 
-def test_unknown_models_and_metrics_raise(made, tmp_path):
+def test_unknown_models_and_metrics_raise(experiment, tmp_path):
     with pytest.raises(SeveralProblems, match="unett: no finished fold"):
-        api.compare("Polyps", root=made.root, models=["unett"], output=tmp_path, report=False)
+        api.compare("Polyps", root=experiment.root, models=["unett"], output=tmp_path, report=False)
     with pytest.raises(AutosegError, match="no metric"):
-        api.compare("Polyps", root=made.root, metric="dicee", output=tmp_path, report=False)
+        api.compare("Polyps", root=experiment.root, metric="dicee", output=tmp_path, report=False)
 
 
-def test_external_masks_are_compared_with_trained_models(made, tmp_path):
+def test_external_masks_are_compared_with_trained_models(experiment, tmp_path):
     masks = tmp_path / "masks"
     for fold in (0, 1):
-        shutil.copytree(made.dataset.fold("segformer", fold) / "validation", masks, dirs_exist_ok=True)
-    evaluate_folders(masks, made.dataset.raw / "labelsTr", output=masks)
-    found = api.compare(
-        "Polyps", root=made.root, also={"other": masks}, stratify_by=["unet"], output=tmp_path / "o", report=False
+        shutil.copytree(experiment.dataset.fold("segformer", fold) / "validation", masks, dirs_exist_ok=True)
+    evaluate_folders(masks, experiment.dataset.raw / "labelsTr", output=masks)
+    comparison = api.compare(
+        "Polyps", root=experiment.root, also={"other": masks}, stratify_by=["unet"], output=tmp_path / "o", report=False
     )
-    other = next(one for one in found.datasets[0].models if one.model == "other")
+    other = next(one for one in comparison.datasets[0].models if one.model == "other")
     assert other.cost is None and other.family == "other" and other.cases == 12
-    same = next(one for one in found.datasets[0].tests if {one.first, one.second} == {"segformer", "other"})
+    same = next(one for one in comparison.datasets[0].tests if {one.first, one.second} == {"segformer", "other"})
     assert same.p == 1 and same.difference.mean == 0
-    assert "other" in found.datasets[0].strata[0].strata[0].scores
+    assert "other" in comparison.datasets[0].strata[0].strata[0].scores
 
 
 def test_false_positives_lower_dice_and_distances_need_all_models():
@@ -208,8 +217,8 @@ def test_false_positives_lower_dice_and_distances_need_all_models():
 
 
 def test_patients_count_once(tmp_path):
-    made = make(tmp_path, "heart", cases=8, folds=2, models=("unet", "segformer"))
-    dataset_results = load_results(made.dataset)
-    found = pair_scores(dataset_results, "dice")
-    assert found.matrix.shape == (2, 4) and set(found.units) == {f"patient{index:03d}" for index in range(4)}
+    experiment = make(tmp_path, "heart", cases=8, folds=2, models=("unet", "segformer"))
+    dataset_results = load_results(experiment.dataset)
+    scores = pair_scores(dataset_results, "dice")
+    assert scores.matrix.shape == (2, 4) and set(scores.units) == {f"patient{index:03d}" for index in range(4)}
     assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"

@@ -51,13 +51,13 @@ def in_browser(page, folder, *options):
 def test_page_is_one_small_self_contained_file(page):
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_size < 15e6
-    asked = [
+    urls = [
         value
         for _, attributes in Outline(text).tags
         for key, value in attributes.items()
         if key in ("src", "href", "xlink:href")
     ]
-    assert asked and all(value.startswith(("data:", "#")) for value in asked)
+    assert urls and all(value.startswith(("data:", "#")) for value in urls)
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
@@ -76,12 +76,12 @@ def test_page_has_summary_tables_and_pictures(page):
 
 
 def test_names_are_escaped(tmp_path):
-    made = make(tmp_path, cases=6, folds=2, models=("unet", "segformer"))
-    path = made.dataset.fold("unet", 0) / "run.json"
+    experiment = make(tmp_path, cases=6, folds=2, models=("unet", "segformer"))
+    path = experiment.dataset.fold("unet", 0) / "run.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "pretrained": "<script>alert(1)</script>"}))
     api.compare("Polyps", root=tmp_path)
-    text = (made.dataset.results / "comparison" / "report.html").read_text()
+    text = (experiment.dataset.results / "comparison" / "report.html").read_text()
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
 
 
@@ -96,10 +96,10 @@ document.title = JSON.stringify({up, down, sort: head.closest("th").getAttribute
 </script>"""
     copy = tmp_path / "sorted.html"
     copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
-    found = in_browser(copy, tmp_path / "profile", "--window-size=500,900", "--dump-dom")
-    said = json.loads(re.search(r"<title>(.*?)</title>", found).group(1))
-    assert said["up"] == sorted(said["up"]) and said["down"] == said["up"][::-1] and said["sort"] == "descending"
-    assert said["wide"] <= said["screen"]
+    html = in_browser(copy, tmp_path / "profile", "--window-size=500,900", "--dump-dom")
+    state = json.loads(re.search(r"<title>(.*?)</title>", html).group(1))
+    assert state["up"] == sorted(state["up"]) and state["down"] == state["up"][::-1] and state["sort"] == "descending"
+    assert state["wide"] <= state["screen"]
 
 
 @browser

@@ -15,9 +15,9 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 
 
-def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
-    root, name = made.dataset.root, made.dataset.name
-    folders = made.dataset.results.iterdir()
+def test_hybrid_equals_the_reader_it_takes(experiment, tmp_path):
+    root, name = experiment.dataset.root, experiment.dataset.name
+    folders = experiment.dataset.results.iterdir()
     first, second = sorted(path.name for path in folders if (path / "fold_0").is_dir())[:2]
     never = api.study_readers(name, first=first, second=second, min_expected_dice=0.0, output=tmp_path, root=root)
     always = api.study_readers(name, first=first, second=second, min_expected_dice=1.01, output=tmp_path, root=root)
@@ -34,12 +34,12 @@ def test_hybrid_equals_the_reader_it_takes(made, tmp_path):
         api.study_readers(name, first="nobody", output=tmp_path, root=root)
 
 
-def test_aurc_equals_that_of_the_comparison(made, tmp_path):
-    root, name = made.dataset.root, made.dataset.name
+def test_aurc_equals_that_of_the_comparison(experiment, tmp_path):
+    root, name = experiment.dataset.root, experiment.dataset.name
     study = api.study_readers(name, output=tmp_path, root=root)
     compared = api.compare([name], output=tmp_path / "comparison", report=False, root=root).datasets[0]
-    here = {one.model: one.aurc for one in study.areas if one.score == "expected Dice"}
-    assert here == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
+    study_aurc = {one.model: one.aurc for one in study.areas if one.score == "expected Dice"}
+    assert study_aurc == {one.model: pytest.approx(one.aurc, abs=1e-4) for one in compared.risk_coverage}
 
 
 def test_absent_classes_do_not_compensate_a_missed_object():
@@ -59,9 +59,9 @@ def test_ties_of_easy_and_hard_cases_are_reported():
     assert easy_and_hard_cases({"a": 0.9, "b": 0.8}, 0.05) == (["a"], ["b"], "")
 
 
-def test_command_prints_and_writes_the_study(made, tmp_path, capsys):
-    asked = [made.dataset.name, "--risk-coverage", "--root", str(made.dataset.root), "-o", str(tmp_path)]
-    assert compare.main(asked) == 0
+def test_command_prints_and_writes_the_study(experiment, tmp_path, capsys):
+    arguments = [experiment.dataset.name, "--risk-coverage", "--root", str(experiment.dataset.root), "-o", str(tmp_path)]
+    assert compare.main(arguments) == 0
     shown = capsys.readouterr().out
     study = read_artefact(tmp_path / "risk_coverage.json", ReaderStudy)
     assert "AURC" in shown and study.first in shown and {one.stratum for one in study.scores} == {"all", "hard 5%", "easy 5%"}

@@ -38,20 +38,20 @@ def test_pairs_are_tested_on_the_same_units():
 
 def test_bootstrap_interval_is_close_to_the_normal_one():
     values = np.random.default_rng(1).normal(0.7, 0.1, (1, 400))
-    found = statistics.interval(values[0], statistics.bootstrap_means(values)[:, 0])
+    result = statistics.interval(values[0], statistics.bootstrap_means(values)[:, 0])
     expected = 1.96 * values.std() / math.sqrt(400)
-    assert found.high - found.mean == pytest.approx(expected, rel=0.1)
+    assert result.high - result.mean == pytest.approx(expected, rel=0.1)
     assert np.array_equal(statistics.bootstrap_means(values), statistics.bootstrap_means(values))
 
 
 def test_ranking_order_and_stability():
     values = matrix()
-    found = statistics.rank(NAMES, values, statistics.bootstrap_means(values), higher_is_better=True)
-    assert set(found.order[:2]) == {"a", "b"} and found.order[2:] == ("c", "d")
-    assert found.first["a"] + found.first["b"] == pytest.approx(1) and found.first["d"] == 0
-    assert found.friedman_p == friedmanchisquare(*values).pvalue < 1e-9
-    assert 0.6 < found.tau <= 1 and found.mean_ranks["d"] > 3.9
-    assert ("a", "b") in [tuple(sorted(group)) for group in found.cliques]
+    result = statistics.rank(NAMES, values, statistics.bootstrap_means(values), higher_is_better=True)
+    assert set(result.order[:2]) == {"a", "b"} and result.order[2:] == ("c", "d")
+    assert result.first["a"] + result.first["b"] == pytest.approx(1) and result.first["d"] == 0
+    assert result.friedman_p == friedmanchisquare(*values).pvalue < 1e-9
+    assert 0.6 < result.tau <= 1 and result.mean_ranks["d"] > 3.9
+    assert ("a", "b") in [tuple(sorted(group)) for group in result.cliques]
     down = statistics.rank(NAMES, values, statistics.bootstrap_means(values), higher_is_better=False)
     assert down.order[0] == "d"
 
@@ -69,8 +69,8 @@ def test_cliques_are_maximal():
 
 
 def test_estimates_leave_out_undefined_folds():
-    found = statistics.estimate({"0": 0.5, "1": 0.7, "2": math.nan})
-    assert found.mean == pytest.approx(0.6) and found.std == pytest.approx(math.sqrt(0.02))
+    result = statistics.estimate({"0": 0.5, "1": 0.7, "2": math.nan})
+    assert result.mean == pytest.approx(0.6) and result.std == pytest.approx(math.sqrt(0.02))
     assert math.isnan(statistics.estimate({"0": 0.5}).std) and math.isnan(statistics.estimate({}).mean)
 
 

@@ -19,12 +19,12 @@ def touch(folder: Path, *names: str) -> Path:
 def paired(tmp_path, images, masks, labels=None):
     """stem -> {mask file name: kind}; problems are listed under ""."""
     result = pair_files(touch(tmp_path / "i", *images), touch(tmp_path / "m", *masks), labels)
-    found = {
+    pairs = {
         pair.stem: {str(mask.path.relative_to(tmp_path / "m")): mask.kind for mask in pair.masks}
         for pair in result.pairs
         if pair.masks
     }
-    return found, result.problems
+    return pairs, result.problems
 
 
 @pytest.mark.parametrize(
@@ -47,34 +47,34 @@ def test_names_of_a_mask(tmp_path, mask):
 
 def test_several_masks_of_one_image(tmp_path):
     masks = ["benign (1)_mask.png", "benign (1)_mask_1.png", "benign (10)_mask.png"]
-    found, problems = paired(tmp_path, ["benign (1).png", "benign (10).png"], masks)
-    assert found == {"benign (1)": dict.fromkeys(masks[:2], ""), "benign (10)": {masks[2]: ""}} and not problems
+    pairs, problems = paired(tmp_path, ["benign (1).png", "benign (10).png"], masks)
+    assert pairs == {"benign (1)": dict.fromkeys(masks[:2], ""), "benign (10)": {masks[2]: ""}} and not problems
 
 
 def test_classes_in_names(tmp_path):
-    found, problems = paired(tmp_path, ["a.png"], ["a_polyp.png", "a_instrument_mask.png", "a_Left_Ventricle.png"])
-    assert set(found["a"].values()) == {"polyp", "instrument", "Left_Ventricle"} and not problems
-    found, _ = paired(tmp_path / "b", ["a.png"], ["a_left_ventricle_1.png"], ["background", "Left Ventricle"])
-    assert set(found["a"].values()) == {"Left Ventricle"}
+    pairs, problems = paired(tmp_path, ["a.png"], ["a_polyp.png", "a_instrument_mask.png", "a_Left_Ventricle.png"])
+    assert set(pairs["a"].values()) == {"polyp", "instrument", "Left_Ventricle"} and not problems
+    pairs, _ = paired(tmp_path / "b", ["a.png"], ["a_left_ventricle_1.png"], ["background", "Left Ventricle"])
+    assert set(pairs["a"].values()) == {"Left Ventricle"}
 
 
 def test_classes_in_folders_and_folders_that_mirror(tmp_path):
-    found, problems = paired(tmp_path, ["a.png", "b.png"], ["polyp/a.png", "tool/a.png", "tool/b_mask.png"])
-    assert found == {"a": {"polyp/a.png": "polyp", "tool/a.png": "tool"}, "b": {"tool/b_mask.png": "tool"}} and not problems
-    found, problems = paired(tmp_path / "n", ["p1/a.png", "p2/a.png"], ["p1/a_gt.png", "p2/a_gt.png"])
-    assert found == {"p1/a": {"p1/a_gt.png": ""}, "p2/a": {"p2/a_gt.png": ""}} and not problems
+    pairs, problems = paired(tmp_path, ["a.png", "b.png"], ["polyp/a.png", "tool/a.png", "tool/b_mask.png"])
+    assert pairs == {"a": {"polyp/a.png": "polyp", "tool/a.png": "tool"}, "b": {"tool/b_mask.png": "tool"}} and not problems
+    pairs, problems = paired(tmp_path / "n", ["p1/a.png", "p2/a.png"], ["p1/a_gt.png", "p2/a_gt.png"])
+    assert pairs == {"p1/a": {"p1/a_gt.png": ""}, "p2/a": {"p2/a_gt.png": ""}} and not problems
 
 
 def test_the_longest_name_wins_and_numbers_are_not_classes(tmp_path):
-    found, problems = paired(tmp_path, ["a.png", "a_1.png"], ["a.png", "a_1.png"])
-    assert found == {"a": {"a.png": ""}, "a_1": {"a_1.png": ""}} and not problems
+    pairs, problems = paired(tmp_path, ["a.png", "a_1.png"], ["a.png", "a_1.png"])
+    assert pairs == {"a": {"a.png": ""}, "a_1": {"a_1.png": ""}} and not problems
     _, problems = paired(tmp_path / "n", ["a.png"], ["a.png", "a_1.png"])
     assert len(problems) == 1 and "a_1.png: a mask without an image" in problems[0]
 
 
 def test_missing_and_spare_files_are_listed_together(tmp_path):
-    found, problems = paired(tmp_path, ["a.png", "b.png", "c.png"], ["a.png", "x.png", "y.png"])
-    assert list(found) == ["a"]
+    pairs, problems = paired(tmp_path, ["a.png", "b.png", "c.png"], ["a.png", "x.png", "y.png"])
+    assert list(pairs) == ["a"]
     assert [line.split(":")[0].rsplit("/", 1)[1] for line in problems] == ["x.png", "y.png", "b.png", "c.png"]
 
 

@@ -26,12 +26,12 @@ TABLES: dict[str, Callable[[Path], str]] = {
 def with_tables(page: str, folder: Path) -> str:
     """The page with its tables made anew. folder: for the files that are read."""
 
-    def made(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         place = folder / match[2].replace(" ", "_")
         place.mkdir()
         return match[1] + TABLES[match[2]](place) + match[3]
 
-    return _BLOCK.sub(made, page)
+    return _BLOCK.sub(replacement, page)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,6 @@ from tests.documentation import reading
 
 def test_the_page_says_what_reading_gives(tmp_path):
     page = reading.PAGE.read_text(encoding="utf-8")
-    made = reading.with_tables(page, tmp_path)
-    assert made == page, "run python -m tests.documentation.reading"
+    updated = reading.with_tables(page, tmp_path)
+    assert updated == page, "run python -m tests.documentation.reading"
     assert all(f"<!-- table: {name} -->" in page for name in reading.TABLES)

@@ -90,10 +90,10 @@ def fraction_missed(prediction: np.ndarray, reference: np.ndarray, spacing: tupl
 def test_lower_is_better_metric_ranks_like_dice(add: Callable[..., None], tmp_path: Path) -> None:
     """The model with the highest Dice misses least, and both rankings say so."""
     add(fraction_missed, higher_is_better=False)
-    made = make(tmp_path, cases=10, folds=2, models=("unet", "segformer"))
+    experiment = make(tmp_path, cases=10, folds=2, models=("unet", "segformer"))
     orders, shown = {}, {}
     for metric in ("dice", "mine"):
-        comparison = api.compare(made.dataset.name, metric=metric, report=False, root=tmp_path)
+        comparison = api.compare(experiment.dataset.name, metric=metric, report=False, root=tmp_path)
         ranking = comparison.datasets[0].ranking
         assert ranking is not None
         orders[metric] = ranking.order
@@ -105,12 +105,12 @@ def test_lower_is_better_metric_ranks_like_dice(add: Callable[..., None], tmp_pa
 
 
 def test_comparing_an_unscored_metric_raises(add: Callable[..., None], tmp_path: Path) -> None:
-    made = make(tmp_path, cases=6, folds=2, models=("unet",))
+    experiment = make(tmp_path, cases=6, folds=2, models=("unet",))
     add(fraction_missed)
     with pytest.raises(AutosegError, match=r"unet on Dataset501_Polyps was scored without the metric 'mine'\n.*this program"):
-        api.compare(made.dataset.name, metric="mine", report=False, root=tmp_path)
+        api.compare(experiment.dataset.name, metric="mine", report=False, root=tmp_path)
     with pytest.raises(AutosegError, match="did you mean mine"):
-        api.compare(made.dataset.name, metric="minee", report=False, root=tmp_path)
+        api.compare(experiment.dataset.name, metric="minee", report=False, root=tmp_path)
 
 
 @pytest.mark.parametrize(

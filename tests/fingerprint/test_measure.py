@@ -111,9 +111,9 @@ def test_contradictions_beyond_the_limit_are_counted(tmp_path, monkeypatch):
         write_image(dataset.raw / "imagesTr" / f"case{index}_0000.png", (picture(1) * (1 - 0.05 * index)).astype(np.uint8))
     for index in (1, 3):
         write_label(dataset.raw / "labelsTr" / f"case{index}.png", np.fliplr(np.flipud(mask())))
-    said = [item for item in fingerprint_dataset(dataset).findings if item.kind == "conflicting_masks"]
-    assert [item.cases for item in said] == [("case0", "case1"), ("case0", "case3"), ()]
-    assert said[-1].text.startswith("2 more pairs")
+    conflicts = [item for item in fingerprint_dataset(dataset).findings if item.kind == "conflicting_masks"]
+    assert [item.cases for item in conflicts] == [("case0", "case1"), ("case0", "case3"), ()]
+    assert conflicts[-1].text.startswith("2 more pairs")
 
 
 def test_bit_depth_and_alpha_are_measured(tmp_path):

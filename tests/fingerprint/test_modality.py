@@ -47,13 +47,13 @@ def cells(number, compactness=0.8):
     )
 
 
-def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **said):
+def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **spec_fields):
     spec = DatasetSpec(
         channel_names=channels,
-        labels=said.pop("labels", {"background": 0, "thing": 1}),
+        labels=spec_fields.pop("labels", {"background": 0, "thing": 1}),
         numTraining=1,
         file_ending=".png",
-        **said,
+        **spec_fields,
     )
     return detect_modality(spec, name, cases or [case()], gray, dtype, means)
 
@@ -89,8 +89,8 @@ def kind(channels, dtype="uint8", cases=(), gray=False, name="Set", means=(), **
     ],
 )
 def test_detect_modality(expected, arguments):
-    found, evidence = kind(**arguments)
-    assert found == expected and evidence
+    result, evidence = kind(**arguments)
+    assert result == expected and evidence
 
 
 def test_only_complete_words_count():

@@ -48,15 +48,15 @@ CHANGES = {
 @pytest.mark.parametrize("others", [0, 30])
 def test_a_changed_copy_is_the_same_picture(change, others):
     pictures = [scene(seed, layout=disc()) for seed in range(2 + others)]
-    found = alike([*pictures, CHANGES[change](pictures[0])])
-    assert found.same == ((0, len(pictures)),)
+    similar = alike([*pictures, CHANGES[change](pictures[0])])
+    assert similar.same == ((0, len(pictures)),)
 
 
 @pytest.mark.parametrize("number", [2, 12, 60])
 def test_one_layout_does_not_make_one_picture(number):
     pictures = [scene(seed, layout=disc()) for seed in range(number)]
-    found = alike(pictures)
-    assert found.same == () and found.scene == ()
+    similar = alike(pictures)
+    assert similar.same == () and similar.scene == ()
 
 
 def test_flat_images_are_like_nothing():
@@ -64,17 +64,17 @@ def test_flat_images_are_like_nothing():
     nearly = np.full((64, 64), 100, np.uint8)
     nearly[3, 3] = 101
     assert thumbnail(nearly[None]) is None
-    found = alike([*flat, nearly, scene(1), scene(2)])
-    assert found.same == () and found.scene == ()
+    similar = alike([*flat, nearly, scene(1), scene(2)])
+    assert similar.same == () and similar.scene == ()
 
 
 def test_frames_of_one_recording_are_a_scene_or_the_same():
     pictures = [scene(seed) for seed in range(40)]
     frame = np.roll(pictures[7], (2, 2), (0, 1)).astype(np.float32)
     frame = (0.85 * frame + 0.15 * scene(1000)).astype(np.uint8)
-    found = alike([*pictures, frame])
-    assert (7, 40) in (*found.same, *found.scene)
-    assert len(found.same) + len(found.scene) == 1
+    similar = alike([*pictures, frame])
+    assert (7, 40) in (*similar.same, *similar.scene)
+    assert len(similar.same) + len(similar.scene) == 1
 
 
 def test_a_set_that_is_all_one_scene_is_not_tied_together():
@@ -101,7 +101,7 @@ def plain(thumbnails):
         far = (likeness - middle) / (1.4826 * np.median(np.abs(usual - middle))) >= 6
     far &= ~alike & (small @ small.T >= 0.9)
     pairs = [np.argwhere(np.triu(chosen, 1)) for chosen in (alike, far)]
-    return tuple([(places[one], places[other]) for one, other in found] for found in pairs)
+    return tuple([(places[one], places[other]) for one, other in similar] for similar in pairs)
 
 
 def drawn(number, seed=0):
@@ -111,24 +111,24 @@ def drawn(number, seed=0):
     def noise(blur):
         return cv2.GaussianBlur(rng.normal(0, 1, (32, 32)).astype(np.float32), (0, 0), blur)
 
-    layout, found = noise(3), []
+    layout, thumbnails = noise(3), []
     for index in range(number):
         small = 5 * noise(1.5) + layout
-        if index % 11 == 3 and index > 30 and found[index // 2] is not None:
-            small = found[index // 2] + rng.uniform(0, 0.03) * rng.normal(0, 1, (32, 32)).astype(np.float32)
+        if index % 11 == 3 and index > 30 and thumbnails[index // 2] is not None:
+            small = thumbnails[index // 2] + rng.uniform(0, 0.03) * rng.normal(0, 1, (32, 32)).astype(np.float32)
         elif index % 13 == 4:
-            small = noise(2) if index < 500 or found[index % 500] is None else found[index % 500] + 0.02 * noise(1.2)
+            small = noise(2) if index < 500 or thumbnails[index % 500] is None else thumbnails[index % 500] + 0.02 * noise(1.2)
         small = small - small.mean()
-        found.append(None if index % 37 == 5 else (small / np.linalg.norm(small)).astype(np.float32))
-    return found
+        thumbnails.append(None if index % 37 == 5 else (small / np.linalg.norm(small)).astype(np.float32))
+    return thumbnails
 
 
 @pytest.mark.parametrize("number", [2, 15, 40, 700, 1300])
 def test_pairs_are_those_of_a_plain_comparison(number):
     thumbnails = drawn(number)
     same, scene = plain(thumbnails)
-    found = compare(thumbnails)
-    assert list(found.same) == same and list(found.scene) == scene
+    similar = compare(thumbnails)
+    assert list(similar.same) == same and list(similar.scene) == scene
     assert number < 1000 or (len(same) > 20 and len(scene) > 5)
 
 
@@ -147,9 +147,9 @@ def test_a_set_that_is_one_picture_keeps_no_square_of_its_number(monkeypatch):
     copies = [base + 0.002 * rng.normal(0, 1, (32, 32)).astype(np.float32) for _ in range(600)]
     every = compare(copies).same
     monkeypatch.setattr(near_duplicates, "_PairList", lambda items: _PairList(items, 1000))
-    found = compare(copies).same
-    assert len(found) < 1600 < len(every) <= 600 * 599 // 2
-    assert connected_groups(found) == connected_groups(every) == [tuple(range(600))]
+    similar = compare(copies).same
+    assert len(similar) < 1600 < len(every) <= 600 * 599 // 2
+    assert connected_groups(similar) == connected_groups(every) == [tuple(range(600))]
     assert compare([base] * 600, ["one"] * 600).same == ()
 
 
@@ -181,10 +181,10 @@ def test_groups_are_those_of_all_pairs(items, number, most):
     pair_list, names = _PairList(items, most), np.arange(items) * 2
     for some in np.array_split(pairs, 5):
         pair_list.add(some)
-    kept, every = pair_list.named(names), [(2 * one, 2 * other) for one, other in pairs.tolist()]
-    assert connected_groups(kept) == connected_groups(every)
-    assert set(kept) <= set(every) and list(kept) == sorted(set(kept))
-    assert len(kept) <= most + items and (len(every) > most or list(kept) == every)
+    reduced, every = pair_list.named(names), [(2 * one, 2 * other) for one, other in pairs.tolist()]
+    assert connected_groups(reduced) == connected_groups(every)
+    assert set(reduced) <= set(every) and list(reduced) == sorted(set(reduced))
+    assert len(reduced) <= most + items and (len(every) > most or list(reduced) == every)
 
 
 def test_pairs_that_are_not_asked_for_connect_nothing_new():
@@ -192,9 +192,9 @@ def test_pairs_that_are_not_asked_for_connect_nothing_new():
     pair_list = _PairList(40, 0)
     for some in np.array_split(pairs, 9):
         pair_list.add(some[pair_list.asks_for(some[:, 0], some[:, 1])])
-    kept = pair_list.named(np.arange(40))
-    assert connected_groups(kept) == connected_groups(map(tuple, pairs.tolist()))
-    assert len(kept) < 80 < len(pairs)
+    reduced = pair_list.named(np.arange(40))
+    assert connected_groups(reduced) == connected_groups(map(tuple, pairs.tolist()))
+    assert len(reduced) < 80 < len(pairs)
     pair_list.add(pairs)
     assert not pair_list.asks_for(pairs[:, 0], pairs[:, 1]).any()
 

@@ -29,13 +29,13 @@ def observe(kind: str, types: str, image: Path, mask: Path | None = None) -> Row
 def describe(read: Callable[[], Image | Label], path: Path) -> str:
     """In words: channels and notes, or why the file is refused."""
     try:
-        found = read()
+        result = read()
     except AutosegError as error:
         words = re.sub(r": \(\d.*", "", error.problem.replace(f"{path} ", "").replace(str(path), "the file"))
         return "**refused**: " + re.sub(r"from [\d.]+ to [\d.]+", "from ... to ...", words)
-    channels = len(found.array) if isinstance(found, Image) else 0
+    channels = len(result.array) if isinstance(result, Image) else 0
     what = f"{channels} channel{'s' if channels > 1 else ''}" if channels else "read"
-    return "; ".join((what, *found.notes))
+    return "; ".join((what, *result.notes))
 
 
 def table(heading: Sequence[str], rows: Iterable[Row], types: bool = True) -> str:

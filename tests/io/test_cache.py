@@ -26,11 +26,11 @@ def files(folder: Path) -> tuple[list[Path], Path]:
 def test_the_second_reading_is_the_first_one(tmp_path: Path) -> None:
     paths, mask = files(tmp_path)
     image, label = read_case(paths), read_label(mask)
-    with DecodedImageCache(tmp_path) as kept:
-        kept.image(paths), kept.label(mask)
+    with DecodedImageCache(tmp_path) as cache:
+        cache.image(paths), cache.label(mask)
         for path in (*paths, mask):
             path.unlink()
-        again, labels = kept.image(paths), kept.label(mask)
+        again, labels = cache.image(paths), cache.label(mask)
     assert again.array.dtype == np.uint16 and np.array_equal(again.array, image.array) and again.notes == image.notes
     assert labels.array.dtype == np.uint8 and np.array_equal(labels.array, label.array)
 
@@ -38,41 +38,41 @@ def test_the_second_reading_is_the_first_one(tmp_path: Path) -> None:
 def test_colours_come_back_in_their_order(tmp_path: Path) -> None:
     picture = RANDOM.integers(0, 255, (7, 9, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), picture)
-    with DecodedImageCache(tmp_path) as kept:
-        first, second = kept.image([tmp_path / "a.png"]), kept.image([tmp_path / "a.png"])
+    with DecodedImageCache(tmp_path) as cache:
+        first, second = cache.image([tmp_path / "a.png"]), cache.image([tmp_path / "a.png"])
     assert np.array_equal(first.array, np.moveaxis(picture[..., ::-1], 2, 0)) and np.array_equal(second.array, first.array)
 
 
 def test_beyond_the_limit_files_are_read_again(tmp_path: Path) -> None:
     paths, mask = files(tmp_path)
-    with DecodedImageCache(tmp_path, limit=700) as kept:
-        kept.image(paths), kept.label(mask)
+    with DecodedImageCache(tmp_path, limit=700) as cache:
+        cache.image(paths), cache.label(mask)
         for path in (*paths, mask):
             path.unlink()
-        assert kept.label(mask).array.shape == (20, 30), "600 bytes"
+        assert cache.label(mask).array.shape == (20, 30), "600 bytes"
         with pytest.raises(AutosegError, match="does not exist"):
-            kept.image(paths)
+            cache.image(paths)
 
 
 def test_nothing_is_left_on_the_disk(tmp_path: Path) -> None:
     paths, _ = files(tmp_path)
     before = set(tmp_path.iterdir())
-    with DecodedImageCache(tmp_path) as kept:
-        kept.image(paths)
+    with DecodedImageCache(tmp_path) as cache:
+        cache.image(paths)
     assert set(tmp_path.iterdir()) == before
 
 
 def test_what_is_read_last_is_not_kept(tmp_path: Path) -> None:
     paths, mask = files(tmp_path)
-    with DecodedImageCache(tmp_path) as kept:
-        kept.label(mask)
-        kept.stop_caching()
-        assert kept.image(paths).array.shape == (2, 20, 30)
+    with DecodedImageCache(tmp_path) as cache:
+        cache.label(mask)
+        cache.stop_caching()
+        assert cache.image(paths).array.shape == (2, 20, 30)
         for path in (*paths, mask):
             path.unlink()
-        assert kept.label(mask).array.shape == (20, 30), "it was kept before"
+        assert cache.label(mask).array.shape == (20, 30), "it was kept before"
         with pytest.raises(AutosegError, match="does not exist"):
-            kept.image(paths)
+            cache.image(paths)
 
 
 def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,8 @@ def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path: Path, monkeypat
         def close(self) -> None:
             pass
 
-    with DecodedImageCache(tmp_path) as kept:
-        kept._stream.close()
-        monkeypatch.setattr(kept, "_stream", Full())
-        assert kept.image(paths).array.shape == kept.image(paths).array.shape == (2, 20, 30)
-        assert kept.label(mask).array.shape == (20, 30)
+    with DecodedImageCache(tmp_path) as cache:
+        cache._stream.close()
+        monkeypatch.setattr(cache, "_stream", Full())
+        assert cache.image(paths).array.shape == cache.image(paths).array.shape == (2, 20, 30)
+        assert cache.label(mask).array.shape == (20, 30)

@@ -25,9 +25,9 @@ def test_lossless_syntaxes_give_the_stored_values(tmp_path, syntax, pixels):
     if syntax == "jls" and pixels.ndim == 3:
         pytest.skip("the encoder wants another plane order")
     path = scan(tmp_path / "a.dcm", pixels, syntax=syntax)
-    found = read_image(path).array
+    array = read_image(path).array
     expected = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
-    assert found.dtype == pixels.dtype and np.array_equal(found, expected)
+    assert array.dtype == pixels.dtype and np.array_equal(array, expected)
 
 
 @pytest.mark.parametrize("kind", ["jpeg gray", "jpeg colour", "ybr", "palette", "monochrome1", "slope", "signed"])
@@ -91,9 +91,9 @@ def test_who_is_shown(tmp_path):
 
 @pytest.fixture
 def mask():
-    made = np.zeros(GRAY.shape, np.uint8)
-    made[4:10, 4:20], made[12:20, 8:30] = 1, 2
-    return made
+    mask = np.zeros(GRAY.shape, np.uint8)
+    mask[4:10, 4:20], mask[12:20, 8:30] = 1, 2
+    return mask
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour", "mr", "video"])

@@ -116,11 +116,11 @@ def test_cmyk_becomes_rgb(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
-@pytest.mark.parametrize("kept", [0.0, 0.3, 0.95])
-def test_damaged_files_are_named(tmp_path, suffix, kept):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.95])
+def test_damaged_files_are_named(tmp_path, suffix, fraction):
     path = tmp_path / f"scan{suffix}"
     Pillow.fromarray(rgb(40, 40)).save(path)
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
     for read in (read_image, read_label):
         with pytest.raises(AutosegError, match=f"scan{suffix}") as caught:
             read(path)

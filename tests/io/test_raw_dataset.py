@@ -23,13 +23,13 @@ NNUNET = {
 
 @pytest.fixture
 def dataset(tmp_path):
-    found = Workspace(tmp_path).new_dataset(7, "Polyp")
+    dataset = Workspace(tmp_path).new_dataset(7, "Polyp")
     for case in ("b_1", "a"):
-        write_image(found.raw / "imagesTr" / f"{case}_0000.png", np.zeros((3, 4, 4), np.uint8))
-        write_label(found.raw / "labelsTr" / f"{case}.png", np.zeros((4, 4), np.uint8))
-    write_image(found.raw / "imagesTs" / "t_0000.png", np.zeros((3, 4, 4), np.uint8))
-    found.description.write_text(json.dumps(NNUNET))
-    return found
+        write_image(dataset.raw / "imagesTr" / f"{case}_0000.png", np.zeros((3, 4, 4), np.uint8))
+        write_label(dataset.raw / "labelsTr" / f"{case}.png", np.zeros((4, 4), np.uint8))
+    write_image(dataset.raw / "imagesTs" / "t_0000.png", np.zeros((3, 4, 4), np.uint8))
+    dataset.description.write_text(json.dumps(NNUNET))
+    return dataset
 
 
 def test_an_nnunet_dataset_opens_unchanged(dataset):

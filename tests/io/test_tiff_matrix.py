@@ -34,11 +34,11 @@ def test_every_kind_is_read_as_its_tags_say(tmp_path, kind, dtype):
                     read(path)
                 assert str(path) in caught.value.problem and "damaged" not in str(caught.value), where
                 continue
-            found, expected = read(path), expect(as_tifffile_reads(path, layout, planar))
-            values = found.array if mask else np.moveaxis(found.array, 0, 2).squeeze()
-            assert values.shape == expected.shape and np.array_equal(values, expected), (*where, found.notes)
+            result, expected = read(path), expect(as_tifffile_reads(path, layout, planar))
+            values = result.array if mask else np.moveaxis(result.array, 0, 2).squeeze()
+            assert values.shape == expected.shape and np.array_equal(values, expected), (*where, result.notes)
             stored = values_of(kind, dtype, mask)
-            assert mask or found.notes or dtype == "bool" or np.array_equal(expected, stored), where
+            assert mask or result.notes or dtype == "bool" or np.array_equal(expected, stored), where
 
 
 @pytest.mark.parametrize("layout", REFUSED_LAYOUTS, ids=lambda layout: layout.title)
@@ -88,8 +88,8 @@ def test_number_formats_that_are_not_read_are_named(tmp_path, bits, options, wor
 
 def test_without_the_photometric_tag_zero_is_black(tmp_path):
     path = write_tags(tmp_path / "a.tif", [8], photometric=None)
-    for found in (read_image(path), read_label(path)):
-        assert not found.array.any() and "zero taken as black" in found.notes[0]
+    for result in (read_image(path), read_label(path)):
+        assert not result.array.any() and "zero taken as black" in result.notes[0]
 
 
 def test_a_palette_with_alpha_gives_colours_to_images_and_indices_to_masks(tmp_path):

@@ -22,12 +22,12 @@ def blobs(seed, size=(48, 64), count=3):
 
 
 def slow_border(mask):
-    found = np.zeros_like(mask)
+    border = np.zeros_like(mask)
     padded = np.pad(mask, 1)
     for row, column in np.argwhere(mask):
         around = padded[row, column + 1], padded[row + 2, column + 1], padded[row + 1, column], padded[row + 1, column + 2]
-        found[row, column] = not all(around)
-    return found
+        border[row, column] = not all(around)
+    return border
 
 
 def slow_hd95(first, second, spacing):
@@ -125,13 +125,13 @@ def test_surface_dice_and_average_distance_equal_monai(seed, spacing):
     first, second = blobs(seed, (96, 80), 5), blobs(seed + 50, (96, 80), 4)
     tensors = [torch.from_numpy(one)[None, None] for one in (first, second)]
     settings = {"include_background": True, "spacing": list(spacing)}
-    found = surface_score(first, second, spacing, tolerance=2.0)
+    score = surface_score(first, second, spacing, tolerance=2.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert found.nsd == pytest.approx(compute_surface_dice(*tensors, [2.0], **settings).item(), rel=1e-5)
+        assert score.nsd == pytest.approx(compute_surface_dice(*tensors, [2.0], **settings).item(), rel=1e-5)
         mean = compute_average_surface_distance(*tensors, symmetric=True, **settings).item()
-    assert found.asd == pytest.approx(mean, rel=1e-5)
-    assert found.hd95_pooled == pytest.approx(np.percentile(np.concatenate(border_distances(first, second, spacing)), 95))
+    assert score.asd == pytest.approx(mean, rel=1e-5)
+    assert score.hd95_pooled == pytest.approx(np.percentile(np.concatenate(border_distances(first, second, spacing)), 95))
 
 
 def test_surface_dice_without_a_counterpart_is_zero():

@@ -1,4 +1,4 @@
-"""Fingerprints of datasets that need no files: what the rules look at can be set, the rest is plausible."""
+"""Fingerprints of datasets without files: the values that rules read can be set, the others are plausible."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, Class
 
 
 @dataclass(frozen=True)
-class Made:
-    """classes: name -> thickness in pixels. presence: name -> share of cases that hold it (1 if not named)."""
+class FakeDataset:
+    """classes: name -> thickness in pixels. presence: name -> fraction of cases with it (default 1)."""
 
     cases: int = 50
     size: tuple[int, int] = (400, 400)
@@ -68,16 +68,16 @@ class Made:
             duplicates=tuple(tuple(case_name(k) for k in cluster) for cluster in self.duplicates),
         )
 
-    def _held(self, name: str) -> int:
+    def _num_cases(self, name: str) -> int:
         return round(self.presence.get(name, 1.0) * self.cases)
 
     def _class(self, name: str) -> ClassStatistics:
-        held, thickness = self._held(name), self.classes[name]
+        num_cases, thickness = self._num_cases(name), self.classes[name]
         share = self.share / len(self.classes)
         return ClassStatistics(
             name=name,
-            cases=held,
-            presence=held / self.cases,
+            cases=num_cases,
+            presence=num_cases / self.cases,
             pixel_share=share,
             area_share=share,
             objects=1.0,
@@ -87,10 +87,10 @@ class Made:
 
     def _case(self, k: int) -> CaseFingerprint:
         size = self.sizes[k % len(self.sizes)] if self.sizes else self.size
-        held = {}
+        class_pixels = {}
         for name, thickness in self.classes.items():
-            pixels = (k % 7 + 1) * 100 if k < self._held(name) else 0
-            held[name] = ClassInCase(
+            pixels = (k % 7 + 1) * 100 if k < self._num_cases(name) else 0
+            class_pixels[name] = ClassInCase(
                 pixels=pixels, objects=int(pixels > 0), largest=pixels, thickness=thickness if pixels else 0.0
             )
         return CaseFingerprint(
@@ -104,7 +104,7 @@ class Made:
             low=0.0,
             high=self.highs[k % len(self.highs)],
             border=0.0,
-            classes=held,
+            classes=class_pixels,
             group=self.groups.get(k, ""),
         )
 

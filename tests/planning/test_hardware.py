@@ -45,8 +45,8 @@ def test_precision_follows_the_machine_and_the_architecture(monkeypatch: pytest.
     assert hardware.decide_precision("cpu", True, "m")[0] == "fp32"
     assert hardware.decide_precision("cuda", True, "m")[0] in ("bf16", "fp16")
     for device in hardware.DEVICES:
-        found, decision = hardware.decide_precision(device, False, "m")
-        assert found == "fp32" and "unstable" in decision.reason and decision.subject == "models.m.precision"
+        precision, decision = hardware.decide_precision(device, False, "m")
+        assert precision == "fp32" and "unstable" in decision.reason and decision.subject == "models.m.precision"
 
 
 @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])

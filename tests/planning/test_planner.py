@@ -12,26 +12,28 @@ from autoseg.schema import serde
 from autoseg.schema.plan import PROTOCOLS, Plan, Protocol
 from autoseg.support.errors import AutosegError
 from autoseg.support.registry import Registry
-from tests.planning.fingerprints import Made
+from tests.planning.fingerprints import FakeDataset
 from tests.support.packages import install
 
 BOTH = ("nnunet", "unet")
 GIGABYTE = 1 << 30
-VESSELS = Made(cases=40, size=(584, 565), classes={"vessel": 2.0})
+VESSELS = FakeDataset(cases=40, size=(584, 565), classes={"vessel": 2.0})
 
 
-def plan(made: Made | None = None, protocol: Protocol = "quick", models: tuple[str, ...] = BOTH, **settings: str) -> Plan:
-    made = made or Made()
+def plan(
+    fake: FakeDataset | None = None, protocol: Protocol = "quick", models: tuple[str, ...] = BOTH, **settings: str
+) -> Plan:
+    fake = fake or FakeDataset()
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     return make_plan(
-        made.fingerprint, made.spec, protocol=protocol, models=models, memory=4 * GIGABYTE, device="cpu", settings=dotted
+        fake.fingerprint, fake.spec, protocol=protocol, models=models, memory=4 * GIGABYTE, device="cpu", settings=dotted
     )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("made", [Made(), VESSELS])
-def test_plan_is_consistent_and_survives_json(protocol: Protocol, made: Made) -> None:
-    made_plan = plan(made, protocol)
+@pytest.mark.parametrize("fake", [FakeDataset(), VESSELS])
+def test_plan_is_consistent_and_survives_json(protocol: Protocol, fake: FakeDataset) -> None:
+    made_plan = plan(fake, protocol)
     assert set(made_plan.models) == set(BOTH)
     for name, model in made_plan.models.items():
         config = made_plan.preprocessing[model.preprocessing]
@@ -43,7 +45,7 @@ def test_plan_is_consistent_and_survives_json(protocol: Protocol, made: Made) ->
     subjects = [decision.subject for decision in made_plan.decisions]
     assert len(subjects) == len(set(subjects))
     assert serde.from_json(serde.to_json(made_plan), Plan) == made_plan
-    assert plan(made, protocol) == made_plan, "equal facts, equal plan"
+    assert plan(fake, protocol) == made_plan, "equal facts, equal plan"
 
 
 def test_models_with_equal_preprocessing_share_arrays() -> None:
@@ -52,9 +54,9 @@ def test_models_with_equal_preprocessing_share_arrays() -> None:
 
 
 def test_gray_images_give_one_input_channel() -> None:
-    gray = plan(Made(gray_as_rgb=True, modality="ultrasound"))
+    gray = plan(FakeDataset(gray_as_rgb=True, modality="ultrasound"))
     assert gray.channels == 1 and all(p.merge_gray and p.channels == 1 for p in gray.preprocessing.values())
-    colour = plan(Made())
+    colour = plan(FakeDataset())
     assert gray.models["nnunet"].parameters < colour.models["nnunet"].parameters
 
 
@@ -91,8 +93,8 @@ def test_decisions_cite_the_fingerprint() -> None:
 
 
 def test_variant_without_fixed_size_gets_the_planned_size() -> None:
-    made = Made(size=(300, 500))
-    fixed, free = plan(made, models=("missformer",)), plan(made, models=("missformer",), models__missformer__variant="free")
+    fake = FakeDataset(size=(300, 500))
+    fixed, free = plan(fake, models=("missformer",)), plan(fake, models=("missformer",), models__missformer__variant="free")
     assert fixed.models["missformer"].input_size == (224, 224)
     model = free.models["missformer"]
     assert model.input_size == (192, 320) and free.preprocessing[model.preprocessing].size == (192, 320)
@@ -100,18 +102,18 @@ def test_variant_without_fixed_size_gets_the_planned_size() -> None:
     because = next(d.reason for d in free.decisions if d.subject == "models.missformer.input_size")
     assert "free" in because and "another size" in because
     set_too = {"models__missformer__variant": "free", "models__missformer__input_size": "96x96"}
-    assert plan(made, models=("missformer",), **set_too).models["missformer"].input_size == (96, 96)
+    assert plan(fake, models=("missformer",), **set_too).models["missformer"].input_size == (96, 96)
     with pytest.raises(AutosegError, match="choose one of: 224, free"):
         plan(models=("missformer",), models__missformer__variant="large")
 
 
 def test_plan_reports_which_batches_fit_the_memory() -> None:
-    made = Made()
-    result = make_plan(made.fingerprint, made.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
+    fake = FakeDataset()
+    result = make_plan(fake.fingerprint, fake.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
     decisions = next(decision for decision in result.decisions if decision.subject == "batches_held")
     assert decisions.value == "1 models at once, 2 in parts, 0 not at all"
     assert "unet 2 x 4" in decisions.reason and all(m.batch_size == 8 for m in result.models.values())
-    small = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), GIGABYTE, "cpu")
+    small = make_plan(fake.fingerprint, fake.spec, "benchmark", ("unet",), GIGABYTE, "cpu")
     assert "unet (" in next(d.reason for d in small.decisions if d.subject == "batches_held")
 
 
@@ -250,9 +252,9 @@ def test_unknown_names_raise() -> None:
 
 
 def test_too_little_memory_warns(caplog: pytest.LogCaptureFixture) -> None:
-    made = Made()
+    fake = FakeDataset()
     with caplog.at_level("WARNING", logger="autoseg"):
-        result = make_plan(made.fingerprint, made.spec, "benchmark", ("unet",), 1 << 28, "cpu")
+        result = make_plan(fake.fingerprint, fake.spec, "benchmark", ("unet",), 1 << 28, "cpu")
     assert "unet takes" in caplog.text and result.models["unet"].memory > result.memory_budget
 
 

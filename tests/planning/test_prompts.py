@@ -16,7 +16,7 @@ def test_the_studys_tasks_get_the_studys_words(names: list[str], about: str, exp
 
 
 def test_all_others_get_a_template_with_their_name() -> None:
-    made = prompts(["right_ventricle", "polyp"], "MRI Heart")
-    assert "right ventricle in this MR image" in made["right_ventricle"]
-    assert made["polyp"] != POLYP and "polyp" in made["polyp"]
+    result = prompts(["right_ventricle", "polyp"], "MRI Heart")
+    assert "right ventricle in this MR image" in result["right_ventricle"]
+    assert result["polyp"] != POLYP and "polyp" in result["polyp"]
     assert "lesion" in prompts(["lesion"], "dermoscopy")["lesion"] != BREAST

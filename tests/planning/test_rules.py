@@ -14,85 +14,85 @@ from autoseg.planning.geometry import SpatialPlan, decide_geometry, dice_after_r
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.plan import Augmentation, Normalisation, Protocol, Training
-from tests.planning.fingerprints import Made
+from tests.planning.fingerprints import FakeDataset
 
 PRETRAINED = models.spec("efficientnet_lite0_upernet")
 SCRATCH = models.spec("unet")
 GIGABYTE = 1 << 30
-VESSELS = Made(cases=40, size=(584, 565), classes={"vessel": 2.0}, share=0.087)
-POLYPS = Made(cases=100, size=(398, 512), classes={"polyp": 66.0, "rare": 42.0}, presence={"rare": 0.2})
-MR = Made(cases=60, channels=1, dtype="uint16", modality="mr", size=(256, 216), highs=(120.0, 300.0, 900.0))
+VESSELS = FakeDataset(cases=40, size=(584, 565), classes={"vessel": 2.0}, share=0.087)
+POLYPS = FakeDataset(cases=100, size=(398, 512), classes={"polyp": 66.0, "rare": 42.0}, presence={"rare": 0.2})
+MR = FakeDataset(cases=60, channels=1, dtype="uint16", modality="mr", size=(256, 216), highs=(120.0, 300.0, 900.0))
 
 
-def stats(made: Made) -> DatasetStats:
-    return dataset_stats(made.fingerprint, made.spec, 5)
+def stats(fake: FakeDataset) -> DatasetStats:
+    return dataset_stats(fake.fingerprint, fake.spec, 5)
 
 
-def normalisation(made: Made, model: str = "unet") -> tuple[Normalisation, str]:
-    dataset = stats(made)
+def normalisation(fake: FakeDataset, model: str = "unet") -> tuple[Normalisation, str]:
+    dataset = stats(fake)
     result, decision = decide_normalisation(dataset, decide_channels(dataset)[0], models.spec(model))
     return result, decision.reason
 
 
 def spatial_plan(
-    made: Made, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE
+    fake: FakeDataset, protocol: Protocol = "quick", device: str = "cpu", budget: int = 8 * GIGABYTE
 ) -> tuple[SpatialPlan, str]:
-    result, decisions = decide_geometry(stats(made), protocol, device, budget)
+    result, decisions = decide_geometry(stats(fake), protocol, device, budget)
     return result, decisions[0].reason
 
 
-def budget(made: Made, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
-    return decide_budget(stats(made), protocol, device, memory)[0]
+def budget(fake: FakeDataset, protocol: Protocol = "quick", device: str = "cpu", memory: int = 8 * GIGABYTE) -> Budget:
+    return decide_budget(stats(fake), protocol, device, memory)[0]
 
 
-def training(made: Made, protocol: Protocol = "quick", device: str = "cpu") -> Training:
-    dataset = stats(made)
+def training(fake: FakeDataset, protocol: Protocol = "quick", device: str = "cpu") -> Training:
+    dataset = stats(fake)
     return decide_training(
         dataset,
-        spatial_plan(made, protocol, device)[0],
+        spatial_plan(fake, protocol, device)[0],
         protocol=protocol,
         device=device,
-        budget=budget(made, protocol, device),
+        budget=budget(fake, protocol, device),
         folds=5,
         seed=0,
     )[0]
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("fake", "expected"),
     [
-        (Made(), (3, False, "uint8")),
-        (Made(gray_as_rgb=True, modality="ultrasound"), (1, True, "uint8")),
+        (FakeDataset(), (3, False, "uint8")),
+        (FakeDataset(gray_as_rgb=True, modality="ultrasound"), (1, True, "uint8")),
         (MR, (1, False, "uint16")),
-        (Made(channels=5, dtype="float32", modality="multichannel"), (5, False, "float32")),
+        (FakeDataset(channels=5, dtype="float32", modality="multichannel"), (5, False, "float32")),
     ],
 )
-def test_decide_channels(made: Made, expected: tuple[int, bool, str]) -> None:
-    result, decisions = decide_channels(stats(made))
+def test_decide_channels(fake: FakeDataset, expected: tuple[int, bool, str]) -> None:
+    result, decisions = decide_channels(stats(fake))
     assert (result.count, result.merge_gray, result.dtype) == expected
     assert [decision.subject for decision in decisions] == ["channels", "dtype"]
 
 
 def test_mixed_dtypes_are_stored_with_the_largest() -> None:
-    dataset = stats(Made())
+    dataset = stats(FakeDataset())
     first, *others = dataset.fingerprint.cases
     mixed = replace(dataset, fingerprint=replace(dataset.fingerprint, cases=(replace(first, dtype="uint16"), *others)))
     assert decide_channels(mixed)[0].dtype == "uint16"
 
 
 def test_imagenet_statistics_only_with_imagenet_weights() -> None:
-    with_weights, because = normalisation(Made(), "efficientnet_lite0_upernet")
+    with_weights, because = normalisation(FakeDataset(), "efficientnet_lite0_upernet")
     assert with_weights.scheme == "constant"
     assert with_weights.mean == pytest.approx([255 * m for m in PRETRAINED.input_mean], abs=0.01)
     assert with_weights.std == pytest.approx([255 * s for s in PRETRAINED.input_std], abs=0.01)
     assert "ImageNet" in because
-    without, _ = normalisation(Made(), "unet")
+    without, _ = normalisation(FakeDataset(), "unet")
     assert without == Normalisation(scheme="constant", mean=(100.0,) * 3, std=(40.0,) * 3)
 
 
 def test_gray_images_are_normalised_separately() -> None:
-    for made in (Made(channels=1, modality="ultrasound"), Made(gray_as_rgb=True, modality="xray"), MR):
-        result, _ = normalisation(made, "efficientnet_lite0_upernet")
+    for fake in (FakeDataset(channels=1, modality="ultrasound"), FakeDataset(gray_as_rgb=True, modality="xray"), MR):
+        result, _ = normalisation(fake, "efficientnet_lite0_upernet")
         assert result == Normalisation(scheme="image")
     assert "120" in normalisation(MR)[1] and "900" in normalisation(MR)[1]
 
@@ -103,14 +103,14 @@ def test_comparable_values_are_clipped() -> None:
 
 
 def test_ct_values_are_clipped_to_foreground_percentiles() -> None:
-    made = Made(channels=1, dtype="float32", modality="ct")
-    result, because = normalisation(made)
+    fake = FakeDataset(channels=1, dtype="float32", modality="ct")
+    result, because = normalisation(fake)
     assert (
         result == Normalisation(scheme="constant", mean=(120.0,), std=(30.0,), lower=(20.0,), upper=(200.0,))
         and "20" in because
         and "200" in because
     )
-    dataset = stats(made)
+    dataset = stats(fake)
     nothing = (0.0, 0.0, 0.0)
     blank = replace(dataset.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
     empty = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(blank,)))
@@ -121,7 +121,7 @@ def test_ct_values_are_clipped_to_foreground_percentiles() -> None:
 
 
 def test_constant_channel_is_divided_by_one() -> None:
-    dataset = stats(Made())
+    dataset = stats(FakeDataset())
     flat = replace(dataset.fingerprint.channels[0], std=0.0)
     dataset = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(flat,) * 3))
     result, _ = decide_normalisation(dataset, decide_channels(dataset)[0], SCRATCH)
@@ -146,38 +146,40 @@ def test_benchmark_resizes_and_reports_the_loss() -> None:
 
 
 def test_thick_vessels_of_large_images_are_shrunk() -> None:
-    result, _ = spatial_plan(Made(size=(2048, 2048), classes={"vessel": 12.0}))
+    result, _ = spatial_plan(FakeDataset(size=(2048, 2048), classes={"vessel": 12.0}))
     assert result.kind == "patch" and result.scale == 0.5
 
 
 def test_small_images_are_enlarged_slightly() -> None:
-    assert spatial_plan(Made(size=(96, 96)))[0].side == 160
-    assert spatial_plan(Made(size=(96, 96)), "auto", "cuda")[0].side == 160
-    assert spatial_plan(Made(size=(300, 300)), "auto", "cuda")[0].side == 320
+    assert spatial_plan(FakeDataset(size=(96, 96)))[0].side == 160
+    assert spatial_plan(FakeDataset(size=(96, 96)), "auto", "cuda")[0].side == 160
+    assert spatial_plan(FakeDataset(size=(300, 300)), "auto", "cuda")[0].side == 320
 
 
 def test_larger_gpu_gets_larger_input() -> None:
-    made = Made(size=(1500, 1500), classes={"lesion": 300.0})
-    sides = [spatial_plan(made, "auto", "cuda", size * GIGABYTE)[0].side for size in (8, 24, 80)]
+    fake = FakeDataset(size=(1500, 1500), classes={"lesion": 300.0})
+    sides = [spatial_plan(fake, "auto", "cuda", size * GIGABYTE)[0].side for size in (8, 24, 80)]
     assert sides == [512, 768, 1024]
 
 
 def test_different_fields_of_view_get_one_pixel_size() -> None:
-    made = Made(channels=1, modality="mr", spacings=((0.8, 0.8), (1.2, 1.2), (2.0, 2.0)), classes={"organ": 40.0})
-    result, because = spatial_plan(made)
+    fake = FakeDataset(channels=1, modality="mr", spacings=((0.8, 0.8), (1.2, 1.2), (2.0, 2.0)), classes={"organ": 40.0})
+    result, because = spatial_plan(fake)
     assert result.kind == "patch" and result.spacing is not None and "fields of view differ" in because
     # The median image, 480 mm wide, is about as large as the network's input then.
     assert 480 / result.spacing[0] == pytest.approx(256, rel=0.05)
-    assert spatial_plan(replace(made, spacings=((1.2, 1.2),)))[0].kind == "resize"
+    assert spatial_plan(replace(fake, spacings=((1.2, 1.2),)))[0].kind == "resize"
 
 
 def test_thin_classes_with_spacing_get_one_pixel_size() -> None:
-    result, _ = spatial_plan(Made(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6))))
+    result, _ = spatial_plan(
+        FakeDataset(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6)))
+    )
     assert (result.kind, result.spacing) == ("patch", (0.5, 0.5))
 
 
 def test_aspect_includes_anisotropic_spacing() -> None:
-    result, _ = spatial_plan(Made(size=(300, 300), spacings=((1.0, 0.5),)))
+    result, _ = spatial_plan(FakeDataset(size=(300, 300), spacings=((1.0, 0.5),)))
     height, width = result.input_size(result.side)
     assert height / width == pytest.approx(2.0, rel=0.15)
 
@@ -197,7 +199,7 @@ def test_dice_after_resizing_grows_with_thickness() -> None:
 
 
 def test_preprocessing_key_describes_the_arrays() -> None:
-    channels, _ = decide_channels(stats(Made()))
+    channels, _ = decide_channels(stats(FakeDataset()))
     resized = make_preprocessing(SpatialPlan(kind="resize", side=256, native=(400, 400)), channels, (256, 224))
     assert (resized.key, resized.size, resized.channels, resized.dtype) == ("resize_256x224", (256, 224), 3, "uint8")
     keys = [
@@ -225,22 +227,22 @@ def test_names_with_sides(names: tuple[str, ...], expected: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
-    ("made", "axes"),
+    ("fake", "axes"),
     [
-        (Made(), (0, 1)),
-        (Made(modality="mr", channels=1, classes={"left_ventricle": 30.0}), (0,)),
-        (Made(modality="ultrasound", channels=1), (1,)),
-        (Made(modality="ultrasound", channels=1, classes={"left_ventricle": 30.0}), ()),
-        (Made(modality="xray", channels=1, classes={"left_lung": 30.0, "right_lung": 30.0}), ()),
+        (FakeDataset(), (0, 1)),
+        (FakeDataset(modality="mr", channels=1, classes={"left_ventricle": 30.0}), (0,)),
+        (FakeDataset(modality="ultrasound", channels=1), (1,)),
+        (FakeDataset(modality="ultrasound", channels=1, classes={"left_ventricle": 30.0}), ()),
+        (FakeDataset(modality="xray", channels=1, classes={"left_lung": 30.0, "right_lung": 30.0}), ()),
     ],
 )
-def test_mirror_axes(made: Made, axes: tuple[int, ...]) -> None:
-    result, decisions = decide_augmentation(stats(made), spatial_plan(made)[0])
+def test_mirror_axes(fake: FakeDataset, axes: tuple[int, ...]) -> None:
+    result, decisions = decide_augmentation(stats(fake), spatial_plan(fake)[0])
     assert result.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
 
 
-def augmentation(made: Made) -> tuple[Augmentation, dict[str, str]]:
-    result, decisions = decide_augmentation(stats(made), spatial_plan(made)[0])
+def augmentation(fake: FakeDataset) -> tuple[Augmentation, dict[str, str]]:
+    result, decisions = decide_augmentation(stats(fake), spatial_plan(fake)[0])
     return result, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
 
 
@@ -252,87 +254,91 @@ def test_thin_classes_get_little_blur() -> None:
 
 
 def test_intensity_augmentation_follows_modality() -> None:
-    colour, _ = augmentation(Made(cases=500))
-    ct, because = augmentation(Made(cases=500, channels=1, dtype="float32", modality="ct"))
+    colour, _ = augmentation(FakeDataset(cases=500))
+    ct, because = augmentation(FakeDataset(cases=500, channels=1, dtype="float32", modality="ct"))
     assert ct.brightness == ct.gamma == (0.9, 1.1) and "Hounsfield" in because["tones"]
     assert colour.p_brightness > ct.p_brightness and colour.brightness == (0.7, 1.3)
     assert augmentation(MR)[0].p_gamma > colour.p_gamma
 
 
 def test_rotation_deformation_and_scaling() -> None:
-    degrees = {kind: augmentation(Made(modality=kind, channels=1))[0].rotation for kind in ("microscopy", "mr", "xray")}
+    degrees = {kind: augmentation(FakeDataset(modality=kind, channels=1))[0].rotation for kind in ("microscopy", "mr", "xray")}
     assert degrees == {"microscopy": 180, "mr": 30, "xray": 15}
-    assert augmentation(Made(modality="microscopy"))[0].p_elastic > 0 == augmentation(MR)[0].p_elastic
-    assert augmentation(Made(spacings=((1.0, 1.0),)))[0].scaling == (0.85, 1.2) != augmentation(Made())[0].scaling
+    assert augmentation(FakeDataset(modality="microscopy"))[0].p_elastic > 0 == augmentation(MR)[0].p_elastic
+    assert augmentation(FakeDataset(spacings=((1.0, 1.0),)))[0].scaling == (0.85, 1.2) != augmentation(FakeDataset())[0].scaling
 
 
 def test_few_images_are_augmented_more_often() -> None:
-    few, many = (augmentation(Made(cases=cases))[0] for cases in (30, 300))
+    few, many = (augmentation(FakeDataset(cases=cases))[0] for cases in (30, 300))
     assert few.p_rotation == pytest.approx(1.5 * many.p_rotation) and few.rotation == many.rotation
 
 
 def test_quick_has_the_same_steps_for_any_number_of_images() -> None:
     steps = []
     for cases in (12, 60, 100, 1000):
-        result = budget(Made(cases=cases))
+        result = budget(FakeDataset(cases=cases))
         assert result.batch == 8
-        steps.append(training(Made(cases=cases)).epochs * result.steps)
+        steps.append(training(FakeDataset(cases=cases)).epochs * result.steps)
     assert min(steps) > 0.9 * max(steps)
 
 
 def test_batch_is_not_larger_than_the_training_set() -> None:
-    assert budget(Made(cases=6)).batch == 4
-    assert budget(Made(cases=2), "auto").batch == 2
-    assert budget(Made(cases=6), "benchmark").batch == 8
+    assert budget(FakeDataset(cases=6)).batch == 4
+    assert budget(FakeDataset(cases=2), "auto").batch == 2
+    assert budget(FakeDataset(cases=6), "benchmark").batch == 8
 
 
 def test_large_gpu_and_dataset_get_a_larger_batch_except_in_benchmark() -> None:
     large = 24 * GIGABYTE
-    assert budget(Made(cases=1000), "auto", "cuda", large).batch == 16
-    assert budget(Made(cases=100), "auto", "cuda", large).batch == 8
-    assert budget(Made(cases=1000), "auto", "cuda").batch == budget(Made(cases=1000), "auto", "cpu", large).batch == 8
-    assert budget(Made(cases=1000), "benchmark", "cuda", large).batch == 8
+    assert budget(FakeDataset(cases=1000), "auto", "cuda", large).batch == 16
+    assert budget(FakeDataset(cases=100), "auto", "cuda", large).batch == 8
+    assert (
+        budget(FakeDataset(cases=1000), "auto", "cuda").batch
+        == budget(FakeDataset(cases=1000), "auto", "cpu", large).batch
+        == 8
+    )
+    assert budget(FakeDataset(cases=1000), "benchmark", "cuda", large).batch == 8
 
 
 def test_benchmark_equals_the_published_study() -> None:
-    one, several = training(Made(), "benchmark"), training(POLYPS, "benchmark")
+    one, several = training(FakeDataset(), "benchmark"), training(POLYPS, "benchmark")
     assert (one.epochs, one.optimizer, one.schedule, one.learning_rates) == (150, "adamw", "rex", (1e-4, 5e-5, 1e-5))
     assert (one.loss, several.loss) == ("bce", "ce")
     assert one.patience > 0 and one.validate_every == 1
 
 
 def test_auto_budget_follows_device_and_images() -> None:
-    assert training(Made(cases=100), "auto", "cuda").epochs > training(Made(cases=100), "auto", "cpu").epochs
-    assert training(Made(cases=20_000), "auto", "cuda").epochs < training(Made(cases=1000), "auto", "cuda").epochs
+    assert training(FakeDataset(cases=100), "auto", "cuda").epochs > training(FakeDataset(cases=100), "auto", "cpu").epochs
+    assert training(FakeDataset(cases=20_000), "auto", "cuda").epochs < training(FakeDataset(cases=1000), "auto", "cuda").epochs
 
 
 def test_regions_get_sigmoid_losses() -> None:
-    made = Made(
+    fake = FakeDataset(
         classes={"tumour": 30.0, "core": 12.0},
         labels={"background": 0, "tumour": (1, 2), "core": (2,)},
         regions_class_order=(1, 2),
     )
-    assert (training(made).loss, training(made, "benchmark").loss) == ("dice_bce", "bce")
-    assert training(Made()).loss == "dice_ce"
+    assert (training(fake).loss, training(fake, "benchmark").loss) == ("dice_bce", "bce")
+    assert training(FakeDataset()).loss == "dice_ce"
 
 
 def test_rare_classes_and_sparse_foreground_are_sampled_more_often() -> None:
     assert training(POLYPS).foreground_share == 0.33
-    assert training(Made()).foreground_share == 0.0
+    assert training(FakeDataset()).foreground_share == 0.0
     assert training(VESSELS).foreground_share == 0.33
     assert training(replace(VESSELS, share=0.01)).foreground_share == 0.5
 
 
-@pytest.mark.parametrize("made", [VESSELS, POLYPS, Made(cases=3000), replace(VESSELS, size=(3000, 3000))])
-def test_validation_happens_three_times_and_is_limited_in_time(made: Made) -> None:
+@pytest.mark.parametrize("fake", [VESSELS, POLYPS, FakeDataset(cases=3000), replace(VESSELS, size=(3000, 3000))])
+def test_validation_happens_three_times_and_is_limited_in_time(fake: FakeDataset) -> None:
     for protocol in ("quick", "auto"):
-        result = training(made, protocol)  # type: ignore[arg-type]
+        result = training(fake, protocol)  # type: ignore[arg-type]
         assert 1 <= result.validate_every <= max(1, result.epochs // 3)
 
 
 def test_learning_rates_are_candidates() -> None:
     for protocol in ("quick", "auto", "benchmark"):
-        rates = training(Made(), protocol).learning_rates  # type: ignore[arg-type]
+        rates = training(FakeDataset(), protocol).learning_rates  # type: ignore[arg-type]
         for model in models.names():
             rate, decision = decide_learning_rate(protocol, models.spec(model), rates)  # type: ignore[arg-type]
             assert rate in rates and decision.subject == f"models.{model}.learning_rate"

@@ -11,15 +11,15 @@ from autoseg.planning.splits import _assign_folds, check_splits, make_splits, re
 from autoseg.schema.plan import Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import write_artefact
-from tests.planning.fingerprints import Made, case_name
+from tests.planning.fingerprints import FakeDataset, case_name
 
 
-def split(made: Made, folds: int = 5, seed: int = 0) -> Splits:
-    return make_splits(made.fingerprint, made.spec, folds, seed)
+def split(fake: FakeDataset, folds: int = 5, seed: int = 0) -> Splits:
+    return make_splits(fake.fingerprint, fake.spec, folds, seed)
 
 
 def test_every_case_is_validated_once_and_trained_on_otherwise() -> None:
-    splits = split(Made(cases=53))
+    splits = split(FakeDataset(cases=53))
     everything = {case_name(k) for k in range(53)}
     validated = [name for fold in splits.folds for name in fold.validation]
     assert sorted(validated) == sorted(everything)
@@ -35,17 +35,17 @@ def test_every_case_is_validated_once_and_trained_on_otherwise() -> None:
 )
 def test_patients_and_duplicates_never_cross_a_split(patients: list[int], pairs: list[tuple[int, int]]) -> None:
     groups = {k: f"p{patient}" for k, patient in enumerate(patients) if patient}
-    made = Made(cases=len(patients), groups=groups, duplicates=tuple(pair for pair in pairs if pair[0] != pair[1]))
+    fake = FakeDataset(cases=len(patients), groups=groups, duplicates=tuple(pair for pair in pairs if pair[0] != pair[1]))
     if len(set(patients)) < 2:
         return
     try:
-        splits = split(made)
+        splits = split(fake)
     except AutosegError:
         return
-    check_splits(splits, made.fingerprint, made.spec)
+    check_splits(splits, fake.fingerprint, fake.spec)
     for fold in splits.folds:
         validation = {int(name[-3:]) for name in fold.validation}
-        for first, second in made.duplicates:
+        for first, second in fake.duplicates:
             assert (first in validation) == (second in validation)
         for one, patient in groups.items():
             assert all((other in validation) == (one in validation) for other, same in groups.items() if same == patient)
@@ -53,37 +53,37 @@ def test_patients_and_duplicates_never_cross_a_split(patients: list[int], pairs:
 
 def test_patients_joined_by_a_duplicate_stay_together() -> None:
     groups = {k: f"p{k // 2}" for k in range(20)}
-    made = Made(cases=20, groups=groups, duplicates=((1, 2),))
-    for fold in split(made).folds:
-        held = {case_name(k) in fold.validation for k in (0, 1, 2, 3)}
-        assert len(held) == 1
+    fake = FakeDataset(cases=20, groups=groups, duplicates=((1, 2),))
+    for fold in split(fake).folds:
+        sides = {case_name(k) in fold.validation for k in (0, 1, 2, 3)}
+        assert len(sides) == 1
 
 
 def test_groups_of_dataset_json_count_too() -> None:
-    made = Made(cases=20)
-    spec = made.spec
+    fake = FakeDataset(cases=20)
+    spec = fake.spec
     spec.groups.update({case_name(k): "same" for k in range(6)})
-    for fold in make_splits(made.fingerprint, spec).folds:
+    for fold in make_splits(fake.fingerprint, spec).folds:
         assert len({case_name(k) in fold.validation for k in range(6)}) == 1
 
 
 def test_a_rare_class_is_in_every_fold() -> None:
-    made = Made(cases=60, classes={"common": 50.0, "rare": 40.0}, presence={"rare": 0.2})
-    for fold in split(made).folds:
+    fake = FakeDataset(cases=60, classes={"common": 50.0, "rare": 40.0}, presence={"rare": 0.2})
+    for fold in split(fake).folds:
         rare = sum(int(name[-3:]) < 12 for name in fold.validation)
         assert 1 <= rare <= 4
 
 
 def test_foreground_sizes_are_spread() -> None:
-    for fold in split(Made(cases=70)).folds:
+    for fold in split(FakeDataset(cases=70)).folds:
         large = sum(int(name[-3:]) % 7 >= 5 for name in fold.validation)
         assert 2 <= large <= 6, "of 20 large ones in 5 folds"
 
 
-def test_the_seed_decides() -> None:
-    made = Made(cases=40)
-    assert split(made, seed=3) == split(made, seed=3)
-    assert split(made, seed=3).folds != split(made, seed=4).folds
+def test_folds_depend_on_the_seed_only() -> None:
+    fake = FakeDataset(cases=40)
+    assert split(fake, seed=3) == split(fake, seed=3)
+    assert split(fake, seed=3).folds != split(fake, seed=4).folds
 
 
 def test_folds_are_the_same_in_every_version_of_scikit_learn() -> None:
@@ -94,49 +94,49 @@ def test_folds_are_the_same_in_every_version_of_scikit_learn() -> None:
 
 def test_tiny_sets_get_fewer_folds_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING", logger="autoseg"):
-        splits = split(Made(cases=3))
+        splits = split(FakeDataset(cases=3))
     assert len(splits.folds) == 3 and "3 folds instead of 5" in caplog.text and "5 were asked for" in splits.reason
     with pytest.raises(AutosegError, match="only one case"):
-        split(Made(cases=1))
+        split(FakeDataset(cases=1))
     with pytest.raises(AutosegError, match=r"one group \(6 cases"):
-        split(Made(cases=6, groups=dict.fromkeys(range(6), "p")))
+        split(FakeDataset(cases=6, groups=dict.fromkeys(range(6), "p")))
     with pytest.raises(AutosegError, match="at least 2"):
-        split(Made(), folds=1)
+        split(FakeDataset(), folds=1)
 
 
 def test_the_reason_names_what_was_kept_together() -> None:
     groups = {k: f"p{k // 2}" for k in range(30)}
-    because = split(Made(cases=30, groups=groups, duplicates=((0, 1), (4, 8)))).reason
+    because = split(FakeDataset(cases=30, groups=groups, duplicates=((0, 1), (4, 8)))).reason
     assert "15 patients kept whole" in because and "4 cases in 2 clusters" in because
-    missing = split(Made(cases=30, classes={"a": 9.0, "b": 9.0}, presence={"b": 0.1})).reason
+    missing = split(FakeDataset(cases=30, classes={"a": 9.0, "b": 9.0}, presence={"b": 0.1})).reason
     assert "b (3 cases) is missing in the validation of fold" in missing
 
 
-def test_given_splits_are_read_in_both_forms(tmp_path: Path) -> None:
-    made = Made(cases=10)
-    ours = split(made, folds=2)
+def test_splits_files_are_read_in_both_formats(tmp_path: Path) -> None:
+    fake = FakeDataset(cases=10)
+    ours = split(fake, folds=2)
     write_artefact(tmp_path / "ours.json", ours)
-    assert read_splits(tmp_path / "ours.json", made.fingerprint, made.spec) == ours
+    assert read_splits(tmp_path / "ours.json", fake.fingerprint, fake.spec) == ours
     theirs = [{"train": fold.train, "val": fold.validation} for fold in ours.folds]
     (tmp_path / "splits_final.json").write_text(json.dumps(theirs))
-    assert read_splits(tmp_path / "splits_final.json", made.fingerprint, made.spec).folds == ours.folds
+    assert read_splits(tmp_path / "splits_final.json", fake.fingerprint, fake.spec).folds == ours.folds
 
 
 @pytest.mark.parametrize("text", ["nonsense", "{}", '[{"train": ["case_000"]}]', '[["case_000"]]', "[3]"])
-def test_a_file_that_holds_no_splits_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_splits_raises(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
-    made = Made(cases=10)
+    fake = FakeDataset(cases=10)
     with pytest.raises(AutosegError, match="is no splits file"):
-        read_splits(tmp_path / "s.json", made.fingerprint, made.spec)
+        read_splits(tmp_path / "s.json", fake.fingerprint, fake.spec)
     with pytest.raises(AutosegError, match="no splits file"):
-        read_splits(tmp_path / "missing.json", made.fingerprint, made.spec)
+        read_splits(tmp_path / "missing.json", fake.fingerprint, fake.spec)
 
 
 def test_all_leaks_are_listed_at_once() -> None:
-    made = Made(cases=10, groups={0: "p", 1: "p"}, duplicates=((4, 5),))
+    fake = FakeDataset(cases=10, groups={0: "p", 1: "p"}, duplicates=((4, 5),))
     fold = Fold(("case_000", "case_003", "case_004", "cas_007"), ("case_001", "case_003", "case_005"))
     with pytest.raises(SeveralProblems) as raised:
-        check_splits(Splits((fold, Fold(("case_008",), ())), "given"), made.fingerprint, made.spec)
+        check_splits(Splits((fold, Fold(("case_008",), ())), "given"), fake.fingerprint, fake.spec)
     text = "\n".join(raised.value.problems)
     assert "case_001 (validation) and case_000 (train) are of one patient" in text
     assert "case_005 (validation) and case_004 (train)" in text

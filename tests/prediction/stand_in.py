@@ -92,13 +92,13 @@ def record_of(fold=0, status="finished", model="bright"):
 
 
 def trained(network=None, fold=0, spec=SPEC, **plan):
-    made = plan_of(spec, **plan)
+    full_plan = plan_of(spec, **plan)
     name = plan.get("model", "bright")
-    planned, preprocessing = made.models[name], made.preprocessing["p"]
+    planned, preprocessing = full_plan.models[name], full_plan.preprocessing["p"]
     record = record_of(fold, model=name)
     return Trained(
         network=(network or Bright()).eval(),
-        plan=made,
+        plan=full_plan,
         model_plan=planned,
         preprocessing=preprocessing,
         scheme=spec.label_scheme(),

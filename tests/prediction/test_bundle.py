@@ -77,8 +77,8 @@ def changed(path, out, **files):
 
 
 def with_contents(path, out, **fields):
-    said = json.loads(zipfile.ZipFile(path).read(CONTENTS)) | fields
-    return changed(path, out, **{CONTENTS: json.dumps(said).encode()})
+    contents = json.loads(zipfile.ZipFile(path).read(CONTENTS)) | fields
+    return changed(path, out, **{CONTENTS: json.dumps(contents).encode()})
 
 
 def test_what_cannot_be_trusted_is_refused(bundle, tmp_path):
@@ -110,15 +110,15 @@ def test_opening_executes_nothing(bundle, tmp_path):
 
     path, _ = bundle
     evil = pickle.dumps(Evil())
-    said = json.loads(zipfile.ZipFile(path).read(CONTENTS))
+    contents = json.loads(zipfile.ZipFile(path).read(CONTENTS))
     import hashlib
 
-    said["files"]["bright/fold_0/weights.safetensors"] = {"sha256": hashlib.sha256(evil).hexdigest(), "size": len(evil)}
-    made = changed(
-        path, tmp_path / "e.zip", **{CONTENTS: json.dumps(said).encode(), "bright/fold_0/weights.safetensors": evil}
+    contents["files"]["bright/fold_0/weights.safetensors"] = {"sha256": hashlib.sha256(evil).hexdigest(), "size": len(evil)}
+    changed_bundle = changed(
+        path, tmp_path / "e.zip", **{CONTENTS: json.dumps(contents).encode(), "bright/fold_0/weights.safetensors": evil}
     )
     with pytest.raises(AutosegError, match="does not fit"):
-        load_bundle(made, device="cpu")
+        load_bundle(changed_bundle, device="cpu")
     assert not (tmp_path / "executed").exists()
 
 

@@ -42,17 +42,17 @@ def test_sure_maps_expect_a_better_dice_than_unsure_ones():
 def test_the_first_among_equals_wins_as_in_the_mask():
     steps = np.random.default_rng(0).integers(0, 4, (3, 30, 40)).astype(np.float32)
     maps = torch.from_numpy(steps / np.maximum(steps.sum(0), 1))
-    found, label = soft_dice(maps, TWO), maps.argmax(0)
+    result, label = soft_dice(maps, TWO), maps.argmax(0)
     for value, name in enumerate(TWO.names[1:], 1):
         mask = label == value
-        wanted = 2 * maps[value][mask].sum() / (maps[value].sum() + mask.sum())
-        assert found[name] == pytest.approx(float(wanted), rel=1e-5)
+        expected = 2 * maps[value][mask].sum() / (maps[value].sum() + mask.sum())
+        assert result[name] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_class_that_wins_nowhere_is_judged_by_its_largest_probability():
     label = square((5, 5, 20, 20))
-    found = soft_dice(maps_of(label, 0.9), TWO)
-    assert found["stone"] == pytest.approx(0.95)
+    result = soft_dice(maps_of(label, 0.9), TWO)
+    assert result["stone"] == pytest.approx(0.95)
 
 
 def test_regions_are_judged_one_by_one():
@@ -70,17 +70,17 @@ def test_entropy_is_a_share_of_the_largest():
 def test_agreement_is_the_mean_dice_of_all_pairs():
     first, second, third = (square((0, 0, 10, end)) for end in (10, 20, 20))
     opinions = [member_prediction(maps_of(label), TWO) for label in (first, second, third)]
-    found = agreement(opinions, TWO)
-    assert found["polyp"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert found["stone"] == 1.0
+    result = agreement(opinions, TWO)
+    assert result["polyp"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert result["stone"] == 1.0
     assert agreement(opinions[:1], TWO) == {}
 
 
 def test_large_maps_are_compared_thinned_out():
     maps = maps_of(square((0, 0, 1500, 3000), size=(3000, 3000)), classes=2)
     scheme = label_scheme({"background": 0, "polyp": 1}, None)
-    found = member_prediction(maps, scheme).labels
-    assert found.size <= 1 << 20 and found.mean() == pytest.approx(0.5, abs=0.01)
+    result = member_prediction(maps, scheme).labels
+    assert result.size <= 1 << 20 and result.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
@@ -127,8 +127,8 @@ def test_no_case_is_judged_by_a_line_that_has_seen_it_and_many_cases_take_no_lin
 
 
 def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():
-    found = assess(maps_of(square((5, 5, 20, 20)), 0.6), [], TWO)
-    assert found.classes["stone"] > found.classes["polyp"] == found.value == found.soft_dice
+    result = assess(maps_of(square((5, 5, 20, 20)), 0.6), [], TWO)
+    assert result.classes["stone"] > result.classes["polyp"] == result.value == result.soft_dice
     nothing = assess(maps_of(square(), 0.9), [], TWO)
     assert nothing.value == pytest.approx(0.95) and nothing.classes == {"polyp": 0.95, "stone": 0.95}
 

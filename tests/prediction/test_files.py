@@ -32,8 +32,8 @@ def test_masks_and_record(images, tmp_path):
     assert report.cases == tuple(masks) and not report.failed
     assert "5 masks in" in str(report) and "could not" not in str(report)
     for case, mask in masks.items():
-        found = read_label(tmp_path / "out" / f"{case}.png").array
-        assert found.shape == mask.shape and (found == mask).mean() > 0.98
+        predicted = read_label(tmp_path / "out" / f"{case}.png").array
+        assert predicted.shape == mask.shape and (predicted == mask).mean() > 0.98
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*(f"{case}.png" for case in masks), "prediction.json"]
     record = read_artefact(tmp_path / "out" / "prediction.json", PredictionRecord)
     assert record.models == ("bright",) and record.folds == (0, 3)
@@ -94,8 +94,8 @@ def test_probabilities_at_the_image_size(images, tmp_path):
         maps, names = saved["probabilities"], saved["names"]
     assert maps.shape == (2, *masks["case2"].shape) and maps.dtype == np.float16
     assert list(names) == ["background", "bright"]
-    found = read_label(tmp_path / "out" / "case2.png").array
-    assert ((maps[1] > 0.5) == found).mean() > 0.999
+    predicted = read_label(tmp_path / "out" / "case2.png").array
+    assert ((maps[1] > 0.5) == predicted).mean() > 0.999
 
 
 def test_overlays_with_references(images, tmp_path):

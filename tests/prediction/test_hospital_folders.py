@@ -27,19 +27,19 @@ IMAGE, MASK = picture((40, 60), (8, 10, 30, 50), channels=1)
 @pytest.fixture
 def folder(tmp_path):
     """One picture in every format."""
-    made = tmp_path / "in"
-    write_image(made / "plain.PNG", IMAGE)
-    write_image(made / "Odd name (2) ä.tif", IMAGE)
+    inputs = tmp_path / "in"
+    write_image(inputs / "plain.PNG", IMAGE)
+    write_image(inputs / "Odd name (2) ä.tif", IMAGE)
     for name in ("a.bmp", "b.nii.gz", "c.mha", "d.nrrd"):
-        write_image(made / name, IMAGE)
-    cv2.imwrite(str(made / "e.jpeg"), np.moveaxis(np.repeat(IMAGE, 3, 0), 0, -1), [cv2.IMWRITE_JPEG_QUALITY, 95])
-    scan(made / "IM0001", IMAGE[0], PatientName="Mustermann^Erika", PatientID="ID 4711-08", StudyDate="20200131")
-    scan(made / "video.dcm", np.stack([IMAGE[0], IMAGE[0] // 2]), syntax="rle", PatientName="Mustermann^Erika")
-    scan(made / "negative.dcm", 255 - IMAGE[0], photometric="MONOCHROME1")
-    (made / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
-    (made / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    (made / "notes.txt").write_text("no image")
-    return made
+        write_image(inputs / name, IMAGE)
+    cv2.imwrite(str(inputs / "e.jpeg"), np.moveaxis(np.repeat(IMAGE, 3, 0), 0, -1), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    scan(inputs / "IM0001", IMAGE[0], PatientName="Mustermann^Erika", PatientID="ID 4711-08", StudyDate="20200131")
+    scan(inputs / "video.dcm", np.stack([IMAGE[0], IMAGE[0] // 2]), syntax="rle", PatientName="Mustermann^Erika")
+    scan(inputs / "negative.dcm", 255 - IMAGE[0], photometric="MONOCHROME1")
+    (inputs / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    (inputs / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (inputs / "notes.txt").write_text("no image")
+    return inputs
 
 
 def predicted(folder, output, network=None, **options):
@@ -56,10 +56,10 @@ def test_every_format_gives_its_mask_and_one_bad_file_stops_nothing(folder, tmp_
         "video_f0002": "video_f0002.dcm", "negative": "negative.dcm",
     }
     for case in report.record.cases:
-        found = read_label(tmp_path / "out" / case.output).array
+        mask = read_label(tmp_path / "out" / case.output).array
         expected = MASK * 0 if case.case == "video_f0002" else MASK
         least = 0.97 if case.case == "e" else 1.0  # JPEG loses values.
-        assert found.shape == MASK.shape and (found == expected).mean() >= least, case.case
+        assert mask.shape == MASK.shape and (mask == expected).mean() >= least, case.case
     assert [case.frame for case in report.record.cases if case.case.startswith("video")] == [0, 1]
 
 
@@ -71,10 +71,10 @@ def test_nothing_told_by_files_or_tags_reaches_names_logs_or_records(folder, tmp
         report = predicted(folder, tmp_path / "out", overlays=True)
     written = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")]
     record = (tmp_path / "out" / "prediction.json").read_text()
-    told = "\n".join([*written, record, str(report), caplog.text, capsys.readouterr().err])
+    all_text = "\n".join([*written, record, str(report), caplog.text, capsys.readouterr().err])
     # Each is long or not hexadecimal: the record holds checksums, in which four given digits turn up by chance.
     for secret in ("ustermann", "Erika", "4711-08", "scan 19", "1961-03", "2020-01-31", "20200131"):
-        assert secret not in told, secret
+        assert secret not in all_text, secret
     assert "plain.png" in written and "Odd name (2) ä.tif" in written
     assert all(b"Mustermann" not in path.read_bytes() for path in (tmp_path / "out").glob("*.dcm"))
     names = [case.case for case in report.record.cases]

@@ -25,17 +25,17 @@ def scene(number):
 
 @pytest.fixture
 def dataset(tmp_path, bright_is_registered):
-    made = Dataset(tmp_path, "Dataset501_Tiny")
+    dataset = Dataset(tmp_path, "Dataset501_Tiny")
     for number, case in enumerate("abcd"):
         image, mask = scene(number)
-        write_image(made.raw / "imagesTr" / f"{case}_0000.png", image)
-        write_label(made.raw / "labelsTr" / f"{case}.png", mask)
+        write_image(dataset.raw / "imagesTr" / f"{case}_0000.png", image)
+        write_label(dataset.raw / "labelsTr" / f"{case}.png", mask)
     description = {
         "channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "bright": 1}, "numTraining": 4,
         "file_ending": ".png",
     }
-    made.description.write_text(json.dumps(description))
-    return made
+    dataset.description.write_text(json.dumps(description))
+    return dataset
 
 
 def trained(dataset, model, level, folds=(0, 1), splits=SPLITS):

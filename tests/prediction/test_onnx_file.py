@@ -37,14 +37,14 @@ def test_the_file_computes_what_torch_computes_and_says_how_to_use_it(member, tm
     assert written.images == 3 and written.difference < 1e-3 and written.agreement > 0.999
     assert "differ by at most" in str(written)
     model = onnx.load(tmp_path / "u.onnx")
-    said = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "autoseg"))
-    assert said == json.loads((tmp_path / "u.onnx.json").read_text())
-    assert said["input"]["shape"] == [1, 3, 32, 48] and said["normalisation"]["std"] == [255.0] * 3
-    assert [one["name"] for one in said["classes"]] == ["background", "bright"] and "softmax" in said["after"][0]
+    description = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "autoseg"))
+    assert description == json.loads((tmp_path / "u.onnx.json").read_text())
+    assert description["input"]["shape"] == [1, 3, 32, 48] and description["normalisation"]["std"] == [255.0] * 3
+    assert [one["name"] for one in description["classes"]] == ["background", "bright"] and "softmax" in description["after"][0]
     values = np.random.default_rng(0).normal(size=(1, 3, 32, 48)).astype(np.float32)
-    found = onnxruntime.InferenceSession(tmp_path / "u.onnx").run(None, {"image": values})[0]
+    outputs = onnxruntime.InferenceSession(tmp_path / "u.onnx").run(None, {"image": values})[0]
     with torch.no_grad():
-        assert np.allclose(found, member.network(torch.from_numpy(values)).numpy(), atol=1e-4)
+        assert np.allclose(outputs, member.network(torch.from_numpy(values)).numpy(), atol=1e-4)
 
 
 def test_a_file_that_computes_something_else_is_not_left(member, tmp_path, monkeypatch):
@@ -56,9 +56,9 @@ def test_a_file_that_computes_something_else_is_not_left(member, tmp_path, monke
 
 def test_models_that_cannot_be_exported_say_so(member, tmp_path):
     for other in (name for name in registry.names() if registry.spec(name).no_onnx):
-        made = trained(member.network, size=(32, 48), model=other)
+        other_member = trained(member.network, size=(32, 48), model=other)
         with pytest.raises(AutosegError, match=f"{other} cannot be exported to ONNX: {registry.spec(other).no_onnx}"):
-            export_onnx(made, tmp_path / "u.onnx", IMAGES)
+            export_onnx(other_member, tmp_path / "u.onnx", IMAGES)
 
 
 @pytest.mark.slow

@@ -55,11 +55,11 @@ def test_colour_and_gray():
 
 def test_measures_of_a_colour_picture_are_what_they_are_called():
     image = RNG.integers(20, 200, (60, 80, 3), dtype=np.uint8)
-    found, values = ood_detection.measure(image, (60, 80), None), image.astype(float)
-    assert found["colour"] == pytest.approx(np.ptp(values, axis=2).mean() / np.ptp(values), rel=1e-4)
-    assert found["brightness"] == pytest.approx(values.mean(), rel=1e-4)
-    assert found["contrast"] == pytest.approx(values.mean(axis=2).std(), rel=1e-4)
-    assert found["darkest"] == pytest.approx(np.percentile(values.mean(axis=2), 1), abs=5)
+    measures, values = ood_detection.measure(image, (60, 80), None), image.astype(float)
+    assert measures["colour"] == pytest.approx(np.ptp(values, axis=2).mean() / np.ptp(values), rel=1e-4)
+    assert measures["brightness"] == pytest.approx(values.mean(), rel=1e-4)
+    assert measures["contrast"] == pytest.approx(values.mean(axis=2).std(), rel=1e-4)
+    assert measures["darkest"] == pytest.approx(np.percentile(values.mean(axis=2), 1), abs=5)
     assert ood_detection.measure(np.repeat(image[..., :1], 3, axis=2), (60, 80), None)["colour"] == 0
 
 
@@ -89,6 +89,6 @@ def test_warnings_reach_the_record(tmp_path):
     report = predict_files(
         Predictor([trained(spec=spec)], metadata=InferenceMetadata(known)), tmp_path / "in", tmp_path / "out"
     )
-    found = {case.case: " ".join(case.warnings) for case in report.record.cases}
-    assert "all training images were gray" in found["colour"]
-    assert "training" not in found["usual"]
+    warnings = {case.case: " ".join(case.warnings) for case in report.record.cases}
+    assert "all training images were gray" in warnings["colour"]
+    assert "training" not in warnings["usual"]

@@ -11,13 +11,13 @@ TWO = label_scheme({"background": 0, "ring": 1, "dot": 2}, None)
 @pytest.fixture
 def labels():
     """A ring of class 1 with a hole and a dot of class 2 in it, a speck of class 1, and class 2 at the edge."""
-    made = np.zeros((50, 50), np.uint8)
-    made[5:25, 5:25] = 1
-    made[10:20, 10:20] = 0
-    made[12:14, 12:14] = 2
-    made[40, 40] = 1
-    made[44:50, 0:6] = 2
-    return made
+    mask = np.zeros((50, 50), np.uint8)
+    mask[5:25, 5:25] = 1
+    mask[10:20, 10:20] = 0
+    mask[12:14, 12:14] = 2
+    mask[40, 40] = 1
+    mask[44:50, 0:6] = 2
+    return mask
 
 
 def test_nothing_chosen_changes_nothing(labels):
@@ -26,14 +26,14 @@ def test_nothing_chosen_changes_nothing(labels):
 
 
 def test_specks_are_dropped_and_others_kept(labels):
-    found = apply(labels, TWO, {"ring": PostProcessing(min_object_fraction=2 / 2500)})
-    assert found[40, 40] == 0 and (found == 1).sum() == (labels == 1).sum() - 1
-    assert np.array_equal(found == 2, labels == 2)
+    result = apply(labels, TWO, {"ring": PostProcessing(min_object_fraction=2 / 2500)})
+    assert result[40, 40] == 0 and (result == 1).sum() == (labels == 1).sum() - 1
+    assert np.array_equal(result == 2, labels == 2)
 
 
 def test_the_largest_object_is_kept(labels):
-    found = apply(labels, TWO, {"dot": PostProcessing(keep_largest=True)})
-    assert not (found[:30] == 2).any() and (found[44:50, 0:6] == 2).all()
+    result = apply(labels, TWO, {"dot": PostProcessing(keep_largest=True)})
+    assert not (result[:30] == 2).any() and (result[44:50, 0:6] == 2).all()
     assert labels[40, 40] == 1
 
 
@@ -48,8 +48,8 @@ def test_objects_that_touch_at_a_corner_are_one_and_of_two_alike_the_first_is_ke
 
 
 def test_holes_are_filled_without_taking_other_classes(labels):
-    found = apply(labels, TWO, {"ring": PostProcessing(fill_holes=True)})
-    assert (found[10:20, 10:20] != 0).all() and (found == 2).sum() == (labels == 2).sum()
+    result = apply(labels, TWO, {"ring": PostProcessing(fill_holes=True)})
+    assert (result[10:20, 10:20] != 0).all() and (result == 2).sum() == (labels == 2).sum()
 
 
 def test_bays_are_no_holes_and_diagonal_gaps_let_nothing_out():
@@ -79,5 +79,5 @@ def test_regions_write_the_value_they_paint():
 
 def test_words():
     assert str(PostProcessing()) == "nothing"
-    said = "objects below 0.1000% of the image dropped, the largest object kept, holes filled"
-    assert str(PostProcessing(0.001, True, True)) == said
+    text = "objects below 0.1000% of the image dropped, the largest object kept, holes filled"
+    assert str(PostProcessing(0.001, True, True)) == text

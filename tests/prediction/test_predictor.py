@@ -18,9 +18,9 @@ def agreement(first, second):
 def test_a_mask_has_the_size_of_its_image(geometry):
     image, mask = picture((100, 130), (20, 30, 70, 90))
     predictor = Predictor([trained(geometry=geometry)])
-    found = predictor(image)
-    assert found.shape == (100, 130) and found.dtype == np.uint8
-    assert agreement(found, mask) > (0.99 if geometry == "resize" else 0.9999)
+    predicted = predictor(image)
+    assert predicted.shape == (100, 130) and predicted.dtype == np.uint8
+    assert agreement(predicted, mask) > (0.99 if geometry == "resize" else 0.9999)
 
 
 def test_axes_may_come_in_either_order():

@@ -27,11 +27,11 @@ def test_strokes_add_change_and_take_away():
     strokes[0:4, 20:25] = (*class_colours(TWO)["stone"][1], 255)
     strokes[2:4, 2:9] = (*ERASE, 255)
     strokes[10:15, 10:12] = (*class_colours(TWO)["polyp"][1], 200)
-    found = apply_strokes(labels, [strokes], TWO)
-    assert (found[0:4, 20:25] == 2).all() and not found[2:4, :19].any() and (found[4:8, 2:9] == 1).all()
-    assert (found[10:15, 10:12] == 1).all() and (found[10:15, 12:20] == 2).all()
+    edited = apply_strokes(labels, [strokes], TWO)
+    assert (edited[0:4, 20:25] == 2).all() and not edited[2:4, :19].any() and (edited[4:8, 2:9] == 1).all()
+    assert (edited[10:15, 10:12] == 1).all() and (edited[10:15, 12:20] == 2).all()
     larger = np.repeat(np.repeat(strokes, 2, 0), 2, 1)
-    assert np.array_equal(apply_strokes(labels, [larger], TWO), found)
+    assert np.array_equal(apply_strokes(labels, [larger], TWO), edited)
     gray = np.full((20, 30, 3), 60, np.uint8)
     shown = tint_mask(gray, labels, TWO)
     assert (shown[labels == 0] == 60).all() and not (shown[labels > 0] == 60).all(axis=1).any()
@@ -46,14 +46,14 @@ def test_corrections_become_cases(tmp_path):
     assert np.array_equal(read_image(tmp_path / "c" / "images" / "reviewed_1.png").array, image)
     dataset = Dataset(tmp_path, "Dataset501_Tiny")
     dataset.raw.mkdir(parents=True)
-    said = '{"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "bright": 1}, "numTraining": 4, '
-    dataset.description.write_text(said + '"file_ending": ".png"}')
+    spec = '{"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "bright": 1}, "numTraining": 4, '
+    dataset.description.write_text(spec + '"file_ending": ".png"}')
     for _ in range(2):
         save_case(Image(array=image[:1], spacing=None), mask, "reviewed_1", dataset)
     assert read_image(dataset.raw / "imagesTr" / "reviewed_1_0000.png").array.shape[0] == 3
     assert np.array_equal(read_label(dataset.raw / "labelsTr" / "reviewed_1.png").array, mask)
     assert '"numTraining": 5' in dataset.description.read_text()
-    dataset.description.write_text(said + '"file_ending": ".jpg"}')
+    dataset.description.write_text(spec + '"file_ending": ".jpg"}')
     with pytest.raises(AutosegError, match="stores images as .jpg"):
         save_case(Image(array=image, spacing=None), mask, "reviewed_2", dataset)
 
@@ -69,8 +69,8 @@ def session(tmp_path):
 
 
 def test_a_session_predicts_and_saves(session, tmp_path):
-    overlay, editor, said, labels = session.predict(str(tmp_path / "image.png"), "usual")
-    assert overlay.ndim == 3 and "| confidence |" in said and "| bright |" in said and "warning" not in said
+    overlay, editor, summary, labels = session.predict(str(tmp_path / "image.png"), "usual")
+    assert overlay.ndim == 3 and "| confidence |" in summary and "| bright |" in summary and "warning" not in summary
     assert "nothing was found" in session.predict(str(tmp_path / "image.png"), "blind")[2]
     assert "0 of the mask's pixels changed" in session.save(str(tmp_path / "image.png"), "usual", editor, labels)
     (mask,) = (tmp_path / "corrected" / "masks").iterdir()
@@ -80,9 +80,9 @@ def test_a_session_predicts_and_saves(session, tmp_path):
 def wait_for(condition, seconds=120):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
+        value = condition()
+        if value:
+            return value
         time.sleep(0.2)
     raise AssertionError("the page did not get there")
 

@@ -13,17 +13,18 @@ from tests.prediction.stand_in import picture, write_fold
 
 @pytest.fixture
 def dataset(tmp_path, bright_is_registered):
-    made = Dataset(tmp_path, "Dataset501_Tiny")
+    dataset = Dataset(tmp_path, "Dataset501_Tiny")
     for number, case in enumerate("abcd"):
         image, mask = picture((60 + number, 70), (10, 12, 40, 50 + number))
-        write_image(made.raw / "imagesTr" / f"{case}_0000.png", image)
-        write_label(made.raw / "labelsTr" / f"{case}.png", mask)
+        write_image(dataset.raw / "imagesTr" / f"{case}_0000.png", image)
+        write_label(dataset.raw / "labelsTr" / f"{case}.png", mask)
     labels = {"background": 0, "bright": 1}
     names = {"0": "R", "1": "G", "2": "B"}
-    made.description.write_text(json.dumps({"channel_names": names, "labels": labels, "numTraining": 4, "file_ending": ".png"}))
+    spec = {"channel_names": names, "labels": labels, "numTraining": 4, "file_ending": ".png"}
+    dataset.description.write_text(json.dumps(spec))
     splits = Splits((Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), "by hand")
-    write_fold(made.fold("bright", 1), 1, splits=splits)
-    return made
+    write_fold(dataset.fold("bright", 1), 1, splits=splits)
+    return dataset
 
 
 def test_the_cases_held_back_are_predicted_and_can_be_scored(dataset):

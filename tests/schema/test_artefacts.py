@@ -82,12 +82,12 @@ def test_every_sample_is_of_an_artefact():
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
 def test_files_of_every_version_are_read_and_written_in_the_present_one(path, tmp_path):
     kind = BY_NAME[path.stem.rpartition("_v")[0]]
-    found = read_artefact(path, kind)
-    write_artefact(tmp_path / "again.json", found)
+    artefact = read_artefact(path, kind)
+    write_artefact(tmp_path / "again.json", artefact)
     content = json.loads((tmp_path / "again.json").read_text())
     assert (content["artefact"], content["schema_version"]) == (kind.NAME, kind.VERSION)
     # Not-a-number is unequal to itself, the text of it is not.
-    assert serde.to_json(read_artefact(tmp_path / "again.json", kind)) == serde.to_json(found)
+    assert serde.to_json(read_artefact(tmp_path / "again.json", kind)) == serde.to_json(artefact)
 
 
 @pytest.mark.parametrize("kind", ARTEFACTS, ids=named)

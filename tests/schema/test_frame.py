@@ -24,9 +24,9 @@ class Found(Tabular):
 
 
 def test_text_is_one_line_and_a_frame_has_all_rows() -> None:
-    found = Found("a", (0.5, math.nan))
-    assert repr(found) == str(found) == "Found(a: 2 classes)" and count(1, "case") == "1 case"
-    frame = found.to_frame()
+    result = Found("a", (0.5, math.nan))
+    assert repr(result) == str(result) == "Found(a: 2 classes)" and count(1, "case") == "1 case"
+    frame = result.to_frame()
     assert list(frame.columns) == ["name", "value", "size"] and len(frame) == 2
     assert frame["value"][0] == 0.5 and math.isnan(frame["value"][1])
 
@@ -38,14 +38,14 @@ def test_heat_maps_are_summed_up_by_the_heat_inside() -> None:
             outside=0.25, ring_width=5,
         )  # fmt: skip
 
-    found = Explanation(
+    result = Explanation(
         dataset="Dataset501_Polyp", model="unet", fold=0, identity="", layer="decoder",
         heatmaps=(heat("a", 0.5), heat("b", 0.3), heat("c", math.nan)), skipped={},
     )  # fmt: skip
-    assert repr(found) == (
+    assert repr(result) == (
         "Explanation(unet fold 0 of Dataset501_Polyp: 3 heat maps, 40% of the heat inside the true region)"
     )
-    assert list(found.to_frame()["case"]) == ["a", "b", "c"]
+    assert list(result.to_frame()["case"]) == ["a", "b", "c"]
 
 
 def test_html_is_escaped_and_short() -> None:

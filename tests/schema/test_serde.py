@@ -71,11 +71,11 @@ def test_pieces_are_the_text_of_all_fields_at_once() -> None:
         loose: dict[str, Any]
         nothing: None = None
 
-    made = Outer((), (Inner(1.5), Inner(-math.inf)), {3: Inner(math.nan, ())}, {"a": [1, (math.nan, True)], "b": {}})
-    plain = json.loads(json.dumps(dataclasses.asdict(made)), parse_constant=lambda word: None)
+    outer = Outer((), (Inner(1.5), Inner(-math.inf)), {3: Inner(math.nan, ())}, {"a": [1, (math.nan, True)], "b": {}})
+    plain = json.loads(json.dumps(dataclasses.asdict(outer)), parse_constant=lambda word: None)
     text = json.dumps({"artefact": "outer", "schema_version": 1, **plain}, indent=1, ensure_ascii=False) + "\n"
-    pieces = list(serde.json_pieces(made))
-    assert "".join(pieces) == serde.to_json(made) == text
+    pieces = list(serde.json_pieces(outer))
+    assert "".join(pieces) == serde.to_json(outer) == text
     assert max(map(len, pieces)) < 30
 
 

@@ -92,7 +92,7 @@ def test_many_cases_are_written_with_little_memory(tmp_path: Path) -> None:
         border=0.5,
         classes=classes,
     )
-    made = Fingerprint(
+    fingerprint = Fingerprint(
         dataset="x",
         content_hash="y",
         modality="gray",
@@ -107,11 +107,11 @@ def test_many_cases_are_written_with_little_memory(tmp_path: Path) -> None:
     )
     tracemalloc.start()
     try:
-        files.write_artefact(path, made)
+        files.write_artefact(path, fingerprint)
         _, wrote = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert files.read_artefact(path, Fingerprint) == made
+    assert files.read_artefact(path, Fingerprint) == fingerprint
     assert wrote < path.stat().st_size / 2
 
 

@@ -144,10 +144,10 @@ def test_a_worker_that_python_forgets_to_end_is_not_waited_for(monkeypatch: pyte
 
 @LINUX
 def test_worker_processes_use_one_opencv_thread_and_end_with_the_results() -> None:
-    found = set(parallel_map(setting_of_worker, range(40), 2, processes=True))
-    assert {threads for _, threads in found} == {1}
-    assert os.getpid() not in {process for process, _ in found}
-    assert seen(lambda: not any(runs(process) for process, _ in found))
+    settings = set(parallel_map(setting_of_worker, range(40), 2, processes=True))
+    assert {threads for _, threads in settings} == {1}
+    assert os.getpid() not in {process for process, _ in settings}
+    assert seen(lambda: not any(runs(process) for process, _ in settings))
 
 
 def test_the_programs_own_opencv_threads_are_left_alone() -> None:

@@ -47,7 +47,7 @@ def train(root: Path, stop_before: int) -> None:
             leave = Trainer._exit_if_requested
             count = 0
 
-            def asked(self, stop):  # type: ignore[no-untyped-def]
+            def requested(self, stop):  # type: ignore[no-untyped-def]
                 nonlocal count
                 count += 1
                 if count == stop_before:
@@ -56,7 +56,7 @@ def train(root: Path, stop_before: int) -> None:
                     stop.requested = signal.SIGTERM
                 leave(self, stop)
 
-            Trainer._exit_if_requested = asked  # type: ignore[method-assign]
+            Trainer._exit_if_requested = requested  # type: ignore[method-assign]
         train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu", team=team)
 
 

@@ -105,8 +105,8 @@ def test_shards_of_all_processes_make_up_each_micro_batch(batch, accumulate, siz
     plan = planned(batch, accumulate)
     indices = [local_indices(plan, DistributedContext(rank, size)) for rank in range(size)]
     for number, part in enumerate(micro_batches(plan)):
-        assert [sample for mine in indices for sample in mine[number]] == list(part)
-        lengths = [len(mine[number]) for mine in indices]
+        assert [sample for rank_indices in indices for sample in rank_indices[number]] == list(part)
+        lengths = [len(rank_indices[number]) for rank_indices in indices]
         assert max(lengths) - min(lengths) <= 1 and min(lengths) > 0
     assert [sample for part in micro_batches(plan) for sample in part] == list(range(batch))
 

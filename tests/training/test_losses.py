@@ -161,11 +161,11 @@ def test_loss_of_a_package_gets_logits_and_target(add):
     labels[0, 0, 0] = 3
     calls = []
 
-    def mine(logits, target):
+    def own_loss_function(logits, target):
         calls.append((logits, target))
         return logits.mean()
 
-    add("mine", mine)
+    add("mine", own_loss_function)
     small = torch.zeros(2, 3, 4, 3, dtype=torch.float16)
     assert of("mine", IGNORING, LOGITS.half(), labels) == pytest.approx(float(LOGITS.half().float().mean()))
     Loss("mine", IGNORING)(ModelOutput(LOGITS, ((small, 0.5),)), labels)

@@ -136,10 +136,10 @@ def test_run_killed_within_a_step_equals_unbroken_run(unbroken, tmp_path):
     assert same_weights(folder_of(tmp_path), folder_of(root))
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
-def test_signal_writes_a_checkpoint_within_the_epoch(unbroken, tmp_path, asked, code):
+@pytest.mark.parametrize(("stop_signal", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_signal_writes_a_checkpoint_within_the_epoch(unbroken, tmp_path, stop_signal, code):
     root, _ = unbroken
-    assert in_a_process(tmp_path, asked, STEPS + 1)[0] == code
+    assert in_a_process(tmp_path, stop_signal, STEPS + 1)[0] == code
     folder = folder_of(tmp_path)
     progress = checkpoint.read(folder / "last.pt")["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 2)

@@ -179,7 +179,7 @@ def at_part(number: int, action: Any) -> None:
 
 def in_a_process(
     root: Path,
-    asked: signal.Signals | None = None,
+    stop_signal: signal.Signals | None = None,
     step: int = 0,
     part: int | None = None,
     memory_format: str = "contiguous",
@@ -193,7 +193,7 @@ def in_a_process(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.preload"])
     log = root.with_name(root.name + ".log")
-    process = context.Process(target=_process, args=(root, log, asked, step, part, memory_format, restart))
+    process = context.Process(target=_process, args=(root, log, stop_signal, step, part, memory_format, restart))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -201,7 +201,7 @@ def in_a_process(
 
 
 def _process(
-    root: Path, log: Path, asked: signal.Signals | None, step: int, part: int | None, memory_format: str, restart: bool
+    root: Path, log: Path, stop_signal: signal.Signals | None, step: int, part: int | None, memory_format: str, restart: bool
 ) -> None:
     with log.open("w") as stream:
         sys.stderr = stream
@@ -210,9 +210,9 @@ def _process(
         register()
         # A checkpoint after each epoch, however short.
         trainer._SAVE_FRACTION = 1e3
-        if asked is not None:
+        if stop_signal is not None:
             if part is None:
-                at_step(step, lambda: os.kill(os.getpid(), asked))
+                at_step(step, lambda: os.kill(os.getpid(), stop_signal))
             else:
-                at_part(part, lambda: os.kill(os.getpid(), asked))
+                at_part(part, lambda: os.kill(os.getpid(), stop_signal))
         train(root, memory_format, handle_signals=True, restart=restart)
