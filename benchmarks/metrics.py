@@ -65,8 +65,8 @@ def monai_hd95(prediction: Labels, reference: Labels) -> list[float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pair = [torch.from_numpy(np.stack([one == 1, one == 2]))[None] for one in (prediction, reference)]
-        found = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
-    return [float(value) for value in found[0]]
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
+    return [float(value) for value in distance[0]]
 
 
 def main() -> None:

@@ -47,10 +47,10 @@ def four(folder: Path, side: int) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def worst_dice(network: SegmentationNetwork, images: Tensor, labels: Tensor, classes: int) -> float:
     network.eval()
-    found = network(images).argmax(dim=1)
+    predicted = network(images).argmax(dim=1)
     network.train()
     overlaps = [
-        2 * ((found == k) & (labels == k)).sum() / ((found == k).sum() + (labels == k).sum()) for k in range(1, classes)
+        2 * ((predicted == k) & (labels == k)).sum() / ((predicted == k).sum() + (labels == k).sum()) for k in range(1, classes)
     ]
     return min(map(float, overlaps))
 

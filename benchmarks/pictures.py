@@ -48,9 +48,9 @@ def main() -> None:
         api.train(dataset.name, model, root=options.root)
         api.explain(dataset.name, model, 0, root=options.root)
     api.compare([dataset.name], stratify_by=["unet"], root=options.root)
-    found = api.audit(dataset.name, root=options.root)
+    audit = api.audit(dataset.name, root=options.root)
     planted = (options.root / "spoilt").read_text().splitlines()
-    ranked = list(found.cases)
+    ranked = list(audit.cases)
     for line in planted:
         case, kind = line.split()
         print(f"{case} ({kind}): place {ranked.index(case) + 1 if case in ranked else 'none'} of {len(ranked)}")

@@ -112,32 +112,32 @@ def make(dataset: str, protocol: Protocol, memory: str, device: str, options: ar
     models = options.models.split(",") if options.models else None
     api.fingerprint(dataset, root=options.root)
     begun = time.process_time()
-    made = api.plan_and_preprocess(
+    plan = api.plan_and_preprocess(
         dataset, protocol=protocol, memory=memory, device=device, models=models, preprocess=False, root=options.root
     )
     print(f"{dataset}, {protocol}, {memory}, {device}: {time.process_time() - begun:.1f} s of processor time", file=sys.stderr)
-    return made
+    return plan
 
 
-def of_dataset(made: Plan) -> list[str]:
+def of_dataset(plan: Plan) -> list[str]:
     """What was decided for a set and for all of its models together."""
     lines = ["| decision | value | reason | from the fingerprint |", "|---|---|---|---|"]
     lines += [
-        f"| {found.subject} | {found.value} | {found.reason} | {found.source} |"
-        for found in explain(made) if not found.subject.startswith("models.")
+        f"| {decision.subject} | {decision.value} | {decision.reason} | {decision.source} |"
+        for decision in explain(plan) if not decision.subject.startswith("models.")
     ]  # fmt: skip
     return [*lines, ""]
 
 
-def of_models(made: Plan) -> list[str]:
+def of_models(plan: Plan) -> list[str]:
     """One row for each model."""
     lines = ["| model | variant | input | batch | precision | normalisation | GFLOP | memory | reason |", "|---|" + "---|" * 8]
-    said = {found.subject: found for found in made.decisions}
-    for name, model in made.models.items():
+    decisions_by_subject = {decision.subject: decision for decision in plan.decisions}
+    for name, model in plan.models.items():
         prefix = f"models.{name}"
         parts = f"{model.batch_size}" + (f" in {model.accumulate} parts" if model.accumulate > 1 else "")
-        size, values = f"{model.input_size[0]}x{model.input_size[1]}", said[f"{prefix}.normalisation"].value
-        because = f"{said[f'{prefix}.variant'].reason}; {said[f'{prefix}.input_size'].reason}"
+        size, values = f"{model.input_size[0]}x{model.input_size[1]}", decisions_by_subject[f"{prefix}.normalisation"].value
+        because = f"{decisions_by_subject[f'{prefix}.variant'].reason}; {decisions_by_subject[f'{prefix}.input_size'].reason}"
         lines.append(
             f"| {name} | {model.variant} | {size} | {parts} | {model.precision} | {values} "
             f"| {model.flops / 1e9:.0f} | {model.memory / 2**30:.1f} GiB | {because} |"
@@ -158,8 +158,8 @@ def page(options: argparse.Namespace) -> str:
     for name in [*names, *GENERATED]:
         dataset = generate(name, options.root) if name in GENERATED else bring_in(options.data, name, options.root)
         first = first or dataset
-        made = make(dataset, options.protocol, options.memory, options.device, options)
-        lines += [f"## {name}", "", *of_dataset(made), *of_models(made)]
+        plan = make(dataset, options.protocol, options.memory, options.device, options)
+        lines += [f"## {name}", "", *of_dataset(plan), *of_models(plan)]
     study = make(first, "benchmark", options.memory, options.device, options)
     lines += [f"## The study's protocol ({first}, {options.memory})", "", *of_dataset(study), *of_models(study)]
     lines += [f"## More memory ({first}, a GPU)", "", "Variant, input, batch and parts.", ""]

@@ -62,13 +62,13 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
 
 def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> dict[str, float]:
     """Processor seconds of each step for all images, one after the other."""
-    preprocessing, known = predictor.preprocessing_configs[0], predictor.metadata
+    preprocessing, metadata = predictor.preprocessing_configs[0], predictor.metadata
     images = [read_image(job.images[0]) for job in jobs]
     arrays = [preprocess_image(image.array, preprocessing) for image in images]
     prepared = [predictor.prepare(image.array) for image in images]
     size = predictor.batch_size
-    found = [one for start in range(0, len(jobs), size) for one in predictor.infer(prepared[start : start + size])]
-    labels = [predictor.label_map(one.maps, each.size) for one, each in zip(found, prepared, strict=True)]
+    results = [one for start in range(0, len(jobs), size) for one in predictor.infer(prepared[start : start + size])]
+    labels = [predictor.label_map(one.maps, each.size) for one, each in zip(results, prepared, strict=True)]
     steps: dict[str, Callable[[], object]] = {
         "read": lambda: [read_image(job.images[0]) for job in jobs],
         "hash": lambda: [pipeline.content_hash(job) for job in jobs],
@@ -76,11 +76,11 @@ def parts(predictor: Predictor, jobs: Sequence[PredictionJob], folder: Path) -> 
         "appearance": lambda: [
             ood_detection.measure(array, each.size, None)
             for array, each in zip(arrays, prepared, strict=True)
-            if known.appearance
+            if metadata.appearance
         ],
         "engine": lambda: [predictor.infer(prepared[start : start + size]) for start in range(0, len(jobs), size)],
-        "label map": lambda: [predictor.label_map(one.maps, each.size) for one, each in zip(found, prepared, strict=True)],
-        "confidence": lambda: [predictor.assess(*each) for each in zip(prepared, found, labels, strict=True)],
+        "label map": lambda: [predictor.label_map(one.maps, each.size) for one, each in zip(results, prepared, strict=True)],
+        "confidence": lambda: [predictor.assess(*each) for each in zip(prepared, results, labels, strict=True)],
         "write": lambda: [write_label(folder / job.output, mask) for job, mask in zip(jobs, labels, strict=True)],
     }
     return {name: min(measured(step) for _ in range(3)) for name, step in steps.items()}

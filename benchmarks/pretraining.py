@@ -45,7 +45,7 @@ def summary(rows: list[dict[str, Any]], dataset: str) -> str:
     }
     gains = [by_weights["auto"][seed] - value for seed, value in by_weights["none"].items()]
     cells = [
-        f"{statistics.fmean(found.values()):.3f} ± {statistics.stdev(found.values()):.3f}" for found in by_weights.values()
+        f"{statistics.fmean(scores.values()):.3f} ± {statistics.stdev(scores.values()):.3f}" for scores in by_weights.values()
     ]
     return f"| {dataset} | {' | '.join(cells)} | {', '.join(f'{gain:+.3f}' for gain in gains)} |"
 

@@ -87,17 +87,17 @@ def bare_step(
     model: str, variant: str, side: int, size: int, precision: str, device: torch.device = CPU, loss: Loss | None = None
 ) -> Callable[[], None]:
     """Forward pass, loss, backward pass, optimiser. loss: plain cross entropy where it is None."""
-    made = Ingredients.of(model, variant, side, size, precision, device)
-    inputs, labels = normalise(made.batch.images.to(device), PLAIN, None), made.batch.labels.to(device)
-    wanted = labels.long()
+    ingredients = Ingredients.of(model, variant, side, size, precision, device)
+    inputs, labels = normalise(ingredients.batch.images.to(device), PLAIN, None), ingredients.batch.labels.to(device)
+    targets = labels.long()
 
     def bare() -> None:
-        made.optimizer.zero_grad(set_to_none=True)
+        ingredients.optimizer.zero_grad(set_to_none=True)
         with autocast(precision, device):
-            output = made.network(inputs)
-        value = F.cross_entropy(output.logits.float(), wanted) if loss is None else loss(output, labels)
+            output = ingredients.network(inputs)
+        value = F.cross_entropy(output.logits.float(), targets) if loss is None else loss(output, labels)
         value.backward()
-        made.optimizer.step()
+        ingredients.optimizer.step()
 
     return bare
 
@@ -106,13 +106,14 @@ def trainer_step(
     model: str, variant: str, side: int, size: int, precision: str, device: torch.device = CPU
 ) -> Callable[[], None]:
     """A step of the trainer, the way from stored values to the device included."""
-    made = Ingredients.of(model, variant, side, size, precision, device)
-    step = Step(made.network, made.optimizer, Loss(TRAINING.loss, SCHEME), made.plan, TRAINING.gradient_clip, device)
+    ingredients = Ingredients.of(model, variant, side, size, precision, device)
+    network, optimizer = ingredients.network, ingredients.optimizer
+    step = Step(network, optimizer, Loss(TRAINING.loss, SCHEME), ingredients.plan, TRAINING.gradient_clip, device)
     number = count()
 
     def trainer() -> None:
         now = next(number)
-        step(made.batch, learning_rate_at(now, 10_000, 1e-4, "rex"), step_seed(0, 0, now))
+        step(ingredients.batch, learning_rate_at(now, 10_000, 1e-4, "rex"), step_seed(0, 0, now))
 
     return trainer
 

@@ -37,7 +37,7 @@ SETTINGS = [(precision, form) for precision in ("fp32", "bf16") for form in ("co
 
 def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
     """The variant and input size `quick` gives a model."""
-    need = ModelRequest(
+    request = ModelRequest(
         spec=registry.spec(model),
         channels=3,
         outputs=2,
@@ -46,8 +46,8 @@ def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
         budget=BUDGET,
         batch=batch,
     )
-    found, _ = fit_model(need, SpatialPlan(kind="resize", side=side, native=(side, side)), "quick")
-    return found.variant, found.input_size
+    fit, _ = fit_model(request, SpatialPlan(kind="resize", side=side, native=(side, side)), "quick")
+    return fit.variant, fit.input_size
 
 
 def some_batch(size: tuple[int, int], batch: int) -> Batch:

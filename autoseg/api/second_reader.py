@@ -89,8 +89,9 @@ def predict_with_second_reader(
         root=root,
     )  # fmt: skip
     spec = read_description(Workspace.at(root).dataset(dataset).description)
-    asked = set(doubtful_cases(report.record.cases, min_expected_dice))
-    jobs = [job for job in find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii") if job.name in asked]
+    second_read = set(doubtful_cases(report.record.cases, min_expected_dice))
+    all_jobs = find_jobs(inputs, len(spec.channel_names), recursive, target, names, "nii")
+    jobs = [job for job in all_jobs if job.name in second_read]
     logger.info(
         f"{len(jobs)} of {len(report.cases)} masks are below {min_expected_dice:g}: {_name(second)} reads them again"
     )
@@ -100,7 +101,7 @@ def predict_with_second_reader(
         else {}
     )
     return _combine_readings(
-        report, target, asked={job.name for job in jobs}, failed=failed, scheme=spec.label_scheme(), policy=policy,
+        report, target, second_read={job.name for job in jobs}, failed=failed, scheme=spec.label_scheme(), policy=policy,
         threshold=min_expected_dice, second=_name(second),
     )  # fmt: skip
 
@@ -180,7 +181,7 @@ def _run_second_reader(
 def _combine_readings(
     report: PredictionReport,
     target: Path,
-    asked: set[str],
+    second_read: set[str],
     failed: dict[str, str],
     scheme: LabelScheme,
     policy: Policy,
@@ -198,7 +199,7 @@ def _combine_readings(
     readings, cases = [], []
     for case in report.record.cases:
         confidence = confidence_of(case)
-        if case.case not in asked:
+        if case.case not in second_read:
             readings.append(
                 Reading(
                     case=case.case,

@@ -116,9 +116,9 @@ class _Buffer:
     def __call__(self, start: int, stop: int) -> NDArray[np.float32]:
         while self._rows is None or self._first + self._rows.shape[1] < stop:
             new = next(self._bands).numpy()
-            kept = new if self._rows is None else np.concatenate([self._rows[:, start - self._first :], new], axis=1)
+            rows = new if self._rows is None else np.concatenate([self._rows[:, start - self._first :], new], axis=1)
             self._first = start if self._rows is not None else self._first
-            self._rows = kept
+            self._rows = rows
         return self._rows[:, start - self._first : stop - self._first]
 
 

@@ -88,8 +88,8 @@ def some_batch(side: int, batch: int, device: torch.device) -> Batch:
     blocks = torch.randint(0, 3, (batch, side // 16, side // 16), dtype=torch.uint8, generator=random)
     labels = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2).contiguous()
     noise = torch.randint(0, 60, (batch, 3, side, side), dtype=torch.uint8, generator=random)
-    made = Batch((labels[:, None] * 80 + noise).contiguous(), labels, None, ("case",) * batch)
-    return made.pin_memory() if device.type == "cuda" else made
+    result = Batch((labels[:, None] * 80 + noise).contiguous(), labels, None, ("case",) * batch)
+    return result.pin_memory() if device.type == "cuda" else result
 
 
 def step_of(plan: ModelPlan, device: torch.device, compiled: bool = False) -> Step:
@@ -161,8 +161,8 @@ def one_model(model: str, plan: Row, batch: int, device: torch.device, seconds: 
     """Steps of one network: peak memory against the planner's, images a second, losses."""
     free(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    made = model_plan(model, plan["variant"], plan["side"], batch, plan["precision"], device)
-    step, images = step_of(made, device), some_batch(plan["side"], batch, device)
+    measured_plan = model_plan(model, plan["variant"], plan["side"], batch, plan["precision"], device)
+    step, images = step_of(measured_plan, device), some_batch(plan["side"], batch, device)
     losses = run_steps(step, images, 3)
     peak = allocated_peak(device) - before
     speed = rate(lambda: run_steps(step, images, 1, 9), batch, device, seconds)
@@ -170,7 +170,7 @@ def one_model(model: str, plan: Row, batch: int, device: torch.device, seconds: 
     return {
         **plan, "batch": batch, "peak": peak, "reserved": reserved, "peak_to_planned": peak / plan["planned"],
         "images_per_second": speed, "tflops": 3 * plan["flops"] * speed / 1e12, "losses": losses,
-        "format": made.memory_format, "accumulate": step.accumulate,
+        "format": measured_plan.memory_format, "accumulate": step.accumulate,
     }  # fmt: skip
 
 
@@ -206,8 +206,8 @@ def repeats(model: str, side: int, batch: int, device: torch.device) -> Row:
     side = spec.size_inside(spec.default_variant) or side
     plan = model_plan(model, spec.default_variant, side, batch, "bf16" if spec.mixed_precision else "fp32", device)
     images, row = some_batch(side, batch, device), {}
-    for name, wanted in (("default", False), ("deterministic", True)):
-        torch.use_deterministic_algorithms(wanted)
+    for name, deterministic in (("default", False), ("deterministic", True)):
+        torch.use_deterministic_algorithms(deterministic)
         try:
             ends = []
             for _ in range(2):

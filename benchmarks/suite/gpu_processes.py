@@ -124,8 +124,9 @@ def _train(rank: int, size: int, folder: str, device_name: str, side: int, batch
     device = torch.device(device_name)
     team = DistributedContext(rank, size)
     plan, images = _plan(device, side, batch), some_batch(side, batch, torch.device("cpu"))
-    mine = [sample for indices in local_indices(plan, team) for sample in indices]
-    shard = Batch(images.images[mine], images.labels[mine], None, tuple(images.cases[index] for index in mine))
+    local_samples = [sample for indices in local_indices(plan, team) for sample in indices]
+    cases = tuple(images.cases[index] for index in local_samples)
+    shard = Batch(images.images[local_samples], images.labels[local_samples], None, cases)
     step, _ = _step(plan, device, team)
     losses = [step(shard, 1e-2, number) for number in range(3)]
     if team.is_main:

@@ -30,18 +30,18 @@ Runs = dict[str, list[Run]]
 def measure(stage: Stage, pairs: int, say: Callable[[str], None]) -> Iterator[Runs]:
     """Repeat: one run of each side. A failed run ends the benchmark with its output."""
     for number in range(pairs):
-        found: Runs = {}
+        runs: Runs = {}
         for name, side in stage.sides.items():
             one = once(name, side)
-            found[name] = [one]
+            runs[name] = [one]
             say(f"  {number + 1}/{pairs} {name:17s} {one.cpu:8.3f} cpu  {one.wall:8.3f} wall  {one.memory / 2**20:6.0f} MiB")
-        yield found
+        yield runs
 
 
-def joined(known: dict[str, list[dict[str, float]]], found: Runs) -> Runs:
+def joined(known: dict[str, list[dict[str, float]]], runs: Runs) -> Runs:
     """Earlier runs from performance.json, followed by new ones."""
     before = {name: [Run(one[CPU], one[WALL], int(one[MEMORY])) for one in taken] for name, taken in known.items()}
-    return {name: [*before.get(name, ()), *taken] for name, taken in found.items()}
+    return {name: [*before.get(name, ()), *taken] for name, taken in runs.items()}
 
 
 def once(name: str, side: Side) -> Run:

@@ -66,10 +66,10 @@ def main() -> None:
         machine = _machine(version, device, options.threads)
         known = merged[name]["runs"] if options.add and name in merged and merged[name]["title"] == stage.title else {}
         for pair in measure(stage, 1 if options.quick else options.pairs, _say):
-            found = summary(stage, joined(known, pair))
-            known = found["runs"]
+            result = summary(stage, joined(known, pair))
+            known = result["runs"]
             # After each stage, so that an interrupted run loses nothing.
-            merged = report.merge(output / "performance.json", machine, {name: found}, list(STAGES))
+            merged = report.merge(output / "performance.json", machine, {name: result}, list(STAGES))
     report.plot(merged, output / "pictures" / "performance.png")
     print(report.table(merged))
 

@@ -24,7 +24,7 @@ from autoseg.schema.comparison import Comparison
 from autoseg.schema.plan import Plan
 from autoseg.schema.runner import Job, JobRow
 from autoseg.support.files import read_artefact
-from tests.planning.fingerprints import Made
+from tests.planning.fingerprints import FakeDataset
 
 SAMPLES = Path(__file__).parent.parent / "schema" / "samples"
 WIDTHS = (80, 120, 160)
@@ -40,8 +40,8 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 @pytest.fixture(scope="module")
 def plan_of_all() -> Plan:
     """A plan of one model, with the decisions repeated for every architecture, and their long names."""
-    made = Made()
-    plan = make_plan(made.fingerprint, made.spec, "auto", ["unet"], 8 << 30, "cpu")
+    fake = FakeDataset()
+    plan = make_plan(fake.fingerprint, fake.spec, "auto", ["unet"], 8 << 30, "cpu")
     names = registry.names()
     general = [one for one in plan.decisions if not one.subject.startswith("models.")]
     of_models = [

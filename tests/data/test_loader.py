@@ -64,9 +64,9 @@ def test_worker_processes_make_the_same_batches(mixed, normalisation):
 
 
 def test_errors_of_a_worker_process_name_the_case(mixed):
-    made = batches(mixed, 2, processes=True, batch=2, augmentation=Augmentation(scaling=(0.0, 0.0), p_scaling=1.0))
+    train_loader = batches(mixed, 2, processes=True, batch=2, augmentation=Augmentation(scaling=(0.0, 0.0), p_scaling=1.0))
     with pytest.raises(SampleError, match="case .*epoch 0, step 0"):
-        list(made.epoch(0))
+        list(train_loader.epoch(0))
 
 
 def test_an_epoch_can_start_at_any_step(mixed):

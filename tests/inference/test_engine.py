@@ -161,8 +161,8 @@ def test_label_map_has_the_requested_size():
     assert labels.shape == (50, 20) and set(np.unique(labels)) <= {0, 1}
 
 
-class Cramped(Pointwise):
-    """Fits so many images at once. failed: what a failed pass had made, as long as anything holds it."""
+class LimitedMemory(Pointwise):
+    """Fits `capacity` images at once. failed: weak references to the outputs of failed passes."""
 
     def __init__(self, capacity):
         super().__init__()
@@ -170,33 +170,33 @@ class Cramped(Pointwise):
 
     def forward(self, x):
         self.alive_at_retry = max(self.alive_at_retry, sum(one() is not None for one in self.failed))
-        made = super().forward(x)
+        logits = super().forward(x)
         if len(x) > self.capacity:
-            self.failed.append(weakref.ref(made))
+            self.failed.append(weakref.ref(logits))
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return made
+        return logits
 
 
 @pytest.mark.parametrize("geometry", ["resize", "patch"])
 @pytest.mark.parametrize("mirror", [(), (0, 1)])
-def test_what_does_not_fit_at_once_goes_through_in_smaller_parts(geometry, mirror, caplog):
-    network = Cramped(capacity=2)
+def test_after_out_of_memory_the_batch_is_processed_in_smaller_parts(geometry, mirror, caplog):
+    network = LimitedMemory(capacity=2)
     plan = model_plan(batch=8, normalisation=Normalisation(scheme="image"))
     engine = Engine(network, plan, preprocessing_config(geometry), TWO, mirror=mirror)
-    several = images(*[(32, 32)] * 5, (40, 70))
-    found = engine.probabilities(several)
-    uncramped = Engine(Pointwise(), plan, preprocessing_config(geometry), TWO, mirror=mirror).probabilities(several)
-    assert all(torch.equal(one, other) for one, other in zip(found, uncramped, strict=True))
+    batch_of_images = images(*[(32, 32)] * 5, (40, 70))
+    probabilities = engine.probabilities(batch_of_images)
+    expected_maps = Engine(Pointwise(), plan, preprocessing_config(geometry), TWO, mirror=mirror).probabilities(batch_of_images)
+    assert all(torch.equal(one, other) for one, other in zip(probabilities, expected_maps, strict=True))
     assert engine.batch_size == 2 and network.alive_at_retry == 0
     assert [message for message in caplog.messages if "at once" in message][-1].endswith("2 at once")
     network.calls.clear()
-    engine.probabilities(several)
-    assert max(call[0] for call in network.calls) == 2, "later batches begin with what fits"
+    engine.probabilities(batch_of_images)
+    assert max(call[0] for call in network.calls) == 2, "later batches start with the size that fits"
 
 
 def test_an_image_that_does_not_fit_alone_is_refused_by_size():
     with pytest.raises(AutosegError, match="32x32 pixels are too many for the memory of cpu"):
-        Engine(Cramped(capacity=0), model_plan(), preprocessing_config(), TWO).probabilities(images((32, 32)))
+        Engine(LimitedMemory(capacity=0), model_plan(), preprocessing_config(), TWO).probabilities(images((32, 32)))
 
 
 def test_other_errors_of_a_network_pass():

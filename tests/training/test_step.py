@@ -171,10 +171,10 @@ def test_half_precision_is_trained_with_loss_scaling_or_not_at_all(monkeypatch, 
     monkeypatch.setattr(precision_rules, "_can_unscale", lambda device: kernel)
     assert precision_rules.trainable(precision, torch.device(device)) == chosen
     # A scaler for CUDA switches itself off where there is no GPU.
-    made = create_autospec(torch.amp.GradScaler)
-    monkeypatch.setattr(torch.amp, "GradScaler", made)
+    scaler = create_autospec(torch.amp.GradScaler)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
     make_scaler(precision, torch.device(device))
-    made.assert_called_once_with(device, enabled=chosen == torch.float16)
+    scaler.assert_called_once_with(device, enabled=chosen == torch.float16)
 
 
 def test_this_pytorch_can_unscale_gradients_on_a_processor():
@@ -184,8 +184,8 @@ def test_this_pytorch_can_unscale_gradients_on_a_processor():
 
 def test_a_compiled_step_computes_the_same_and_keeps_the_names(monkeypatch):
     """The compiler itself is left out: a graph that is traced and run as it is."""
-    made = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: made(module, backend="eager"))
+    compile_module = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_module(module, backend="eager"))
     plain, compiled = step(), step(compiled=True)
     assert compiled(BATCH, 1e-2, 5) == pytest.approx(plain(BATCH, 1e-2, 5), rel=1e-5)
     assert list(weights(compiled)) == list(weights(plain))
