@@ -15,7 +15,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
-from autoseg.support.workspace import Dataset, Root, Workspace, labels_folder
+from autoseg.support.workspace import Dataset, Root, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,9 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
 
 def _score_fold(data: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
     from autoseg.evaluation.evaluate import evaluate_folders
+    from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold
 
     folder = predict_fold(data, model, fold, device=device)
-    return evaluate_folders(folder, labels_folder(data), cases=splits.folds[fold].validation)
+    raw = RawDataset.open(data)
+    return evaluate_folders(folder, raw.references, raw.spec, cases=splits.folds[fold].validation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ TOLERANCE = 2.0
 
 def evaluate_folders(
     predictions: Path,
-    references: Path,
+    references: Path | Mapping[str, Path],
     spec: DatasetSpec | None = None,
     *,
     cases: Collection[str] | None = None,
@@ -58,7 +58,8 @@ def evaluate_folders(
 ) -> Scores:
     """Score the prediction of every reference. Writes scores.json and scores.csv to `output` (default: `predictions`).
 
-    spec: names of the labels; by default from dataset.json in the references' folder or its parent, else from
+    references: a folder, or case -> mask (`RawDataset.references`). spec: names of the labels; for a folder by default from
+    dataset.json in it or its parent, else from
     prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have gray
     levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
 
@@ -76,7 +77,10 @@ def evaluate_folders(
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
     added = tuple(name for name, _ in METRICS.usable(METRICS.added()))
-    scheme, source = find_scheme(predictions, references) if spec is None else (scheme_of(spec), "dataset.json")
+    if spec is None and isinstance(references, Path):
+        scheme, source = find_scheme(predictions, references)
+    else:
+        scheme, source = None if spec is None else scheme_of(spec), "dataset.json"
     options = ScoringOptions(scheme=scheme, source=source, tolerance=tolerance, relabel=relabel or Relabel(), added=added)
     score_all = partial(_score_all, pairs=pairing.pairs, workers=workers, processes=processes)
     try:

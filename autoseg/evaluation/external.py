@@ -23,7 +23,7 @@ from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_directory, read_artefact, write_artefact
-from autoseg.support.workspace import Dataset, labels_folder
+from autoseg.support.workspace import Dataset
 
 # In a fold's folder: external/<other dataset>/ has masks and scores; its internal/ has the scores of the fold's own cases.
 FOLDER, INTERNAL, RECORD = "external", "internal", "external.json"
@@ -170,12 +170,12 @@ def _evaluate_fold(
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
             raise SeveralProblems(f"cases of {other.name} cannot be predicted by fold {fold} of {record.model}:", faults)
         external = evaluate_folders(
-            folder, labels_folder(other), mapping.spec, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.theirs)
+            folder, raw.references, mapping.spec, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.theirs)
         )
         held_out = read_artefact(fold_folder / "splits.json", Splits).folds[fold].validation
         internal = evaluate_folders(
-            fold_folder / HELD_OUT, labels_folder(dataset), mapping.spec, cases=held_out, output=folder / INTERNAL,
-            tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.ours),
+            fold_folder / HELD_OUT, RawDataset.open(dataset).references, mapping.spec, cases=held_out,
+            output=folder / INTERNAL, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.ours),
         )  # fmt: skip
         result = External(
             dataset=dataset.name,

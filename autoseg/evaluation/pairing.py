@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,19 @@ class Pairing:
     extra: tuple[Path, ...]
 
 
-def pair_masks(predictions: Path, references: Path, cases: Collection[str] | None = None) -> Pairing:
-    """Match two folders' masks by name. cases: only these; by default all references.
+def pair_masks(
+    predictions: Path, references: Path | Mapping[str, Path], cases: Collection[str] | None = None
+) -> Pairing:
+    """Match two folders' masks by name. references: a folder, or case -> mask. cases: only these; by default all references.
 
     Raises SeveralProblems that lists all cases without a prediction (or, of `cases`, without a reference), and AutosegError
     for a folder that is missing or has no masks.
     """
-    predicted, expected = _masks_by_case(predictions), _masks_by_case(references)
+    predicted = _masks_by_case(predictions)
+    expected = _masks_by_case(references) if isinstance(references, Path) else references
     names = sorted(expected if cases is None else set(cases))
-    unknown = [f"{case}: no reference in {references}" for case in names if case not in expected]
+    where = references if isinstance(references, Path) else "the dataset"
+    unknown = [f"{case}: no reference in {where}" for case in names if case not in expected]
     missing = [f"{case}: no prediction in {predictions}" for case in names if case not in predicted]
     if unknown or missing:
         raise SeveralProblems(

@@ -45,7 +45,7 @@ def layout_faults(raw: RawDataset) -> list[str]:
     """Faults in file names and dataset.json; no image is read."""
     names = {case.name for case in raw.cases}
     faults = []
-    for folder in sorted({case.label.parent for case in raw.cases if case.label}):
+    for folder in sorted({case.label.parent for case in raw.cases if case.label}) if not raw.listed else ():
         label_files = {case.label for case in raw.cases}
         extra = [path for path in sorted(folder.iterdir()) if is_image(path) and path not in label_files]
         faults += [f"{path}: a mask without an image" for path in extra if stem_of(path) not in names]

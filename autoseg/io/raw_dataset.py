@@ -13,6 +13,7 @@ from typing import Any
 from autoseg.io.files import is_image, mask_ending, stem_of, suffix_of
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.limits import is_file_name
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import READERS
 from autoseg.support.files import write_text
@@ -31,14 +32,25 @@ class Case:
     label: Path | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RawDataset:
-    """A raw dataset: description, training cases (imagesTr, labelsTr) and test cases, sorted by name."""
+    """A raw dataset: description, training cases and test cases, sorted by name.
+
+    Training cases are those of nnU-Net's entry "dataset" in dataset.json, else of imagesTr and labelsTr. `Case.label` is the
+    only place that says which mask belongs to a case: training, scoring, comparison, audit and explanation all read it.
+    listed: whether dataset.json lists the files; masks of other cases may then lie beside theirs.
+    """
 
     spec: DatasetSpec
     scheme: LabelScheme
     cases: tuple[Case, ...]
     test_cases: tuple[Case, ...]
+    listed: bool = False
+
+    @property
+    def references(self) -> dict[str, Path]:
+        """Training case -> its mask, of all cases that have one."""
+        return {case.name: case.label for case in self.cases if case.label is not None}
 
     @classmethod
     def open(cls, dataset: Dataset) -> RawDataset:
@@ -58,7 +70,7 @@ class RawDataset:
             )
         test = images_folder(dataset, "Ts")
         tests = list_cases(test, labels_folder(dataset, "Ts"), ending, channels) if test.is_dir() else []
-        return cls(spec, scheme, tuple(cases), tuple(tests))
+        return cls(spec=spec, scheme=scheme, cases=tuple(cases), test_cases=tuple(tests), listed=bool(listed_cases))
 
 
 def list_cases(images: Path, labels: Path | None, file_ending: str, channels: int) -> list[Case]:
@@ -124,6 +136,11 @@ def read_description(path: Path) -> DatasetSpec:
         raise AutosegError(f"{path}: {error}", "fix the field") from error
 
 
+def is_listed(dataset: Dataset) -> bool:
+    """Whether dataset.json lists the files of its cases (nnU-Net's entry "dataset"), wherever they are."""
+    return bool(_read_json(dataset.description).get("dataset"))
+
+
 def write_description(path: Path, spec: DatasetSpec) -> None:
     """`dataset.json`, readable by nnU-Net v2: fields that are empty are left out."""
     content = json.loads(serde.to_json(spec))
@@ -142,19 +159,23 @@ def _find_label(labels: Path | None, name: str, file_ending: str) -> Path | None
 
 
 def _cases_in_description(dataset: Dataset) -> list[Case]:
-    """nnU-Net's optional entry "dataset": case -> paths of its files, relative to the dataset's folder."""
+    """nnU-Net's optional entry "dataset": case -> paths of its files, relative to the dataset's folder or absolute."""
     entries = _read_json(dataset.description).get("dataset")
-    if not isinstance(entries, dict):
+    if entries is None:
         return []
-    try:
-        return [
-            Case(name, tuple(dataset.raw / file for file in entry["images"]), dataset.raw / entry["label"])
-            for name, entry in sorted(entries.items())
-        ]
-    except (KeyError, TypeError) as error:
-        raise AutosegError(
-            f'{dataset.description}: each entry of "dataset" needs "images" and "label"', "fix or remove it"
-        ) from error
+    faults = ['"dataset" must be an object: case -> {"images": [...], "label": ...}'] if not isinstance(entries, dict) else []
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(images, list) or not images or not all(isinstance(one, str) for one in [*images, label]):
+            faults.append(f'dataset.{name}: needs "images", a list of paths, and "label", a path')
+        elif not is_file_name(name):
+            faults.append(f"dataset.{name!r}: the name of a case must be the name of a file, without folders")
+    if faults:
+        raise SeveralProblems(f"{dataset.description} lists files in a wrong way:", faults, "fix the entry, or remove it")
+    return [
+        Case(name, tuple(dataset.raw / file for file in entry["images"]), dataset.raw / entry["label"])
+        for name, entry in sorted(entries.items())
+    ]
 
 
 def _label_scheme(spec: DatasetSpec, path: Path) -> LabelScheme:

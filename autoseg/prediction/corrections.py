@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.io import Image, mask_ending, write_image, write_label
-from autoseg.io.raw_dataset import read_description, write_description
+from autoseg.io.raw_dataset import is_listed, read_description, write_description
 from autoseg.prediction.overlay import COLOURS
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
@@ -63,13 +63,19 @@ def apply_strokes(labels: Array, layers: Sequence[Array], scheme: LabelScheme) -
 def save_case(image: Image, labels: Array, name: str, target: Dataset | Path) -> Path:
     """Save a training case into a dataset, or into images/ and masks/ of a folder. Returns the mask's path.
 
-    Replaces an earlier correction of the same case. Raises AutosegError if the dataset stores images in a lossy format.
+    Replaces an earlier correction of the same case. Raises AutosegError if the dataset stores images in a lossy format,
+    or lists its files in dataset.json.
     """
     if isinstance(target, Path):
         path = target / "masks" / f"{name}.png"
         write_image(target / "images" / f"{name}{_lossless(image)}", image.array, like=image)
         write_label(path, labels)
         return path
+    if is_listed(target):
+        raise AutosegError(
+            f"{target.description} lists the files of its cases, so a new case would not be seen",
+            "save to a folder instead: --cases DIR",
+        )
     spec = read_description(target.description)
     ending = spec.file_ending.lower()
     if mask_ending(ending) != ending:

@@ -107,4 +107,24 @@ def test_missing_channels_are_listed_together(tmp_path):
 def test_files_listed_in_the_description(dataset):
     entry = {"one": {"images": ["imagesTr/a_0000.png"], "label": "labelsTr/a.png"}}
     dataset.description.write_text(json.dumps(NNUNET | {"dataset": entry}))
-    assert [case.name for case in RawDataset.open(dataset).cases] == ["one"]
+    raw = RawDataset.open(dataset)
+    assert [case.name for case in raw.cases] == ["one"] and raw.listed
+    assert raw.references == {"one": dataset.raw / "labelsTr" / "a.png"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [
+        ([], "must be an object"),
+        ({"one": 5}, "dataset.one"),
+        ({"one": {"images": "imagesTr/a_0000.png", "label": "labelsTr/a.png"}}, "a list of paths"),
+        ({"one": {"images": [3], "label": "labelsTr/a.png"}}, "a list of paths"),
+        ({"one": {"images": [], "label": "labelsTr/a.png"}}, "a list of paths"),
+        ({"one": {"images": ["imagesTr/a_0000.png"]}}, "a path"),
+        ({"../one": {"images": ["imagesTr/a_0000.png"], "label": "labelsTr/a.png"}}, "without folders"),
+    ],
+)
+def test_a_wrong_list_of_files_is_named(dataset, entry, word):
+    dataset.description.write_text(json.dumps(NNUNET | {"dataset": entry}))
+    with pytest.raises(SeveralProblems, match=rf"dataset\.json lists files in a wrong way(.|\n)*{word}"):
+        RawDataset.open(dataset)

@@ -1,0 +1,79 @@
+"""Ranges of fields, written as their types (`batch_size: Positive`) and checked whenever a file is read (see `serde`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+# Whole numbers beyond this overflow in numpy and torch.
+LARGEST_INT = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number from `low` to `high`. above: greater than `low`. undefined: not-a-number is allowed, null in the file."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    undefined: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is in the range; None is not-a-number."""
+        if value is None or value != value:
+            return self.undefined
+        if isinstance(value, float) and math.isinf(value):
+            return False
+        return (self.low < value if self.above else self.low <= value) and value <= min(self.high, LARGEST_INT)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return "a finite number" if math.isinf(self.low) else f"a number {'above' if self.above else 'from'} {self.low:g}"
+        low = f"above {self.low:g} and up to" if self.above else f"from {self.low:g} to"
+        return f"a number {low} {self.high:g}"
+
+
+@dataclass(frozen=True)
+class FileNamed:
+    """Text that can name a file or folder within its own folder."""
+
+    def holds(self, value: Any) -> bool:
+        return is_file_name(value)
+
+    def __str__(self) -> str:
+        return "the name of a file, without folders"
+
+
+@dataclass(frozen=True)
+class Below:
+    """A relative path that does not leave its folder."""
+
+    def holds(self, value: Any) -> bool:
+        parts = value.replace("\\", "/").split("/")
+        return all(is_file_name(part) for part in parts)
+
+    def __str__(self) -> str:
+        return "a path within its folder"
+
+
+Limit = Within | FileNamed | Below
+
+Count = Annotated[int, Within(0)]
+Positive = Annotated[int, Within(1)]
+# Pixels of a side, items of a batch: more is no image and fits no memory.
+Side = Annotated[int, Within(1, 2**20)]
+Share = Annotated[float, Within(0, 1)]
+NonNegative = Annotated[float, Within(0)]
+AboveZero = Annotated[float, Within(0, above=True)]
+# Results that can be undefined: not-a-number.
+Result = Annotated[float, Within(-math.inf, undefined=True)]
+ShareResult = Annotated[float, Within(0, 1, undefined=True)]
+NonNegativeResult = Annotated[float, Within(0, undefined=True)]
+FileName = Annotated[str, FileNamed()]
+PathBelow = Annotated[str, Below()]
+
+
+def is_file_name(text: str) -> bool:
+    """Whether text can name a file or folder within its own folder: no separators, not "." or "..", nothing unprintable."""
+    return bool(text) and text not in (".", "..") and not any(one in '/\\:' or ord(one) < 32 for one in text)
