@@ -14,6 +14,7 @@ from autoseg.fingerprint.near_duplicates import compare, connected_groups
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count
+from autoseg.schema.limits import Count, Share
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact, write_text
 from autoseg.support.workspace import Dataset
@@ -28,8 +29,8 @@ _PIXELS = re.compile(r"^(\d+) pixels (.*)$")
 class ClassCount:
     """cases: training cases that hold the class; share: of all their pixels."""
 
-    cases: int
-    share: float
+    cases: Count
+    share: Share
 
 
 def _to_version_2(content: Content) -> Content:
@@ -50,10 +51,10 @@ class ConversionRecord(Artefact):
     MIGRATIONS = (_to_version_2,)
 
     key: str
-    training: int
-    test: int
+    training: Count
+    test: Count
     classes: dict[str, ClassCount]
-    groups: int
+    groups: Count
     notes: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...] = ()
     near_duplicates: tuple[tuple[str, ...], ...] = ()

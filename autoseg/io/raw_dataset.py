@@ -116,14 +116,16 @@ def read_description(path: Path) -> DatasetSpec:
             "this is nnU-Net v1's format: v2 has channel_names, labels by name, file_ending" if is_version_1 else "add them"
         )
         raise AutosegError(f"{path} lacks {', '.join(missing)}", remedy)
-    if content["file_ending"].lower() not in READERS:
+    if not isinstance(content["file_ending"], str) or content["file_ending"].lower() not in READERS:
         raise AutosegError(
             f"{path}: file_ending {content['file_ending']!r} is no format autoseg reads", f"one of {', '.join(READERS.names())}"
         )
     field_names = {field.name for field in fields(DatasetSpec)}
     values = {key: value for key, value in content.items() if key in field_names}
+    # nnU-Net writes numbers as names of channels too.
     values["channel_names"] = {
-        str(key): str(value) for key, value in _non_empty_mapping(path, content, "channel_names").items()
+        str(key): str(value) if type(value) in (int, float) else value
+        for key, value in _non_empty_mapping(path, content, "channel_names").items()
     }
     values["labels"] = {str(key): _label_value(value) for key, value in _non_empty_mapping(path, content, "labels").items()}
     values.setdefault("licence", content.get("license", ""))

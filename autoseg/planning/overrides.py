@@ -59,6 +59,9 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     for path, text in settings.items():
         changed = _apply_consequences(_with_value(plan, path, text), path)
         plan = _scale_search_epochs(plan, changed) if path == "training.epochs" else changed
+        problem = next(plan.problems(), "")
+        if problem:
+            raise AutosegError(f"{path} cannot be {text!r}: {problem}", "give a value that fits the rest of the plan")
     return plan
 
 

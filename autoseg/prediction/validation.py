@@ -14,7 +14,7 @@ from autoseg.prediction.inference_metadata import VALIDATION, InferenceMetadata
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.pipeline import OutputOptions
 from autoseg.prediction.predictor import Predictor
-from autoseg.preprocessing.array_dataset import ArrayDataset
+from autoseg.preprocessing.array_dataset import ArrayDataset, OutdatedArrays, preprocessing_hash
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Splits
@@ -74,12 +74,15 @@ def predict_fold(
 def describe_training(dataset: Dataset, member: Trained, fold_folder: Path, cases: Sequence[str]) -> Appearance | None:
     """Measure a fold's training images in the preprocessed dataset; write appearance.json into the fold's folder.
 
-    Returns None and writes nothing if the preprocessed dataset is missing.
+    Returns None and writes nothing if the preprocessed dataset is missing, or was made for another plan since.
     """
     folder = dataset.array_folder(member.preprocessing.key)
     if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
         return None
-    store = ArrayDataset.open(folder)
+    try:
+        store = ArrayDataset.open(folder, preprocessing_hash(member.preparation, member.plan.content_hash))
+    except OutdatedArrays:
+        return None
     spacings = {case.case: case.spacing for case in read_artefact(dataset.fingerprint, Fingerprint).cases}
     stored = [case for case in cases if case in store.cases]
     measured = [ood_detection.measure(store.image(case), store.original_size(case), spacings.get(case)) for case in stored]

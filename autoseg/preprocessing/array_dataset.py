@@ -3,7 +3,7 @@
     <folder>/images.npy      values of all images one after the other, each as (H, W, C)
     <folder>/labels.npy      uint8 label values, each map as (H, W)
     <folder>/foreground.npy  (N, 2) int32: sampled (row, column) of pixels of each class
-    <folder>/index.json      start and shape of each case, hash of the inputs
+    <folder>/index.json      start and shape of each case, hash of the inputs, hashes of the files
 
 The layout is (H, W, C), because OpenCV's augmentation and cropping need interleaved pixels.
 """
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from autoseg.schema.arrays import ArrayEntry, ArrayIndex
 from autoseg.schema.plan import PreprocessingConfig
+from autoseg.schema.serde import to_line
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import atomic_directory, hash_text, read_artefact, write_artefact
+from autoseg.support.files import atomic_directory, fast_hash_file, hash_text, read_artefact, write_artefact
 
 Array = NDArray[Any]
 
@@ -33,12 +34,18 @@ STORE_VERSION = 1
 # Sampled pixels of each class and case, spread evenly: patches can then be centred anywhere on the class.
 SAMPLES = 256
 _HEADER_BYTES = 128
+_ARRAYS = _IMAGES, _LABELS, _FOREGROUND = "images.npy", "labels.npy", "foreground.npy"
+_INDEX = "index.json"
 _REMEDY = "run autoseg_plan_and_preprocess again"
 
 
 def preprocessing_hash(config: PreprocessingConfig, content_hash: str) -> str:
     """Hash of everything the arrays depend on: configuration, raw data, format version."""
     return hash_text(str(STORE_VERSION), json.dumps(config.hashed(), sort_keys=True), content_hash)
+
+
+class OutdatedArrays(AutosegError):
+    """The arrays were made from other images or masks, or by another plan."""
 
 
 class ArrayDataset:
@@ -55,26 +62,30 @@ class ArrayDataset:
         return ArrayDataset.open, (self.folder,)
 
     @classmethod
-    def open(cls, folder: Path, expected_hash: str | None = None) -> ArrayDataset:
+    def open(cls, folder: Path, expected_hash: str | None = None, *, verify: bool = False) -> ArrayDataset:
         """Opens the arrays in `folder`.
 
-        expected_hash: the `preprocessing_hash` they must have. Raises AutosegError if the arrays are missing, incomplete,
-        or made from other data or by another configuration.
+        expected_hash: the `preprocessing_hash` they must have. verify: also compare the content of all files with the hashes
+        in index.json, which reads them once. Raises OutdatedArrays if they were made from other data or by another
+        configuration, AutosegError if they are missing or damaged.
         """
-        if not (folder / "index.json").is_file():
+        if not (folder / _INDEX).is_file():
             raise AutosegError(f"there is no preprocessed data in {folder}", _REMEDY)
-        index = read_artefact(folder / "index.json", ArrayIndex, _REMEDY)
+        index = read_artefact(folder / _INDEX, ArrayIndex, _REMEDY)
+        if expected_hash is not None and index.identity != expected_hash:
+            raise OutdatedArrays(f"the preprocessed data in {folder} was made from other images or by another plan", _REMEDY)
+        if verify:
+            _verify(folder, index)
         try:
-            names = ("images.npy", "labels.npy", "foreground.npy")
-            images, labels, foreground = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names)
-        except (OSError, ValueError) as error:
+            images, labels, foreground = (np.lib.format.open_memmap(folder / name, "r") for name in _ARRAYS)
+        except (OSError, ValueError, EOFError) as error:
             raise AutosegError(f"the preprocessed data in {folder} is damaged: {error}", _REMEDY) from error
         if index.sizes != (images.size, labels.size, len(foreground)):
             raise AutosegError(
                 f"the preprocessed data in {folder} is incomplete: the array sizes do not match index.json", _REMEDY
             )
-        if expected_hash is not None and index.identity != expected_hash:
-            raise AutosegError(f"the preprocessed data in {folder} was made from other images or by another plan", _REMEDY)
+        if labels.dtype != np.uint8 or foreground.shape[1:] != (2,) or foreground.dtype.kind != "i":
+            raise AutosegError(f"the preprocessed data in {folder} is damaged: arrays of another type", _REMEDY)
         return cls(folder, index.identity, index.cases, (images, labels, foreground))
 
     @property
@@ -123,9 +134,9 @@ class ArrayWriter:
         self._folder = folder
         self._ignore = ignore
         self._entries: dict[str, ArrayEntry] = {}
-        self._images = _FlatFile(folder / "images.npy", np.dtype(dtype))
-        self._labels = _FlatFile(folder / "labels.npy", np.dtype(np.uint8))
-        self._foreground = _FlatFile(folder / "foreground.npy", np.dtype(np.int32), columns=2)
+        self._images = _FlatFile(folder / _IMAGES, np.dtype(dtype))
+        self._labels = _FlatFile(folder / _LABELS, np.dtype(np.uint8))
+        self._foreground = _FlatFile(folder / _FOREGROUND, np.dtype(np.int32), columns=2)
 
     def add(self, case: str, image: Array, label: Array, original_size: tuple[int, int]) -> None:
         """image: (H, W, C) of the arrays' dtype. label: (H, W) uint8. original_size: (H, W) in the file."""
@@ -146,8 +157,10 @@ class ArrayWriter:
     def finish(self, identity: str) -> None:
         """Closes the arrays and writes the index."""
         sizes = (self._images.close(), self._labels.close(), self._foreground.close())
-        index = ArrayIndex(identity=identity, sizes=sizes, cases=self._entries)
-        write_artefact(self._folder / "index.json", index)
+        hashes = _content_hashes(self._folder, self._entries)
+        write_artefact(
+            self._folder / _INDEX, ArrayIndex(identity=identity, sizes=sizes, cases=self._entries, hashes=hashes)
+        )
 
     def __enter__(self) -> ArrayWriter:
         return self
@@ -165,6 +178,25 @@ def array_writer(
     with atomic_directory(folder) as temporary, ArrayWriter(temporary, config.dtype, ignore) as writer:
         yield writer
         writer.finish(preprocessing_hash(config, content_hash))
+
+
+def _content_hashes(folder: Path, entries: dict[str, ArrayEntry]) -> dict[str, str]:
+    """File -> hash of its content; under "cases" that of the places in the files."""
+    places = (part for name, entry in entries.items() for part in (name, to_line(entry)))
+    return {**{name: fast_hash_file(folder / name) for name in _ARRAYS}, "cases": hash_text(*places)}
+
+
+def _verify(folder: Path, index: ArrayIndex) -> None:
+    if not index.hashes:
+        raise AutosegError(f"the preprocessed data in {folder} is from an older release, which stored no hashes", _REMEDY)
+    try:
+        hashes = _content_hashes(folder, index.cases)
+    except OSError as error:
+        raise AutosegError(f"the preprocessed data in {folder} is damaged: {error}", _REMEDY) from error
+    changed = [name if name in _ARRAYS else _INDEX for name, value in hashes.items() if index.hashes.get(name) != value]
+    if changed:
+        text = ", ".join(changed)
+        raise AutosegError(f"the preprocessed data in {folder} is damaged: {text} changed after it was written", _REMEDY)
 
 
 def sample_foreground(label: Array, ignore: int | None = None) -> dict[int, Array]:

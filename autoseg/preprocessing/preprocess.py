@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import read_case, read_label
 from autoseg.io.raw_dataset import Case, RawDataset
-from autoseg.preprocessing.array_dataset import ArrayDataset, array_writer, preprocessing_hash
+from autoseg.preprocessing.array_dataset import ArrayDataset, OutdatedArrays, array_writer, preprocessing_hash
 from autoseg.preprocessing.transform import preprocess_image, preprocess_label
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PreprocessingConfig
@@ -20,6 +21,8 @@ from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def preprocess_dataset(
     """The arrays of `config`, in the dataset's preprocessed folder.
 
     content_hash: of the raw data; by default the one in fingerprint.json. Arrays with the same hash and configuration are
-    reused. Threads read a few cases at a time. cache: decoded images and masks; it decodes the missing ones. Raises
+    reused if their content is what was written: damaged ones are made again, with a note. Threads read a few cases at a time. cache: decoded images and masks; it decodes the missing ones. Raises
     AutosegError that names the case that failed; nothing half-written is left behind.
     """
     if content_hash is None:
@@ -63,9 +66,12 @@ def _open_if_current(folder: Path, expected_hash: str) -> ArrayDataset | None:
     if not folder.exists():
         return None
     try:
-        return ArrayDataset.open(folder, expected_hash)
-    except AutosegError:
-        return None  # Outdated or damaged: make it again.
+        return ArrayDataset.open(folder, expected_hash, verify=True)
+    except OutdatedArrays:
+        return None
+    except AutosegError as error:
+        logger.warning(f"{error.problem}: it is made again")
+        return None
 
 
 def _preprocess_case(case: Case, config: PreprocessingConfig, cache: DecodedImageCache | None) -> _PreprocessedCase:

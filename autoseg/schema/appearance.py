@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact
+from autoseg.schema.limits import Count, Result
 
 
 @dataclass(frozen=True)
 class Span:
     """Smallest, middle and largest value of one measure over the training images."""
 
-    low: float
-    median: float
-    high: float
+    low: Result
+    median: Result
+    high: Result
 
 
 @dataclass(frozen=True)
@@ -23,5 +24,5 @@ class Appearance(Artefact):
     NAME = "appearance"
     VERSION = 1
 
-    cases: int
+    cases: Count
     measures: dict[str, Span]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 Content = dict[str, Any]
@@ -22,6 +22,10 @@ class Artefact:
     VERSION: ClassVar[int]
     MIGRATIONS: ClassVar[tuple[Migration, ...]] = ()
     UNMARKED: ClassVar[bool] = False
+
+    def problems(self) -> Iterator[str]:
+        """Fields that contradict each other, in words, beginning with a field's path. Types and ranges were checked before."""
+        return iter(())
 
     @classmethod
     def migrate(cls, content: Content, version: int) -> Content:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Count, PathBelowOrNone, Share
 
 Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "shifted", "boundary", "conflicting_duplicates"]
 Choice = Literal["accept", "reject", "later"]
@@ -24,10 +25,10 @@ class AuditFinding:
     case: str
     kind: Kind
     label: str
-    score: float
+    score: Share
     reason: str
-    box: tuple[int, int, int, int]
-    suggestion: str
+    box: tuple[Count, Count, Count, Count]
+    suggestion: PathBelowOrNone
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -40,7 +41,7 @@ class Audit(Artefact, Tabular):
 
     dataset: str
     models: tuple[str, ...]
-    cases: dict[str, float]
+    cases: dict[str, Share]
     findings: tuple[AuditFinding, ...]
     references: dict[str, str]
 

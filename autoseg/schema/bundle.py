@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.artefact import Artefact, Content
+from autoseg.schema.limits import Count, PathBelow, PathBelowOrNone, ShareResult
 from autoseg.schema.prediction import Calibration, PostProcessing, calibration_of_version_1
 
 
@@ -14,7 +16,7 @@ class BundledFile:
     """A file of the bundle. sha256 and size are of its content."""
 
     sha256: str
-    size: int
+    size: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,11 @@ class BundledMember:
     """One trained fold: files within the bundle. scores: class -> pooled Dice on its held-out cases, as far as scored."""
 
     model: str
-    fold: int
-    weights: str
-    run: str
-    plan: str
-    scores: dict[str, float] = field(default_factory=dict)
+    fold: Count
+    weights: PathBelow
+    run: PathBelow
+    plan: PathBelow
+    scores: dict[str, ShareResult] = field(default_factory=dict)
 
 
 def _to_version_2(content: Content) -> Content:
@@ -50,10 +52,21 @@ class Bundle(Artefact):
     dataset: str
     members: tuple[BundledMember, ...]
     files: dict[str, BundledFile]
-    description: str
-    fingerprint: str
+    description: PathBelow
+    fingerprint: PathBelowOrNone
     licence: str
     appearance: Appearance | None = None
     calibration: Calibration | None = None
     postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    def problems(self) -> Iterator[str]:
+        """No members, and files that are not in the list."""
+        if not self.members:
+            yield "members: expected at least one, found []"
+        named = {"description": self.description} | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
+        for number, member in enumerate(self.members):
+            named |= {f"members[{number}].{name}": getattr(member, name) for name in ("weights", "run", "plan")}
+        for path, name in named.items():
+            if name not in self.files:
+                yield f"{path}: expected one of the files of the bundle, found {name!r}"

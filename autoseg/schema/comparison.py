@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count
+from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Result, ShareResult
 
 _POOLED = "pooled.dice"
 
@@ -15,18 +16,18 @@ _POOLED = "pooled.dice"
 class Estimate:
     """One number over the folds. mean and std (sample deviation) of those folds where it is defined; folds: fold -> value."""
 
-    mean: float
-    std: float
-    folds: dict[str, float]
+    mean: Result
+    std: Result
+    folds: dict[str, Result]
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean over units (see DatasetComparison) and its 95 % bootstrap confidence interval."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Result
+    low: Result
+    high: Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +40,16 @@ class Cost:
     median over images of the network's seconds, an equal part of its batch's; device, precision: of all these.
     """
 
-    parameters: int
-    flops: int
-    input_size: tuple[int, int]
-    steps: int
-    epoch_seconds: float
-    training_seconds: float
-    peak_memory: int
-    peak_device_memory: int
-    planned_memory: int
-    latency: float
+    parameters: Count
+    flops: Count
+    input_size: tuple[Count, Count]
+    steps: Count
+    epoch_seconds: NonNegativeResult
+    training_seconds: NonNegativeResult
+    peak_memory: Count
+    peak_device_memory: Count
+    planned_memory: Count
+    latency: NonNegativeResult
     device: str
     precision: str
 
@@ -66,13 +67,13 @@ class ModelResult:
     family: str
     variant: str
     pretrained: str
-    folds: tuple[int, ...]
-    cases: int
+    folds: tuple[Count, ...]
+    cases: Count
     overall: dict[str, Estimate]
     classes: dict[str, dict[str, Estimate]]
     case_mean: Interval
     cost: Cost | None
-    calibration: float = math.nan
+    calibration: ShareResult = math.nan
     identities: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,10 +84,10 @@ class PairTest:
 
     first: str
     second: str
-    units: int
+    units: Count
     difference: Interval
-    p: float
-    p_adjusted: float
+    p: ShareResult
+    p_adjusted: ShareResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,11 @@ class Ranking:
     """
 
     order: tuple[str, ...]
-    mean_ranks: dict[str, float]
-    first: dict[str, float]
-    tau: float
-    friedman_p: float
-    critical_difference: float
+    mean_ranks: dict[str, NonNegativeResult]
+    first: dict[str, ShareResult]
+    tau: Result
+    friedman_p: ShareResult
+    critical_difference: NonNegativeResult
     cliques: tuple[tuple[str, ...], ...]
 
 
@@ -112,8 +113,8 @@ class Family:
 
     family: str
     models: tuple[str, ...]
-    mean: float
-    std: float
+    mean: Result
+    std: Result
     best: str
 
 
@@ -121,11 +122,11 @@ class Family:
 class StratumScore:
     """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`)."""
 
-    dice: float
-    dice_std: float
-    hd95: float
-    hd95_std: float
-    undefined: int
+    dice: ShareResult
+    dice_std: NonNegativeResult
+    hd95: NonNegativeResult
+    hd95_std: NonNegativeResult
+    undefined: Count
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Drop:
     model: str
     external: str
     labels: dict[str, str]
-    cases: int
+    cases: Count
     internal_pooled: Estimate
     external_pooled: Estimate
     internal_per_image: Estimate
@@ -168,11 +169,11 @@ class RiskCoverage:
 
     model: str
     confidence: str
-    coverage: tuple[float, ...]
-    risk: tuple[float, ...]
-    aurc: float
-    best: float
-    random: float
+    coverage: tuple[ShareResult, ...]
+    risk: tuple[ShareResult, ...]
+    aurc: ShareResult
+    best: ShareResult
+    random: ShareResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +188,9 @@ class DatasetComparison:
     protocol: str
     metric: str
     unit: str
-    tolerance: float
+    tolerance: NonNegative
     classes: tuple[str, ...]
-    cases: int
+    cases: Count
     units: str
     models: tuple[ModelResult, ...]
     tests: tuple[PairTest, ...]
@@ -217,7 +218,7 @@ class Comparison(Artefact, Tabular):
     MIGRATIONS = (_to_version_2,)
 
     datasets: tuple[DatasetComparison, ...]
-    across: dict[str, dict[str, float]]
+    across: dict[str, dict[str, Result]]
     rule: str
     definitions: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

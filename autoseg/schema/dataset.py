@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact
+from autoseg.schema.limits import Count, LabelNumber
 
-LabelValue = int | tuple[int, ...]
+LabelValue = LabelNumber | tuple[LabelNumber, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,23 @@ class DatasetSpec(Artefact):
     UNMARKED = True
 
     channel_names: dict[str, str]
-    labels: dict[str, int | tuple[int, ...]]
-    numTraining: int  # noqa: N815 (nnU-Net's spelling)
+    labels: dict[str, LabelValue]
+    numTraining: Count  # noqa: N815 (nnU-Net's spelling)
     file_ending: str
     name: str = ""
-    regions_class_order: tuple[int, ...] | None = None
+    regions_class_order: tuple[LabelNumber, ...] | None = None
     groups: dict[str, str] = field(default_factory=dict)
     modality: str = ""
     licence: str = ""
     reference: str = ""
     description: str = ""
+
+    def problems(self) -> Iterator[str]:
+        """Labels that contradict each other."""
+        try:
+            self.label_scheme()
+        except ValueError as error:
+            yield f"labels: {error}"
 
     def label_scheme(self) -> LabelScheme:
         """The outputs these labels ask for. Raises ValueError if the labels are contradictory."""
@@ -97,4 +105,7 @@ def _regions(entries: dict[str, LabelValue], order: tuple[int, ...] | None, igno
     if order is None or len(order) != len(names):
         raise ValueError(f"regions need regions_class_order with one value for each of {names}")
     members = [value if isinstance(value, tuple) else (value,) for value in (entries[name] for name in names)]
+    empty = [name for name, values in zip(names, members, strict=True) if not values]
+    if empty:
+        raise ValueError(f"the region {empty[0]} has no values")
     return LabelScheme(names=tuple(names), members=tuple(members), regions=True, ignore=ignore, paint=tuple(order))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Count, ShareResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,10 @@ class HeatMap:
     method: str
     region: str
     file: str
-    inside: float
-    ring: float
-    outside: float
-    ring_width: int
+    inside: ShareResult
+    ring: ShareResult
+    outside: ShareResult
+    ring_width: Count
 
 
 def _to_version_2(content: Content) -> Content:
@@ -46,7 +47,7 @@ class Explanation(Artefact, Tabular):
 
     dataset: str
     model: str
-    fold: int
+    fold: Count
     identity: str
     layer: str
     heatmaps: tuple[HeatMap, ...]

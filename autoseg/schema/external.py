@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact
+from autoseg.schema.limits import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class External(Artefact):
 
     dataset: str
     model: str
-    fold: int
+    fold: Count
     external: str
     labels: dict[str, str]
     ignored: tuple[str, ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import AboveZero, Count, NonNegative, NonNegativeResult, Result, Share, Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +18,12 @@ class ClassInCase:
     branching line. In both each object weighs by its area.
     """
 
-    pixels: int
-    objects: int
-    largest: int
-    thickness: float
-    object_area: float = 0.0
-    compactness: float = 0.0
+    pixels: Count
+    objects: Count
+    largest: Count
+    thickness: NonNegative
+    object_area: NonNegative = 0.0
+    compactness: NonNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +38,22 @@ class CaseFingerprint:
     """
 
     case: str
-    size: tuple[int, int]
-    channels: int
+    size: tuple[Side, Side]
+    channels: Side
     dtype: str
-    spacing: tuple[float, float] | None
+    spacing: tuple[AboveZero, AboveZero] | None
     file_hash: str
     pixel_hash: str
     low: float
     high: float
-    border: float
+    border: Share
     classes: dict[str, ClassInCase]
     group: str = ""
-    foreground_mean: tuple[float, ...] = ()
-    bits: int = 8
-    background: float = 0.0
-    layering: float = 1.0
-    overlay: float = 0.0
+    foreground_mean: tuple[Result, ...] = ()
+    bits: Count = 8
+    background: Share = 0.0
+    layering: NonNegativeResult = 1.0
+    overlay: Share = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -61,12 +62,12 @@ class ChannelStatistics:
     """Values of one channel over all images, and inside the foreground: mean, deviation, percentiles (0.5, 50, 99.5)."""
 
     name: str
-    mean: float
-    std: float
-    percentiles: tuple[float, float, float]
-    foreground_mean: float
-    foreground_std: float
-    foreground_percentiles: tuple[float, float, float]
+    mean: Result
+    std: Result
+    percentiles: tuple[Result, Result, Result]
+    foreground_mean: Result
+    foreground_std: Result
+    foreground_percentiles: tuple[Result, Result, Result]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +80,16 @@ class ClassStatistics:
     """
 
     name: str
-    cases: int
-    presence: float
-    pixel_share: float
-    area_share: float
-    objects: float
-    thickness: float
-    relative_thickness: float
-    object_area: float = 0.0
-    object_share: float = 0.0
-    compactness: float = 0.0
+    cases: Count
+    presence: Share
+    pixel_share: Share
+    area_share: Share
+    objects: NonNegative
+    thickness: NonNegative
+    relative_thickness: NonNegative
+    object_area: NonNegative = 0.0
+    object_share: NonNegative = 0.0
+    compactness: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ class Fingerprint(Artefact, Tabular):
     channels: tuple[ChannelStatistics, ...]
     classes: tuple[ClassStatistics, ...]
     cases: tuple[CaseFingerprint, ...]
-    median_size: tuple[int, int]
-    median_spacing: tuple[float, float] | None
+    median_size: tuple[Side, Side]
+    median_spacing: tuple[AboveZero, AboveZero] | None
     duplicates: tuple[tuple[str, ...], ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
 

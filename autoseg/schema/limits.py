@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-# Whole numbers beyond this overflow in numpy and torch.
+# Numbers beyond these overflow in numpy and torch: 64-bit integers, float32.
 LARGEST_INT = 2**63 - 1
+LARGEST_FLOAT = 3.5e38
+# Rounding of sums of probabilities, which may lie this far outside 0 and 1.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,12 @@ class Within:
         """Whether a number is in the range; None is not-a-number."""
         if value is None or value != value:
             return self.undefined
-        if isinstance(value, float) and math.isinf(value):
-            return False
-        return (self.low < value if self.above else self.low <= value) and value <= min(self.high, LARGEST_INT)
+        slack = _ROUNDING if isinstance(value, float) else 0
+        return (self.low < value if self.above else self.low - slack <= value) and value <= min(self.high + slack, LARGEST_INT)
 
     def __str__(self) -> str:
         if math.isinf(self.high):
-            return "a finite number" if math.isinf(self.low) else f"a number {'above' if self.above else 'from'} {self.low:g}"
+            return "a number up to 2^63" if math.isinf(self.low) else f"a number {'above' if self.above else 'from'} {self.low:g}"
         low = f"above {self.low:g} and up to" if self.above else f"from {self.low:g} to"
         return f"a number {low} {self.high:g}"
 
@@ -47,11 +49,13 @@ class FileNamed:
 
 @dataclass(frozen=True)
 class Below:
-    """A relative path that does not leave its folder."""
+    """A relative path that does not leave its folder. empty: "" is allowed too."""
+
+    empty: bool = False
 
     def holds(self, value: Any) -> bool:
         parts = value.replace("\\", "/").split("/")
-        return all(is_file_name(part) for part in parts)
+        return (self.empty and not value) or all(part not in ("", ".", "..") and "\0" not in part for part in parts)
 
     def __str__(self) -> str:
         return "a path within its folder"
@@ -63,17 +67,24 @@ Count = Annotated[int, Within(0)]
 Positive = Annotated[int, Within(1)]
 # Pixels of a side, items of a batch: more is no image and fits no memory.
 Side = Annotated[int, Within(1, 2**20)]
+Epochs = Annotated[int, Within(1, 10**7)]
+Axis = Annotated[int, Within(0, 1)]
+# Values of label maps: masks have up to 16 bits.
+LabelNumber = Annotated[int, Within(0, 65535)]
 Share = Annotated[float, Within(0, 1)]
+LearningRate = Annotated[float, Within(0, 1000, above=True)]
 NonNegative = Annotated[float, Within(0)]
 AboveZero = Annotated[float, Within(0, above=True)]
+Range = tuple[NonNegative, NonNegative]
 # Results that can be undefined: not-a-number.
 Result = Annotated[float, Within(-math.inf, undefined=True)]
 ShareResult = Annotated[float, Within(0, 1, undefined=True)]
 NonNegativeResult = Annotated[float, Within(0, undefined=True)]
 FileName = Annotated[str, FileNamed()]
 PathBelow = Annotated[str, Below()]
+PathBelowOrNone = Annotated[str, Below(empty=True)]
 
 
 def is_file_name(text: str) -> bool:
-    """Whether text can name a file or folder within its own folder: no separators, not "." or "..", nothing unprintable."""
-    return bool(text) and text not in (".", "..") and not any(one in '/\\:' or ord(one) < 32 for one in text)
+    """Whether text can name a file or folder within its own folder: no separators, not "." or "..", no control characters."""
+    return text not in ("", ".", "..") and not any(one in "/\\" or ord(one) < 32 for one in text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
+from autoseg.schema.limits import Count
 
 # Readers without training in autoseg. gemini and image_edit are services; sam runs on this machine.
 Reader = Literal["gemini", "image_edit", "sam"]
@@ -29,7 +30,7 @@ class QuestionRecord:
     label: str
     outcome: Outcome
     cached: bool
-    requests: int
+    requests: Count
     notes: tuple[str, ...] = ()
     file: str = ""
     message: str = ""
@@ -74,4 +75,4 @@ class OmnimodelRecord(Artefact):
     threshold: str
     prompts: dict[str, str]
     questions: tuple[QuestionRecord, ...]
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Count] = field(default_factory=dict)

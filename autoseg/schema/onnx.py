@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content
+from autoseg.schema.limits import AboveZero, Count, Side
 from autoseg.schema.plan import Normalisation, geometry_of_version_1
 
 
@@ -15,7 +16,7 @@ class OnnxTensor:
 
     name: str
     axes: str
-    shape: tuple[int, ...] = ()
+    shape: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class OnnxClass:
     """One output map. values: its label values."""
 
     name: str
-    values: tuple[int, ...]
+    values: tuple[Count, ...]
 
 
 def _to_version_2(content: Content) -> Content:
@@ -51,11 +52,11 @@ class OnnxDescription(Artefact):
     channels: tuple[str, ...]
     before: tuple[str, ...]
     geometry: Literal["resize", "patch"]
-    size: tuple[int, int] | None
-    scale: float
-    spacing: tuple[float, float] | None
+    size: tuple[Side, Side] | None
+    scale: AboveZero
+    spacing: tuple[AboveZero, AboveZero] | None
     normalisation: Normalisation
     output: OnnxTensor
     after: tuple[str, ...]
     classes: tuple[OnnxClass, ...]
-    paint: tuple[int, ...]
+    paint: tuple[Count, ...]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import AboveZero, Axis, Count, Epochs, FileName, LearningRate, NonNegative, Positive, Range, Share, Side, Within
 
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
@@ -36,9 +38,19 @@ class Normalisation:
 
     scheme: Literal["constant", "image"]
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    std: tuple[AboveZero, ...] = ()
     lower: tuple[float, ...] = ()
     upper: tuple[float, ...] = ()
+
+    def problems(self, channels: int, path: str) -> Iterator[str]:
+        """Lists of another length than the channels, and clipping that leaves nothing."""
+        lengths = {"mean": self.mean, "std": self.std} if self.scheme == "constant" else {}
+        clipped = {"lower": self.lower, "upper": self.upper} if self.lower or self.upper else {}
+        for name, values in {**lengths, **clipped}.items():
+            if len(values) != channels:
+                yield f"{path}.{name}: expected {channels} numbers, one a channel, found {len(values)}"
+        if any(low > high for low, high in zip(self.lower, self.upper, strict=False)):
+            yield f"{path}.upper: expected not less than lower"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +61,14 @@ class PreprocessingConfig:
     resampled to `spacing` (mm) if given, else scaled by `scale`. merge_gray: three equal channels are stored once.
     """
 
-    key: str
+    key: FileName
     geometry: Literal["resize", "patch"]
     dtype: Literal["uint8", "uint16", "float32"]
-    channels: int
+    channels: Side
     merge_gray: bool = False
-    size: tuple[int, int] | None = None
-    scale: float = 1.0
-    spacing: tuple[float, float] | None = None
+    size: tuple[Side, Side] | None = None
+    scale: AboveZero = 1.0
+    spacing: tuple[AboveZero, AboveZero] | None = None
 
     def hashed(self) -> dict[str, Any]:
         """Content of the hashes of arrays and runs, with the names of version 1, so that older results stay valid."""
@@ -75,24 +87,31 @@ class Augmentation:
     """
 
     chain: str = "fast"
-    mirror: tuple[int, ...] = (0, 1)
-    p_rotation: float = 0.3
-    rotation: float = 30.0
-    p_scaling: float = 0.3
-    scaling: tuple[float, float] = (0.75, 1.35)
-    p_elastic: float = 0.0
-    p_noise: float = 0.1
-    noise: float = 0.05
-    p_blur: float = 0.15
-    blur: tuple[float, float] = (0.5, 1.0)
-    p_brightness: float = 0.2
-    brightness: tuple[float, float] = (0.75, 1.25)
-    p_contrast: float = 0.2
-    contrast: tuple[float, float] = (0.75, 1.25)
-    p_low_resolution: float = 0.15
-    low_resolution: tuple[float, float] = (0.5, 1.0)
-    p_gamma: float = 0.2
-    gamma: tuple[float, float] = (0.7, 1.5)
+    mirror: tuple[Axis, ...] = (0, 1)
+    p_rotation: Share = 0.3
+    rotation: Annotated[float, Within(0, 360)] = 30.0
+    p_scaling: Share = 0.3
+    scaling: Range = (0.75, 1.35)
+    p_elastic: Share = 0.0
+    p_noise: Share = 0.1
+    noise: NonNegative = 0.05
+    p_blur: Share = 0.15
+    blur: Range = (0.5, 1.0)
+    p_brightness: Share = 0.2
+    brightness: Range = (0.75, 1.25)
+    p_contrast: Share = 0.2
+    contrast: Range = (0.75, 1.25)
+    p_low_resolution: Share = 0.15
+    low_resolution: Range = (0.5, 1.0)
+    p_gamma: Share = 0.2
+    gamma: Range = (0.7, 1.5)
+
+    def problems(self, path: str) -> Iterator[str]:
+        """Ranges whose first value is above the second."""
+        for name in ("scaling", "blur", "brightness", "contrast", "low_resolution", "gamma"):
+            low, high = getattr(self, name)
+            if low > high:
+                yield f"{path}.{name}: expected the smaller number first, found [{low:g}, {high:g}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +127,21 @@ class Training:
     compile: run the network's training passes through `torch.compile`; results differ by rounding.
     """
 
-    epochs: int
+    epochs: Epochs
     loss: str
-    learning_rates: tuple[float, ...]
+    learning_rates: tuple[LearningRate, ...]
     optimizer: str = "adamw"
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     schedule: str = "rex"
-    gradient_clip: float = 1.0
-    foreground_share: float = 0.33
-    patience: int = 0
-    validate_every: int = 1
-    search_epochs: int = 0
-    cldice: float = 0.0
+    gradient_clip: NonNegative = 1.0
+    foreground_share: Share = 0.33
+    patience: Count = 0
+    validate_every: Positive = 1
+    search_epochs: Count = 0
+    cldice: NonNegative = 0.0
     compile: bool = False
-    folds: int = 5
-    seed: int = 0
+    folds: Annotated[int, Within(2, 2**20)] = 5
+    seed: Count = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -136,20 +155,20 @@ class ModelPlan:
     format of tensors in training; results differ by rounding only. "auto": the training decides by device and model.
     """
 
-    model: str
+    model: FileName
     variant: str
-    input_size: tuple[int, int]
-    batch_size: int
-    accumulate: int
+    input_size: tuple[Side, Side]
+    batch_size: Side
+    accumulate: Side
     precision: Literal["fp32", "bf16", "fp16"]
     pretrained: Literal["auto", "none"]
-    learning_rate: float
-    warmup_epochs: int
+    learning_rate: LearningRate
+    warmup_epochs: Count
     normalisation: Normalisation
     preprocessing: str
-    parameters: int
-    flops: int
-    memory: int
+    parameters: Count
+    flops: Count
+    memory: Count
     options: dict[str, Any] = field(default_factory=dict)
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
@@ -196,15 +215,38 @@ class Plan(Artefact, Tabular):
     dataset: str
     protocol: Protocol
     content_hash: str
-    memory_budget: int
+    memory_budget: Count
     device: str
-    channels: int
+    channels: Side
     training: Training
     preprocessing: dict[str, PreprocessingConfig]
     models: dict[str, ModelPlan]
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
+
+    def problems(self) -> Iterator[str]:
+        """Entries under another name than their own, preprocessing that does not exist, sizes that do not fit each other."""
+        for key, config in self.preprocessing.items():
+            if config.key != key:
+                yield f"preprocessing.{key}.key: expected {key!r}, found {config.key!r}"
+            if config.geometry == "resize" and config.size is None:
+                yield f"preprocessing.{key}.size: expected a height and a width, found null"
+        for name, model in self.models.items():
+            where = f"models.{name}"
+            if model.model != name:
+                yield f"{where}.model: expected {name!r}, found {model.model!r}"
+            config = self.preprocessing.get(model.preprocessing)
+            if config is None:
+                known = ", ".join(self.preprocessing) or "none"
+                yield f"{where}.preprocessing: expected one of preprocessing ({known}), found {model.preprocessing!r}"
+            else:
+                yield from model.normalisation.problems(config.channels, f"{where}.normalisation")
+            if model.batch_size % model.accumulate:
+                yield f"{where}.accumulate: expected a divisor of the batch size {model.batch_size}, found {model.accumulate}"
+        if not self.training.learning_rates:
+            yield "training.learning_rates: expected at least one, found []"
+        yield from self.training.augmentation.problems("training.augmentation")
 
     def summary(self) -> str:
         epochs = count(self.training.epochs, "epoch")
@@ -238,5 +280,5 @@ class Splits(Artefact):
 
     folds: tuple[Fold, ...]
     reason: str
-    seed: int = 0
+    seed: Count = 0
     given: str = ""

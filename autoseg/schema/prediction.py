@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
+from autoseg.schema.dataset import LabelValue
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Axis, Count, NonNegative, NonNegativeResult, PathBelow, Share, ShareResult, Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +24,12 @@ class Confidence:
     the largest possible; low means certain.
     """
 
-    value: float
-    expected_dice: float
-    soft_dice: float
-    agreement: float
-    entropy: float
-    classes: dict[str, float]
+    value: ShareResult
+    expected_dice: ShareResult
+    soft_dice: ShareResult
+    agreement: ShareResult
+    entropy: ShareResult
+    classes: dict[str, ShareResult]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,10 @@ class Calibration:
     calibrated by soft Dice.
     """
 
-    cases: int
+    cases: Count
     slope: float
     intercept: float
-    mean_absolute_error: float
+    mean_absolute_error: NonNegativeResult
     score: Literal["soft_dice", "value"] = "soft_dice"
     empty_offset: float = 0.0
 
@@ -61,7 +63,7 @@ class PostProcessing:
     keep_largest: all objects but the largest are dropped. fill_holes: background enclosed by the class becomes the class.
     """
 
-    min_object_fraction: float = 0.0
+    min_object_fraction: Share = 0.0
     keep_largest: bool = False
     fill_holes: bool = False
 
@@ -93,15 +95,15 @@ class PredictedCase:
     """
 
     case: str
-    output: str
-    size: tuple[int, int]
-    pixels: dict[str, int]
-    seconds: dict[str, float]
+    output: PathBelow
+    size: tuple[Side, Side]
+    pixels: dict[str, Count]
+    seconds: dict[str, NonNegative]
     notes: tuple[str, ...] = ()
     confidence: Confidence | None = None
     warnings: tuple[str, ...] = ()
     sha256: str = ""
-    frame: int | None = None
+    frame: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -119,13 +121,13 @@ class PredictionRecord(Artefact, Tabular):
 
     dataset: str
     models: tuple[str, ...]
-    folds: tuple[int, ...]
+    folds: tuple[Count, ...]
     identities: dict[str, str]
-    labels: dict[str, int | tuple[int, ...]]
-    mirror: tuple[int, ...]
+    labels: dict[str, LabelValue]
+    mirror: tuple[Axis, ...]
     device: str
     precision: str
-    seconds: float
+    seconds: NonNegative
     cases: tuple[PredictedCase, ...]
     failed: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
@@ -161,7 +163,7 @@ class Candidate:
     """A model or several together, and their Dice on out-of-fold cases: mean over classes and cases."""
 
     models: tuple[str, ...]
-    dice: float
+    dice: ShareResult
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -179,10 +181,10 @@ class BestChoice(Artefact, Tabular):
 
     dataset: str
     models: tuple[str, ...]
-    folds: tuple[int, ...]
-    dice: float
-    dice_before: float
-    cases: int
+    folds: tuple[Count, ...]
+    dice: ShareResult
+    dice_before: ShareResult
+    cases: Count
     candidates: tuple[Candidate, ...]
     postprocessing: dict[str, PostProcessing]
     identities: dict[str, str]

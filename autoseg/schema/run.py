@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact
+from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Positive, Result, ShareResult, Within
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateTrial:
     """One learning rate tried: mean validation Dice of its best epoch on whole images, Dice of each class, what it cost."""
 
-    rate: float
-    best_dice: float
-    dice: dict[str, float]
-    steps: int
-    seconds: float
+    rate: AboveZero
+    best_dice: ShareResult
+    dice: dict[str, ShareResult]
+    steps: Count
+    seconds: NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +30,20 @@ class RateSearch(Artefact):
     NAME = "learning_rate"
     VERSION = 1
 
-    fold: int
-    epochs: int
+    fold: Count
+    epochs: Count
     identity: str
     tried: tuple[RateTrial, ...]
-    chosen: float
-    steps: int
-    seconds: float
+    chosen: AboveZero
+    steps: Count
+    seconds: NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Artefact):
     """`run.json`. identity: hash of all that decides the weights (plan, split, model, seed); a resume needs it equal.
 
-    best_dice: validation Dice of best.pt, mean over classes of the counts summed over the fold. dice: of each class.
+    best_dice: ShareResult
     versions: of autoseg, torch, Python. pretrained: what the weights were filled from, "" for random ones.
 
     seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, without
@@ -57,34 +58,34 @@ class RunRecord(Artefact):
     VERSION = 1
 
     dataset: str
-    model: str
+    model: FileName
     variant: str
-    fold: int
+    fold: Count
     protocol: str
     identity: str
-    seed: int
+    seed: Count
     device: str
     precision: str
     status: Literal["running", "finished", "stopped"]
-    epochs_planned: int
-    epochs_done: int = 0
-    best_epoch: int = -1
-    best_dice: float = 0.0
-    dice: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    parameters: int = 0
+    epochs_planned: Count
+    epochs_done: Count = 0
+    best_epoch: Annotated[int, Within(-1)] = -1
+    best_dice: ShareResult = 0.0
+    dice: dict[str, ShareResult] = field(default_factory=dict)
+    seconds: NonNegative = 0.0
+    parameters: Count = 0
     pretrained: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    learning_rate: float = 0.0
-    batch_size: int = 0
-    processes: int = 1
-    steps: int = 0
-    epoch_seconds: float = 0.0
-    images_per_second: float = 0.0
-    peak_memory: int = 0
-    peak_device_memory: int = 0
-    peak_step_memory: int = 0
-    planned_memory: int = 0
-    accumulate: int = 0
+    learning_rate: NonNegative = 0.0
+    batch_size: Count = 0
+    processes: Positive = 1
+    steps: Count = 0
+    epoch_seconds: NonNegative = 0.0
+    images_per_second: NonNegative = 0.0
+    peak_memory: Count = 0
+    peak_device_memory: Count = 0
+    peak_step_memory: Count = 0
+    planned_memory: Count = 0
+    accumulate: Count = 0
     search: RateSearch | None = None
     memory_format: str = "contiguous"

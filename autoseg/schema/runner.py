@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Count, NonNegative, ShareResult, Within
 
 JobState = Literal["waiting", "running", "done", "failed"]
 
@@ -18,7 +19,7 @@ class Job:
 
     dataset: str
     model: str
-    fold: int
+    fold: Annotated[int, Within(-1, 2**20)]
 
     @property
     def predicts(self) -> bool:
@@ -35,11 +36,11 @@ class JobRow:
     job: Job
     state: JobState
     where: str = ""
-    attempts: int = 0
-    seconds: float = 0.0
-    epochs_done: int = 0
-    epochs_planned: int = 0
-    best_dice: float = 0.0
+    attempts: Count = 0
+    seconds: NonNegative = 0.0
+    epochs_done: Count = 0
+    epochs_planned: Count = 0
+    best_dice: ShareResult = 0.0
     message: str = ""
 
 
@@ -59,7 +60,7 @@ class GridTable(Artefact, Tabular):
 
     engine: str
     host: str
-    pid: int
+    pid: Count
     updated: str
     rows: tuple[JobRow, ...]
 

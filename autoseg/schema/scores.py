@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Result, ShareResult
 
 BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
@@ -19,19 +20,19 @@ class ClassScore:
     metrics of other packages by name; their ranges are their own.
     """
 
-    tp: int
-    fp: int
-    fn: int
-    dice: float
-    iou: float
-    precision: float
-    recall: float
-    hd95: float
-    hd95_pooled: float = math.nan
-    asd: float = math.nan
-    nsd: float = math.nan
-    cldice: float = math.nan
-    added: dict[str, float] = field(default_factory=dict)
+    tp: Count
+    fp: Count
+    fn: Count
+    dice: ShareResult
+    iou: ShareResult
+    precision: ShareResult
+    recall: ShareResult
+    hd95: NonNegativeResult
+    hd95_pooled: NonNegativeResult = math.nan
+    asd: NonNegativeResult = math.nan
+    nsd: ShareResult = math.nan
+    cldice: ShareResult = math.nan
+    added: dict[str, Result] = field(default_factory=dict)
 
     def value(self, metric: str) -> float:
         """One metric by name."""
@@ -50,10 +51,10 @@ class CaseScore:
 class MetricSummary:
     """One metric of one class over the set. mean and std over the cases where it is defined; undefined: number of others."""
 
-    mean: float
-    std: float
-    median: float
-    undefined: int
+    mean: Result
+    std: NonNegativeResult
+    median: Result
+    undefined: Count
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ClassSummary:
     """One class over the set. pooled: metrics from the counts summed over all cases (overlap only). per_image: see
     MetricSummary; clDice only of thin classes."""
 
-    pooled: dict[str, float]
+    pooled: dict[str, Result]
     per_image: dict[str, MetricSummary]
 
 
@@ -70,11 +71,11 @@ class Calibration:
     """ece: expected calibration error. cases: number with stored probabilities. confidence, accuracy, share: of each bin,
     its mean confidence, accuracy and fraction of all pixels (not-a-number in empty bins)."""
 
-    ece: float
-    cases: int
-    confidence: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    share: tuple[float, ...]
+    ece: ShareResult
+    cases: Count
+    confidence: tuple[ShareResult, ...]
+    accuracy: tuple[ShareResult, ...]
+    share: tuple[ShareResult, ...]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -91,12 +92,12 @@ class Scores(Artefact, Tabular):
 
     cases: tuple[CaseScore, ...]
     classes: dict[str, ClassSummary]
-    overall: dict[str, float]
-    undefined: int
+    overall: dict[str, Result]
+    undefined: Count
     unit: str
     rule: str
     definitions: dict[str, str] = field(default_factory=dict)
-    tolerance: float = 0.0
+    tolerance: NonNegative = 0.0
     thin: tuple[str, ...] = ()
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()

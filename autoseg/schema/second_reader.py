@@ -7,6 +7,7 @@ from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
+from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Share, ShareResult
 
 # flag: keep the first mask and mark it for review. replace: take the second. union, consensus: of both masks.
 Policy = Literal["flag", "replace", "union", "consensus"]
@@ -20,8 +21,8 @@ class Reading:
 
     case: str
     reader: str
-    confidence: float
-    agreement: float
+    confidence: ShareResult
+    agreement: ShareResult
     reason: str
 
 
@@ -46,7 +47,7 @@ class SecondReading(Artefact):
     first: str
     second: str
     policy: str
-    threshold: float
+    threshold: NonNegative
     calibrated: bool
     cases: tuple[Reading, ...]
 
@@ -60,10 +61,10 @@ class ConfidenceArea:
 
     model: str
     score: str
-    cases: int
-    aurc: float
-    best: float
-    random: float
+    cases: Count
+    aurc: ShareResult
+    best: ShareResult
+    random: ShareResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +73,9 @@ class HybridScore:
 
     stratum: str
     reader: str
-    cases: int
-    dice: float
-    hd95: float
+    cases: Count
+    dice: ShareResult
+    hd95: NonNegativeResult
 
 
 def _risk_coverage_to_version_2(content: Content) -> Content:
@@ -99,8 +100,8 @@ class ReaderStudy(Artefact, Tabular):
     areas: tuple[ConfidenceArea, ...]
     first: str
     second: str
-    threshold: float
-    share: float
+    threshold: NonNegative
+    share: Share
     asked: tuple[str, ...]
     scores: tuple[HybridScore, ...]
 

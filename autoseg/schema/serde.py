@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import dacite
 
 from autoseg.schema.artefact import Artefact, Content
-from autoseg.schema.faults import faults
+from autoseg.schema.faults import compiled_test, faults
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Artefact)
@@ -48,14 +48,19 @@ def from_json(text: str, kind: type[A]) -> A:
     """The artefact that JSON text describes; older versions are migrated. Raises SchemaError."""
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # Not only of the syntax: numbers of thousands of digits, deep nesting.
         raise SchemaError(f"not valid JSON: {error}") from error
     return from_content(content, kind)
 
 
 def from_content(content: Any, kind: type[A]) -> A:
-    """The same from parsed JSON. Raises SchemaError."""
-    return from_dict(migrate_content(content, kind), kind)
+    """The same from parsed JSON. Raises SchemaError for fields of another type or out of their range, and for fields that
+    contradict each other (`Artefact.problems`)."""
+    artefact = from_dict(migrate_content(content, kind), kind)
+    problems = list(islice(artefact.problems(), _MAX_FAULTS))
+    if problems:
+        raise SchemaError("; ".join(problems))
+    return artefact
 
 
 def migrate_content(content: Any, kind: type[Artefact]) -> Content:
@@ -80,18 +85,21 @@ def migrate_content(content: Any, kind: type[Artefact]) -> Content:
 
 
 def from_dict(content: Content, kind: type[T]) -> T:
-    """The dataclass a plain dict describes; lists become tuples where the field is one. Raises SchemaError."""
-    try:
-        return dacite.from_dict(kind, content, dacite.Config(strict=True, cast=[tuple], type_hooks={float: _number}))
-    except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
-        messages = list(islice(faults(content, kind), _MAX_FAULTS))
-        raise SchemaError("; ".join(messages) or str(error)) from error
+    """The dataclass a plain dict describes; lists become tuples where the field is one. Raises SchemaError for fields of
+    another type or out of their range."""
+    if not compiled_test(kind)(content):
+        raise SchemaError("; ".join(islice(faults(content, kind), _MAX_FAULTS)))
+    return dacite.from_dict(kind, content, _CONFIG)
 
 
 def _number(value: Any) -> Any:
     if value is None:
         return math.nan
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# The content was checked before; dacite alone takes true for 1 and text for a list of letters.
+_CONFIG = dacite.Config(cast=[tuple], check_types=False, type_hooks={float: _number})
 
 
 def _fields(artefact: Any) -> Content:

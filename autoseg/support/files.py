@@ -81,7 +81,7 @@ def write_artefact(path: Path, artefact: Artefact) -> None:
 def read_artefact(path: Path, kind: type[A], remedy: str = "") -> A:
     """An artefact from its JSON file; older versions are migrated. Raises AutosegError naming the file and the field."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise AutosegError(f"{path} is missing", remedy) from error
     except (OSError, UnicodeDecodeError) as error:

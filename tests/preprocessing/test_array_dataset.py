@@ -110,5 +110,65 @@ def test_outdated_missing_and_damaged_arrays_raise(tmp_path: Path) -> None:
     index = json.loads((folder / "index.json").read_text())
     for damage in ({**index, "sizes": [1, 2, 3]}, {"cases": {}}, {**index, "cases": {"a": {}}}, []):
         (folder / "index.json").write_text(json.dumps(damage))
-        with pytest.raises(AutosegError, match=r"incomplete|index.json: (identity is missing|cases\.a|expected an object)"):
+        with pytest.raises(AutosegError, match=r"incomplete|index.json: (identity is missing|cases\.|expected an object)"):
             ArrayDataset.open(folder)
+
+
+def zeros_in_the_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(64) + content[middle + 64 :]
+
+
+def flipped_bit(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 4]) + content[-2:]
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "header only": lambda content: content[:128],
+    "truncated": lambda content: content[:-10],
+    "longer": lambda content: content + b"more",
+    "zeros": zeros_in_the_middle,
+    "one bit": flipped_bit,
+    "another file": lambda content: b"\x93NUMPY" + b"x" * 500,
+    "a zip": lambda content: b"PK\x03\x04" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "foreground.npy"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_changed_content_is_found(tmp_path: Path, name: str, damage: str) -> None:
+    folder = tmp_path / "s"
+    write(folder)
+    assert ArrayDataset.open(folder, verify=True).cases
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(DAMAGE[damage](content))
+    assert (folder / name).read_bytes() != content
+    with pytest.raises(AutosegError, match=rf"damaged: .*{name}"):
+        ArrayDataset.open(folder, verify=True)
+    (folder / name).unlink()
+    with pytest.raises(AutosegError, match=rf"damaged: .*{name}"):
+        ArrayDataset.open(folder, verify=True)
+
+
+def test_places_of_other_cases_are_found(tmp_path: Path) -> None:
+    """Offsets that exist, of another case: every label map would lie over the wrong image."""
+    write(tmp_path / "s")
+    path = tmp_path / "s" / "index.json"
+    index = json.loads(path.read_text())
+    cases_in_index = index["cases"]
+    cases_in_index["case_1"]["label"], cases_in_index["case_2"]["label"] = 5, 9
+    path.write_text(json.dumps(index))
+    with pytest.raises(AutosegError, match=r"damaged: index\.json changed"):
+        ArrayDataset.open(tmp_path / "s", verify=True)
+
+
+@pytest.mark.parametrize(("field", "value"), [("image", 10**6), ("label", 10**6), ("shape", [2000, 2000, 3])])
+def test_places_outside_the_arrays_are_named(tmp_path: Path, field: str, value: object) -> None:
+    write(tmp_path / "s")
+    path = tmp_path / "s" / "index.json"
+    index = json.loads(path.read_text())
+    index["cases"]["case_3"][field] = value
+    path.write_text(json.dumps(index))
+    with pytest.raises(AutosegError, match=r"index\.json: cases\.case_3: ends outside the arrays"):
+        ArrayDataset.open(tmp_path / "s")

@@ -95,3 +95,26 @@ def test_image_and_label_must_have_the_same_size(dataset: Dataset) -> None:
 def test_missing_fingerprint_names_the_command(dataset: Dataset) -> None:
     with pytest.raises(AutosegError, match="autoseg_plan_and_preprocess"):
         preprocess_dataset(dataset, RawDataset.open(dataset), RESIZE)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "foreground.npy", "index.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(4000)])
+def test_damaged_arrays_are_made_again_with_a_note(
+    dataset: Dataset, name: str, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = {case: build(dataset).label(case).copy() for case in build(dataset).cases}
+    (dataset.array_folder(RESIZE.key) / name).write_bytes(content)
+    store = build(dataset)
+    assert name in caplog.text and "it is made again" in caplog.text
+    for case, label in expected.items():
+        np.testing.assert_array_equal(store.label(case), label)
+
+
+def test_overwritten_pixels_are_made_again(dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    """As many bytes as before, 1 KiB of them zero."""
+    path = dataset.array_folder(RESIZE.key) / "images.npy"
+    build(dataset)
+    content = path.read_bytes()
+    path.write_bytes(content[:5000] + bytes(1024) + content[6024:])
+    build(dataset)
+    assert path.read_bytes() == content and "images.npy changed after it was written" in caplog.text
