@@ -19,12 +19,12 @@ from autoseg.metrics.rules import is_defined
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER
 from autoseg.schema.dataset import LabelScheme
-from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.workspace import Dataset
+from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,7 @@ def _model_predictions(
         number = int(fold_folder.name.removeprefix("fold_")) if fold_folder.name.removeprefix("fold_").isdigit() else -1
         if number in weights and (fold_folder / "splits.json").is_file():
             predictor = Predictor.load(dataset, name, [number], device=device)
-            splits = read_artefact(fold_folder / "splits.json", Splits)
-            for case in splits.folds[number].validation:
+            for case in read_split(fold_folder, number).validation:
                 if case in cases and cases[case].label is not None:
                     yield case, _predict_maps(predictor, cases[case])
         elif masks.is_dir():

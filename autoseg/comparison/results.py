@@ -140,7 +140,7 @@ def _read_fold(folder: Path) -> FoldResults | None:
     if prediction is not None and record.identity not in prediction.identities.values():
         raise AutosegError(f"{masks} contains masks of another run than {folder / checkpoint.RECORD}")
     splits, scores = read_artefact(folder / checkpoint.SPLITS, Splits), read_artefact(masks / SCORES, Scores)
-    if {case.case for case in scores.cases} != set(splits.folds[record.fold].validation):
+    if {case.case for case in scores.cases} != set(checkpoint.read_split(folder, record.fold).validation):
         raise AutosegError(f"{masks / SCORES} does not score the held-out cases of the fold")
     return FoldResults(
         folder=folder,

@@ -19,11 +19,11 @@ from autoseg.prediction.validation import FOLDER as HELD_OUT
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.external import External
 from autoseg.schema.frame import Row, Tabular
-from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import atomic_directory, read_artefact, write_artefact
+from autoseg.support.files import atomic_directory, write_artefact
 from autoseg.support.workspace import Dataset
+from autoseg.training.checkpoint import read_split
 
 # In a fold's folder: external/<other dataset>/ has masks and scores; its internal/ has the scores of the fold's own cases.
 FOLDER, INTERNAL, RECORD = "external", "internal", "external.json"
@@ -172,7 +172,7 @@ def _evaluate_fold(
         external = evaluate_folders(
             folder, raw.references, mapping.spec, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.theirs)
         )
-        held_out = read_artefact(fold_folder / "splits.json", Splits).folds[fold].validation
+        held_out = read_split(fold_folder, fold).validation
         internal = evaluate_folders(
             fold_folder / HELD_OUT, RawDataset.open(dataset).references, mapping.spec, cases=held_out,
             output=folder / INTERNAL, tolerance=tolerance, relabel=Relabel(mapping.ours, mapping.ours),

@@ -21,10 +21,10 @@ from autoseg.prediction.overlay import draw_overlay
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.explanation import Explanation, HeatMap
-from autoseg.schema.plan import Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import atomic_directory, read_artefact, write_artefact
+from autoseg.support.files import atomic_directory, write_artefact
 from autoseg.support.workspace import Dataset
+from autoseg.training.checkpoint import read_split
 
 FOLDER, RECORD = "explanation", "explanation.json"
 REGIONS = ("predicted", "reference")
@@ -69,7 +69,7 @@ def explain_fold(
     name = registry.spec(model).cam_layer if layer == "auto" else layer
     settings = _Settings(predictor, find_layer(member.network, name), tuple(methods), region)
     cases_by_name = {case.name: case for case in RawDataset.open(dataset).cases}
-    validation_cases = read_artefact(run_folder / "splits.json", Splits).folds[fold].validation
+    validation_cases = read_split(run_folder, fold).validation
     names = list(cases) if cases else list(validation_cases[:_DEFAULT_NUM_CASES])
     missing = [f"{case}: no image in {dataset.raw}" for case in names if case not in cases_by_name]
     if missing:

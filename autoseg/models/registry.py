@@ -6,11 +6,17 @@ needs; `autoseg_check_model NAME` checks it.
 
 from __future__ import annotations
 
+import inspect
+from inspect import Parameter
 from typing import Any
 
 from autoseg.models.base import ModelSpec, SegmentationNetwork
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import MODELS
+
+# Parameters of every model's `build`; the others are its options.
+_GIVEN = ("variant", "in_channels", "num_classes", "input_size")
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 def names() -> tuple[str, ...]:
@@ -56,7 +62,17 @@ def build(
     if variant_name not in {v.name for v in model_spec.variants}:
         available = ", ".join(v.name for v in model_spec.variants)
         raise AutosegError(f"{name} has no variant {variant_name!r}", f"choose one of: {available}")
-    network: SegmentationNetwork = module.build(
-        variant=variant_name, in_channels=in_channels, num_classes=num_classes, input_size=input_size, **options
-    )
+    parameters = inspect.signature(module.build).parameters
+    known_options = [option for option, parameter in parameters.items() if option not in _GIVEN and parameter.kind in _NAMED]
+    unknown = [option for option in options if option not in known_options]
+    if unknown and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise AutosegError(f"{name} has no option {unknown[0]!r}", f"its options: {', '.join(known_options) or 'none'}")
+    try:
+        network: SegmentationNetwork = module.build(
+            variant=variant_name, in_channels=in_channels, num_classes=num_classes, input_size=input_size, **options
+        )
+    except (TypeError, ValueError, KeyError, RuntimeError, ArithmeticError) as error:
+        if not options:
+            raise
+        raise AutosegError(f"{name} cannot be built with the options {options}: {error}", "correct the options") from error
     return network

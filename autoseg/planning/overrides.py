@@ -155,6 +155,9 @@ def _with_value(plan: Plan, path: str, text: str) -> Plan:
         try:
             changed = serde.from_dict(content, Plan)
         except serde.SchemaError as error:
+            numbers = value if isinstance(value, list) else [value]
+            if isinstance(value, list) == isinstance(old_value, tuple) and all(type(one) in (int, float) for one in numbers):
+                _check_range(keys[-1], tuple(numbers) if isinstance(value, list) else value, path, text)
             error_text = error_text or str(error)
             continue
         new_value = _find(changed, keys, path)

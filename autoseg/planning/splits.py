@@ -100,7 +100,8 @@ def decide_given_folds(splits: Splits) -> Decision:
 
 
 def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None) -> None:
-    """Raises SeveralProblems for unknown cases, empty sides, and cases, patients or duplicates on both sides of a fold."""
+    """Raises SeveralProblems for unknown cases, empty sides, cases listed twice, and cases, patients or duplicates on both
+    sides of a fold."""
     known = {case.case for case in fingerprint.cases}
     groups = _groups(fingerprint, spec.groups if spec is not None else {})
     problems = [] if splits.folds else ["there are no folds"]
@@ -108,6 +109,8 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
         for side, members in (("train", fold.train), ("validation", fold.validation)):
             where = f"fold {number}, {side}"
             problems += [f"{where}: no case {name!r}{_suggestion(name, known)}" for name in members if name not in known]
+            twice = sorted(name for name, times in Counter(members).items() if times > 1)
+            problems += [f"{where}: {name} is listed twice" for name in twice]
             if not members:
                 problems.append(f"{where}: no cases")
         both = set(fold.train) & set(fold.validation)

@@ -15,6 +15,7 @@ from autoseg.io import is_image, stem_of
 from autoseg.prediction import pipeline
 from autoseg.prediction.deidentify import Names
 from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
+from autoseg.prediction.large_image import is_large
 from autoseg.prediction.pipeline import Failure, OutputOptions
 from autoseg.prediction.predictor import Predictor
 from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases
@@ -112,7 +113,11 @@ def predict_jobs(
     began = time.perf_counter()
     run = _record(predictor)
     earlier = {} if overwrite else finished_cases(folder, run)
-    done = {job.name: earlier[job.name] for job in jobs if job.name in earlier and _is_unchanged(job, earlier[job.name])}
+    done = {
+        job.name: earlier[job.name]
+        for job in jobs
+        if job.name in earlier and _is_unchanged(job, earlier[job.name]) and _has_outputs(job, folder, options)
+    }
     remaining = [job for job in jobs if job.name not in done]
     skipped, failed = tuple(done), {}
     with ProgressLog(folder, run, done) as log:
@@ -137,11 +142,17 @@ def predict_jobs(
 
 
 def _is_unchanged(job: PredictionJob, case: PredictedCase) -> bool:
-    """True if the case was predicted from the file's present content."""
+    """True if the case was predicted from the file's present content, into the same mask."""
     try:
-        return pipeline.content_hash(job) == case.sha256
+        return (job.output, job.frame) == (case.output, case.frame) and pipeline.content_hash(job) == case.sha256
     except OSError:
         return False
+
+
+def _has_outputs(job: PredictionJob, folder: Path, options: OutputOptions) -> bool:
+    """Whether the files that are asked for besides the mask exist. Very large images have no probabilities."""
+    probabilities = not options.probabilities or (folder / f"{job.name}.npz").is_file() or is_large(job)
+    return probabilities and (job.name not in options.overlays or (folder / pipeline.OVERLAYS / f"{job.name}.png").is_file())
 
 
 def _record(predictor: Predictor) -> PredictionRecord:

@@ -29,6 +29,7 @@ from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
+from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _common_folds(dataset: Dataset, folders: dict[str, dict[int, Path]]) -> tupl
         listed = "; ".join(f"{model}: {', '.join(map(str, sorted(trained)))}" for model, trained in folders.items())
         raise AutosegError(f"the models have no common trained fold ({listed})", "train the same folds, or name fewer models")
     fold_splits = {
-        (model, fold): read_artefact(trained[fold] / "splits.json", Splits).folds[fold]
+        (model, fold): read_split(trained[fold], fold)
         for model, trained in folders.items()
         for fold in folds
     }

@@ -204,6 +204,7 @@ def _write(
         warnings=prediction.warnings,
         sha256=item.loaded.sha256,
         frame=job.frame,
+        mask_sha256=hash_file(folder / job.output),
     )
 
 
@@ -234,6 +235,7 @@ def _write_large(predictor: Predictor, folder: Path, options: OutputOptions, ite
         confidence=prediction.confidence,
         warnings=warnings,
         sha256=item.sha256,
+        mask_sha256=hash_file(folder / job.output),
     )
 
 

@@ -6,6 +6,7 @@ One line per finished case. prediction.json replaces it at the end.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -13,15 +14,18 @@ from typing import Any, TextIO
 from autoseg.schema import serde
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact
+from autoseg.support.files import hash_file, read_artefact
+
+logger = logging.getLogger(__name__)
 
 RECORD = "prediction.json"
 UNFINISHED = "prediction.unfinished.jsonl"
 
 
 def finished_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]:
-    """Cases that an earlier run has finished and whose masks exist. run: the record of the new run.
+    """Cases that an earlier run has finished and whose masks are as it wrote them. run: the record of the new run.
 
+    A mask that is missing, empty or another file's is predicted again, with a note.
     Raises AutosegError if the masks in the folder are from other networks or other settings.
     """
     done: dict[str, PredictedCase] = {}
@@ -34,7 +38,18 @@ def finished_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCa
         if unfinished is not None:
             _check(folder, unfinished, run)
             done.update({case.case: case for case in unfinished.cases})
-    return {name: case for name, case in done.items() if (folder / case.output).is_file()}
+    changed = [name for name, case in done.items() if not _is_as_written(folder / case.output, case)]
+    if changed:
+        names = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        logger.warning(f"{len(changed)} masks in {folder} are not as they were written and are made again: {names}")
+    return {name: case for name, case in done.items() if name not in changed}
+
+
+def _is_as_written(mask: Path, case: PredictedCase) -> bool:
+    try:
+        return bool(case.mask_sha256) and hash_file(mask) == case.mask_sha256
+    except OSError:
+        return False
 
 
 def _read_unfinished(path: Path) -> PredictionRecord | None:

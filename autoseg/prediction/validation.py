@@ -17,11 +17,10 @@ from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.array_dataset import ArrayDataset, OutdatedArrays, preprocessing_hash
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import Splits
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
-from autoseg.training.checkpoint import Trained
+from autoseg.training.checkpoint import Trained, read_split
 
 FOLDER = VALIDATION
 
@@ -44,16 +43,14 @@ def predict_fold(
     """
     predictor = Predictor.load(dataset, model, [fold], device=device, tta=tta, which=which)
     fold_folder = dataset.fold(model, fold)
-    splits = read_artefact(
-        fold_folder / "splits.json", Splits, f"train the fold again: autoseg_train {dataset.number} {model} {fold}"
-    )
+    split = read_split(fold_folder, fold)
     # No calibration: an existing one was fitted to these cases or to an older run.
     predictor.metadata = InferenceMetadata(
-        describe_training(dataset, predictor.members[0], fold_folder, splits.folds[fold].train)
+        describe_training(dataset, predictor.members[0], fold_folder, split.train)
     )
     raw = RawDataset.open(dataset)
     cases = {case.name: case for case in raw.cases}
-    validation_cases = splits.folds[fold].validation
+    validation_cases = split.validation
     missing = [f"{name}: no image in {dataset.raw}" for name in validation_cases if name not in cases]
     if missing:
         raise SeveralProblems(f"fold {fold} was trained on images that are missing now:", missing, "put the images back")

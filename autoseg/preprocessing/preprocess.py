@@ -44,7 +44,8 @@ def preprocess_dataset(
     """The arrays of `config`, in the dataset's preprocessed folder.
 
     content_hash: of the raw data; by default the one in fingerprint.json. Arrays with the same hash and configuration are
-    reused if their content is what was written: damaged ones are made again, with a note. Threads read a few cases at a time. cache: decoded images and masks; it decodes the missing ones. Raises
+    reused if their content is what was written: damaged ones are made again, with a note.
+    Threads read a few cases at a time. cache: decoded images and masks; it decodes the missing ones. Raises
     AutosegError that names the case that failed; nothing half-written is left behind.
     """
     if content_hash is None:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from autoseg.schema.limits import LARGEST_FLOAT, LARGEST_INT, Limit
@@ -16,7 +16,12 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 _MAX_SHOWN = 40
 
 
-@lru_cache(maxsize=None)
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a parsed JSON value has the type `kind` and is in its range: `faults` finds nothing."""
+    return compiled_test(kind)(value)
+
+
+@cache
 def compiled_test(kind: Any) -> Test:
     """A fast test of parsed JSON against the type `kind`. It is true exactly where `faults` finds nothing."""
     origin, arguments = get_origin(kind), get_args(kind)
@@ -40,7 +45,7 @@ def compiled_test(kind: Any) -> Test:
     return _SIMPLE.get(kind, lambda value: True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
@@ -91,7 +96,7 @@ _SIMPLE: dict[Any, Test] = {
 def faults(value: Any, kind: Any, path: str = "") -> Iterator[str]:
     """Faults of a parsed JSON value against the type `kind`, field by field. path: of the value."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if compiled_test(kind)(value):
+    if fits(value, kind):
         return
     if dataclasses.is_dataclass(kind):
         yield from _dataclass_faults(value, kind, path)
@@ -118,7 +123,7 @@ def _limited(kind: Any, limit: Limit, value: Any) -> str:
     if kind is float:
         is_kind = value is None or _is_number(value)
     else:
-        is_kind = compiled_test(kind)(value)
+        is_kind = fits(value, kind)
     text = str(limit) if is_kind else _WORDS[kind]
     return text.replace("a number", "a whole number") if kind is int and is_kind else text
 

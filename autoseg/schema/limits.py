@@ -27,13 +27,16 @@ class Within:
         if value is None or value != value:
             return self.undefined
         slack = _ROUNDING if isinstance(value, float) else 0
-        return (self.low < value if self.above else self.low - slack <= value) and value <= min(self.high + slack, LARGEST_INT)
+        low = self.low < value if self.above else self.low - slack <= value
+        return bool(low and value <= min(self.high + slack, LARGEST_INT))
 
     def __str__(self) -> str:
         if math.isinf(self.high):
-            return "a number up to 2^63" if math.isinf(self.low) else f"a number {'above' if self.above else 'from'} {self.low:g}"
-        low = f"above {self.low:g} and up to" if self.above else f"from {self.low:g} to"
-        return f"a number {low} {self.high:g}"
+            if math.isinf(self.low):
+                return "a number up to 2^63"
+            return f"a number {'above' if self.above else 'from'} {self.low:.10g}"
+        low = f"above {self.low:.10g} and up to" if self.above else f"from {self.low:.10g} to"
+        return f"a number {low} {self.high:.10g}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,20 @@ from typing import Annotated, Any, Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import AboveZero, Axis, Count, Epochs, FileName, LearningRate, NonNegative, Positive, Range, Share, Side, Within
+from autoseg.schema.limits import (
+    AboveZero,
+    Axis,
+    Count,
+    Epochs,
+    FileName,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    Side,
+    Within,
+)
 
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
@@ -236,12 +249,12 @@ class Plan(Artefact, Tabular):
             where = f"models.{name}"
             if model.model != name:
                 yield f"{where}.model: expected {name!r}, found {model.model!r}"
-            config = self.preprocessing.get(model.preprocessing)
-            if config is None:
+            if model.preprocessing in self.preprocessing:
+                channels = self.preprocessing[model.preprocessing].channels
+                yield from model.normalisation.problems(channels, f"{where}.normalisation")
+            else:
                 known = ", ".join(self.preprocessing) or "none"
                 yield f"{where}.preprocessing: expected one of preprocessing ({known}), found {model.preprocessing!r}"
-            else:
-                yield from model.normalisation.problems(config.channels, f"{where}.normalisation")
             if model.batch_size % model.accumulate:
                 yield f"{where}.accumulate: expected a divisor of the batch size {model.batch_size}, found {model.accumulate}"
         if not self.training.learning_rates:

@@ -91,7 +91,7 @@ class PredictedCase:
     pixels: class -> pixels of the mask. seconds: what decoding, the network and writing took; the network's share of a
     batch is an equal part. notes: changes by the reader. confidence: see Confidence. warnings: what a
     person should know before using the mask. sha256: of the image file (of the hashes of several, where a case has
-    several). frame: which one of a file that holds many.
+    several). frame: which one of a file that holds many. mask_sha256: of the mask as it was written, to resume from.
     """
 
     case: str
@@ -104,6 +104,7 @@ class PredictedCase:
     warnings: tuple[str, ...] = ()
     sha256: str = ""
     frame: Count | None = None
+    mask_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact
-from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Positive, Result, ShareResult, Within
+from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Positive, ShareResult, Within
 
 
 @dataclass(frozen=True, kw_only=True)

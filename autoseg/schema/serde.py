@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import dacite
 
 from autoseg.schema.artefact import Artefact, Content
-from autoseg.schema.faults import compiled_test, faults
+from autoseg.schema.faults import faults, fits
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Artefact)
@@ -87,7 +87,7 @@ def migrate_content(content: Any, kind: type[Artefact]) -> Content:
 def from_dict(content: Content, kind: type[T]) -> T:
     """The dataclass a plain dict describes; lists become tuples where the field is one. Raises SchemaError for fields of
     another type or out of their range."""
-    if not compiled_test(kind)(content):
+    if not fits(content, kind):
         raise SchemaError("; ".join(islice(faults(content, kind), _MAX_FAULTS)))
     return dacite.from_dict(kind, content, _CONFIG)
 

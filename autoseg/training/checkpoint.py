@@ -1,5 +1,7 @@
 """Checkpoints hold only tensors, numbers and strings, so loading one cannot run code. They are written atomically.
 
+Each holds a hash of its content and the inputs of its run; both are checked when it is read.
+
 best.pt            weights of the best validation so far
 last.pt            everything needed to resume exactly: weights, optimiser, scaler, progress
 last.previous.pt   the checkpoint before, used if last.pt is damaged
@@ -7,22 +9,26 @@ last.previous.pt   the checkpoint before, used if last.pt is damaged
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor
 
 from autoseg.models.base import SegmentationNetwork
 from autoseg.models.registry import build
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
-from autoseg.schema.plan import ModelPlan, Plan, PreprocessingConfig
+from autoseg.schema.plan import Fold, ModelPlan, Plan, PreprocessingConfig, Splits
 from autoseg.schema.run import RunRecord
-from autoseg.support.errors import AutosegError
+from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_write, read_artefact
+from autoseg.training.config_hash import config_hash, digest
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,9 @@ _FORMAT_1_FIELDS = {"stale": "epochs_since_best", "in_a_row": "consecutive_skipp
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
 _RETRAIN = "train again (autoseg_train ... --restart), or restore the file from a backup"
+_HASH = "content_hash"
+# Parts of a run's identity that its plan.json and dataset.json must agree with to build and feed the network.
+_DESCRIBED = ("model", "preparation", "labels", "prepared data")
 
 State = dict[str, Any]
 
@@ -128,35 +137,55 @@ def read(path: Path) -> State:
         raise AutosegError(f"there is no checkpoint {path}", "train the fold first (autoseg_train)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or _HASH not in state:
+            _check_crc(path)  # From an older release.
     except pickle.UnpicklingError as error:
         raise AutosegError(f"{path} is damaged, or contains more than weights, and was not loaded", _RETRAIN) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise AutosegError(f"{path} cannot be read: {error.strerror or error}", _RETRAIN) from error
+    except Exception as error:  # Depending on the bit that changed, torch raises almost anything.
         raise AutosegError(f"{path} is damaged: perhaps it was not copied completely", _RETRAIN) from error
     if not isinstance(state, dict) or state.get("format") not in (FORMAT, _FORMAT_1):
         raise AutosegError(f"{path} is not a checkpoint of this version of autoseg", _RETRAIN)
+    if state.pop(_HASH, None) not in (None, _content_hash(state)):
+        raise AutosegError(f"{path} is damaged: its content changed after it was written", _RETRAIN)
     if state["format"] == _FORMAT_1 and "progress" in state:
         state["progress"] = {_FORMAT_1_FIELDS.get(name, name): value for name, value in state["progress"].items()}
+    return state
+
+
+def read_best(folder: Path, identity: dict[str, str]) -> State:
+    """The content of best.pt. identity: inputs of the run it must be of. Raises AutosegError, also if it is of another run."""
+    state = read(folder / BEST)
+    if state.get("identity") != identity:
+        raise AutosegError(f"{folder / BEST} holds the weights of another run", _RETRAIN)
     return state
 
 
 def load_network(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Trained:
     """Load the network of a results folder, and everything needed to predict with it.
 
-    which: "best" or "last". Raises AutosegError naming the file that is missing or damaged.
+    which: "best" or "last". Raises AutosegError naming the file that is missing or damaged, and for weights, plan.json or
+    dataset.json of another run than run.json.
     """
     assert which in ("best", "last"), which
     record = read_artefact(folder / RECORD, RunRecord, f"{folder} does not contain a training run")
     plan = read_artefact(folder / PLAN, Plan, _RETRAIN)
     spec = read_artefact(folder / DATASET, DatasetSpec, _RETRAIN)
+    if record.model not in plan.models:
+        raise AutosegError(
+            f"{folder / RECORD} is of {record.model}, {folder / PLAN} of {', '.join(plan.models) or 'no model'}", _RETRAIN
+        )
     model_plan = plan.models[record.model]
     preprocessing, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     path = folder / (BEST if which == "best" else LAST)
-    weights = read(path)["state_dict"]
+    state = read(path)
+    _check_run(path, state, record, plan, spec)
     with torch.random.fork_rng([]):  # Initialising weights must not change the caller's random numbers.
         network = build_network(model_plan, preprocessing, scheme)
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        network.load_state_dict(state["state_dict"])
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise AutosegError(f"{path} does not fit {record.model} as built from {folder / PLAN}: {error}", _RETRAIN) from error
     return Trained(
         network=network.to(device).eval(),
@@ -167,6 +196,36 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
         spec=spec,
         record=record,
     )
+
+
+def read_split(folder: Path, fold: int) -> Fold:
+    """The cases of the run in a results folder, from its splits.json. Raises AutosegError if that lacks the fold."""
+    splits = read_artefact(folder / SPLITS, Splits, _RETRAIN)
+    if not 0 <= fold < len(splits.folds):
+        raise AutosegError(f"{folder / SPLITS} has {len(splits.folds)} folds, but the run is of fold {fold}", _RETRAIN)
+    return splits.folds[fold]
+
+
+def _check_run(path: Path, state: State, record: RunRecord, plan: Plan, spec: DatasetSpec) -> None:
+    """Compare the inputs of the run that wrote a checkpoint with run.json, plan.json and dataset.json next to it."""
+    identity = state.get("identity")
+    if not isinstance(identity, dict) or digest(identity) != record.identity:
+        raise AutosegError(f"{path} holds the weights of another run than {path.with_name(RECORD)}", _RETRAIN)
+    now = config_hash(plan, plan.models[record.model], spec.label_scheme(), Fold((), ()), "")
+    changed = [part for part in _DESCRIBED if part in identity and not _same(json.loads(identity[part]), json.loads(now[part]))]
+    if changed:
+        raise SeveralProblems(
+            f"{path.with_name(PLAN)} or {path.with_name(DATASET)} is not of the run that wrote {path.name}; different are:",
+            changed,
+            _RETRAIN,
+        )
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether the fields that both releases know are equal."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(before[name] == now[name] for name in before.keys() & now.keys())
+    return bool(before == now)
 
 
 def build_network(model_plan: ModelPlan, preprocessing: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
@@ -181,7 +240,41 @@ def build_network(model_plan: ModelPlan, preprocessing: PreprocessingConfig, sch
     )
 
 
+def _content_hash(content: State) -> str:
+    """XXH3, 128 bits, over all keys, numbers, texts and tensors."""
+    digested = xxhash.xxh3_128()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous().reshape(-1)
+            digested.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digested.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+        elif isinstance(value, dict):
+            digested.update(f"dict {len(value)}".encode())
+            for key, item in value.items():
+                digested.update(repr(key).encode())
+                add(item)
+        elif isinstance(value, list | tuple):
+            digested.update(f"list {len(value)}".encode())
+            for item in value:
+                add(item)
+        else:
+            digested.update(repr(value).encode())
+
+    add(content)
+    return digested.hexdigest()
+
+
+def _check_crc(path: Path) -> None:
+    """Compare each member of the zip file with its check sum. Raises ValueError or BadZipFile."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} has another check sum")
+
+
 def _write(content: State, path: Path) -> None:
+    content = {**content, _HASH: _content_hash(content)}
     try:
         # torch.save hides the OSError (full disk) of a path it opens itself, but not that of an open stream.
         with path.open("wb") as stream:

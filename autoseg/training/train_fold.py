@@ -96,7 +96,7 @@ def train_fold(
         state = None if restart else checkpoint.load_last(folder)
         if state is not None:
             _check_same_config(state, config)
-            record = _finished_record(folder)
+            record = _finished_record(config)
             if record is not None:
                 logger.info(f"{config.title} is already finished: best Dice {record.best_dice:.3f} (--restart trains again)")
                 return record
@@ -314,10 +314,14 @@ def _check_same_config(state: State, config: RunConfig) -> None:
         )
 
 
-def _finished_record(folder: Path) -> RunRecord | None:
-    if not (folder / checkpoint.RECORD).exists():
+def _finished_record(config: RunConfig) -> RunRecord | None:
+    path = config.folder / checkpoint.RECORD
+    if not path.exists():
         return None
-    record = read_artefact(folder / checkpoint.RECORD, RunRecord, "delete it: the checkpoint is enough to resume")
+    remedy = "delete it: the checkpoint is enough to resume"
+    record = read_artefact(path, RunRecord, remedy)
+    if record.identity != digest(config.identity):
+        raise AutosegError(f"{path} is of another run than the checkpoints next to it", remedy)
     return record if record.status == "finished" else None
 
 

@@ -127,7 +127,7 @@ class Trainer:
             self._step.accumulate = self.progress.accumulate
         if self.progress.best_epoch > 0:
             try:
-                checkpoint.read(self._config.folder / checkpoint.BEST)
+                checkpoint.read_best(self._config.folder, self._config.identity)
             except AutosegError as error:
                 logger.warning(f"{error.problem}; the best epoch is chosen from now on only")
                 self.progress.best_dice, self.progress.best_epoch, self.progress.epochs_since_best = -1.0, -1, 0

@@ -33,6 +33,7 @@ from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.malloc import configure_glibc_malloc
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint
+from autoseg.training.config_hash import digest
 from benchmarks.loader import NNUNET, ours, store_of
 from benchmarks.step import bare_step, trainer_step
 
@@ -57,12 +58,14 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
         image = read_case(case.images).array
         prepared = preprocess_image(image, preprocessing)
         measured.append(ood_detection.measure(prepared, (image.shape[1], image.shape[2]), None))
+    identity = {"benchmark": "random weights"}
     record = RunRecord(
-        dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol, identity="benchmark",
-        seed=0, device="cpu", precision=model_plan.precision, status="finished", epochs_planned=1, epochs_done=1,
+        dataset=dataset.name, model=MODEL, variant=model_plan.variant, fold=0, protocol=plan.protocol,
+        identity=digest(identity), seed=0, device="cpu", precision=model_plan.precision, status="finished",
+        epochs_planned=1, epochs_done=1,
         parameters=sum(p.numel() for p in built.parameters()),
     )  # fmt: skip
-    checkpoint.save_best(folder, {"benchmark": "random weights"}, built.state_dict(), 0, 0.0)
+    checkpoint.save_best(folder, identity, built.state_dict(), 0, 0.0)
     for name, artefact in (
         (checkpoint.PLAN, plan), (checkpoint.DATASET, raw.spec), (checkpoint.RECORD, record),
         (ood_detection.FILE, ood_detection.appearance(measured)),

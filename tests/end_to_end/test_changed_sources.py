@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 from autoseg import api
 from autoseg.io import write_image, write_label
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset, Workspace
 
 MODEL = "unet"

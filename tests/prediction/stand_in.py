@@ -14,6 +14,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.support.files import write_artefact
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
+from autoseg.training.config_hash import digest
 
 SPEC = DatasetSpec(
     channel_names={"0": "R", "1": "G", "2": "B"}, labels={"background": 0, "bright": 1}, numTraining=4, file_ending=".png"
@@ -73,8 +74,13 @@ def plan_of(spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4,
     )
 
 
+def identity_of(fold=0, model="bright"):
+    """Inputs of a run, as its checkpoints hold them."""
+    return {"run": f'"{model}{fold}"'}
+
+
 def record_of(fold=0, status="finished", model="bright"):
-    name = f"id{fold}" if model == "bright" else f"{model}{fold}"
+    name = digest(identity_of(fold, model))
     return RunRecord(
         dataset="Dataset501_Tiny",
         model=model,
@@ -113,7 +119,8 @@ def write_fold(folder: Path, fold=0, network=None, status="finished", splits=Non
     write_artefact(folder / checkpoint.PLAN, plan_of(spec, **plan))
     write_artefact(folder / checkpoint.DATASET, spec)
     write_artefact(folder / checkpoint.SPLITS, splits or Splits((Fold(("a",), ("b",)),), "by hand"))
-    checkpoint.save_best(folder, {}, (network or Bright()).state_dict(), 2, 0.5)
+    identity = identity_of(fold, plan.get("model", "bright"))
+    checkpoint.save_best(folder, identity, (network or Bright()).state_dict(), 2, 0.5)
 
 
 def picture(size=(48, 80), box=(10, 20, 30, 60), low=40, high=220, channels=3, dtype=np.uint8):

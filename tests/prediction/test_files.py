@@ -11,7 +11,8 @@ from autoseg.prediction.predictor import Predictor
 from autoseg.schema.prediction import PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
-from tests.prediction.stand_in import GRAY, Bright, picture, trained
+from autoseg.training.config_hash import digest
+from tests.prediction.stand_in import GRAY, Bright, identity_of, picture, trained
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_masks_and_record(images, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*(f"{case}.png" for case in masks), "prediction.json"]
     record = read_artefact(tmp_path / "out" / "prediction.json", PredictionRecord)
     assert record.models == ("bright",) and record.folds == (0, 3)
-    assert record.identities == {"bright/fold_0": "id0", "bright/fold_3": "id3"}
+    assert record.identities == {f"bright/fold_{fold}": digest(identity_of(fold)) for fold in (0, 3)}
     assert record.cases[1].size == (43, 61) and set(record.cases[1].seconds) == {"read", "network", "write"}
     assert record.cases[1].pixels["bright"] == int(read_label(tmp_path / "out" / "case1.png").array.sum())
     assert set(record.versions) == {"autoseg", "torch", "python"}
@@ -111,13 +112,42 @@ def test_masks_that_are_there_can_stay(images, tmp_path):
     folder, _ = images
     predictor = Predictor([trained()])
     predict_files(predictor, folder / "case0.png", tmp_path / "out")
-    write_label(tmp_path / "out" / "case0.png", np.zeros((40, 60), np.uint8))
+    before = (tmp_path / "out" / "case0.png").stat().st_mtime_ns
     report = predict_files(predictor, folder, tmp_path / "out", overwrite=False)
     assert len(report.cases) == 4 and report.record.skipped == ("case0",)
     assert "1 were there already" in str(report)
-    assert read_label(tmp_path / "out" / "case0.png").array.max() == 0
+    assert (tmp_path / "out" / "case0.png").stat().st_mtime_ns == before
     assert "case0" in predict_files(predictor, folder, tmp_path / "out").cases
-    assert read_label(tmp_path / "out" / "case0.png").array.max() == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "foreign", "zeros"])
+def test_masks_that_are_not_as_written_are_made_again(images, tmp_path, caplog, damage):
+    folder, masks = images
+    out, predictor = tmp_path / "out", Predictor([trained()])
+    predict_files(predictor, folder, out)
+    if damage == "missing":
+        (out / "case1.png").unlink()
+    elif damage == "empty":
+        (out / "case1.png").write_bytes(b"")
+    elif damage == "foreign":
+        (out / "case1.png").write_bytes((out / "case2.png").read_bytes())
+    else:
+        write_label(out / "case1.png", np.zeros(masks["case1"].shape, np.uint8))
+    report = predict_files(predictor, folder, out, overwrite=False)
+    assert report.cases == ("case1",) and len(report.record.skipped) == 4
+    assert "are made again: case1" in caplog.text
+    assert (read_label(out / "case1.png").array == masks["case1"]).mean() > 0.98
+
+
+def test_what_is_asked_for_besides_the_masks_is_made_when_a_run_continues(images, tmp_path):
+    folder, masks = images
+    predictor = Predictor([trained()])
+    predict_files(predictor, folder, tmp_path / "out")
+    report = predict_files(predictor, folder, tmp_path / "out", overwrite=False, probabilities=True)
+    assert len(report.cases) == len(masks) and (tmp_path / "out" / "case3.npz").is_file()
+    (tmp_path / "out" / "case3.npz").unlink()
+    again = predict_files(predictor, folder, tmp_path / "out", overwrite=False, probabilities=True, overlays=True)
+    assert len(again.cases) == len(masks) and (tmp_path / "out" / "overlays" / "case3.png").is_file()
 
 
 def test_subfolders_are_kept(images, tmp_path):

@@ -91,3 +91,64 @@ def test_checkpoint_of_format_1_is_migrated(tmp_path):
     torch.save({"format": "autoseg checkpoint 1", "progress": progress}, tmp_path / BEST)
     read = checkpoint.Progress(**checkpoint.read(tmp_path / BEST)["progress"])
     assert (read.epoch, read.epochs_since_best, read.consecutive_skipped, read.data_seconds) == (3, 2, 1, 0.5)
+
+
+def weights():
+    random = torch.Generator().manual_seed(0)
+    return {"w": torch.rand(40, 50, generator=random), "n": torch.tensor(7), "h": torch.rand(9, generator=random).bfloat16()}
+
+
+@pytest.mark.parametrize("name", [BEST, LAST])
+def test_a_flipped_bit_anywhere_in_the_content_is_found(tmp_path, name):
+    """Every 97th byte, one after the other: tensors, numbers and names alike."""
+    checkpoint.save_best(tmp_path, {"training": "x"}, weights(), 3, 0.5)
+    checkpoint.save_last(tmp_path, {"training": "x"}, {"state_dict": weights()}, Progress(epoch=2), "contiguous")
+    content = (tmp_path / name).read_bytes()
+    expected = checkpoint.read(tmp_path / name)
+    found = 0
+    for place in range(0, len(content), 97):
+        (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        try:
+            state = checkpoint.read(tmp_path / name)
+        except AutosegError as error:
+            found += 1
+            assert str(tmp_path / name) in error.problem and "train again" in error.remedy
+        else:  # Padding, or a time nobody reads.
+            assert all(torch.equal(state["state_dict"][key], value) for key, value in expected["state_dict"].items())
+            assert {key: state[key] for key in state if key != "state_dict"} == {
+                key: expected[key] for key in expected if key != "state_dict"
+            }
+    assert found > 80
+
+
+def test_zeros_and_weights_saved_again_are_found(tmp_path):
+    checkpoint.save_best(tmp_path, {"training": "x"}, weights(), 3, 0.5)
+    content = (tmp_path / BEST).read_bytes()
+    (tmp_path / BEST).write_bytes(content[:2000] + bytes(1024) + content[3024:])
+    with pytest.raises(AutosegError, match=rf"{BEST} is damaged"):
+        checkpoint.read(tmp_path / BEST)
+    (tmp_path / BEST).write_bytes(content)
+    state = torch.load(tmp_path / BEST, weights_only=True)
+    state["state_dict"]["w"][3, 4] += 1
+    torch.save(state, tmp_path / BEST)
+    with pytest.raises(AutosegError, match=r"its content changed after it was written"):
+        checkpoint.read(tmp_path / BEST)
+
+
+def test_a_flipped_bit_in_a_checkpoint_without_a_hash_is_found(tmp_path):
+    """As older releases wrote them."""
+    path = tmp_path / BEST
+    torch.save({"format": checkpoint.FORMAT, "identity": {}, "state_dict": weights()}, path)
+    assert torch.equal(checkpoint.read(path)["state_dict"]["w"], weights()["w"])
+    content = path.read_bytes()
+    place = content.index(weights()["w"].numpy().tobytes()[:64]) + 5
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(AutosegError, match=rf"{BEST} is damaged"):
+        checkpoint.read(path)
+
+
+def test_best_weights_of_another_run_are_told(tmp_path):
+    checkpoint.save_best(tmp_path, {"training": "x"}, weights(), 3, 0.5)
+    assert checkpoint.read_best(tmp_path, {"training": "x"})["epoch"] == 3
+    with pytest.raises(AutosegError, match=rf"{BEST} holds the weights of another run"):
+        checkpoint.read_best(tmp_path, {"training": "y"})

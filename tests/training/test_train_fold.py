@@ -336,3 +336,44 @@ def test_checkpoint_of_another_run_is_a_pretrained_start(tmp_path, caplog):
     assert second.pretrained == str(copy) and second.identity != first.identity
     random = train_fold(dataset, short, splits, NAME, 0, device="cpu", restart=True)
     assert random.pretrained == "" and second.best_dice > random.best_dice
+
+
+def copy_of(folder, target):
+    target.mkdir()
+    for name in ("best.pt", "last.pt", "plan.json", "dataset.json", "run.json", "splits.json"):
+        (target / name).write_bytes((folder / name).read_bytes())
+    return target
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("run.json", lambda run: run.update(identity="0" * 64), "best.pt holds the weights of another run than .*run.json"),
+        ("run.json", lambda run: run.update(model="unet"), "run.json is of unet, .*plan.json of tiny"),
+        ("plan.json", lambda plan: plan["models"]["tiny"].update(input_size=[64, 64]), "different are:\n  - model"),
+        ("plan.json", lambda plan: plan["models"]["tiny"]["normalisation"].update(mean=[0.0]), "different are:\n  - model"),
+        ("plan.json", lambda plan: plan["preprocessing"]["whole32"].update(size=[16, 16]), "different are:\n  - preparation"),
+        ("plan.json", lambda plan: plan.update(content_hash="other"), "different are:\n  - prepared data"),
+        ("dataset.json", lambda spec: spec["labels"].update(core=1, disc=2), "different are:\n  - labels"),
+        ("plan.json", lambda plan: plan["models"]["tiny"].update(variant="three"), "no variant 'three'|different are"),
+    ],
+)
+def test_files_of_another_run_are_told_when_a_network_is_loaded(unbroken, tmp_path, name, change, says):
+    folder = copy_of(folder_of(unbroken[0]), tmp_path / "fold_0")
+    load_network(folder)
+    edit(folder / name, change)
+    with pytest.raises(AutosegError, match=says):
+        load_network(folder)
+
+
+def test_splits_of_fewer_folds_are_told(unbroken, tmp_path):
+    folder = copy_of(folder_of(unbroken[0]), tmp_path / "fold_0")
+    assert checkpoint.read_split(folder, 0).train == tiny.CASES[:11]
+    with pytest.raises(AutosegError, match="splits.json has 1 folds, but the run is of fold 4"):
+        checkpoint.read_split(folder, 4)
