@@ -100,7 +100,7 @@ def check_variant(model: str, variant: str) -> None:
 def _template(models: Sequence[str]) -> Plan:
     """A plan with every field, whose values mean nothing."""
     model = ModelPlan(
-        model="", variant="", input_size=(32, 32), batch_size=1, accumulate=1, precision="fp32", pretrained="none",
+        model="any", variant="", input_size=(32, 32), batch_size=1, accumulate=1, precision="fp32", pretrained="none",
         learning_rate=1.0, warmup_epochs=0, normalisation=Normalisation(scheme="image"), preprocessing="", parameters=0,
         flops=0, memory=0,
     )  # fmt: skip

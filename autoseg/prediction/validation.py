@@ -77,7 +77,7 @@ def describe_training(dataset: Dataset, member: Trained, fold_folder: Path, case
     if not (folder / "index.json").is_file() or not dataset.fingerprint.is_file():
         return None
     try:
-        store = ArrayDataset.open(folder, preprocessing_hash(member.preparation, member.plan.content_hash))
+        store = ArrayDataset.open(folder, preprocessing_hash(member.preprocessing, member.plan.content_hash))
     except OutdatedArrays:
         return None
     spacings = {case.case: case.spacing for case in read_artefact(dataset.fingerprint, Fingerprint).cases}
