@@ -67,7 +67,7 @@ def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -
     """
     result = Pairing()
     image_files = _files(images, result)
-    classes = {_plain(label): label for label in labels or ()}
+    classes = {_normalise(label): label for label in labels or ()}
     if masks.is_dir() and os.path.samefile(images, masks):
         mask_files = _masks_among_images(image_files)
         chosen = set(mask_files)
@@ -75,7 +75,7 @@ def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -
     else:
         mask_files = _files(masks, result)
     stems = _by_stem(images, image_files, masks, mask_files, result)
-    names = _Names(stems)
+    names = _ImageNames(stems)
     masks_by_stem: dict[str, list[MaskFile]] = defaultdict(list)
     for path in mask_files:
         match = names.match(_relative_stem(masks, path), classes)
@@ -98,14 +98,14 @@ def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -
 def _files(folder: Path, result: Pairing) -> list[Path]:
     if not folder.is_dir():
         raise AutosegError(f"the folder {folder} does not exist", "check the path")
-    everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    image_files = [path for path in everything if is_image(path)]
-    others = sorted({path.suffix or path.name for path in everything if not is_image(path)})
+    all_files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    image_files = [path for path in all_files if is_image(path)]
+    others = sorted({path.suffix or path.name for path in all_files if not is_image(path)})
     if not image_files:
         content = f"files there end in {', '.join(others)}" if others else "it is empty"
-        raise AutosegError(f"{folder} holds no images that autoseg reads ({content})", "see the documentation for the formats")
+        raise AutosegError(f"{folder} has no images that autoseg reads ({content})", "see the documentation for the formats")
     if others:
-        result.notes.append(f"{len(everything) - len(image_files)} other files in {folder} skipped ({', '.join(others[:6])})")
+        result.notes.append(f"{len(all_files) - len(image_files)} other files in {folder} skipped ({', '.join(others[:6])})")
     return image_files
 
 
@@ -121,13 +121,13 @@ def _by_stem(
     lower: dict[str, Path] = {}
     for path in image_files:
         stem = _relative_stem(images, path)
-        clash = lower.setdefault(stem.casefold(), path)
-        if clash is path:
+        other_file = lower.setdefault(stem.casefold(), path)
+        if other_file is path:
             stems[stem] = (path,)
         else:
-            result.problems.append(f"{path}: has the same name as {clash.name}, so their masks are ambiguous")
-    taken = {_relative_stem(masks, path).casefold() for path in mask_files}
-    return _channels(stems, taken) or stems
+            result.problems.append(f"{path}: has the same name as {other_file.name}, so their masks are ambiguous")
+    mask_stems = {_relative_stem(masks, path).casefold() for path in mask_files}
+    return _channels(stems, mask_stems) or stems
 
 
 def _channels(stems: Mapping[str, tuple[Path, ...]], masks: set[str]) -> dict[str, tuple[Path, ...]]:
@@ -144,7 +144,7 @@ def _channels(stems: Mapping[str, tuple[Path, ...]], masks: set[str]) -> dict[st
     return {stem: tuple(files[number] for number in sorted(files)) for stem, files in cases.items()}
 
 
-class _Names:
+class _ImageNames:
     """Image names by folder."""
 
     def __init__(self, stems: Iterable[str]) -> None:
@@ -157,12 +157,12 @@ class _Names:
         """The image of a mask: in the folder of the same name, or with one folder name read as a class."""
         folder, _, name = mask.rpartition("/")
         parts = folder.split("/") if folder else []
-        ways = [(folder, "")] + [("/".join(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(len(parts))]
-        for place, kind in ways:
-            result = self._match_name(name, self._folders.get(place.casefold(), {}), classes)
+        candidates = [(folder, "")] + [("/".join(parts[:i] + parts[i + 1 :]), parts[i]) for i in range(len(parts))]
+        for image_folder, kind in candidates:
+            result = self._match_name(name, self._folders.get(image_folder.casefold(), {}), classes)
             if result is not None:
-                word = "" if _plain(kind) in _MASK_WORDS else kind
-                return _Match(result.stem, result.kind or classes.get(_plain(word), word))
+                word = "" if _normalise(kind) in _MASK_WORDS else kind
+                return _Match(result.stem, result.kind or classes.get(_normalise(word), word))
         return None
 
     @staticmethod
@@ -186,14 +186,14 @@ def _kind(rest: str, classes: Mapping[str, str]) -> str | None:
         return ""
     if words[0].isdigit():
         return None  # x_1 is not a mask of x: it is the mask of an image x_1 that is missing.
-    named = [word for word in words if word.casefold() not in _MASK_WORDS]
-    had_mask_word = len(named) < len(words)
-    for candidate in (named, [word for word in named if not word.isdigit()]):
-        if _plain("_".join(candidate)) in classes:
-            return classes[_plain("_".join(candidate))]
-    if had_mask_word:
-        named = [word for word in named if not word.isdigit()]
-    return "_".join(named)
+    class_words = [word for word in words if word.casefold() not in _MASK_WORDS]
+    has_mask_word = len(class_words) < len(words)
+    for class_name_words in (class_words, [word for word in class_words if not word.isdigit()]):
+        if _normalise("_".join(class_name_words)) in classes:
+            return classes[_normalise("_".join(class_name_words))]
+    if has_mask_word:
+        class_words = [word for word in class_words if not word.isdigit()]
+    return "_".join(class_words)
 
 
 def _masks_among_images(files: Sequence[Path]) -> list[Path]:
@@ -218,5 +218,5 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\s_\-.()\[\]]+", text) if word]
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     return "_".join(_words(text)).casefold()

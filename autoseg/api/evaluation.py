@@ -51,14 +51,14 @@ def evaluate(
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.evaluation.labels import check_order, is_prediction_folder
 
-    predicted, referred = Path(predictions), Path(references)
-    check_order(predicted, referred)
-    folder = Path(output) if output else predicted if is_prediction_folder(predicted) else None
+    prediction_path, reference_path = Path(predictions), Path(references)
+    check_order(prediction_path, reference_path)
+    folder = Path(output) if output else prediction_path if is_prediction_folder(prediction_path) else None
     scores = evaluate_folders(
-        predicted, referred, output=folder, tolerance=tolerance, processes=processes, write=folder is not None
+        prediction_path, reference_path, output=folder, tolerance=tolerance, processes=processes, write=folder is not None
     )
     if folder is None:
-        logger.info(f"{predicted} has no prediction.json, so no scores were written there; -o DIR writes them")
+        logger.info(f"{prediction_path} has no prediction.json, so no scores were written there; -o DIR writes them")
     else:
         logger.info(f"scores.json and scores.csv are in {folder}")
     return scores

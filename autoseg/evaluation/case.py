@@ -32,9 +32,9 @@ Mask = NDArray[np.bool_]
 
 
 class UnclearValues(SeveralProblems):
-    """Values of masks are not plainly class numbers, so all masks must be read to know what they mean.
+    """Values of masks are not clearly class numbers, so all masks must be read to interpret them.
 
-    others: faults that have nothing to do with the values.
+    others: faults with other reasons.
     """
 
     others: tuple[str, ...] = ()
@@ -69,14 +69,14 @@ class ScoringOptions:
 class ScoredCase:
     """Scores of one case, and what the summary of the set needs.
 
-    predicted, referred: values in either mask. side: the image's shorter side in pixels. borders: for each of `classes`, the
-    number of border pixels in the reference.
+    predicted_values, reference_values: those in the masks. side: the image's shorter side in pixels. borders: number of
+    border pixels in the reference, for each of `classes`.
     """
 
     case: str
     classes: dict[str, ClassScore]
-    predicted: frozenset[int]
-    referred: frozenset[int]
+    predicted_values: frozenset[int]
+    reference_values: frozenset[int]
     spacing: tuple[float, float] | None
     side: int
     borders: tuple[int, ...]
@@ -85,13 +85,13 @@ class ScoredCase:
 
 @dataclass(frozen=True, kw_only=True)
 class _MaskPair:
-    """Both masks (H, W) of a case. predicted, referred: the values in either."""
+    """Both masks (H, W) of a case, and the values in them."""
 
     prediction: LabelMap
     reference: LabelMap
     spacing: tuple[float, float] | None
-    predicted: frozenset[int]
-    referred: frozenset[int]
+    predicted_values: frozenset[int]
+    reference_values: frozenset[int]
     members: Members
     ignore: Mask | None
 
@@ -117,7 +117,8 @@ def score_pair(pair: Pair, options: ScoringOptions) -> ScoredCase:
         for name, score in classes.items()
     )
     return ScoredCase(
-        case=pair.case, classes=classes, predicted=masks.predicted, referred=masks.referred, spacing=masks.spacing,
+        case=pair.case, classes=classes, predicted_values=masks.predicted_values,
+        reference_values=masks.reference_values, spacing=masks.spacing,
         side=min(masks.reference.shape), borders=borders, reliability=_reliability(pair, masks, options),
     )  # fmt: skip
 
@@ -164,7 +165,7 @@ def _added_metric(metric: str, prediction: Mask, reference: Mask, spacing: tuple
     definition: Metric = METRICS.get(metric)
     try:
         value = float(definition.compute(prediction, reference, spacing))  # type: ignore[misc]
-    except Exception as error:  # Foreign code may raise anything.
+    except Exception as error:  # Code of other packages may raise anything.
         fault = f"fails: {type(error).__name__}: {error}"
         raise AutosegError(f"the metric {metric} of {METRICS.source(metric)} {fault}", "fix or uninstall it") from error
     if is_defined(value) and not definition.lowest <= value <= definition.highest:
@@ -192,17 +193,17 @@ def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None)
 
 
 def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
-    prediction, label = read_label(pair.prediction), read_label(pair.reference)
+    prediction, reference = read_label(pair.prediction), read_label(pair.reference)
     codings = options.codings
-    predicted = _relabelled(_ids(prediction, codings.prediction if codings else None), options.relabel.prediction)
-    referred = _relabelled(_ids(label, codings.reference if codings else None), options.relabel.reference)
-    values = _interned(*_values(predicted)), _interned(*_values(referred))
+    predicted_map = _relabel(_ids(prediction, codings.prediction if codings else None), options.relabel.prediction)
+    reference_map = _relabel(_ids(reference, codings.reference if codings else None), options.relabel.reference)
+    values = _shared_set(*_values(predicted_map)), _shared_set(*_values(reference_map))
     faults: list[str] = []
     unclear: list[str] = []
-    if predicted.shape != referred.shape:
-        sizes = [" x ".join(str(length) for length in array.shape) for array in (predicted, referred)]
+    if predicted_map.shape != reference_map.shape:
+        sizes = [" x ".join(str(length) for length in array.shape) for array in (predicted_map, reference_map)]
         faults.append(f"{pair.prediction} has {sizes[0]} pixels (rows x columns), {pair.reference} has {sizes[1]}")
-    for path, one, present in ((pair.prediction, prediction, values[0]), (pair.reference, label, values[1])):
+    for path, one, present in ((pair.prediction, prediction, values[0]), (pair.reference, reference, values[1])):
         if one.lossy and codings is None:
             unclear.append(f"{path} is a JPEG, whose values are not exact")
         else:
@@ -218,19 +219,19 @@ def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
         ignore = None
     else:
         members = options.scheme.foreground
-        ignore = referred == options.scheme.ignore if options.scheme.ignore in values[1] else None
+        ignore = reference_map == options.scheme.ignore if options.scheme.ignore in values[1] else None
     return _MaskPair(
-        prediction=predicted,
-        reference=referred,
-        spacing=label.spacing,
-        predicted=values[0],
-        referred=values[1],
+        prediction=predicted_map,
+        reference=reference_map,
+        spacing=reference.spacing,
+        predicted_values=values[0],
+        reference_values=values[1],
         members=members,
         ignore=ignore,
     )
 
 
-def _relabelled(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
+def _relabel(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
     if not mapping:
         return labels
     changed: LabelMap = labels.copy()
@@ -268,7 +269,7 @@ def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArr
 
 
 @lru_cache
-def _interned(*values: int) -> frozenset[int]:
+def _shared_set(*values: int) -> frozenset[int]:
     """One shared set for all masks with the same values, to save memory."""
     return frozenset(values)
 

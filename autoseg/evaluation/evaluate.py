@@ -211,16 +211,17 @@ def _calibration(scored: Sequence[ScoredCase]) -> Calibration | None:
 def _check_common_values(scored: Sequence[ScoredCase]) -> None:
     """Without declared labels: raises UnclearValues if predictions and references have no value in common, or if one side
     has a value that is too high for a class number and that the other side does not have."""
-    predicted = set().union(*(one.predicted for one in scored)) - {0}
-    referred = set().union(*(one.referred for one in scored)) - {0}
-    if not predicted or not referred:
+    predicted_values = set().union(*(one.predicted_values for one in scored)) - {0}
+    reference_values = set().union(*(one.reference_values for one in scored)) - {0}
+    if not predicted_values or not reference_values:
         return
-    if not predicted & referred or max(predicted ^ referred, default=0) >= MAX_CLASSES:
+    if not predicted_values & reference_values or max(predicted_values ^ reference_values, default=0) >= MAX_CLASSES:
         raise UnclearValues(
             "the masks do not agree on the classes:",
             [
-                f"the predictions have the values {sorted(predicted)[:8]}, the references {sorted(referred)[:8]}: "
-                f"{'not the same' if predicted & referred else 'none in common'}"
+                f"the predictions have the values {sorted(predicted_values)[:8]}, "
+                f"the references {sorted(reference_values)[:8]}: "
+                f"{'not the same' if predicted_values & reference_values else 'none in common'}"
             ],
             "use the same values for the same classes in both, for example 1 and not 255 for the first class",
         )

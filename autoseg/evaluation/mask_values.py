@@ -32,11 +32,11 @@ def decide_codings(pairs: Sequence[Pair], scheme: LabelScheme | None, workers: i
     Raises SeveralProblems for values that are no labels, and for values whose class is ambiguous.
     """
     facts = [list(progress_bar(parallel_map(partial(_survey, side), pairs, workers), "read", len(pairs))) for side in (0, 1)]
-    predicted, referred = ([fact for fact in side if fact is not None] for side in facts)
+    predicted, reference = ([fact for fact in side if fact is not None] for side in facts)
     if scheme is None:
-        codings = _without_names(predicted, referred)
+        codings = _without_names(predicted, reference)
     else:
-        codings = [_with_names(predicted, scheme, may_ignore=False), _with_names(referred, scheme, may_ignore=True)]
+        codings = [_with_names(predicted, scheme, may_ignore=False), _with_names(reference, scheme, may_ignore=True)]
     sides = ("predictions", "references")
     problems = [f"{side}: {text}" for side, coding in zip(sides, codings, strict=True) for text in coding.problems]
     if problems:
@@ -67,8 +67,8 @@ def _with_names(facts: Sequence[MaskFacts], scheme: LabelScheme, may_ignore: boo
     return coding
 
 
-def _without_names(predicted: Sequence[MaskFacts], referred: Sequence[MaskFacts]) -> list[LabelCoding]:
-    codings = [_decide(facts, None) for facts in (predicted, referred)]
+def _without_names(predicted: Sequence[MaskFacts], reference: Sequence[MaskFacts]) -> list[LabelCoding]:
+    codings = [_decide(facts, None) for facts in (predicted, reference)]
     if any(coding.problems for coding in codings):
         return codings
     values = [sorted(value for value in coding.table if value) for coding in codings]

@@ -1,10 +1,10 @@
-"""Which images show the same picture, though their bytes may differ.
+"""Finds images that show the same picture, although their bytes differ.
 
-A DCT hash alone is not enough for medical images: within 6 of 64 bits it takes 129 pairs of DRIVE's 40 different eyes for
-duplicates, because it sees the layout (a bright disc) and not the vessels. So detail is compared: 32 x 32 thumbnails,
-high-pass filtered, scaled to even contrast, with what all images of the set share taken out.
-Measured on polyps, lesions, ultrasound, cardiac MR, fundus and histology: the same picture recompressed, resized, brightened
-or blurred keeps a likeness above 0.9 (0.63 at worst); unrelated pictures of a set stay below 0.48.
+A DCT hash is not enough for medical images: with a limit of 6 of 64 bits it reports 129 pairs of DRIVE's 40 different eyes as
+duplicates, because it compares the layout (a bright disc), not the vessels. So details are compared: 32 x 32 thumbnails,
+high-pass filtered, with equal local contrast, minus the mean of all images of the set.
+Measured on polyps, lesions, ultrasound, cardiac MR, fundus and histology: the similarity of a picture and its recompressed,
+resized, brightened or blurred copy is above 0.9 (0.63 at worst); that of different pictures of a set is below 0.48.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from autoseg.fingerprint.row_file import RowFile
 from autoseg.io.types import Array
 
 _SIDE = 32
-_HALVED = 4 * _SIDE  # pixels: an image twice so large is halved first, which is four times as fast and shows the same
-_SAME = 0.75  # likeness with the set's common part taken out
-_SAME_RAW = 0.90  # likeness without that, for sets too small to have a common part
-_SCENE_SCORE = 6.0  # robust deviations above the set's usual likeness; unrelated pairs reached 5.2
-_SCENE_LAYOUT = 0.90  # correlation of the plain thumbnails, asked for besides
-_ENOUGH = 20  # images, before a common part means anything
-_LARGEST_SHARE = 0.2  # a "scene" with more of the set than this is what the set looks like, not a patient
+_MIN_SIDE_TO_HALVE = 4 * _SIDE  # pixels: larger images are halved first: four times as fast, same thumbnail
+_SAME = 0.75  # similarity of details minus the set's mean
+_SAME_RAW = 0.90  # similarity of details, also for sets that are too small for a mean
+_SCENE_SCORE = 6.0  # robust deviations above the set's median similarity; different scenes reached 5.2
+_SCENE_LAYOUT = 0.90  # also required: correlation of the unfiltered thumbnails
+_MIN_IMAGES = 20  # images for a meaningful mean
+_MAX_SCENE_FRACTION = 0.2  # a larger fraction of the set is not one scene: all its images look like that
 _ROWS, _COLUMNS = 512, 256  # images compared at once
-_MOST_PAIRS = 50_000  # all those of 316 equal pictures, or of 10,000 in groups of ten
+_MAX_PAIRS = 50_000  # all pairs of 316 equal pictures, or of 10,000 pictures in groups of ten
 Thumbnail = npt.NDArray[np.float32]
 Item = TypeVar("Item", int, str)
 
@@ -48,14 +48,14 @@ class SimilarPairs:
 
 
 def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
-    """(32, 32) gray of an image (C, H, W), zero mean, unit length; None for one that is flat, which is like any other.
+    """(32, 32) gray thumbnail of an image (C, H, W), zero mean, unit length; None for a constant image, which has no details.
 
     total: `sum_channels` of the image, if already computed.
     """
     # Summed first, so that only one plane is resized.
     total = sum_channels(image) if total is None else total
     height, width = (side // 2 for side in total.shape)
-    if min(height, width) >= _HALVED:
+    if min(height, width) >= _MIN_SIDE_TO_HALVE:
         total = cv2.resize(total[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     small = cv2.resize(total, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) / len(image)
     centred = small - small.mean()
@@ -67,7 +67,7 @@ def thumbnail(image: Array, total: Array | None = None) -> Thumbnail | None:
 class ThumbnailIndex:
     """Collects thumbnails, then finds similar images. A context manager; not thread-safe.
 
-    Memory: some MB, and 8 bytes an image; thumbnails and details lie on the disk, 8 KB an image.
+    Memory: some MB, and 8 bytes per image. Thumbnails and details are on disk, 8 KB per image.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -77,31 +77,34 @@ class ThumbnailIndex:
             self._files.enter_context(RowFile(_SIDE * _SIDE, np.float32, folder)) for _ in range(2)
         )
         self._sum = np.zeros(_SIDE * _SIDE)
-        self._places = array("q")
+        self._image_numbers = array("q")
         self._images = 0
 
     def add(self, small: Thumbnail | None) -> None:
-        """The thumbnail of the next image; None for a flat one, which is like no other. Raises AutosegError: full disk."""
+        """Add the thumbnail of the next image; None for a constant image. Raises AutosegError if the disk is full."""
         if small is not None:
             self._thumbnails.append(small.ravel())
-            self._places.append(self._images)
+            self._image_numbers.append(self._images)
         self._images += 1
 
     def find_similar(self, keys: Iterable[str] | None = None) -> SimilarPairs:
-        """Which images are alike; time grows with the pairs. keys: of each image; where they are equal, the images are known
-        to be equal and make no pair. What hangs together is always found, though not by all its pairs: see `_PairList`."""
-        number = len(self._places)
-        same, scene = _PairList(number), _PairList(number)
-        if number < 2:
+        """Pairs of similar images. Time grows with the square of the number of images.
+
+        keys: one for each image; images with equal keys are known to be equal and form no pair. Every connected group is
+        found, but not every pair of it: see `_PairList`.
+        """
+        count = len(self._image_numbers)
+        same, scene = _PairList(count), _PairList(count)
+        if count < 2:
             return SimilarPairs((), ())
         pixel_ids = self._pixel_ids(keys)
         self._fill_details()
-        mean = (self._sum / number).astype(np.float32) if number >= _ENOUGH else None
+        mean = (self._sum / count).astype(np.float32) if count >= _MIN_IMAGES else None
         median, spread = self._similarity_statistics(mean) if mean is not None else (0.0, np.inf)
-        for start in range(0, number, _ROWS):
+        for start in range(0, count, _ROWS):
             rows = self._details[start : start + _ROWS]
             centred = _centred(rows, mean)
-            for first in range(start, number, _COLUMNS):
+            for first in range(start, count, _COLUMNS):
                 columns = self._details[first : first + _COLUMNS]
                 similarity = centred @ _centred(columns, mean).T
                 is_same = rows @ columns.T >= _SAME_RAW
@@ -112,17 +115,17 @@ class ThumbnailIndex:
                 is_scene = similarity >= _SCENE_SCORE
                 if not (is_same.any() or is_scene.any()):
                     continue
-                corner = np.array((start, first))
-                ones, others = np.ogrid[start : start + len(is_same), first : first + is_same.shape[1]]
-                is_candidate = (ones < others) & (pixel_ids[ones] != pixel_ids[others])
-                same.add(corner + np.argwhere(is_same & is_candidate & same.asks_for(ones, others)))
-                is_scene &= ~is_same & is_candidate & scene.asks_for(ones, others)
-                scene.add(self._with_correlated_thumbnails(corner + np.argwhere(is_scene)))
-        places = np.array(self._places)
-        return SimilarPairs(same.named(places), _drop_large_groups(scene.named(places), number))
+                offset = np.array((start, first))
+                first_index, second_index = np.ogrid[start : start + len(is_same), first : first + is_same.shape[1]]
+                is_candidate = (first_index < second_index) & (pixel_ids[first_index] != pixel_ids[second_index])
+                same.add(offset + np.argwhere(is_same & is_candidate & same.may_connect(first_index, second_index)))
+                is_scene &= ~is_same & is_candidate & scene.may_connect(first_index, second_index)
+                scene.add(self._with_correlated_thumbnails(offset + np.argwhere(is_scene)))
+        image_numbers = np.array(self._image_numbers)
+        return SimilarPairs(same.with_names(image_numbers), _drop_large_groups(scene.with_names(image_numbers), count))
 
     def _fill_details(self) -> None:
-        # At last and together, which is faster than between the images.
+        # All together at the end, which is faster than after each image.
         for start in range(len(self._details), len(self._thumbnails), _COLUMNS):
             for small in self._thumbnails[start : start + _COLUMNS]:
                 detail = _detail(small.reshape(_SIDE, _SIDE))
@@ -130,39 +133,39 @@ class ThumbnailIndex:
                 self._sum += detail
 
     def _pixel_ids(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
-        """A number for each thumbnail; equal where the keys are."""
+        """A number for each thumbnail, equal for equal keys."""
         if keys is None:
-            return np.arange(len(self._places))
+            return np.arange(len(self._image_numbers))
         numbers: dict[str, int] = {}
-        every = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self._images)
-        return np.asarray(every[np.array(self._places)])
+        all_ids = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, self._images)
+        return np.asarray(all_ids[np.array(self._image_numbers)])
 
     def _with_correlated_thumbnails(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Those of the pairs (N, 2) whose plain thumbnails correlate."""
+        """The pairs (N, 2) whose unfiltered thumbnails correlate."""
         if not len(pairs):
             return pairs
-        (first, ones), (second, others) = (np.unique(pairs[:, side], return_inverse=True) for side in (0, 1))
+        (first, first_index), (second, second_index) = (np.unique(pairs[:, side], return_inverse=True) for side in (0, 1))
         layout = self._thumbnails[first.tolist()] @ self._thumbnails[second.tolist()].T
-        return np.asarray(pairs[layout[ones, others] >= _SCENE_LAYOUT])
+        return np.asarray(pairs[layout[first_index, second_index] >= _SCENE_LAYOUT])
 
     def _similarity_statistics(self, mean: Thumbnail) -> tuple[float, float]:
-        """Median and robust deviation of the likeness of pairs, from at most a thousand images."""
-        number = len(self._details)
-        chosen = np.linspace(0, number - 1, min(number, 1000)).astype(np.int64).tolist()
-        similarities = np.empty(len(chosen) * (len(chosen) - 1) // 2, np.float32)
+        """Median and robust deviation of the similarity of pairs, from at most a thousand images."""
+        count = len(self._details)
+        sample = np.linspace(0, count - 1, min(count, 1000)).astype(np.int64).tolist()
+        similarities = np.empty(len(sample) * (len(sample) - 1) // 2, np.float32)
         filled = 0
-        for start in range(0, len(chosen), _COLUMNS):
-            rows = _centred(self._details[chosen[start : start + _COLUMNS]], mean)
-            for first in range(start, len(chosen), _COLUMNS):
-                columns = _centred(self._details[chosen[first : first + _COLUMNS]], mean)
+        for start in range(0, len(sample), _COLUMNS):
+            rows = _centred(self._details[sample[start : start + _COLUMNS]], mean)
+            for first in range(start, len(sample), _COLUMNS):
+                columns = _centred(self._details[sample[first : first + _COLUMNS]], mean)
                 similarity = rows @ columns.T
                 part = similarity[np.triu_indices(len(rows), 1)] if first == start else similarity.ravel()
                 similarities[filled : filled + part.size] = part
                 filled += part.size
-        middle = float(np.median(similarities, overwrite_input=True))
-        similarities -= middle
+        median = float(np.median(similarities, overwrite_input=True))
+        similarities -= median
         np.abs(similarities, out=similarities)
-        return middle, max(1.4826 * float(np.median(similarities, overwrite_input=True)), 1e-3)
+        return median, max(1.4826 * float(np.median(similarities, overwrite_input=True)), 1e-3)
 
     def __enter__(self) -> ThumbnailIndex:
         return self
@@ -172,24 +175,24 @@ class ThumbnailIndex:
 
 
 def compare(thumbnails: Iterable[Thumbnail | None], keys: Iterable[str] | None = None) -> SimilarPairs:
-    """Which of some images are alike: see `ThumbnailIndex.find_similar`."""
-    with ThumbnailIndex() as gallery:
+    """Pairs of similar images; see `ThumbnailIndex.find_similar`."""
+    with ThumbnailIndex() as index:
         for small in thumbnails:
-            gallery.add(small)
-        return gallery.find_similar(keys)
+            index.add(small)
+        return index.find_similar(keys)
 
 
 def _detail(small: Thumbnail) -> Thumbnail:
-    """High-pass filtered, each place scaled by the contrast around it, flattened to unit length."""
+    """The thumbnail (1024,), high-pass filtered, divided by its local contrast, unit length."""
     high = small - cv2.GaussianBlur(small, (0, 0), 1)
-    around = np.sqrt(cv2.GaussianBlur(high * high, (0, 0), 2)) + 1e-3 * float(small.std())
-    even = (high / around).ravel()
-    even -= even.mean()
-    return np.asarray(even / max(float(np.linalg.norm(even)), 1e-9), np.float32)
+    local_contrast = np.sqrt(cv2.GaussianBlur(high * high, (0, 0), 2)) + 1e-3 * float(small.std())
+    normalised = (high / local_contrast).ravel()
+    normalised -= normalised.mean()
+    return np.asarray(normalised / max(float(np.linalg.norm(normalised)), 1e-9), np.float32)
 
 
 def _centred(details: Array, mean: Thumbnail | None) -> Array:
-    """Details (N, 1024) without what all images share, of unit length again. mean: of all details, None to leave them alone."""
+    """Details (N, 1024) minus `mean`, unit length. mean: of all details; None: details are returned unchanged."""
     if mean is None:
         return details
     rows = details - mean
@@ -198,20 +201,20 @@ def _centred(details: Array, mean: Thumbnail | None) -> Array:
 
 
 def _drop_large_groups(pairs: tuple[tuple[int, int], ...], images: int) -> tuple[tuple[int, int], ...]:
-    too_large = {item for group in connected_groups(pairs) if len(group) > _LARGEST_SHARE * images for item in group}
+    too_large = {item for group in connected_groups(pairs) if len(group) > _MAX_SCENE_FRACTION * images for item in group}
     return tuple(pair for pair in pairs if pair[0] not in too_large)
 
 
 def connected_groups(pairs: Iterable[tuple[Item, Item]]) -> list[tuple[Item, ...]]:
-    """Sets of items that are connected through pairs: each sorted, and all sorted by their first item."""
+    """Groups of items that are connected by pairs; items and groups are sorted."""
     ends = np.array([*pairs])
     if not len(ends):
         return []
-    # Loaded where it is needed: most datasets have no pairs.
+    # Imported here, because most datasets have no pairs.
     from scipy.sparse.csgraph import connected_components
 
-    items, places = np.unique(ends, return_inverse=True)
-    _, labels = connected_components(_graph(places.reshape(-1, 2), len(items)), directed=False)
+    items, positions = np.unique(ends, return_inverse=True)
+    _, labels = connected_components(_graph(positions.reshape(-1, 2), len(items)), directed=False)
     members: dict[int, list[Item]] = {}
     for item, label in zip(items.tolist(), labels.tolist(), strict=True):
         members.setdefault(label, []).append(item)
@@ -219,11 +222,11 @@ def connected_groups(pairs: Iterable[tuple[Item, Item]]) -> list[tuple[Item, ...
 
 
 class _PairList:
-    """Pairs of a set's items. Where there are many more than `most`, a spanning forest of them is kept: it connects the same
-    items, and a set that is one picture keeps no square of its number.
+    """Pairs of items. If there are many more than `most`, only a spanning forest is kept: it connects the same items, so memory
+    does not grow with the square of the number of equal images.
     """
 
-    def __init__(self, items: int, most: int = _MOST_PAIRS) -> None:
+    def __init__(self, items: int, most: int = _MAX_PAIRS) -> None:
         self._items, self._limit = items, most + items
         self._parts: list[npt.NDArray[np.int64]] = []
         self._count = 0
@@ -242,16 +245,16 @@ class _PairList:
             self._count = len(self._parts[0])
             _, self._labels = connected_components(graph, directed=False)
 
-    def asks_for(self, ones: Array, others: Array) -> npt.NDArray[np.bool_]:
-        """Whether pairs of these items may connect what was not connected, in whatever shape they broadcast to."""
-        return np.asarray(self._labels[ones] != self._labels[others])
+    def may_connect(self, first_index: Array, second_index: Array) -> npt.NDArray[np.bool_]:
+        """Whether pairs of these items may connect groups that were not connected. The index arrays are broadcast."""
+        return np.asarray(self._labels[first_index] != self._labels[second_index])
 
-    def named(self, names: Array) -> tuple[tuple[int, int], ...]:
-        """The pairs, sorted, with the names (N,) int in the items' places."""
+    def with_names(self, names: Array) -> tuple[tuple[int, int], ...]:
+        """The pairs, sorted, with items replaced by their names (N,) int."""
         if not self._parts:
             return ()
         pairs = sorted(map(tuple, np.concatenate(self._parts).tolist()))
-        return tuple((one, other) for one, other in names[np.array(pairs)].tolist())
+        return tuple((first, second) for first, second in names[np.array(pairs)].tolist())
 
 
 def _graph(pairs: npt.NDArray[np.int64], items: int) -> Any:

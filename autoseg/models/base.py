@@ -1,4 +1,4 @@
-"""The contract of all networks, so that planner, trainer and predictor treat them alike.
+"""The contract of all networks, so that planner, trainer and predictor treat them in the same way.
 
 A model file holds one `SPEC` (a `ModelSpec`) and one function
 

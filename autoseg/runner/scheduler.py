@@ -157,7 +157,7 @@ class _Scheduler:
         return True
 
     def _check_ended(self, job: Job) -> bool:
-        """Update the row of a job if its process has ended; whether it has."""
+        """Update the row of a job if its process has ended. Returns whether it has."""
         running = self._handles[job]
         outcome = running.handle.poll()
         if outcome is None:
@@ -178,12 +178,12 @@ class _Scheduler:
         message = outcome.message or last_error_line(log_of(self._job_options.root, job))
         if self._interrupted:
             return replace(row, state="waiting", message="stopped")
-        how = "was lost with its machine" if outcome.code is None else f"ended with code {outcome.code}"
+        ending = "was lost with its machine" if outcome.code is None else f"ended with code {outcome.code}"
         if outcome.code != _USER_ERROR and row.attempts <= self._retries:
-            logger.warning(f"{_title(job)} {how}: restarting it ({message})")
-            return replace(row, state="waiting", message=f"{how}; will be restarted")
+            logger.warning(f"{_title(job)} {ending}: restarting it ({message})")
+            return replace(row, state="waiting", message=f"{ending}; will be restarted")
         logger.warning(f"{_title(job)} failed: {message}")
-        return replace(row, state="failed", message=message or how)
+        return replace(row, state="failed", message=message or ending)
 
     def stop_jobs(self) -> None:
         self._interrupted = True

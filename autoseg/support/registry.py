@@ -121,7 +121,7 @@ class Registry(Generic[T]):
             return _resolve(name, self._built_in[name], self.group)  # type: ignore[no-any-return]
         try:
             loaded = _resolve(name, self._local[name] if name in self._local else self._added[name][0].value, self.group)
-        except Exception as error:  # Foreign code may raise anything.
+        except Exception as error:  # Code of other packages may raise anything.
             raise AutosegError(
                 f"the {self.kind} {name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}",
                 "fix, update or uninstall that package",

@@ -181,7 +181,7 @@ def test_groups_are_those_of_all_pairs(items, number, most):
     pair_list, names = _PairList(items, most), np.arange(items) * 2
     for some in np.array_split(pairs, 5):
         pair_list.add(some)
-    reduced, every = pair_list.named(names), [(2 * one, 2 * other) for one, other in pairs.tolist()]
+    reduced, every = pair_list.with_names(names), [(2 * one, 2 * other) for one, other in pairs.tolist()]
     assert connected_groups(reduced) == connected_groups(every)
     assert set(reduced) <= set(every) and list(reduced) == sorted(set(reduced))
     assert len(reduced) <= most + items and (len(every) > most or list(reduced) == every)
@@ -191,12 +191,12 @@ def test_pairs_that_are_not_asked_for_connect_nothing_new():
     pairs = pairs_of(1, 40, 200)
     pair_list = _PairList(40, 0)
     for some in np.array_split(pairs, 9):
-        pair_list.add(some[pair_list.asks_for(some[:, 0], some[:, 1])])
-    reduced = pair_list.named(np.arange(40))
+        pair_list.add(some[pair_list.may_connect(some[:, 0], some[:, 1])])
+    reduced = pair_list.with_names(np.arange(40))
     assert connected_groups(reduced) == connected_groups(map(tuple, pairs.tolist()))
     assert len(reduced) < 80 < len(pairs)
     pair_list.add(pairs)
-    assert not pair_list.asks_for(pairs[:, 0], pairs[:, 1]).any()
+    assert not pair_list.may_connect(pairs[:, 0], pairs[:, 1]).any()
 
 
 def test_groups_are_transitive():
