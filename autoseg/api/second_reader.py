@@ -15,7 +15,7 @@ from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers
 from autoseg.api.prediction import predict
 from autoseg.schema.second_reader import POLICIES, Policy, ReaderStudy, Reading, SecondReading
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import write_artefact
+from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
@@ -178,6 +178,14 @@ def _run_second_reader(
     return read_jobs(jobs, folder, dataset=dataset, omnimodel=configured, confirm=confirm, device=device, root=root).failed
 
 
+def _earlier_readings(target: Path) -> dict[str, Reading]:
+    """Readings of an earlier call, of cases whose masks are in the same folder."""
+    path = target / RECORD
+    if not path.is_file():
+        return {}
+    return {reading.case: reading for reading in read_artefact(path, SecondReading, f"delete {path}").cases}
+
+
 def _combine_readings(
     report: PredictionReport,
     target: Path,
@@ -197,8 +205,13 @@ def _combine_readings(
     from autoseg.prediction.second_reader import agreement, combine, confidence_of
 
     readings, cases = [], []
+    earlier = _earlier_readings(target)
     for case in report.record.cases:
         confidence = confidence_of(case)
+        if case.case in report.record.skipped and case.case in earlier:
+            readings.append(earlier[case.case])
+            cases.append(case)
+            continue
         if case.case not in second_read:
             readings.append(
                 Reading(

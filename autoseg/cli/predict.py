@@ -105,10 +105,12 @@ def _names(options: argparse.Namespace) -> Names:
 
 
 def _review_list(report: PredictionReport) -> None:
-    from autoseg.prediction.review_list import confidence_columns, review_order, write_review_list
+    from autoseg.prediction.review_list import confidence_columns, confidence_heading, review_order, write_review_list
 
     path = write_review_list(report.record.cases, report.folder)
     rows = [(case.case, *confidence_columns(case), "; ".join(case.warnings)) for case in review_order(report.record.cases)]
-    headings = ("case", "confidence", "expected Dice", "agreement", "warnings")
+    headings = ("case", confidence_heading(report.record.cases), "expected Dice", "agreement", "warnings")
     _tables.show_table("To check first", headings, rows[:_SHOWN])
+    for note in sorted({case.confidence.note for case in report.record.cases if case.confidence} - {""}):
+        _tables.show_text(f"the score ranks masks; it is {note}")
     print(f"all {len(rows)} cases are in {path}")

@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from autoseg.omnimodel.client import Client, Reply
 from autoseg.omnimodel.pictures import Picture, load_picture
 from autoseg.prediction.files import PredictionReport
 from autoseg.prediction.inputs import PredictionJob
-from autoseg.prediction.progress_log import RECORD
+from autoseg.prediction.progress_log import RECORD, other_cases
 from autoseg.schema.dataset import LabelScheme, LabelValue
 from autoseg.schema.omnimodel import FAMILY, OmnimodelRecord, Outcome, QuestionRecord, Threshold
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import atomic_write, hash_text, write_artefact
+from autoseg.support.files import atomic_write, hash_text, read_artefact, write_artefact
 from autoseg.support.log import progress_bar
 
 ANSWERS, RECORD_FILE = "answers", "omnimodel.json"
@@ -86,11 +86,13 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
     A case without a usable answer for every class fails; the others continue. Raises AutosegError if the service cannot
     be used at all; earlier answers stay in the cache.
     """
-    start_time = time.perf_counter()
+    start_time, backend = time.perf_counter(), client.backend
+    identity = hash_text(backend.name, backend.model, *task.prompts.values(), task.threshold)
+    target = open_output(output, task, jobs, reader=backend.name, identity=identity, device="service")
     predicted: list[PredictedCase] = []
     failed: dict[str, str] = {}
-    questions: list[QuestionRecord] = []
-    for job in progress_bar(jobs, f"asking {client.backend.model}", len(jobs)):
+    questions = [*_earlier_questions(target)]
+    for job in progress_bar(jobs, f"asking {backend.model}", len(jobs)):
         case_start = time.perf_counter()
         try:
             picture = load_picture(job)
@@ -117,7 +119,6 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
                 notes=notes,
             )
         )
-    backend = client.backend
     record = OmnimodelRecord(
         reader=backend.name,
         model=backend.model,
@@ -129,17 +130,7 @@ def read_files(client: Client, jobs: Sequence[PredictionJob], output: Path, task
         counts=count(questions),
     )
     write_artefact(output / RECORD_FILE, record)
-    identity = hash_text(backend.name, backend.model, *task.prompts.values(), task.threshold)
-    return write_record(
-        output,
-        task,
-        reader=backend.name,
-        identity=identity,
-        device="service",
-        cases=predicted,
-        failed=failed,
-        seconds=time.perf_counter() - start_time,
-    )
+    return target.write_record(predicted, failed, time.perf_counter() - start_time)
 
 
 def count(questions: Sequence[QuestionRecord]) -> dict[str, int]:
@@ -191,18 +182,28 @@ def save_case(
     )  # fmt: skip
 
 
-def write_record(
-    folder: Path,
-    task: Task,
-    reader: str,
-    identity: str,
-    device: str,
-    cases: Sequence[PredictedCase],
-    failed: dict[str, str],
-    seconds: float,
-) -> PredictionReport:
-    """Write prediction.json."""
-    record = PredictionRecord(
+@dataclass(frozen=True)
+class Output:
+    """A folder for masks. run: the record without cases. others, failed: what earlier runs of the same reader left there."""
+
+    folder: Path
+    run: PredictionRecord
+    others: Mapping[str, PredictedCase]
+    failed: Mapping[str, str]
+
+    def write_record(self, cases: Sequence[PredictedCase], failed: Mapping[str, str], seconds: float) -> PredictionReport:
+        """Write prediction.json."""
+        record = replace(
+            self.run, cases=(*self.others.values(), *cases), failed={**self.failed, **failed}, skipped=tuple(self.others),
+            seconds=round(seconds, 3),
+        )  # fmt: skip
+        write_artefact(self.folder / RECORD, record)
+        return PredictionReport(self.folder, record)
+
+
+def open_output(folder: Path, task: Task, jobs: Sequence[PredictionJob], reader: str, identity: str, device: str) -> Output:
+    """The folder for the masks of the jobs. Raises AutosegError if it holds masks of another reader."""
+    run = PredictionRecord(
         dataset=task.dataset,
         models=(reader,),
         folds=(),
@@ -211,13 +212,20 @@ def write_record(
         mirror=(),
         device=device,
         precision="",
-        seconds=round(seconds, 3),
-        cases=tuple(cases),
-        failed=failed,
+        seconds=0.0,
+        cases=(),
         versions={"autoseg": autoseg.__version__, "python": platform.python_version()},
     )
-    write_artefact(folder / RECORD, record)
-    return PredictionReport(folder, record)
+    return Output(folder, run, *other_cases(folder, run, {job.name for job in jobs}))
+
+
+def _earlier_questions(output: Output) -> tuple[QuestionRecord, ...]:
+    """Questions of earlier runs about cases that stay in the folder."""
+    path = output.folder / RECORD_FILE
+    if not path.is_file():
+        return ()
+    earlier = read_artefact(path, OmnimodelRecord, f"delete {path}")
+    return tuple(question for question in earlier.questions if question.case in {*output.others, *output.failed})
 
 
 def _ask(client: Client, job: PredictionJob, picture: Picture, folder: Path, task: Task) -> _Case:
@@ -226,10 +234,18 @@ def _ask(client: Client, job: PredictionJob, picture: Picture, folder: Path, tas
         reply = client.ask(picture.png, picture.sha256, prompt)
         save = partial(_save_answer, folder, job.name, label)
         outcome, message, notes, file = _process_reply(reply, picture, save, task, case, label)
-        case.questions.append(QuestionRecord(
-            case=job.name, label=label, outcome=outcome, cached=reply.cached, requests=reply.tries, notes=notes, file=file,
-            message=message,
-        ))
+        case.questions.append(
+            QuestionRecord(
+                case=job.name,
+                label=label,
+                outcome=outcome,
+                cached=reply.cached,
+                requests=reply.tries,
+                notes=notes,
+                file=file,
+                message=message,
+            )
+        )
     return case
 
 

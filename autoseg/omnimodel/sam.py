@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autoseg.io import is_image, read_label, stem_of
 from autoseg.omnimodel.pictures import load_picture
-from autoseg.omnimodel.reader import Task, merge_masks, save_case, write_record
+from autoseg.omnimodel.reader import Task, merge_masks, open_output, save_case
 from autoseg.prediction.files import PredictionReport
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.schema.prediction import PredictedCase
@@ -88,6 +88,7 @@ def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], prompt_masks: Path,
     prompt_files = {stem_of(path): path for path in prompt_masks.rglob("*") if is_image(path)} if prompt_masks.is_dir() else {}
     if not prompt_files:
         raise AutosegError(f"{prompt_masks} contains no masks for box prompts", "give the folder of another reader's masks")
+    target = open_output(output, task, jobs, reader=NAME, identity=sam.identity, device=str(sam.device))
     predicted: list[PredictedCase] = []
     failed: dict[str, str] = {}
     for job in progress_bar(jobs, "predicting with sam", len(jobs)):
@@ -114,19 +115,8 @@ def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], prompt_masks: Path,
                 masks[name] |= mask
         labels = merge_masks(masks, task.scheme)
         seconds = time.perf_counter() - case_start
-        predicted.append(
-            save_case(output, job, picture=picture, labels=labels, scheme=task.scheme, seconds=seconds, notes=())
-        )
-    return write_record(
-        output,
-        task,
-        reader=NAME,
-        identity=sam.identity,
-        device=str(sam.device),
-        cases=predicted,
-        failed=failed,
-        seconds=time.perf_counter() - start_time,
-    )
+        predicted.append(save_case(output, job, picture=picture, labels=labels, scheme=task.scheme, seconds=seconds, notes=()))
+    return target.write_record(predicted, failed, time.perf_counter() - start_time)
 
 
 def object_boxes(mask: NDArray[np.bool_]) -> list[Box]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autoseg.inference import resample_to_original
 from autoseg.metrics.overlap import counts
+from autoseg.prediction.calibration import UNCALIBRATED
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import Calibration, Confidence
 
@@ -189,6 +190,7 @@ def _combine(
         agreement=round(class_mean(agreed), 4) if agreed else math.nan,
         entropy=round(entropy_, 4),
         classes={name: round(one, 4) for name, one in classes.items()},
+        note="" if calibration is not None else UNCALIBRATED,
     )
 
 

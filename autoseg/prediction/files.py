@@ -18,7 +18,7 @@ from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
 from autoseg.prediction.large_image import is_large
 from autoseg.prediction.pipeline import Failure, OutputOptions
 from autoseg.prediction.predictor import Predictor
-from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases
+from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases, other_cases
 from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
@@ -84,7 +84,8 @@ def predict_files(
 
     probabilities: also write <case>.npz with "probabilities" (K, H, W) float16 at the image's size, and "names".
     overlays: also write overlays/<case>.png. references: a folder of masks to draw into the overlays.
-    overwrite: False resumes an earlier run of the same networks. names: see `deidentify`.
+    overwrite: False resumes an earlier run of the same networks. Masks of other images stay in the folder and in
+    prediction.json, if they are of the same networks; else the folder is refused. names: see `deidentify`.
     strict: the first unreadable or unsuitable image stops the run; otherwise the report names it.
     Raises AutosegError if there is no image or the output cannot be written.
     """
@@ -109,9 +110,10 @@ def predict_jobs(
     strict: bool = False,
     workers: int | None = None,
 ) -> PredictionReport:
-    """Like `predict_files`, for a list of jobs. Writes `prediction.json` last."""
+    """Like `predict_files`, for a list of jobs. Writes `prediction.json` last; cases of earlier runs stay in it."""
     began = time.perf_counter()
     run = _record(predictor)
+    others, other_failures = other_cases(folder, run, {job.name for job in jobs})
     earlier = {} if overwrite else finished_cases(folder, run)
     done = {
         job.name: earlier[job.name]
@@ -119,8 +121,8 @@ def predict_jobs(
         if job.name in earlier and _is_unchanged(job, earlier[job.name]) and _has_outputs(job, folder, options)
     }
     remaining = [job for job in jobs if job.name not in done]
-    skipped, failed = tuple(done), {}
-    with ProgressLog(folder, run, done) as log:
+    skipped, failed = (*others, *done), dict(other_failures)
+    with ProgressLog(folder, run, {**others, **done}) as log:
         for result in progress_bar(pipeline.run(predictor, remaining, folder, options, workers), "predicting", len(remaining)):
             if isinstance(result, Failure):
                 if strict:
@@ -131,7 +133,7 @@ def predict_jobs(
                 log.add(result)
         record = replace(
             run,
-            cases=tuple(done[job.name] for job in jobs if job.name in done),
+            cases=(*others.values(), *(done[job.name] for job in jobs if job.name in done)),
             failed=failed,
             skipped=skipped,
             seconds=round(time.perf_counter() - began, 3),

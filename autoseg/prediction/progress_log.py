@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 RECORD = "prediction.json"
 UNFINISHED = "prediction.unfinished.jsonl"
+# What all masks of a folder have in common.
+_SAME = ("identities", "mirror", "postprocessing", "labels")
 
 
 def finished_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCase]:
@@ -29,15 +32,9 @@ def finished_cases(folder: Path, run: PredictionRecord) -> dict[str, PredictedCa
     Raises AutosegError if the masks in the folder are from other networks or other settings.
     """
     done: dict[str, PredictedCase] = {}
-    if (folder / RECORD).is_file():
-        earlier = read_artefact(folder / RECORD, PredictionRecord, "give another output folder")
+    for earlier in _earlier_runs(folder):
         _check(folder, earlier, run)
         done.update({case.case: case for case in earlier.cases})
-    if (folder / UNFINISHED).is_file():
-        unfinished = _read_unfinished(folder / UNFINISHED)
-        if unfinished is not None:
-            _check(folder, unfinished, run)
-            done.update({case.case: case for case in unfinished.cases})
     changed = [name for name, case in done.items() if not _is_as_written(folder / case.output, case)]
     if changed:
         names = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
@@ -50,6 +47,38 @@ def _is_as_written(mask: Path, case: PredictedCase) -> bool:
         return bool(case.mask_sha256) and hash_file(mask) == case.mask_sha256
     except OSError:
         return False
+
+
+def other_cases(folder: Path, run: PredictionRecord, names: Collection[str]) -> tuple[dict[str, PredictedCase], dict[str, str]]:
+    """What earlier runs left in a folder and this run does not predict: cases whose masks exist, and failures.
+
+    run: the record of the new run. names: of its cases. Raises AutosegError if the cases are from other networks or settings:
+    one prediction.json cannot describe both.
+    """
+    cases: dict[str, PredictedCase] = {}
+    failed: dict[str, str] = {}
+    for earlier in _earlier_runs(folder):
+        others = {case.case: case for case in earlier.cases if case.case not in names and (folder / case.output).is_file()}
+        different = [field for field in _SAME if getattr(earlier, field) != getattr(run, field)]
+        if others and different:
+            raise AutosegError(
+                f"{folder} holds {len(others)} masks of other networks or settings ({', '.join(different)} differ), such as "
+                f"{next(iter(others))}",
+                "give another output folder, or delete this one",
+            )
+        cases |= others
+        failed |= {} if different else earlier.failed
+    return cases, {case: problem for case, problem in failed.items() if case not in names and case not in cases}
+
+
+def _earlier_runs(folder: Path) -> Iterator[PredictionRecord]:
+    """The finished run of a folder, and the interrupted one."""
+    if (folder / RECORD).is_file():
+        yield read_artefact(folder / RECORD, PredictionRecord, "give another output folder")
+    if (folder / UNFINISHED).is_file():
+        unfinished = _read_unfinished(folder / UNFINISHED)
+        if unfinished is not None:
+            yield unfinished
 
 
 def _read_unfinished(path: Path) -> PredictionRecord | None:
@@ -67,7 +96,7 @@ def _read_unfinished(path: Path) -> PredictionRecord | None:
 
 
 def _check(folder: Path, earlier: PredictionRecord, run: PredictionRecord) -> None:
-    for field in ("identities", "mirror", "postprocessing", "labels"):
+    for field in _SAME:
         if getattr(earlier, field) != getattr(run, field):
             raise AutosegError(
                 f"{folder} contains masks of another run ({field} differ)",

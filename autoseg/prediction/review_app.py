@@ -73,16 +73,18 @@ def summary_table(prediction: PredictionWithConfidence, image: Image) -> str:
     """Confidence, areas and warnings in Markdown."""
     confidence = prediction.confidence
     numbers = {
-        "confidence": confidence.value,
+        confidence.word: confidence.value,
         "expected Dice": confidence.expected_dice,
         "agreement of the networks": confidence.agreement,
     }
     lines = ["| | |", "|---|---|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in numbers.items() if not math.isnan(value)]
+    if confidence.note:
+        lines[2] = f"| {confidence.word} | {confidence.value:.2f}, {confidence.note} |"
     for name, pixels in prediction.pixels.items():
         fraction = pixels / prediction.labels.size
         area = f", {pixels * image.spacing[0] * image.spacing[1]:.1f} mm²" if image.spacing else ""
-        class_confidence = f", confidence {confidence.classes[name]:.2f}" if pixels else ""
+        class_confidence = f", {confidence.word} {confidence.classes[name]:.2f}" if pixels else ""
         lines.append(f"| {name} | {pixels} pixels ({fraction:.1%}){area}{class_confidence} |")
     lines += ["", *(f"- **warning:** {warning}" for warning in prediction.warnings)]
     return "\n".join(lines)

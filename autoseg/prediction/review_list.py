@@ -24,11 +24,18 @@ def write_review_list(cases: Sequence[PredictedCase], folder: Path) -> Path:
     """Write review.csv into the folder of the masks, one row per case. Returns its path."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "confidence", "expected_dice", "agreement", "warnings"])
+    writer.writerow(["case", confidence_heading(cases), "expected_dice", "agreement", "calibration", "warnings"])
     for case in review_order(cases):
-        writer.writerow([case.case, *confidence_columns(case), "; ".join(case.warnings)])
+        note = case.confidence.note if case.confidence else ""
+        writer.writerow([case.case, *confidence_columns(case), note, "; ".join(case.warnings)])
     write_text(folder / FILE, stream.getvalue())
     return folder / FILE
+
+
+def confidence_heading(cases: Sequence[PredictedCase]) -> str:
+    """What to call the numbers: a confidence only if all of them are calibrated."""
+    words = {case.confidence.word for case in cases if case.confidence}
+    return "confidence" if words == {"confidence"} else "score"
 
 
 def confidence_columns(case: PredictedCase) -> tuple[str, str, str]:

@@ -21,7 +21,8 @@ class Confidence:
     over members and classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. All three
     means are over the classes in the mask, since confidence in the absence of other classes says little about them; over
     all classes for an empty mask. entropy: of the probabilities, mean over pixels, as a share of
-    the largest possible; low means certain.
+    the largest possible; low means certain. note: why there is no expected_dice. Without a calibration `value` only ranks
+    masks: a wrong mask may have a high one.
     """
 
     value: ShareResult
@@ -30,6 +31,16 @@ class Confidence:
     agreement: ShareResult
     entropy: ShareResult
     classes: dict[str, ShareResult]
+    note: str = ""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return not math.isnan(self.expected_dice)
+
+    @property
+    def word(self) -> str:
+        """What to call `value` where it is shown."""
+        return "confidence" if self.is_calibrated else "score"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +122,8 @@ class PredictedCase:
 class PredictionRecord(Artefact, Tabular):
     """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
 
-    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases with a mask of an earlier,
-    equal run; they are among `cases`. seconds: of the whole run, without loading the networks.
+    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases with a mask of an earlier
+    run of the same networks; they are among `cases`. seconds: of the whole run, without loading the networks.
     calibration: of expected Dice. postprocessing: class -> its steps, in words.
     """
 
@@ -147,14 +158,15 @@ class PredictionRecord(Artefact, Tabular):
 
 
 def _row(case: PredictedCase) -> Row:
-    confidence = fields(case.confidence, "classes", "value") if case.confidence else {}
+    confidence = fields(case.confidence, "classes", "value", "note") if case.confidence else {}
     return {
         "case": case.case,
         "output": case.output,
         "size": case.size,
         **{f"pixels_{name}": pixels for name, pixels in case.pixels.items()},
-        "confidence": case.confidence.value if case.confidence else None,
+        case.confidence.word if case.confidence else "score": case.confidence.value if case.confidence else None,
         **confidence,
+        "calibration": case.confidence.note if case.confidence else "",
         "warnings": "; ".join(case.warnings),
     }
 

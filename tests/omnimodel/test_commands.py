@@ -191,3 +191,22 @@ def test_a_refusal_is_cached_until_ask_again(polyps: Path, server: Server) -> No
     assert len(server.requests) == 3
     assert ask(polyps, server, "gemini", "--ask-again") == 0
     assert len(server.requests) == 4
+
+
+def test_a_second_call_keeps_the_records_of_the_first(polyps: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    images, out = polyps.parent / "images", polyps.parent / "out"
+    later = images / "polyp_2.png"
+    content = later.read_bytes()
+    later.unlink()
+    assert ask(polyps, server) == 0
+    for path in images.iterdir():
+        path.unlink()
+    later.write_bytes(content)
+    assert ask(polyps, server) == 0
+    names = [f"polyp_{index}" for index in range(3)]
+    assert [case.case for case in read_artefact(out / "prediction.json", PredictionRecord).cases] == names
+    assert [question.case for question in record(polyps).questions] == names and record(polyps).counts["mask"] == 3
+    # Another reader would leave one record for masks of two.
+    sent = len(server.requests)
+    assert ask(polyps, server, "image_edit") == 2
+    assert "masks of other networks" in capsys.readouterr().err and len(server.requests) == sent

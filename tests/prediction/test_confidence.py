@@ -151,6 +151,7 @@ def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
     other = Predictor([trained(fold=0), trained(Bright(level=0.9), 1)]).predict_with_confidence(image)
     assert same.confidence.agreement == 1.0 and same.confidence.value > other.confidence.value
     assert other.confidence.agreement == 0.0
+    assert same.confidence.note == "not calibrated: needs 10 out-of-fold cases" and not same.confidence.is_calibrated
     assert any("disagree" in warning for warning in other.warnings) and not same.warnings
     assert same.pixels == {"bright": pytest.approx(800, abs=60)}
 
@@ -158,3 +159,29 @@ def test_folds_that_see_the_same_are_surer_than_folds_that_do_not():
 def test_an_empty_mask_is_a_warning():
     predictor = Predictor([trained(Bright(level=0.99))])
     assert predictor.predict_with_confidence(picture(high=100)[0]).warnings == ("nothing was found",)
+
+
+def test_a_number_is_called_confidence_only_after_calibration(capsys, tmp_path):
+    from autoseg.cli.predict import _review_list
+    from autoseg.prediction.files import PredictionReport
+    from autoseg.schema.prediction import Calibration, Confidence, PredictedCase, PredictionRecord
+
+    def shown(confidence: Confidence, calibration: Calibration | None) -> tuple[str, dict[str, object], str]:
+        case = PredictedCase(case="a", output="a.png", size=(4, 4), pixels={"bright": 3}, seconds={}, confidence=confidence)
+        record = PredictionRecord(
+            dataset="D", models=("m",), folds=(0,), identities={}, labels={}, mirror=(), device="cpu", precision="fp32",
+            seconds=1.0, cases=(case,), calibration=calibration,
+        )  # fmt: skip
+        _review_list(PredictionReport(tmp_path, record))
+        return capsys.readouterr().out, record.to_rows()[0], (tmp_path / "review.csv").read_text()
+
+    numbers = {"value": 0.865, "soft_dice": 0.865, "agreement": math.nan, "entropy": 0.1, "classes": {"bright": 0.865}}
+    note = "not calibrated: needs 10 out-of-fold cases"
+    text, row, table = shown(Confidence(expected_dice=math.nan, note=note, **numbers), None)
+    assert "confidence" not in text and "0.865" in text and note in " ".join(text.split())
+    assert "confidence" not in row and row["score"] == 0.865 and row["calibration"] == note
+    assert "confidence" not in table and note in table
+    line = Calibration(cases=12, slope=1.0, intercept=0.0, mean_absolute_error=0.05)
+    text, row, table = shown(Confidence(expected_dice=0.61, **numbers), line)
+    assert "confidence" in text and "0.610" in text and "not calibrated" not in text
+    assert row["confidence"] == 0.865 and "calibrated" not in table

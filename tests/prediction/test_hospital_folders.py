@@ -51,9 +51,17 @@ def test_every_format_gives_its_mask_and_one_bad_file_stops_nothing(folder, tmp_
     assert set(report.failed) == {"corrupt"}
     outputs = {case.case: case.output for case in report.record.cases}
     assert outputs == {
-        "plain": "plain.png", "Odd name (2) ä": "Odd name (2) ä.tif", "a": "a.bmp", "b": "b.nii.gz", "c": "c.mha",
-        "d": "d.nrrd", "e": "e.png", "IM0001": "IM0001.dcm", "video_f0001": "video_f0001.dcm",
-        "video_f0002": "video_f0002.dcm", "negative": "negative.dcm",
+        "plain": "plain.png",
+        "Odd name (2) ä": "Odd name (2) ä.tif",
+        "a": "a.bmp",
+        "b": "b.nii.gz",
+        "c": "c.mha",
+        "d": "d.nrrd",
+        "e": "e.png",
+        "IM0001": "IM0001.dcm",
+        "video_f0001": "video_f0001.dcm",
+        "video_f0002": "video_f0002.dcm",
+        "negative": "negative.dcm",
     }
     for case in report.record.cases:
         mask = read_label(tmp_path / "out" / case.output).array
@@ -142,7 +150,10 @@ def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     assert len(read) == len(whole.cases) - len(done) and not unfinished.exists()
     for one, other in zip(report.record.cases, whole.cases, strict=True):
         assert (one.case, one.pixels, one.confidence.value, one.sha256) == (
-            other.case, other.pixels, other.confidence.value, other.sha256,
+            other.case,
+            other.pixels,
+            other.confidence.value,
+            other.sha256,
         )
 
 
@@ -162,4 +173,6 @@ def test_the_review_list_begins_with_what_needs_a_person(folder, tmp_path):
     order = [case.case for case in review_order(report.record.cases)]
     assert order[0] == "video_f0002" and order.index("faint") < order.index("plain")
     text = write_review_list(report.record.cases, tmp_path / "out").read_text().splitlines()
-    assert text[0].startswith("case,confidence") and "nothing was found" in text[1] and len(text) == len(order) + 1
+    assert text[0] == "case,score,expected_dice,agreement,calibration,warnings"
+    assert "not calibrated: needs 10 out-of-fold cases" in text[1] and "nothing was found" in text[1]
+    assert len(text) == len(order) + 1

@@ -44,8 +44,10 @@ def test_streamed_rows_are_what_the_whole_image_gives():
 def test_streaming_takes_statistics_of_the_whole_image(monkeypatch):
     engine, pixels = engine_of(), np.ascontiguousarray(np.moveaxis(IMAGE, 0, 2))
     scheme = Normalisation(scheme="image", lower=(10.0,) * 3, upper=(240.0,) * 3)
-    engine.model_plan = plan_of(geometry="patch", size=(64, 48)).models["bright"].__class__(
-        **{**vars(engine.model_plan), "normalisation": scheme}
+    engine.model_plan = (
+        plan_of(geometry="patch", size=(64, 48))
+        .models["bright"]
+        .__class__(**{**vars(engine.model_plan), "normalisation": scheme})
     )
     parts = list(stream(engine, pixels.shape[:2], lambda start, stop: pixels[start:stop]))
     assert torch.allclose(torch.cat(parts, 1), engine.probabilities([pixels])[0], atol=1e-4)

@@ -31,7 +31,9 @@ def dataset(tmp_path, bright_is_registered):
         write_image(dataset.raw / "imagesTr" / f"{case}_0000.png", image)
         write_label(dataset.raw / "labelsTr" / f"{case}.png", mask)
     description = {
-        "channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "bright": 1}, "numTraining": 4,
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "bright": 1},
+        "numTraining": 4,
         "file_ending": ".png",
     }
     dataset.description.write_text(json.dumps(description))

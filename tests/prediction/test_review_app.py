@@ -70,7 +70,8 @@ def session(tmp_path):
 
 def test_a_session_predicts_and_saves(session, tmp_path):
     overlay, editor, summary, labels = session.predict(str(tmp_path / "image.png"), "usual")
-    assert overlay.ndim == 3 and "| confidence |" in summary and "| bright |" in summary and "warning" not in summary
+    assert "| score | 1.00, not calibrated: needs 10 out-of-fold cases |" in summary and "confidence" not in summary
+    assert overlay.ndim == 3 and "| bright |" in summary and "warning" not in summary
     assert "nothing was found" in session.predict(str(tmp_path / "image.png"), "blind")[2]
     assert "0 of the mask's pixels changed" in session.save(str(tmp_path / "image.png"), "usual", editor, labels)
     (mask,) = (tmp_path / "corrected" / "masks").iterdir()
@@ -118,7 +119,7 @@ def test_in_a_browser(session, browser, tmp_path):
         browser.get(launch(page, wait=False))
         element = wait_for(lambda: browser.find_elements("css selector", "#image input[type=file]"))[0]
         element.send_keys(str(tmp_path / "image.png"))
-        text = wait_for(lambda: "confidence" in (t := browser.find_element("id", "summary").text) and t)
+        text = wait_for(lambda: "score" in (t := browser.find_element("id", "summary").text) and t)
         assert "bright" in text and "pixels" in text
         wait_for(lambda: browser.find_elements("css selector", "#overlay img"))
         wait_for(lambda: browser.find_elements("css selector", "#editor canvas"))

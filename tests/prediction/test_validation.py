@@ -57,7 +57,11 @@ def test_faulty_cases_are_named_and_nothing_is_left(dataset):
     with pytest.raises(SeveralProblems, match="c: no image"):
         predict_fold(dataset, "bright", 1, device="cpu")
     assert sorted(path.name for path in dataset.fold("bright", 1).iterdir()) == [
-        "best.pt", "dataset.json", "plan.json", "run.json", "splits.json",
+        "best.pt",
+        "dataset.json",
+        "plan.json",
+        "run.json",
+        "splits.json",
     ]
 
 
