@@ -142,7 +142,8 @@ def _low_resolution(image: Array, zoom: float) -> Array:
     low_size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
 
     def down_and_upsample(channels: Array) -> Array:
-        low = cv2.resize(channels, low_size, interpolation=cv2.INTER_NEAREST)
+        # OpenCV's nearest neighbour is the upper left one: it would move the image against its label.
+        low = cv2.resize(channels, low_size, interpolation=cv2.INTER_LINEAR)
         return cv2.resize(low, (width, height), interpolation=cv2.INTER_CUBIC)
 
     return in_channel_groups(down_and_upsample, image)

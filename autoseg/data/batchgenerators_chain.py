@@ -96,7 +96,7 @@ def _transforms(size: tuple[int, int], settings: Augmentation, channels: int) ->
             GaussianNoiseTransform((0, settings.noise), p_per_sample=settings.p_noise),
             GaussianBlurTransform(settings.blur, different_sigma_per_channel=False, p_per_sample=settings.p_blur),
             SimulateLowResolutionTransform(
-                settings.low_resolution, per_channel=False, order_downsample=0, order_upsample=3,
+                settings.low_resolution, per_channel=False, order_downsample=1, order_upsample=3,
                 p_per_sample=settings.p_low_resolution,
             ),
         ]
