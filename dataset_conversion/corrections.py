@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.io import Case, read_label
+from autoseg.io import Case, read_label, read_label_of
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.schema.audit import Audit, Decisions
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -83,7 +83,7 @@ def _is_unchanged(case: str, report: Audit, original: Dataset) -> bool:
 def _new_case(case: Case, patches: list[Path], raw: RawDataset, part: str) -> NewCase:
     label = None
     if case.label is not None:
-        label = read_label(case.label).array
+        label = read_label_of(case.label, case.images).array
         for patch in patches:
             values = read_label(patch).array
             label = np.where(values != _UNCHANGED, values, label).astype(label.dtype)

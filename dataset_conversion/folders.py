@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
 from autoseg.fingerprint.validation import one_line
-from autoseg.io import Label, read_case, read_label
+from autoseg.io import Label, read_case, read_label_of
 from autoseg.io.raster import apply_exif_orientation
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -122,7 +122,7 @@ def _survey(pair: Pair) -> _Survey:
     shapes: list[tuple[Path, tuple[int, ...], bool]] = []
     for mask in pair.masks:
         try:
-            label = read_label(mask.path)
+            label = read_label_of(mask.path, pair.images)
         except AutosegError as error:
             problems.append(one_line(error))
             continue
@@ -177,7 +177,7 @@ def _turning(pairs: Sequence[Pair], surveys: Sequence[_Survey]) -> tuple[list[in
 def _label(pair: Pair, turn: int, coding: LabelCoding) -> Label:
     labels: list[tuple[Label, str]] = []
     for mask in pair.masks:
-        label = read_label(mask.path)
+        label = read_label_of(mask.path, pair.images)
         if turn != 1:
             label = Label(array=apply_exif_orientation(label.array, turn), spacing=None, lossy=label.lossy)
         labels.append((label, mask.kind))

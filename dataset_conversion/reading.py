@@ -10,6 +10,8 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from matplotlib.path import Path as Outline  # at the top: matplotlib's import i
 from PIL import Image as Pillow
 from PIL.GifImagePlugin import GifImageFile
 
-from autoseg.io import Image, Label, read_image, read_label
+from autoseg.io import Image, Label, align, read_image, read_label
 from autoseg.io.types import MAX_PIXELS, UNREADABLE, Array
 from autoseg.support.errors import AutosegError
 from dataset_conversion.source import MAX_MEMBER_BYTES, Entry
@@ -86,13 +88,14 @@ def read_foreground(entries: Sequence[Entry], instances: bool = False) -> Label:
     """
     union: Label | None = None
     for entry in entries:
-        one = Label(array=(read_label_entry(entry).array > 0).astype(np.uint8), spacing=None) if instances else _binarise(entry)
+        one = _objects(entry) if instances else _binarise(entry)
+        one = align(one, union, Path(entry.where), Path(entries[0].where)) if union is not None else one
         if union is not None and union.array.shape != one.array.shape:
             raise AutosegError(
                 f"{entry.where}: {_size(one.array)} pixels, but {entries[0].where} has {_size(union.array)}", "look at both"
             )
         if union is not None:
-            one = Label(array=union.array | one.array, spacing=None, notes=tuple(dict.fromkeys((*union.notes, *one.notes))))
+            one = replace(union, array=union.array | one.array, notes=tuple(dict.fromkeys((*union.notes, *one.notes))))
         union = one
     assert union is not None, "a mask without files"
     return union
@@ -101,11 +104,17 @@ def read_foreground(entries: Sequence[Entry], instances: bool = False) -> Label:
 def merge_class_masks(masks: Mapping[int, Sequence[Entry]]) -> Label:
     """Class ids (H, W) from masks of one class each: id -> its files. Where they overlap, the later class wins, with a note."""
     objects = {value: read_foreground(entries) for value, entries in masks.items()}
+    first = next(iter(objects))
+    objects = {
+        value: align(one, objects[first], Path(masks[value][0].where), Path(masks[first][0].where))
+        for value, one in objects.items()
+    }
     shapes = {one.array.shape: masks[value][0].where for value, one in objects.items()}
     if len(shapes) > 1:
         raise AutosegError(f"{' and '.join(shapes.values())} differ in size", "all masks of an image need the same size")
     notes = [note for one in objects.values() for note in one.notes]
-    return paint_objects(next(iter(shapes)), ((value, one.array > 0) for value, one in objects.items()), notes)
+    painted = paint_objects(next(iter(shapes)), ((value, one.array > 0) for value, one in objects.items()), notes)
+    return replace(painted, geometry=objects[first].geometry)
 
 
 def mask_outside_fov(label: Callable[[], Label], field: Entry, ignore: int) -> Label:
@@ -195,6 +204,12 @@ def decode_run_lengths(text: str, shape: tuple[int, int], by_columns: bool = Tru
     return flat.reshape(shape[::-1]).T.copy() if by_columns else flat.reshape(shape)
 
 
+def _objects(entry: Entry) -> Label:
+    """1 where a mask numbers an object."""
+    label = read_label_entry(entry)
+    return replace(label, array=(label.array > 0).astype(np.uint8), notes=())
+
+
 def _binarise(entry: Entry) -> Label:
     if entry.suffix in _LOSSY:
         gray = read_image_entry(entry).array.mean(0)
@@ -206,12 +221,12 @@ def _binarise(entry: Entry) -> Label:
     values = label.array
     highest = int(values.max(initial=0))
     if highest <= 1:
-        return Label(array=values.astype(np.uint8), spacing=None, notes=label.notes)
+        return replace(label, array=values.astype(np.uint8))
     if highest < _HALF or highest > 255:
         raise AutosegError(f"{entry.where}: values up to {highest}, neither 0 and 1 nor 0 and 255", "look at the file")
     stray = ((values > 0) & (values < 255)).any()
     notes = (*label.notes, "values between 0 and 255 thresholded at 128") if stray else label.notes
-    return Label(array=(values >= _HALF).astype(np.uint8), spacing=None, notes=notes)
+    return replace(label, array=(values >= _HALF).astype(np.uint8), notes=notes)
 
 
 def _has_own_decoder(entry: Entry) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoseg.fingerprint.near_duplicates import thumbnail
 from autoseg.fingerprint.validation import count_values, one_line, undeclared_values
-from autoseg.io import Image, Label, read_image, suffix_of, write_image, write_label
+from autoseg.io import Image, Label, align, read_image, suffix_of, write_image, write_label
 from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError
@@ -50,6 +50,11 @@ def store_case(
     try:
         images = [_read_image(item) for item in case.images]
         label = _label(case)
+        label = (
+            align(label, images[0], Path(f"the mask of {case.name}"), Path(_describe_source(case, case.images[0])))
+            if label
+            else None
+        )
     except AutosegError as error:
         return None, [one_line(error)]
     faults = _find_faults(case, images, label, spec, scheme)

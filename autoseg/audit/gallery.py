@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from numpy.typing import NDArray
 
 from autoseg.audit.out_of_fold import OutOfFoldPredictions, predicted_masks
-from autoseg.io import Case, read_case, read_label
+from autoseg.io import Case, read_case, read_label_of
 from autoseg.prediction.overlay import draw_overlay
 from autoseg.schema.audit import Audit, AuditFinding
 from autoseg.schema.dataset import LabelScheme
@@ -42,7 +42,8 @@ def _picture(
     """The picture of a finding: a JPEG as a data URI."""
     case = cases[finding.case]
     assert case.label is not None
-    image, reference = read_case(case.images).array, read_label(case.label).array
+    whole = read_case(case.images)
+    image, reference = whole.array, read_label_of(case.label, case.images, whole).array
     labels = np.zeros(reference.shape, np.uint16)
     if finding.case in predictions:
         for name, mask in predicted_masks(predictions[finding.case], scheme).items():

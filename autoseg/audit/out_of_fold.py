@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.inference import resample_to_original
-from autoseg.io import Case, is_image, read_case, read_label, stem_of
+from autoseg.io import Case, is_image, read_case, read_label_of, stem_of
 from autoseg.metrics.rules import is_defined
 from autoseg.prediction.predictor import Predictor, trained_folds
 from autoseg.prediction.validation import FOLDER
@@ -63,7 +63,7 @@ def out_of_fold_predictions(
     for case in sorted(sums):
         path = cases[case].label
         assert path is not None
-        labels = read_label(path).array
+        labels = read_label_of(path, cases[case].images).array
         size = (labels.shape[0], labels.shape[1])
         height, width = sums[case].shape[1:]
         small = cv2.resize(labels.astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -114,7 +114,7 @@ def _model_predictions(
         elif masks.is_dir():
             for path in sorted(masks.iterdir()):
                 if is_image(path) and stem_of(path) in cases:
-                    yield stem_of(path), _one_hot_maps(read_label(path).array, scheme)
+                    yield stem_of(path), _one_hot_maps(read_label_of(path, cases[stem_of(path)].images).array, scheme)
 
 
 def _predict_maps(predictor: Predictor, case: Case) -> Maps:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoseg.audit.gallery import write_gallery
 from autoseg.audit.label_errors import LabelError, find_label_errors
 from autoseg.audit.out_of_fold import OutOfFoldPredictions, find_models, out_of_fold_predictions, predicted_masks, select_models
-from autoseg.io import Case, read_label, write_label
+from autoseg.io import Case, read_label_of, write_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.overlap import counts
 from autoseg.metrics.rules import is_defined
@@ -153,7 +153,9 @@ def _agreement(case: str, predictions: Sequence[OutOfFoldPredictions], predicted
 
 def _thumbnail(case: Case) -> NDArray[Any]:
     assert case.label is not None
-    return cv2.resize(read_label(case.label).array.astype(np.uint16), (128, 128), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(
+        read_label_of(case.label, case.images).array.astype(np.uint16), (128, 128), interpolation=cv2.INTER_NEAREST
+    )
 
 
 def _mean_dice(one: NDArray[Any], other: NDArray[Any], scheme: LabelScheme) -> float:

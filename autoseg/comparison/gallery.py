@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from autoseg.comparison.paired_scores import dice_of_cases
 from autoseg.comparison.results import DatasetResults, ModelResults
-from autoseg.io import read_case, read_label
+from autoseg.io import read_case, read_label_of
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.prediction.overlay import draw_overlay
 from autoseg.schema.dataset import LabelScheme
@@ -81,12 +81,13 @@ def _pictures(
 ) -> Iterator[Picture]:
     if case.label is None:
         return
-    image, reference = read_case(case.images).array, read_label(case.label).array
+    whole = read_case(case.images)
+    image, reference = whole.array, read_label_of(case.label, case.images, whole).array
     yield Picture("reference", f"{case.name} with the reference's contour", _encode(draw_overlay(image, reference, scheme)))
     for model in models:
         path = model.mask_of(case.name)
         if path is not None:
-            picture = draw_overlay(image, read_label(path).array, scheme, reference)
+            picture = draw_overlay(image, read_label_of(path, case.images, whole).array, scheme, reference)
             dice = f"Dice {by_model[model.model][case.name]:.3f}"
             yield Picture(f"{model.model}, {dice}", f"{case.name} with the mask of {model.model}: {dice}", _encode(picture))
 

@@ -15,7 +15,7 @@ from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.selective_prediction import calibrated, confidences
 from autoseg.comparison.statistics import risk_coverage
 from autoseg.evaluation.case import score_case
-from autoseg.io import read_label
+from autoseg.io import read_label_of
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.rules import is_defined
 from autoseg.prediction.calibration import case_dice, is_empty, leave_one_out
@@ -155,15 +155,15 @@ def _expected(
 
 
 def _load(dataset_results: DatasetResults, cases: Sequence[str]) -> dict[str, _Case]:
-    references = {case.name: case.label for case in RawDataset.open(dataset_results.dataset).cases}
+    known = {case.name: case for case in RawDataset.open(dataset_results.dataset).cases}
     loaded = {}
     for case in cases:
-        path = references.get(case)
+        path, images = (known[case].label, known[case].images) if case in known else (None, ())
         if path is None:
             raise AutosegError(f"{case} has no reference in {dataset_results.dataset.raw}", "restore its mask")
-        label = read_label(path)
+        label = read_label_of(path, images)
         paths = {name: model.mask_of(case) for name, model in dataset_results.models.items() if case in model.cases}
-        masks = {name: read_label(path).array for name, path in paths.items() if path is not None}
+        masks = {name: read_label_of(path, images).array for name, path in paths.items() if path is not None}
         loaded[case] = _Case(label.array, masks, label.spacing)
     return loaded
 

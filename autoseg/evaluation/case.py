@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoseg.evaluation.mask_values import Codings
 from autoseg.evaluation.pairing import Pair
 from autoseg.fingerprint.mask_coding import MAX_CLASSES, LabelCoding, to_ids
-from autoseg.io import Label, read_label
+from autoseg.io import Label, align, read_label
 from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
 from autoseg.metrics.overlap import Counts, counts
 from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
@@ -70,7 +70,8 @@ class ScoredCase:
     """Scores of one case, and what the summary of the set needs.
 
     predicted_values, reference_values: those in the masks. side: the image's shorter side in pixels. borders: number of
-    border pixels in the reference, for each of `classes`.
+    border pixels in the reference, for each of `classes`. notes: how the prediction was brought onto the
+    reference's grid.
     """
 
     case: str
@@ -81,6 +82,7 @@ class ScoredCase:
     side: int
     borders: tuple[int, ...]
     reliability: Reliability | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ class _MaskPair:
     reference_values: frozenset[int]
     members: Members
     ignore: Mask | None
+    notes: tuple[str, ...]
 
 
 def score_pair(pair: Pair, options: ScoringOptions) -> ScoredCase:
@@ -120,6 +123,7 @@ def score_pair(pair: Pair, options: ScoringOptions) -> ScoredCase:
         case=pair.case, classes=classes, predicted_values=masks.predicted_values,
         reference_values=masks.reference_values, spacing=masks.spacing,
         side=min(masks.reference.shape), borders=borders, reliability=_reliability(pair, masks, options),
+        notes=masks.notes,
     )  # fmt: skip
 
 
@@ -193,7 +197,8 @@ def mask_of(labels: LabelMap, member: Sequence[int], ignore: Mask | None = None)
 
 
 def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
-    prediction, reference = read_label(pair.prediction), read_label(pair.reference)
+    stored, reference = read_label(pair.prediction), read_label(pair.reference)
+    prediction = align(stored, reference, pair.prediction, pair.reference, "prediction")
     codings = options.codings
     predicted_map = _relabel(_ids(prediction, codings.prediction if codings else None), options.relabel.prediction)
     reference_map = _relabel(_ids(reference, codings.reference if codings else None), options.relabel.reference)
@@ -228,6 +233,7 @@ def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
         reference_values=values[1],
         members=members,
         ignore=ignore,
+        notes=tuple(note for note in prediction.notes if note.startswith("prediction:")),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -94,6 +95,8 @@ def evaluate_folders(
         scored = score_all(partial(score_pair, options=options))
         if scheme is None:
             _check_common_values(scored)
+    for note, count in Counter(note for one in scored for note in one.notes).items():
+        logger.warning(f"{note} ({count} of {len(scored)} cases)")
     spaced = [one.spacing is not None for one in scored]
     if any(spaced) and not all(spaced):
         logger.warning(f"{spaced.count(False)} of {len(spaced)} references have no spacing: all distances are in pixels")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.explanation.cam import METHODS, find_layer, heat_map
 from autoseg.explanation.saliency_metrics import saliency_metrics
-from autoseg.io import read_case, read_label, write_image
+from autoseg.io import read_case, read_label_of, write_image
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.models import registry
 from autoseg.prediction.overlay import draw_overlay
@@ -102,7 +102,7 @@ def _explain_case(settings: _Settings, case: Case, folder: Path) -> tuple[list[H
     predictor = settings.predictor
     (member,) = predictor.members
     image = read_case(case.images)
-    reference = read_label(case.label).array if case.label is not None else None
+    reference = read_label_of(case.label, case.images, image).array if case.label is not None else None
     prepared = predictor.prepare(image.array, image.spacing)
     stored = prepared.arrays[0]
     if stored.shape[0] * stored.shape[1] > _MAX_PIXELS:

@@ -94,7 +94,7 @@ def measure_case(
         background=background_fraction(image_brightness),
         layering=layering(planes[0] if len(planes) == 1 else image_brightness.channel_sum),
         overlay=overlay_fraction(planes, high - low, image_brightness, foreground),
-        notes=image.notes,
+        notes=image.notes + tuple(note if note.startswith("mask:") else f"mask: {note}" for note in label.notes),
     )
     is_constant = has_foreground and all(inside.low == inside.high for _, inside in values)
     mask_summary = MaskSummary(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.io import Case, DecodedImageCache, Image, Label, RawDataset, is_image, read_case, read_label, stem_of
+from autoseg.io import Case, DecodedImageCache, Image, Label, RawDataset, align, is_image, read_case, read_label, stem_of
 from autoseg.io.types import Array
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -21,7 +21,7 @@ REMEDY = "fix the files or dataset.json; autoseg_convert writes a valid dataset"
 def check_dataset(raw: RawDataset, workers: int | None = None) -> None:
     """Reads every training image and mask. Raises SeveralProblems with one line for each fault.
 
-    Faults: missing, unreadable and lossy files, sizes or spacings that differ between image and mask, values the
+    Faults: missing, unreadable and lossy files, sizes, spacings or places that differ between image and mask, values the
     labels do not declare (with pixel counts), wrong numbers of channels, masks without an image, groups of unknown cases.
     """
     faults = layout_faults(raw)
@@ -66,7 +66,8 @@ def load_case(case: Case, cache: DecodedImageCache | None = None) -> tuple[Image
         problems.append(f"{case.name}: no mask for {case.images[0]}")
         return image, None, problems
     try:
-        label = cache.label(case.label) if cache else read_label(case.label)
+        stored = cache.label(case.label) if cache else read_label(case.label)
+        label = align(stored, image, case.label, case.images[0]) if image is not None else stored
     except AutosegError as error:
         problems.append(one_line(error))
     return image, label, problems

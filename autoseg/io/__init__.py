@@ -3,7 +3,7 @@
 Takes paths; returns arrays. Must not resample, normalise or decide anything.
 """
 
-from autoseg.io import dicom, segmentation
+from autoseg.io import dicom, nifti, segmentation
 from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import (
     is_image,
@@ -11,11 +11,13 @@ from autoseg.io.files import (
     read_case,
     read_image,
     read_label,
+    read_label_of,
     stem_of,
     suffix_of,
     write_image,
     write_label,
 )
+from autoseg.io.grid import align
 from autoseg.io.raw_dataset import Case, RawDataset, list_cases
 from autoseg.io.types import Geometry, Image, Label
 
@@ -26,13 +28,16 @@ __all__ = [
     "Image",
     "Label",
     "RawDataset",
+    "align",
     "dicom",
     "is_image",
     "list_cases",
     "mask_ending",
+    "nifti",
     "read_case",
     "read_image",
     "read_label",
+    "read_label_of",
     "segmentation",
     "stem_of",
     "suffix_of",

@@ -21,6 +21,7 @@ import numpy as np
 import autoseg.io.dicom as dicom
 import autoseg.io.medical as medical
 import autoseg.io.raster as raster
+from autoseg.io.grid import align
 from autoseg.io.types import UNREADABLE, Array, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import READERS
@@ -81,10 +82,11 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
 def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
     """The channel files of one case stacked: (C, H, W). Geometry and spacing are the first file's. frame: see `read_image`.
 
-    Raises AutosegError if the files differ in size or spacing.
+    The other files are brought onto its pixel grid (see `grid.align`). Raises AutosegError if they differ in size or spacing.
     """
     images = [read_image(path, frame) for path in paths]
     first = images[0]
+    images = [first, *(align(one, first, path, paths[0], "channel") for path, one in zip(paths[1:], images[1:], strict=True))]
     if len(images) == 1:
         return first
     for path, image in zip(paths[1:], images[1:], strict=True):
@@ -114,6 +116,18 @@ def read_label(path: Path | str) -> Label:
     reader = _find_reader(path)
     label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_with_plugin(reader, path)
     return label
+
+
+def read_label_of(path: Path, images: Sequence[Path], image: Image | None = None) -> Label:
+    """The mask of a case as `read_label`, on the pixel grid of its image (see `grid.align`).
+
+    images: the case's files. image: the first of them, if it has been read already. Raises AutosegError if the geometries
+    differ by more than mirrored or exchanged axes and a cut-out.
+    """
+    label = read_label(path)
+    if label.geometry is None or not label.geometry.placed:
+        return label
+    return align(label, image or read_image(images[0]), path, images[0])
 
 
 def write_label(path: Path, array: Array, like: Image | Label | None = None) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import autoseg.io.dicom as dicom
+import autoseg.io.nifti as nifti
 import autoseg.io.segmentation as segmentation
 from autoseg.io.types import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
@@ -93,33 +91,47 @@ def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None,
 
     if not path.is_file():
         raise AutosegError(f"{path} does not exist", "check the path")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _check_nifti(path)
+    header = nifti.check(path) if path.name.lower().endswith(nifti.SUFFIXES) else None
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-        tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys() if key[4:5] == "|"}
-        _reject_misread(path, tags)
-        image = reader.Execute()
+        with nifti.apart_from_siblings(path) as file:
+            reader.SetFileName(str(file))
+            reader.ReadImageInformation()
+            tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys() if key[4:5] == "|"}
+            _reject_misread(path, tags)
+            if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+                raise AutosegError(f"{path} holds complex numbers, which autoseg does not read", "save their magnitudes")
+            image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
     except RuntimeError as error:
         remedy = _NO_PYDICOM if dicom.is_dicom(path) else UNREADABLE
         raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", remedy) from error
-    notes: tuple[str, ...] = ()
-    if tags.get("0028|0004") == "MONOCHROME1":
-        notes = ("MONOCHROME1 inverted: high values are bright",)  # ITK does it.
-    planes, geometry, spacing = _as_2d(path, array, image)
+    planes, geometry, spacing, notes = _as_2d(path, array, image)
+    if header is not None:
+        planes, alpha_notes = _drop_alpha(path, planes) if header.alpha else (planes, ())
+        return planes, spacing, replace(geometry, placed=header.placed), (*header.notes, *notes, *alpha_notes)
     if not tags:
         return planes, spacing, geometry, notes
+    if tags.get("0028|0004") == "MONOCHROME1":
+        notes += ("MONOCHROME1 inverted: high values are bright",)  # ITK does it.
     enhanced = tags.get("0008|0016") in _ENHANCED
     spacing_is_stated = any(tags.get(tag) for tag in _SPACING_TAGS) or (enhanced and spacing != (1.0, 1.0))
     placed = enhanced or all(tags.get(tag) for tag in _POSITION_TAGS)
     return planes, spacing if spacing_is_stated else None, replace(geometry, placed=placed), notes
 
 
-def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float]]:
-    components = image.GetNumberOfComponentsPerPixel()
+def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry, tuple[float, float], tuple[str, ...]]:
+    """(C, H, W), geometry of at most three axes, spacing (row, column), notes."""
+    components, size = image.GetNumberOfComponentsPerPixel(), image.GetSize()
+    notes: tuple[str, ...] = ()
+    if len(size) > 3:
+        channels = math.prod(size[3:])
+        if channels > 1 and components == 1 and 1 in size[:3]:
+            notes = (f"the {channels} images along the fourth axis taken as channels",)
+            array, components = np.moveaxis(array.reshape(channels, *size[2::-1]), 0, -1), channels
+        elif channels == 1:
+            array = array.reshape(*size[2::-1], *array.shape[len(size) :])
+        size = size if channels > 1 and not notes else size[:3]
     shape = array.shape[:-1] if components > 1 else array.shape
     # A plane that is itself one pixel wide keeps that axis; only surplus axes go, the slowest first.
     surplus = len(shape) - 2
@@ -129,16 +141,24 @@ def _as_2d(path: Path, array: Array, image: sitk.Image) -> tuple[Array, Geometry
         raise AutosegError(f"{path} is a volume of {sizes}", "autoseg works on 2D images: save each slice as a file of its own")
     squeezed = np.squeeze(array, singletons)
     axes = [axis for axis in range(len(shape)) if axis not in singletons]
-    spacings = image.GetSpacing()[::-1]
-    planes = np.moveaxis(squeezed, -1, 0) if components > 1 else squeezed[None]
+    dimensions, direction = len(size), np.array(image.GetDirection()).reshape((image.GetDimension(),) * 2)
     geometry = Geometry(
-        size=image.GetSize(),
-        spacing=image.GetSpacing(),
-        origin=image.GetOrigin(),
-        direction=image.GetDirection(),
+        size=size,
+        spacing=image.GetSpacing()[:dimensions],
+        origin=image.GetOrigin()[:dimensions],
+        direction=tuple(float(one) for one in direction[:dimensions, :dimensions].ravel()),
         singletons=singletons,
     )
-    return planes, geometry, (float(spacings[axes[0]]), float(spacings[axes[1]]))
+    spacings = geometry.spacing[::-1]
+    planes = np.moveaxis(squeezed, -1, 0) if components > 1 else squeezed[None]
+    return planes, geometry, (float(spacings[axes[0]]), float(spacings[axes[1]])), notes
+
+
+def _drop_alpha(path: Path, planes: Array) -> tuple[Array, tuple[str, ...]]:
+    """The first three of four channels, and a note. Raises AutosegError if the transparency varies."""
+    if planes[3].min() != planes[3].max():
+        raise AutosegError(f"{path} has a transparency (alpha) channel that varies", "save it without transparency")
+    return planes[:3], ("constant alpha channel dropped",)
 
 
 def _reject_misread(path: Path, tags: dict[str, str]) -> None:
@@ -166,25 +186,6 @@ def _reject_misread(path: Path, tags: dict[str, str]) -> None:
     found = [fault for fault, present in faults.items() if present]
     if found:
         raise AutosegError(f"{path} has {' and '.join(found)}, which SimpleITK misreads", _NO_PYDICOM)
-
-
-def _check_nifti(path: Path) -> None:
-    """Raise AutosegError for a truncated NIfTI: ITK fills it with zeros without an error."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as stream:
-            header = stream.read(348)
-            length = len(header) + sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
-    except (OSError, EOFError, zlib.error) as error:
-        raise AutosegError(f"{path} cannot be read: {error}", UNREADABLE) from error
-    for order in "<>":
-        if header[:4] == struct.pack(order + "i", 348):
-            dimensions = struct.unpack(order + "8h", header[40:56])
-            bits = struct.unpack(order + "h", header[72:74])[0]
-            offset = struct.unpack(order + "f", header[108:112])[0]
-            expected = offset + math.prod(dimensions[1 : dimensions[0] + 1]) * bits / 8
-            if length < expected:
-                raise AutosegError(f"{path} holds {length} bytes of {expected:.0f}", UNREADABLE)
 
 
 def _itk_message(error: RuntimeError) -> str:

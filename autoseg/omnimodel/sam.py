@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.io import is_image, read_label, stem_of
+from autoseg.io import is_image, read_label_of, stem_of
 from autoseg.omnimodel.pictures import load_picture
 from autoseg.omnimodel.reader import Task, merge_masks, open_output, save_case
 from autoseg.prediction.files import PredictionReport
@@ -98,7 +98,7 @@ def read_with_boxes(sam: Sam, jobs: Sequence[PredictionJob], prompt_masks: Path,
             failed[job.name] = f"no mask of it in {prompt_masks}"
             continue
         try:
-            picture, prompt_mask = load_picture(job), read_label(path).array
+            picture, prompt_mask = load_picture(job), read_label_of(path, job.images).array
         except AutosegError as error:
             failed[job.name] = job.redact(error.problem)
             continue

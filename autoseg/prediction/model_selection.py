@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.inference import resample_to_original
-from autoseg.io import Case, RawDataset, read_case, read_label
+from autoseg.io import Case, RawDataset, read_case, read_label_of
 from autoseg.metrics.overlap import counts
 from autoseg.prediction.calibration import fit
 from autoseg.prediction.confidence import assess, predicted_classes
@@ -178,7 +178,8 @@ def _held_out(
 def _read_image_and_label(case: Case) -> tuple[Any, NDArray[Any]]:
     if case.label is None:
         raise AutosegError(f"{case.name} has no label map", "add one to labelsTr")
-    return read_case(case.images), read_label(case.label).array
+    image = read_case(case.images)
+    return image, read_label_of(case.label, case.images, image).array
 
 
 def _average(held: _HeldOutCase, models: ModelNames, scheme: LabelScheme) -> Inferred:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.inference import resample_to_original
 from autoseg.inference.out_of_memory import within_memory
-from autoseg.io import Image, read_case, read_label, segmentation, suffix_of, write_label
+from autoseg.io import Image, read_case, read_label_of, segmentation, suffix_of, write_label
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.large_image import LargeResult, is_large, predict_large, subsample_labels
 from autoseg.prediction.predictor import Inferred, Predictor, Prepared
@@ -255,7 +255,8 @@ def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: La
     # Imported only if overlays are requested.
     from autoseg.prediction.overlay import write_overlay
 
-    reference = read_label(loaded.job.reference).array if loaded.job.reference is not None else None
+    job = loaded.job
+    reference = read_label_of(job.reference, job.images, loaded.image).array if job.reference is not None else None
     write_overlay(path, loaded.image.array, labels, scheme, reference)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import read_case, read_label
+from autoseg.io.grid import align
 from autoseg.io.raw_dataset import Case, RawDataset
 from autoseg.preprocessing.array_dataset import ArrayDataset, OutdatedArrays, array_writer, preprocessing_hash
 from autoseg.preprocessing.transform import preprocess_image, preprocess_label
@@ -81,6 +82,7 @@ def _preprocess_case(case: Case, config: PreprocessingConfig, cache: DecodedImag
             raise AutosegError("it has no label map", "add one to labelsTr, or remove the image from imagesTr")
         image = cache.image(case.images) if cache else read_case(case.images)
         label = cache.label(case.label) if cache else read_label(case.label)
+        label = align(label, image, case.label, case.images[0])
         original_size = (int(image.array.shape[1]), int(image.array.shape[2]))
         if label.array.shape != original_size:
             raise AutosegError(

@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from autoseg.fingerprint import fingerprint_dataset
-from autoseg.io import RawDataset, read_case
+from autoseg.io import RawDataset, read_case, read_label
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Workspace
 from dataset_conversion.registry import LAYOUTS
@@ -167,3 +168,29 @@ def test_faults_of_voc_and_folders(tmp_path, workspace):
         "a mask without an image",
         "no mask for this image in any class",
     ]
+
+
+def test_a_volume_whose_mask_is_stored_mirrored_is_cut_like_its_mask(tmp_path):
+    """Direction and origin of the mask say how it lies; a mask elsewhere is refused."""
+    values, mask = np.arange(480, dtype=np.int16).reshape(4, 10, 12), np.zeros((4, 10, 12), np.uint8)
+    mask[1, 2:5, 3:9] = 1
+
+    def made(array, flip, origin):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((1.0, 1.0, 5.0))
+        image.SetOrigin(origin)
+        return sitk.Flip(image, flip, False)
+
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    sitk.WriteImage(made(values, [False] * 3, (1, 2, 3)), str(tmp_path / "set/imagesTr/a_0000.nii.gz"))
+    sitk.WriteImage(made(mask, [True, False, True], (1, 2, 3)), str(tmp_path / "set/labelsTr/a.nii.gz"))
+    labels = {"background": 0, "thing": 1}
+    description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (tmp_path / "set/dataset.json").write_text(json.dumps(description))
+    convert("nnunet", tmp_path / "set", Workspace.at(tmp_path), "Cut")
+    label = read_label(tmp_path / "raw/Dataset501_Cut/labelsTr/a_slice001.nii.gz")
+    assert np.array_equal(label.array, mask[1])
+    sitk.WriteImage(made(mask, [False] * 3, (1, 2, 4)), str(tmp_path / "set/labelsTr/a.nii.gz"))
+    with pytest.raises(AutosegError, match="does not lie on"):
+        convert("nnunet", tmp_path / "set", Workspace.at(tmp_path), "Other")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.documentation.pages import REPOSITORY
-from tests.io import dicom_matrix, tiff_matrix
+from tests.io import dicom_matrix, nifti_matrix, tiff_matrix
 from tests.io.outcomes import table
 
 PAGE = REPOSITORY / "documentation" / "reading.md"
@@ -20,6 +20,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "tiff kinds": lambda folder: table(("TIFF stored as", "numbers", "as an image", "as a mask"), tiff_matrix.rows(folder)),
     "tiff pages": lambda folder: table(("pages", "as an image", "as a mask"), tiff_matrix.layout_rows(folder), types=False),
     "dicom": lambda folder: table(("DICOM object", "numbers", "with `[dicom]`", "SimpleITK alone"), dicom_matrix.rows(folder)),
+    "nifti": lambda folder: table(("NIfTI and others", "numbers", "as an image", "as a mask"), nifti_matrix.rows(folder)),
 }
 
 

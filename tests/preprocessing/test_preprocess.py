@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from autoseg.io import RawDataset
 from autoseg.preprocessing.array_dataset import ArrayDataset
@@ -118,3 +119,17 @@ def test_overwritten_pixels_are_made_again(dataset: Dataset, caplog: pytest.LogC
     path.write_bytes(content[:5000] + bytes(1024) + content[6024:])
     build(dataset)
     assert path.read_bytes() == content and "images.npy changed after it was written" in caplog.text
+
+
+def test_a_mask_that_is_stored_mirrored_comes_onto_its_image(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path, "Dataset501_Made")
+    image, label = draw("polyps", 0)
+    for folder, values, mirrored in (("imagesTr", image[..., 0], False), ("labelsTr", label, True)):
+        (dataset.raw / folder).mkdir(parents=True)
+        stored = sitk.Flip(sitk.GetImageFromArray(np.ascontiguousarray(values)[None]), [mirrored, False, False], False)
+        sitk.WriteImage(stored, str(dataset.raw / folder / ("a.nii.gz" if mirrored else "a_0000.nii.gz")))
+    labels = {"background": 0, "a": 1, "b": 2}
+    description = {"channel_names": {"0": "gray"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    dataset.description.write_text(json.dumps(description))
+    config = PreprocessingConfig(key="patch_native", geometry="patch", dtype="uint8", channels=1)
+    np.testing.assert_array_equal(build(dataset, config).label("a"), label)
