@@ -183,19 +183,30 @@ def paint_objects(
     return Label(array=ids, spacing=None, notes=(*notes, f"{pixels} {OVERLAP_NOTE}") if pixels else tuple(notes))
 
 
-def decode_run_lengths(text: str, shape: tuple[int, int], by_columns: bool = True) -> npt.NDArray[np.bool_]:
-    """Mask (H, W) from run lengths: pairs of start and length, counted from 1. by_columns: down each column, then right.
+def decode_run_lengths(
+    text: str, shape: tuple[int, int], by_columns: bool = True, relative: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Mask (H, W) from run lengths: pairs of start and length. by_columns: down each column, then right.
 
-    Raises AutosegError for invalid text and for runs beyond the image.
+    Starts are counted from 1; relative: they are the number of pixels since the end of the run before. Raises AutosegError for
+    invalid text, runs beyond the image, and runs that begin before the end of the run before.
     """
     words = text.split()
     if len(words) % 2 or not all(word.isdigit() for word in words):
         raise AutosegError(f"{text[:40]!r} is not a run-length encoding", "give pairs of start and length")
-    starts = np.array(words[::2], np.int64) - 1
-    ends = starts + np.array(words[1::2], np.int64)
+    starts, lengths = (np.array(words[first::2], np.int64) for first in (0, 1))
+    starts = np.cumsum(starts) + np.cumsum(lengths) - lengths if relative else starts - 1
+    ends = starts + lengths
     if len(starts) and (starts.min() < 0 or ends.max() > shape[0] * shape[1]):
         raise AutosegError(
             f"runs to pixel {ends.max()} of an image with {shape[0] * shape[1]}", "look at the file and the image's size"
+        )
+    backwards = np.flatnonzero(starts[1:] < ends[:-1])
+    if backwards.size:
+        place = int(backwards[0])
+        raise AutosegError(
+            f"the run lengths go backwards: {starts[place + 1] + 1} after a run to {ends[place]}",
+            "if starts are relative to the run before, give --relative; else fix the table",
         )
     changes = np.zeros(shape[0] * shape[1] + 1, np.int32)
     np.add.at(changes, starts, 1)

@@ -88,6 +88,9 @@ def _write(
                 stage.record(stored_case)
     if not problems and not any(case.part == "Tr" for case in stored):
         problems.append("there is no training case")
+    foreground = {str(value) for value in scheme.values if value not in (0, scheme.ignore)}
+    if not problems and not any(foreground & set(case.pixels) for case in stored if case.part == "Tr"):
+        problems.append("no mask of a training case holds any foreground")
     if problems:
         raise SeveralProblems(f"{dataset.name} was not written", problems, "fix these files and convert again")
     return stored

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, permutations
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.limits import Count, LabelNumber
 
 LabelValue = LabelNumber | tuple[LabelNumber, ...]
+_MOST_PERMUTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,4 +110,45 @@ def _regions(entries: dict[str, LabelValue], order: tuple[int, ...] | None, igno
     empty = [name for name, values in zip(names, members, strict=True) if not values]
     if empty:
         raise ValueError(f"the region {empty[0]} has no values")
+    _check_paint(names, members, order)
     return LabelScheme(names=tuple(names), members=tuple(members), regions=True, ignore=ignore, paint=tuple(order))
+
+
+def _check_paint(names: Sequence[str], members: Sequence[tuple[int, ...]], order: Sequence[int]) -> None:
+    """Raises ValueError if perfect regions do not give the label values back, with an order that does.
+
+    Each region paints its value of `order`, later ones over earlier ones. The value that is painted last where a value lies
+    must lie in exactly the same regions.
+    """
+    regions = {value: {index for index, member in enumerate(members) if value in member} for value in chain(*members)}
+    wrong = [value for value, inside in sorted(regions.items()) if regions.get(order[max(inside)]) != inside]
+    if not wrong:
+        return
+    became = order[max(regions[wrong[0]])]
+    fault = f"regions_class_order {list(order)} cannot give the regions back: the value {wrong[0]} would become {became}"
+    for listing in _listings(members):
+        paint = _paint(listing, members, regions)
+        if paint is not None:
+            listed = "" if listing == sorted(listing) else f", with labels in the order {', '.join(names[i] for i in listing)}"
+            raise ValueError(f"{fault}; this works: {paint}{listed}")
+    raise ValueError(f"{fault}; no order can, since regions overlap without one inside the other")
+
+
+def _listings(members: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Orders of the regions to try: as listed, the largest first, and all of a few."""
+    yield list(range(len(members)))
+    yield sorted(range(len(members)), key=lambda index: -len(members[index]))
+    if len(members) <= _MOST_PERMUTED:
+        yield from map(list, permutations(range(len(members))))
+
+
+def _paint(listing: list[int], members: Sequence[tuple[int, ...]], regions: Mapping[int, set[int]]) -> list[int] | None:
+    """The value that each region paints, in the order of `listing`; None if the regions cannot be painted so."""
+    place = {region: position for position, region in enumerate(listing)}
+    paint = []
+    for region in listing:
+        last = [value for value, inside in sorted(regions.items()) if max(inside, key=place.__getitem__) == region]
+        if any(regions[value] != regions[last[0]] for value in last):
+            return None
+        paint.append(last[0] if last else min(members[region]))
+    return paint

@@ -3,13 +3,15 @@
 Lin et al.: Microsoft COCO: Common Objects in Context. ECCV 2014; the format is described at cocodataset.org/#format-data. One
 or several JSON files, such as a folder each for train, valid and test; where a folder or the file's name says test, the
 images are test cases. Polygons and run lengths are drawn by pycocotools, COCO's own library. Where objects of two classes
-overlap, the smaller one wins. Images without annotations have empty masks.
+overlap, the smaller one wins. Images without annotations have empty masks. Boxes without an outline, undeclared categories and
+annotations of images that are not listed are refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Sized
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,7 @@ from dataset_conversion.reading import paint_objects
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
+_SHOWN = 5
 _KEYS = {
     "images": {"id", "file_name", "height", "width"},
     "annotations": {"image_id", "category_id"},
@@ -32,15 +35,22 @@ _KEYS = {
 
 
 def find(source: Source, options: Options) -> ConversionPlan:
-    """A class for each category, in the order of their ids."""
+    """A class for each category name, in the order of the ids. Annotations that cannot be drawn are problems."""
     _import_pycocotools()
     tables = _read_tables(source, options.get("annotations"))
-    names = {int(item["id"]): str(item["name"]) for _, table in tables for item in table["categories"]}
-    order = [number for number in sorted(names) if names[number].casefold() != "background"]
-    values = {number: value for value, number in enumerate(order, 1)}
-    plan = ConversionPlan(labels=["background", *(names[number] for number in order)])
+    names: dict[int, str] = {}
+    plan = ConversionPlan(labels=["background"])
+    for entry, table in tables:
+        for item in table["categories"]:
+            number, name = int(item["id"]), str(item["name"])
+            if names.setdefault(number, name) != name:
+                plan.problems.append(f"{entry.where}: the category {number} is {name!r} here and {names[number]!r} elsewhere")
+    labels = list(dict.fromkeys(names[number] for number in sorted(names) if names[number].casefold() != "background"))
+    plan.labels = ["background", *labels]
+    values = {number: labels.index(name) + 1 if name in labels else 0 for number, name in names.items()}
     images = Images(source)
     for entry, table in tables:
+        plan.problems += _annotation_faults(entry, table, names)
         annotations_by_image: dict[Any, list[Mapping[str, Any]]] = {}
         for item in table["annotations"]:
             annotations_by_image.setdefault(item["image_id"], []).append(item)
@@ -52,8 +62,44 @@ def find(source: Source, options: Options) -> ConversionPlan:
             shape = (int(item["height"]), int(item["width"]))
             label = partial(_draw_label, shape, annotations_by_image.get(item["id"], []), values, image.where)
             plan.cases.append(NewCase(name=image.stem, images=[image], label=label, part="Ts" if is_test(entry.name) else "Tr"))
+    used = {int(item["category_id"]) for _, table in tables for item in table["annotations"]}
+    unused = [name for name in labels if not used & {number for number in names if names[number] == name}]
+    if unused:
+        plan.notes.append(f"categories without any object: {', '.join(unused)}")
+    background = sum(values.get(int(item["category_id"])) == 0 for _, table in tables for item in table["annotations"])
+    if background:
+        plan.notes.append(f"{background} objects of the category background were not drawn")
     normalise_cases(plan)
     return plan
+
+
+def _annotation_faults(entry: Entry, table: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
+    """One line for each kind of annotation that has no place in a mask, with its number."""
+    counts = Counter(item["id"] for item in table["images"])
+    boxes = [item for item in table["annotations"] if not item.get("segmentation")]
+    categories = Counter(int(item["category_id"]) for item in table["annotations"])
+    unknown = {number: count for number, count in sorted(categories.items()) if number not in names}
+    lost = Counter(item["image_id"] for item in table["annotations"] if item["image_id"] not in counts)
+    repeated = [number for number, count in counts.items() if count > 1]
+    faults = []
+    if boxes:
+        first = ", ".join(str(item["image_id"]) for item in boxes[:_SHOWN])
+        faults.append(f"{len(boxes)} annotations have no outline, only a box: image ids {first}{_more(boxes)}")
+    if unknown:
+        shown = ", ".join(f"{number} ({count})" for number, count in list(unknown.items())[:_SHOWN])
+        declared = ", ".join(f"{number} {name}" for number, name in sorted(names.items()))
+        total = sum(unknown.values())
+        faults.append(f"{total} annotations are of categories {shown}{_more(unknown)}; declared are {declared}")
+    if lost:
+        shown = ", ".join(map(str, list(lost)[:_SHOWN]))
+        faults.append(f"{sum(lost.values())} annotations belong to images that are not listed: ids {shown}{_more(lost)}")
+    if repeated:
+        faults.append(f"several images have the ids {', '.join(map(str, repeated[:_SHOWN]))}{_more(repeated)}")
+    return [f"{entry.where}: {fault}" for fault in faults]
+
+
+def _more(items: Sized) -> str:
+    return f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
 
 
 def _read_tables(source: Source, file_name: str | None) -> list[tuple[Entry, dict[str, Any]]]:
@@ -80,6 +126,9 @@ def _check(entry: Entry, content: Mapping[str, Any]) -> None:
             missing = sorted(keys - set(item)) if isinstance(item, dict) else sorted(keys)
             if missing:
                 raise AutosegError(f"{entry.where}: {kind}[{place}] lacks {', '.join(missing)}", "fix the JSON")
+            for key in keys & {"category_id", "height", "width"} | (keys & {"id"} if kind == "categories" else set()):
+                if not str(item[key]).isdigit():
+                    raise AutosegError(f"{entry.where}: {key} of {kind}[{place}] is {item[key]!r}", "give a whole number")
 
 
 def _draw_label(
@@ -87,9 +136,9 @@ def _draw_label(
 ) -> Label:
     objects = []
     for item in annotations:
-        number = int(item["category_id"])
-        if item.get("segmentation") and number in values:
-            objects.append((values[number], _decode_mask(item["segmentation"], shape, where)))
+        value = values[int(item["category_id"])]
+        if value:
+            objects.append((value, _decode_mask(item["segmentation"], shape, where)))
     return paint_objects(shape, sorted(objects, key=lambda one: -int(one[1].sum())))
 
 

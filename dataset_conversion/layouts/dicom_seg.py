@@ -2,7 +2,8 @@
 
 DICOM PS3.3, A.51 Segmentation IOD. Read by highdicom (Bridge et al., Journal of Digital Imaging 35, 2022). Any folders of
 .dcm files: those of the modality SEG are the masks, all others with pixels the images, one slice each; the references
-(SOP instance UIDs) inside pair them. Binary and label-map segments are taken; the classes are the segments' labels.
+(SOP instance UIDs) inside pair them. Binary, fractional (from half on) and label-map segments are taken; the classes are the
+segments' labels.
 Nothing of a patient is written: cases and groups are numbered, in the order of the UIDs and patient ids.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.io import Label
+from autoseg.io import Label, segmentation
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import GRAY, RGB, ConversionPlan, Options
 from dataset_conversion.reading import paint_objects, read_image_entry
@@ -103,15 +104,20 @@ def _segments(entry: Entry) -> list[tuple[str, int, str]]:
 def _draw_label(image: Entry, uid: str, parts: list[tuple[Entry, int, int]]) -> Label:
     shape = read_image_entry(image).array.shape[1:]
     objects = []
+    notes: tuple[str, ...] = ()
     for entry, number, value in parts:
-        planes = _read_segmentation(entry).get_pixels_by_source_instance(
+        mask = _read_segmentation(entry)
+        fractional = str(mask.segmentation_type.value) == "FRACTIONAL"
+        planes = mask.get_pixels_by_source_instance(
             [uid], segment_numbers=[number], ignore_spatial_locations=True, assert_missing_frames_are_empty=True
         )
-        inside = np.asarray(planes[0, ..., 0] > 0)
+        # Fractions come between 0 and 1; any probability above 0 would be far too much.
+        inside = np.asarray(planes[0, ..., 0] >= 0.5 if fractional else planes[0, ..., 0] > 0)
+        notes = (segmentation.FRACTIONAL_NOTE,) if fractional else notes
         if inside.shape != shape:
             raise AutosegError(f"{entry.where}: {inside.shape} pixels, its image has {shape}", "check both files")
         objects.append((value, inside))
-    return paint_objects(shape, objects)
+    return paint_objects(shape, objects, notes)
 
 
 def _read_segmentation(entry: Entry) -> Any:

@@ -1,7 +1,8 @@
 """A folder of images and a table of run lengths, as Kaggle's competitions have them.
 
 A row is an object: the image's name, pairs of start and length counted from 1 down the columns (or along rows, with --by-rows),
-and perhaps a class. Rows without runs ("" or -1) show nothing. Columns are guessed by their usual names, such as ImageId,
+and perhaps a class. With --relative, a start is the number of pixels since the end of the run before, as in one competition.
+Rows without runs ("" or -1) show nothing. Columns are guessed by their usual names, such as ImageId,
 EncodedPixels and class; ImageId_ClassId holds both. Images that the table does not name are skipped.
 """
 
@@ -53,9 +54,7 @@ def find(source: Source, options: Options) -> ConversionPlan:
         if image is None:
             plan.problems.append(f"{table.where}: names the image {name}, which is not in {options['images']}")
         else:
-            plan.cases.append(
-                NewCase(name=image.stem, images=[image], label=partial(_draw_label, image, objects, not options["by_rows"]))
-            )
+            plan.cases.append(NewCase(name=image.stem, images=[image], label=partial(_draw_label, image, objects, options)))
     unused = len(images.entries) - len(plan.cases)
     if unused > 0:
         plan.notes.append(f"{unused} images are not in the table and were skipped")
@@ -97,10 +96,13 @@ def _name(kind: str) -> str:
     return f"class{kind}" if kind.isdigit() else kind
 
 
-def _draw_label(image: Entry, objects: Sequence[tuple[int, str]], by_columns: bool) -> Label:
+def _draw_label(image: Entry, objects: Sequence[tuple[int, str]], options: Options) -> Label:
     height, width = read_image_entry(image).array.shape[1:]
     try:
-        masks = [(value, decode_run_lengths(runs, (height, width), by_columns)) for value, runs in objects]
+        masks = [
+            (value, decode_run_lengths(runs, (height, width), not options["by_rows"], options["relative"]))
+            for value, runs in objects
+        ]
     except AutosegError as error:
         raise AutosegError(f"{image.where}: {error.problem}", error.remedy) from error
     return paint_objects((height, width), masks)

@@ -6,6 +6,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from autoseg.io import dicom, read_image, read_label, segmentation
 from autoseg.support.errors import AutosegError
+from autoseg.support.workspace import Workspace
+from dataset_conversion.run import convert
 from tests.io.scans import scan
 
 pydicom = pytest.importorskip("pydicom")
@@ -121,3 +123,56 @@ def test_segmentations_keep_the_patient_where_asked_and_may_be_empty(tmp_path, m
     segmentation.write(tmp_path / "s.dcm", mask * 0, source, {1: "cyst"}, keep_patient=True)
     assert pydicom.dcmread(tmp_path / "s.dcm").PatientName == "Known^Name"
     assert not read_label(tmp_path / "s.dcm").array.any()
+
+
+def fractional(path, source, fractions):
+    """A segmentation object of probabilities 0 to 255 of one segment."""
+    import highdicom as hd
+    from highdicom.sr.coding import CodedConcept
+
+    code = CodedConcept("10200004", "SCT", "Liver")
+    segment = hd.seg.SegmentDescription(1, "liver", code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+    made = hd.seg.Segmentation(
+        [pydicom.dcmread(source)], fractions, hd.seg.SegmentationTypeValues.FRACTIONAL, [segment],
+        "1.2.3.5", 1, "1.2.3.6", 1, "us", "autoseg", "1", "1", max_fractional_value=200,
+    )  # fmt: skip
+    made.save_as(path)
+
+
+def test_fractional_segmentations_are_thresholded_at_half(tmp_path):
+    pytest.importorskip("highdicom")
+    fractions = np.tile(np.linspace(0, 1, GRAY.shape[1], dtype=np.float32), (GRAY.shape[0], 1))
+    source = scan(tmp_path / "source" / "a.dcm", GRAY.astype(np.uint16), mr=True, PatientName="A", PatientID="1")
+    content = pydicom.dcmread(source)
+    for name in (
+        "AccessionNumber",
+        "StudyID",
+        "StudyDate",
+        "StudyTime",
+        "PatientBirthDate",
+        "PatientSex",
+        "ReferringPhysicianName",
+    ):
+        setattr(content, name, "")
+    content.save_as(source)
+    fractional(tmp_path / "source" / "s.dcm", source, fractions)
+    label = read_label(tmp_path / "source" / "s.dcm")
+    assert np.array_equal(label.array, fractions >= 0.5) and "at least half" in label.notes[0]
+    report = convert("dicom_seg", tmp_path / "source", Workspace(tmp_path / "root"), "Set")
+    (stored,) = (report.dataset.raw / "labelsTr").iterdir()
+    assert np.array_equal(read_label(stored).array, fractions >= 0.5)
+    assert any("at least half" in note for note in report.notes)
+
+
+def test_overlapping_segments_are_counted(tmp_path, mask):
+    highdicom = pytest.importorskip("highdicom")
+    source = scan(tmp_path / "a.dcm", GRAY.astype(np.uint16), mr=True)
+    segmentation.write(tmp_path / "s.dcm", mask, source, {1: "cyst", 2: "lesion"})
+    content = pydicom.dcmread(tmp_path / "s.dcm")
+    assert read_label(tmp_path / "s.dcm").notes == () and highdicom.seg.segread(tmp_path / "s.dcm")
+    frames = content.pixel_array.copy()
+    frames[0] |= frames[1]
+    content.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes()
+    content.save_as(tmp_path / "s.dcm")
+    label = read_label(tmp_path / "s.dcm")
+    assert np.array_equal(label.array, mask) and f"{(mask == 2).sum()} pixels belong to two segments" in label.notes[0]
