@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.checks import check_runs
 from autoseg.api.options import DatasetId, Models, PathLike, model_names
 from autoseg.schema.audit import Audit
 from autoseg.support.workspace import Root, Workspace
@@ -42,7 +43,10 @@ def audit(
     """
     from autoseg.audit.run import audit as run
 
-    return run(Workspace.at(root).dataset(dataset), model_names(models), Path(output) if output else None, most, device)
+    data, names = Workspace.at(root).dataset(dataset), model_names(models)
+    # Masks that a person has corrected since are what the next audit is for.
+    check_runs(data, [folder for name in names or ["*"] for folder in data.results.glob(f"{name}/fold_*")], warn=True)
+    return run(data, names, Path(output) if output else None, most, device)
 
 
 def correct(

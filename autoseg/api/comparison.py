@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autoseg.api.checks import check_plans
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.schema.comparison import Comparison
 from autoseg.support.errors import AutosegError
@@ -62,6 +63,9 @@ def compare(
         raise AutosegError("masks of other programs belong to one dataset", "compare one dataset at a time with --also")
     mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
     all_results = [load_results(dataset, model_names(models), fold_numbers(folds), mask_folders) for dataset in selected]
+    for results in all_results:
+        runs = (run for model in results.models.values() for run in model.folds.values())
+        check_plans(results.dataset, {run.folder: run.plan for run in runs})
     comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share)
     folder = (
         Path(output) if output else (selected[0].results if len(selected) == 1 else workspace.root / "results") / "comparison"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.checks import check_runs
 from autoseg.api.options import DatasetId, Models, PathLike, model_names
 from autoseg.schema.frame import Results
 from autoseg.schema.scores import Scores
@@ -99,6 +100,7 @@ def evaluate_external(
     names = model_names(models) or list(trained_models(own.results))
     if not names:
         raise AutosegError(f"{own.name} has no trained models", f"autoseg_train {own.number} MODEL all")
+    check_runs(own, [folder for name in names for folder in own.results.glob(f"{name}/fold_*")])
     return Results(
         tested for model in names for tested in test(own, model, external, labels, device=device, tolerance=tolerance)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from autoseg.api.checks import check_runs
 from autoseg.api.options import DatasetId
 from autoseg.schema.explanation import Explanation
 from autoseg.support.workspace import Root, Workspace
@@ -44,4 +45,6 @@ def explain(
     """
     from autoseg.explanation.explain import explain_fold
 
-    return explain_fold(Workspace.at(root).dataset(dataset), model, fold, cases, layer=layer, region=region, device=device)
+    data = Workspace.at(root).dataset(dataset)
+    check_runs(data, [data.fold(model, fold)])
+    return explain_fold(data, model, fold, cases, layer=layer, region=region, device=device)

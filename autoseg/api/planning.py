@@ -81,6 +81,7 @@ def plan_and_preprocess(
         AutosegError: the files have errors, a model or setting is unknown, splits leak, or the memory is too small.
     """
     from autoseg.fingerprint.measure import fingerprint_dataset
+    from autoseg.fingerprint.sources import hash_sources
     from autoseg.io.cache import DecodedImageCache
     from autoseg.io.raw_dataset import RawDataset
 
@@ -90,7 +91,8 @@ def plan_and_preprocess(
     before = _plan_before(data)
     raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
-        measured = fingerprint_dataset(data, cache=cache, raw=raw, processes=processes)
+        sources = hash_sources(raw, data.raw)
+        measured = fingerprint_dataset(data, cache=cache, raw=raw, sources=sources, processes=processes)
         from autoseg import models as registry
         from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.preprocess import preprocess_dataset
@@ -108,6 +110,7 @@ def plan_and_preprocess(
         new_splits = _splits(data, raw, measured, plan, Path(splits) if splits else None)
         plan = _with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
+        write_artefact(data.sources, sources)
         write_artefact(data.plan, plan)
         _log_dropped(before, plan)
         if cache and len(plan.preprocessing) == 1:
@@ -159,21 +162,22 @@ def check_training(data: Dataset, models: Sequence[str] | None, settings: Mappin
 def plan_again(
     data: Dataset, plan: Plan, protocol: Protocol, models: Sequence[str], device: str, root: Root, *, preprocess: bool = True
 ) -> Plan:
-    """Plan for another protocol, with the models, the memory limit and the settings of the earlier plan, and more models."""
+    """Plan again, with the models, the memory limit and the settings of the earlier plan, and more models."""
     settings, memory = _settings_of(plan), _memory_of(plan)
     same = [f"--set {path}={text}" for path, text in settings.items()]
     same += [f"--memory {memory / 2**30:.3g}G"] if memory else []
     more = f", with {' '.join(same)} as before" if same else ""
-    logger.info(f"{data.name} is planned for {plan.protocol}: planning it for {protocol} now{more}")
+    reason = f"is planned for {plan.protocol}" if protocol != plan.protocol else "has changed"
+    logger.info(f"{data.name} {reason}: planning it for {protocol} now{more}")
     return plan_and_preprocess(
         data.name, protocol=protocol, models=list(dict.fromkeys([*plan.models, *models])), memory=memory, device=device,
         settings=settings, preprocess=preprocess, root=root,
     )  # fmt: skip
 
 
-def planning_command(data: Dataset, plan: Plan, model: str) -> str:
-    """The command that adds a model to a plan, and changes nothing else."""
-    options = [f"--protocol {plan.protocol}", f"--models {','.join([*plan.models, model])}"]
+def planning_command(data: Dataset, plan: Plan, *models: str) -> str:
+    """The command that adds models to a plan, and changes nothing else."""
+    options = [f"--protocol {plan.protocol}", f"--models {','.join([*plan.models, *models])}"]
     options += [f"--set {shlex.quote(f'{path}={text}')}" for path, text in _settings_of(plan).items()]
     memory = _memory_of(plan)
     return " ".join([f"autoseg_plan_and_preprocess {data.number}", *options, *([f"--memory {memory}"] if memory else [])])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.checks import check_runs
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.support.workspace import Root, Workspace
 
@@ -106,7 +107,9 @@ def find_best(dataset: DatasetId, models: Models | None = None, *, device: str =
     """
     from autoseg.prediction import model_selection
 
-    return model_selection.find_best(Workspace.at(root).dataset(dataset), model_names(models), device)
+    data, names = Workspace.at(root).dataset(dataset), model_names(models)
+    check_runs(data, [folder for name in names or ["*"] for folder in data.results.glob(f"{name}/fold_*")])
+    return model_selection.find_best(data, names, device)
 
 
 def export(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from autoseg.api.checks import current_plan
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, Settings, fold_numbers, model_names, setting_texts
 from autoseg.api.planning import check_training, plan_again, plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
@@ -36,6 +37,7 @@ def run(
     slurm: Mapping[str, str] | None = None,
     retries: int = 2,
     protocol: Protocol | None = None,
+    replan: bool = False,
     settings: Settings | None = None,
     pretrained: PathLike | None = None,
     log_to: Sequence[str] = (),
@@ -59,6 +61,7 @@ def run(
         slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
         retries: how often a crashed job is restarted.
         protocol: "auto", "benchmark" or "quick" (default: the plans').
+        replan: plan a dataset again, with the same options, if its images, masks or dataset.json have changed since.
         settings: dotted field of the plan -> value, for all jobs: {"training.epochs": 50}.
         pretrained: "auto", "none" or the path of a checkpoint (default: the plans' choice).
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
@@ -90,7 +93,7 @@ def run(
     for dataset in selected:
         check_training(dataset, names, texts)
     for dataset in selected:
-        _plan(dataset, names, protocol, device, root_folder)
+        _plan(dataset, names, protocol, device, root_folder, replan)
     jobs = [job for dataset in selected for job in fold_jobs(dataset, names, numbers)]
     for dataset in selected:
         _prepare(dataset, {job.model for job in jobs if job.dataset == dataset.name}, texts)
@@ -145,11 +148,15 @@ def _compare(table: GridTable, root: Path) -> None:
                 logger.warning(f"{dataset} is not compared: {error}")
 
 
-def _plan(dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path) -> None:
+def _plan(
+    dataset: Dataset, models: Sequence[str] | None, protocol: Protocol | None, device: str, root: Path, replan: bool
+) -> None:
     if dataset.plan.exists():
         plan = read_artefact(dataset.plan, Plan, f"autoseg_plan_and_preprocess {dataset.number}")
         if protocol is not None and plan.protocol != protocol:
             plan_again(dataset, plan, protocol, models or [], device, root, preprocess=False)
+        else:
+            current_plan(dataset, plan, replan, device, root, preprocess=False)
         return
     plan_and_preprocess(dataset.name, protocol=protocol or "auto", models=models, device=device, preprocess=False, root=root)
 
@@ -164,7 +171,7 @@ def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) ->
     plan = apply_overrides(read_artefact(dataset.plan, Plan, remedy), settings)
     read_artefact(dataset.splits, Splits, remedy)
     for key in sorted({plan.models[model].preprocessing for model in models}):
-        preprocess_dataset(dataset, RawDataset.open(dataset), plan.preprocessing[key])
+        preprocess_dataset(dataset, RawDataset.open(dataset), plan.preprocessing[key], content_hash=plan.content_hash)
 
 
 def _engine(

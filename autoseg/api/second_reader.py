@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.api.checks import check_runs
 from autoseg.api.omnimodel import Omnimodel, read_jobs
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
 from autoseg.api.prediction import predict
@@ -145,6 +146,7 @@ def study_readers(
     data = Workspace.at(root).dataset(dataset)
     mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
     dataset_results = load_results(data, model_names(models), fold_numbers(folds), mask_folders)
+    check_runs(data, [run.folder for model in dataset_results.models.values() for run in model.folds.values()])
     result = study(dataset_results, first, second, min_expected_dice, share)
     write_artefact((Path(output) if output else data.results / "comparison") / "risk_coverage.json", result)
     return result

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.api.checks import check_runs, current_plan
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import check_training, plan_again, plan_and_preprocess, planning_command
 from autoseg.schema.frame import Results, Row, Tabular
@@ -54,6 +55,7 @@ def train(
     device: str = "auto",
     pretrained: PathLike | None = None,
     restart: bool = False,
+    replan: bool = False,
     log_to: Sequence[str] = (),
     handle_signals: bool = False,
     root: Root = None,
@@ -73,6 +75,7 @@ def train(
         pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
         restart: start again. A finished or interrupted run is kept until the new one has its first checkpoint, and put back
             if it gets none.
+        replan: plan again, with the same options, if images, masks or dataset.json have changed since the plan was made.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
             By default signal handlers do not change.
@@ -83,7 +86,8 @@ def train(
         return an empty list.
 
     Raises:
-        AutosegError: the model, fold or a setting is unknown, weights are missing, or the folder contains another run.
+        AutosegError: the model, fold or a setting is unknown, weights are missing, the folder contains another run, images or
+            masks have changed since the plan was made, or the splits leak.
         KeyboardInterrupt: on Ctrl-C; the next call resumes from the last checkpoint.
     """
     from autoseg.planning.overrides import apply_overrides
@@ -104,7 +108,7 @@ def train(
     trained: Results[TrainedFold] = Results()
     with distributed_context() as context:
         if context.is_main:
-            _prepare(data, model, protocol, texts, device, root)
+            _prepare(data, model, protocol, texts, device=device, root=root, replan=replan)
         context.barrier()
         plan = apply_overrides(read_artefact(data.plan, Plan), texts)
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
@@ -132,15 +136,17 @@ def _existing_folds(data: Dataset, splits: Splits, numbers: list[int] | None) ->
 
 
 def _prepare(
-    data: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], device: str, root: Root
+    data: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], *, device: str, root: Root, replan: bool
 ) -> None:
-    """Make sure that the plan and the arrays of the model are on disk."""
+    """Make sure that the plan and the arrays of the model are on disk and belong to the raw files."""
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
     from autoseg.preprocessing.preprocess import preprocess_dataset
 
-    plan = apply_overrides(_plan_to_train(data, model, protocol, device, root), settings)
-    preprocess_dataset(data, RawDataset.open(data), plan.preprocessing[plan.models[model].preprocessing])
+    plan = current_plan(data, _plan_to_train(data, model, protocol, device, root), replan, device, root)
+    plan = apply_overrides(plan, settings)
+    config = plan.preprocessing[plan.models[model].preprocessing]
+    preprocess_dataset(data, RawDataset.open(data), config, content_hash=plan.content_hash)
 
 
 def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device: str, root: Root) -> Plan:
@@ -164,6 +170,7 @@ def _score_fold(data: Dataset, model: str, splits: Splits, fold: int, device: st
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold
 
+    check_runs(data, [data.fold(model, fold)])
     folder = predict_fold(data, model, fold, device=device)
     raw = RawDataset.open(data)
     return evaluate_folders(folder, raw.references, raw.spec, cases=splits.folds[fold].validation)

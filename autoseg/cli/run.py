@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             slurm=entry.settings(options.slurm, "--slurm"),
             retries=options.retries,
             protocol=options.protocol,
+            replan=options.replan,
             settings=entry.settings(options.set),
             pretrained=options.pretrained,
             log_to=entry.names(options.log_to),
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
+    parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
     entry.add_log_to(parser)
     entry.add_settings(parser)

@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
     parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--restart", action="store_true", help="start again and discard the earlier run")
     entry.add_log_to(parser)
     entry.add_settings(parser)
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         pretrained=options.pretrained,
         restart=options.restart,
+        replan=options.replan,
         log_to=entry.names(options.log_to),
         handle_signals=True,
         root=options.root,

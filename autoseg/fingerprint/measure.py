@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,18 +19,17 @@ from autoseg.fingerprint.modality import detect_modality
 from autoseg.fingerprint.near_duplicates import SimilarPairs, ThumbnailIndex, connected_groups
 from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
+from autoseg.fingerprint.sources import hash_sources, image_hash
 from autoseg.fingerprint.validation import layout_faults, raise_faults
 from autoseg.io import Case, DecodedImageCache, RawDataset
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
-from autoseg.schema.serde import to_line
+from autoseg.schema.sources import Sources
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import fast_hash_file, hash_text, read_artefact, write_artefact
+from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map, should_use_processes
 from autoseg.support.workspace import Dataset
-
-_VERSION = "4"  # increase it when the measurements change: older fingerprints are then made again
 
 
 def fingerprint_dataset(
@@ -40,22 +38,24 @@ def fingerprint_dataset(
     cache: DecodedImageCache | None = None,
     raw: RawDataset | None = None,
     *,
+    sources: Sources | None = None,
     processes: bool = False,
 ) -> Fingerprint:
     """Measures a raw dataset and writes `dataset.fingerprint`. An up-to-date fingerprint is read instead.
 
-    cache: keeps the decoded images. raw: the dataset, if it is already open. processes: measure many cases in worker
-    processes; `cache` then stays empty. Also checks the dataset. Raises SeveralProblems with all faults; nothing is written
-    then.
+    cache: keeps the decoded images. raw: the dataset, if it is already open; sources: its hashes. processes: measure many
+    cases in worker processes; `cache` then stays empty. Also checks the dataset. Raises SeveralProblems with all faults;
+    nothing is written then.
     """
     raw = raw or RawDataset.open(dataset)
-    dataset_hash, hashes = _hashes(raw, workers)
+    sources = sources or hash_sources(raw, dataset.raw, workers)
+    dataset_hash = sources.content_hash
     existing = _read_matching(dataset, dataset_hash)
     if existing is not None:
         return existing
     faults = layout_faults(raw)
-    jobs = deque(zip(raw.cases, hashes, strict=True))
-    del hashes
+    jobs = deque((case, image_hash(sources.cases[case.name])) for case in raw.cases)
+    del sources
     raw = replace(raw, cases=())  # Only the jobs hold the cases, so that each is freed when it is done.
     processes = processes and should_use_processes(len(jobs))
     measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else cache)
@@ -67,27 +67,7 @@ def fingerprint_dataset(
 
 def content_hash(raw: RawDataset, workers: int | None = None) -> str:
     """SHA-256 over the hashes of all training images and masks, the case names and dataset.json."""
-    return _hashes(raw, workers)[0]
-
-
-def _hashes(raw: RawDataset, workers: int | None) -> tuple[str, list[str]]:
-    """The hash of the dataset, and the hash of each case's image files."""
-
-    def digest(case: Case) -> tuple[str, str]:
-        try:
-            images = [fast_hash_file(path) for path in case.images]
-            label = fast_hash_file(case.label) if case.label else ""
-        except OSError as error:
-            raise AutosegError(f"{error.filename} cannot be read: {error.strerror}", "check the file") from error
-        return images[0] if len(images) == 1 else hash_text(*images), label
-
-    file_hashes = list(progress_bar(parallel_map(digest, raw.cases, workers), "hash", len(raw.cases)))
-    # A change of these texts does not invalidate the fingerprint.
-    spec = replace(raw.spec, licence="", reference="", description="", numTraining=0)
-    # Written as version 1 of dataset.json, so that older fingerprints stay valid.
-    description = json.dumps({"schema_version": 1, **json.loads(to_line(spec))}, indent=1, ensure_ascii=False) + "\n"
-    files = (part for case, hashes in zip(raw.cases, file_hashes, strict=True) for part in (case.name, *hashes))
-    return hash_text(_VERSION, description, *files), [images for images, _ in file_hashes]
+    return hash_sources(raw, Path(), workers).content_hash
 
 
 def _read_matching(dataset: Dataset, dataset_hash: str) -> Fingerprint | None:

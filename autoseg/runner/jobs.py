@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.prediction import PredictionRecord
 from autoseg.schema.run import RunRecord
 from autoseg.schema.runner import Job, JobRow
 from autoseg.support.errors import AutosegError
@@ -101,12 +102,15 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
 
 
 def is_done(root: Path, job: Job) -> bool:
-    """Whether the results of a job exist: a finished run with scores of its held-out cases, or predictions."""
+    """Whether the results of a job exist and were made from the present plan's data and splits: a finished run with scores of
+    its held-out cases, or predictions of the present test images by the present networks."""
     folder = folder_of(root, job)
     if job.predicts:
         return (folder / "prediction.json").exists() and _predictions_are_current(root, job)
     record = record_of(root, job)
-    return record is not None and record.status == "finished" and (folder / "validation" / "scores.json").exists()
+    if record is None or record.status != "finished" or not (folder / "validation" / "scores.json").exists():
+        return False
+    return _is_of_current_data(Dataset(root, job.dataset), folder, job.fold)
 
 
 def record_of(root: Path, job: Job) -> RunRecord | None:
@@ -129,7 +133,27 @@ def find_datasets(root: Path, datasets: Sequence[str | int]) -> list[Dataset]:
     return list(dict.fromkeys(workspace.dataset(which) for which in datasets))
 
 
+def _is_of_current_data(dataset: Dataset, folder: Path, fold: int) -> bool:
+    """Whether a run was trained on the data and the fold of the dataset's plan."""
+    try:
+        trained, planned = (read_artefact(path, Plan) for path in (folder / "plan.json", dataset.plan))
+        before, now = (read_artefact(path, Splits).folds for path in (folder / "splits.json", dataset.splits))
+    except AutosegError:
+        return False
+    return trained.content_hash == planned.content_hash and before[fold : fold + 1] == now[fold : fold + 1]
+
+
 def _predictions_are_current(root: Path, job: Job) -> bool:
-    predicted = (folder_of(root, job) / "prediction.json").stat().st_mtime
-    weights = (Dataset(root, job.dataset).results / job.model).glob("fold_*/best.pt")
-    return all(path.stat().st_mtime <= predicted for path in weights)
+    from autoseg.prediction.inputs import find_jobs
+    from autoseg.prediction.pipeline import content_hash
+
+    dataset, folder = Dataset(root, job.dataset), folder_of(root, job)
+    try:
+        record = read_artefact(folder / "prediction.json", PredictionRecord)
+        plan = read_artefact(dataset.plan, Plan)
+        runs = [read_artefact(path, RunRecord) for path in sorted(dataset.fold(job.model, 0).parent.glob("fold_*/run.json"))]
+        images = sorted(map(content_hash, find_jobs(images_folder(dataset, "Ts"), plan.channels, output=folder)))
+    except (AutosegError, OSError):
+        return False
+    identities = {f"{run.model}/fold_{run.fold}": run.identity for run in runs}
+    return record.identities == identities and sorted(case.sha256 for case in record.cases) == images

@@ -112,6 +112,11 @@ class Dataset:
     def plan(self) -> Path:
         return self.preprocessed / "plan.json"
 
+    @property
+    def sources(self) -> Path:
+        """The raw files that the plan was made from."""
+        return self.preprocessed / "sources.json"
+
     def array_folder(self, key: str) -> Path:
         """Folder of the preprocessed arrays of one configuration."""
         return self.preprocessed / key

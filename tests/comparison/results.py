@@ -13,10 +13,11 @@ from autoseg.fingerprint.measure import fingerprint_dataset
 from autoseg.io import write_image, write_label
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Fold, ModelPlan, Normalisation, Plan, PreprocessingConfig, Splits, Training
 from autoseg.schema.prediction import Confidence, PredictedCase, PredictionRecord
 from autoseg.schema.run import RunRecord
-from autoseg.support.files import write_artefact, write_text
+from autoseg.support.files import read_artefact, write_artefact, write_text
 from autoseg.support.workspace import Dataset, Workspace
 from tests.generated import SPECIFICATION, case_name, draw
 
@@ -81,9 +82,11 @@ def plan_of(dataset: Dataset, model: str, spec: DatasetSpec, epochs: int = 4) ->
         parameters=parameters, flops=10**9 * len(model), memory=2**28,
     )  # fmt: skip
     training = Training(epochs=epochs, loss="dice_ce", learning_rates=(1e-3,))
+    measured = read_artefact(dataset.fingerprint, Fingerprint)
     return Plan(
-        dataset=dataset.name, protocol="quick", content_hash="hash", memory_budget=2**32, device="cpu", channels=channels,
-        training=training, preprocessing={preprocessing.key: preprocessing}, models={model: chosen}, decisions=(),
+        dataset=dataset.name, protocol="quick", content_hash=measured.content_hash, memory_budget=2**32, device="cpu",
+        channels=channels, training=training, preprocessing={preprocessing.key: preprocessing}, models={model: chosen},
+        decisions=(),
     )
 
 

@@ -74,6 +74,8 @@ def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> 
         best_dice=0.75,
     )
     write_artefact(folder / "run.json", record)
+    for path in (Dataset(root, job.dataset).plan, Dataset(root, job.dataset).splits):
+        (folder / path.name).write_bytes(path.read_bytes())
     if status == "finished":
         (folder / "validation").mkdir(exist_ok=True)
         (folder / "validation" / "scores.json").write_text("{}")

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from autoseg.runner import scheduler, table
 from autoseg.runner.engine import Outcome
-from autoseg.runner.jobs import JobOptions, command_of, fold_jobs, log_of
+from autoseg.runner.jobs import JobOptions, command_of, fold_jobs, is_done, log_of
+from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.schema.run import RateSearch, RateTrial
 from autoseg.schema.runner import Job
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import write_artefact
+from autoseg.support.files import hash_file, write_artefact
+from autoseg.support.workspace import Dataset
 from autoseg.training.run_lock import run_lock
 from tests.runner.scripted import FOLDS, ScriptedEngine, all_succeed, finish, job_options, read_table, write_planned_dataset
 
@@ -182,6 +185,16 @@ def test_second_runner_under_the_same_root_is_refused(tmp_path):
     assert states(scheduler.run_jobs(jobs, job_options(tmp_path), ScriptedEngine(tmp_path, script))) == {"done": 1}
 
 
+def prediction_of(dataset: Dataset, image: Path) -> PredictionRecord:
+    """The record of masks of one image by all folds of unet."""
+    case = PredictedCase(case="a", output="a.png", size=(1, 1), pixels={}, seconds={}, sha256=hash_file(image))
+    return PredictionRecord(
+        dataset=dataset.name, models=("unet",), folds=tuple(range(FOLDS)), labels={"background": 0, "x": 1}, mirror=(),
+        identities={f"unet/fold_{fold}": "id" for fold in range(FOLDS)}, device="cpu", precision="fp32", seconds=1.0,
+        cases=(case,),
+    )  # fmt: skip
+
+
 def test_test_images_are_predicted_after_all_folds(tmp_path):
     dataset = write_planned_dataset(tmp_path)
     images = dataset.raw / "imagesTs"
@@ -195,7 +208,7 @@ def test_test_images_are_predicted_after_all_folds(tmp_path):
                 commands.append(command)
                 folder = dataset.results / command[command.index("-m") + 1] / "predictions"
                 folder.mkdir()
-                (folder / "prediction.json").write_text("{}")
+                write_artefact(folder / "prediction.json", prediction_of(dataset, images / "a_0000.png"))
                 command = [*command[:3], dataset.name, command[command.index("-m") + 1], "-1"]
                 handle = super().start(command, log)
                 handle.script = lambda: Outcome(0)
@@ -212,6 +225,15 @@ def test_test_images_are_predicted_after_all_folds(tmp_path):
     (command,) = commands
     assert command[command.index("-i") + 1] == str(images) and "unet" in command
     assert result.rows[-1].job == Job(dataset.name, "unet", -1) and result.rows[-1].state == "done"
+    # The masks are of these images and these networks: with others they are predicted again.
+    assert is_done(tmp_path, Job(dataset.name, "unet", -1))
+    (images / "a_0000.png").write_bytes(b"another")
+    assert not is_done(tmp_path, Job(dataset.name, "unet", -1))
+    (images / "a_0000.png").write_bytes(b"")
+    assert is_done(tmp_path, Job(dataset.name, "unet", -1))
+    run = dataset.fold("unet", 0) / "run.json"
+    run.write_text(run.read_text().replace('"identity": "id"', '"identity": "other"'))
+    assert not is_done(tmp_path, Job(dataset.name, "unet", -1))
 
 
 def test_commands_contain_all_options(tmp_path):

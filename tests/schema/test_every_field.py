@@ -60,6 +60,7 @@ BELOW_ZERO = {
     "plan": {"mean", "lower", "upper"},
     "prediction": {"slope", "intercept", "empty_offset"},
     "run": {"best_epoch"},
+    "sources": {"modified", "changed"},
     "scores": {"mean", "median", "added", "pooled", "overall"},
 }  # fmt: skip
 # Fields that may be left empty.
@@ -67,7 +68,7 @@ EMPTY = {
     "bundle": {"appearance", "calibration"}, "best": {"calibration"}, "comparison": {"cost", "ranking", "family_test"},
     "dataset": {"regions_class_order"}, "fingerprint": {"spacing", "median_spacing"}, "onnx": {"size", "spacing"},
     "plan": {"size", "spacing"}, "prediction": {"calibration", "confidence", "frame"}, "run": {"search"},
-    "scores": {"calibration"},
+    "scores": {"calibration"}, "sources": {"label"},
 }  # fmt: skip
 HUGE = 10**30
 
