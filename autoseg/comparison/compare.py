@@ -11,7 +11,7 @@ import numpy as np
 import autoseg
 from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
-from autoseg.comparison.external_validation import external_drops
+from autoseg.comparison.external_validation import external_validations
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
@@ -123,7 +123,7 @@ def _compare_dataset(
         families=families,
         family_test=_family_test(families, values, resampled) if several else None,
         strata=_strata(dataset_results, strata, fraction),
-        external_validation=external_drops(dataset_results),
+        external_validation=external_validations(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
         notes=(*notes, *noted_differences(dataset_results)),
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from autoseg.comparison.results import DatasetResults, FoldResults
 from autoseg.comparison.statistics import estimate
 from autoseg.evaluation.external import FOLDER, INTERNAL, RECORD
-from autoseg.schema.comparison import Drop, Estimate
+from autoseg.schema.comparison import Estimate, ExternalValidation
 from autoseg.schema.external import External
 from autoseg.schema.scores import Scores
 from autoseg.support.files import read_artefact
@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 _Results = dict[int, tuple[External, Scores, Scores]]
 
 
-def external_drops(dataset_results: DatasetResults) -> tuple[Drop, ...]:
-    """One `Drop` for each model and external dataset. Results of an earlier run of a fold are left out with a warning."""
-    drops = []
+def external_validations(dataset_results: DatasetResults) -> tuple[ExternalValidation, ...]:
+    """One for each model and external dataset. Results of an earlier run of a fold are left out with a warning."""
+    validations = []
     for name, model in dataset_results.trained.items():
         by_dataset: dict[str, _Results] = {}
         for fold, run in model.folds.items():
             for result in _read_results(run):
                 by_dataset.setdefault(result[0].external, {})[fold] = result
-        drops += [_drop(name, external, results) for external, results in sorted(by_dataset.items())]
-    return tuple(drops)
+        validations += [_validation(name, external, results) for external, results in sorted(by_dataset.items())]
+    return tuple(validations)
 
 
 def _read_results(run: FoldResults) -> list[tuple[External, Scores, Scores]]:
@@ -42,13 +42,13 @@ def _read_results(run: FoldResults) -> list[tuple[External, Scores, Scores]]:
     return results
 
 
-def _drop(model: str, external: str, results: _Results) -> Drop:
+def _validation(model: str, external: str, results: _Results) -> ExternalValidation:
     def over_folds(key: str, side: Callable[[tuple[External, Scores, Scores]], Scores]) -> Estimate:
         return estimate({str(fold): side(result).overall[key] for fold, result in results.items()})
 
     record, scores, _ = next(iter(results.values()))
     external_scores, internal_scores = (lambda result: result[1]), (lambda result: result[2])
-    return Drop(
+    return ExternalValidation(
         model=model,
         external=external,
         labels=record.labels,

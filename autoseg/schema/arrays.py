@@ -24,7 +24,7 @@ class ArrayEntry:
 
 
 def _without_hashes(content: Content) -> Content:
-    """Version 1 had none: its arrays cannot be verified, so that they are made again before they are used."""
+    """Version 1 had none: its arrays cannot be verified, so they are made again before use."""
     return content | {"hashes": {}}
 
 

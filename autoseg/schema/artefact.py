@@ -35,9 +35,9 @@ class Artefact:
         return content
 
 
-def rename(content: Content, before: str, after: str) -> None:
-    """Rename the field `before`, at the same position; does nothing if it is missing."""
-    if before in content:
+def rename(content: Content, old_name: str, new_name: str) -> None:
+    """Rename the field `old_name`, at the same position; does nothing if it is missing."""
+    if old_name in content:
         fields = list(content.items())
         content.clear()
-        content.update((after if name == before else name, value) for name, value in fields)
+        content.update((new_name if name == old_name else name, value) for name, value in fields)

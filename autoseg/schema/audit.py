@@ -18,7 +18,7 @@ class AuditFinding:
     """One place where confident models contradict the reference. score: 0 to 1, to rank by. reason: for people.
 
     label: the class. box: (top, left, bottom, right) in pixels of the image. suggestion: file within the audit's folder,
-    a mask (uint16) of values to write, 65535 where the reference stays; "" if accepting removes the case.
+    a mask (uint16) of values to write, 65535 where the reference is kept; "" if accepting removes the case.
     """
 
     id: str

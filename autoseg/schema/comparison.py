@@ -92,7 +92,7 @@ class PairTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """order: best mean over units first. mean_ranks: over units, 1 is best. first: share of bootstrap samples a model leads.
+    """order: best mean over units first. mean_ranks: over units, 1 is best. first: fraction of bootstrap samples won.
 
     tau: mean Kendall tau between the ranking and those of bootstrap samples (1: always the same). friedman_p: of no
     difference at all. critical_difference: of mean ranks (Nemenyi, 5 %). cliques: models no pair of which differs by it.
@@ -109,7 +109,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models of one kind: mean and deviation over models of their mean over folds of the pooled Dice; which is best."""
+    """Models of one family: mean and standard deviation of their pooled Dice (means over folds); best: the best model."""
 
     family: str
     models: tuple[str, ...]
@@ -131,7 +131,7 @@ class StratumScore:
 
 @dataclass(frozen=True)
 class Stratum:
-    """Cases that have something in common."""
+    """A subset of the cases."""
 
     name: str
     cases: tuple[str, ...]
@@ -148,7 +148,7 @@ class Stratification:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drop:
+class ExternalValidation:
     """One model on another dataset: pooled and per-image Dice (mean over classes), and of its own held-out cases with
     the same labels. labels: label of the training data -> of the other dataset."""
 
@@ -164,8 +164,8 @@ class Drop:
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
-    """How well a confidence sorts a model's held-out cases. risk: 1 - Dice of the most confident share `coverage`; aurc:
-    the area below; best: with a perfect order; random: with none."""
+    """How well a confidence ranks a model's held-out cases. risk: 1 - Dice of the most confident fraction `coverage`; aurc:
+    area under this curve; best: of a perfect ranking; random: of no ranking."""
 
     model: str
     confidence: str
@@ -198,7 +198,7 @@ class DatasetComparison:
     families: tuple[Family, ...]
     family_test: PairTest | None
     strata: tuple[Stratification, ...] = ()
-    external_validation: tuple[Drop, ...] = ()
+    external_validation: tuple[ExternalValidation, ...] = ()
     risk_coverage: tuple[RiskCoverage, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -170,6 +170,6 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _fault(path: str, expected: str, value: Any) -> str:
-    shown = "null" if value is None else repr(value)
-    found = shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 3] + "..."
-    return f"{path}: expected {expected}, found {found}" if path else f"expected {expected}, found {found}"
+    text = "null" if value is None else repr(value)
+    actual = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+    return f"{path}: expected {expected}, found {actual}" if path else f"expected {expected}, found {actual}"

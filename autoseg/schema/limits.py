@@ -9,7 +9,7 @@ from typing import Annotated, Any
 # Numbers beyond these overflow in numpy and torch: 64-bit integers, float32.
 LARGEST_INT = 2**63 - 1
 LARGEST_FLOAT = 3.5e38
-# Rounding of sums of probabilities, which may lie this far outside 0 and 1.
+# Tolerance of floats: rounded sums of probabilities may lie slightly outside 0 and 1.
 _ROUNDING = 1e-4
 
 
@@ -40,7 +40,7 @@ class Within:
 
 
 @dataclass(frozen=True)
-class FileNamed:
+class IsFileName:
     """Text that can name a file or folder within its own folder."""
 
     def holds(self, value: Any) -> bool:
@@ -51,7 +51,7 @@ class FileNamed:
 
 
 @dataclass(frozen=True)
-class Below:
+class IsPathBelow:
     """A relative path that does not leave its folder. empty: "" is allowed too."""
 
     empty: bool = False
@@ -64,11 +64,11 @@ class Below:
         return "a path within its folder"
 
 
-Limit = Within | FileNamed | Below
+Limit = Within | IsFileName | IsPathBelow
 
 Count = Annotated[int, Within(0)]
 Positive = Annotated[int, Within(1)]
-# Pixels of a side, items of a batch: more is no image and fits no memory.
+# Pixels of a side, items of a batch: larger values fit no memory.
 Side = Annotated[int, Within(1, 2**20)]
 Epochs = Annotated[int, Within(1, 10**7)]
 Axis = Annotated[int, Within(0, 1)]
@@ -83,9 +83,9 @@ Range = tuple[NonNegative, NonNegative]
 Result = Annotated[float, Within(-math.inf, undefined=True)]
 ShareResult = Annotated[float, Within(0, 1, undefined=True)]
 NonNegativeResult = Annotated[float, Within(0, undefined=True)]
-FileName = Annotated[str, FileNamed()]
-PathBelow = Annotated[str, Below()]
-PathBelowOrNone = Annotated[str, Below(empty=True)]
+FileName = Annotated[str, IsFileName()]
+PathBelow = Annotated[str, IsPathBelow()]
+PathBelowOrNone = Annotated[str, IsPathBelow(empty=True)]
 
 
 def is_file_name(text: str) -> bool:

@@ -12,7 +12,7 @@ from autoseg.schema.plan import Normalisation, geometry_of_version_1
 
 @dataclass(frozen=True)
 class OnnxTensor:
-    """axes: in words, in order. shape: if it is fixed."""
+    """axes: their names, in order. shape: if it is fixed."""
 
     name: str
     axes: str

@@ -43,10 +43,10 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """From stored values to what the network sees, channel by channel: (clip(x, lower, upper) - mean) / std.
+    """From stored values to the network's input, for each channel: (clip(x, lower, upper) - mean) / std.
 
-    scheme "constant": the numbers below, for every image. scheme "image": mean and std of each image itself (after
-    clipping); the lists mean and std are then empty. lower, upper: empty without clipping.
+    scheme "constant": the same numbers for every image. scheme "image": mean and std of each image (after clipping); the
+    lists mean and std are then empty. lower, upper: empty without clipping.
     """
 
     scheme: Literal["constant", "image"]
@@ -93,7 +93,7 @@ class PreprocessingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Chances (p_*) are per image, ranges are inclusive. rotation in degrees. mirror: axes, 0 rows (up-down), 1 columns.
+    """Probabilities (p_*) are per image, ranges are inclusive. rotation: degrees. mirror: axes, 0 rows (up-down), 1 columns.
 
     chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers; other
     packages may add chains.
@@ -160,9 +160,9 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """What one model gets. input_size: (height, width) of what the network sees in training.
+    """Plan of one model. input_size: (height, width) of the network's input in training.
 
-    batch_size is what one optimiser step sees, in `accumulate` equal parts. memory: bytes of activations, weights,
+    batch_size: images of one optimiser step, in `accumulate` equal parts. memory: bytes of activations, weights,
     gradients and optimiser state of one part. flops: of one image's forward pass. preprocessing: its key in
     `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: for the model builder. memory_format: memory
     format of tensors in training; results differ by rounding only. "auto": the training decides by device and model.
@@ -187,12 +187,12 @@ class ModelPlan:
 
 
 def geometry_of_version_1(geometry: str) -> str:
-    """Today's word. Keys that begin with "whole" stay: they are the names of folders."""
+    """The current name. Keys that begin with "whole" are kept, because they are names of folders."""
     return "resize" if geometry == "whole" else geometry
 
 
 def _to_version_2(content: Content) -> Content:
-    """Nothing is timed any more; standard names for the rest."""
+    """No timing of memory formats; standard names."""
     content["training"].pop("time_formats", None)
     rename(content, "preparations", "preprocessing")
     for config in content["preprocessing"].values():
@@ -239,7 +239,7 @@ class Plan(Artefact, Tabular):
     prompts: dict[str, str] = field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
-        """Entries under another name than their own, preprocessing that does not exist, sizes that do not fit each other."""
+        """Entries with a wrong name, missing preprocessing, sizes that contradict each other."""
         for key, config in self.preprocessing.items():
             if config.key != key:
                 yield f"preprocessing.{key}.key: expected {key!r}, found {config.key!r}"

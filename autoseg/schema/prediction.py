@@ -16,13 +16,13 @@ from autoseg.schema.limits import Axis, Count, NonNegative, NonNegativeResult, P
 class Confidence:
     """Confidence in a mask: each number from 0 (none) to 1, not-a-number if it cannot be computed.
 
-    value: the one to rank by, least first, without expected_dice; `classes`: the same for each class.
-    expected_dice: by the calibration on out-of-fold cases. soft_dice: of the probabilities with the mask they lead to, mean
-    over members and classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. All three
-    means are over the classes in the mask, since confidence in the absence of other classes says little about them; over
-    all classes for an empty mask. entropy: of the probabilities, mean over pixels, as a share of
-    the largest possible; low means certain. note: why there is no expected_dice. Without a calibration `value` only ranks
-    masks: a wrong mask may have a high one.
+    value: for ranking (lowest first) if there is no expected_dice; `classes`: the same for each class.
+    expected_dice: by the calibration on out-of-fold cases. soft_dice: of the probabilities and their own mask, mean over
+    members and classes. agreement: mean Dice of all pairs of members (folds, models), mean over classes. All three
+    means are over the classes in the mask, because confidence in the absence of other classes says little about the mask;
+    over all classes for an empty mask. entropy: of the probabilities, mean over pixels, as a fraction of the maximum; low
+    means certain. note: why there is no expected_dice. Without a calibration `value` only ranks masks: a wrong mask may have
+    a high one.
     """
 
     value: ShareResult
@@ -48,9 +48,9 @@ class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
     empty_offset: added for empty masks, whose confidence has another meaning: if every image shows
-    an object, an empty mask is always wrong, however confident. mean_absolute_error: leave-one-out: each case by the line of
-    all others. score: which confidence it reads; out of fold one member answers, so that folds of one model are
-    calibrated by soft Dice.
+    an object, an empty mask is always wrong, however confident. mean_absolute_error: leave-one-out: each case with the line
+    fitted to all others. score: the confidence it uses; out of fold there is only one member, so folds of one model are
+    calibrated with soft Dice.
     """
 
     cases: Count
@@ -90,19 +90,19 @@ def calibration_of_version_1(content: Content) -> Content:
     for before, after in (("of", "score"), ("error", "mean_absolute_error"), ("empty", "empty_offset")):
         rename(content.get("calibration") or {}, before, after)
     for steps in content.get("postprocessing", {}).values():
-        if isinstance(steps, dict):  # prediction.json says it in words.
+        if isinstance(steps, dict):  # prediction.json has a text.
             rename(steps, "specks", "min_object_fraction")
     return content
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedCase:
-    """One mask that was written. output: its path within the folder. size: (height, width) in pixels.
+    """One written mask. output: its path within the folder. size: (height, width) in pixels.
 
-    pixels: class -> pixels of the mask. seconds: what decoding, the network and writing took; the network's share of a
-    batch is an equal part. notes: changes by the reader. confidence: see Confidence. warnings: what a
-    person should know before using the mask. sha256: of the image file (of the hashes of several, where a case has
-    several). frame: which one of a file that holds many. mask_sha256: of the mask as it was written, to resume from.
+    pixels: class -> pixels of the mask. seconds: of decoding, network and writing; the time of a batch is divided equally
+    among its images. notes: changes by the reader. confidence: see Confidence. warnings: what a person should know before
+    using the mask. sha256: of the image file (of the hashes of all files, if a case has
+    several). frame: number of the frame in a file with several. mask_sha256: of the written mask, to check it on resuming.
     """
 
     case: str
@@ -120,10 +120,10 @@ class PredictedCase:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PredictionRecord(Artefact, Tabular):
-    """`prediction.json`. models, folds: what was averaged. identities: member -> its `RunRecord.identity`.
+    """`prediction.json`. models, folds: the averaged networks. identities: member -> its `RunRecord.identity`.
 
-    mirror: axes of the views that were averaged. failed: case -> what was wrong. skipped: cases with a mask of an earlier
-    run of the same networks; they are among `cases`. seconds: of the whole run, without loading the networks.
+    mirror: axes of the averaged mirrored views. failed: case -> reason. skipped: cases with a mask of an earlier run of the
+    same networks; they are among `cases`. seconds: of the whole run, without loading the networks.
     calibration: of expected Dice. postprocessing: class -> its steps, in words.
     """
 
@@ -153,7 +153,7 @@ class PredictionRecord(Artefact, Tabular):
         return f"{masks}: {warned} with warnings, {len(self.failed)} failed"
 
     def to_rows(self) -> list[Row]:
-        """One row for each image: those that failed have a problem and nothing else."""
+        """One row for each image; failed images have only a problem."""
         return [_row(case) for case in self.cases] + [{"case": case, "problem": why} for case, why in self.failed.items()]
 
 
@@ -173,7 +173,7 @@ def _row(case: PredictedCase) -> Row:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model or several together, and their Dice on out-of-fold cases: mean over classes and cases."""
+    """A model or an ensemble, and its Dice on out-of-fold cases: mean over classes and cases."""
 
     models: tuple[str, ...]
     dice: ShareResult
@@ -183,9 +183,9 @@ class Candidate:
 class BestChoice(Artefact, Tabular):
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 
-    candidates: all that were tried, best first. cases: how many they were tried on, all out of fold. identities: member ->
+    candidates: all tried ones, best first. cases: number of out-of-fold cases. identities: member ->
     its `RunRecord.identity`, to detect later training. calibration: of the confidence of these models together.
-    command: how to predict with the choice.
+    command: predicts with the choice.
     """
 
     NAME = "best"

@@ -11,7 +11,7 @@ from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Posit
 
 @dataclass(frozen=True, kw_only=True)
 class RateTrial:
-    """One learning rate tried: mean validation Dice of its best epoch on whole images, Dice of each class, what it cost."""
+    """One tried learning rate. best_dice: mean validation Dice of its best epoch on whole images; dice: of each class."""
 
     rate: AboveZero
     best_dice: ShareResult
@@ -22,9 +22,9 @@ class RateTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class RateSearch(Artefact):
-    """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is taken for all folds.
+    """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is used for all folds.
 
-    identity: hash of all that decides the trials. steps, seconds: of all trials together; they belong to the model's budget.
+    identity: hash of everything that determines the trials. steps, seconds: of all trials, part of the model's budget.
     """
 
     NAME = "learning_rate"
@@ -41,16 +41,16 @@ class RateSearch(Artefact):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Artefact):
-    """`run.json`. identity: hash of all that decides the weights (plan, split, model, seed); a resume needs it equal.
+    """`run.json`. identity: hash of everything that determines the weights (plan, split, model, seed); must be equal to resume.
 
-    best_dice: ShareResult
-    versions: of autoseg, torch, Python. pretrained: what the weights were filled from, "" for random ones.
+    best_dice: validation Dice of best.pt: mean over classes of the Dice of summed pixel counts. dice: of each class.
+    versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones.
 
-    seconds: of the whole run, epoch_seconds: of an epoch's training, validation left out. steps: of the optimiser, without
+    seconds: of the whole run, epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
     skipped ones (not finite). images_per_second: training images, of all processes together. peak_memory:
-    most bytes the training process held in the machine's memory, including PyTorch; peak_device_memory: most bytes of
-    tensors on a CUDA device, peak_step_memory: of these in training steps alone, to compare with planned_memory, which the
-    plan measured. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
+    maximum bytes of the training process in the machine's memory, including PyTorch; peak_device_memory: maximum bytes of
+    tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
+    by the planner. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
     learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason.
     """
 

@@ -1,4 +1,4 @@
-"""The state of a grid of runs, as the table on disk has it."""
+"""The state of a grid of runs: `results/grid.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JobState = Literal["waiting", "running", "done", "failed"]
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """One run of the grid: a fold of a model of a dataset. fold -1 stands for predicting the test images with all folds."""
+    """One run of the grid: a fold of a model of a dataset. fold -1: prediction of the test images with all folds."""
 
     dataset: str
     model: str
@@ -28,7 +28,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """Where a cell stands. where: the machine or job that has it. attempts: how often it was started by this grid.
+    """State of a job. where: the machine or cluster job that runs it. attempts: number of starts by this grid.
 
     epochs_done, epochs_planned, best_dice: of its run.json. seconds: of the attempts so far. message: why it waits or failed.
     """
@@ -52,7 +52,7 @@ def _cells_to_jobs(content: Content) -> Content:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GridTable(Artefact, Tabular):
-    """`results/grid.json`. engine: what runs the cells. host, pid: of the process that drives it. updated: UTC, ISO 8601."""
+    """`results/grid.json`. engine: what runs the jobs. host, pid: of the runner's process. updated: UTC, ISO 8601."""
 
     NAME = "grid"
     VERSION = 2
@@ -69,4 +69,4 @@ class GridTable(Artefact, Tabular):
         return f"{count(len(self.rows), 'run')}: {', '.join(f'{number} {state}' for state, number in states.items())}"
 
     def to_rows(self) -> list[Row]:
-        return [fields(row.job) | fields(row, "cell") for row in self.rows]
+        return [fields(row.job) | fields(row, "job") for row in self.rows]

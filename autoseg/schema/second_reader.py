@@ -54,7 +54,7 @@ class SecondReading(Artefact):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidenceArea:
-    """How well one score of confidence ranks one model's held-out cases by their risk (1 - Dice).
+    """How well one confidence score ranks one model's held-out cases by their risk (1 - Dice).
 
     aurc: area below the risk-coverage curve, less is better; best: of a perfect ranking; random: of none (the mean risk).
     """
