@@ -138,15 +138,15 @@ def special_kinds(folder: Path) -> dict[str, tuple[Path, Any]]:
     palette = random.integers(0, 256, (256, 3))
     ramp = (np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])) * 40).astype(np.uint16)
     ybr = pydicom.pixels.convert_color_space(colours, "RGB", "YBR_FULL")
-    made: dict[str, tuple[Path, Any]] = {}
+    written: dict[str, tuple[Path, Any]] = {}
 
     def add(title, expected, pixels, syntax="plain", photometric=None, palette=None, stored=None, edit=None, **tags):
-        path = scan(folder / f"{len(made)}.dcm", pixels, syntax, photometric, palette, stored=stored, **tags)
+        path = scan(folder / f"{len(written)}.dcm", pixels, syntax, photometric, palette, stored=stored, **tags)
         if edit:
             content = pydicom.dcmread(path)
             edit(content)
             content.save_as(path)
-        made[title] = (path, expected)
+        written[title] = (path, expected)
 
     def set_tags(**tags):
         return lambda content: [setattr(content, name, value) for name, value in tags.items()]
@@ -199,7 +199,7 @@ def special_kinds(folder: Path) -> dict[str, tuple[Path, Any]]:
     add("32 bits", wide[None] * np.float32(1000), wide.astype(np.uint32) * 1000)
     add("floats", gray[None] / np.float32(8), gray, edit=as_floats)
     add("JPEG of 12 bits", ramp[None], ramp, stored=12, edit=as_jpeg_of_12_bits)
-    return made
+    return written
 
 
 def without_pydicom(path: Path) -> Image:
@@ -210,11 +210,11 @@ def without_pydicom(path: Path) -> Image:
 
 def rows(folder: Path) -> list[Row]:
     """The table of the page."""
-    made = [
+    table_rows = [
         (f"{kind.object}, {kind.photometric}", f"{kind.numbers}", write(folder / f"kind{number}.dcm", kind), kind.frames)
         for number, kind in enumerate(kind for kind in KINDS if kind.syntax == "plain" and kind.rescale == "rescale")
     ]
-    made += [(title, "", path, 1) for title, (path, _) in special_kinds(folder).items()]
+    table_rows += [(title, "", path, 1) for title, (path, _) in special_kinds(folder).items()]
     return [
         Row(
             title,
@@ -224,5 +224,5 @@ def rows(folder: Path) -> list[Row]:
                 describe(lambda: without_pydicom(path), path),  # noqa: B023
             ),
         )
-        for title, numbers, path, frames in made
+        for title, numbers, path, frames in table_rows
     ]

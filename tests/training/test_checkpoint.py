@@ -99,26 +99,26 @@ def weights():
 
 
 @pytest.mark.parametrize("name", [BEST, LAST])
-def test_a_flipped_bit_anywhere_in_the_content_is_found(tmp_path, name):
-    """Every 97th byte, one after the other: tensors, numbers and names alike."""
+def test_a_flipped_bit_anywhere_in_the_content_is_detected(tmp_path, name):
+    """Every 97th byte: of tensors, numbers and names."""
     checkpoint.save_best(tmp_path, {"training": "x"}, weights(), 3, 0.5)
     checkpoint.save_last(tmp_path, {"training": "x"}, {"state_dict": weights()}, Progress(epoch=2), "contiguous")
     content = (tmp_path / name).read_bytes()
     expected = checkpoint.read(tmp_path / name)
-    found = 0
-    for place in range(0, len(content), 97):
-        (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+    num_detected = 0
+    for index in range(0, len(content), 97):
+        (tmp_path / name).write_bytes(content[:index] + bytes([content[index] ^ 16]) + content[index + 1 :])
         try:
             state = checkpoint.read(tmp_path / name)
         except AutosegError as error:
-            found += 1
+            num_detected += 1
             assert str(tmp_path / name) in error.problem and "train again" in error.remedy
-        else:  # Padding, or a time nobody reads.
+        else:  # Padding, or a time stamp that is not read.
             assert all(torch.equal(state["state_dict"][key], value) for key, value in expected["state_dict"].items())
             assert {key: state[key] for key in state if key != "state_dict"} == {
                 key: expected[key] for key in expected if key != "state_dict"
             }
-    assert found > 80
+    assert num_detected > 80
 
 
 def test_zeros_and_weights_saved_again_are_found(tmp_path):
@@ -141,8 +141,8 @@ def test_a_flipped_bit_in_a_checkpoint_without_a_hash_is_found(tmp_path):
     torch.save({"format": checkpoint.FORMAT, "identity": {}, "state_dict": weights()}, path)
     assert torch.equal(checkpoint.read(path)["state_dict"]["w"], weights()["w"])
     content = path.read_bytes()
-    place = content.index(weights()["w"].numpy().tobytes()[:64]) + 5
-    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    index = content.index(weights()["w"].numpy().tobytes()[:64]) + 5
+    path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
     with pytest.raises(AutosegError, match=rf"{BEST} is damaged"):
         checkpoint.read(path)
 
