@@ -52,13 +52,14 @@ _REGISTRIES: dict[str, Registry[Any]] = {
 def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     """The plan with each dotted field set to the parsed text ("50", "0.001", "256x256", "[0,1]", "none").
 
-    Dependent fields follow: accumulation steps for a new batch size, preprocessing for a new input size, search epochs for new
-    epochs. Raises AutosegError for an unknown field, with the nearest names, and for a value of the wrong type or range.
+    Dependent fields follow: accumulation steps for a new batch size, preprocessing for a new input size; search epochs,
+    the interval of validations and warm-up for new epochs. Raises AutosegError for an unknown field, with the nearest names,
+    and for a value of the wrong type or range.
     """
     refuse_at_planning(settings)
     for path, text in settings.items():
         changed = _apply_consequences(_with_value(plan, path, text), path)
-        plan = _scale_search_epochs(plan, changed) if path == "training.epochs" else changed
+        plan = _scale_to_epochs(plan, changed) if path == "training.epochs" else changed
         problem = next(plan.problems(), "")
         if problem:
             raise AutosegError(f"{path} cannot be {text!r}: {problem}", "give a value that fits the rest of the plan")
@@ -273,12 +274,28 @@ def _apply_consequences(plan: Plan, path: str) -> Plan:
     return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used_keys})
 
 
-def _scale_search_epochs(old_value: Plan, plan: Plan) -> Plan:
-    old = old_value.training
-    if old.search_epochs == 0 or "training.search_epochs" in plan.overrides:
-        return plan
-    search_epochs = max(1, round(old.search_epochs * plan.training.epochs / old.epochs))
-    return replace(plan, training=replace(plan.training, search_epochs=search_epochs))
+def _scale_to_epochs(old_value: Plan, plan: Plan) -> Plan:
+    """The fields that were chosen for a number of epochs, for the new number: as many validations, the same shares."""
+    old, training = old_value.training, plan.training
+    if old.search_epochs and "training.search_epochs" not in plan.overrides:
+        training = replace(training, search_epochs=max(1, round(old.search_epochs * training.epochs / old.epochs)))
+    if "training.validate_every" not in plan.overrides:
+        interval = max(1, old.validate_every * training.epochs // old.epochs)
+        # Patience counts validations, so those do not become rarer.
+        interval = min(interval, old.validate_every) if training.patience else interval
+        training = replace(training, validate_every=interval)
+    models = {
+        name: model
+        if f"models.{name}.warmup_epochs" in plan.overrides
+        else replace(model, warmup_epochs=min(model.warmup_epochs, max_warmup(training.epochs)))
+        for name, model in plan.models.items()
+    }
+    return replace(plan, training=training, models=models)
+
+
+def max_warmup(epochs: int) -> int:
+    """Most epochs of warm-up in a training of so many."""
+    return epochs // 10
 
 
 def with_input_size(plan: Plan, model: str, size: tuple[int, int], reason: str) -> Plan:

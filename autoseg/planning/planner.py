@@ -153,7 +153,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model)
     rate, rate_decision = decide_learning_rate(context.protocol, model, context.training.learning_rates)
     pretrained = "auto" if model.weights else "none"
-    warmup = min(model.warmup_epochs, max(0, context.training.epochs // 10))
+    warmup = min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
     plan = ModelPlan(
         model=model.name,
         variant=fit.variant,

@@ -135,8 +135,8 @@ class Training:
     sigmoid form ("bce"), alone or with soft Dice ("dice_ce", "dice_bce"). cldice: weight of the clDice term, which rewards
     unbroken thin structures. learning_rates: candidates; a model uses `ModelPlan.learning_rate`, or the one a search
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
-    foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: epochs without a better
-    validation Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
+    foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: validations without
+    a better Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
     compile: run the network's training passes through `torch.compile`; results differ by rounding.
     """
 

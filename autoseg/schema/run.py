@@ -46,7 +46,8 @@ class RunRecord(Artefact):
     best_dice: validation Dice of best.pt: mean over classes of the Dice of summed pixel counts. dice: of each class.
     versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones.
 
-    seconds: of the whole run, epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
+    seconds: on the clock, of the whole run; processor_seconds: of all cores, of the main process and the workers that load its
+    data. epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
     skipped ones (not finite). images_per_second: training images, of all processes together. peak_memory:
     maximum bytes of the training process in the machine's memory, including PyTorch; peak_device_memory: maximum bytes of
     tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
@@ -73,6 +74,7 @@ class RunRecord(Artefact):
     best_dice: ShareResult = 0.0
     dice: dict[str, ShareResult] = field(default_factory=dict)
     seconds: NonNegative = 0.0
+    processor_seconds: NonNegative = 0.0
     parameters: Count = 0
     pretrained: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -34,8 +34,13 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "autoseg checkpoint 2"
 _FORMAT_1 = "autoseg checkpoint 1"
-# Old and new field names of `Progress`.
-_FORMAT_1_FIELDS = {"stale": "epochs_since_best", "in_a_row": "consecutive_skipped", "waited": "data_seconds"}
+# Old and new field names of `Progress`. Epochs since the best one were counted before validations were.
+_OLD_FIELDS = {
+    "stale": "validations_since_best",
+    "epochs_since_best": "validations_since_best",
+    "in_a_row": "consecutive_skipped",
+    "waited": "data_seconds",
+}
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
 _RETRAIN = "train again (autoseg_train ... --restart), or restore the file from a backup"
@@ -50,11 +55,12 @@ State = dict[str, Any]
 class Progress:
     """State of a run. epoch, step: the next ones to run. best_dice is -1 before the first validation.
 
-    epochs_since_best: epochs since the best validation. skipped: steps skipped for a NaN or infinite loss or gradient;
+    validations_since_best: for `Training.patience`. skipped: steps skipped for a NaN or infinite loss or gradient;
     consecutive_skipped: those since the last good step. losses, loss_sum: number and sum of the losses of the current epoch.
-    seconds: total of the run; validating: seconds of it in validation. epoch_seconds: seconds of the current epoch;
-    data_seconds: seconds of it spent waiting for data. peak_memory, peak_device_memory, peak_step_memory: see `RunRecord`.
-    accumulate: parts of a batch that fit into the memory, 0 before the first step.
+    seconds: total of the run; validating: seconds of it in validation; processor_seconds: see `RunRecord`.
+    epoch_seconds: seconds of the current epoch; data_seconds: seconds of it spent waiting for data. peak_memory,
+    peak_device_memory, peak_step_memory: see `RunRecord`. accumulate: parts of a batch that fit into the memory, 0 before the
+    first step.
     """
 
     epoch: int = 0
@@ -62,13 +68,14 @@ class Progress:
     best_epoch: int = -1
     best_dice: float = -1.0
     dice: dict[str, float] = field(default_factory=dict)
-    epochs_since_best: int = 0
+    validations_since_best: int = 0
     skipped: int = 0
     consecutive_skipped: int = 0
     losses: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
     validating: float = 0.0
+    processor_seconds: float = 0.0
     epoch_seconds: float = 0.0
     data_seconds: float = 0.0
     peak_memory: int = 0
@@ -149,8 +156,8 @@ def read(path: Path) -> State:
         raise AutosegError(f"{path} is not a checkpoint of this version of autoseg", _RETRAIN)
     if state.pop(_HASH, None) not in (None, _content_hash(state)):
         raise AutosegError(f"{path} is damaged: its content changed after it was written", _RETRAIN)
-    if state["format"] == _FORMAT_1 and "progress" in state:
-        state["progress"] = {_FORMAT_1_FIELDS.get(name, name): value for name, value in state["progress"].items()}
+    if "progress" in state:
+        state["progress"] = {_OLD_FIELDS.get(name, name): value for name, value in state["progress"].items()}
     return state
 
 

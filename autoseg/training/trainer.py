@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class Trainer:
         self._log = MetricsLog(config.folder, tuple(config.scheme.foreground))
         # Weights of the best epoch, until they are saved in best.pt.
         self._best: dict[str, Tensor] | None = None
+        self._processor_start = _processor_seconds()
         self._save_throttle, self._plot_throttle = _Throttle(_SAVE_FRACTION), _Throttle(_PLOT_FRACTION, _PLOT_SECONDS)
 
     @property
@@ -130,7 +132,7 @@ class Trainer:
                 checkpoint.read_best(self._config.folder, self._config.identity)
             except AutosegError as error:
                 logger.warning(f"{error.problem}; the best epoch is chosen from now on only")
-                self.progress.best_dice, self.progress.best_epoch, self.progress.epochs_since_best = -1.0, -1, 0
+                self.progress.best_dice, self.progress.best_epoch, self.progress.validations_since_best = -1.0, -1, 0
 
     def run(self, stop: StopRequest, on_checkpoint: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Train the remaining epochs. on_checkpoint: called after each checkpoint with its progress.
@@ -138,6 +140,7 @@ class Trainer:
         Raises Diverged if the loss stays NaN or infinite; exits by `stop` if requested.
         """
         progress, self._on_checkpoint = self.progress, on_checkpoint
+        self._processor_start = _processor_seconds() - progress.processor_seconds
         if self._team.is_main:
             self._log.begin(progress.epoch)
         while progress.epoch < self._training.epochs and not self._patience_is_over():
@@ -150,6 +153,10 @@ class Trainer:
                 self._plot()
             if not last:
                 self._exit_if_requested(stop)
+        if progress.best_epoch < 1:
+            # The run was killed after its last epoch, and best.pt was lost.
+            self._validate(progress.epoch, {}, stop)
+            self.save()
         return progress
 
     def save(self) -> None:
@@ -162,6 +169,7 @@ class Trainer:
             progress.peak_memory = max(progress.peak_memory, memory.peak())
             self._record_device_peak()
             progress.accumulate = self._step.accumulate
+            progress.processor_seconds = _processor_seconds() - self._processor_start
             if self._best is not None:
                 checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_dice)
                 self._best = None
@@ -250,9 +258,9 @@ class Trainer:
         improved = False
         if epoch % training.validate_every == 0 or epoch == training.epochs:
             improved = self._validate(epoch, row, stop)
+            progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         self._record_device_peak()
         progress.epoch, progress.step = epoch, 0
-        progress.epochs_since_best = 0 if improved else progress.epochs_since_best + 1
         progress.losses, progress.loss_sum, progress.epoch_seconds, progress.data_seconds = 0, 0.0, 0.0, 0.0
         if self._team.is_main:
             self._log.append(row)
@@ -284,7 +292,7 @@ class Trainer:
         return True
 
     def _patience_is_over(self) -> bool:
-        return 0 < self._training.patience <= self.progress.epochs_since_best
+        return 0 < self._training.patience <= self.progress.validations_since_best
 
     def _plot(self) -> None:
         if not self._team.is_main:
@@ -333,6 +341,11 @@ class _Throttle:
     def __exit__(self, *error: object) -> None:
         self._ended = time.perf_counter()
         self._seconds = self._ended - self._start
+
+
+def _processor_seconds() -> float:
+    """Processor seconds of this process and of its ended children (workers that load data)."""
+    return sum(os.times()[:4])
 
 
 def _duration(seconds: float) -> str:

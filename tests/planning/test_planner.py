@@ -235,6 +235,30 @@ def test_search_epochs_scale_with_epochs_unless_set() -> None:
     assert apply_overrides(plan(protocol="quick"), {"training.epochs": "900"}).training.search_epochs == 0
 
 
+def test_validations_scale_with_epochs_unless_set() -> None:
+    planned = plan(protocol="auto")
+    epochs, interval = planned.training.epochs, planned.training.validate_every
+    assert interval > 4
+    fewer = apply_overrides(planned, {"training.epochs": str(epochs // 4)}).training
+    assert fewer.validate_every == interval * (epochs // 4) // epochs
+    assert apply_overrides(planned, {"training.epochs": "2"}).training.validate_every == 1
+    assert apply_overrides(planned, {"training.epochs": str(2 * epochs)}).training.validate_every == 2 * interval
+    for order in (("training.validate_every", "training.epochs"), ("training.epochs", "training.validate_every")):
+        values = {"training.validate_every": "7", "training.epochs": "20"}
+        assert apply_overrides(planned, {path: values[path] for path in order}).training.validate_every == 7
+    # Early stopping counts validations.
+    assert apply_overrides(plan(protocol="benchmark"), {"training.epochs": "900"}).training.validate_every == 1
+
+
+def test_warm_up_stays_a_tenth_of_fewer_epochs() -> None:
+    planned = plan(protocol="auto")
+    planned = replace(planned, models={"unet": replace(planned.models["unet"], warmup_epochs=5)})
+    assert apply_overrides(planned, {"training.epochs": "20"}).models["unet"].warmup_epochs == 2
+    assert apply_overrides(planned, {"training.epochs": "5"}).models["unet"].warmup_epochs == 0
+    kept = {"models.unet.warmup_epochs": "4", "training.epochs": "20"}
+    assert apply_overrides(planned, kept).models["unet"].warmup_epochs == 4
+
+
 def test_smaller_batch_keeps_parts_that_fit() -> None:
     base = plan()
     base = replace(base, models={**base.models, "nnunet": replace(base.models["nnunet"], accumulate=4)})

@@ -45,6 +45,15 @@ def test_shrinking_averages_areas() -> None:
     assert np.abs(preprocess_image(image, resize_config()).astype(float) - expected).max() <= 0.5
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_shrinking_to_a_third_averages_nine_pixels(dtype: str) -> None:
+    """At a half, bilinear interpolation gives the same means; at a third it would take every third pixel."""
+    image = colour(96, 144, dtype=dtype)
+    expected = image.reshape(3, 32, 3, 48, 3).mean(axis=(2, 4)).transpose(1, 2, 0)
+    got = preprocess_image(image, resize_config(dtype=dtype)).astype(float)
+    assert np.abs(got - expected).max() <= (0.5 if dtype != "float32" else 1e-3)
+
+
 def test_one_axis_shrinks_while_the_other_grows() -> None:
     pixels = np.tile(np.array([0, 200] * 32, np.uint8)[:, None, None], (1, 10, 1))
     out = resize_pixels(pixels, (32, 40))

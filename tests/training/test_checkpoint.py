@@ -90,7 +90,7 @@ def test_checkpoint_of_format_1_is_migrated(tmp_path):
     progress = {"epoch": 3, "stale": 2, "in_a_row": 1, "waited": 0.5}
     torch.save({"format": "autoseg checkpoint 1", "progress": progress}, tmp_path / BEST)
     read = checkpoint.Progress(**checkpoint.read(tmp_path / BEST)["progress"])
-    assert (read.epoch, read.epochs_since_best, read.consecutive_skipped, read.data_seconds) == (3, 2, 1, 0.5)
+    assert (read.epoch, read.validations_since_best, read.consecutive_skipped, read.data_seconds) == (3, 2, 1, 0.5)
 
 
 def weights():

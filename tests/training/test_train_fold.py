@@ -14,6 +14,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact
 from autoseg.training import checkpoint
+from autoseg.training import train_fold as train_fold_module
 from autoseg.training.checkpoint import load_network
 from autoseg.training.run_lock import run_lock
 from autoseg.training.step import Step
@@ -83,6 +84,7 @@ def test_results_folder_is_complete(unbroken):
     assert record.steps == 4 * STEPS and (record.batch_size, record.learning_rate) == (4, 0.01)
     assert record.peak_memory > 1 << 24 and record.images_per_second > 0
     assert 0 < record.epoch_seconds * 4 < record.seconds
+    assert record.processor_seconds > 0
     assert record.parameters > 0 and record.versions["torch"] == torch.__version__ and len(record.identity) == 64
     assert "epoch 4/4  loss" in output and "(disc 0." in output
     lines = (folder / "metrics.csv").read_text().splitlines()
@@ -254,6 +256,45 @@ def test_early_stopping_counts_epochs_without_a_better_dice(tmp_path, monkeypatc
     assert train_fold(dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu").epochs_done == 5
 
 
+def test_patience_counts_validations(tmp_path, monkeypatch):
+    """Epochs without a validation say nothing, so they do not use the patience up."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    dices = iter([0.2, 0.5, 0.4, 0.9])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+    rare = with_training(plan, epochs=7, patience=2, validate_every=2)
+    record = train_fold(dataset, rare, splits, NAME, 0, device="cpu")
+    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 7, 7, 0.9)
+
+
+@pytest.mark.parametrize(("patience", "every", "epochs"), [(3, 5, 20), (1, 4, 3), (1, 50, 2)])
+def test_a_finished_run_has_weights(tmp_path, patience, every, epochs):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    plan = with_training(plan, epochs=epochs, patience=patience, validate_every=every, learning_rates=(1e-9,))
+    record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert record.status == "finished" and record.best_epoch >= min(every, epochs)
+    assert checkpoint.read(folder_of(tmp_path) / "best.pt")["epoch"] == record.best_epoch
+
+
+def test_weights_lost_after_the_last_epoch_are_made_again(tmp_path, monkeypatch):
+    """Killed between the last checkpoint and the end of the run, and best.pt is gone."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    original = train_fold_module._RecordWriter.write
+
+    def killed(self, status, progress):
+        if status == "finished":
+            raise KeyboardInterrupt
+        return original(self, status, progress)
+
+    monkeypatch.setattr(train_fold_module._RecordWriter, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    monkeypatch.setattr(train_fold_module._RecordWriter, "write", original)
+    (folder_of(tmp_path) / "best.pt").unlink()
+    record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert (record.status, record.best_epoch) == ("finished", 4)
+    assert checkpoint.read(folder_of(tmp_path) / "best.pt")["epoch"] == 4
+
+
 def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
     """Two epochs without a better Dice before it and one after it make three."""
     dataset, plan, splits = tiny.prepare(tmp_path)
@@ -268,7 +309,7 @@ def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
     at_step(4 * STEPS + 1, leave)
     with pytest.raises(KeyboardInterrupt):
         train_fold(dataset, patient, splits, NAME, 0, device="cpu")
-    assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["epochs_since_best"] == 2
+    assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["validations_since_best"] == 2
     record = train_fold(dataset, patient, splits, NAME, 0, device="cpu")
     assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
 
@@ -311,9 +352,9 @@ def test_split_that_does_not_match_the_arrays_lists_every_case(tmp_path):
 
 def test_arrays_of_other_data_are_refused(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
-    epochs_since_best = Plan(**{**vars(plan), "content_hash": "another"})
+    other_data = Plan(**{**vars(plan), "content_hash": "another"})
     with pytest.raises(AutosegError, match="made from other images or by another plan.*\n.*plan_and_preprocess"):
-        train_fold(dataset, epochs_since_best, splits, NAME, 0, device="cpu")
+        train_fold(dataset, other_data, splits, NAME, 0, device="cpu")
 
 
 def test_training_keeps_the_random_state_of_the_caller(tmp_path):
