@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.io import is_image, stem_of
+from autoseg.io import is_dangling_image, is_image, stem_of
 from autoseg.support.errors import AutosegError
 
 _TOOL_WORDS = ("mask", "masks", "seg", "segs", "segmentation", "segmentations", "segmented", "label", "labels", "labelmap")
@@ -98,7 +98,9 @@ def pair_files(images: Path, masks: Path, labels: Sequence[str] | None = None) -
 def _files(folder: Path, result: Pairing) -> list[Path]:
     if not folder.is_dir():
         raise AutosegError(f"the folder {folder} does not exist", "check the path")
-    all_files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    paths = sorted(folder.rglob("*"))
+    result.problems += [f"{path}: a link to a file that does not exist" for path in paths if is_dangling_image(path)]
+    all_files = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     image_files = [path for path in all_files if is_image(path)]
     others = sorted({path.suffix or path.name for path in all_files if not is_image(path)})
     if not image_files:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO
 
-from autoseg.io import suffix_of
+from autoseg.io import is_dangling_image, suffix_of
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text
 
@@ -164,6 +164,8 @@ class Source:
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 inside = file.relative_to(path).as_posix()
+                if is_dangling_image(file):
+                    raise AutosegError(f"{file} is a link to a file that does not exist", "restore it, or remove the link")
                 if not file.is_file() or _IGNORED.search(inside):
                     continue
                 if _is_archive(file.name):

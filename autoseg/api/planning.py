@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 5
+# Kinds of findings that leave nothing to learn, or something wrong.
+_SERIOUS = (
+    "absent_class", "empty_mask", "blank_image", "tiny_image", "mixed_dtype", "conflicting_masks", "mask_on_nothing",
+    "channel_name", "read_as",
+)  # fmt: skip
+
 
 def fingerprint(dataset: DatasetId, root: Root = None, *, processes: bool = False) -> Fingerprint:
     """Measure a raw dataset. The result is written to fingerprint.json and reused while the files do not change.
@@ -115,10 +122,24 @@ def plan_and_preprocess(
         _log_dropped(before, plan)
         if cache and len(plan.preprocessing) == 1:
             cache.stop_caching()
+        _log_findings(measured, raw)
         logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
         for config in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
     return plan
+
+
+def _log_findings(measured: Fingerprint, raw: RawDataset) -> None:
+    """The first findings with their first files: what no model can learn from comes first."""
+    files = {case.name: case.images[0].name for case in raw.cases}
+    rank = {kind: place for place, kind in enumerate(_SERIOUS)}
+    found = sorted(measured.findings, key=lambda finding: rank.get(finding.kind, len(rank)))
+    for finding in found[:_SHOWN]:
+        more = f" and {len(finding.cases) - _SHOWN} more" if len(finding.cases) > _SHOWN else ""
+        names = ", ".join(files.get(name, name) for name in finding.cases[:_SHOWN])
+        logger.warning(f"to check: {finding.text}" + (f": {names}{more}" if names else ""))
+    if len(found) > _SHOWN:
+        logger.warning(f"{len(found) - _SHOWN} more findings: autoseg_fingerprint {measured.dataset}")
 
 
 def decisions(plan: Plan) -> Results[Decision]:

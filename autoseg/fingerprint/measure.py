@@ -132,6 +132,11 @@ def _collect(
             else:
                 accumulator.add(measured_case)
         raise_faults(faults)
+        if not any(item.pixels for case in accumulator.cases for item in case.classes.values()):
+            raise AutosegError(
+                f"no mask of {dataset.name} holds any foreground, so that nothing can be learnt",
+                "check the masks, and the values of labels in dataset.json",
+            )
         return _build_fingerprint(dataset, raw, dataset_hash, accumulator)
 
 

@@ -11,11 +11,14 @@ from autoseg.fingerprint.case import MaskSummary
 from autoseg.fingerprint.near_duplicates import SimilarPairs, connected_groups
 from autoseg.fingerprint.objects import SPECK
 from autoseg.fingerprint.row_file import RowFile
-from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.dataset import NO_NORMALISATION, DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Finding
 
 _TINY_SHARE = 1e-4  # of the image: 7 pixels of 256 x 256
 _BLANK = 0.01
+_SHORTEST_SIDE = 8  # pixels
+# Names of channels that select another normalisation in nnU-Net, and are only names here.
+_NORMALISATIONS = (NO_NORMALISATION, "rescale_to_0_1", "rgb_to_0_1", "zscore")
 _MAX_OVERLAY = 5e-4  # of the image: 33 pixels of 256 x 256, a few letters
 _MAX_OUTSIDE_CONTENT = 0.5  # of the foreground
 _MIN_MASK_DICE = 0.5  # Dice: masks of the same image that overlap less contradict each other
@@ -141,6 +144,9 @@ def _check_images(cases: Sequence[CaseFingerprint], masks: Sequence[MaskSummary]
     blank = tuple(case.case for case in cases if case.high - case.low <= _BLANK * span)
     if blank:
         yield Finding("blank_image", f"{len(blank)} images are constant, or almost", blank)
+    small = tuple(case.case for case in cases if min(case.size) < _SHORTEST_SIDE)
+    if small:
+        yield Finding("tiny_image", f"{len(small)} images have a side of less than {_SHORTEST_SIDE} pixels", small)
     if any(grays) and not all(grays):
         gray_cases = tuple(case.case for case, gray in zip(cases, grays, strict=True) if gray)
         yield Finding(
@@ -165,6 +171,11 @@ def _check_images(cases: Sequence[CaseFingerprint], masks: Sequence[MaskSummary]
 
 
 def _check_description(spec: DatasetSpec, cases: Sequence[CaseFingerprint]) -> Iterable[Finding]:
+    channels = [name.casefold() for name in spec.channel_names.values()]
+    ignored = [name for name in spec.channel_names.values() if name.casefold() in _NORMALISATIONS]
+    if ignored and set(channels) != {NO_NORMALISATION}:
+        text = f"the channel names {', '.join(ignored)} ask nnU-Net for a normalisation; autoseg decides by the values"
+        yield Finding("channel_name", f"{text}, and honours noNorm if all channels are named so", ())
     if spec.numTraining and spec.numTraining != len(cases):
         yield Finding("case_count", f"dataset.json says {spec.numTraining} training cases, there are {len(cases)}", ())
     without_group = tuple(case.case for case in cases if not case.group)

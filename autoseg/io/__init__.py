@@ -6,6 +6,7 @@ Takes paths; returns arrays. Must not resample, normalise or decide anything.
 from autoseg.io import dicom, nifti, segmentation
 from autoseg.io.cache import DecodedImageCache
 from autoseg.io.files import (
+    is_dangling_image,
     is_image,
     mask_ending,
     read_case,
@@ -18,7 +19,7 @@ from autoseg.io.files import (
     write_label,
 )
 from autoseg.io.grid import align
-from autoseg.io.raw_dataset import Case, RawDataset, list_cases
+from autoseg.io.raw_dataset import Case, RawDataset, list_cases, split_channels
 from autoseg.io.types import Geometry, Image, Label
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "RawDataset",
     "align",
     "dicom",
+    "is_dangling_image",
     "is_image",
     "list_cases",
     "mask_ending",
@@ -39,6 +41,7 @@ __all__ = [
     "read_label",
     "read_label_of",
     "segmentation",
+    "split_channels",
     "stem_of",
     "suffix_of",
     "write_image",

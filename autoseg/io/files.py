@@ -46,6 +46,11 @@ def is_image(path: Path) -> bool:
     return suffix_of(path) in READERS and not path.name.startswith(".") and path.is_file()
 
 
+def is_dangling_image(path: Path) -> bool:
+    """Whether this is a link, named like an image, to a file that does not exist."""
+    return path.is_symlink() and not path.exists() and suffix_of(path) in READERS and not path.name.startswith(".")
+
+
 def mask_ending(file_ending: str) -> str:
     """The ending for a mask of an image with this one: the same if it is lossless and holds no patient tags.
 
@@ -68,6 +73,8 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
     file and a remedy.
     """
     path = Path(path)
+    if is_dangling_image(path):
+        raise AutosegError(f"{path} is a link to a file that does not exist", "restore the file, or remove the link")
     reader = _find_reader(path)
     if reader not in (raster, medical):
         image = _read_with_plugin(reader, path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoseg.io.files import is_image, mask_ending, stem_of, suffix_of
+from autoseg.io.files import is_dangling_image, is_image, mask_ending, stem_of, suffix_of
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.limits import is_file_name
@@ -77,33 +77,48 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
     """The cases of a folder of images named `<case>_0000<file_ending>`, `<case>_0001...`, by name.
 
     A case has one file for each of `channels`, or a single file that holds them all. A file without such a number is
-    a case by itself. label: the file of that name in `labels`, None if there is none. Raises AutosegError if
-    the folder is missing, SeveralProblems if channel files are.
+    a case by itself (see `split_channels`). label: the file of that name in `labels`, None if there is none. Raises
+    AutosegError if the folder is missing, SeveralProblems if channel files are, or if links lead nowhere.
     """
     if not images.is_dir():
         raise AutosegError(f"the folder {images} does not exist", "check the path, or bring the data in with autoseg_convert")
+    everything = sorted(images.iterdir())
+    faults = [f"{path} is a link to a file that does not exist" for path in everything if is_dangling_image(path)]
+    files = {stem_of(path): path for path in everything if is_image(path) and suffix_of(path) == file_ending.lower()}
+    masks = {stem_of(path) for path in labels.iterdir()} if labels is not None and labels.is_dir() else set()
+    numbered = split_channels(files, channels, masks)
     files_by_case: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in sorted(images.iterdir()):
-        if not is_image(path) or suffix_of(path) != file_ending.lower():
-            continue
-        stem = stem_of(path)
-        match = _CHANNEL.match(stem)
-        # A number that cannot be a channel's is part of the name: scan_2024.png is a case of one file.
-        if match and int(match[2]) < channels:
-            files_by_case[match[1]][int(match[2])] = path
-        else:
-            files_by_case[stem][0] = path
-    faults = [
+    for stem, path in files.items():
+        name, channel = numbered.get(stem, (stem, 0))
+        files_by_case[name][channel] = path
+    faults += [
         f"{name}: channel files {sorted(files)}, expected {list(range(channels))} or one file that holds all channels"
         for name, files in sorted(files_by_case.items())
         if sorted(files) not in ([0], list(range(channels)))
     ]
     if faults:
-        raise SeveralProblems(f"{images} lacks channel files", faults, "add what is missing, or correct channel_names")
+        raise SeveralProblems(f"{images} lacks files", faults, "add what is missing, or correct channel_names")
     return [
         Case(name, tuple(files[index] for index in sorted(files)), _find_label(labels, name, file_ending))
         for name, files in sorted(files_by_case.items())
     ]
+
+
+def split_channels(stems: Iterable[str], channels: int, cases: Container[str] = ()) -> dict[str, tuple[str, int]]:
+    """Stems of channel files `<case>_0000`, `<case>_0001`, ... -> case and channel; other stems are left out.
+
+    A number is part of the name if it, or that of another file of the same case, is beyond the last of `channels`: frames of a
+    video are numbered as well. cases: names that are known, such as those of masks, which decide.
+    """
+    matches = {stem: match for stem in stems if (match := _CHANNEL.match(stem))}
+    highest: dict[str, int] = {}
+    for match in matches.values():
+        highest[match[1]] = max(highest.get(match[1], 0), int(match[2]))
+    return {
+        stem: (match[1], int(match[2]))
+        for stem, match in matches.items()
+        if match[1] in cases or (stem not in cases and highest[match[1]] < channels)
+    }
 
 
 def read_description(path: Path) -> DatasetSpec:

@@ -9,6 +9,7 @@ import numpy as np
 from autoseg.models.base import ModelSpec
 from autoseg.planning.channels import Channels
 from autoseg.planning.dataset_stats import DatasetStats
+from autoseg.schema.dataset import NO_NORMALISATION
 from autoseg.schema.fingerprint import ChannelStatistics
 from autoseg.schema.plan import Decision, Normalisation
 
@@ -21,7 +22,11 @@ _Rule = tuple[Normalisation, str, str, str]
 
 def decide_normalisation(stats: DatasetStats, channels: Channels, model: ModelSpec) -> tuple[Normalisation, Decision]:
     """Constants if values have the same meaning in all images (colour, CT), else statistics of each image."""
-    if stats.fingerprint.modality == "ct":
+    if all(channel.name.casefold() == NO_NORMALISATION for channel in stats.fingerprint.channels):
+        zeros, ones = (0.0,) * channels.count, (1.0,) * channels.count
+        normalisation, value = Normalisation(scheme="constant", mean=zeros, std=ones), "values as they are stored"
+        reason, source = "all channels are named noNorm in dataset.json", stats.cite("channels")
+    elif stats.fingerprint.modality == "ct":
         normalisation, value, reason, source = _from_ct_foreground(stats, channels)
     elif channels.count == 3 and not channels.merge_gray:
         if channels.dtype == "uint8" and model.weights:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from autoseg.io import dicom, is_image, mask_ending, read_image, segmentation, stem_of, suffix_of
+from autoseg.io import (
+    dicom,
+    is_dangling_image,
+    is_image,
+    mask_ending,
+    read_image,
+    segmentation,
+    split_channels,
+    stem_of,
+    suffix_of,
+)
 from autoseg.prediction import deidentify
 from autoseg.prediction.deidentify import Names
 from autoseg.support.errors import AutosegError
@@ -21,7 +30,6 @@ logger = logging.getLogger(__name__)
 DicomMasks = Literal["seg", "png", "nii"]
 DICOM_MASKS: tuple[DicomMasks, ...] = ("seg", "png", "nii")
 _ENDINGS = {"seg": ".dcm", "png": ".png", "nii": ".nii.gz"}
-_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,8 @@ def find_jobs(
     """The images of a folder, one file, or a list of files, by name.
 
     Files named `<case>_0000`, `<case>_0001`, ... are the channels of one case, as in nnU-Net, if each of them has one
-    channel. A lone `<case>_0000` has all channels. Each frame of a DICOM file and every other file is a case.
+    channel. A lone `<case>_0000` has all channels. Numbers beyond the last channel belong to the names.
+    Each frame of a DICOM file and every other file is a case.
 
     output: excluded from the search; masks in it must not overwrite inputs. names: see `deidentify`. dicom_masks: None
     means DICOM-SEG if highdicom is installed, else NIfTI. Raises AutosegError if there is no image.
@@ -107,12 +116,16 @@ def _group_channels(base: Path | None, files: Sequence[Path], channels: int, dic
     """Group the files into cases."""
     groups: dict[tuple[Path, str, str], dict[int, Path]] = defaultdict(dict)
     single: list[Path] = []
+    stems: dict[tuple[Path, str], list[str]] = defaultdict(list)
     for path in files:
-        match = _CHANNEL.match(stem_of(path))
-        if match and int(match[2]) < channels:
-            groups[path.parent, match[1], suffix_of(path)][int(match[2])] = path
-        else:
+        stems[path.parent, suffix_of(path)].append(stem_of(path))
+    numbered = {place: split_channels(names, channels) for place, names in stems.items()}
+    for path in files:
+        split = numbered[path.parent, suffix_of(path)].get(stem_of(path))
+        if split is None:
             single.append(path)
+        else:
+            groups[path.parent, split[0], suffix_of(path)][split[1]] = path
     cases = []
     separate: bool | None = None
     for (folder, name, _), members in groups.items():
@@ -149,8 +162,10 @@ def _list_images(inputs: Path | Sequence[Path], recursive: bool, output: Path | 
         raise AutosegError(f"{inputs} does not exist", "give an image or a folder of images")
     paths = sorted(inputs.rglob("*") if recursive else inputs.iterdir())
     inside = output.resolve() if output is not None and output.resolve() != inputs.resolve() else None
-    files = [path for path in paths if path.is_file() and (inside is None or inside not in path.resolve().parents)]
-    images = [path for path in files if is_image(path) or _is_nameless_dicom(path)]
+    candidates = [path for path in paths if path.is_file() or is_dangling_image(path)]
+    files = [path for path in candidates if inside is None or inside not in path.resolve().parents]
+    # A link to a missing file is a case that fails, so that it is named.
+    images = [path for path in files if is_image(path) or is_dangling_image(path) or _is_nameless_dicom(path)]
     if not images:
         remedy = "give the folder that contains the images" if recursive else "give another folder, or search subfolders too"
         raise AutosegError(f"{inputs} contains no images", remedy)

@@ -10,6 +10,8 @@ from autoseg.schema.artefact import Artefact
 from autoseg.schema.limits import Count, LabelNumber
 
 LabelValue = LabelNumber | tuple[LabelNumber, ...]
+# A channel of this name keeps its values, as in nnU-Net (compared without regard to case).
+NO_NORMALISATION = "nonorm"
 _MOST_PERMUTED = 6
 
 

@@ -15,7 +15,7 @@ import re
 from functools import partial
 from typing import Literal
 
-from autoseg.io.raw_dataset import read_description
+from autoseg.io.raw_dataset import read_description, split_channels
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import ConversionPlan, Options
@@ -43,7 +43,7 @@ def find(source: Source, options: Options) -> ConversionPlan:
         plan.spec["modality"] = spec.modality
     volumes = Volumes()
     for part in _PARTS:
-        for name, files in sorted(_cases(source, description.folder, part, spec.file_ending).items()):
+        for name, files in sorted(_cases(source, description.folder, part, spec.file_ending, len(spec.channel_names)).items()):
             images = [files[number] for number in sorted(files)]
             mask = source.get(_inside(description.folder, f"labels{part}/{name}{spec.file_ending}"))
             if mask is None and part == "Tr":
@@ -64,15 +64,21 @@ def _inside(folder: str, path: str) -> str:
     return f"{folder}/{path}" if folder else path
 
 
-def _cases(source: Source, folder: str, part: str, ending: str) -> dict[str, dict[int, Entry]]:
+def _cases(source: Source, folder: str, part: str, ending: str, channels: int) -> dict[str, dict[int, Entry]]:
     """Case -> number of the channel -> file."""
+    files = _files(source, _inside(folder, f"images{part}/"), ending)
+    numbered = split_channels(files, channels, _files(source, _inside(folder, f"labels{part}/"), ending))
     files_by_case: dict[str, dict[int, Entry]] = {}
-    expression = re.compile(rf"{re.escape(_inside(folder, f'images{part}/'))}([^/]+?)(?:_(\d{{4}}))?{re.escape(ending)}")
-    for entry in source.entries:
-        match = expression.fullmatch(entry.name)
-        if match:
-            files_by_case.setdefault(match[1], {})[int(match[2] or 0)] = entry
+    for stem, entry in files.items():
+        name, channel = numbered.get(stem, (stem, 0))
+        files_by_case.setdefault(name, {})[channel] = entry
     return files_by_case
+
+
+def _files(source: Source, folder: str, ending: str) -> dict[str, Entry]:
+    """Stem -> file of a folder."""
+    expression = re.compile(rf"{re.escape(folder)}([^/]+){re.escape(ending)}")
+    return {match[1]: entry for entry in source.entries if (match := expression.fullmatch(entry.name))}
 
 
 def _new_cases(

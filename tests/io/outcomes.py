@@ -32,7 +32,7 @@ def describe(read: Callable[[], Image | Label], path: Path) -> str:
         result = read()
     except AutosegError as error:
         words = re.sub(r": \(\d.*", "", error.problem.replace(f"{path} ", "").replace(str(path), "the file"))
-        return "**refused**: " + re.sub(r"from [\d.]+ to [\d.]+", "from ... to ...", words)
+        return "**refused**: " + re.sub(r"from [\d.]+ to [\d.]+", "from ... to ...", re.sub(r" \([^()]*\binf\)", "", words))
     channels = len(result.array) if isinstance(result, Image) else 0
     what = f"{channels} channel{'s' if channels > 1 else ''}" if channels else "read"
     return "; ".join((what, *result.notes))
