@@ -30,6 +30,7 @@ _HEADERS: tuple[tuple[bytes, Callable[[BinaryIO], Pillow.Image]], ...] = (
     (_BMP, BmpImageFile),
 )
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
+_GRAY_WITH_ALPHA = b"\x04"  # colour type in the header of a PNG; Pillow tells it for 8 bits only
 _STRIP = 256  # rows
 _RAMP = 16  # entries; a complete inverting ramp of so many is a display table, not the work of a PNG optimiser
 
@@ -211,7 +212,7 @@ def _inspect(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:
         complete = int.from_bytes(data[2:6], "little") <= len(data)
     if not complete:
         raise AutosegError(f"{path} cannot be read as an image: it is cut short", UNREADABLE)
-    return _orientation(exif), notes, data.startswith(_PNG) and picture.mode == "LA"
+    return _orientation(exif), notes, data.startswith(_PNG) and data[25:26] == _GRAY_WITH_ALPHA
 
 
 def _png_chunks(data: bytes) -> dict[bytes, memoryview]:

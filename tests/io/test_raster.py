@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -89,7 +90,16 @@ def test_constant_alpha_is_dropped_and_a_varying_one_refused(tmp_path):
 def test_gray_with_alpha_stays_gray(tmp_path):
     gray = rgb()[..., 0]
     Pillow.merge("LA", [Pillow.fromarray(gray), Pillow.new("L", (9, 13), 255)]).save(tmp_path / "a.png")
-    assert (read_image(tmp_path / "a.png").array == gray[None]).all()
+    assert np.array_equal(read_image(tmp_path / "a.png").array, gray[None])
+
+
+def test_gray_of_16_bits_with_alpha_stays_gray(tmp_path):
+    values = RNG.integers(0, 60000, (13, 9), dtype=np.uint16)
+    pixels = np.dstack([values, np.full_like(values, 65535)])
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    image = read_image(tmp_path / "a.png")
+    assert image.array.dtype == np.uint16 and np.array_equal(image.array, values[None])
+    assert (read_label(tmp_path / "a.png").array == values).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
