@@ -147,12 +147,14 @@ def _check_files(path: Path, bundle: Bundle, infos: Mapping[str, zipfile.ZipInfo
 def _load_member(path: Path, files: Mapping[str, bytes], member: BundledMember, spec: DatasetSpec) -> Trained:
     record = _parse(path, files, member.run, RunRecord)
     plan = _parse(path, files, member.plan, Plan)
-    if record.model not in plan.models or plan.models[record.model].preprocessing not in plan.preprocessing:
-        raise AutosegError(f"{path}: {member.plan} has no entry for {record.model}", "export the bundle again")
+    if record.model not in plan.models:
+        raise AutosegError(f"{path}: {member.plan} has no entry for {record.model}", _REMEDY)
+    if (record.model, record.fold) != (member.model, member.fold):
+        raise AutosegError(f"{path}: {member.run} is not of {member.model}, fold {member.fold}", _REMEDY)
     model_plan = plan.models[record.model]
     preprocessing, scheme = plan.preprocessing[model_plan.preprocessing], spec.label_scheme()
     with torch.random.fork_rng([]):  # Same as `load_network`: do not change the global seed.
-        network = checkpoint.build_network(model_plan, preprocessing, scheme)
+        network = checkpoint.build_network(model_plan, preprocessing, scheme, f"{path}: {member.plan}")
     try:
         network.load_state_dict(load(files[member.weights]))
     except (KeyError, RuntimeError, SafetensorError) as error:

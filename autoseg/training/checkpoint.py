@@ -189,7 +189,7 @@ def load_network(folder: Path, which: str = "best", device: torch.device | str =
     state = read(path)
     _check_run(path, state, record, plan, spec)
     with torch.random.fork_rng([]):  # Initialising weights must not change the caller's random numbers.
-        network = build_network(model_plan, preprocessing, scheme)
+        network = build_network(model_plan, preprocessing, scheme, folder / PLAN)
     try:
         network.load_state_dict(state["state_dict"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
@@ -222,7 +222,7 @@ def _check_run(path: Path, state: State, record: RunRecord, plan: Plan, spec: Da
     changed = [part for part in _DESCRIBED if part in identity and not _same(json.loads(identity[part]), json.loads(now[part]))]
     if changed:
         raise SeveralProblems(
-            f"{path.with_name(PLAN)} or {path.with_name(DATASET)} is not of the run that wrote {path.name}; different are:",
+            f"{RECORD}, {PLAN} or {DATASET} in {path.parent} is not of the run that wrote {path.name}; different are:",
             changed,
             _RETRAIN,
         )
@@ -235,16 +235,22 @@ def _same(before: Any, now: Any) -> bool:
     return bool(before == now)
 
 
-def build_network(model_plan: ModelPlan, preprocessing: PreprocessingConfig, scheme: LabelScheme) -> SegmentationNetwork:
-    """The network of a plan, with random weights."""
-    return build(
-        model_plan.model,
-        model_plan.variant,
-        in_channels=preprocessing.channels,
-        num_classes=scheme.outputs,
-        input_size=model_plan.input_size,
-        **model_plan.options,
-    )
+def build_network(
+    model_plan: ModelPlan, preprocessing: PreprocessingConfig, scheme: LabelScheme, source: object
+) -> SegmentationNetwork:
+    """The network of a plan, with random weights. source: the plan's file, for messages. Raises AutosegError for a model,
+    variant or option that does not exist."""
+    try:
+        return build(
+            model_plan.model,
+            model_plan.variant,
+            in_channels=preprocessing.channels,
+            num_classes=scheme.outputs,
+            input_size=model_plan.input_size,
+            **model_plan.options,
+        )
+    except AutosegError as error:
+        raise AutosegError(f"{source}: models.{model_plan.model}: {error.problem}", error.remedy) from error
 
 
 def _content_hash(content: State) -> str:

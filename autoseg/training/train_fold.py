@@ -202,7 +202,8 @@ def _prepare(
     """The trainer with its initial or resumed weights, the record with the network's size, and the loggers."""
     torch.manual_seed(config.plan.training.seed)
     memory.begin(config.device)
-    network = build_network(config.model_plan, config.plan.preprocessing[config.model_plan.preprocessing], config.scheme)
+    preprocessing = config.plan.preprocessing[config.model_plan.preprocessing]
+    network = build_network(config.model_plan, preprocessing, config.scheme, config.folder / checkpoint.PLAN)
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _init_weights(network, config, weights)

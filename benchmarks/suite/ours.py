@@ -49,7 +49,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
     model_plan = plan.models[MODEL]
     preprocessing = plan.preprocessing[model_plan.preprocessing]
     torch.manual_seed(0)
-    built = checkpoint.build_network(model_plan, preprocessing, raw.spec.label_scheme())
+    built = checkpoint.build_network(model_plan, preprocessing, raw.spec.label_scheme(), dataset.plan)
     assert isinstance(built, NNUNet)
     folder = dataset.fold(MODEL, 0)
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -269,3 +272,73 @@ def test_nothing_is_read_where_sizes_and_times_are_as_recorded(root: Path, monke
     with pytest.raises(AutosegError, match="c3"):
         check_sources(data, content_hash)
     assert read == [file_of(root, "labelsTr", "c3")]
+
+
+PLAN, RUN = "preprocessed/Dataset501_Discs/plan.json", "results/Dataset501_Discs/unet/fold_0/run.json"
+EDITS: list[tuple[str, tuple[str, ...], object, str]] = [
+    (PLAN, ("models", "unet", "batch_size"), 0, "models.unet.batch_size: expected a whole number from 1"),
+    (PLAN, ("models", "unet", "learning_rate"), None, "models.unet.learning_rate: expected a number above 0"),
+    (PLAN, ("training", "epochs"), -3, "training.epochs: expected a whole number from 1"),
+    (PLAN, ("models", "unet", "preprocessing"), "nowhere", "models.unet.preprocessing: expected one of preprocessing"),
+    (PLAN, ("models", "unet", "options"), {"wings": 2}, "models.unet: unet has no option 'wings'"),
+    (PLAN, ("models", "unet", "variant"), "17", "models.unet: unet has no variant '17'"),
+    (PLAN, ("training", "loss"), "x", "training.loss: there is no loss 'x'"),
+    (RUN, ("model",), "nnunet", "is not of the run that wrote best.pt; different are:\n  - model"),
+    (RUN, ("model",), "hsnet", "run.json is of hsnet"),
+    (RUN, ("identity",), "0", "another run"),
+    (RUN, ("status",), "done", "status: expected one of running, finished, stopped"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "value", "says"), EDITS)
+def test_edited_files_are_told_by_the_commands(
+    root: Path, name: str, path: tuple[str, ...], value: object, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from autoseg.cli import predict, train
+
+    content = json.loads((root / name).read_text())
+    holder = content
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    (root / name).write_text(json.dumps(content))
+    if name == PLAN:
+        assert train.main(["501", MODEL, "1", "--root", str(root), "--device", "cpu"]) == 2
+    else:
+        images = str(root / "raw" / "Dataset501_Discs" / "imagesTr")
+        given = ["-i", images, "-o", str(root / "out"), "-d", "501", "-m", MODEL, "-f", "0", "--root", str(root)]
+        assert predict.main(given) == 2
+    message = capsys.readouterr().err
+    assert says in message and Path(name).name in message and "Traceback" not in message
+
+
+def test_an_edited_bundle_is_told(root: Path) -> None:
+    """Its hashes fit: whoever edits a bundle on purpose corrects them too."""
+    path = root / "bundle.zip"
+    api.export(501, MODEL, path, folds=0, root=root)
+    edits: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
+        ("unet/fold_0/plan.json", lambda plan: plan["models"]["unet"].update(options={"wings": 2}), "no option 'wings'"),
+        ("unet/fold_0/plan.json", lambda plan: plan["models"]["unet"].update(batch_size=-1), "models.unet.batch_size"),
+        ("unet/fold_0/run.json", lambda run: run.update(fold=3), "run.json is not of unet, fold 0"),
+        ("unet/fold_0/run.json", lambda run: run.update(model="nnunet"), "plan.json has no entry for nnunet"),
+        ("dataset.json", lambda spec: spec["labels"].pop("ring"), "does not fit unet"),
+        ("dataset.json", lambda spec: spec["labels"].update(ring=9), "dataset.json: labels: label values must be"),
+        ("bundle.json", lambda bundle: bundle.update(members=[]), "members: expected at least one"),
+        ("bundle.json", lambda bundle: bundle["members"][0].update(weights="../x"), r"members\[0\].weights: expected a path"),
+        ("bundle.json", lambda bundle: bundle["members"][0].update(plan="no"), r"members\[0\].plan: expected one of the files"),
+    ]
+    for name, change, says in edits:
+        with zipfile.ZipFile(path) as archive:
+            files = {entry: archive.read(entry) for entry in archive.namelist()}
+        content = json.loads(files[name])
+        change(content)
+        files[name] = json.dumps(content).encode()
+        contents = json.loads(files["bundle.json"])
+        if name != "bundle.json":
+            contents["files"][name] = {"sha256": hashlib.sha256(files[name]).hexdigest(), "size": len(files[name])}
+            files["bundle.json"] = json.dumps(contents).encode()
+        with zipfile.ZipFile(root / "edited.zip", "w") as archive:
+            for entry, data in files.items():
+                archive.writestr(entry, data)
+        with pytest.raises(AutosegError, match=rf"edited\.zip(.|\n)*{says}"):
+            api.Predictor.load(root / "edited.zip")
