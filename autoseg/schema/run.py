@@ -34,7 +34,7 @@ class RateSearch(Artefact):
     epochs: Count
     identity: str
     tried: tuple[RateTrial, ...]
-    chosen: AboveZero
+    chosen: NonNegative
     steps: Count
     seconds: NonNegative
 
