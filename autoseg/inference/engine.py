@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoseg.inference import activation as activations
 from autoseg.inference import resample_to_original
+from autoseg.inference.activation import Activation
 from autoseg.inference.out_of_memory import within_memory
 from autoseg.inference.precision import autocast, tensor_cores
 from autoseg.inference.tiles import TileAccumulator, TileGrid
@@ -35,6 +37,7 @@ class Engine:
 
     network: (B, C, H, W) -> logits (B, K, H, W), on `device`. mirror: axes (0 rows, 1 columns) for test-time mirroring; all
     combinations are averaged. Probabilities are averaged, not logits: in a mean of logits the most confident view dominates.
+    activation: that of the training; default: softmax for classes, sigmoids for regions.
 
     batch_size: images or tiles that go through the network at once; halved where they do not fit into the memory. Raises
     AutosegError if not even one does.
@@ -48,12 +51,14 @@ class Engine:
         scheme: LabelScheme,
         device: torch.device | str = "cpu",
         mirror: tuple[int, ...] = (),
+        activation: Activation | None = None,
     ) -> None:
         self.network = network
         self.model_plan = model_plan
         self.preprocessing = preprocessing
         self.scheme = scheme
         self.device = torch.device(device)
+        self._activation = activation or activations.output_activation("", scheme)
         self._format = torch.contiguous_format
         if self.device.type == "cuda":
             # As in training, see `training.memory_format`.
@@ -67,7 +72,7 @@ class Engine:
     def probabilities(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         """Probabilities (K, h, w) float32, on the CPU, of each preprocessed image (h, w, C) of stored values.
 
-        Softmax over classes, or a sigmoid for each region. Geometry "resize": images of equal size form batches. Geometry
+        Geometry "resize": images of equal size form batches. Geometry
         "patch": images are split into tiles of `input_size`; batches contain tiles of all images.
         """
         with self._inference_mode():
@@ -171,7 +176,7 @@ class Engine:
 
     def _activations(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images).float()
-        return logits.sigmoid() if self.scheme.regions else logits.softmax(dim=1)
+        return activations.probabilities(logits, self._activation, self.scheme)
 
     @contextmanager
     def _inference_mode(self) -> Iterator[None]:

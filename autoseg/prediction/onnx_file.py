@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import autoseg
+from autoseg.inference.activation import probabilities
 from autoseg.inference.tiles import TileGrid
 from autoseg.io import Image
 from autoseg.models import registry
@@ -105,7 +106,7 @@ def description(member: Trained) -> OnnxDescription:
         normalisation=plan.normalisation,
         output=OnnxTensor("logits", "batch, class, row, column"),
         after=(
-            "sigmoid for each region" if scheme.regions else "softmax over the classes",
+            _activation_words(member),
             "resize the probabilities to the image's size, bilinear with pixel centres at halves",
             "each region above one half paints its value, later ones over earlier ones"
             if scheme.regions
@@ -166,4 +167,10 @@ def _check_outputs(member: Trained, file: Path, path: Path, inputs: Sequence[Ten
 
 
 def _probabilities(member: Trained, logits: Tensor) -> Tensor:
-    return logits.sigmoid() if member.scheme.regions else logits.softmax(dim=1)
+    return probabilities(logits, member.activation, member.scheme)
+
+
+def _activation_words(member: Trained) -> str:
+    if member.activation == "softmax":
+        return "softmax over the classes"
+    return "sigmoid for each region" if member.scheme.regions else "sigmoid for each class, divided by their sum"

@@ -52,7 +52,8 @@ class RunRecord(Artefact):
     maximum bytes of the training process in the machine's memory, including PyTorch; peak_device_memory: maximum bytes of
     tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
     by the planner. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
-    learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason.
+    learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason. activation:
+    what turns the logits into probabilities, "" in older records.
     """
 
     NAME = "run"
@@ -91,3 +92,4 @@ class RunRecord(Artefact):
     accumulate: Count = 0
     search: RateSearch | None = None
     memory_format: str = "contiguous"
+    activation: Literal["", "softmax", "sigmoid"] = ""

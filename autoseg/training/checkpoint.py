@@ -21,6 +21,8 @@ import torch
 import xxhash
 from torch import Tensor
 
+from autoseg.inference.activation import Activation, output_activation
+from autoseg.models import registry
 from autoseg.models.base import SegmentationNetwork
 from autoseg.models.registry import build
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
@@ -45,6 +47,7 @@ BEST, LAST, PREVIOUS = "best.pt", "last.pt", "last.previous.pt"
 RECORD, PLAN, DATASET, SPLITS = "run.json", "plan.json", "dataset.json", "splits.json"
 _RETRAIN = "train again (autoseg_train ... --restart), or restore the file from a backup"
 _HASH = "content_hash"
+_SIGMOID_LOSSES = ("bce", "dice_bce")
 # Parts of a run's identity that its plan.json and dataset.json must agree with to build and feed the network.
 _DESCRIBED = ("model", "preparation", "labels", "prepared data")
 
@@ -95,6 +98,14 @@ class Trained:
     scheme: LabelScheme
     spec: DatasetSpec
     record: RunRecord
+
+    @property
+    def activation(self) -> Activation:
+        """What turns the logits into probabilities, as in training. Older records do not say it, but their plan does."""
+        if self.record.activation:
+            return self.record.activation
+        by_sigmoid = self.plan.training.loss in _SIGMOID_LOSSES and not registry.spec(self.record.model).own_loss
+        return output_activation("sigmoid" if by_sigmoid else "", self.scheme)
 
 
 def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], progress: Progress, memory_format: str) -> None:

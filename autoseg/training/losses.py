@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.inference.activation import output_activation, probabilities
 from autoseg.models.base import ModelOutput
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
@@ -69,14 +70,14 @@ class Loss:
 
     name: of a loss in `LOSSES`. Raises AutosegError for an unknown name, and for a softmax loss ("ce", "dice_ce") if the
     labels are regions, which overlap. cldice: weight of soft clDice, for full-size logits only: thin structures are lost at
-    the size of auxiliary logits. team: each process has a shard of the batch and returns its part of the loss. sigmoid:
-    whether each output has its own; for two classes both are the same, a sigmoid of the difference of the logits.
+    the size of auxiliary logits. team: each process has a shard of the batch and returns its part of the loss. activation:
+    see `output_activation`.
     """
 
     def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: DistributedContext = SINGLE_PROCESS) -> None:
         self._loss = LOSSES.get(name)
-        activation = getattr(self._loss, "activation", "")
-        if scheme.regions and activation == "softmax":
+        wanted = getattr(self._loss, "activation", "")
+        if scheme.regions and wanted == "softmax":
             raise AutosegError(
                 f"the loss {name} is for classes that exclude each other, but the labels {', '.join(scheme.names)} are regions",
                 f"--set training.loss={_SIGMOID_FORM.get(name, 'dice_bce')}",
@@ -85,7 +86,7 @@ class Loss:
         self._scheme = scheme
         self._cldice = cldice
         self._team = team
-        self.sigmoid = scheme.regions or (activation == "sigmoid" and scheme.outputs > 2)
+        self.activation = output_activation(wanted, scheme)
 
     def __call__(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """Scalar loss. labels: (B, H, W) label values, any integer type.
@@ -116,8 +117,8 @@ class Loss:
         return loss.squeeze() * self._shard_fraction(target.labels)
 
     def _cldice_term(self, logits: Tensor, target: Target) -> Tensor:
-        probabilities = (logits.sigmoid() if self.sigmoid else logits.softmax(dim=1))[:, target.foreground]
-        return soft_cldice_loss(probabilities, target.one_hot[:, target.foreground], target.valid, self._team)
+        maps = probabilities(logits, self.activation, self._scheme)[:, target.foreground]
+        return soft_cldice_loss(maps, target.one_hot[:, target.foreground], target.valid, self._team)
 
     def _shard_fraction(self, labels: Tensor) -> Tensor:
         """This process's fraction of the images of the batch."""
@@ -168,7 +169,7 @@ def dice_binary_cross_entropy(logits: Tensor, target: Target) -> Tensor:
 
 
 def _sigmoid_per_output(target: Target) -> bool:
-    return target.scheme.regions or target.scheme.outputs > 2
+    return output_activation("sigmoid", target.scheme) == "sigmoid"
 
 
 def _cross_entropy(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:

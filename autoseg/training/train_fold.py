@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 import autoseg
+from autoseg.inference.activation import Activation, output_activation
 from autoseg.inference.precision import tensor_cores, trainable
 from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
@@ -83,7 +84,7 @@ def train_fold(
         weights=weights,
         fold=fold,
     )
-    config = replace(config, team=team, folder=trial or config.folder)
+    config = replace(config, team=team, folder=trial or config.folder, activation=_activation(config))
     folder = config.folder
     # Training must not change the caller's random numbers.
     with (
@@ -192,6 +193,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         processes=config.team.size,
         planned_memory=config.model_plan.memory,
         accumulate=config.model_plan.accumulate,
+        activation=_activation(config),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -241,9 +243,15 @@ def _init_weights(network: SegmentationNetwork, config: RunConfig, weights: Weig
     """Initialise head biases, then load pretrained weights."""
     frequencies = class_frequencies(config.store, config.split.train, config.scheme)
     channels = config.plan.preprocessing[config.model_plan.preprocessing].channels
-    init_head_bias(network, channels, frequencies, Loss(config.plan.training.loss, config.scheme).sigmoid)
+    init_head_bias(network, channels, frequencies, _activation(config) == "sigmoid")
     if weights is not None:
         load_weights(network, weights)
+
+
+def _activation(config: RunConfig) -> Activation:
+    loss = Loss(config.plan.training.loss, config.scheme)
+    own_loss = registry.spec(config.model_plan.model).own_loss
+    return output_activation("", config.scheme) if own_loss else loss.activation
 
 
 class _RecordWriter:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from autoseg.data.loader import Batch, TrainLoader
+from autoseg.inference.activation import Activation
 from autoseg.inference.engine import Engine
 from autoseg.models.base import SegmentationNetwork
 from autoseg.preprocessing.array_dataset import ArrayDataset
@@ -52,6 +53,7 @@ class Diverged(AutosegError):
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Inputs of a run. identity: see `config_hash.config_hash`. title: for messages. team: the processes that train together.
+    activation: see `Engine`.
 
     check_lock: raises if another run has taken over the folder.
     """
@@ -65,6 +67,7 @@ class RunConfig:
     split: Fold
     device: torch.device
     identity: dict[str, str]
+    activation: Activation | None = None
     team: DistributedContext = SINGLE_PROCESS
     check_lock: Callable[[], None] = lambda: None
 
@@ -106,7 +109,8 @@ class Trainer:
             config.store, config.split.train, model_plan, training, config.scheme, training.seed,
             pin=device.type == "cuda", samples=samples,
         )  # fmt: skip
-        self._engine = Engine(network, model_plan, config.plan.preprocessing[model_plan.preprocessing], config.scheme, device)
+        preprocessing = config.plan.preprocessing[model_plan.preprocessing]
+        self._engine = Engine(network, model_plan, preprocessing, config.scheme, device, activation=config.activation)
         self._log = MetricsLog(config.folder, tuple(config.scheme.foreground))
         # Weights of the best epoch, until they are saved in best.pt.
         self._best: dict[str, Tensor] | None = None

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from autoseg.inference.activation import output_activation
 from autoseg.inference.engine import Engine
-from autoseg.schema.dataset import label_scheme
+from autoseg.schema.dataset import LabelScheme, label_scheme
 from autoseg.schema.plan import ModelPlan, Normalisation, PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
@@ -115,6 +116,21 @@ def test_regions_are_independent():
     tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     assert torch.allclose(probabilities, network.layer(tensor / 255).sigmoid()[0], atol=1e-6)
     assert not torch.allclose(probabilities.sum(0), torch.ones(32, 32))
+
+
+def test_exclusive_classes_of_a_sigmoid_loss_are_predicted_with_sigmoids():
+    """Trained to .75, .20, .05; a softmax of the same logits would be .908, .076, .016."""
+    shares = torch.tensor([0.75, 0.20, 0.05])
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return shares.logit().view(1, 3, 1, 1).expand(x.shape[0], 3, *x.shape[-2:])
+
+    three = LabelScheme(names=("background", "a", "b"), members=((0,), (1,), (2,)))
+    activation = output_activation("sigmoid", three)
+    engine = Engine(Constant(), model_plan(), preprocessing_config(), three, activation=activation)
+    (maps,) = engine.probabilities(images((32, 32)))
+    assert torch.allclose(maps[:, 3, 4], shares, atol=1e-6)
 
 
 @pytest.mark.parametrize(("mirror", "views"), [((), 1), ((1,), 2), ((0, 1), 4)])

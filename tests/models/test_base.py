@@ -68,6 +68,7 @@ def test_channels_last_changes_no_more_than_rounding(name: str) -> None:
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     output = network.train()(images)
     labels = torch.randint(0, 3, (2, 64, 64))
+    assert (output.own_loss is not None) == models.spec(name).own_loss
     if output.own_loss is not None:
         output.own_loss(F.one_hot(labels, 3).movedim(-1, 1).float(), torch.ones(2, 1, 64, 64)).backward()
     else:

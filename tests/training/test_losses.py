@@ -187,8 +187,8 @@ def test_activation_decides_whether_regions_are_allowed(add):
         add(name, lambda logits, target: logits.mean(), **({"activation": activation} if activation else {}))
     with pytest.raises(AutosegError, match="the loss soft is for classes that exclude each other"):
         Loss("soft", REGIONS)
-    assert [Loss(name, REGIONS).sigmoid for name in ("each", "any")] == [True, True]
-    assert [Loss(name, CLASSES).sigmoid for name in ("soft", "each", "any")] == [False, True, False]
+    assert [Loss(name, REGIONS).activation for name in ("each", "any")] == ["sigmoid", "sigmoid"]
+    assert [Loss(name, CLASSES).activation for name in ("soft", "each", "any")] == ["softmax", "sigmoid", "softmax"]
 
 
 def test_non_scalar_loss_is_refused_with_its_source(add):

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from autoseg.inference import engine as engine_module
+from autoseg.prediction.predictor import Predictor
 from autoseg.schema.plan import Plan, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -312,6 +315,26 @@ def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
     assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["validations_since_best"] == 2
     record = train_fold(dataset, patient, splits, NAME, 0, device="cpu")
     assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
+
+
+@pytest.mark.parametrize(("loss", "activation"), [("dice_ce", "softmax"), ("bce", "sigmoid"), ("dice_bce", "sigmoid")])
+def test_validation_and_prediction_use_the_activation_of_the_loss(tmp_path, monkeypatch, loss, activation):
+    """Three exclusive classes. An older record does not name the activation, but its plan names the loss."""
+    seen = []
+    original = engine_module.activations.probabilities
+
+    def spying(logits, activation, scheme):
+        seen.append(activation)
+        return original(logits, activation, scheme)
+
+    monkeypatch.setattr(engine_module.activations, "probabilities", spying)
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    train_fold(dataset, with_training(plan, epochs=1, loss=loss), splits, NAME, 0, device="cpu")
+    trained = load_network(folder_of(tmp_path))
+    older = replace(trained, record=replace(trained.record, activation=""))
+    for member in (trained, older):
+        Predictor([member])(np.zeros((32, 32), np.uint8))
+    assert len(seen) > 2 and set(seen) == {activation}
 
 
 def test_last_epoch_is_always_validated(tmp_path):

@@ -42,6 +42,7 @@ SPEC = ModelSpec(
         "Image Segmentation. CVPR 2022."
     ),
     variants=(Variant("resnet50", 44_003_331), Variant("swin-t", 47_401_597), Variant("swin-s", 68_719_501)),
+    own_loss=True,
     default_variant="swin-t",
     divisor=32,
     batch_statistics=False,
