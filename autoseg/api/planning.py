@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SPLIT_SETTINGS = {"training.folds", "training.seed"}
+
 _SHOWN = 5
 # Kinds of findings that leave nothing to learn, or something wrong.
 _SERIOUS = (
@@ -105,6 +107,7 @@ def plan_and_preprocess(
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
         selected = names or registry.usable_names()
+        given = _given_splits(data, raw, measured, texts, Path(splits) if splits else None)
         plan = make_plan(
             measured,
             raw.spec,
@@ -113,8 +116,9 @@ def plan_and_preprocess(
             memory=memory,
             device=device,
             settings=texts,
+            splits=given,
         )
-        new_splits = _splits(data, raw, measured, plan, Path(splits) if splits else None)
+        new_splits = given or _own_splits(data, raw, measured, plan)
         plan = _with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
         write_artefact(data.sources, sources)
@@ -249,21 +253,33 @@ def _with_given_folds(plan: Plan, splits: Splits) -> Plan:
     return with_decision(replace(plan, training=training), decide_given_folds(splits))
 
 
-def _splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, path: Path | None) -> Splits:
-    """The splits of a file if given; else those on disk if they match cases and settings; else new ones.
+def _given_splits(
+    data: Dataset, raw: RawDataset, measured: Fingerprint, settings: Mapping[str, str], path: Path | None
+) -> Splits | None:
+    """The splits of a file, else those that the user gave earlier, None if there are none.
 
-    Splits that the user gave earlier are kept. Raises AutosegError if they do not match any more.
+    Raises AutosegError if the earlier ones do not match any more.
     """
-    from autoseg.planning.splits import check_splits, given_file, make_splits, read_splits
+    from autoseg.planning.splits import given_file, read_splits
 
     if path is not None:
         return replace(read_splits(path, measured, raw.spec), given=path.name)
+    if not data.splits.exists():
+        return None
+    splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
+    if not given_file(splits):
+        return None
+    _check_given(data, splits, measured, raw, _SPLIT_SETTINGS & set(settings))
+    return splits
+
+
+def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan) -> Splits:
+    """The splits on disk if they match cases and settings, else new ones."""
+    from autoseg.planning.splits import check_splits, make_splits
+
     if data.splits.exists():
         splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
-        overridden = {"training.folds", "training.seed"} & set(plan.overrides)
-        if given_file(splits):
-            _check_given(data, splits, measured, raw, overridden)
-            return splits
+        overridden = _SPLIT_SETTINGS & set(plan.overrides)
         if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
             logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
         elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):

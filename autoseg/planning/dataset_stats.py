@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import ClassStatistics, Fingerprint
+from autoseg.schema.plan import Splits
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
     """outputs: logit maps. classes: foreground only. size: median (height, width) in pixels; aspect: physical height over
-    width. training_cases: training cases of one fold. spacings: whether every case has a spacing.
+    width. training_cases, validation_cases: of one fold. spacings: whether every case has a spacing.
     """
 
     fingerprint: Fingerprint
@@ -23,6 +25,7 @@ class DatasetStats:
     classes: tuple[ClassStatistics, ...]
     cases: int
     training_cases: int
+    validation_cases: int
     size: tuple[int, int]
     aspect: float
     spacings: bool
@@ -75,12 +78,17 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> DatasetStats:
-    """Statistics of a dataset that will be split into `folds` folds."""
+def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int, splits: Splits | None = None) -> DatasetStats:
+    """Statistics of a dataset that will be split into `folds` folds, or as the user's `splits`."""
     scheme = spec.label_scheme()
     cases = len(fingerprint.cases)
     # With fewer cases than folds, there is one fold for each case.
     validation_cases = math.ceil(cases / max(2, min(folds, cases)))
+    training_cases = cases - validation_cases
+    if splits is not None:
+        # Folds of a user may differ in size, and leave cases out.
+        training_cases = round(mean(len(fold.train) for fold in splits.folds))
+        validation_cases = round(mean(len(fold.validation) for fold in splits.folds))
     spacing = fingerprint.median_spacing
     height, width = fingerprint.median_size
     return DatasetStats(
@@ -92,7 +100,8 @@ def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int) -> Da
             class_statistics for class_statistics in fingerprint.classes if class_statistics.name in scheme.foreground
         ),
         cases=cases,
-        training_cases=max(1, cases - validation_cases),
+        training_cases=max(1, training_cases),
+        validation_cases=validation_cases,
         size=(height, width),
         aspect=height * (spacing[0] / spacing[1] if spacing else 1.0) / width,
         spacings=all(case.spacing is not None for case in fingerprint.cases),

@@ -24,11 +24,11 @@ from autoseg.planning.model_checks import require_usable
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
 from autoseg.planning.sizing import MemoryFit, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
-from autoseg.planning.splits import decide_folds
+from autoseg.planning.splits import decide_folds, decide_given_folds
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Training
+from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Splits, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
 
@@ -47,12 +47,14 @@ def make_plan(
     memory: int | str | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
+    splits: Splits | None = None,
 ) -> Plan:
     """Decides for the dataset, then for each model.
 
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
     "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (resize or patch) and `side`,
-    in pixels, of a square as large as the network's input. Raises AutosegError for unknown models, fields and values.
+    in pixels, of a square as large as the network's input. splits: folds that the user gave. Raises AutosegError for unknown
+    models, fields and values.
     """
     if protocol not in PROTOCOLS:
         raise AutosegError(f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
@@ -66,12 +68,13 @@ def make_plan(
     budget, reason = default_budget(device_type if device == "auto" else device)
     if memory is not None:
         budget, reason = memory, overrides.SET_BY_USER
-    stats = dataset_stats(fingerprint, spec, _FOLDS)
+    stats = dataset_stats(fingerprint, spec, _FOLDS, splits)
+    folds = len(splits.folds) if splits is not None else _FOLDS
     channels, decisions = decide_channels(stats)
     spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, geometry_kind, side)
     training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget)
     training, training_decisions = decide_training(
-        stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=_FOLDS, seed=_SEED
+        stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED
     )
     decisions = [
         Decision("modality", fingerprint.modality, fingerprint.evidence, stats.cite("modality")),
@@ -80,7 +83,7 @@ def make_plan(
         *geometry_decisions,
         batch_decision,
         *training_decisions,
-        decide_folds(fingerprint, spec, _FOLDS),
+        decide_folds(fingerprint, spec, _FOLDS) if splits is None else decide_given_folds(splits),
     ]
     planned_models: dict[str, ModelPlan] = {}
     preprocessing: dict[str, PreprocessingConfig] = {}

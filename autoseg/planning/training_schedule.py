@@ -173,7 +173,7 @@ def _validation(stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protoc
         sides = zip(spatial_plan.native, spatial_plan.input_size(spatial_plan.side), strict=True)
         tiles = math.prod(max(1, math.ceil(2 * length / side) - 1) for length, side in sides)
     # Cost of a validation relative to an epoch.
-    cost = (stats.cases - stats.training_cases) * tiles * _FORWARD_COST / stats.training_cases
+    cost = stats.validation_cases * tiles * _FORWARD_COST / stats.training_cases
     interval = max(epochs // _VALIDATIONS[protocol], math.ceil(cost / _VALIDATION_SHARE), 1)
     interval = min(interval, max(1, epochs // 3))
     return (

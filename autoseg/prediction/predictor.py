@@ -137,7 +137,7 @@ class Predictor:
                     member.scheme,
                     self.device,
                     tuple(member.plan.training.augmentation.mirror) if tta else (),
-                    member.activation,
+                    activation=member.activation,
                 ),
                 self.preprocessing_configs.index(member.preprocessing),
             )

@@ -153,7 +153,7 @@ class Training:
     search_epochs: Count = 0
     cldice: NonNegative = 0.0
     compile: bool = False
-    folds: Annotated[int, Within(2, 2**20)] = 5
+    folds: Annotated[int, Within(1, 2**20)] = 5
     seed: Count = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 

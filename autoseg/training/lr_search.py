@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
+from autoseg.schema.frame import count
 from autoseg.schema.plan import Decision, Plan, Splits
 from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.support.files import hash_text, read_artefact, write_artefact
@@ -82,10 +83,17 @@ def with_searched_rate(
                 device=device, pretrained=pretrained, team=team, handle_signals=handle_signals,
             )  # fmt: skip
             trials = []
-            for rate in plan.training.learning_rates:
+            rates = list(plan.training.learning_rates)
+            epochs = count(trial_plan.training.epochs, "epoch")
+            for number, rate in enumerate(rates, 1):
                 if team.is_main:
-                    logger.info(f"trying learning rate {rate:g}")
-                trials.append(_run_trial(dataset, trial_plan, model, rate, train))
+                    logger.info(f"trying learning rate {rate:g} ({number} of {len(rates)}, {epochs} each)")
+                trials.append(_run_trial(dataset, trial_plan, model, rate, train, quiet=number > 1))
+            beyond = beyond_the_edge(trials)
+            if beyond is not None and _may_widen(plan):
+                if team.is_main:
+                    logger.info(f"the best rate is at the edge of the list: trying {beyond:g} too ({epochs})")
+                trials.append(_run_trial(dataset, trial_plan, model, beyond, train, quiet=True))
             search = _search_result(trials, trial_plan.training.epochs, key)
             if team.is_main:
                 write_artefact(folder / NAME, search)
@@ -96,7 +104,23 @@ def with_searched_rate(
         logger.info(
             f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({scores})"
         )
+        if (beyond := beyond_the_edge(search.tried)) is not None:
+            logger.warning(
+                f"{search.chosen:g} is at the edge of the rates that were tried, so a better one may lie beyond: "
+                f"add {beyond:g} to training.learning_rates to find out"
+            )
     return _with_rate(plan, model, search), search
+
+
+def beyond_the_edge(trials: Sequence[RateTrial]) -> float | None:
+    """The next rate beyond the best one if that is the highest or lowest of several and better than its neighbour."""
+    ordered = sorted(trials, key=lambda trial: trial.rate)
+    best = max(ordered, key=lambda trial: trial.best_dice)
+    if len(ordered) < 2 or best.rate not in (ordered[0].rate, ordered[-1].rate):
+        return None
+    neighbour = ordered[1] if best is ordered[0] else ordered[-2]
+    # As many digits as a user would write.
+    return float(f"{best.rate**2 / neighbour.rate:.2g}") if best.best_dice > neighbour.best_dice else None
 
 
 def _trial_plan(plan: Plan, model: str) -> Plan:
@@ -113,7 +137,13 @@ def _search_key(dataset: Dataset, plan: Plan, trial_plan: Plan, splits: Splits, 
     scheme = read_description(dataset.description).label_scheme()
     weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
     parts = config_hash(trial_plan, trial_plan.models[model], scheme, splits.folds[_FOLD], weights.hash() if weights else "")
-    return hash_text(digest(parts), json.dumps(plan.training.learning_rates))
+    widening = ["may be widened"] if _may_widen(plan) else []
+    return hash_text(digest(parts), json.dumps(plan.training.learning_rates), *widening)
+
+
+def _may_widen(plan: Plan) -> bool:
+    """The benchmark's candidates are the study's."""
+    return plan.protocol == "auto"
 
 
 def _read_artefact(dataset: Dataset, model: str) -> RateSearch | None:
@@ -132,11 +162,14 @@ def _start_search(dataset: Dataset, model: str, key: str) -> None:
     write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
 
 
-def _run_trial(dataset: Dataset, trial_plan: Plan, model: str, rate: float, train: Callable[..., RunRecord]) -> RateTrial:
+def _run_trial(
+    dataset: Dataset, trial_plan: Plan, model: str, rate: float, train: Callable[..., RunRecord], quiet: bool
+) -> RateTrial:
+    """quiet: says nothing about weights, because an earlier trial did."""
     plan = replace(trial_plan, models={**trial_plan.models, model: replace(trial_plan.models[model], learning_rate=rate)})
     folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
     try:
-        record = train(dataset, plan, trial=folder)
+        record = train(dataset, plan, trial=folder, quiet_weights=quiet)
     except Diverged as error:
         logger.warning(error.problem)
         return RateTrial(rate=rate, best_dice=0.0, dice={}, steps=0, seconds=0.0)

@@ -58,6 +58,7 @@ def train_fold(
     log_to: Sequence[str] = (),
     trial: Path | None = None,
     handle_signals: bool = False,
+    quiet_weights: bool = False,
 ) -> RunRecord:
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
@@ -65,7 +66,8 @@ def train_fold(
     pretrained: "auto", "none" or a path, instead of the plan's choice. restart: train again; the earlier run is kept until
     the new one has its first checkpoint. team: the processes that train together; each calls this, the main one writes.
     search: the learning rate search, for the record. log_to: loggers in addition to metrics.csv (see `loggers`). trial: folder
-    to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise
+    to train in instead of the results. quiet_weights: say nothing about missing weights.
+    handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise
     KeyboardInterrupt or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last
     checkpoint.
     Raises AutosegError for problems that the user can fix.
@@ -73,7 +75,7 @@ def train_fold(
     check_names(plan, str(dataset.plan))
     model_plan, split = _select(plan, splits, model, fold)
     spec = read_description(dataset.description)
-    weights = starting_weights(dataset, model_plan, pretrained)
+    weights = starting_weights(dataset, model_plan, pretrained, quiet_weights)
     config = _run_config(
         dataset,
         plan,

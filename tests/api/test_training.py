@@ -175,6 +175,22 @@ def test_given_splits_stay_at_the_next_planning(raw, tmp_path, caplog):
     assert read_artefact(splits, Splits).folds == before.folds
 
 
+def test_steps_and_folds_of_a_file_with_one_fold(raw, tmp_path):
+    """Two training cases and two held-out ones, of twelve."""
+    root = copy_of(raw, tmp_path)
+    names = [generated.case_name("lesion", index) for index in range(CASES)]
+    path = root / "one_fold.json"
+    path.write_text(json.dumps([{"train": names[:2], "val": names[2:4]}]))
+    api.plan_and_preprocess("Lesion", protocol="quick", models="unet", preprocess=False, root=root, splits=path)
+    plan = planned(root)
+    subjects = {decision.subject: decision for decision in plan.decisions}
+    assert plan.training.folds == 1 and subjects["training.folds"].value == "1"
+    assert plan.models["unet"].batch_size == 2 and "2 training images" in subjects["training.epochs"].reason
+    # The next planning, without naming the file, counts the same.
+    api.plan_and_preprocess("Lesion", protocol="quick", models="unet", preprocess=False, root=root)
+    assert planned(root).training == plan.training
+
+
 def test_given_splits_of_cases_that_are_gone_are_never_replaced_silently(raw, tmp_path):
     root = copy_of(raw, tmp_path)
     plan = {"protocol": "quick", "models": "unet", "preprocess": False, "root": root}

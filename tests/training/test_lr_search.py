@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from autoseg.schema.plan import Decision, Plan, Splits
-from autoseg.schema.run import RateSearch, RunRecord
+from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import lr_search
+from autoseg.training import train_fold as train_fold_module
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
 from tests.training import tiny
@@ -106,6 +108,63 @@ def test_no_search_if_the_user_set_the_rate_or_there_is_one_candidate(prepared):
     for without in (overridden, with_training(plan, search_epochs=0), with_training(plan, learning_rates=(0.1,))):
         assert run(prepared, plan=without) == (without, None)
     assert not dataset.results.exists()
+
+
+def trial(rate: float, dice: float) -> RateTrial:
+    return RateTrial(rate=rate, best_dice=dice, dice={}, steps=1, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "beyond"),
+    [
+        ({3e-4: 0.8, 1e-4: 0.7, 5e-5: 0.6}, 9e-4),
+        ({3e-4: 0.6, 1e-4: 0.7, 5e-5: 0.8}, 2.5e-5),
+        ({3e-4: 0.6, 1e-4: 0.8, 5e-5: 0.7}, None),
+        ({3e-4: 0.5, 1e-4: 0.5, 5e-5: 0.5}, None),
+        ({3e-4: 0.0, 1e-4: 0.0}, None),
+        ({3e-4: 0.8}, None),
+    ],
+)
+def test_the_rate_beyond_the_edge(scores, beyond):
+    assert lr_search.beyond_the_edge([trial(*one) for one in scores.items()]) == beyond
+
+
+def test_auto_widens_a_list_whose_edge_is_best(prepared, monkeypatch, caplog):
+    """Dice grows with the rate: 0.1, one beyond 0.01, is tried too, and is said to be at the edge itself."""
+    _, plan, _ = prepared
+    monkeypatch.setattr(lr_search, "train_fold", lambda data, plan, **options: _record(plan))
+    auto = replace(with_training(plan, learning_rates=(1e-2, 1e-3)), protocol="auto")
+    with caplog.at_level("INFO", "autoseg"):
+        chosen, search = run(prepared, plan=auto)
+    assert [one.rate for one in search.tried] == [1e-2, 1e-3, 0.1] and search.chosen == 0.1
+    assert chosen.models[NAME].learning_rate == 0.1
+    assert "(1 of 2, 3 epochs each)" in caplog.text and "(2 of 2, 3 epochs each)" in caplog.text
+    assert "trying 0.1 too" in caplog.text and "add 1 to training.learning_rates" in caplog.text
+    # Other protocols keep to their list, and say so.
+    caplog.clear()
+    _, search = run(prepared, plan=with_training(plan, learning_rates=(1e-2, 1e-3)))
+    assert len(search.tried) == 2 and "0.01 is at the edge of the rates" in caplog.text
+    assert "add 0.1 to training.learning_rates" in caplog.text
+
+
+def _record(plan: Plan) -> RunRecord:
+    rate = plan.models[NAME].learning_rate
+    return RunRecord(
+        dataset="", model=NAME, variant="", fold=0, protocol="auto", identity="", seed=0, device="cpu", precision="fp32",
+        status="finished", epochs_planned=3, best_dice=0.5 + rate,
+    )  # fmt: skip
+
+
+def test_missing_weights_are_told_once(prepared, monkeypatch):
+    """The first trial tells it; the others are quiet."""
+    told = []
+    original = train_fold_module.find_weights
+    monkeypatch.setattr(
+        train_fold_module, "find_weights", lambda *arguments: (told.append(arguments[-1]), original(*arguments))[1]
+    )
+    run(prepared)
+    # The first call is the search's own, for its key.
+    assert told == [True, False, True, True]
 
 
 def test_diverging_rate_counts_as_dice_zero(prepared):
