@@ -31,6 +31,15 @@ Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, 
 _MAX_WORKERS = 8
 
 
+# With this many cores, worker processes were measured to be faster than threads, which share one interpreter lock.
+_MIN_PROCESS_CORES = 4
+
+
+def use_processes(device_type: str, cores: int) -> bool:
+    """Whether worker processes make the batches: for a GPU. A CPU needs its cores for the network."""
+    return device_type == "cuda" and cores >= _MIN_PROCESS_CORES
+
+
 @dataclass(frozen=True)
 class Batch:
     """images: (B, C, H, W) stored values, uint8 or float32 (torch supports few operations on uint16).

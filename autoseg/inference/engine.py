@@ -20,6 +20,7 @@ from autoseg.inference.activation import Activation
 from autoseg.inference.out_of_memory import within_memory
 from autoseg.inference.precision import autocast, tensor_cores
 from autoseg.inference.tiles import TileAccumulator, TileGrid
+from autoseg.models import registry
 from autoseg.preprocessing.normalise import image_statistics, normalise
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, PreprocessingConfig
@@ -62,7 +63,8 @@ class Engine:
         self._format = torch.contiguous_format
         if self.device.type == "cuda":
             # As in training, see `training.memory_format`.
-            self._format = torch.channels_last
+            by_rule = registry.spec(model_plan.model).channels_last_on_cuda
+            self._format = torch.channels_last if by_rule else torch.contiguous_format
             network.to(memory_format=self._format)
         axes = tuple(axis + 2 for axis in mirror)
         self._views = [subset for count in range(1, len(axes) + 1) for subset in combinations(axes, count)]

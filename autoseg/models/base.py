@@ -64,6 +64,7 @@ class ModelSpec:
     batch_statistics: normalises over the batch, so it cannot train with a batch of one.
     mixed_precision: False if half precision is known to be unstable.
     channels_last_on_cpu: True if channels_last was measured to make a CPU training step at least 1.1 times faster.
+    channels_last_on_cuda: False if contiguous tensors were measured to be faster on a GPU (networks with instance norm).
     no_onnx: why it cannot be exported to ONNX; empty if it can (tested for every model).
     warmup_epochs: epochs of linear warm-up of the learning rate.
     input_mean, input_std: normalisation that the published weights expect, for values in 0..1.
@@ -84,6 +85,7 @@ class ModelSpec:
     batch_statistics: bool = True
     mixed_precision: bool = True
     channels_last_on_cpu: bool = False
+    channels_last_on_cuda: bool = True
     no_onnx: str = ""
     warmup_epochs: int = 0
     weights: tuple[PublishedWeights, ...] = ()

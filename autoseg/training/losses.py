@@ -176,7 +176,13 @@ def _cross_entropy(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     """Cross entropy (scalar) and log-probabilities (B, K, H, W)."""
     ignore = -100 if target.scheme.ignore is None else target.scheme.ignore
     log_probabilities = F.log_softmax(logits, dim=1)
-    entropy = F.nll_loss(log_probabilities, target.labels.long(), ignore_index=ignore, reduction="sum")
+    labels = target.labels.long()
+    if torch.are_deterministic_algorithms_enabled():
+        # nll_loss has no deterministic form on CUDA.
+        chosen = log_probabilities.gather(1, labels.where(target.valid, 0).unsqueeze(1)).squeeze(1)
+        entropy = -(chosen * target.valid).sum()
+    else:
+        entropy = F.nll_loss(log_probabilities, labels, ignore_index=ignore, reduction="sum")
     return entropy / target.team.all_reduce(target.valid.sum()).clamp(min=1), log_probabilities
 
 

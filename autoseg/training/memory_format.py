@@ -20,8 +20,10 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 def choose(spec: ModelSpec, device: torch.device) -> tuple[MemoryFormat, str]:
     """The format and the reason.
 
-    Source for CUDA: PyTorch's "Channels Last Memory Format" tutorial; for CPUs: documentation/training.md.
+    Measurements: documentation/performance.md for GPUs, documentation/training.md for CPUs.
     """
+    if device.type == "cuda" and not spec.channels_last_on_cuda:
+        return "contiguous", "measured to be faster for this network on a GPU"
     if device.type == "cuda":
         return "channels_last", "tensor cores need this format for convolutions, in half precision and TF32"
     if device.type == "cpu" and spec.channels_last_on_cpu:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoseg.data.loader import Batch, TrainLoader
+from autoseg.data.loader import Batch, TrainLoader, use_processes
 from autoseg.inference.activation import Activation
 from autoseg.inference.engine import Engine
 from autoseg.models.base import SegmentationNetwork
@@ -24,6 +24,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
+from autoseg.support.parallel import available_cores
 from autoseg.training import checkpoint, memory, plot
 from autoseg.training.checkpoint import Progress, State
 from autoseg.training.csv_logger import MetricsLog, Row
@@ -108,6 +109,7 @@ class Trainer:
         self._batches = TrainLoader(
             config.store, config.split.train, model_plan, training, config.scheme, training.seed,
             pin=device.type == "cuda", samples=samples,
+            processes=use_processes(device.type, available_cores() // config.team.size),
         )  # fmt: skip
         preprocessing = config.plan.preprocessing[model_plan.preprocessing]
         self._engine = Engine(network, model_plan, preprocessing, config.scheme, device, activation=config.activation)

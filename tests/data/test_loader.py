@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg.data import loader
-from autoseg.data.loader import SampleError, TrainLoader
+from autoseg.data.loader import SampleError, TrainLoader, use_processes
 from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.plan import Augmentation, Normalisation
 from autoseg.support.errors import AutosegError
@@ -205,3 +205,10 @@ def test_few_batches_are_prefetched_and_closing_ends_the_threads(tmp_path, monke
     assert len(started) <= 6
     epoch.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes"), [("cuda", 16, True), ("cuda", 4, True), ("cuda", 3, False), ("cpu", 16, False)]
+)
+def test_processes_are_for_gpus_with_enough_cores(device, cores, processes):
+    assert use_processes(device, cores) == processes

@@ -33,6 +33,21 @@ def test_cross_entropy_equals_torch():
     assert of("ce", CLASSES, LOGITS, LABELS) == pytest.approx(float(F.cross_entropy(LOGITS, LABELS.long())))
 
 
+@pytest.mark.parametrize("scheme", [CLASSES, IGNORING])
+def test_deterministic_cross_entropy_is_the_same_without_nll_loss(scheme, monkeypatch):
+    """On CUDA nll_loss refuses deterministic algorithms."""
+    labels = LABELS.clone()
+    if scheme.ignore is not None:
+        labels[:, :3] = scheme.ignore
+    expected = of("ce", scheme, LOGITS, labels)
+    monkeypatch.setattr(F, "nll_loss", lambda *arguments, **options: pytest.fail("nll_loss"))
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert of("ce", scheme, LOGITS, labels) == pytest.approx(expected, rel=1e-6)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_dice_is_batch_dice_of_the_foreground():
     targets = F.one_hot(LABELS.long(), 3).permute(0, 3, 1, 2).float()[:, 1:]
     added = of("dice_ce", CLASSES, LOGITS, LABELS) - of("ce", CLASSES, LOGITS, LABELS)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from autoseg.models import registry
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import SeveralProblems
@@ -26,6 +27,9 @@ FASTER_ON_CPU = replace(tiny.SPEC, channels_last_on_cpu=True)
     ("spec", "device", "chosen"),
     [
         (tiny.SPEC, CUDA, "channels_last"),
+        (replace(tiny.SPEC, channels_last_on_cuda=False), CUDA, "contiguous"),
+        (registry.spec("nnunet"), CUDA, "contiguous"),
+        (registry.spec("unet"), CUDA, "channels_last"),
         (tiny.SPEC, CPU, "contiguous"),
         (FASTER_ON_CPU, CPU, "channels_last"),
         (FASTER_ON_CPU, MPS, "contiguous"),

@@ -337,6 +337,12 @@ def test_validation_and_prediction_use_the_activation_of_the_loss(tmp_path, monk
     assert len(seen) > 2 and set(seen) == {activation}
 
 
+def test_worker_processes_give_the_same_weights(unbroken, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.training.trainer.use_processes", lambda device_type, cores: True)
+    tiny.train(tmp_path)
+    assert same_weights(folder_of(tmp_path), folder_of(unbroken[0]))
+
+
 def test_last_epoch_is_always_validated(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     train_fold(dataset, with_training(plan, epochs=5, validate_every=3), splits, NAME, 0, device="cpu")

@@ -17,6 +17,7 @@ SPEC = ModelSpec(
     default_variant="standard",
     deep_supervision=True,
     batch_statistics=False,
+    channels_last_on_cuda=False,
     cam_layer="network.encoder.stages.4",
 )
 # First and largest number of feature maps.
