@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_names, setting_texts
+from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Results
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
@@ -66,6 +68,7 @@ def plan_and_preprocess(
     splits: PathLike | None = None,
     preprocess: bool = True,
     processes: bool = False,
+    hours: float | None = None,
     root: Root = None,
 ) -> Plan:
     """Measure a dataset, decide how to train each model, and write fingerprint.json, plan.json, splits.json and the arrays.
@@ -81,6 +84,8 @@ def plan_and_preprocess(
             else new ones). Folds that were given stay at the next planning.
         preprocess: also write the arrays that trainings read.
         processes: as for `fingerprint`.
+        hours: limit for the training of one fold; variants, input sizes, steps and trials are chosen to fit it (default: an
+            hour for "auto" on a CPU, else none; 0: none). Times are measured by real steps, once on each machine.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -97,27 +102,21 @@ def plan_and_preprocess(
     names, texts = model_names(models), setting_texts(settings)
     data = Workspace.at(root).dataset(dataset)
     check_request(names, texts, memory)
+    check_hours(hours, protocol)
     before = _plan_before(data)
     raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
         sources = hash_sources(raw, data.raw)
         measured = fingerprint_dataset(data, cache=cache, raw=raw, sources=sources, processes=processes)
         from autoseg import models as registry
-        from autoseg.planning.planner import make_plan
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
         selected = names or registry.usable_names()
         given = _given_splits(data, raw, measured, texts, Path(splits) if splits else None)
-        plan = make_plan(
-            measured,
-            raw.spec,
-            protocol=protocol,
-            models=selected,
-            memory=memory,
-            device=device,
-            settings=texts,
-            splits=given,
-        )
+        plan = _make_plan(
+            measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
+            splits=given, hours=hours, workspace=Workspace.at(root),
+        )  # fmt: skip
         new_splits = given or _own_splits(data, raw, measured, plan)
         plan = _with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
@@ -160,6 +159,32 @@ def decisions(plan: Plan) -> Results[Decision]:
     return Results(explain(plan))
 
 
+def _make_plan(
+    measured: Fingerprint, spec: DatasetSpec, *, device: str, hours: float | None, workspace: Workspace, **options: Any
+) -> Plan:
+    """A plan with expected times, if this machine has the device of the trainings."""
+    from autoseg.planning.planner import make_plan
+    from autoseg.planning.timed_plan import make_timed_plan
+    from autoseg.training.step_time import MeasuredSteps
+
+    try:
+        timer = MeasuredSteps(workspace, spec.label_scheme(), device)
+    except AutosegError as error:
+        if hours:
+            raise
+        logger.warning(f"times are not measured: {error.problem}")
+        return make_plan(measured, spec, device=device, **options)
+    return make_timed_plan(measured, spec, device=device, timer=timer, hours=hours, **options)
+
+
+def check_hours(hours: float | None, protocol: Protocol) -> None:
+    """Raises AutosegError for a time limit that cannot be kept."""
+    if hours is not None and not 0 <= hours < math.inf:
+        raise AutosegError(f"{hours:g} is no time limit", "give hours above zero, or 0 for no limit")
+    if hours and protocol == "benchmark":
+        raise AutosegError("the protocol benchmark has the study's steps and sizes, so it cannot have a time limit", "use auto")
+
+
 def check_request(models: Sequence[str] | None, settings: Mapping[str, str], memory: int | str | None = None) -> None:
     """Find mistakes that need no data, before anything is measured. Raises AutosegError."""
     MODELS.check(*(models or ()))
@@ -187,16 +212,17 @@ def check_training(data: Dataset, models: Sequence[str] | None, settings: Mappin
 def plan_again(
     data: Dataset, plan: Plan, protocol: Protocol, models: Sequence[str], device: str, root: Root, *, preprocess: bool = True
 ) -> Plan:
-    """Plan again, with the models, the memory limit and the settings of the earlier plan, and more models."""
-    settings, memory = _settings_of(plan), _memory_of(plan)
+    """Plan again, with the models, the limits and the settings of the earlier plan, and more models."""
+    settings, memory, hours = _settings_of(plan), _memory_of(plan), _hours_of(plan) if protocol != "benchmark" else None
     same = [f"--set {path}={text}" for path, text in settings.items()]
     same += [f"--memory {memory / 2**30:.3g}G"] if memory else []
+    same += [f"--hours {hours:g}"] if hours is not None else []
     more = f", with {' '.join(same)} as before" if same else ""
     reason = f"is planned for {plan.protocol}" if protocol != plan.protocol else "has changed"
     logger.info(f"{data.name} {reason}: planning it for {protocol} now{more}")
     return plan_and_preprocess(
         data.name, protocol=protocol, models=list(dict.fromkeys([*plan.models, *models])), memory=memory, device=device,
-        settings=settings, preprocess=preprocess, root=root,
+        settings=settings, preprocess=preprocess, hours=hours, root=root,
     )  # fmt: skip
 
 
@@ -204,7 +230,8 @@ def planning_command(data: Dataset, plan: Plan, *models: str) -> str:
     """The command that adds models to a plan, and changes nothing else."""
     options = [f"--protocol {plan.protocol}", f"--models {','.join([*plan.models, *models])}"]
     options += [f"--set {shlex.quote(f'{path}={text}')}" for path, text in _settings_of(plan).items()]
-    memory = _memory_of(plan)
+    memory, hours = _memory_of(plan), _hours_of(plan)
+    options += [f"--hours {hours:g}"] if hours is not None else []
     return " ".join([f"autoseg_plan_and_preprocess {data.number}", *options, *([f"--memory {memory}"] if memory else [])])
 
 
@@ -219,6 +246,14 @@ def _memory_of(plan: Plan) -> int | None:
 
     by_user = any(one.subject == "memory_budget" and one.reason.endswith(SET_BY_USER) for one in plan.decisions)
     return plan.memory_budget if by_user else None
+
+
+def _hours_of(plan: Plan) -> float | None:
+    """The time limit of the user, None if the planner chose it."""
+    from autoseg.planning.overrides import SET_BY_USER
+
+    by_user = any(one.subject == "time_budget" and one.reason == SET_BY_USER for one in plan.decisions)
+    return plan.time_budget if by_user else None
 
 
 def _plan_before(data: Dataset) -> Plan | None:
@@ -238,6 +273,8 @@ def _log_dropped(before: Plan | None, plan: Plan) -> None:
     dropped += [f"--set {path}={text}" for path, text in _settings_of(before).items() if path not in plan.overrides]
     memory = _memory_of(before)
     dropped += [f"--memory ({memory / 2**30:.1f} GiB)"] if memory and not _memory_of(plan) else []
+    hours = _hours_of(before)
+    dropped += [f"--hours {hours:g}"] if hours is not None and _hours_of(plan) is None else []
     if dropped:
         logger.warning(f"the replaced plan had {'; '.join(dropped)}, which this one does not have")
 

@@ -95,7 +95,7 @@ def train(
     from autoseg.training.loggers import check_loggers
     from autoseg.training.lr_search import with_searched_rate
     from autoseg.training.pretrained import weights_file
-    from autoseg.training.train_fold import train_fold
+    from autoseg.training.train_fold import is_finished, train_fold
 
     texts = setting_texts(settings)
     weights = None if pretrained is None else str(pretrained)
@@ -113,17 +113,40 @@ def train(
         plan = apply_overrides(read_artefact(data.plan, Plan), texts)
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))
+        left = [fold for fold in selected if restart or not is_finished(data.fold(model, fold))]
+        if context.is_main and left:
+            _log_expected_time(plan, model, len(left))
         plan, search = with_searched_rate(
-            data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals
-        )
+            data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals,
+            later_epochs=len(left) * plan.training.epochs,
+        )  # fmt: skip
         for fold in selected:
+            left = [other for other in left if other != fold]
             record = train_fold(
                 data, plan, splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
-                search=search, log_to=log_to, handle_signals=handle_signals,
+                search=search, log_to=log_to, handle_signals=handle_signals, later_epochs=len(left) * plan.training.epochs,
             )  # fmt: skip
             if context.is_main:
                 trained.append(TrainedFold(record, _score_fold(data, model, splits, fold, device), data.fold(model, fold)))
     return trained
+
+
+def _log_expected_time(plan: Plan, model: str, folds: int) -> None:
+    """Say what was measured when the dataset was planned."""
+    from autoseg.planning.time_budget import expected_again, show_time
+
+    timing = expected_again(plan, model)
+    if timing is None:
+        logger.info(f"the time of {model} was not measured when {plan.dataset} was planned")
+        return
+    training = plan.training
+    trials = f"{len(training.learning_rates)} trials of {training.search_epochs} epochs and " if timing.trial_steps else ""
+    hours = timing.hours + (folds - 1) * (timing.hours * timing.steps / (timing.steps + timing.trial_steps))
+    several = f"{folds} folds of " if folds > 1 else ""
+    logger.info(
+        f"{model}: {trials}{several}{training.epochs} epochs ({timing.steps} steps): about {show_time(hours)} "
+        f"({timing.seconds_per_step:.2g} s a step, measured on {timing.machine})"
+    )
 
 
 def _existing_folds(data: Dataset, splits: Splits, numbers: list[int] | None) -> list[int]:

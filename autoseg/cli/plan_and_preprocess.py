@@ -19,6 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="auto", help="default: auto; quick takes minutes on a CPU")
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all (default)")
     parser.add_argument("--memory", metavar="SIZE", help="memory of a training, e.g. 8G (default: by the device)")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--hours",
+        type=float,
+        metavar="H",
+        help="fit a fold's training to this time (default: 1 for auto on a CPU; 0: no limit)",
+    )
+    limit.add_argument("--minutes", type=float, metavar="M", help="the same in minutes")
     parser.add_argument("--explain", action="store_true", help="print each decision with its reason")
     entry.add_settings(parser)
     parser.add_argument("--splits", metavar="FILE", help="your own folds: a splits file of autoseg or nnU-Net")
@@ -38,11 +46,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         splits=options.splits,
         preprocess=not options.no_preprocess,
         processes=entry.is_own_process(arguments),
+        hours=options.hours if options.minutes is None else options.minutes / 60,
         root=options.root,
     )
     if options.explain:
         _show_decisions(plan)
+    _show_times(plan)
     return 0
+
+
+def _show_times(plan: Plan) -> None:
+    """What a training of one fold costs, by model."""
+    from autoseg.planning.time_budget import show_time
+
+    rows = []
+    for name, model in plan.models.items():
+        if model.timing is not None:
+            size = f"{model.input_size[0]} x {model.input_size[1]}"
+            seconds, trials = f"{model.timing.seconds_per_step:.2g} s", str(model.timing.trial_steps or "none")
+            rows.append((name, model.variant, size, seconds, str(model.timing.steps), trials, show_time(model.timing.hours)))
+    if not rows:
+        return
+    headings = ("model", "variant", "input", "a step", "steps", "of trials", "one fold")
+    _tables.show_table(f"Expected time on this machine ({plan.device})", headings, rows)
+    limit = f"limit: {show_time(plan.time_budget)} for a fold" if plan.time_budget else "no limit"
+    _tables.show_text(f"{limit}; --hours or --minutes sets another")
+    print(f"next: autoseg_train {plan.dataset.partition('_')[2]} {rows[0][0]} 0")
 
 
 def _show_decisions(plan: Plan) -> None:

@@ -21,7 +21,9 @@ from autoseg.support.registry import Registry
 GEOMETRY, SIDE = "geometry", "side"
 AT_PLANNING = (GEOMETRY, SIDE)
 # Measured or derived fields, which cannot be set.
-_DERIVED = {"dataset", "protocol", "content_hash", "decisions", "overrides", "memory", "flops", "parameters", "model", "key"}
+_DERIVED = {
+    "dataset", "protocol", "content_hash", "decisions", "overrides", "memory", "flops", "parameters", "timing", "model", "key",
+}  # fmt: skip
 _POSITIVE = {
     "epochs",
     "batch_size",
@@ -35,6 +37,7 @@ _POSITIVE = {
 }
 # Fields that are set by another option or file.
 _SET_BY_OPTION = {
+    "time_budget": "autoseg_plan_and_preprocess ... --hours 4",
     "memory_budget": "autoseg_plan_and_preprocess ... --memory 8G",
     "device": "autoseg_plan_and_preprocess ... --device cuda",
     "channels": "name the channels of the files in dataset.json",

@@ -23,8 +23,9 @@ from autoseg.planning.hardware import (
 from autoseg.planning.model_checks import require_usable
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
-from autoseg.planning.sizing import MemoryFit, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
+from autoseg.planning.sizing import MemoryFit, ModelConfig, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
 from autoseg.planning.splits import decide_folds, decide_given_folds
+from autoseg.planning.time_budget import TimeChoice
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
@@ -34,7 +35,7 @@ from autoseg.support.log import progress_bar
 
 logger = logging.getLogger(__name__)
 
-_FOLDS, _SEED = 5, 0
+FOLDS, _SEED = 5, 0
 # Fields that change the memory of a model.
 _MEMORY_FIELDS = ("variant", "input_size", "batch_size", "accumulate", "precision", "options")
 
@@ -47,14 +48,16 @@ def make_plan(
     memory: int | str | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
+    *,
     splits: Splits | None = None,
+    choice: TimeChoice | None = None,
 ) -> Plan:
     """Decides for the dataset, then for each model.
 
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
     "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (resize or patch) and `side`,
-    in pixels, of a square as large as the network's input. splits: folds that the user gave. Raises AutosegError for unknown
-    models, fields and values.
+    in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
+    and trials for a time limit. Raises AutosegError for unknown models, fields and values.
     """
     if protocol not in PROTOCOLS:
         raise AutosegError(f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
@@ -62,20 +65,21 @@ def make_plan(
         raise AutosegError("no model was named", f"known: {', '.join(registry.names())}")
     specs = [registry.spec(name) for name in dict.fromkeys(models)]
     settings = dict(settings or {})
-    geometry_kind, side = _geometry_settings(settings)
+    geometry_kind, side = geometry_settings(settings)
     device_type = resolve_device(device)
     memory = None if memory is None else parse_memory(memory)
     budget, reason = default_budget(device_type if device == "auto" else device)
     if memory is not None:
         budget, reason = memory, overrides.SET_BY_USER
-    stats = dataset_stats(fingerprint, spec, _FOLDS, splits)
-    folds = len(splits.folds) if splits is not None else _FOLDS
+    stats = dataset_stats(fingerprint, spec, FOLDS, splits)
+    folds = len(splits.folds) if splits is not None else FOLDS
     channels, decisions = decide_channels(stats)
     spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, geometry_kind, side)
     training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget)
     training, training_decisions = decide_training(
-        stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED
-    )
+        stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED,
+        schedule=choice.schedule if choice else None,
+    )  # fmt: skip
     decisions = [
         Decision("modality", fingerprint.modality, fingerprint.evidence, stats.cite("modality")),
         Decision("memory_budget", show_memory(budget), f"{device_type}: {reason}"),
@@ -83,13 +87,13 @@ def make_plan(
         *geometry_decisions,
         batch_decision,
         *training_decisions,
-        decide_folds(fingerprint, spec, _FOLDS) if splits is None else decide_given_folds(splits),
+        decide_folds(fingerprint, spec, FOLDS) if splits is None else decide_given_folds(splits),
     ]
     planned_models: dict[str, ModelPlan] = {}
     preprocessing: dict[str, PreprocessingConfig] = {}
     context = _Context(
         stats=stats, channels=channels, spatial_plan=spatial_plan, protocol=protocol, device=device_type, budget=budget,
-        training=training, training_budget=training_budget,
+        training=training, training_budget=training_budget, configs=choice.configs if choice else {},
     )  # fmt: skip
     for model in progress_bar(specs, "planning", len(specs)):
         planned_models[model.name], config, reasons = _plan_model(model, context)
@@ -128,6 +132,7 @@ class _Context:
     budget: int
     training: Training
     training_budget: Budget
+    configs: Mapping[str, ModelConfig]
 
     def request(self, model: ModelSpec, precision: str, batch: int) -> ModelRequest:
         outputs = self.stats.outputs
@@ -147,7 +152,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     memory_format, format_decision = decide_memory_format(model.name)
     require_usable(model.name, model.default_variant)
     request = context.request(model, precision, context.training_budget.batch)
-    fit, decisions = fit_model(request, context.spatial_plan, context.protocol)
+    fit, decisions = fit_model(request, context.spatial_plan, context.protocol, context.configs.get(model.name))
     if fit.variant != model.default_variant:
         require_usable(model.name, fit.variant)
     if not fit.fits:
@@ -236,7 +241,8 @@ def _decide_batches_held(plan: Plan) -> Decision:
     return Decision("batches_held", value, reason)
 
 
-def _geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:
+def geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:
+    """The settings `geometry` and `side`. Raises AutosegError for other values."""
     geometry_kind, side = settings.get(overrides.GEOMETRY), settings.get(overrides.SIDE)
     if geometry_kind not in (None, "resize", "patch"):
         raise AutosegError(f"geometry cannot be {geometry_kind!r}", "choose resize or patch")

@@ -57,10 +57,23 @@ class MemoryFit:
     fits: bool
 
 
-def fit_model(request: ModelRequest, spatial_plan: SpatialPlan, protocol: Protocol) -> tuple[MemoryFit, list[Decision]]:
-    """The best configuration that the protocol allows, with the reasons."""
+@dataclass(frozen=True)
+class ModelConfig:
+    """A variant and an input size that were chosen for a reason other than memory."""
+
+    variant: str
+    input_size: Size
+    reason: str
+
+
+def fit_model(
+    request: ModelRequest, spatial_plan: SpatialPlan, protocol: Protocol, config: ModelConfig | None = None
+) -> tuple[MemoryFit, list[Decision]]:
+    """The best configuration that the protocol allows, or the chosen one, with the reasons."""
     spec = request.spec
-    if protocol == "benchmark":
+    if config is not None:
+        fit, why = fit_part(request, config.variant, config.input_size), (config.reason, config.reason)
+    elif protocol == "benchmark":
         fit = fit_part(request, spec.default_variant, spatial_plan.input_size(spatial_plan.side))
         why = "the default, which is the study's where it has this model", "the study's input size"
     elif protocol == "quick":
@@ -186,6 +199,14 @@ def _light_variant(request: ModelRequest, spatial_plan: SpatialPlan) -> tuple[st
         variant = smaller
     which = "the default" if variant == spec.default_variant else "the largest within 8 GFLOP an image"
     return variant, f"{which}: {flops / 1e9:.1f} GFLOP an image are quick enough on two cores"
+
+
+def smaller_variants(spec: ModelSpec, variant: str) -> list[str]:
+    """The variant, then the smaller ones, from large to small."""
+    variants = [variant]
+    while (smaller := _neighbour(spec, variants[-1], -1)) is not None:
+        variants.append(smaller)
+    return variants
 
 
 def _neighbour(spec: ModelSpec, variant: str, step: int) -> str | None:

@@ -64,16 +64,33 @@ def decide_budget(stats: DatasetStats, protocol: Protocol, device: str, memory: 
     return Budget(batch, math.ceil(cases / batch)), Decision("batch", str(batch), reason, stats.cite("cases"))
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and trials for a time limit. reason: the limit. trials: whether learning rates are tried."""
+
+    steps: int
+    trials: bool
+    reason: str
+
+
 def decide_training(
-    stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protocol, device: str, budget: Budget, folds: int, seed: int
+    stats: DatasetStats,
+    spatial_plan: SpatialPlan,
+    protocol: Protocol,
+    device: str,
+    budget: Budget,
+    folds: int,
+    seed: int,
+    *,
+    schedule: Schedule | None = None,
 ) -> tuple[Training, list[Decision]]:
-    """The training settings shared by all models, with reasons."""
-    epochs, epochs_decisions = _epochs(stats, protocol, device, budget)
+    """The training settings shared by all models, with reasons. schedule: instead of the protocol's steps and trials."""
+    epochs, epochs_decisions = _epochs(stats, protocol, device, budget, schedule)
     loss = _loss(stats, protocol)
     fraction = _foreground_share(stats, spatial_plan)
     validation, augmentation = _validation(stats, spatial_plan, protocol, epochs), decide_augmentation(stats, spatial_plan)
     rates, cited_fields = _RATES[protocol], _class_fields(stats, "presence", "pixel_share")
-    search_epochs = _search(protocol, epochs, len(rates))
+    search_epochs = _search(protocol, epochs, len(rates), schedule)
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
     training = Training(
         epochs=epochs,
@@ -120,9 +137,14 @@ def decide_learning_rate(protocol: Protocol, model: ModelSpec, rates: tuple[floa
     return rate, Decision(subject, f"{rate:g}", reason)
 
 
-def _epochs(stats: DatasetStats, protocol: Protocol, device: str, budget: Budget) -> tuple[int, list[Decision]]:
+def _epochs(
+    stats: DatasetStats, protocol: Protocol, device: str, budget: Budget, schedule: Schedule | None
+) -> tuple[int, list[Decision]]:
     steps_text = f"{stats.training_cases} training images are {budget.steps} steps of {budget.batch}"
-    if protocol == "benchmark":
+    if schedule is not None:
+        epochs = max(1, schedule.steps // budget.steps)
+        reason = f"{schedule.reason}; {steps_text}: {epochs * budget.steps} steps for every model"
+    elif protocol == "benchmark":
         epochs, reason = _STUDY_EPOCHS, "the study's protocol: up to 150 with early stopping"
     elif protocol == "quick":
         epochs = max(1, round(_QUICK_STEPS / budget.steps))
@@ -168,12 +190,7 @@ def _foreground_share(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[f
 def _validation(stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protocol, epochs: int) -> tuple[int, str]:
     if protocol == "benchmark":
         return 1, "early stopping needs every epoch"
-    tiles = 1
-    if spatial_plan.kind == "patch":
-        sides = zip(spatial_plan.native, spatial_plan.input_size(spatial_plan.side), strict=True)
-        tiles = math.prod(max(1, math.ceil(2 * length / side) - 1) for length, side in sides)
-    # Cost of a validation relative to an epoch.
-    cost = stats.validation_cases * tiles * _FORWARD_COST / stats.training_cases
+    cost = validation_cost(stats, spatial_plan)
     interval = max(epochs // _VALIDATIONS[protocol], math.ceil(cost / _VALIDATION_SHARE), 1)
     interval = min(interval, max(1, epochs // 3))
     return (
@@ -182,7 +199,18 @@ def _validation(stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protoc
     )
 
 
-def _search(protocol: Protocol, epochs: int, candidates: int) -> tuple[int, str]:
+def validation_cost(stats: DatasetStats, spatial_plan: SpatialPlan) -> float:
+    """Time of a validation relative to an epoch."""
+    tiles = 1
+    if spatial_plan.kind == "patch":
+        sides = zip(spatial_plan.native, spatial_plan.input_size(spatial_plan.side), strict=True)
+        tiles = math.prod(max(1, math.ceil(2 * length / side) - 1) for length, side in sides)
+    return stats.validation_cases * tiles * _FORWARD_COST / stats.training_cases
+
+
+def _search(protocol: Protocol, epochs: int, candidates: int, schedule: Schedule | None) -> tuple[int, str]:
+    if schedule is not None and not schedule.trials:
+        return 0, f"no search: {schedule.reason}, and trials of so few steps would say little; each model has a known rate"
     if protocol == "quick":
         return 0, "no search: there is no time, and each model has a rate that is known to work"
     search_epochs = max(1, round(_SEARCH_SHARE * epochs))

@@ -159,6 +159,23 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Expected time of one fold of a model. Never part of what decides a run's weights.
+
+    seconds_per_step: of an optimiser step, measured by real steps on `machine`. validation_seconds: of one validation.
+    steps: of the training. trial_steps: of all trials of the learning rate search, 0 without a search. hours: all of it.
+    """
+
+    machine: str
+    seconds_per_step: NonNegative
+    validation_seconds: NonNegative
+    steps_per_epoch: Positive
+    steps: Count
+    trial_steps: Count
+    hours: NonNegative
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelPlan:
     """Plan of one model. input_size: (height, width) of the network's input in training.
 
@@ -166,6 +183,7 @@ class ModelPlan:
     gradients and optimiser state of one part. flops: of one image's forward pass. preprocessing: its key in
     `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: for the model builder. memory_format: memory
     format of tensors in training; results differ by rounding only. "auto": the training decides by device and model.
+    timing: None if it was not measured.
     """
 
     model: FileName
@@ -184,6 +202,7 @@ class ModelPlan:
     memory: Count
     options: dict[str, Any] = field(default_factory=dict)
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    timing: Timing | None = None
 
 
 def geometry_of_version_1(geometry: str) -> str:
@@ -209,6 +228,14 @@ def _to_version_2(content: Content) -> Content:
     return content
 
 
+def _to_version_3(content: Content) -> Content:
+    """Older plans have no expected times, and nobody limited them."""
+    content.setdefault("time_budget", 0.0)
+    for model in content["models"].values():
+        model.setdefault("timing", None)
+    return content
+
+
 def _path_of_version_1(path: str) -> str:
     return re.sub(r"^preparations(?=\.)|(?<=\.)preparation$", "preprocessing", path)
 
@@ -218,12 +245,12 @@ class Plan(Artefact, Tabular):
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
     labels and channels are the dataset's, copied so that a results folder explains itself. prompts: class -> prompt for a
-    zero-shot image model; training does not use them.
+    zero-shot image model; training does not use them. time_budget: hours for one fold, 0 without a limit.
     """
 
     NAME = "plan"
-    VERSION = 2
-    MIGRATIONS = (_to_version_2,)
+    VERSION = 3
+    MIGRATIONS = (_to_version_2, _to_version_3)
 
     dataset: str
     protocol: Protocol
@@ -237,6 +264,7 @@ class Plan(Artefact, Tabular):
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
+    time_budget: NonNegative = 0.0
 
     def problems(self) -> Iterator[str]:
         """Entries with a wrong name, missing preprocessing, sizes that contradict each other."""
@@ -267,7 +295,7 @@ class Plan(Artefact, Tabular):
         return f"{self.dataset}, {self.protocol}: {count(len(self.models), 'model')}, {epochs}, {memory}"
 
     def to_rows(self) -> list[Row]:
-        return [fields(model, "normalisation", "options") for model in self.models.values()]
+        return [fields(model, "normalisation", "options", "timing") for model in self.models.values()]
 
 
 @dataclass(frozen=True)

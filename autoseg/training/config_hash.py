@@ -16,8 +16,8 @@ _VERSION = "1"
 _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
 _ADDED_TRAINING = {"cldice": 0.0, "compile": False}
-# The memory format only changes rounding, and the checkpoint stores it (see `memory_format`).
-_EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format")
+# The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.
+_EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format", "timing")
 
 
 def config_hash(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold, pretrained: str) -> dict[str, str]:

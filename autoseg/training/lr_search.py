@@ -61,11 +61,12 @@ def with_searched_rate(
     pretrained: str | None = None,
     team: DistributedContext = SINGLE_PROCESS,
     handle_signals: bool = False,
+    later_epochs: int = 0,
 ) -> tuple[Plan, RateSearch | None]:
     """The plan with the model's best learning rate, and the search. Without a search: the plan as it is, and None.
 
     An earlier search with the same inputs is reused. Raises what `train_fold` raises; a candidate whose loss diverges
-    counts as Dice 0.
+    counts as Dice 0. later_epochs: of the folds that follow, for the remaining time.
     """
     if not needs_search(plan, model):
         return plan, None
@@ -88,12 +89,15 @@ def with_searched_rate(
             for number, rate in enumerate(rates, 1):
                 if team.is_main:
                     logger.info(f"trying learning rate {rate:g} ({number} of {len(rates)}, {epochs} each)")
-                trials.append(_run_trial(dataset, trial_plan, model, rate, train, quiet=number > 1))
+                later = later_epochs + (len(rates) - number) * trial_plan.training.epochs
+                one = partial(train, later_epochs=later)
+                trials.append(_run_trial(dataset, trial_plan, model, rate, one, quiet=number > 1))
             beyond = beyond_the_edge(trials)
             if beyond is not None and _may_widen(plan):
                 if team.is_main:
                     logger.info(f"the best rate is at the edge of the list: trying {beyond:g} too ({epochs})")
-                trials.append(_run_trial(dataset, trial_plan, model, beyond, train, quiet=True))
+                one = partial(train, later_epochs=later_epochs)
+                trials.append(_run_trial(dataset, trial_plan, model, beyond, one, quiet=True))
             search = _search_result(trials, trial_plan.training.epochs, key)
             if team.is_main:
                 write_artefact(folder / NAME, search)

@@ -59,6 +59,7 @@ def train_fold(
     trial: Path | None = None,
     handle_signals: bool = False,
     quiet_weights: bool = False,
+    later_epochs: int = 0,
 ) -> RunRecord:
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
@@ -66,10 +67,9 @@ def train_fold(
     pretrained: "auto", "none" or a path, instead of the plan's choice. restart: train again; the earlier run is kept until
     the new one has its first checkpoint. team: the processes that train together; each calls this, the main one writes.
     search: the learning rate search, for the record. log_to: loggers in addition to metrics.csv (see `loggers`). trial: folder
-    to train in instead of the results. quiet_weights: say nothing about missing weights.
-    handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise
-    KeyboardInterrupt or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last
-    checkpoint.
+    to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise KeyboardInterrupt
+    or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last checkpoint.
+    quiet_weights: say nothing about missing weights. later_epochs: of trials and folds that follow, for the remaining time.
     Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
@@ -86,7 +86,9 @@ def train_fold(
         weights=weights,
         fold=fold,
     )
-    config = replace(config, team=team, folder=trial or config.folder, activation=_activation(config))
+    config = replace(
+        config, team=team, folder=trial or config.folder, later_epochs=later_epochs, activation=_activation(config)
+    )
     folder = config.folder
     # Training must not change the caller's random numbers.
     with (
@@ -324,6 +326,11 @@ def _check_same_config(state: State, config: RunConfig) -> None:
             changed,
             "undo the change, or train again with --restart (replaces that run)",
         )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a fold's folder holds a finished run."""
+    return (folder / checkpoint.LAST).exists() and _finished_record(folder) is not None
 
 
 def _finished_record(config: RunConfig) -> RunRecord | None:

@@ -56,7 +56,7 @@ class RunConfig:
     """Inputs of a run. identity: see `config_hash.config_hash`. title: for messages. team: the processes that train together.
     activation: see `Engine`.
 
-    check_lock: raises if another run has taken over the folder.
+    check_lock: raises if another run has taken over the folder. later_epochs: of runs that follow, for the remaining time.
     """
 
     folder: Path
@@ -71,6 +71,7 @@ class RunConfig:
     activation: Activation | None = None
     team: DistributedContext = SINGLE_PROCESS
     check_lock: Callable[[], None] = lambda: None
+    later_epochs: int = 0
 
 
 class Trainer:
@@ -317,9 +318,11 @@ class Trainer:
             line += f" ({', '.join(classes)})" if len(classes) > 1 else ""
         seconds = row["seconds"] + row.get("validation_seconds", 0.0)
         line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
-        seconds_left = progress.seconds / progress.epoch * (epochs - progress.epoch)
+        epochs_left = epochs - progress.epoch + self._config.later_epochs
+        seconds_left = progress.seconds / progress.epoch * epochs_left
+        in_all = " in all" if self._config.later_epochs else ""
         line += f"  ({progress.skipped} steps skipped so far: loss or gradient NaN or infinite)" if progress.skipped else ""
-        logger.info(line + (f"  about {_duration(seconds_left)} left" if progress.epoch < epochs else ""))
+        logger.info(line + (f"  about {_duration(seconds_left)} left{in_all}" if epochs_left else ""))
 
 
 class _Throttle:

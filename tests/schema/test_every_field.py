@@ -67,7 +67,7 @@ BELOW_ZERO = {
 EMPTY = {
     "bundle": {"appearance", "calibration"}, "best": {"calibration"}, "comparison": {"cost", "ranking", "family_test"},
     "dataset": {"regions_class_order"}, "fingerprint": {"spacing", "median_spacing"}, "onnx": {"size", "spacing"},
-    "plan": {"size", "spacing"}, "prediction": {"calibration", "confidence", "frame"}, "run": {"search"},
+    "plan": {"size", "spacing", "timing"}, "prediction": {"calibration", "confidence", "frame"}, "run": {"search"},
     "scores": {"calibration"}, "sources": {"label"},
 }  # fmt: skip
 HUGE = 10**30

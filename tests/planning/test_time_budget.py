@@ -1,0 +1,144 @@
+"""Plans that fit a time: a scripted machine, on which every FLOP takes the same time, stands for the real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from autoseg.models import registry
+from autoseg.planning.sizing import ModelRequest, flops_of
+from autoseg.planning.time_budget import expected_again
+from autoseg.planning.timed_plan import make_timed_plan
+from autoseg.schema.plan import ModelPlan, Plan, Timing
+from tests.planning.fingerprints import FakeDataset
+
+GIGABYTE = 1 << 30
+FAKE = FakeDataset(cases=60)
+
+
+@dataclass
+class ScriptedTimer:
+    """flops_per_second: of the forward pass; a training step costs three. measured: the configurations that were asked for."""
+
+    flops_per_second: float = 2e10
+    machine: str = "scripted"
+    measured: list[str] = field(default_factory=list)
+
+    def seconds(self, plan: Plan, model: ModelPlan) -> float:
+        self.measured.append(f"{model.model} {model.variant} {model.input_size[0]}")
+        request = ModelRequest(
+            spec=registry.spec(model.model), channels=plan.channels, outputs=2, precision="fp32", optimizer="adamw",
+            budget=plan.memory_budget, batch=model.batch_size,
+        )  # fmt: skip
+        return 3 * model.batch_size * flops_of(request, model.variant, model.input_size) / self.flops_per_second
+
+
+def timed(
+    models: tuple[str, ...] = ("segformer",), hours: float | None = None, timer: ScriptedTimer | None = None, **options: object
+) -> Plan:
+    settings = {"protocol": "auto", "memory": 8 * GIGABYTE, "device": "cpu"} | options
+    return make_timed_plan(FAKE.fingerprint, FAKE.spec, models=models, hours=hours, timer=timer or ScriptedTimer(), **settings)  # type: ignore[arg-type]
+
+
+def timing(plan: Plan, model: str = "segformer") -> Timing:
+    found = plan.models[model].timing
+    assert found is not None
+    return found
+
+
+def reason(plan: Plan, subject: str) -> str:
+    return next(one.reason for one in plan.decisions if one.subject == subject)
+
+
+@pytest.mark.parametrize("hours", [0.1, 0.5, 2.0, 8.0])
+def test_the_plan_fits_the_time(hours: float) -> None:
+    plan = timed(hours=hours)
+    assert 0.7 * hours < timing(plan).hours <= hours or timing(plan).steps == 4000
+    assert plan.time_budget == hours and reason(plan, "time_budget") == "set by the user"
+    assert "a step on this machine" in reason(plan, "models.segformer.variant")
+    assert str(timing(plan).steps) in reason(plan, "training.epochs")
+
+
+def test_more_time_gives_a_larger_network_or_more_steps() -> None:
+    plans = [timed(hours=hours) for hours in (0.1, 0.5, 2.0, 8.0, 100.0)]
+    work = [timing(plan).steps * plan.models["segformer"].flops for plan in plans]
+    assert work == sorted(work) and len(set(work)) == len(work)
+    steps = [timing(plan).steps for plan in plans]
+    assert steps == sorted(steps)
+
+
+def test_without_a_limit_only_times_are_added() -> None:
+    free = timed(hours=0)
+    assert free.time_budget == 0 and timing(free).steps >= 4000 and timing(free).trial_steps > 0
+    assert timing(free).hours > 24
+    assert "3 rates" in reason(free, "training.search_epochs")
+    assert "steps of trials" in reason(free, "models.segformer.time")
+
+
+def test_an_hour_is_the_default_on_a_cpu_and_is_said() -> None:
+    plan = timed()
+    assert plan.time_budget == 1.0 and timing(plan).hours <= 1 and "--hours" in reason(plan, "time_budget")
+    assert timed(protocol="quick").time_budget == 0
+    assert timed(protocol="benchmark").time_budget == 0
+
+
+def test_a_plan_that_fits_is_not_changed() -> None:
+    fast = ScriptedTimer(flops_per_second=1e15)
+    free, limited = timed(hours=0, timer=fast), timed(hours=4, timer=fast)
+    assert limited.training == free.training and limited.models == free.models
+
+
+def test_all_models_get_equal_steps_and_fit() -> None:
+    plan = timed(("unet", "segformer", "efficientnet_lite0_upernet"), hours=1)
+    assert len({timing(plan, name).steps for name in plan.models}) == 1
+    assert all(timing(plan, name).hours <= 1 for name in plan.models)
+    assert "slowest" in reason(plan, "training.epochs")
+
+
+def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_others() -> None:
+    class OneIsSlow(ScriptedTimer):
+        def seconds(self, plan: Plan, model: ModelPlan) -> float:
+            return 60.0 if model.model == "unet" else super().seconds(plan, model)
+
+    plan = timed(("unet", "segformer"), hours=1, timer=OneIsSlow())
+    assert timing(plan).hours <= 1 < timing(plan, "unet").hours and timing(plan).steps >= 200
+    assert "take more than 60 min" in reason(plan, "models.unet.variant")
+
+
+def test_what_the_user_set_stays() -> None:
+    settings = {"models.segformer.variant": "b2", "training.epochs": "20"}
+    plan = timed(hours=0.2, settings=settings)
+    assert plan.models["segformer"].variant == "b2" and plan.training.epochs == 20
+    assert reason(plan, "models.segformer.variant").startswith("set by the user")
+    sized = timed(hours=0.2, settings={"models.segformer.input_size": "384x384"})
+    assert sized.models["segformer"].input_size == (384, 384) and timing(sized).hours <= 0.2
+
+
+def test_trials_only_where_they_are_long_enough() -> None:
+    short, long = timed(hours=0.5), timed(hours=6)
+    assert short.training.search_epochs == 0 and timing(short).trial_steps == 0
+    assert "no search" in reason(short, "training.search_epochs")
+    assert long.training.search_epochs > 0 and timing(long).trial_steps > 0
+
+
+def test_few_configurations_are_measured() -> None:
+    timer = ScriptedTimer()
+    timed(("segformer", "vwformer_mit"), hours=1, timer=timer)
+    assert len(set(timer.measured)) <= 6
+
+
+def test_times_follow_settings_of_a_training() -> None:
+    plan = timed(hours=1)
+    half = replace(plan, training=replace(plan.training, epochs=plan.training.epochs // 2))
+    again = expected_again(half, "segformer")
+    assert again is not None and again.steps < timing(plan).steps and again.hours < 0.6 * timing(plan).hours
+    assert expected_again(plan, "segformer") == timing(plan)
+
+
+def test_patches_fit_too() -> None:
+    vessels = FakeDataset(cases=40, size=(584, 565), classes={"vessel": 2.0})
+    plan = make_timed_plan(
+        vessels.fingerprint, vessels.spec, "auto", ["unet"], 8 * GIGABYTE, "cpu", timer=ScriptedTimer(), hours=1
+    )
+    assert timing(plan, "unet").hours <= 1 and timing(plan, "unet").validation_seconds > 0
