@@ -48,8 +48,9 @@ def make_timed_plan(
     hours: limit for one fold; 0 for none; None for the default, an hour in `auto` on a CPU. Variants, sizes, steps and trials
     are then chosen to fit it (see `time_budget.choose`).
     """
-    plan = make_plan(fingerprint, spec, protocol, models, memory, device, settings, splits=splits)
-    stats = dataset_stats(fingerprint, spec, FOLDS, splits)
+    make = partial(make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits)
+    plan = make()
+    stats = dataset_stats(fingerprint, spec, FOLDS)
     kind, side = geometry_settings(settings or {})
     spatial_plan, _ = decide_geometry(stats, protocol, plan.device, plan.memory_budget, kind, side)
     batch = next(iter(plan.models.values())).batch_size
@@ -59,7 +60,6 @@ def make_timed_plan(
         outputs = spec.label_scheme().outputs
         choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
         if choice is not None:
-            make = partial(make_plan, fingerprint, spec, protocol, models, memory, device, settings)
             plan = _within(limit, choice, make, timer, cost)
     value = f"{show_time(limit)} for a fold" if limit else "no limit"
     plan = replace(plan, time_budget=limit, decisions=(*plan.decisions, Decision("time_budget", value, reason)))

@@ -22,7 +22,8 @@ class RateTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class RateSearch(Artefact):
-    """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is used for all folds.
+    """`learning_rate.json`: the candidates, each trained for `epochs` epochs on `fold`; `chosen` is used for all folds
+    (0 while the search runs).
 
     identity: hash of everything that determines the trials. steps, seconds: of all trials, part of the model's budget.
     """

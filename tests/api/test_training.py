@@ -209,3 +209,27 @@ def test_given_splits_of_cases_that_are_gone_are_never_replaced_silently(raw, tm
     with pytest.raises(AutosegError, match=rf"(?s)no case '{name}'.*--splits"):
         api.plan_and_preprocess("Lesion", **plan)
     assert splits.read_text() == before
+
+
+def test_planned_times_are_measured_once_and_said_before_a_training(raw, tmp_path, monkeypatch, caplog):
+    root = copy_of(raw, tmp_path)
+    plan = {"protocol": "quick", "models": "unet", "settings": {"side": 64}, "preprocess": False, "root": root}
+    first = api.plan_and_preprocess("Lesion", hours=0.01, **plan)
+    timing = first.models["unet"].timing
+    assert timing is not None and timing.steps == first.training.epochs * timing.steps_per_epoch
+    assert 0 < timing.seconds_per_step < 60 and first.time_budget == 0.01
+    assert first.models["unet"] == planned(root).models["unet"]
+
+    def measures(*arguments):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("autoseg.training.step_time._measure", measures)
+    assert api.plan_and_preprocess("Lesion", hours=0.01, **plan).models == first.models
+    monkeypatch.setattr("autoseg.training.lr_search.with_searched_rate", stop)
+    with caplog.at_level("INFO", "autoseg"), pytest.raises(Stopped):
+        api.train("Lesion", "unet", settings={"training.epochs": 7}, root=root)
+    assert "5 folds of 7 epochs (" in caplog.text and "measured on" in caplog.text
+    with pytest.raises(AutosegError, match="cannot have a time limit"):
+        api.plan_and_preprocess("Lesion", protocol="benchmark", hours=1, root=root)
+    with pytest.raises(AutosegError, match="-1 is no time limit"):
+        api.plan_and_preprocess("Lesion", hours=-1, root=root)

@@ -447,3 +447,12 @@ def test_splits_of_fewer_folds_are_told(unbroken, tmp_path):
     assert checkpoint.read_split(folder, 0).train == tiny.CASES[:11]
     with pytest.raises(AutosegError, match="splits.json has 1 folds, but the run is of fold 4"):
         checkpoint.read_split(folder, 4)
+
+
+def test_the_remaining_time_covers_the_runs_that_follow(tmp_path, caplog):
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    with caplog.at_level("INFO", "autoseg"):
+        train_fold(dataset, plan, splits, NAME, 0, device="cpu", later_epochs=4_000_000)
+    lines = [record.message for record in caplog.records if record.message.startswith("epoch")]
+    assert len(lines) == 4 and all(line.endswith("left in all") for line in lines)
+    assert all(float(line.split()[-5]) > 10 and line.split()[-4] == "h" for line in lines), lines
