@@ -132,7 +132,7 @@ class _Steps:
     def run(self, model: ModelPlan, count: int) -> float:
         """Median seconds of `count` steps after one for warm-up."""
         training = self._plan.training
-        network = build_network(model, self._config, self._scheme).to(self._device).train()
+        network = build_network(model, self._config, self._scheme, "plan.json").to(self._device).train()
         optimizer = make_optimizer(network, training, model.learning_rate)
         loss = Loss(training.loss, self._scheme, training.cldice)
         step = Step(

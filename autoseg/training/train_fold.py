@@ -330,7 +330,10 @@ def _check_same_config(state: State, config: RunConfig) -> None:
 
 def is_finished(folder: Path) -> bool:
     """Whether a fold's folder holds a finished run."""
-    return (folder / checkpoint.LAST).exists() and _finished_record(folder) is not None
+    path = folder / checkpoint.RECORD
+    if not (folder / checkpoint.LAST).exists() or not path.exists():
+        return False
+    return read_artefact(path, RunRecord, "delete it: the checkpoint is enough to resume").status == "finished"
 
 
 def _finished_record(config: RunConfig) -> RunRecord | None:
