@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 
 from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
 from autoseg.fingerprint.validation import one_line
-from autoseg.io import Label, read_case, read_label_of
+from autoseg.io import Image, Label, read_case, read_image, read_label_of
 from autoseg.io.raster import apply_exif_orientation
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
@@ -25,6 +27,9 @@ from dataset_conversion.report import ConversionReport
 from dataset_conversion.run import conversion_key, existing_report, group_expression, target_dataset
 from dataset_conversion.source import Source
 from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
+
+Colour = Literal["gray", "rgb"]
+_CHANNELS: dict[Colour, int] = {"gray": 1, "rgb": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,7 @@ def convert_folders(
     *,
     channels: Sequence[str] | None = None,
     modality: str = "",
+    colour: Colour | None = None,
     workers: int | None = None,
     dry_run: bool = False,
 ) -> ConversionReport:
@@ -61,12 +67,14 @@ def convert_folders(
     number: 501 or the next free one by default. labels: class names by value, background first; default: from the values.
     groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
     it matches is the patient. channels: their names. modality: such as "ultrasound", for the planner.
+    colour: "gray" or "rgb" stores all images like that; gray ones become three equal channels, colours their luminance.
     Converting the same files with the same options again does nothing. Raises SeveralProblems with all problems, and then
     writes nothing.
     """
     images, masks = Path(images), Path(masks)
     dataset = target_dataset(workspace or Workspace.at(), name, number)
-    key = conversion_key("folders", name, (labels, groups, channels, modality), _signature(images, masks))
+    options = (labels, groups, channels, modality, *([colour] if colour else []))
+    key = conversion_key("folders", name, options, _signature(images, masks))
     if not overwrite and (existing := existing_report(dataset, key)) is not None:
         return existing
     check_free(dataset, overwrite)
@@ -77,15 +85,15 @@ def convert_folders(
     coding = decide_coding([fact for survey in surveys for fact in survey.masks], labels)
     patients, unnamed = _patients(pairs, groups)
     turns, turning = _turning(pairs, surveys)
-    problems += [*coding.problems, *_channel_problems(pairs, surveys, channels), *unnamed, *turning]
+    problems += [*coding.problems, *_channel_problems(pairs, surveys, channels, colour), *unnamed, *turning]
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise SeveralProblems(
-            f"{images} and {masks} have {count}; nothing was written", problems, "fix these and convert again"
+            f"{images} and {masks} have {count}; nothing was written", problems, _remedy(surveys, colour)
         )
     names = safe_names([pair.stem for pair in pairs])
     spec = DatasetSpec(
-        channel_names=_channel_names(surveys[0].channels, channels),
+        channel_names=_channel_names(_CHANNELS[colour] if colour else surveys[0].channels, channels),
         labels={label: value for value, label in enumerate(coding.labels)},
         numTraining=len(pairs),
         file_ending=common_ending([path for pair in pairs for path in pair.images]),
@@ -95,7 +103,7 @@ def convert_folders(
     cases = [
         NewCase(
             name=names[pair.stem],
-            images=pair.images,
+            images=[partial(_recoloured, path, colour) for path in pair.images] if colour else pair.images,
             label=partial(_label, pair, turn, coding),
             group=patients.get(pair.stem, ""),
             turned=True,
@@ -187,17 +195,39 @@ def _label(pair: Pair, turn: int, coding: LabelCoding) -> Label:
     return Label(array=ids, spacing=None, notes=(f"{pixels} {OVERLAP_NOTE}",) if pixels else ())
 
 
-def _channel_problems(pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None) -> list[str]:
+def _recoloured(path: Path, colour: Colour) -> Image:
+    """An image as gray (1, H, W) or as RGB (3, H, W), in its own type."""
+    image = read_image(path)
+    array = image.array
+    if array.shape[0] == 1 and colour == "rgb":
+        array = np.repeat(array, 3, axis=0)
+    elif array.shape[0] == 3 and colour == "gray":
+        array = cv2.cvtColor(np.ascontiguousarray(array.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY)[None]
+    return replace(image, array=array)
+
+
+def _remedy(surveys: Sequence[_Survey], colour: Colour | None) -> str:
+    if colour is None and {survey.channels for survey in surveys} - {0} == {1, 3}:
+        return "store all images alike with --colour gray or --colour rgb; fix what else is listed, and convert again"
+    return "fix these and convert again"
+
+
+def _channel_problems(
+    pairs: Sequence[Pair], surveys: Sequence[_Survey], names: Sequence[str] | None, colour: Colour | None
+) -> list[str]:
     counts = Counter(survey.channels for survey in surveys if survey.channels)
+    if colour is not None:
+        counts = Counter({channels: number for channels, number in counts.items() if channels not in (1, 3)})
+        counts[_CHANNELS[colour]] = sum(survey.channels in (1, 3) for survey in surveys)
     if not counts:
         return []
-    usual = counts.most_common(1)[0][0]
+    usual = _CHANNELS[colour] if colour else counts.most_common(1)[0][0]
     kinds = {1: "gray", 3: "RGB"}
     problems = [
         f"{pair.images[0]}: {kinds.get(survey.channels, f'{survey.channels} channels')}, while {counts[usual]} images are "
         f"{kinds.get(usual, f'{usual} channels')}"
         for pair, survey in zip(pairs, surveys, strict=True)
-        if survey.channels not in (0, usual)
+        if survey.channels not in ((0, 1, 3) if colour else (0, usual))
     ]
     if names is not None and len(names) != usual:
         problems.append(f"{len(names)} channel names, but the images have {usual} channels")

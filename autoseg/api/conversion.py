@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from autoseg.api.options import PathLike
 from autoseg.support.workspace import Root, Workspace
@@ -25,6 +25,7 @@ def convert_folders(
     overwrite: bool = False,
     root: Root = None,
     dry_run: bool = False,
+    colour: Literal["gray", "rgb"] | None = None,
 ) -> ConversionReport:
     """Convert a folder of images and a folder of masks to raw/DatasetXXX_Name.
 
@@ -40,6 +41,7 @@ def convert_folders(
         overwrite: replace a dataset of this number and name.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
         dry_run: read and check everything, write nothing.
+        colour: "gray" or "rgb" stores all images like that, for folders that hold both.
 
     Returns:
         Counts, automatic changes, and near-duplicate images.
@@ -51,7 +53,7 @@ def convert_folders(
 
     return convert(
         Path(images), Path(masks), name, number, labels, groups,
-        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality, dry_run=dry_run,
+        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality, colour=colour, dry_run=dry_run,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def predict(
     strict: bool = False,
     names: Names = "auto",
     dicom_masks: DicomMasks | None = None,
+    visible: bool = False,
     device: str = "auto",
     root: Root = None,
 ) -> PredictionReport:
@@ -58,6 +59,7 @@ def predict(
         strict: stop at the first image that cannot be predicted.
         names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
         dicom_masks: format of masks of DICOM images (default: "seg" where possible).
+        visible: give PNG masks a palette, so that viewers show them in colours; their values stay class numbers.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
@@ -85,6 +87,7 @@ def predict(
         strict=strict,
         names=names,
         dicom_masks=dicom_masks,
+        visible=visible,
     )
 
 

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     general = {key: getattr(options, key) for key in ("name", "number", "overwrite", "dry_run", "root")}
     if options.kind == "folders":
-        folder_options = {key: getattr(options, key) for key in ("images", "masks", "labels", "groups", "channels", "modality")}
+        keys = ("images", "masks", "labels", "groups", "channels", "modality", "colour")
+        folder_options = {key: getattr(options, key) for key in keys}
         print(api.convert_folders(**folder_options, **general))
         return 0
     if options.kind == "corrections":
@@ -76,6 +77,7 @@ def _add_folders(kinds: Any) -> None:
     parser.add_argument("--labels", type=entry.names, metavar="A,B,...", help="class names by value, background first")
     parser.add_argument("--groups", metavar="REGEX", help=r"finds the patient in a file's name, e.g. '(patient\d+)'")
     parser.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
+    parser.add_argument("--colour", choices=("gray", "rgb"), help="store all images like that, if the folder holds both")
     parser.add_argument("--modality", default="", help="such as ultrasound, if the images do not show it")
     _add_general(parser, title="")
 

@@ -17,7 +17,7 @@ _NUMBER = 500
 _EPOCHS = 20
 
 
-@entry.command
+@entry.resumable("the same command resumes the training")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_demo",

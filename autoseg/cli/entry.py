@@ -23,7 +23,15 @@ USER_ERROR, INTERRUPTED = 2, 130
 
 def command(body: Main) -> Main:
     """Decorator of a command: configures logging, prints AutosegError without a traceback, exit code 2 for user errors."""
+    return _command(body, "")
 
+
+def resumable(how: str) -> Callable[[Main], Main]:
+    """The same for a command that can be interrupted. how: what Ctrl-C prints."""
+    return functools.partial(_command, interrupted=f": {how}")
+
+
+def _command(body: Main, interrupted: str) -> Main:
     @functools.wraps(body)
     def main(arguments: Sequence[str] | None = None) -> int:
         # Spinning threads slow a busy machine tenfold. Must be set before torch is imported.
@@ -39,7 +47,7 @@ def command(body: Main) -> Main:
             # Imports create many permanent objects; repeated garbage collections would take a tenth of the start-up time.
             gc.set_threshold(10_000, 10, 10)
         configure_logging()
-        code = _exit_code(body, arguments)
+        code = _exit_code(body, arguments, interrupted)
         if own:
             # Skip the garbage collection at exit: half a second with PyTorch.
             gc.freeze()
@@ -61,14 +69,14 @@ def configure_glibc_malloc(arguments: Sequence[str] | None, limit: int | None = 
         malloc.configure_glibc_malloc(limit)
 
 
-def _exit_code(body: Main, arguments: Sequence[str] | None) -> int:
+def _exit_code(body: Main, arguments: Sequence[str] | None, interrupted: str) -> int:
     try:
         return body(arguments)
     except AutosegError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted{interrupted}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has closed the pipe, as in `autoseg_models | head`.

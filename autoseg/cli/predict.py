@@ -18,7 +18,7 @@ _SOME_FAILED = 1
 _SHOWN = 20
 
 
-@entry.command
+@entry.resumable("the same command with --continue resumes")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if (options.bundle is None) == (options.dataset is None):
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         strict=options.strict,
         names=_names(options),
         dicom_masks=options.dicom_masks,
+        visible=options.visible,
         device=options.device,
         root=options.root,
     )
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="a file of autoseg_export, instead of -d and -m")
     parser.add_argument("--probabilities", action="store_true", help="also write class probabilities (.npz)")
     parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
+    parser.add_argument("--visible", action="store_true", help="masks that viewers show in colours; values stay class numbers")
     parser.add_argument("--references", type=Path, metavar="DIR", help="reference masks to draw into the overlays")
     parser.add_argument("--recursive", action="store_true", help="subfolders too")
     parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SOME_FAILED = 1
 
 
-@entry.command
+@entry.resumable("the same command resumes the jobs from their last checkpoints")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from autoseg import api

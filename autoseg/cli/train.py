@@ -8,7 +8,7 @@ from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
 
 
-@entry.command
+@entry.resumable("the same command resumes the run from its last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_train",

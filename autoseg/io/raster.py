@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,6 +109,20 @@ def write(path: Path, array: Array) -> None:
         raise ValueError(f"{path}: OpenCV could not encode {array.shape} {array.dtype} as {suffix}")
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def write_palette(path: Path, labels: Array, colours: Mapping[int, tuple[int, int, int]]) -> None:
+    """A PNG of label values (H, W) uint8 that viewers show in colours (RGB): the values are the indices of its palette.
+
+    Values without a colour are shown black.
+    """
+    picture = Pillow.fromarray(labels)
+    palette = np.zeros((256, 3), np.uint8)
+    for value, colour in colours.items():
+        palette[value] = colour
+    picture.putpalette(palette.tobytes(), "RGB")
+    with atomic_write(path) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def apply_exif_orientation(array: Array, orientation: int) -> Array:

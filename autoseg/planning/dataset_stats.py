@@ -75,6 +75,10 @@ class DatasetStats:
 def _format(value: Any) -> str:
     if isinstance(value, tuple):
         return "/".join(_format(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "unknown"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -28,10 +28,11 @@ from autoseg.support.log import progress_bar
 
 @dataclass(frozen=True, repr=False)
 class PredictionReport(Tabular):
-    """Result of a run; str() gives a text for people. failed: case -> problem."""
+    """Result of a run; str() gives a text for people. failed: case -> problem. visible: whether masks have colours."""
 
     folder: Path
     record: PredictionRecord
+    visible: bool = False
 
     @property
     def failed(self) -> dict[str, str]:
@@ -47,6 +48,10 @@ class PredictionReport(Tabular):
         lines = [f"{count} mask{'s' if count != 1 else ''} in {self.folder} ({self.record.seconds:.1f} s)"]
         if self.record.skipped:
             lines.append(f"{len(self.record.skipped)} were there already and were not predicted again")
+        png = any(case.output.endswith(".png") for case in self.record.cases)
+        if count and png and not self.visible:
+            labels = ", ".join(f"{value} {name}" for name, value in self.record.labels.items() if isinstance(value, int))
+            lines.append(f"pixels are class numbers ({labels}), which viewers show black; --visible adds colours")
         warned = sum(bool(case.warnings) for case in self.record.cases)
         if warned:
             lines.append(f"{warned} with warnings: see {RECORD}, or --review-list")
@@ -75,6 +80,7 @@ def predict_files(
     strict: bool = False,
     names: Names = "auto",
     dicom_masks: DicomMasks | None = None,
+    visible: bool = False,
     workers: int | None = None,
 ) -> PredictionReport:
     """Predict a folder of images (see `find_jobs`), one image or a list; write the masks to the folder `output`.
@@ -84,6 +90,7 @@ def predict_files(
 
     probabilities: also write <case>.npz with "probabilities" (K, H, W) float16 at the image's size, and "names".
     overlays: also write overlays/<case>.png. references: a folder of masks to draw into the overlays.
+    visible: PNG masks get a palette of colours; their values stay class numbers.
     overwrite: False resumes an earlier run of the same networks. Masks of other images stay in the folder and in
     prediction.json, if they are of the same networks; else the folder is refused. names: see `deidentify`.
     strict: the first unreadable or unsuitable image stops the run; otherwise the report names it.
@@ -96,7 +103,7 @@ def predict_files(
         masks = {stem_of(path): path for path in references.iterdir() if is_image(path)} if references.is_dir() else {}
         jobs = [replace(job, reference=masks.get(stem_of(job.images[0])) or masks.get(Path(job.name).name)) for job in jobs]
     drawn = frozenset(job.name for job in jobs) if overlays else frozenset()
-    options = OutputOptions(probabilities, drawn, names == "keep")
+    options = OutputOptions(probabilities, drawn, names == "keep", visible)
     return predict_jobs(predictor, jobs, output, options, overwrite=overwrite, strict=strict, workers=workers)
 
 
@@ -140,7 +147,7 @@ def predict_jobs(
         )
         write_artefact(folder / RECORD, record)
         log.finish()
-    return PredictionReport(folder, record)
+    return PredictionReport(folder, record, options.visible)
 
 
 def _is_unchanged(job: PredictionJob, case: PredictedCase) -> bool:

@@ -55,6 +55,12 @@ def draw_overlay(image: Array, labels: Array, scheme: LabelScheme, reference: Ar
     return np.concatenate([picture, legend])
 
 
+def mask_colours(scheme: LabelScheme) -> dict[int, Colour]:
+    """Label value -> RGB colour, as the contours have."""
+    values = scheme.paint if scheme.regions else tuple(member[0] for member in scheme.foreground.values())
+    return {value: COLOURS[place % len(COLOURS)] for place, value in enumerate(values)}
+
+
 def write_overlay(path: Path, image: Array, labels: Array, scheme: LabelScheme, reference: Array | None = None) -> None:
     """`draw_overlay` as a PNG file."""
     if reference is not None and reference.shape != labels.shape:

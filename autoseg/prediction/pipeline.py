@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.inference import resample_to_original
 from autoseg.inference.out_of_memory import within_memory
-from autoseg.io import Image, read_case, read_label_of, segmentation, suffix_of, write_label
+from autoseg.io import Image, raster, read_case, read_label_of, segmentation, suffix_of, write_label
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.large_image import LargeResult, is_large, predict_large, subsample_labels
 from autoseg.prediction.predictor import Inferred, Predictor, Prepared
@@ -29,11 +29,13 @@ OVERLAYS = "overlays"
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What to write besides masks. overlays: names of the jobs. keep_patient: keep patient tags in DICOM-SEG."""
+    """What to write besides masks. overlays: names of the jobs. keep_patient: keep patient tags in DICOM-SEG. visible: PNG
+    masks have a palette, so that viewers show colours; their values stay."""
 
     probabilities: bool = False
     overlays: frozenset[str] = frozenset()
     keep_patient: bool = False
+    visible: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def _write_large(predictor: Predictor, folder: Path, options: OutputOptions, ite
             subsample_labels(prediction.labels),
             predictor.scheme,
         )
-    write_label(folder / job.output, prediction.labels)
+    _write_label_map(folder / job.output, prediction.labels, None, predictor.scheme, options)
     seconds = {"network": round(item.result.seconds, 4), "write": round(time.perf_counter() - began, 4)}
     size = (prediction.labels.shape[0], prediction.labels.shape[1])
     return PredictedCase(
@@ -239,12 +241,21 @@ def _write_large(predictor: Predictor, folder: Path, options: OutputOptions, ite
     )
 
 
+def _write_label_map(path: Path, labels: NDArray[Any], like: Image | None, scheme: LabelScheme, options: OutputOptions) -> None:
+    if not options.visible or suffix_of(path) != ".png" or labels.max(initial=0) > 255:
+        write_label(path, labels, like=like)
+        return
+    from autoseg.prediction.overlay import mask_colours
+
+    raster.write_palette(path, labels.astype(np.uint8), mask_colours(scheme))
+
+
 def write_mask(
     path: Path, labels: NDArray[Any], image: Image, job: PredictionJob, scheme: LabelScheme, options: OutputOptions
 ) -> None:
     """Write a label map in the format of the path's suffix; .dcm is a DICOM-SEG object that refers to the image."""
     if suffix_of(path) != ".dcm":
-        write_label(path, labels, like=image)
+        _write_label_map(path, labels, image, scheme, options)
         return
     segments = scheme.paint if scheme.regions else tuple(member[0] for member in scheme.foreground.values())
     names = dict(zip(segments, scheme.foreground, strict=True))

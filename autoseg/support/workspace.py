@@ -54,7 +54,17 @@ class Workspace:
             raise AutosegError(f"{text!r} could be {' or '.join(d.name for d in matches)}", "give the full name")
         raise AutosegError(
             f"there is no dataset {text!r} under {self.raw}",
-            f"there are: {names}. Convert one with autoseg_convert, or give another --root",
+            f"there are: {names}. Convert one with autoseg_convert, or give another --root{self._nnunet_hint()}",
+        )
+
+    def _nnunet_hint(self) -> str:
+        """Where nnU-Net's raw datasets are, if its variable is set and points somewhere else."""
+        folder = os.environ.get("nnUNet_raw", "").strip()  # noqa: SIM112 (nnU-Net's spelling)
+        if not folder or Path(folder).expanduser().absolute() == self.raw:
+            return ""
+        return (
+            f". nnUNet_raw is set to {folder}, which autoseg does not read: link or copy the dataset's folder into {self.raw} "
+            "(the layout is the same), or run autoseg_convert nnunet FOLDER"
         )
 
     def datasets(self) -> list[Dataset]:
