@@ -59,11 +59,7 @@ def make_plan(
     in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
     and trials for a time limit. Raises AutosegError for unknown models, fields and values.
     """
-    if protocol not in PROTOCOLS:
-        raise AutosegError(f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
-    if not models:
-        raise AutosegError("no model was named", f"known: {', '.join(registry.names())}")
-    specs = [registry.spec(name) for name in dict.fromkeys(models)]
+    specs = _specs(protocol, models)
     settings = dict(settings or {})
     geometry_kind, side = geometry_settings(settings)
     device_type = resolve_device(device)
@@ -239,6 +235,14 @@ def _decide_batches_held(plan: Plan) -> Decision:
     if too_large:
         reason += f"; the smallest part is too large for {', '.join(too_large)}: those need more --memory"
     return Decision("batches_held", value, reason)
+
+
+def _specs(protocol: Protocol, models: Sequence[str]) -> list[ModelSpec]:
+    if protocol not in PROTOCOLS:
+        raise AutosegError(f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
+    if not models:
+        raise AutosegError("no model was named", f"known: {', '.join(registry.names())}")
+    return [registry.spec(name) for name in dict.fromkeys(models)]
 
 
 def geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:

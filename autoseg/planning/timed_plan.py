@@ -50,7 +50,7 @@ def make_timed_plan(
     """
     make = partial(make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits)
     plan = make()
-    stats = dataset_stats(fingerprint, spec, FOLDS)
+    stats = dataset_stats(fingerprint, spec, FOLDS, splits)
     kind, side = geometry_settings(settings or {})
     spatial_plan, _ = decide_geometry(stats, protocol, plan.device, plan.memory_budget, kind, side)
     batch = next(iter(plan.models.values())).batch_size
