@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoseg.cli import _tables, entry
 from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, REGISTRY, Converter, Option, converter
+
+if TYPE_CHECKING:
+    from dataset_conversion.report import ConversionReport
 
 _EXAMPLES = """examples:
   autoseg_convert --list
@@ -47,16 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kind == "folders":
         keys = ("images", "masks", "labels", "groups", "channels", "modality", "colour")
         folder_options = {key: getattr(options, key) for key in keys}
-        print(api.convert_folders(**folder_options, **general))
+        _show(api.convert_folders(**folder_options, **general), options.root)
         return 0
     if options.kind == "corrections":
-        print(api.correct(options.decisions, audit=options.audit, **general))
+        _show(api.correct(options.decisions, audit=options.audit, **general), options.root)
         return 0
     converter_options = {
         option.name: _parse_value(option, getattr(options, option.name)) for option in converter(options.kind).options
     }
-    print(api.convert(options.kind, options.source, options=converter_options, merge_test=options.merge_test, **general))
+    report = api.convert(options.kind, options.source, options=converter_options, merge_test=options.merge_test, **general)
+    _show(report, options.root)
     return 0
+
+
+def _show(report: ConversionReport, root: str | None) -> None:
+    print(report)
+    if not report.dry_run:
+        entry.show_next(f"autoseg_plan_and_preprocess {report.dataset.short_name} --explain", root)
 
 
 class _LazyDescriptionParser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -121,6 +122,11 @@ def one_of(registry: Registry[Any]) -> str:
     """Names of a registry for a help text: "a, b or c"."""
     *others, last = registry.names()
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def show_next(command: str, root: str | None = None) -> None:
+    """Print the command that usually follows, for the same root."""
+    print(f"next: {command}" + ("" if root is None else f" --root {shlex.quote(root)}"))
 
 
 def names(text: str) -> list[str]:

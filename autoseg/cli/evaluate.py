@@ -52,7 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _rows(scores),
     )
     print(scores.rule)
+    _show_next(Path(options.predictions), options.root)
     return 0
+
+
+def _show_next(predictions: Path, root: str | None) -> None:
+    """Where the pictures of these masks are, and how to get better ones."""
+    from autoseg.schema.prediction import PredictionRecord
+    from autoseg.support.files import read_artefact
+
+    if (predictions / "overlays").is_dir():
+        print(f"pictures with the contours: {predictions / 'overlays'}")
+    if (predictions / "prediction.json").is_file():
+        record = read_artefact(predictions / "prediction.json", PredictionRecord)
+        dataset = record.dataset.partition("_")[2]
+        print("more time for each training gives better masks, more models show which fits these images best")
+        entry.show_next(f"autoseg_plan_and_preprocess {dataset} --hours 4", root)
+        entry.show_next(f"autoseg_run --datasets {dataset}; autoseg_compare {dataset}", root)
 
 
 def _external(options: argparse.Namespace) -> int:

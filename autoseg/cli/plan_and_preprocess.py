@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.explain:
         _show_decisions(plan)
     _show_times(plan)
+    entry.show_next(f"autoseg_train {plan.dataset.partition('_')[2]} {next(iter(plan.models))} 0", options.root)
     return 0
 
 
@@ -71,7 +72,6 @@ def _show_times(plan: Plan) -> None:
     _tables.show_table(f"Expected time on this machine ({plan.device})", headings, rows)
     limit = f"limit: {show_time(plan.time_budget)} for a fold" if plan.time_budget else "no limit"
     _tables.show_text(f"{limit}; --hours or --minutes sets another")
-    print(f"next: autoseg_train {plan.dataset.partition('_')[2]} {rows[0][0]} 0")
 
 
 def _show_decisions(plan: Plan) -> None:

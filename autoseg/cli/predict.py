@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,8 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
     )
     print(report)
+    if options.overlays:
+        print(f"pictures with the contours: {report.folder / 'overlays'}")
     if options.review_list:
         _review_list(report)
+    entry.show_next(f"autoseg_evaluate {shlex.quote(str(report.folder))} REFERENCES, if there are any")
     return _SOME_FAILED if report.failed else 0
 
 

@@ -59,4 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ],
         )
         print(f"in {fold.folder}")
+    if trained:
+        dataset = trained[0].record.dataset.partition("_")[2]
+        entry.show_next(f"autoseg_predict -i IMAGES -o MASKS -d {dataset} -m {options.model} --overlays", options.root)
     return 0

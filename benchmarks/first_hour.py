@@ -1,0 +1,133 @@
+"""The first hour of a new user: the five commands of README, as they are printed there, on folders of real images.
+
+    python -m benchmarks.first_hour --data DIR [--sets busi:20,neopolyp:40] [--environment new|this] [--pip "OPTIONS"]
+
+DIR holds one folder per set, each with images/ and masks/ of the same names. The first images of a set train, the next ten are
+new. With `new` (default) autoseg is installed into a fresh virtual environment first (--pip: options of that pip, such as an
+index); `this` uses the running one. Prints seconds and Dice of each command, and planned against real time of the training, and
+writes them to WORK/first_hour.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+HEADING = "## Your own data in five commands"
+NEW_IMAGES = 10
+# Class names of the sets that have other classes than README's example.
+LABELS = {"neopolyp": "background,neoplastic,non_neoplastic"}
+README_LABELS = "background,polyp"
+
+
+def commands(readme: str) -> list[str]:
+    """The five commands."""
+    block = re.search(re.escape(HEADING) + r"\n+```bash\n(.*?)```", readme, re.DOTALL)
+    assert block is not None, f"README has no block of commands below {HEADING!r}"
+    return [line for line in block[1].splitlines() if line.startswith("autoseg_")]
+
+
+def lay_out(source: Path, folder: Path, count: int) -> None:
+    """README's folders: photos, masks, new_photos, reference_masks."""
+    masks = {path.stem: path for path in (source / "masks").iterdir()}
+    images = [path for path in sorted((source / "images").iterdir()) if path.stem in masks]
+    parts = {("photos", "masks"): images[:count], ("new_photos", "reference_masks"): images[count : count + NEW_IMAGES]}
+    for (photos, labels), chosen in parts.items():
+        (folder / photos).mkdir(parents=True)
+        (folder / labels).mkdir()
+        for path in chosen:
+            shutil.copy(path, folder / photos)
+            shutil.copy(masks[path.stem], folder / labels)
+
+
+def install(folder: Path, options: list[str]) -> tuple[Path, float]:
+    """A fresh environment with autoseg: its folder of programs, and seconds."""
+    start = time.perf_counter()
+    venv.create(folder, with_pip=True)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    subprocess.run([programs / "python", "-m", "pip", "install", "-q", *options, str(REPOSITORY)], check=True)
+    return programs, time.perf_counter() - start
+
+
+def play(name: str, count: int, data: Path, work: Path, programs: Path) -> list[dict[str, Any]]:
+    """Run the commands for one set."""
+    folder = work / name
+    lay_out(data / name, folder, count)
+    rows = []
+    for line in commands((REPOSITORY / "README.md").read_text(encoding="utf-8")):
+        line = line.replace(README_LABELS, LABELS.get(name, README_LABELS))
+        program, *arguments = shlex.split(line)
+        start = time.perf_counter()
+        environment = {key: value for key, value in os.environ.items() if key not in ("AUTOSEG_ROOT", "PYTHONPATH")}
+        ended = subprocess.run(
+            [programs / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - start
+        if ended.returncode:
+            sys.exit(f"{line} failed:\n{ended.stdout}\n{ended.stderr}")
+        rows.append({"set": name, "command": program, "seconds": round(seconds, 1), **results(program, folder)})
+        print(f"{name:12s} {program:30s} {seconds:7.1f} s  {describe(rows[-1])}", flush=True)
+    return rows
+
+
+def results(program: str, folder: Path) -> dict[str, Any]:
+    """What the files of a command say: Dice by class, planned and real seconds."""
+    root = folder / "autoseg_data"
+    if program == "autoseg_train":
+        (run,) = root.glob("results/*/*/fold_0/run.json")
+        record = json.loads(run.read_text(encoding="utf-8"))
+        plan = json.loads((run.parent / "plan.json").read_text(encoding="utf-8"))
+        timing = plan["models"][record["model"]]["timing"]
+        planned, real = round(timing["hours"] * 3600), round(record["seconds"])
+        return {"dice": record["dice"], "planned_seconds": planned, "real_seconds": real}
+    if program == "autoseg_evaluate":
+        scores = json.loads((folder / "new_masks" / "scores.json").read_text(encoding="utf-8"))
+        pictures = len(list((folder / "new_masks" / "overlays").glob("*.png")))
+        return {"dice": {name: one["pooled"]["dice"] for name, one in scores["classes"].items()}, "overlays": pictures}
+    return {}
+
+
+def describe(row: dict[str, Any]) -> str:
+    """The results of a command in one line."""
+    parts = [f"{name} {value:.3f}" for name, value in row.get("dice", {}).items()]
+    if "planned_seconds" in row:
+        parts.append(f"planned {row['planned_seconds']} s, trained {row['real_seconds']} s")
+    return ", ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", default="busi:20,neopolyp:40")
+    parser.add_argument("--environment", choices=("new", "this"), default="new")
+    parser.add_argument("--pip", default="", help="options of pip install")
+    parser.add_argument("--work", type=Path, default=Path("first_hour"), help="folder for everything (must not exist)")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True)
+    programs, seconds = Path(sys.executable).parent, 0.0
+    if options.environment == "new":
+        programs, seconds = install(options.work.absolute() / "environment", shlex.split(options.pip))
+        print(f"installed in {seconds:.0f} s", flush=True)
+    rows = []
+    for item in options.sets.split(","):
+        name, _, count = item.partition(":")
+        rows += play(name, int(count), options.data.absolute(), options.work.absolute(), programs)
+    total = sum(row["seconds"] for row in rows)
+    print(f"all commands: {total / 60:.1f} minutes")
+    content = {"install_seconds": round(seconds, 1), "commands": rows, "minutes": round(total / 60, 2)}
+    (options.work / "first_hour.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
