@@ -328,7 +328,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = Options(device=arguments.device, smoke=arguments.smoke, root=Path(folder), report=Report(arguments.out))
         workers = max(1, min(8, (os.cpu_count() or 1) - 2))
-        plans = Plans(options.models() if "networks" in names else (), options.side, options.batch, workers)
+        models = options.models() if "networks" in names else ()
+        plans = Plans(models, options.side, options.batch, options.device.split(":")[0], workers)
         try:
             run(replace(options, plans=plans), names, arguments.seconds * options.patience)
         finally:

@@ -1,9 +1,9 @@
-"""Activation memory for the backward pass, meta device against a real training step, for every model and variant.
+"""Activation memory for the backward pass, fake tensors against a real training step, for every model and variant.
 
-    python -m benchmarks.memory [--models A,B] [--precision fp32] [--size 64x96] [--batch 2] [--step]
+    python -m benchmarks.memory [--models A,B] [--device cpu] [--precision fp32] [--size 64x96] [--batch 2] [--step]
 
 Prints a table. With --step also the peak of a whole step (forward, loss, backward, AdamW) in its own process, as growth
-of its resident memory, against the planner's estimate.
+of its resident memory (on a GPU, PyTorch's own count), against the planner's estimate.
 """
 
 from __future__ import annotations
@@ -28,46 +28,52 @@ def really_saved(network: nn.Module, images: Tensor, half: bool = False) -> int:
     own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
     saved = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
+        # The storage is kept, not the tensor: with that the graph would never be freed.
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             saved[storage._cdata] = storage
-        return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with saved_tensors_hooks(count, lambda nothing: nothing), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         output = network.train()(images)
     total = sum(storage.nbytes() for storage in saved.values())
     del output
     return total
 
 
-def compare(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> tuple[int, int]:
-    """Bytes estimated on the meta device, and bytes really saved."""
+def compare(name: str, variant: str, shape: tuple[int, int, int, int], precision: str, device: str = "cpu") -> tuple[int, int]:
+    """Bytes measured on fake tensors, and bytes really saved."""
     with torch.device("meta"):
-        planned = measure(models.build(name, variant, shape[1], 3, input_size=shape[2:]), shape, precision)
-    network = models.build(name, variant, shape[1], 3, input_size=shape[2:])
-    return planned.activations, really_saved(network, torch.randn(shape), precision != "fp32")
+        empty = models.build(name, variant, shape[1], 3, input_size=shape[2:])
+    planned = measure(empty, shape, precision, device)
+    network = models.build(name, variant, shape[1], 3, input_size=shape[2:]).to(device)
+    return planned.activations, really_saved(network, torch.randn(shape, device=device), precision != "fp32")
 
 
-def peak_of_a_step(name: str, variant: str, shape: tuple[int, int, int, int], precision: str) -> None:
-    """Prints growth of this process's resident memory over two steps, and the planner's estimate, in bytes."""
-    network = models.build(name, variant, shape[1], 3, input_size=shape[2:]).train()
+def peak_of_a_step(name: str, variant: str, shape: tuple[int, int, int, int], precision: str, device: str) -> None:
+    """Prints the planner's estimate for a step, and the memory that two steps took, in bytes."""
+    network = models.build(name, variant, shape[1], 3, input_size=shape[2:]).train().to(device)
     gc.collect()
     held = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held
     optimizer = torch.optim.AdamW(network.parameters(), foreach=False)
-    target = torch.zeros((shape[0], *shape[2:]), dtype=torch.long)
+    target = torch.zeros((shape[0], *shape[2:]), dtype=torch.long, device=device)
     for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
-            output = network(torch.randn(shape))
-        # Networks with their own loss also use their logits here: the backward pass needs the same activations.
-        loss = F.cross_entropy(output.logits.float(), target)
-        loss = loss + sum(weight * extra.float().mean() for extra, weight in output.auxiliary)
+        with torch.autocast(device, torch.bfloat16, enabled=precision != "fp32"):
+            output = network(torch.randn(shape, device=device))
+        if output.own_loss is not None:
+            loss = output.own_loss(F.one_hot(target, 3).movedim(-1, 1).float(), torch.ones_like(target[:, None]).float())
+        else:
+            loss = F.cross_entropy(output.logits.float(), target)
+            loss = loss + sum(weight * extra.float().mean() for extra, weight in output.auxiliary)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    planned = training_memory(measure(network, shape, precision), shape[0] * 3 * shape[2] * shape[3])
+    if device == "cuda":
+        grown = torch.cuda.max_memory_allocated()
+    else:
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    planned = training_memory(measure(network, shape, precision, device), shape[0] * 3 * shape[2] * shape[3])
     print(planned, grown)
 
 
@@ -75,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(models.names()))
     parser.add_argument("--variants", default="")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--size", default="64x96")
     parser.add_argument("--batch", type=int, default=2)
@@ -84,20 +91,20 @@ def main() -> None:
     height, width = map(int, options.size.split("x"))
     shape = (options.batch, 3, height, width)
     if options.in_this_process:
-        peak_of_a_step(options.models, options.variants, shape, options.precision)
+        peak_of_a_step(options.models, options.variants, shape, options.precision, options.device)
         return
-    print(f"batch {options.batch}, {options.size}, {options.precision}")
+    print(f"batch {options.batch}, {options.size}, {options.precision}, {options.device}")
     stepped = " step: planned | peak | ratio |" * options.step
     print(f"| model | variant | measured, MiB | really saved, MiB | ratio |{stepped}")
     print("|---|---|---|---|---|" + "---|---|---|" * options.step)
     for name in options.models.split(","):
         variants = options.variants.split(",") if options.variants else [v.name for v in models.spec(name).variants]
         for variant in variants:
-            measured, real = compare(name, variant, shape, options.precision)
+            measured, real = compare(name, variant, shape, options.precision, options.device)
             row = f"| {name} | {variant} | {measured / 2**20:.1f} | {real / 2**20:.1f} | {measured / real:.3f} |"
             if options.step:
                 command = [sys.executable, "-m", "benchmarks.memory", "--in-this-process"]
-                command += ["--models", name, "--variants", variant]
+                command += ["--models", name, "--variants", variant, "--device", options.device]
                 command += ["--precision", options.precision, "--size", options.size, "--batch", str(options.batch)]
                 answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
                 planned, grown = int(answer[-2]), int(answer[-1])

@@ -83,12 +83,11 @@ def kept_megabytes(scan: Scan, tensors: list[Tensor]) -> float:
     known = {leaf.untyped_storage()._cdata for leaf in leaves}
     storages = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         storages[storage._cdata] = storage
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         scan(*leaves)
     return sum(storage.nbytes() for key, storage in storages.items() if key not in known) / 1e6
 

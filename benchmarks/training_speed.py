@@ -42,6 +42,7 @@ def planned(model: str, side: int, batch: int) -> tuple[str, tuple[int, int]]:
         channels=3,
         outputs=2,
         precision="bf16",
+        device="cpu",
         optimizer=TRAINING.optimizer,
         budget=BUDGET,
         batch=batch,

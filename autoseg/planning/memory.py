@@ -1,27 +1,29 @@
 """How much memory a training step of any network takes, found without computing anything.
 
-The network runs forward on the meta device: tensors have shapes and types but no values. Hooks on the tensors autograd saves
-count each storage once: the sum is what a real forward pass keeps for its backward pass. What the meta device leaves out,
-`Rehearsal` adds: the types autocast would choose, and attention that does not keep its matrix.
+The network runs forward on fake tensors: they have shapes, types and a device, but no values. Hooks on the tensors autograd
+saves count each storage once: the sum is what a real forward pass keeps for its backward pass. Autocast is the real one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from autoseg.planning.rehearsal import Rehearsal
-from autoseg.planning.shapes import Shapes
+from autoseg.models.fake_tensors import can_be_fake, fake_autocast, fake_tensors, meta_tensors
 from autoseg.support.extensions import OPTIMIZERS
 
 # Tensors an optimiser keeps for each weight; those of other packages say so themselves (`states`).
 _STATES = {"adamw": 2, "sgd": 1}
 _MOST_COMMON = 2
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Full-size float32 maps a loss keeps for each output: logits, probabilities, targets.
 _LOSS_MAPS = 3
 
@@ -48,15 +50,19 @@ class Measurement:
         return replace(self, batch=batch, activations=activations, largest=round(self.largest * growth))
 
 
-def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32") -> Measurement:
+def measure(
+    network: nn.Module, input_shape: tuple[int, int, int, int], precision: str = "fp32", device: str = "cpu"
+) -> Measurement:
     """Measure a network (on any device, the meta device included) for a batch of `input_shape` (B, C, H, W).
 
-    precision: "fp32", or "bf16"/"fp16" for autocast. The network is left as it was.
+    precision: "fp32", or "bf16"/"fp16" for autocast. device: that of the training, "cpu", "cuda" or "mps". "mps" is measured
+    as a CPU, and so is "cuda" where PyTorch cannot have fake tensors on it (`can_be_fake`). The network is left as it was.
     """
     was_training = network.training
     weights = [*network.parameters()]
+    place = device if device == "cuda" and can_be_fake(device) else "cpu"
     try:
-        saved = _saved(network.train(), input_shape, precision)
+        saved = _saved(network.train(), input_shape, precision, place)
     finally:
         network.train(was_training)
     return Measurement(
@@ -70,15 +76,18 @@ def measure(network: nn.Module, input_shape: tuple[int, int, int, int], precisio
 
 
 def count_flops(network: nn.Module, input_shape: tuple[int, int, int, int]) -> int:
-    """Multiplications and additions of a forward pass in evaluation mode, on the meta device."""
-    was_training, seen = network.training, Shapes()
+    """Multiplications and additions of convolutions and matrix products, in a forward pass in evaluation mode."""
+    # Imported here, because it may load Triton.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training, counter = network.training, FlopCounterMode(display=False)
     network.eval()
     try:
-        with torch.no_grad(), torch.device("meta"), _without_values(network, False), seen:
+        with torch.no_grad(), meta_tensors(network), torch.device("meta"), counter:
             network(torch.zeros(input_shape))
     finally:
         network.train(was_training)
-    return seen.flops
+    return int(counter.get_total_flops())
 
 
 def training_memory(measured: Measurement, loss_pixels: int, optimizer: str = "adamw") -> int:
@@ -92,52 +101,71 @@ def training_memory(measured: Measurement, loss_pixels: int, optimizer: str = "a
     return measured.activations + 2 * measured.largest + 4 * _LOSS_MAPS * loss_pixels + measured.parameters + state
 
 
-def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str) -> list[tuple[int, bool]]:
+def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str, device: str) -> list[tuple[int, bool]]:
     """Each storage saved for the backward pass, weights left out: bytes, and whether it is a copy of a weight."""
     shapes = {tuple(sorted(weight.shape)) for weight in network.parameters()}
     # The storages are kept, so that no later one can take the address of one that was counted.
     found: dict[int, tuple[torch.UntypedStorage, bool]] = {}
-    with torch.device("meta"), _without_values(network) as tensors:
+    autocast = nullcontext() if precision == "fp32" else fake_autocast(device, _HALF[precision])
+    with fake_tensors(network, device) as tensors:
         own = {tensor.untyped_storage()._cdata for tensor in tensors}
 
-        def keep(tensor: Tensor) -> Tensor:
+        def count(tensor: Tensor) -> None:
             storage = tensor.untyped_storage()
             if storage._cdata not in own and storage._cdata not in found:
                 half = tensor.dtype in (torch.bfloat16, torch.float16)
                 found[storage._cdata] = storage, half and tuple(sorted(tensor.shape)) in shapes
-            return tensor
 
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32")
-        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast, Rehearsal(), Shapes():
-            output = network(torch.zeros(input_shape))
+        # A hook that returned the tensor would make a reference cycle through the graph, which would never be freed.
+        with saved_tensors_hooks(count, _no_backward), autocast, _FusedAttention():
+            output = network(torch.zeros(input_shape, device=device))
         del output
         return [(storage.nbytes(), copied) for storage, copied in found.values()]
 
 
-@contextmanager
-def _without_values(network: nn.Module, learned: bool = True) -> Iterator[list[Tensor]]:
-    """Puts new tensors in the place of all weights and buffers, made on the device in force; then the old back.
+def _no_backward(_: None) -> Tensor:
+    raise RuntimeError("a network that is measured has no backward pass")
 
-    learned: whether the weights still ask for gradients. torch.func.functional_call is meant for this, but leaves its
-    tensors behind in networks that hold a module twice.
+
+class _FusedAttention(TorchFunctionMode):
+    """While it is in force, scaled dot-product attention saves what the fused kernels save: inputs, result, one number a row.
+
+    Fake tensors of a device that is not there get the attention that keeps its whole matrix, or an error.
     """
-    held = [holder for module in network.modules() for holder in (module._parameters, module._buffers)]
-    before = [(holder, name, tensor) for holder in held for name, tensor in holder.items() if tensor is not None]
-    made: dict[int, Tensor] = {}
-    try:
-        for holder, name, tensor in before:
-            if id(tensor) not in made:
-                made[id(tensor)] = _empty_like(tensor, learned)
-            holder[name] = made[id(tensor)]  # type: ignore[assignment]
-        yield list(made.values())
-    finally:
-        for holder, name, tensor in before:
-            holder[name] = tensor  # type: ignore[assignment]
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return _attention(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
 
 
-def _empty_like(tensor: Tensor, learned: bool) -> Tensor:
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-    return nn.Parameter(empty, tensor.requires_grad and learned) if isinstance(tensor, nn.Parameter) else empty
+def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """(B, heads, N, D) each."""
+    device = query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    # The kernels add the mask to the products, so that it has their type.
+    mask = None if attn_mask is None else attn_mask.to(dtype)
+    result: Tensor = _Attention.apply(query.to(dtype), key.to(dtype), value.to(dtype), mask)
+    return result
+
+
+class _Attention(torch.autograd.Function):
+    """Only shapes and saved tensors are right: nothing is computed."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
+        batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        # Heads lie beside each other in memory, so that joining them afterwards copies nothing.
+        result = query.new_empty((*batch[:-1], query.shape[-2], batch[-1], value.shape[-1])).transpose(-2, -3)
+        rows = torch.empty((*batch, query.shape[-2]), device=query.device)
+        ctx.save_for_backward(query, key, value, mask, result, rows)
+        return result
 
 
 def _bytes(tensor: Tensor) -> int:

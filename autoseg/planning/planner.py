@@ -137,6 +137,7 @@ class _Context:
             channels=self.channels.count,
             outputs=outputs,
             precision=precision,
+            device=self.device,
             optimizer=self.training.optimizer,
             budget=self.budget,
             batch=batch,

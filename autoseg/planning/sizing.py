@@ -15,7 +15,6 @@ from autoseg.models.base import ModelSpec
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
 from autoseg.planning.memory import Measurement, count_flops, measure, training_memory
-from autoseg.planning.shapes import Shapes
 from autoseg.schema.plan import Decision, Protocol
 
 # Fraction of the budget that a plan may use: allocators round up and fragment.
@@ -34,12 +33,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """Requirements for one model. budget: bytes. batch: images of an optimiser step. outputs: logit maps."""
+    """Requirements for one model. budget: bytes. batch: images of an optimiser step. outputs: logit maps. device: "cpu",
+    "cuda" or "mps", that of the training; this machine need not have it."""
 
     spec: ModelSpec
     channels: int
     outputs: int
     precision: str
+    device: str
     optimizer: str
     budget: int
     batch: int
@@ -96,7 +97,10 @@ def fit_part(
     options: of the model's builder. accumulate: a fixed number of parts.
     """
     shape = (request.batch, request.channels, *input_size)
-    measured = _measured(request.spec.name, variant, shape, request.outputs, request.precision, json.dumps(options or {}))
+    measured = _measured(
+        request.spec.name, variant, shape, request.outputs, json.dumps(options or {}), precision=request.precision,
+        device=request.device,
+    )  # fmt: skip
     if accumulate is not None:
         return _fit(request, variant, input_size, measured, request.batch // accumulate)
     smallest_part = min(2 if request.spec.batch_statistics else 1, request.batch)
@@ -248,11 +252,11 @@ def _side(size: Size) -> str:
 
 @lru_cache(maxsize=1024)
 def _measured(
-    name: str, variant: str, shape: tuple[int, int, int, int], outputs: int, precision: str, options: str
+    name: str, variant: str, shape: tuple[int, int, int, int], outputs: int, options: str, precision: str, device: str
 ) -> Measurement:
     # Batch norm after global pooling fails for a single image.
     input_shape = (max(2, shape[0]), *shape[1:])
-    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), input_shape, precision)
+    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), input_shape, precision, device)
 
 
 @lru_cache(maxsize=1024)
@@ -263,5 +267,5 @@ def _flops(name: str, variant: str, channels: int, outputs: int, size: Size, opt
 @lru_cache(maxsize=2)
 def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> nn.Module:
     """A network without values. Cached, because memory and FLOPs of the same network are measured in turn."""
-    with torch.device("meta"), Shapes():
+    with torch.device("meta"):
         return models.build(name, variant, channels, outputs, input_size=size, **json.loads(options))

@@ -34,21 +34,21 @@ TRAINING = Training(epochs=1, loss="dice_ce", learning_rates=(1e-4,))
 BUDGET = 1 << 50
 
 
-def request(model: str, batch: int, precision: str) -> ModelRequest:
+def request(model: str, batch: int, precision: str, device: str) -> ModelRequest:
     return ModelRequest(
-        spec=registry.spec(model), channels=3, outputs=SCHEME.outputs, precision=precision, optimizer="adamw", budget=BUDGET,
-        batch=batch,
+        spec=registry.spec(model), channels=3, outputs=SCHEME.outputs, precision=precision, device=device, optimizer="adamw",
+        budget=BUDGET, batch=batch,
     )  # fmt: skip
 
 
-def planned(model: str, side: int, batch: int) -> Row:
-    """What the planner measures for a training step, without a device: variant, input size, bytes, operations."""
+def planned(model: str, side: int, batch: int, device: str) -> Row:
+    """What the planner measures for a training step on `device`, without it: variant, input size, bytes, operations."""
     torch.set_num_threads(1)
     began = time.perf_counter()
     spec = registry.spec(model)
     inside = spec.size_inside(spec.default_variant) or side
     precision = "bf16" if spec.mixed_precision else "fp32"
-    need = request(model, batch, precision)
+    need = request(model, batch, precision, device)
     fit = fit_part(need, spec.default_variant, (inside, inside), accumulate=1)
     flops = flops_of(need, spec.default_variant, (inside, inside))
     return {
@@ -60,9 +60,11 @@ def planned(model: str, side: int, batch: int) -> Row:
 class Plans:
     """`planned` of all models, in processes of their own while the device works."""
 
-    def __init__(self, models: Sequence[str], side: int, batch: int, workers: int) -> None:
+    def __init__(self, models: Sequence[str], side: int, batch: int, device: str, workers: int) -> None:
         self._pool = ProcessPoolExecutor(workers, get_context("spawn"))
-        self._futures: dict[str, Future[Row]] = {model: self._pool.submit(planned, model, side, batch) for model in models}
+        self._futures: dict[str, Future[Row]] = {
+            model: self._pool.submit(planned, model, side, batch, device) for model in models
+        }
 
     def __getitem__(self, model: str) -> Row:
         return self._futures[model].result()

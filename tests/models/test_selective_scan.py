@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from autoseg.models.fake_tensors import can_be_fake
 from autoseg.models.layers import selective_scan as module
 from autoseg.models.layers.selective_scan import scan_by_kernel, selective_scan, sequential_scan
 
@@ -134,12 +135,11 @@ def saved_bytes(length: int, shape: dict[str, int], batch: int = 1) -> int:
     tensors = [torch.ones(tensor.shape, requires_grad=True) for tensor in arguments(length, batch, **shape)]
     storages = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         storages[storage._cdata] = (storage, storage.nbytes())
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         y = selective_scan(*tensors)
     assert y.shape == tensors[0].shape
     return sum(size for _, size in storages.values())
@@ -163,6 +163,17 @@ def test_the_planner_sees_the_same_memory_on_fake_tensors(length: int, shape: di
     real = saved_bytes(length, shape)
     with FakeTensorMode():
         assert saved_bytes(length, shape) == real
+
+
+@pytest.mark.skipif(not can_be_fake("cuda"), reason="PyTorch has no fake CUDA tensors here")
+def test_the_kernel_is_spared_fake_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a compiled function that reads values."""
+    monkeypatch.setattr(module, "_installed_kernel", lambda: pytest.fail("the kernel was asked for"))
+    shapes = [tensor.shape for tensor in arguments(60, 2, **NARROW)]
+    with FakeTensorMode(), torch.device("cuda"):
+        tensors = [torch.ones(shape) for shape in shapes]
+        y = selective_scan(*tensors)
+    assert y.shape == tensors[0].shape and y.is_cuda
 
 
 def test_the_kernel_gets_its_own_layout() -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg import models
+from autoseg.models.fake_tensors import can_be_fake
+from autoseg.planning import memory
 from autoseg.planning.memory import count_flops, measure, training_memory
 from benchmarks.memory import compare, really_saved
 
@@ -78,21 +83,58 @@ def test_a_part_without_autocast_is_measured_as_such() -> None:
 
 
 class Attention(nn.Module):
-    def __init__(self) -> None:
+    """Over 1024 tokens, with two heads of width 8. mask: "", "bool" or "float"."""
+
+    def __init__(self, mask: str = "") -> None:
         super().__init__()
         self.project = nn.Linear(16, 48)
+        self.mask = {"": None, "bool": torch.bool, "float": torch.float32}[mask]
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)
         query, key, value = self.project(tokens).unflatten(2, (3, 2, 8)).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        mask = None if self.mask is None else torch.ones(1024, 1024, dtype=self.mask, device=x.device)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def test_fused_attention_keeps_no_matrix() -> None:
-    network, images = Attention(), torch.randn(2, 16, 64, 64)
-    measured = measure(network, (2, 16, 64, 64)).activations
-    assert measured == pytest.approx(really_saved(network, images), rel=0.01)
-    assert measured < 4 * 2 * 2 * 1024**2, "the matrix alone would take as much"
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("masked", ["", "bool", "float"])
+def test_fused_attention_keeps_no_matrix(masked: str, half: bool) -> None:
+    network, images = Attention(masked), torch.randn(2, 16, 64, 64)
+    precision = "bf16" if half else "fp32"
+    measured = {device: measure(network, (2, 16, 64, 64), precision, device).activations for device in ("cpu", "cuda", "mps")}
+    assert measured["cpu"] == pytest.approx(really_saved(network, images, half), rel=0.01)
+    for activations in measured.values():
+        assert activations < 4 * 2 * 2 * 1024**2, "the matrix alone would take as much"
+
+
+def test_products_of_attention_are_counted() -> None:
+    projection, products = 2 * 1024 * 16 * 48, 2 * (2 * 2 * 1024**2 * 8)
+    assert count_flops(Attention(), (1, 16, 64, 64)) == projection + products
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.norm = nn.Linear(16, 64), nn.LayerNorm(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.project(x))
+
+
+def test_each_device_has_its_own_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs autocast runs layer norm in single precision, on processors in half."""
+    network, shape, normed = Normed(), (4, 8, 32, 16), 4 * 8 * 32 * 64
+    on_processor = measure(network, shape, "bf16", "cpu")
+    assert on_processor.activations == pytest.approx(really_saved(network, torch.randn(shape), half=True), rel=0.03)
+    monkeypatch.setattr(memory, "can_be_fake", lambda device: False)
+    for device in ("mps", "cuda"):
+        assert measure(network, shape, "bf16", device) == on_processor
+    monkeypatch.undo()
+    if can_be_fake("cuda"):
+        on_gpu = measure(network, shape, "bf16", "cuda")
+        assert on_gpu.activations - on_processor.activations == pytest.approx(2 * normed, rel=0.05)
+        assert measure(network, shape, "fp16", "cuda") == on_gpu
 
 
 def test_the_network_is_left_as_it_was() -> None:
@@ -118,3 +160,17 @@ def test_a_step_adds_gradients_and_the_optimisers_state() -> None:
     assert training_memory(measured, 0, "adamw") == held + 3 * weights
     assert training_memory(measured, 0, "sgd") == held + 2 * weights
     assert training_memory(measured, 10) - training_memory(measured, 0) == 120
+
+
+def test_nothing_of_a_measurement_stays_in_memory() -> None:
+    outputs = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.append(weakref.ref(output))
+
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    for layer in network:
+        layer.register_forward_hook(keep)
+    measure(network, (2, 1, 32, 32))
+    gc.collect()
+    assert len(outputs) == 3 and all(output() is None for output in outputs)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.planning import hardware
 from autoseg.planning.explain import explain
 from autoseg.planning.overrides import apply_overrides
 from autoseg.planning.planner import make_plan
@@ -107,7 +108,8 @@ def test_variant_without_fixed_size_gets_the_planned_size() -> None:
         plan(models=("missformer",), models__missformer__variant="large")
 
 
-def test_plan_reports_which_batches_fit_the_memory() -> None:
+def test_plan_reports_which_batches_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "processor_has_bf16", lambda: True)
     fake = FakeDataset()
     result = make_plan(fake.fingerprint, fake.spec, "benchmark", ("nnunet", "unet", "swin_umamba"), 5 * GIGABYTE, "cpu")
     decisions = next(decision for decision in result.decisions if decision.subject == "batches_held")

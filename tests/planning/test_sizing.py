@@ -16,6 +16,7 @@ def request(name: str = "unet", budget: float = 8.0, batch: int = 8) -> ModelReq
         channels=3,
         outputs=2,
         precision="fp32",
+        device="cpu",
         optimizer="adamw",
         budget=int(budget * GIGABYTE),
         batch=batch,

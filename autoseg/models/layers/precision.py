@@ -8,5 +8,5 @@ from torch import Tensor
 
 def full_precision(x: Tensor) -> torch.autocast:
     """Context that disables autocast on the device of `x`. The caller casts tensors that are in half precision."""
-    # The meta device has no autocast. Memory is measured there under the CPU's autocast.
+    # The meta device, on which FLOPs are counted, has no autocast.
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)

@@ -39,7 +39,7 @@ def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, ski
     On a GPU the kernel of `mamba_ssm` is used if installed.
     """
     x, step, A, B, C, skip, bias = (tensor.float() for tensor in (x, step, A, B, C, skip, bias))
-    kernel = _installed_kernel() if x.is_cuda else None
+    kernel = _installed_kernel() if x.is_cuda and _has_values(x) else None
     if kernel is not None:
         return scan_by_kernel(kernel, x, step=step, A=A, B=B, C=C, skip=skip, bias=bias)
     # A CPU processes the images one by one: the states of several would not fit its cache.
@@ -95,8 +95,7 @@ class _Scan(torch.autograd.Function):
         rows = _segment_rows(A)
         starts = x.new_zeros(-(-len(x) // rows), x.shape[1], *A.shape)
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        # Fake tensors (of the planner) and meta tensors have no values.
-        if not (isinstance(x, FakeTensor) or x.is_meta):
+        if _has_values(x):
             state, buffers = starts[0].clone(), _buffers(x, A)
             with full_precision(x):
                 for start, y_, x_, step_, B_, C_ in zip(starts, *_split([y, x, step, B, C], rows), strict=True):
@@ -186,6 +185,11 @@ def _gradients(
     dA = (dstates * delta.unsqueeze(-2)).sum(dim=(0, 1))
     ddelta = (dstates * A).sum(dim=-2).addcmul_(dinput, x)
     return dprevious, dA, (dinput * delta, ddelta, dB, dC)
+
+
+def _has_values(x: Tensor) -> bool:
+    """Not so on the planner's fake tensors and on the meta device, where there is nothing to compute."""
+    return not (isinstance(x, FakeTensor) or x.is_meta)
 
 
 def _segment_rows(A: Tensor) -> int:
