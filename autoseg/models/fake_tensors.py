@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 
 # The first version seen to record operations on fake CUDA tensors without a GPU; 2.7 ends the process.
-_NEEDS_NO_GPU = (2, 14)
+_NEEDS_NO_GPU = "2.14"
 
 
 def can_be_fake(device: str | torch.device) -> bool:

@@ -218,7 +218,7 @@ class _Search:
         model = self._plan.models[name]
         request = ModelRequest(
             spec=registry.spec(name), channels=self._plan.channels, outputs=self._outputs, precision=model.precision,
-            optimizer=self._plan.training.optimizer, budget=self._plan.memory_budget, batch=model.batch_size,
+            device="cpu", optimizer=self._plan.training.optimizer, budget=self._plan.memory_budget, batch=model.batch_size,
         )  # fmt: skip
         return flops_of(request, variant, size, model.options)
 
