@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -130,9 +131,11 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
 
 def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
     """Fold number, 0 to `folds` - 1, of each case: groups stay whole, strata are spread evenly (scikit-learn's greedy rule)."""
-    # Importing it takes a second; commands without planning do not need it.
+    # Imported here, because it takes a second. The import (of pandas) draws from Python's global generator.
+    state = random.getstate()
     from sklearn.model_selection import StratifiedGroupKFold
 
+    random.setstate(state)
     names, group = np.unique(groups, return_inverse=True)
     # scikit-learn's own shuffle draws different folds in different versions.
     order = np.random.RandomState(seed).permutation(len(names))

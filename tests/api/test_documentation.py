@@ -69,8 +69,8 @@ def process_state() -> dict[str, object]:
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "umask": mask,
         "folder": Path.cwd(),
-        # Some parts of torch set these on import.
-        "variables": {name: value for name, value in os.environ.items() if not name.startswith("TORCHINDUCTOR")},
+        # Some parts of torch and scikit-learn set these on import.
+        "variables": {name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR", "KMP_"))},
         "threads": (torch.get_num_threads(), cv2.getNumThreads()),
         "random": (random.getstate(), torch.get_rng_state().tolist()),
         "numpy": np.random.get_state()[1].tolist(),
