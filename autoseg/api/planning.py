@@ -136,13 +136,13 @@ def _log_findings(measured: Fingerprint, raw: RawDataset) -> None:
     """The first findings with their first files: what no model can learn from comes first."""
     files = {case.name: case.images[0].name for case in raw.cases}
     rank = {kind: place for place, kind in enumerate(_SERIOUS)}
-    found = sorted(measured.findings, key=lambda finding: rank.get(finding.kind, len(rank)))
-    for finding in found[:_SHOWN]:
+    findings = sorted(measured.findings, key=lambda finding: rank.get(finding.kind, len(rank)))
+    for finding in findings[:_SHOWN]:
         more = f" and {len(finding.cases) - _SHOWN} more" if len(finding.cases) > _SHOWN else ""
         names = ", ".join(files.get(name, name) for name in finding.cases[:_SHOWN])
         logger.warning(f"to check: {finding.text}" + (f": {names}{more}" if names else ""))
-    if len(found) > _SHOWN:
-        logger.warning(f"{len(found) - _SHOWN} more findings: autoseg_fingerprint {measured.dataset}")
+    if len(findings) > _SHOWN:
+        logger.warning(f"{len(findings) - _SHOWN} more findings: autoseg_fingerprint {measured.dataset}")
 
 
 def decisions(plan: Plan) -> Results[Decision]:

@@ -64,11 +64,11 @@ def image_hash(case: SourceCase) -> str:
 
 
 def check_sources(
-    dataset: Dataset, content_hash: str, made: str = "the plan was made", remedy: str = "", raw: RawDataset | None = None
+    dataset: Dataset, content_hash: str, event: str = "the plan was made", remedy: str = "", raw: RawDataset | None = None
 ) -> None:
     """Compare the raw files with those that something was made from.
 
-    content_hash: of the raw files then. made: what was done then, in words. Files whose size and times are as recorded in
+    content_hash: of the raw files then. event: what was done then, for the message. Files with the size and times of
     sources.json are not read; files that are equal byte by byte are never refused, whatever their times. Raises ChangedSources
     that names the changed, missing and new cases.
     """
@@ -85,7 +85,7 @@ def check_sources(
     else:
         changes = missing
     raise ChangedSources(
-        f"{dataset.name} has changed since {made}:", changes, remedy or f"autoseg_plan_and_preprocess {dataset.number}", _SHOWN
+        f"{dataset.name} has changed since {event}:", changes, remedy or f"autoseg_plan_and_preprocess {dataset.number}", _SHOWN
     )
 
 

@@ -183,9 +183,9 @@ def _reject_misread(path: Path, tags: dict[str, str]) -> None:
         "a rescale slope of 0": slope is not None and float(slope) == 0,
         "pixels that do not begin at the lowest bit": bool(stored and high_bit) and int(high_bit or 0) != int(stored or 0) - 1,
     }
-    found = [fault for fault, present in faults.items() if present]
-    if found:
-        raise AutosegError(f"{path} has {' and '.join(found)}, which SimpleITK misreads", _NO_PYDICOM)
+    present_faults = [fault for fault, present in faults.items() if present]
+    if present_faults:
+        raise AutosegError(f"{path} has {' and '.join(present_faults)}, which SimpleITK misreads", _NO_PYDICOM)
 
 
 def _itk_message(error: RuntimeError) -> str:

@@ -60,27 +60,27 @@ def meta_tensors(network: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def fake_autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """`torch.autocast` on a device that need not be there: for one that is missing, `torch.autocast` turns itself off."""
+    """`torch.autocast` for a device that may be missing: `torch.autocast` itself is then disabled."""
     with torch.autocast(device, dtype=dtype, enabled=False):
         torch.set_autocast_enabled(device, True)
         yield
 
 
 @contextmanager
-def _swapped(network: nn.Module, make: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """Puts what `make` makes of a copy on the meta device in the place of each parameter and buffer, then the old ones back.
+def _swapped(network: nn.Module, make_copy: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Replaces each parameter and buffer by `make_copy` of its copy on the meta device; restores them at the end.
 
     `torch.func.functional_call` is meant for this, but it leaves its tensors behind in networks that hold a module twice.
     """
     tables = [table for module in network.modules() for table in (module._parameters, module._buffers)]
     originals = [(table, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
-    made: dict[int, Tensor] = {}
+    copies: dict[int, Tensor] = {}
     try:
         for table, name, tensor in originals:
-            if id(tensor) not in made:
-                made[id(tensor)] = make(_meta_like(tensor))
-            table[name] = made[id(tensor)]  # type: ignore[assignment]
-        yield list(made.values())
+            if id(tensor) not in copies:
+                copies[id(tensor)] = make_copy(_meta_like(tensor))
+            table[name] = copies[id(tensor)]  # type: ignore[assignment]
+        yield list(copies.values())
     finally:
         for table, name, tensor in originals:
             table[name] = tensor  # type: ignore[assignment]

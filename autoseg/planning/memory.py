@@ -102,25 +102,25 @@ def training_memory(measured: Measurement, loss_pixels: int, optimizer: str = "a
 
 
 def _saved(network: nn.Module, input_shape: tuple[int, ...], precision: str, device: str) -> list[tuple[int, bool]]:
-    """Each storage saved for the backward pass, weights left out: bytes, and whether it is a copy of a weight."""
+    """Bytes of each storage saved for the backward pass, without weights, and whether it is a copy of a weight."""
     shapes = {tuple(sorted(weight.shape)) for weight in network.parameters()}
-    # The storages are kept, so that no later one can take the address of one that was counted.
-    found: dict[int, tuple[torch.UntypedStorage, bool]] = {}
+    # Keeps the storages alive, so that no later one can get the address of a counted one.
+    saved_storages: dict[int, tuple[torch.UntypedStorage, bool]] = {}
     autocast = nullcontext() if precision == "fp32" else fake_autocast(device, _HALF[precision])
     with fake_tensors(network, device) as tensors:
         own = {tensor.untyped_storage()._cdata for tensor in tensors}
 
         def count(tensor: Tensor) -> None:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own and storage._cdata not in found:
+            if storage._cdata not in own and storage._cdata not in saved_storages:
                 half = tensor.dtype in (torch.bfloat16, torch.float16)
-                found[storage._cdata] = storage, half and tuple(sorted(tensor.shape)) in shapes
+                saved_storages[storage._cdata] = storage, half and tuple(sorted(tensor.shape)) in shapes
 
         # A hook that returned the tensor would make a reference cycle through the graph, which would never be freed.
         with saved_tensors_hooks(count, _no_backward), autocast, _FusedAttention():
             output = network(torch.zeros(input_shape, device=device))
         del output
-        return [(storage.nbytes(), copied) for storage, copied in found.values()]
+        return [(storage.nbytes(), copied) for storage, copied in saved_storages.values()]
 
 
 def _no_backward(_: None) -> Tensor:

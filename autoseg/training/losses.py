@@ -76,8 +76,8 @@ class Loss:
 
     def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: DistributedContext = SINGLE_PROCESS) -> None:
         self._loss = LOSSES.get(name)
-        wanted = getattr(self._loss, "activation", "")
-        if scheme.regions and wanted == "softmax":
+        activation = getattr(self._loss, "activation", "")
+        if scheme.regions and activation == "softmax":
             raise AutosegError(
                 f"the loss {name} is for classes that exclude each other, but the labels {', '.join(scheme.names)} are regions",
                 f"--set training.loss={_SIGMOID_FORM.get(name, 'dice_bce')}",
@@ -86,7 +86,7 @@ class Loss:
         self._scheme = scheme
         self._cldice = cldice
         self._team = team
-        self.activation = output_activation(wanted, scheme)
+        self.activation = output_activation(activation, scheme)
 
     def __call__(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """Scalar loss. labels: (B, H, W) label values, any integer type.

@@ -57,8 +57,8 @@ def shift(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     plain = cv2.GaussianBlur(image[..., 0].astype(np.float64), (0, 0), 2.0)
     marks = cv2.GaussianBlur(label.astype(np.float64), (0, 0), 2.0)
     terms = [term[12:-12, 12:-12].ravel() for term in (np.ones_like(marks), marks, *np.gradient(marks))]
-    found = np.linalg.lstsq(np.stack(terms, 1), plain[12:-12, 12:-12].ravel(), rcond=None)[0]
-    return -found[2:] / found[1]
+    shifts = np.linalg.lstsq(np.stack(terms, 1), plain[12:-12, 12:-12].ravel(), rcond=None)[0]
+    return -shifts[2:] / shifts[1]
 
 
 def mean_shift(chain: str, settings: Augmentation, dtype: str = "uint8") -> np.ndarray:
@@ -73,12 +73,12 @@ def mean_shift(chain: str, settings: Augmentation, dtype: str = "uint8") -> np.n
 def test_the_measure_finds_a_known_shift():
     for rows, columns in ((0.0, 0.0), (0.25, -0.5), (-0.5, 0.125)):
         matrix = np.array([[1, 0, columns], [0, 1, rows]])
-        found = []
+        shifts = []
         for seed in range(DRAWS):
             image, label = phantom(seed)
             moved = cv2.warpAffine(image, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR)[..., None]
-            found.append(shift(moved, label))
-        assert np.mean(found, axis=0) == pytest.approx([rows, columns], abs=0.02)
+            shifts.append(shift(moved, label))
+        assert np.mean(shifts, axis=0) == pytest.approx([rows, columns], abs=0.02)
 
 
 @pytest.mark.parametrize("chain", CHAINS)

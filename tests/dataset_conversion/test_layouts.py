@@ -175,7 +175,7 @@ def test_a_volume_whose_mask_is_stored_mirrored_is_cut_like_its_mask(tmp_path):
     values, mask = np.arange(480, dtype=np.int16).reshape(4, 10, 12), np.zeros((4, 10, 12), np.uint8)
     mask[1, 2:5, 3:9] = 1
 
-    def made(array, flip, origin):
+    def image_of(array, flip, origin):
         image = sitk.GetImageFromArray(array)
         image.SetSpacing((1.0, 1.0, 5.0))
         image.SetOrigin(origin)
@@ -183,14 +183,14 @@ def test_a_volume_whose_mask_is_stored_mirrored_is_cut_like_its_mask(tmp_path):
 
     for name in ("imagesTr", "labelsTr"):
         (tmp_path / "set" / name).mkdir(parents=True)
-    sitk.WriteImage(made(values, [False] * 3, (1, 2, 3)), str(tmp_path / "set/imagesTr/a_0000.nii.gz"))
-    sitk.WriteImage(made(mask, [True, False, True], (1, 2, 3)), str(tmp_path / "set/labelsTr/a.nii.gz"))
+    sitk.WriteImage(image_of(values, [False] * 3, (1, 2, 3)), str(tmp_path / "set/imagesTr/a_0000.nii.gz"))
+    sitk.WriteImage(image_of(mask, [True, False, True], (1, 2, 3)), str(tmp_path / "set/labelsTr/a.nii.gz"))
     labels = {"background": 0, "thing": 1}
     description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
     (tmp_path / "set/dataset.json").write_text(json.dumps(description))
     convert("nnunet", tmp_path / "set", Workspace.at(tmp_path), "Cut")
     label = read_label(tmp_path / "raw/Dataset501_Cut/labelsTr/a_slice001.nii.gz")
     assert np.array_equal(label.array, mask[1])
-    sitk.WriteImage(made(mask, [False] * 3, (1, 2, 4)), str(tmp_path / "set/labelsTr/a.nii.gz"))
+    sitk.WriteImage(image_of(mask, [False] * 3, (1, 2, 4)), str(tmp_path / "set/labelsTr/a.nii.gz"))
     with pytest.raises(AutosegError, match="does not lie on"):
         convert("nnunet", tmp_path / "set", Workspace.at(tmp_path), "Other")

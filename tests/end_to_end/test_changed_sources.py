@@ -112,9 +112,9 @@ def change_mask(root: Path) -> str:
 def change_mask_keeping_its_times(root: Path) -> str:
     path = file_of(root, "labelsTr", "c3")
     before = path.stat()
-    said = change_mask(root)
+    message = change_mask(root)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    return said
+    return message
 
 
 def change_image(root: Path) -> str:
@@ -169,13 +169,13 @@ USES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_files_are_named_before_any_work(root: Path, change: Callable[[Path], str]) -> None:
-    said = change(root)
+    message = change(root)
     before = {path: path.stat().st_mtime_ns for path in (root / "results").rglob("*")}
     for name, use in USES.items():
         with pytest.raises(AutosegError) as caught:
             use(root)
         text = str(caught.value)
-        assert "Dataset501_Discs has changed since" in text and said in text, name
+        assert "Dataset501_Discs has changed since" in text and message in text, name
         assert "autoseg_plan_and_preprocess 501 --protocol quick --models unet,nnunet --set training.epochs=1" in text, name
         assert text.count("\n  - ") == (2 if change is swap_masks else 1), name
     after = {path: path.stat().st_mtime_ns for path in (root / "results").rglob("*")}
@@ -193,9 +193,9 @@ def test_other_times_alone_change_nothing(root: Path) -> None:
 
 def test_a_plan_is_made_again_when_asked(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    said = delete_case(root)
+    message = delete_case(root)
     (trained,) = api.train(501, MODEL, 0, replan=True, restart=True, root=root)
-    assert said in caplog.text and "Dataset501_Discs has changed: planning it for quick now" in caplog.text
+    assert message in caplog.text and "Dataset501_Discs has changed: planning it for quick now" in caplog.text
     assert trained.record.epochs_planned == 1 and len(trained.scores.cases) in (4, 5)
     # The other model's fold is of the older data: it is not taken for done, nor compared.
     with pytest.raises(AutosegError, match=r"has changed since nnunet, fold_0 was trained"):

@@ -36,7 +36,7 @@ def kinds(folder: Path) -> list[Kind]:
 
     random = np.random.default_rng(0)
     gray, fractions = random.integers(0, 4, SIZE).astype(np.int16), random.random(SIZE).astype(np.float32)
-    made: list[Kind] = []
+    kinds: list[Kind] = []
 
     def add(
         title,
@@ -51,12 +51,13 @@ def kinds(folder: Path) -> list[Kind]:
         noted=False,
         edit=None,
     ):
-        path = folder / f"n{len(made)}{suffix}"
+        path = folder / f"n{len(kinds)}{suffix}"
         content = image(values, affine, dtype=values.dtype)
         if edit:
             edit(content)
         nibabel.save(content, path)
-        made.append(Kind(title=title, types=types or values.dtype.name, path=path, expected=expected, words=words, noted=noted))
+        types_ = types or values.dtype.name
+        kinds.append(Kind(title=title, types=types_, path=path, expected=expected, words=words, noted=noted))
 
     def planes(values):
         return np.moveaxis(values.reshape(*SIZE, -1), -1, 0).swapaxes(1, 2).astype(np.float32)
@@ -114,10 +115,10 @@ def kinds(folder: Path) -> list[Kind]:
     )
     nibabel.save(nibabel.Nifti1Pair(gray[..., None], AFFINE), folder / "pair.img")
     header = (folder / "pair.hdr").rename(folder / "pair.nii")
-    made.append(Kind(title="header of .hdr and .img", types="int16", path=header, expected=None, words="header of two files"))
+    kinds.append(Kind(title="header of .hdr and .img", types="int16", path=header, expected=None, words="header of two files"))
     add("beside a file of the same name that is not compressed", gray[..., None], planes(gray))
-    nibabel.save(nibabel.Nifti1Image(3 - gray[..., None], AFFINE), made[-1].path.with_suffix(""))
-    return [*made, *_other_formats(folder, gray, fractions)]
+    nibabel.save(nibabel.Nifti1Image(3 - gray[..., None], AFFINE), kinds[-1].path.with_suffix(""))
+    return [*kinds, *_other_formats(folder, gray, fractions)]
 
 
 def _other_formats(folder: Path, gray: Any, fractions: Any) -> list[Kind]:
@@ -125,26 +126,26 @@ def _other_formats(folder: Path, gray: Any, fractions: Any) -> list[Kind]:
 
     infinite = fractions.copy()
     infinite[2, 2] = np.inf
-    made = []
+    kinds = []
     for suffix in (".mha", ".nrrd"):
         for title, values, expected, words in (
             ("one slice", gray[None], gray[None], ""),
             ("an infinite value", infinite, None, "1 values that are not finite"),
             ("W x H x 1 x 3", np.stack([gray[None]] * 3), np.stack([gray] * 3), ""),
         ):
-            path = folder / f"{len(made)}{suffix}"
+            path = folder / f"{len(kinds)}{suffix}"
             sitk.WriteImage(sitk.GetImageFromArray(values, isVector=False), str(path))
-            made.append(
+            kinds.append(
                 Kind(
                     title=f"{suffix[1:].upper()}, {title}", types=values.dtype.name, path=path, expected=expected, words=words,
                     noted=values.ndim == 4,
                 )
             )  # fmt: skip
     sitk.WriteImage(sitk.GetImageFromArray((fractions + 1j).astype(np.complex64)), str(folder / "complex.nrrd"))
-    made.append(
+    kinds.append(
         Kind(title="NRRD, complex numbers", types="complex64", path=folder / "complex.nrrd", expected=None, words="complex")
     )
-    return made
+    return kinds
 
 
 def rows(folder: Path) -> list[Row]:

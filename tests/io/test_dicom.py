@@ -132,11 +132,11 @@ def fractional(path, source, fractions):
 
     code = CodedConcept("10200004", "SCT", "Liver")
     segment = hd.seg.SegmentDescription(1, "liver", code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
-    made = hd.seg.Segmentation(
+    segmentation = hd.seg.Segmentation(
         [pydicom.dcmread(source)], fractions, hd.seg.SegmentationTypeValues.FRACTIONAL, [segment],
         "1.2.3.5", 1, "1.2.3.6", 1, "us", "autoseg", "1", "1", max_fractional_value=200,
     )  # fmt: skip
-    made.save_as(path)
+    segmentation.save_as(path)
 
 
 def test_fractional_segmentations_are_thresholded_at_half(tmp_path):

@@ -257,8 +257,8 @@ def test_warm_up_stays_a_tenth_of_fewer_epochs() -> None:
     planned = replace(planned, models={"unet": replace(planned.models["unet"], warmup_epochs=5)})
     assert apply_overrides(planned, {"training.epochs": "20"}).models["unet"].warmup_epochs == 2
     assert apply_overrides(planned, {"training.epochs": "5"}).models["unet"].warmup_epochs == 0
-    kept = {"models.unet.warmup_epochs": "4", "training.epochs": "20"}
-    assert apply_overrides(planned, kept).models["unet"].warmup_epochs == 4
+    settings_kept = {"models.unet.warmup_epochs": "4", "training.epochs": "20"}
+    assert apply_overrides(planned, settings_kept).models["unet"].warmup_epochs == 4
 
 
 def test_smaller_batch_keeps_parts_that_fit() -> None:

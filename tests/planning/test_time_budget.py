@@ -42,9 +42,9 @@ def timed(
 
 
 def timing(plan: Plan, model: str = "segformer") -> Timing:
-    found = plan.models[model].timing
-    assert found is not None
-    return found
+    timing = plan.models[model].timing
+    assert timing is not None
+    return timing
 
 
 def reason(plan: Plan, subject: str) -> str:

@@ -155,16 +155,16 @@ def _record(plan: Plan) -> RunRecord:
     )  # fmt: skip
 
 
-def test_missing_weights_are_told_once(prepared, monkeypatch):
-    """The first trial tells it; the others are quiet."""
-    told = []
+def test_missing_weights_are_logged_once(prepared, monkeypatch):
+    """Only the first trial logs it."""
+    announce = []
     original = train_fold_module.find_weights
     monkeypatch.setattr(
-        train_fold_module, "find_weights", lambda *arguments: (told.append(arguments[-1]), original(*arguments))[1]
+        train_fold_module, "find_weights", lambda *arguments: (announce.append(arguments[-1]), original(*arguments))[1]
     )
     run(prepared)
     # The first call is the search's own, for its key.
-    assert told == [True, False, True, True]
+    assert announce == [True, False, True, True]
 
 
 def test_diverging_rate_counts_as_dice_zero(prepared):
