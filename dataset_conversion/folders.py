@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
+from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
 from autoseg.fingerprint.validation import one_line
 from autoseg.io import Image, Label, read_case, read_image, read_label_of
 from autoseg.io.raster import apply_exif_orientation
@@ -24,7 +25,7 @@ from autoseg.support.workspace import Workspace
 from dataset_conversion.pairing import Pair, pair_files
 from dataset_conversion.reading import OVERLAP_NOTE
 from dataset_conversion.report import ConversionReport
-from dataset_conversion.run import conversion_key, existing_report, group_expression, target_dataset
+from dataset_conversion.run import conversion_key, existing_report, target_dataset
 from dataset_conversion.source import Source
 from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
 
@@ -66,8 +67,9 @@ def convert_folders(
 
     number: 501 or the next free one by default. labels: class names by value, background first; default: from the values.
     groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
-    it matches is the patient. channels: their names. modality: such as "ultrasound", for the planner.
-    colour: "gray" or "rgb" stores all images like that; gray ones become three equal channels, colours their luminance.
+    it matches is the patient; "none": each image is of another patient. channels: their names. modality: such as "ultrasound",
+    for the planner. colour: "gray" or "rgb" stores all images like that; gray ones become three equal channels, colours their
+    luminance.
     Converting the same files with the same options again does nothing. Raises SeveralProblems with all problems, and then
     writes nothing.
     """
@@ -99,6 +101,7 @@ def convert_folders(
         file_ending=common_ending([path for pair in pairs for path in pair.images]),
         name=name,
         modality=modality,
+        independent_cases=groups == NO_GROUPS,
     )
     cases = [
         NewCase(
@@ -240,9 +243,9 @@ def _channel_names(count: int, names: Sequence[str] | None) -> dict[str, str]:
 
 
 def _patients(pairs: Sequence[Pair], expression: str | None) -> tuple[dict[str, str], list[str]]:
-    if expression is None:
+    if expression is None or expression == NO_GROUPS:
         return {}, []
-    pattern = group_expression(expression)
+    pattern = group_pattern(expression)
     matches = {pair.stem: pattern.search(pair.stem) for pair in pairs}
     problems = [
         f"{stem}: the expression for groups, {expression!r}, does not match" for stem, match in matches.items() if not match

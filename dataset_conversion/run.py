@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import autoseg
+from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_text
@@ -109,27 +109,14 @@ def _cases(plan: ConversionPlan, groups: str | None, merge_test: bool) -> tuple[
     cases = [replace(case, name=names[case.name]) for case in plan.cases]
     if merge_test:
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]
-    if groups:
-        pattern = group_expression(groups)
+    if groups and groups != NO_GROUPS:
+        pattern = group_pattern(groups)
         matches = {case.name: pattern.search(old.name) for case, old in zip(cases, plan.cases, strict=True)}
         plan.problems += [
             f"{name}: the expression for groups, {groups!r}, does not match" for name, match in matches.items() if not match
         ]
         cases = [replace(case, group=match[1] if (match := matches[case.name]) else "") for case in cases]
     return cases, {old: new for old, new in names.items() if old != new}
-
-
-def group_expression(text: str) -> re.Pattern[str]:
-    """Compile the expression. Raises AutosegError if it is invalid or does not have exactly one group."""
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise AutosegError(
-            f"the expression for groups, {text!r}, is not valid: {error}", r"for example (patient\d+)"
-        ) from error
-    if pattern.groups != 1:
-        raise AutosegError(f"the expression for groups, {text!r}, needs exactly one group in ()", r"for example (patient\d+)")
-    return pattern
 
 
 def _spec(plan: ConversionPlan, converter_row: Converter, title: str, chosen: Mapping[str, Any]) -> DatasetSpec:
@@ -146,4 +133,4 @@ def _spec(plan: ConversionPlan, converter_row: Converter, title: str, chosen: Ma
         licence=converter_row.licence,
         reference="" if converter_row.general else converter_row.paper,
     )
-    return replace(spec, **plan.spec)
+    return replace(spec, independent_cases=chosen.get("groups") == NO_GROUPS, **plan.spec)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autoseg.fingerprint.name_groups import suggest_groups, suggestion_text
 from autoseg.io import mask_ending, suffix_of
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
@@ -106,10 +107,18 @@ def _report(
     dry_run: bool = False,
 ) -> ConversionReport:
     changes = case_notes(note for case in stored for note in case.notes)
-    record = make_record(key, spec, stored, [*notes, *changes])
+    record = make_record(key, spec, stored, [*notes, *changes, *_group_notes(dataset, spec, stored)])
     groups = {case.name: case.group for case in stored if case.group}
     written = replace(spec, numTraining=record.training, groups=groups, name=spec.name or dataset.short_name)
     return ConversionReport(dataset=dataset, spec=written, record=record, renamed=dict(renamed or {}), dry_run=dry_run)
+
+
+def _group_notes(dataset: Dataset, spec: DatasetSpec, stored: Sequence[StoredCase]) -> list[str]:
+    """A note if the names hold patients, and nobody said so."""
+    if spec.independent_cases or any(case.group for case in stored):
+        return []
+    suggested = suggest_groups([case.name for case in stored])
+    return [] if suggested is None else [suggestion_text(suggested, dataset.short_name)]
 
 
 def next_number(workspace: Workspace) -> int:

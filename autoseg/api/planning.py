@@ -69,6 +69,7 @@ def plan_and_preprocess(
     preprocess: bool = True,
     processes: bool = False,
     hours: float | None = None,
+    groups: str | None = None,
     root: Root = None,
 ) -> Plan:
     """Measure a dataset, decide how to train each model, and write fingerprint.json, plan.json, splits.json and the arrays.
@@ -86,6 +87,8 @@ def plan_and_preprocess(
         processes: as for `fingerprint`.
         hours: limit for the training of one fold; variants, input sizes, steps and trials are chosen to fit it (default: an
             hour for "auto" on a CPU, else none; 0: none). Times are measured by real steps, once on each machine.
+        groups: regular expression with one group that matches the patient in a case's name, or "none" if each case is of
+            another patient; stored in dataset.json. Needed once, if the names look like several images of one patient.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -105,6 +108,9 @@ def plan_and_preprocess(
     check_hours(hours, protocol)
     before = _plan_before(data)
     raw = RawDataset.open(data)
+    regrouped = groups is not None and _store_groups(data, raw, groups)
+    if regrouped:
+        raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
         sources = hash_sources(raw, data.raw)
         measured = fingerprint_dataset(data, cache=cache, raw=raw, sources=sources, processes=processes)
@@ -117,7 +123,7 @@ def plan_and_preprocess(
             measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
             splits=given, hours=hours, workspace=Workspace.at(root),
         )  # fmt: skip
-        new_splits = given or _own_splits(data, raw, measured, plan)
+        new_splits = given or _own_splits(data, raw, measured, plan, regrouped)
         plan = _with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
         write_artefact(data.sources, sources)
@@ -175,6 +181,29 @@ def _make_plan(
         logger.warning(f"times are not measured: {error.problem}")
         return make_plan(measured, spec, device=device, **options)
     return make_timed_plan(measured, spec, device=device, timer=timer, hours=hours, **options)
+
+
+def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
+    """Write the patient of each case to dataset.json; whether that changed it. Raises SeveralProblems with the cases that do
+    not match."""
+    from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
+    from autoseg.io.raw_dataset import write_description
+
+    names = [case.name for case in (*raw.cases, *raw.test_cases)]
+    groups: dict[str, str] = {}
+    if expression != NO_GROUPS:
+        pattern = group_pattern(expression)
+        matches = {name: pattern.search(name) for name in names}
+        without = [name for name, one in matches.items() if one is None]
+        if without:
+            raise SeveralProblems(f"{expression!r} finds no group in the names of these cases:", without, "correct --groups")
+        groups = {name: one[1] for name, one in matches.items() if one is not None}
+    spec = replace(raw.spec, groups=groups, independent_cases=expression == NO_GROUPS)
+    if spec != raw.spec:
+        write_description(data.description, spec)
+        known = f"{len(set(groups.values()))} groups" if groups else "each case is of another patient"
+        logger.info(f"{data.description}: {known}")
+    return spec != raw.spec
 
 
 def check_hours(hours: float | None, protocol: Protocol) -> None:
@@ -310,8 +339,8 @@ def _given_splits(
     return splits
 
 
-def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan) -> Splits:
-    """The splits on disk if they match cases and settings, else new ones."""
+def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, regrouped: bool) -> Splits:
+    """The splits on disk if they match cases, groups and settings, else new ones."""
     from autoseg.planning.splits import check_splits, make_splits
 
     if data.splits.exists():
@@ -319,6 +348,8 @@ def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Pla
         overridden = _SPLIT_SETTINGS & set(plan.overrides)
         if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
             logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
+        elif regrouped:
+            logger.warning(f"the groups of {data.name} changed: trainings on the new splits cannot be compared with older ones")
         elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
             check_splits(splits, measured, raw.spec)
             return splits

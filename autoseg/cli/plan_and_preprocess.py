@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit.add_argument("--minutes", type=float, metavar="M", help="the same in minutes")
     parser.add_argument("--explain", action="store_true", help="print each decision with its reason")
     entry.add_settings(parser)
+    parser.add_argument(
+        "--groups", metavar="REGEX|none", help="finds the patient in a name: '(patient\\d+)'; none: one image of each patient"
+    )
     parser.add_argument("--splits", metavar="FILE", help="your own folds: a splits file of autoseg or nnU-Net")
     parser.add_argument("--no-preprocess", action="store_true", help="stop after the plan")
     entry.add_device(parser)
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         settings=entry.settings(options.set),
         splits=options.splits,
+        groups=options.groups,
         preprocess=not options.no_preprocess,
         processes=entry.is_own_process(arguments),
         hours=options.hours if options.minutes is None else options.minutes / 60,

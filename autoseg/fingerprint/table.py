@@ -13,11 +13,12 @@ def overview(fingerprint: Fingerprint) -> Rows:
     """Rows (name, value)."""
     aspects = [case.size[0] / case.size[1] for case in fingerprint.cases]
     heights, widths = zip(*(case.size for case in fingerprint.cases), strict=True)
-    patients = {case.group or case.case for case in fingerprint.cases}
+    patients = {case.group for case in fingerprint.cases} - {""}
+    of_patients = f"{len(patients)} patients or other groups" if patients else "no patients or other groups are known"
     height, width = fingerprint.median_size
     spacing = fingerprint.median_spacing
     return [
-        ("cases", f"{len(fingerprint.cases)} ({len(patients)} patients or other groups)"),
+        ("cases", f"{len(fingerprint.cases)} ({of_patients})"),
         ("modality", f"{fingerprint.modality}: {fingerprint.evidence}"),
         ("stored as", _storage(fingerprint)),
         ("size", f"{height} x {width} (from {min(heights)} x {min(widths)} to {max(heights)} x {max(widths)})"),

@@ -161,7 +161,7 @@ def is_listed(dataset: Dataset) -> bool:
 def write_description(path: Path, spec: DatasetSpec) -> None:
     """`dataset.json`, readable by nnU-Net v2: fields that are empty are left out."""
     content = json.loads(serde.to_json(spec))
-    non_empty = {key: value for key, value in content.items() if value not in (None, "", {}, [])}
+    non_empty = {key: value for key, value in content.items() if value is not False and value not in (None, "", {}, [])}
     write_text(path, json.dumps(non_empty, indent=1, ensure_ascii=False) + "\n")
 
 

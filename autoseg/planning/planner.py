@@ -24,7 +24,7 @@ from autoseg.planning.model_checks import require_usable
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
 from autoseg.planning.sizing import MemoryFit, ModelConfig, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
-from autoseg.planning.splits import decide_folds, decide_given_folds
+from autoseg.planning.splits import decide_folds, decide_given_folds, decide_groups
 from autoseg.planning.time_budget import TimeChoice
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.dataset import DatasetSpec
@@ -84,6 +84,7 @@ def make_plan(
         batch_decision,
         *training_decisions,
         decide_folds(fingerprint, spec, FOLDS) if splits is None else decide_given_folds(splits),
+        *decide_groups(fingerprint, spec),
     ]
     planned_models: dict[str, ModelPlan] = {}
     preprocessing: dict[str, PreprocessingConfig] = {}

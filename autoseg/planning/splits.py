@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from autoseg.fingerprint.name_groups import suggest_groups, suggestion_text
 from autoseg.fingerprint.near_duplicates import connected_groups
 from autoseg.schema import serde
 from autoseg.schema.dataset import DatasetSpec
@@ -65,6 +66,18 @@ def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, requested: int) ->
     clusters = len(fingerprint.duplicates)
     evidence = f"{count} independent groups: {len(fingerprint.cases)} cases, {clusters} clusters of duplicates"
     return Decision("training.folds", str(requested), reason, evidence)
+
+
+def decide_groups(fingerprint: Fingerprint, spec: DatasetSpec) -> list[Decision]:
+    """A warning if the names of the cases hold patients, until the user confirms or denies it; else nothing."""
+    if spec.independent_cases or spec.groups or any(case.group for case in fingerprint.cases):
+        return []
+    suggested = suggest_groups([case.case for case in fingerprint.cases])
+    if suggested is None:
+        return []
+    text = suggestion_text(suggested, fingerprint.dataset.partition("_")[2])
+    logger.warning(text)
+    return [Decision("groups", "not confirmed", f"warning: {text}", f"{len(fingerprint.cases)} cases")]
 
 
 def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:

@@ -52,7 +52,8 @@ class LabelScheme:
 class DatasetSpec(Artefact):
     """`dataset.json`. channel_names: index -> name; labels: name -> value, or values for a region.
 
-    groups: case -> patient (or any other unit that must not be split). Field names are nnU-Net v2's where it has them.
+    groups: case -> patient (or any other unit that must not be split). independent_cases: the user says that each case is of
+    another patient. Field names are nnU-Net v2's where it has them.
     Files of nnU-Net name no version.
     """
 
@@ -71,6 +72,7 @@ class DatasetSpec(Artefact):
     licence: str = ""
     reference: str = ""
     description: str = ""
+    independent_cases: bool = False
 
     def problems(self) -> Iterator[str]:
         """Labels that contradict each other."""

@@ -233,3 +233,30 @@ def test_planned_times_are_measured_once_and_said_before_a_training(raw, tmp_pat
         api.plan_and_preprocess("Lesion", protocol="benchmark", hours=1, root=root)
     with pytest.raises(AutosegError, match="-1 is no time limit"):
         api.plan_and_preprocess("Lesion", hours=-1, root=root)
+
+
+def test_patients_in_names_are_told_until_confirmed_or_denied(tmp_path, caplog):
+    images, masks = generated.write_folders(tmp_path / "photos", "heart", 12)
+    labels = ("background", "right_ventricle", "myocardium", "left_ventricle")
+    report = api.convert_folders(images, masks, "Heart", labels=labels, root=tmp_path)
+    assert r"--groups '(patient\d+)'" in str(report) and "6 groups" in str(report)
+    plan = {"protocol": "quick", "models": "unet", "preprocess": False, "settings": {"side": 64}, "root": tmp_path}
+
+    def warned(**options: str) -> bool:
+        caplog.clear()
+        decisions = api.plan_and_preprocess("Heart", **plan, **options).decisions
+        stands = any(one.subject == "groups" and r"(patient\d+)" in one.reason for one in decisions)
+        assert stands == ("several images of one patient" in caplog.text)
+        return stands
+
+    data = Workspace.at(tmp_path).dataset("Heart")
+    assert warned() and warned()
+    assert not warned(groups="none") and not warned()
+    with pytest.raises(AutosegError, match=r"(?s)finds no group.*patient000_slice0"):
+        warned(groups=r"(subject\d+)")
+    assert not warned(groups=r"(patient\d+)")
+    for fold in read_artefact(data.splits, Splits).folds:
+        assert not {name[:10] for name in fold.train} & {name[:10] for name in fold.validation}
+    assert api.fingerprint("Heart", root=tmp_path).cases[0].group == "patient000"
+    again = api.convert_folders(images, masks, "Denied", labels=labels, groups="none", root=tmp_path)
+    assert "--groups" not in str(again) and again.spec.independent_cases
