@@ -42,8 +42,8 @@ def suggest_groups(names: Sequence[str]) -> SuggestedGroups | None:
         found = [match for match in matches if match is not None]
         if not names or len(found) < len(names):
             continue
-        # An image has no name of its own if nothing is left of it.
-        if any(match[0] == match.string for match in found):
+        # The rest of a name must tell the images of a group apart.
+        if any(match[1] == match.string for match in found):
             continue
         sizes = Counter(match[1] for match in found)
         together = sum(size for size in sizes.values() if size > 1)

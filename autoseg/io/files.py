@@ -93,15 +93,16 @@ def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
     """
     images = [read_image(path, frame) for path in paths]
     first = images[0]
+    for path, image in zip(paths[1:], images[1:], strict=True):
+        # Not by their origins, as masks are: an image has no value for the pixels that a smaller channel lacks.
+        if sorted(image.array.shape[1:]) != sorted(first.array.shape[1:]):
+            raise _different_size(path, image, paths[0], first)
     images = [first, *(align(one, first, path, paths[0], "channel") for path, one in zip(paths[1:], images[1:], strict=True))]
     if len(images) == 1:
         return first
     for path, image in zip(paths[1:], images[1:], strict=True):
         if image.array.shape[1:] != first.array.shape[1:]:
-            raise AutosegError(
-                f"{path} has {_size(image.array)} pixels but {paths[0]} has {_size(first.array)}",
-                "all channels of a case need the same size: resample or crop them",
-            )
+            raise _different_size(path, image, paths[0], first)
         if first.spacing and image.spacing and not np.allclose(first.spacing, image.spacing, rtol=1e-3):
             raise AutosegError(
                 f"{path} has a spacing of {image.spacing} mm but {paths[0]} has {first.spacing} mm",
@@ -111,6 +112,13 @@ def read_case(paths: Sequence[Path], frame: int | None = None) -> Image:
     stacked = np.concatenate([image.array.astype(kind, copy=False) for image in images])
     notes = tuple(note for image in images for note in image.notes)
     return Image(array=stacked, spacing=first.spacing, geometry=first.geometry, notes=notes, orientation=first.orientation)
+
+
+def _different_size(path: Path, image: Image, first_path: Path, first: Image) -> AutosegError:
+    return AutosegError(
+        f"{path} has {_size(image.array)} pixels but {first_path} has {_size(first.array)}",
+        "all channels of a case need the same size: resample or crop them",
+    )
 
 
 def read_label(path: Path | str) -> Label:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
+from types import FrameType
 from typing import TypeVar
 
 from autoseg.support.errors import AutosegError
@@ -139,12 +140,23 @@ def _exit_with_parent(parent: Connection) -> None:
 
 @contextmanager
 def _blocked_interrupts() -> Iterator[None]:
-    """Block Ctrl-C. A process started meanwhile inherits the block, and prints no traceback of an interrupted import."""
+    """Hold back Ctrl-C until the end of the block. A process started meanwhile inherits the blocked signal, and prints no
+    traceback of an interrupted import."""
     if sys.platform == "win32":
         yield
         return
+    received: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # The mask holds for this thread only: another one may receive the signal, and Python then calls the handler here.
+    replaceable = callable(handler) and threading.current_thread() is threading.main_thread()
+    if replaceable:
+        signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+        if replaceable:
+            signal.signal(signal.SIGINT, handler)
+    if received and callable(handler):
+        handler(*received[0])

@@ -28,8 +28,8 @@ class ScriptedTimer:
     def seconds(self, plan: Plan, model: ModelPlan) -> float:
         self.measured.append(f"{model.model} {model.variant} {model.input_size[0]}")
         request = ModelRequest(
-            spec=registry.spec(model.model), channels=plan.channels, outputs=2, precision="fp32", optimizer="adamw",
-            budget=plan.memory_budget, batch=model.batch_size,
+            spec=registry.spec(model.model), channels=plan.channels, outputs=2, precision="fp32", device="cpu",
+            optimizer="adamw", budget=plan.memory_budget, batch=model.batch_size,
         )  # fmt: skip
         return 3 * model.batch_size * flops_of(request, model.variant, model.input_size) / self.flops_per_second
 

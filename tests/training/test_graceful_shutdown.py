@@ -33,8 +33,8 @@ def train(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, plan, splits = tiny.prepare(root)
         write_artefact(dataset.plan, plan)
         write_artefact(dataset.splits, splits)
-    monkeypatch.setattr("autoseg.api.training._prepare", lambda *arguments: None)
-    monkeypatch.setattr("autoseg.api.training._score_fold", lambda *arguments: None)
+    monkeypatch.setattr("autoseg.api.training._prepare", lambda *arguments, **options: None)
+    monkeypatch.setattr("autoseg.api.training._score_fold", lambda *arguments, **options: None)
     monkeypatch.setattr("autoseg.training.trainer._SAVE_FRACTION", 1e3)
     api.train(701, tiny.NAME, [0], device="cpu", root=root)
 
