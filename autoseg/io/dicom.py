@@ -84,14 +84,9 @@ def read_image(path: Path, frame: int | None = None) -> Image:
         _check_frame(path, tags, frame)
         of_frame = FrameTags(tags, frame or 0)
         array, notes = _apply_photometric(tags, _decode_pixels(path, tags, frame), _rescale(of_frame, path))
-        spacing, spacing_notes = _spacing(of_frame)
         array, rounding_notes = as_image(np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])
-        return Image(
-            array=array,
-            spacing=spacing,
-            geometry=_geometry(of_frame, array.shape[1:], spacing),
-            notes=notes + spacing_notes + rounding_notes,
-        )
+        spacing, geometry, spacing_notes = frame_geometry(of_frame, array.shape[1:])
+        return Image(array=array, spacing=spacing, geometry=geometry, notes=notes + spacing_notes + rounding_notes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AutosegError(f"{path} has invalid tags: {_first_line(error)}", UNREADABLE) from error
 
@@ -243,8 +238,11 @@ def _region_spacing(region: Dataset) -> tuple[int, tuple[float, float]] | None:
     return area, (abs(float(deltas[0])) * 10, abs(float(deltas[1])) * 10)
 
 
-def _geometry(tags: FrameTags, size: tuple[int, ...], spacing: tuple[float, float] | None) -> Geometry:
-    """In SimpleITK's axis order, for masks that are written as NIfTI."""
+def frame_geometry(
+    tags: FrameTags, size: tuple[int, ...]
+) -> tuple[tuple[float, float] | None, Geometry, tuple[str, ...]]:
+    """Spacing (row, column) in mm, geometry in SimpleITK's axis order, and notes. size: (H, W)."""
+    spacing, notes = _spacing(tags)
     rows, columns = spacing or (1.0, 1.0)
     position = tags.get("ImagePositionPatient", "PlanePositionSequence")
     orientation = tags.get("ImageOrientationPatient", "PlaneOrientationSequence")
@@ -253,7 +251,7 @@ def _geometry(tags: FrameTags, size: tuple[int, ...], spacing: tuple[float, floa
     across, down = np.array(axes[:3]), np.array(axes[3:])
     direction = np.stack([across, down, np.cross(across, down)], axis=1)
     thickness = float(tags.get("SliceThickness", "PixelMeasuresSequence") or 1.0)
-    return Geometry(
+    geometry = Geometry(
         size=(size[1], size[0], 1),
         spacing=(columns, rows, thickness if thickness > 0 else 1.0),
         origin=(origin[0], origin[1], origin[2]),
@@ -261,6 +259,7 @@ def _geometry(tags: FrameTags, size: tuple[int, ...], spacing: tuple[float, floa
         singletons=(0,),
         placed=bool(position and orientation),
     )
+    return spacing, geometry, notes
 
 
 def _first_line(error: Exception) -> str:

@@ -76,8 +76,8 @@ def write(
 def read(path: Path) -> Label:
     """The label map of a segmentation object of one image: segment numbers as values, later segments over earlier ones.
 
-    Probabilities of a fractional object are thresholded at half, with a note. Raises AutosegError if it belongs to several
-    images.
+    Probabilities of a fractional object are thresholded at half, with a note. spacing and geometry: of its frames. Raises
+    AutosegError if it belongs to several images.
     """
     import pydicom
 
@@ -87,9 +87,11 @@ def read(path: Path) -> Label:
         frames = pixels if pixels.ndim == 3 else pixels[None]
         numbers = _segment_numbers(tags, len(frames))
         is_object, notes = _threshold(tags)
+        places = [dicom.frame_geometry(dicom.FrameTags(tags, frame), frames.shape[1:]) for frame in range(len(frames))]
     except Exception as error:  # As in `dicom.header`: pydicom and its decoders raise many things.
         raise AutosegError(f"{path} cannot be read as a segmentation: {error}", UNREADABLE) from error
-    if len(set(numbers)) < len(numbers):
+    spacing, geometry, _ = places[0]
+    if len(set(numbers)) < len(numbers) or any(place[1] != geometry for place in places):
         raise AutosegError(f"{path} holds the masks of several images", "save each one as a file of its own")
     labels = np.zeros(frames.shape[1:], np.uint16)
     overlap = np.zeros(frames.shape[1:], np.bool_)
@@ -101,7 +103,7 @@ def read(path: Path) -> Label:
         notes += (f"{int(overlap.sum())} pixels belong to two segments; the later one was kept",)
     values = as_label(labels)
     assert values is not None
-    return Label(array=values, spacing=None, notes=notes)
+    return Label(array=values, spacing=spacing, geometry=geometry, notes=notes)
 
 
 def _segment_numbers(tags: Dataset, frames: int) -> list[int]:

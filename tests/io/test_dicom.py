@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from autoseg.io import dicom, read_image, read_label, segmentation
+from autoseg.io import dicom, read_image, read_label, read_label_of, segmentation
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Workspace
 from dataset_conversion.run import convert
@@ -176,3 +176,38 @@ def test_overlapping_segments_are_counted(tmp_path, mask):
     content.save_as(tmp_path / "s.dcm")
     label = read_label(tmp_path / "s.dcm")
     assert np.array_equal(label.array, mask) and f"{(mask == 2).sum()} pixels belong to two segments" in label.notes[0]
+
+
+def written_segmentation(tmp_path, mask):
+    """An image with a position, its segmentation object, and the content of the object."""
+    pytest.importorskip("highdicom")
+    source = scan(tmp_path / "a.dcm", GRAY.astype(np.uint16), mr=True)
+    segmentation.write(tmp_path / "s.dcm", mask, source, {1: "cyst", 2: "lesion"})
+    return source, pydicom.dcmread(tmp_path / "s.dcm")
+
+
+def test_a_mirrored_segmentation_is_brought_onto_its_image(tmp_path, mask):
+    source, content = written_segmentation(tmp_path, mask)
+    image = read_image(source)
+    assert read_label(tmp_path / "s.dcm").geometry == image.geometry
+    content.PixelData = np.packbits(content.pixel_array[..., ::-1].ravel(), bitorder="little").tobytes()
+    content.save_as(tmp_path / "s.dcm")
+    assert np.array_equal(read_label_of(tmp_path / "s.dcm", [source]).array, mask[:, ::-1])
+    shared = content.SharedFunctionalGroupsSequence[0]
+    orientation = [float(one) for one in pydicom.dcmread(source).ImageOrientationPatient]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [-one for one in orientation[:3]] + orientation[3:]
+    last_column = np.array(image.geometry.origin) + np.array(orientation[:3]) * image.spacing[1] * (mask.shape[1] - 1)
+    for group in content.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [float(one) for one in last_column]
+    content.save_as(tmp_path / "s.dcm")
+    label = read_label_of(tmp_path / "s.dcm", [source])
+    assert np.array_equal(label.array, mask) and "columns mirrored" in label.notes[0]
+
+
+def test_segments_in_different_planes_are_no_mask_of_one_image(tmp_path, mask):
+    _, content = written_segmentation(tmp_path, mask)
+    position = content.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0]
+    position.ImagePositionPatient = [*position.ImagePositionPatient[:2], float(position.ImagePositionPatient[2]) + 5]
+    content.save_as(tmp_path / "s.dcm")
+    with pytest.raises(AutosegError, match="masks of several images"):
+        read_label(tmp_path / "s.dcm")
