@@ -187,7 +187,7 @@ def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
     """Write the patient of each case to dataset.json; whether that changed it. Raises SeveralProblems with the cases that do
     not match."""
     from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
-    from autoseg.io.raw_dataset import write_description
+    from autoseg.io.raw_dataset import update_description
 
     names = [case.name for case in (*raw.cases, *raw.test_cases)]
     groups: dict[str, str] = {}
@@ -200,7 +200,7 @@ def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
         groups = {name: one[1] for name, one in matches.items() if one is not None}
     spec = replace(raw.spec, groups=groups, independent_cases=expression == NO_GROUPS)
     if spec != raw.spec:
-        write_description(data.description, spec)
+        update_description(data.description, groups=groups, independent_cases=spec.independent_cases)
         known = f"{len(set(groups.values()))} groups" if groups else "each case is of another patient"
         logger.info(f"{data.description}: {known}")
     return spec != raw.spec

@@ -38,7 +38,7 @@ class RawDataset:
 
     Training cases are those of nnU-Net's entry "dataset" in dataset.json, else of imagesTr and labelsTr. `Case.label` is the
     only place that says which mask belongs to a case: training, scoring, comparison, audit and explanation all read it.
-    listed: whether dataset.json lists the files; masks of other cases may then lie beside theirs.
+    listed: whether dataset.json lists the files; masks of other cases may then be in the same folder.
     """
 
     spec: DatasetSpec
@@ -163,6 +163,16 @@ def write_description(path: Path, spec: DatasetSpec) -> None:
     content = json.loads(serde.to_json(spec))
     non_empty = {key: value for key, value in content.items() if value is not False and value not in (None, "", {}, [])}
     write_text(path, json.dumps(non_empty, indent=1, ensure_ascii=False) + "\n")
+
+
+def update_description(path: Path, **changes: Any) -> None:
+    """Change fields of an existing `dataset.json`; all others stay, also those that only other programs know.
+
+    Empty values remove the field.
+    """
+    content = {**_read_json(path), **changes}
+    kept = {key: value for key, value in content.items() if key not in changes or value}
+    write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def _find_label(labels: Path | None, name: str, file_ending: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.io import Image, mask_ending, write_image, write_label
-from autoseg.io.raw_dataset import is_listed, read_description, write_description
+from autoseg.io.raw_dataset import is_listed, read_description, update_description
 from autoseg.prediction.overlay import COLOURS
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
@@ -88,7 +87,7 @@ def save_case(image: Image, labels: Array, name: str, target: Dataset | Path) ->
     write_image(images_folder(target) / f"{name}_0000{ending}", array, like=image)
     write_label(path, labels, like=image)
     if is_new:
-        write_description(target.description, replace(spec, numTraining=spec.numTraining + 1))
+        update_description(target.description, numTraining=spec.numTraining + 1)
     return path
 
 

@@ -250,8 +250,10 @@ def test_patients_in_names_are_told_until_confirmed_or_denied(tmp_path, caplog):
         return stands
 
     data = Workspace.at(tmp_path).dataset("Heart")
+    data.description.write_text(json.dumps({**json.loads(data.description.read_text()), "of_another_program": [1]}))
     assert warned() and warned()
     assert not warned(groups="none") and not warned()
+    assert json.loads(data.description.read_text())["of_another_program"] == [1]
     with pytest.raises(AutosegError, match=r"(?s)finds no group.*patient000_slice0"):
         warned(groups=r"(subject\d+)")
     assert not warned(groups=r"(patient\d+)")

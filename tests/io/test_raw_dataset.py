@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.io import RawDataset, list_cases, write_image, write_label
-from autoseg.io.raw_dataset import read_description, write_description
+from autoseg.io.raw_dataset import read_description, update_description, write_description
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Workspace
 
@@ -30,6 +30,16 @@ def dataset(tmp_path):
     write_image(dataset.raw / "imagesTs" / "t_0000.png", np.zeros((3, 4, 4), np.uint8))
     dataset.description.write_text(json.dumps(NNUNET))
     return dataset
+
+
+def test_a_changed_field_leaves_all_others(dataset):
+    listed = {"c": {"images": ["imagesTr/a_0000.png"], "label": "labelsTr/a.png"}}
+    dataset.description.write_text(json.dumps({**NNUNET, "dataset": listed}))
+    update_description(dataset.description, groups={"c": "p1"}, numTraining=3)
+    expected = {**NNUNET, "dataset": listed, "groups": {"c": "p1"}, "numTraining": 3}
+    assert json.loads(dataset.description.read_text()) == expected
+    update_description(dataset.description, groups={})
+    assert "groups" not in json.loads(dataset.description.read_text())
 
 
 def test_an_nnunet_dataset_opens_unchanged(dataset):
