@@ -29,8 +29,6 @@ Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, 
 
 # One core prepares several hundred images per second: more threads do not help.
 _MAX_WORKERS = 8
-
-
 # With this many cores, worker processes were measured to be faster than threads, which share one interpreter lock.
 _MIN_PROCESS_CORES = 4
 

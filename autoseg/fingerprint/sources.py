@@ -89,11 +89,6 @@ def check_sources(
     )
 
 
-def write_sources(dataset: Dataset, sources: Sources) -> None:
-    """Write sources.json, next to the plan that was made from these files."""
-    write_artefact(dataset.sources, sources)
-
-
 def _look_at(path: Path, folder: Path, trusted: dict[str, SourceFile]) -> SourceFile:
     try:
         status = os.stat(path)
@@ -171,6 +166,6 @@ def _changes_of_case(old: SourceCase, new: SourceCase) -> Iterator[str]:
 def _write(dataset: Dataset, sources: Sources) -> None:
     """Record the new times, where the folder can be written: without them all files are read again the next time."""
     try:
-        write_sources(dataset, sources)
+        write_artefact(dataset.sources, sources)
     except (OSError, AutosegError):
         return

@@ -161,7 +161,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
         batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-        # Heads lie beside each other in memory, so that joining them afterwards copies nothing.
+        # Heads are interleaved in memory, so that joining them afterwards copies nothing.
         result = query.new_empty((*batch[:-1], query.shape[-2], batch[-1], value.shape[-1])).transpose(-2, -3)
         rows = torch.empty((*batch, query.shape[-2]), device=query.device)
         ctx.save_for_backward(query, key, value, mask, result, rows)

@@ -17,7 +17,7 @@ from autoseg.support.files import read_artefact
 Vector = NDArray[np.float64]
 # A line through fewer cases is mostly chance.
 _MIN_CASES = 10
-# Stands beside every number that is shown without a calibration.
+# Shown with every score that has no calibration.
 UNCALIBRATED = f"not calibrated: needs {_MIN_CASES} out-of-fold cases"
 # Empty masks are rare. Shrink their offset towards zero, as if this many more of them lay on the line.
 _SHRINKAGE = 3.0
