@@ -16,7 +16,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.frame import Row, Tabular, count
 from autoseg.schema.limits import Count, Share
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact, write_artefact, write_text
+from autoseg.support.files import is_artefact, read_artefact, write_artefact, write_text
 from autoseg.support.workspace import Dataset
 from dataset_conversion.stage import StoredCase
 
@@ -150,6 +150,11 @@ def read_matching_record(dataset: Dataset, key: str) -> ConversionRecord | None:
         # Written by another release or another program: not made by this conversion.
         return None
     return record if record.key == key else None
+
+
+def is_converted(dataset: Dataset) -> bool:
+    """Whether a conversion wrote this dataset, of this release or another."""
+    return is_artefact(dataset.raw / RECORD, ConversionRecord)
 
 
 def write_record(folder: Path, record: ConversionRecord, cases: Sequence[StoredCase]) -> None:

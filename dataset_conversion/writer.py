@@ -22,7 +22,7 @@ from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset, Workspace
 from dataset_conversion.contact_sheet import write_contact_sheet
-from dataset_conversion.report import SHEET, ConversionReport, case_notes, make_record, write_record
+from dataset_conversion.report import SHEET, ConversionReport, case_notes, is_converted, make_record, write_record
 from dataset_conversion.stage import Stage, StoredCase, staging_folder
 from dataset_conversion.storing import NewCase, store_case
 
@@ -159,9 +159,15 @@ def safe_names(stems: Sequence[str]) -> dict[str, str]:
 
 
 def check_free(dataset: Dataset, overwrite: bool) -> None:
-    """Raises AutosegError if another dataset has the number, or the folder exists and overwrite is False."""
+    """Raises AutosegError if another dataset has the number, the folder exists and overwrite is False, or it would be
+    overwritten although no conversion wrote it."""
     for other in Workspace(dataset.root).datasets():
         if other.number == dataset.number and other.name.casefold() != dataset.name.casefold():
             raise AutosegError(f"the number {dataset.number} belongs to {other.name}", "choose another number with --id")
     if dataset.raw.exists() and not overwrite:
         raise AutosegError(f"{dataset.raw} exists", "choose another --name or --id, or replace it with --overwrite")
+    if dataset.raw.is_symlink() or (dataset.raw.exists() and not is_converted(dataset)):
+        raise AutosegError(
+            f"{dataset.raw} was not written by autoseg_convert, so --overwrite does not delete it",
+            "choose another --name or --id, or move it away",
+        )

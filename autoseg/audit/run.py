@@ -63,7 +63,7 @@ def audit(
     errors = find_label_errors(predictions, raw.scheme)
     ranked: dict[str, float] = {}
     folder = output or dataset.results / "audit"
-    with atomic_directory(folder) as temporary:
+    with atomic_directory(folder, RECORD, Audit) as temporary:
         findings = [_finding(temporary, one, predictions, number) for number, one in enumerate(errors[:max_findings])]
         findings += _duplicates(dataset, cases, predictions, raw.scheme)
         findings.sort(key=lambda one: (-one.score, one.id))

@@ -164,7 +164,7 @@ def _evaluate_fold(
     jobs = [
         PredictionJob(name=case.name, images=case.images, output=case.name + ending, reference=case.label) for case in raw.cases
     ]
-    with atomic_directory(fold_folder / FOLDER / other.name) as folder:
+    with atomic_directory(fold_folder / FOLDER / other.name, RECORD, External) as folder:
         report = predict_jobs(predictor, jobs, folder, OutputOptions())
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]

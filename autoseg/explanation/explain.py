@@ -80,7 +80,7 @@ def explain_fold(
         )
     heatmaps: list[HeatMap] = []
     skipped: dict[str, str] = {}
-    with atomic_directory(run_folder / FOLDER) as folder:
+    with atomic_directory(run_folder / FOLDER, RECORD, Explanation) as folder:
         for case in names:
             case_heatmaps, case_skipped = _explain_case(settings, cases_by_name[case], folder)
             heatmaps += case_heatmaps

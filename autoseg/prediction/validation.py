@@ -14,9 +14,11 @@ from autoseg.prediction.inference_metadata import VALIDATION, InferenceMetadata
 from autoseg.prediction.inputs import PredictionJob
 from autoseg.prediction.pipeline import OutputOptions
 from autoseg.prediction.predictor import Predictor
+from autoseg.prediction.progress_log import RECORD as PREDICTION
 from autoseg.preprocessing.array_dataset import ArrayDataset, OutdatedArrays, preprocessing_hash
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.prediction import PredictionRecord
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import atomic_directory, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
@@ -60,7 +62,7 @@ def predict_fold(
         for name in validation_cases
     ]
     drawn = frozenset(validation_cases[:: max(1, math.ceil(len(validation_cases) / overlays))]) if overlays else frozenset()
-    with atomic_directory(fold_folder / FOLDER) as folder:
+    with atomic_directory(fold_folder / FOLDER, PREDICTION, PredictionRecord) as folder:
         report = predict_jobs(predictor, jobs, folder, OutputOptions(overlays=drawn))
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]

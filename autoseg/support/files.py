@@ -18,6 +18,7 @@ from autoseg.schema.artefact import Artefact
 from autoseg.support.errors import AutosegError
 
 A = TypeVar("A", bound=Artefact)
+_MARK_BYTES = 200
 
 
 @contextmanager
@@ -51,19 +52,53 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """The same for a folder: an empty temporary one, which replaces `path` if the block succeeds."""
+def atomic_directory(path: Path, index: str, kind: type[Artefact]) -> Iterator[Path]:
+    """The same for a folder: an empty temporary one, which replaces `path` if the block succeeds.
+
+    index, kind: name and kind of the artefact that every folder of this sort holds. Only such a folder, or an empty one, is
+    replaced: raises AutosegError for any other, before the block runs.
+    """
+    _check_replaceable(path, index, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path)
     try:
         temporary.mkdir()
         with os_errors_as_autoseg_errors(path):
             yield temporary
+            _check_replaceable(path, index, kind)
             if path.exists():
                 shutil.rmtree(path)
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, index: str, kind: type[Artefact]) -> None:
+    if path.is_symlink():
+        raise AutosegError(f"{path} is a link, which is not replaced", "remove the link")
+    if path.is_dir() and any(path.iterdir()) and not is_artefact(path / index, kind):
+        raise AutosegError(
+            f"{path} holds files, but no {index} of autoseg: a folder that autoseg did not write is not replaced",
+            "move it away, or delete it if nobody needs it",
+        )
+    if path.exists() and not path.is_dir():
+        raise AutosegError(f"{path} is a file, where a folder is to be written", "move it away")
+
+
+def is_artefact(file: Path, kind: type[Artefact]) -> bool:
+    """Whether a file begins as an artefact of this kind does. Damage further on does not matter."""
+    try:
+        with file.open("rb") as stream:
+            beginning = stream.read(_MARK_BYTES)
+    except OSError:
+        return False
+    if f'"artefact": "{kind.NAME}"'.encode() in beginning:
+        return True
+    try:
+        read_artefact(file, kind)  # Older releases wrote no mark.
+    except AutosegError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

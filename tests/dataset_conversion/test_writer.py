@@ -81,6 +81,20 @@ def test_a_refused_rewrite_leaves_the_old_set(dataset):
     assert [case.name for case in RawDataset.open(dataset).cases] == ["b"]
 
 
+def test_only_what_a_conversion_wrote_is_overwritten(dataset):
+    """A dataset of nnU-Net, or one made by hand, may be the only copy."""
+    (dataset.raw / "imagesTr").mkdir(parents=True)
+    dataset.description.write_text("{}")
+    with pytest.raises(AutosegError, match="was not written by autoseg_convert"):
+        write_dataset(dataset, SPEC, [NewCase(name="a", images=[picture()], label=box())], overwrite=True)
+    assert dataset.description.read_text() == "{}"
+    dataset.raw.rename(dataset.raw.with_name("elsewhere"))
+    dataset.raw.symlink_to(dataset.raw.with_name("elsewhere"))
+    with pytest.raises(AutosegError, match="was not written by autoseg_convert"):
+        write_dataset(dataset, SPEC, [NewCase(name="a", images=[picture()], label=box())], overwrite=True)
+    assert dataset.description.read_text() == "{}"
+
+
 def test_an_empty_set_is_refused(dataset):
     with pytest.raises(SeveralProblems, match="no training case"):
         write_dataset(dataset, SPEC, [])

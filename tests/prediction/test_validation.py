@@ -38,7 +38,7 @@ def test_the_cases_held_back_are_predicted_and_can_be_scored(dataset):
 
 
 def test_an_older_folder_is_replaced(dataset):
-    stale = dataset.fold("bright", 1) / "validation" / "a.png"
+    stale = predict_fold(dataset, "bright", 1, device="cpu", overlays=1) / "a.png"
     write_label(stale, picture()[1])
     predict_fold(dataset, "bright", 1, device="cpu", overlays=0)
     assert not stale.exists() and not (stale.parent / "overlays").exists()

@@ -28,13 +28,41 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    with files.atomic_directory(folder) as temporary:
+    with files.atomic_directory(folder, "index.json", Decisions) as temporary:
+        files.write_artefact(temporary / "index.json", Decisions("a"))
         (temporary / "a").write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_directory(folder) as temporary:
+    with pytest.raises(RuntimeError), files.atomic_directory(folder, "index.json", Decisions) as temporary:
         (temporary / "a").write_text("half")
         raise RuntimeError
     assert (folder / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_only_folders_that_autoseg_wrote_are_replaced(tmp_path: Path) -> None:
+    """Neither a folder of the user, nor one whose file has the right name by chance, nor what a link leads to."""
+    contents = {"photos": None, "project": '{"name": "index of another program"}', "broken": "{", "linked": None}
+    for name, index in contents.items():
+        victim = tmp_path / name
+        victim.mkdir()
+        (victim / "keep.txt").write_text("irreplaceable")
+        if index is not None:
+            (victim / "index.json").write_text(index)
+    (tmp_path / "link").symlink_to(tmp_path / "linked")
+    (tmp_path / "file").write_text("irreplaceable")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("photos", "project", "broken", "link", "file"):
+        with pytest.raises(AutosegError, match=name), files.atomic_directory(tmp_path / name, "index.json", Decisions):
+            pytest.fail("the work must not begin")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    files.write_artefact(tmp_path / "damaged" / "index.json", Decisions("a"))
+    with (tmp_path / "damaged" / "index.json").open("a") as stream:
+        stream.write("{")
+    for name in ("empty", "damaged", "new"):
+        with files.atomic_directory(tmp_path / name, "index.json", Decisions) as temporary:
+            (temporary / "a").write_text("new")
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["a"]
 
 
 def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
@@ -58,7 +86,7 @@ def test_writers_in_threads_keep_to_the_umask_and_leave_it_alone(tmp_path: Path,
     try:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: files.write_text(tmp_path / f"{number}", "x"), range(40)))
-            with files.atomic_directory(tmp_path / "folder"):
+            with files.atomic_directory(tmp_path / "folder", "index.json", Decisions):
                 pass
     finally:
         monkeypatch.undo()
