@@ -56,6 +56,7 @@ def train(
     pretrained: PathLike | None = None,
     restart: bool = False,
     replan: bool = False,
+    extend: int | None = None,
     log_to: Sequence[str] = (),
     handle_signals: bool = False,
     root: Root = None,
@@ -76,6 +77,8 @@ def train(
         restart: start again. A finished or interrupted run is kept until the new one has its first checkpoint, and put back
             if it gets none.
         replan: plan again, with the same options, if images, masks or dataset.json have changed since the plan was made.
+        extend: train finished folds on, to so many epochs in all, with the settings they were trained with. The learning rate
+            goes on as in a run of so many epochs. run.json and comparisons name it. Not for the benchmark protocol.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
             By default signal handlers do not change.
@@ -92,12 +95,18 @@ def train(
     """
     from autoseg.planning.overrides import apply_overrides
     from autoseg.training.distributed import distributed_context
+    from autoseg.training.extension import extended_plan
     from autoseg.training.loggers import check_loggers
     from autoseg.training.lr_search import with_searched_rate
     from autoseg.training.pretrained import weights_file
     from autoseg.training.train_fold import is_finished, train_fold
 
     texts = setting_texts(settings)
+    if extend is not None and (protocol or texts or pretrained or restart or replan):
+        raise AutosegError(
+            "--extend trains a run on with its own settings",
+            "leave out --protocol, --set, --epochs, --pretrained, --restart and --replan",
+        )
     weights = None if pretrained is None else str(pretrained)
     # Whatever can be wrong in the call is found before the dataset is planned, which takes minutes.
     check_loggers(log_to)
@@ -114,17 +123,23 @@ def train(
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))
         left = [fold for fold in selected if restart or not is_finished(data.fold(model, fold))]
-        if context.is_main and left:
-            _log_expected_time(plan, model, len(left))
-        plan, search = with_searched_rate(
-            data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals,
-            later_epochs=len(left) * plan.training.epochs,
-        )  # fmt: skip
+        search = None
+        if extend is not None:
+            plans = {fold: extended_plan(data.fold(model, fold), extend) for fold in selected}
+        else:
+            if context.is_main and left:
+                _log_expected_time(plan, model, len(left))
+            plan, search = with_searched_rate(
+                data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals,
+                later_epochs=len(left) * plan.training.epochs,
+            )  # fmt: skip
+            plans = dict.fromkeys(selected, plan)
         for fold in selected:
             left = [other for other in left if other != fold]
             record = train_fold(
-                data, plan, splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
+                data, plans[fold], splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
                 search=search, log_to=log_to, handle_signals=handle_signals, later_epochs=len(left) * plan.training.epochs,
+                extend=extend is not None,
             )  # fmt: skip
             if context.is_main:
                 trained.append(TrainedFold(record, _score_fold(data, model, splits, fold, device), data.fold(model, fold)))

@@ -66,9 +66,14 @@ def _budget_differences(runs: dict[str, FoldResults]) -> list[str]:
         for name in asdict(run.plan.training)
         if name not in _NOT_COMPARED
     }
+    fields["trained on"] = lambda run: _describe_extension(run.record.extended)
     fields["batch size"] = lambda run: run.model_plan.batch_size
     fields["the learning-rate search"] = lambda run: f"{run.record.search.steps} steps" if run.record.search else "none"
     return [line for name, value in fields.items() for line in _differences(name, runs, value)]
+
+
+def _describe_extension(epochs: tuple[int, ...]) -> str:
+    return f"after epoch {', '.join(map(str, epochs))} (--extend)" if epochs else "never"
 
 
 def _differences(what: str, runs: dict[str, FoldResults], value: Callable[[FoldResults], Hashable]) -> list[str]:

@@ -54,7 +54,8 @@ class RunRecord(Artefact):
     tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
     by the planner. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
     learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason. activation:
-    what turns the logits into probabilities, "" in older records.
+    what turns the logits into probabilities, "" in older records. extended: the epochs after which a finished run was trained
+    on to more.
     """
 
     NAME = "run"
@@ -94,3 +95,4 @@ class RunRecord(Artefact):
     search: RateSearch | None = None
     memory_format: str = "contiguous"
     activation: Literal["", "softmax", "sigmoid"] = ""
+    extended: tuple[Positive, ...] = ()

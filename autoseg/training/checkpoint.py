@@ -172,10 +172,10 @@ def read(path: Path) -> State:
     return state
 
 
-def read_best(folder: Path, identity: dict[str, str]) -> State:
-    """The content of best.pt. identity: inputs of the run it must be of. Raises AutosegError, also if it is of another run."""
+def read_best(folder: Path, *identities: dict[str, str]) -> State:
+    """The content of best.pt. identities: inputs of the runs it may be of. Raises AutosegError, also if it is of another."""
     state = read(folder / BEST)
-    if state.get("identity") != identity:
+    if state.get("identity") not in identities:
         raise AutosegError(f"{folder / BEST} holds the weights of another run", _RETRAIN)
     return state
 

@@ -32,9 +32,10 @@ from autoseg.training.step import Step, step_seed
 
 logger = logging.getLogger(__name__)
 
-# A step of so many images shows whether the batch is slow, which is then not measured as a whole.
-_FEW, _SLOW = 2, 1.0
-_TIMED_STEPS = 3
+# A step of so many images shows whether the batch is slow, which is then not measured as a whole. What a step costs however
+# large its batch is small beside that: AdamW takes 40 ms for 46 million weights.
+_FEW, _SLOW = 2, 0.3
+_TIMED_FEW, _TIMED_STEPS = 2, 3
 _CONTENT = "random"
 # Waiting processes per core.
 _BUSY = 1.5
@@ -117,7 +118,7 @@ def _measure(plan: Plan, model: ModelPlan, scheme: LabelScheme, device: torch.de
         torch.manual_seed(0)
         store = _random_images(Path(folder) / "arrays", config, model, scheme)
         runner = _Steps(plan, store, scheme, device, config)
-        seconds = runner.run(few, 1)
+        seconds = runner.run(few, _TIMED_FEW)
         if seconds > _SLOW or few.batch_size == model.batch_size:
             return seconds * model.batch_size / few.batch_size
         return runner.run(model, _TIMED_STEPS)

@@ -26,7 +26,7 @@ from autoseg.schema.run import RateSearch, RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.training import checkpoint, memory, replaced_run
+from autoseg.training import checkpoint, extension, memory, replaced_run
 from autoseg.training.checkpoint import Progress, State, build_network
 from autoseg.training.config_hash import config_hash, differences, digest
 from autoseg.training.device import resolve
@@ -60,6 +60,7 @@ def train_fold(
     handle_signals: bool = False,
     quiet_weights: bool = False,
     later_epochs: int = 0,
+    extend: bool = False,
 ) -> RunRecord:
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
@@ -70,6 +71,7 @@ def train_fold(
     to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise KeyboardInterrupt
     or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last checkpoint.
     quiet_weights: say nothing about missing weights. later_epochs: of trials and folds that follow, for the remaining time.
+    extend: a finished run whose plan has fewer epochs is trained on (`extension.extended_plan`).
     Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
@@ -100,6 +102,7 @@ def train_fold(
         team.barrier()
         state = None if restart else checkpoint.load_last(folder)
         if state is not None:
+            config = replace(config, identity=extension.continued(state, config.identity, extend))
             _check_same_config(state, config)
             record = _finished_record(config)
             if record is not None:
@@ -110,6 +113,8 @@ def train_fold(
             config = replace(config, check_lock=lock.check)
         config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
         record = replace(_record(config, fold, weights), search=search)
+        if state is not None and record.extended:
+            record = extension.with_start_of(folder, record)
         trainer, record, run_loggers = _prepare(config, record, weights, state, log_to if team.is_main else ())
         # From here on files are changed. Whatever a user can do wrong has been found by now.
         with replaced_run.replaced(folder) if restart and team.is_main else nullcontext():
@@ -198,6 +203,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         planned_memory=config.model_plan.memory,
         accumulate=config.model_plan.accumulate,
         activation=_activation(config),
+        extended=extension.extended_after(config.identity),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -224,6 +230,9 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
     writer = _RecordWriter(config, record, trainer.steps_per_epoch)
     if config.team.is_main:
         _log_start(config, record, trainer.progress)
+    if record.extended[-1:] == (trainer.progress.epoch,):
+        # run.json and the checkpoints must be of the same run.
+        trainer.save()
     writer.write("running", trainer.progress)
     try:
         with graceful_shutdown(handle_signals) as stop, tensor_cores(config.device):
@@ -317,6 +326,8 @@ def _checkpoint_format(state: State) -> MemoryFormat:
 
 def _check_same_config(state: State, config: RunConfig) -> None:
     changed = differences(state["identity"], config.identity)
+    if config.identity.get(extension.PART) != state["identity"].get(extension.PART):
+        changed = [line for line in changed if not line.startswith(extension.DIFFERENCES)]
     format_now, format_before = config.model_plan.memory_format, _checkpoint_format(state)
     if format_now not in ("auto", format_before):
         changed.append(f"model.memory_format: {format_before} -> {format_now}")
@@ -324,7 +335,7 @@ def _check_same_config(state: State, config: RunConfig) -> None:
         raise SeveralProblems(
             f"{config.folder} holds a run with other settings, which cannot be resumed. Run -> now:",
             changed,
-            "undo the change, or train again with --restart (replaces that run)",
+            f"undo the change, or train again with --restart (replaces that run){extension.hint(state, config.identity)}",
         )
 
 
@@ -342,6 +353,8 @@ def _finished_record(config: RunConfig) -> RunRecord | None:
         return None
     remedy = "delete it: the checkpoint is enough to resume"
     record = read_artefact(path, RunRecord, remedy)
+    if record.extended != extension.extended_after(config.identity):
+        return None
     if record.identity != digest(config.identity):
         raise AutosegError(f"{path} is of another run than the checkpoints next to it", remedy)
     return record if record.status == "finished" else None

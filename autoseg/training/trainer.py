@@ -125,7 +125,7 @@ class Trainer:
         return self._batches.steps_per_epoch
 
     def resume(self, state: State) -> None:
-        """Restore the state of a checkpoint."""
+        """Restore the state of a checkpoint. One of another identity is that of a finished run, which is now extended."""
         self._network.load_state_dict(state["state_dict"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
@@ -134,12 +134,18 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if self.progress.accumulate and self._team.size == 1:
             self._step.accumulate = self.progress.accumulate
+        extends = state["identity"] != self._config.identity
+        if extends:
+            self.progress.validations_since_best = 0
         if self.progress.best_epoch > 0:
             try:
-                checkpoint.read_best(self._config.folder, self._config.identity)
+                best = checkpoint.read_best(self._config.folder, state["identity"], self._config.identity)
             except AutosegError as error:
                 logger.warning(f"{error.problem}; the best epoch is chosen from now on only")
                 self.progress.best_dice, self.progress.best_epoch, self.progress.validations_since_best = -1.0, -1, 0
+            else:
+                # Saved again, under the identity of the extended run.
+                self._best = best["state_dict"] if extends else None
 
     def run(self, stop: StopRequest, on_checkpoint: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Train the remaining epochs. on_checkpoint: called after each checkpoint with its progress.

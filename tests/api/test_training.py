@@ -47,6 +47,14 @@ def test_mistakes_are_found_before_a_dataset_is_planned(raw, tmp_path, monkeypat
                 call(log_to=["wandb"])
 
 
+@pytest.mark.parametrize(
+    "other", [{"protocol": "quick"}, {"settings": {"seed": 1}}, {"pretrained": "none"}, {"restart": True}, {"replan": True}]
+)
+def test_extending_keeps_the_settings_of_the_run(raw, other):
+    with pytest.raises(AutosegError, match="--extend trains a run on with its own settings"):
+        api.train("Lesion", "unet", 0, extend=9, root=raw, **other)
+
+
 def copy_of(raw: Path, root: Path) -> Path:
     shutil.copytree(raw / "raw", root / "raw")
     return root

@@ -132,6 +132,15 @@ def test_unequal_runs_raise_with_their_names(experiment, tmp_path):
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
+def test_an_extended_run_is_not_equal(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
+    path = root / experiment.dataset.fold("unet", 1).relative_to(experiment.root) / "run.json"
+    write_artefact(path, replace(read_artefact(path, RunRecord), extended=(2,)))
+    with pytest.raises(SeveralProblems, match="not equal") as caught:
+        api.compare("Polyps", root=root, report=False)
+    assert list(caught.value.problems) == ["trained on: never for most, after epoch 2 (--extend) for unet, fold 1"]
+
+
 def test_precision_is_noted_and_memory_format_is_not(experiment, tmp_path):
     root = copied(experiment, tmp_path)
     for fold in range(2):
