@@ -119,4 +119,6 @@ def _review_list(report: PredictionReport) -> None:
     _tables.show_table("To check first", headings, rows[:_SHOWN])
     for note in sorted({case.confidence.note for case in report.record.cases if case.confidence} - {""}):
         _tables.show_text(f"the score ranks masks; it is {note}")
+    if report.record.calibration is not None:
+        _tables.show_text(str(report.record.calibration))
     print(f"all {len(rows)} cases are in {path}")

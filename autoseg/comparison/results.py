@@ -81,6 +81,14 @@ class DatasetResults:
         """Models with folds, without external masks."""
         return {name: model for name, model in self.models.items() if model.folds}
 
+    @property
+    def case_groups(self) -> dict[str, str]:
+        """Case -> group (see `Splits.case_groups`)."""
+        groups: dict[str, str] = {}
+        for model in self.trained.values():
+            groups |= model.first.splits.case_groups(self.spec.groups)
+        return groups
+
 
 def load_results(
     dataset: Dataset,

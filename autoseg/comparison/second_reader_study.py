@@ -18,7 +18,7 @@ from autoseg.evaluation.case import score_case
 from autoseg.io import read_label_of
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.metrics.rules import is_defined
-from autoseg.prediction.calibration import case_dice, is_empty, leave_one_out
+from autoseg.prediction.calibration import case_dice, expected_dice_of_held_out, is_empty
 from autoseg.prediction.second_reader import agreement, combine
 from autoseg.schema.prediction import Confidence
 from autoseg.schema.scores import CaseScore
@@ -57,9 +57,9 @@ def study(
     """AURC of every model that recorded its confidence; scores of the hybrid of two readers, by default the two with the best
     mean Dice.
 
-    The second reader reads a case if the first one's expected Dice, from a line fitted to all other cases, is below
-    `threshold`. fraction: of the cases that are hard, and easy. Raises AutosegError if there are fewer than two readers, or
-    the first has no confidence.
+    The second reader reads a case if the first one's expected Dice, from a line fitted to all other groups (patients, near
+    duplicates), is below `threshold`. fraction: of the cases that are hard, and easy. Raises AutosegError if there are fewer
+    than two readers, the first has no confidence, or all cases are of one group.
     """
     dice = {
         name: {case: case_dice(score) for case, score in model.cases.items()} for name, model in dataset_results.models.items()
@@ -81,7 +81,13 @@ def study(
         raise AutosegError(
             f"{first} and {second} have too few common held-out cases with confidence", "train more folds of both"
         )
-    expected = _expected(confidence[first], dataset_results.models[first].cases, dice[first], shared)
+    groups = dataset_results.case_groups
+    if len({groups[case] for case in shared}) < 2:
+        raise AutosegError(
+            f"all common held-out cases of {first} and {second} are of one group (patient): no expected Dice can be judged",
+            "train more folds of both",
+        )
+    expected = _expected(confidence[first], dataset_results.models[first].cases, dice[first], shared, groups)
     second_read = tuple(case for case in shared if expected[case] < threshold)
     scores = _hybrid(
         dataset_results,
@@ -114,7 +120,7 @@ def _areas(
 ) -> list[ConfidenceArea]:
     tables = {name: {case: of(one) for case, one in confidence.items()} for name, of in _SCORES.items()}
     values = {case: one.value for case, one in confidence.items() if case in dice and is_defined(one.value)}
-    expected = calibrated(values, dataset_results.models[model].cases)
+    expected = calibrated(values, dataset_results.models[model].cases, dataset_results.case_groups)
     if expected is not None:
         tables[_EXPECTED] = expected
     scheme = dataset_results.spec.label_scheme()
@@ -146,11 +152,16 @@ def _areas(
 
 
 def _expected(
-    confidence: Mapping[str, Confidence], scores: Mapping[str, CaseScore], dice: Mapping[str, float], cases: Sequence[str]
+    confidence: Mapping[str, Confidence],
+    scores: Mapping[str, CaseScore],
+    dice: Mapping[str, float],
+    cases: Sequence[str],
+    groups: Mapping[str, str],
 ) -> dict[str, float]:
-    """Expected Dice of each case, from a line fitted to all other cases."""
+    """Expected Dice of each case, from a line fitted to all other groups."""
     columns = ([confidence[one].value for one in cases], [dice[one] for one in cases], [is_empty(scores[one]) for one in cases])
-    expected = leave_one_out(*(np.asarray(column, np.float64) for column in columns))
+    x, y, empty = (np.asarray(column, np.float64) for column in columns)
+    expected = expected_dice_of_held_out(x, y, empty, [groups[case] for case in cases])
     return dict(zip(cases, map(float, expected), strict=True))
 
 

@@ -21,7 +21,8 @@ def risk_coverage(dataset_results: DatasetResults) -> tuple[RiskCoverage, ...]:
 
     The risk of a case is 1 - its mean Dice, and 0 if both masks are empty.
     """
-    curves = (_risk_coverage(name, model) for name, model in dataset_results.trained.items())
+    groups = dataset_results.case_groups
+    curves = (_risk_coverage(name, model, groups) for name, model in dataset_results.trained.items())
     return tuple(one for one in curves if one is not None)
 
 
@@ -31,7 +32,9 @@ def confidences(model: ModelResults) -> dict[str, Confidence]:
     return {case.case: case.confidence for record in records for case in record.cases if case.confidence is not None}
 
 
-def calibrated(confidence: Mapping[str, float], scores: Mapping[str, CaseScore]) -> dict[str, float] | None:
+def calibrated(
+    confidence: Mapping[str, float], scores: Mapping[str, CaseScore], groups: Mapping[str, str]
+) -> dict[str, float] | None:
     """Case -> expected Dice, from a line fitted to the confidence of these cases; None if there are too few.
 
     Leave-one-out lines would bias the order: the better a case, the lower the line of the others. The only change of the
@@ -39,17 +42,18 @@ def calibrated(confidence: Mapping[str, float], scores: Mapping[str, CaseScore])
     """
     cases = list(confidence)
     empty = [is_empty(scores[case]) for case in cases]
-    line = fit([confidence[case] for case in cases], [case_dice(scores[case]) for case in cases], empty, "value")
+    dice = [case_dice(scores[case]) for case in cases]
+    line = fit([confidence[case] for case in cases], dice, empty, [groups[case] for case in cases], "value")
     return None if line is None else {case: line(confidence[case], is_none) for case, is_none in zip(cases, empty, strict=True)}
 
 
-def _risk_coverage(name: str, model: ModelResults) -> RiskCoverage | None:
+def _risk_coverage(name: str, model: ModelResults, groups: Mapping[str, str]) -> RiskCoverage | None:
     scores = model.cases
     recorded = {case: one.value for case, one in confidences(model).items() if case in scores}
     defined = {case: value for case, value in recorded.items() if is_defined(value)}
     if len(defined) < 2:
         return None
-    expected = calibrated(defined, scores)
+    expected = calibrated(defined, scores, groups)
     confidence = expected or defined
     risk = {case: 1 - case_dice(scores[case]) for case in confidence}
     coverage, running, area = curve([confidence[case] for case in risk], list(risk.values()))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.schema.plan import Decision, Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.random_state import python_random_state_kept
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,14 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
     names = np.array([case.case for case in cases])
     parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
     fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
-    return Splits(fold_list, _describe(fingerprint, spec, groups, fold_list, folds), seed)
+    return Splits(folds=fold_list, reason=_describe(fingerprint, spec, groups, fold_list, folds), seed=seed)
+
+
+def with_groups(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
+    """The splits with the groups that a fold never divides, for all that is judged on held-out cases later."""
+    groups = _groups(fingerprint, spec.groups)
+    members = Counter(groups.values())
+    return replace(splits, groups={case: group for case, group in groups.items() if members[group] > 1})
 
 
 def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, requested: int) -> Decision:
@@ -90,7 +98,7 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):
             fold_list = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
-            splits = Splits(fold_list, f"{_GIVEN}{path.name}")
+            splits = Splits(folds=fold_list, reason=f"{_GIVEN}{path.name}")
         else:
             splits = serde.from_content(content, Splits)
     except FileNotFoundError as error:
@@ -144,11 +152,10 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
 
 def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
     """Fold number, 0 to `folds` - 1, of each case: groups stay whole, strata are spread evenly (scikit-learn's greedy rule)."""
-    # Imported here, because it takes a second. The import (of pandas) draws from Python's global generator.
-    state = random.getstate()
-    from sklearn.model_selection import StratifiedGroupKFold
+    with python_random_state_kept():
+        # Imported here, because it takes a second.
+        from sklearn.model_selection import StratifiedGroupKFold
 
-    random.setstate(state)
     names, group = np.unique(groups, return_inverse=True)
     # scikit-learn's own shuffle draws different folds in different versions.
     order = np.random.RandomState(seed).permutation(len(names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -311,9 +311,13 @@ def _because_to_reason(content: Content) -> Content:
     return content
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Splits(Artefact):
-    """`splits.json`. reason: how the folds were made and which cases stay together. given: the user's file, "" for none."""
+    """`splits.json`. reason: how the folds were made and which cases stay together. given: the user's file, "" for none.
+
+    groups: case -> its group (patients, joined by the duplicates they share), for cases that are not alone in theirs. Empty
+    in files of older releases.
+    """
 
     NAME = "splits"
     VERSION = 2
@@ -323,3 +327,10 @@ class Splits(Artefact):
     reason: str
     seed: Count = 0
     given: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
+
+    def case_groups(self, patients: Mapping[str, str]) -> dict[str, str]:
+        """Case -> group, for all cases. patients: `DatasetSpec.groups`, which older files need."""
+        cases = (case for fold in self.folds for case in (*fold.train, *fold.validation))
+        own = {case: f"patient {patients[case]}" if case in patients else f"case {case}" for case in cases}
+        return own | self.groups

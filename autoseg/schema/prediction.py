@@ -48,9 +48,10 @@ class Calibration:
     """expected Dice = intercept + slope * confidence, fitted by least squares on `cases` out-of-fold cases.
 
     empty_offset: added for empty masks, whose confidence has another meaning: if every image shows
-    an object, an empty mask is always wrong, however confident. mean_absolute_error: leave-one-out: each case with the line
-    fitted to all others. score: the confidence it uses; out of fold there is only one member, so folds of one model are
-    calibrated with soft Dice.
+    an object, an empty mask is always wrong, however confident. mean_absolute_error: of each case with a line fitted to other
+    groups only, as the folds keep them whole (patients, near duplicates); not-a-number if all cases are of one. groups: their
+    number; 0 in older files, which judged each case with a line fitted to all others, of the same patient too. score: the
+    confidence it uses; out of fold there is only one member, so folds of one model are calibrated with soft Dice.
     """
 
     cases: Count
@@ -59,6 +60,16 @@ class Calibration:
     mean_absolute_error: NonNegativeResult
     score: Literal["soft_dice", "value"] = "soft_dice"
     empty_offset: float = 0.0
+    groups: Count = 0
+
+    def __str__(self) -> str:
+        """How far to trust the expected Dice."""
+        fitted = f"the expected Dice is fitted to {count(self.cases, 'out-of-fold case')}"
+        if not self.groups:
+            return f"{fitted}; its mean error on the other cases of the same patients is {self.mean_absolute_error:.3f}"
+        if math.isnan(self.mean_absolute_error):
+            return f"{fitted} of one patient or group, so its error on others is not known"
+        return f"{fitted}; its mean error on patients (groups) it was not fitted to is {self.mean_absolute_error:.3f}"
 
     def __call__(self, confidence: float, empty: bool = False) -> float:
         """Expected Dice, within 0 and 1. empty: the mask is empty."""

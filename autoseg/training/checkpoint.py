@@ -224,6 +224,14 @@ def read_split(folder: Path, fold: int) -> Fold:
     return splits.folds[fold]
 
 
+def read_case_groups(folder: Path) -> dict[str, str]:
+    """Case -> group (see `Splits.case_groups`), from the files in a results folder; {} if it has none."""
+    if not (folder / SPLITS).is_file():
+        return {}
+    patients = read_artefact(folder / DATASET, DatasetSpec).groups if (folder / DATASET).is_file() else {}
+    return read_artefact(folder / SPLITS, Splits).case_groups(patients)
+
+
 def _check_run(path: Path, state: State, record: RunRecord, plan: Plan, spec: DatasetSpec) -> None:
     """Compare the inputs of the run that wrote a checkpoint with run.json, plan.json and dataset.json next to it."""
     identity = state.get("identity")

@@ -265,7 +265,9 @@ def test_patients_in_names_are_told_until_confirmed_or_denied(tmp_path, caplog):
     with pytest.raises(AutosegError, match=r"(?s)finds no group.*patient000_slice0"):
         warned(groups=r"(subject\d+)")
     assert not warned(groups=r"(patient\d+)")
-    for fold in read_artefact(data.splits, Splits).folds:
+    stored = read_artefact(data.splits, Splits)
+    assert stored.groups and {name: f"patient {name[:10]}" for name in stored.groups} == stored.groups
+    for fold in stored.folds:
         assert not {name[:10] for name in fold.train} & {name[:10] for name in fold.validation}
     assert api.fingerprint("Heart", root=tmp_path).cases[0].group == "patient000"
     again = api.convert_folders(images, masks, "Denied", labels=labels, groups="none", root=tmp_path)

@@ -63,7 +63,7 @@ def make(
     write_description(dataset.description, spec)
     fingerprint_dataset(dataset)
     held_out = [tuple(names[fold::folds]) for fold in range(folds)]
-    splits = Splits(tuple(Fold(tuple(n for n in names if n not in part), part) for part in held_out), "in turn")
+    splits = Splits(folds=tuple(Fold(tuple(n for n in names if n not in part), part) for part in held_out), reason="in turn")
     experiment = Experiment(root, dataset, splits)
     for model in models:
         for fold in range(folds):

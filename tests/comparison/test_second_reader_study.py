@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from autoseg import api
 from autoseg.cli import compare
+from autoseg.comparison import second_reader_study
 from autoseg.comparison.paired_scores import easy_and_hard_cases
-from autoseg.prediction.calibration import case_dice
+from autoseg.prediction.calibration import case_dice, expected_dice_of_held_out
+from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.scores import CaseScore
 from autoseg.schema.second_reader import ReaderStudy
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact
+from autoseg.support.files import read_artefact, write_artefact
+from tests.comparison.results import make
+from tests.generated import case_name
 
 
 def test_hybrid_equals_the_reader_it_takes(experiment, tmp_path):
@@ -65,3 +70,21 @@ def test_command_prints_and_writes_the_study(experiment, tmp_path, capsys):
     shown = capsys.readouterr().out
     study = read_artefact(tmp_path / "risk_coverage.json", ReaderStudy)
     assert "AURC" in shown and study.first in shown and {one.stratum for one in study.scores} == {"all", "hard 5%", "easy 5%"}
+
+
+def test_cases_are_judged_by_lines_of_other_patients(tmp_path, monkeypatch):
+    experiment = make(tmp_path, "heart", cases=12, folds=2, models=("unet", "segformer"))
+    seen = []
+
+    def held_out(x, y, empty, groups):
+        seen.append(groups)
+        return expected_dice_of_held_out(x, y, empty, groups)
+
+    monkeypatch.setattr(second_reader_study, "expected_dice_of_held_out", held_out)
+    api.study_readers(501, root=tmp_path)
+    assert len(seen[0]) == 12 and set(seen[0]) == {f"patient {case_name('heart', index).split('_')[0]}" for index in range(12)}
+    for path in experiment.dataset.results.glob("*/fold_*/dataset.json"):
+        spec = read_artefact(path, DatasetSpec)
+        write_artefact(path, replace(spec, groups=dict.fromkeys(spec.groups, "one")))
+    with pytest.raises(AutosegError, match="one group"):
+        api.study_readers(501, root=tmp_path)

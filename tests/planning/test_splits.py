@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.planning.splits import _assign_folds, check_splits, make_splits, read_splits
+from autoseg.planning.splits import _assign_folds, check_splits, make_splits, read_splits, with_groups
 from autoseg.schema.plan import Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import write_artefact
@@ -53,7 +53,11 @@ def test_patients_and_duplicates_never_cross_a_split(patients: list[int], pairs:
 
 def test_patients_joined_by_a_duplicate_stay_together() -> None:
     groups = {k: f"p{k // 2}" for k in range(20)}
-    fake = FakeDataset(cases=20, groups=groups, duplicates=((1, 2),))
+    fake = FakeDataset(cases=23, groups=groups, duplicates=((1, 2), (20, 21)))
+    stored = with_groups(split(fake), fake.fingerprint, fake.spec)
+    assert case_name(22) not in stored.groups and len(stored.groups) == 22
+    of_case = [stored.case_groups({})[case_name(k)] for k in range(23)]
+    assert len(set(of_case)) == 11 and len(set(of_case[:4])) == 1 and of_case[20] == of_case[21] != of_case[22]
     for fold in split(fake).folds:
         sides = {case_name(k) in fold.validation for k in (0, 1, 2, 3)}
         assert len(sides) == 1
@@ -136,7 +140,7 @@ def test_all_leaks_are_listed_at_once() -> None:
     fake = FakeDataset(cases=10, groups={0: "p", 1: "p"}, duplicates=((4, 5),))
     fold = Fold(("case_000", "case_003", "case_004", "cas_007"), ("case_001", "case_003", "case_005"))
     with pytest.raises(SeveralProblems) as raised:
-        check_splits(Splits((fold, Fold(("case_008",), ())), "given"), fake.fingerprint, fake.spec)
+        check_splits(Splits(folds=(fold, Fold(("case_008",), ())), reason="given"), fake.fingerprint, fake.spec)
     text = "\n".join(raised.value.problems)
     assert "case_001 (validation) and case_000 (train) are of one patient" in text
     assert "case_005 (validation) and case_004 (train)" in text

@@ -118,7 +118,7 @@ def write_fold(folder: Path, fold=0, network=None, status="finished", splits=Non
     write_artefact(folder / checkpoint.RECORD, record_of(fold, status, plan.get("model", "bright")))
     write_artefact(folder / checkpoint.PLAN, plan_of(spec, **plan))
     write_artefact(folder / checkpoint.DATASET, spec)
-    write_artefact(folder / checkpoint.SPLITS, splits or Splits((Fold(("a",), ("b",)),), "by hand"))
+    write_artefact(folder / checkpoint.SPLITS, splits or Splits(folds=(Fold(("a",), ("b",)),), reason="by hand"))
     identity = identity_of(fold, plan.get("model", "bright"))
     checkpoint.save_best(folder, identity, (network or Bright()).state_dict(), 2, 0.5)
 

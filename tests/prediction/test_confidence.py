@@ -1,16 +1,21 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from autoseg.prediction import calibration
-from autoseg.prediction.calibration import calibrate, fit, leave_one_out
+from autoseg.prediction.calibration import calibrate, expected_dice_of_held_out, fit
 from autoseg.prediction.confidence import agreement, assess, entropy, member_prediction, soft_dice
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import label_scheme
-from autoseg.schema.prediction import Calibration
-from tests.prediction.stand_in import Bright, picture, trained
+from autoseg.schema.plan import Fold, Splits
+from autoseg.schema.prediction import Calibration, Confidence, PredictedCase, PredictionRecord
+from autoseg.schema.scores import CaseScore, Scores
+from autoseg.support.files import read_artefact, write_artefact
+from tests.prediction.stand_in import SPEC, Bright, picture, trained
+from tests.schema.test_artefacts import SAMPLES
 
 TWO = label_scheme({"background": 0, "polyp": 1, "stone": 2}, None)
 REGIONS = label_scheme({"background": 0, "whole": (1, 2), "core": (2,)}, (1, 2))
@@ -98,15 +103,28 @@ def test_one_member_has_no_agreement_and_several_are_held_against_each_other():
     assert together.expected_dice == pytest.approx(0.1 + 0.5 * apart.value, abs=1e-3)
 
 
+def alone(cases):
+    """Each case is its own group."""
+    return [f"case {number}" for number in range(len(cases))]
+
+
+def patients(count=12, images=6, seed=0):
+    """Confidence, Dice and patient of images: a patient's images are alike, and confidence says little about the patient."""
+    rng = np.random.default_rng(seed)
+    confidence, dice = rng.uniform(0.5, 0.95, count), rng.uniform(0.3, 0.9, count)
+    columns = [np.repeat(one, images) + rng.normal(0, 0.01, count * images) for one in (confidence, dice)]
+    return *columns, [f"patient {number}" for number in np.repeat(np.arange(count), images)]
+
+
 def test_calibration_follows_the_cases_and_says_how_well():
     confidence = np.linspace(0.3, 0.9, 20)
     some = np.zeros(20, bool)
-    line = fit(confidence, 0.1 + 0.8 * confidence, some)
+    line = fit(confidence, 0.1 + 0.8 * confidence, some, alone(confidence))
     assert line.slope == pytest.approx(0.8) and line.intercept == pytest.approx(0.1) and line.mean_absolute_error < 1e-6
-    assert line(2.0) == 1.0 and line(-1.0) == 0.0
-    falling = fit(confidence, 1 - confidence, some)
+    assert line(2.0) == 1.0 and line(-1.0) == 0.0 and line.groups == line.cases == 20
+    falling = fit(confidence, 1 - confidence, some, alone(confidence))
     assert falling.slope == 0 and falling(0.5) == pytest.approx(0.4)
-    assert fit(confidence[:9], confidence[:9], some[:9]) is None
+    assert fit(confidence[:9], confidence[:9], some[:9], alone(confidence[:9])) is None
     assert calibrate([]) is None
 
 
@@ -114,16 +132,60 @@ def test_no_case_is_judged_by_a_line_that_has_seen_it_and_many_cases_take_no_lin
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.3, 1, 3000)
     dice = np.clip(confidence + rng.normal(0, 0.1, 3000), 0, 1)
-    few = leave_one_out(confidence[:50], dice[:50], np.zeros(50))
+    few = expected_dice_of_held_out(confidence[:50], dice[:50], np.zeros(50), alone(dice[:50]))
     for case in (0, 20, 49):
         others = np.arange(50) != case
         line = np.poly1d(np.polyfit(confidence[:50][others], dice[:50][others], 1))
         assert few[case] == pytest.approx(min(line(confidence[case]), 1))
     fitted = []
     monkeypatch.setattr(calibration, "_fit_line", lambda *columns: fitted.append(len(columns[0])) or (1.0, 0.0, 0.0))
-    assert np.allclose(leave_one_out(confidence, dice, np.zeros(3000)), confidence)
+    assert np.allclose(expected_dice_of_held_out(confidence, dice, np.zeros(3000), alone(confidence)), confidence)
     assert fitted == [2970] * 100
-    assert len(leave_one_out(*np.zeros((3, 0)))) == 0
+    assert len(expected_dice_of_held_out(*np.zeros((3, 0)), [])) == 0
+
+
+def test_the_error_is_judged_on_patients_the_line_has_not_seen():
+    confidence, dice, groups = patients()
+    line = fit(confidence, dice, np.zeros(len(dice), bool), groups)
+    errors = []
+    for patient in set(groups):
+        held_out = np.array([group == patient for group in groups])
+        slope, intercept = np.polyfit(confidence[~held_out], dice[~held_out], 1)
+        slope, intercept = (slope, intercept) if slope > 0 else (0.0, dice[~held_out].mean())
+        errors += list(np.abs(np.clip(slope * confidence[held_out] + intercept, 0, 1) - dice[held_out]))
+    assert line.mean_absolute_error == pytest.approx(np.mean(errors), abs=1e-4) and line.groups == 12
+    on_fitted = np.abs([line(one) for one in confidence] - dice).mean()
+    by_case = fit(confidence, dice, np.zeros(len(dice), bool), alone(dice)).mean_absolute_error
+    assert line.mean_absolute_error > 1.08 * max(on_fitted, by_case)
+    one = fit(confidence, dice, np.zeros(len(dice), bool), ["patient 0"] * len(dice))
+    assert math.isnan(one.mean_absolute_error) and one.groups == 1
+
+
+@pytest.mark.parametrize("known_from", ["splits.json", "dataset.json"])
+def test_patients_and_near_duplicates_are_those_of_the_splits(tmp_path, known_from):
+    """Splits of older releases have no groups: the patients of dataset.json count."""
+    confidence, dice, groups = patients()
+    names = [f"c{number:02}" for number in range(len(dice))]
+    folder = tmp_path / "fold_0" / "validation"
+    record = PredictionRecord(
+        dataset="D", models=("m",), folds=(0,), identities={}, labels={}, mirror=(), device="cpu", precision="fp32",
+        seconds=1.0,
+        cases=tuple(
+            PredictedCase(case=name, output=f"{name}.png", size=(4, 4), pixels={}, seconds={}, confidence=Confidence(
+                value=one, expected_dice=math.nan, soft_dice=one, agreement=math.nan, entropy=0.1, classes={}))
+            for name, one in zip(names, confidence, strict=True)
+        ),
+    )  # fmt: skip
+    write_artefact(folder / "prediction.json", record)
+    template = read_artefact(SAMPLES / "scores_v1.json", Scores)
+    score = next(iter(template.cases[0].classes.values()))
+    cases = tuple(CaseScore(name, {"a": replace(score, dice=one, tp=1)}) for name, one in zip(names, dice, strict=True))
+    write_artefact(folder / "scores.json", replace(template, cases=cases))
+    splits = Splits(folds=(Fold(("x",), tuple(names)),), reason="", groups=dict(zip(names, groups, strict=True)))
+    spec = replace(SPEC, groups=splits.groups if known_from == "dataset.json" else {})
+    write_artefact(folder.parent / "splits.json", splits if known_from == "splits.json" else replace(splits, groups={}))
+    write_artefact(folder.parent / "dataset.json", spec)
+    assert calibrate([folder]) == fit(confidence, dice, np.zeros(len(dice), bool), groups)
 
 
 def test_a_class_that_was_not_found_says_nothing_of_the_one_that_was():
@@ -137,9 +199,9 @@ def test_where_every_image_shows_something_an_empty_mask_is_not_trusted_however_
     confidence = np.concatenate([np.linspace(0.5, 0.9, 30), np.full(10, 0.99)])
     empty = confidence == 0.99
     dice = np.where(empty, 0.0, confidence)
-    line = fit(confidence, dice, empty)
+    line = fit(confidence, dice, empty, alone(dice))
     assert line.empty_offset < 0 and line(0.99, True) < 0.25 < line(0.6) < line(0.9)
-    rightly = fit(confidence, np.where(empty, 1.0, confidence), empty)
+    rightly = fit(confidence, np.where(empty, 1.0, confidence), empty, alone(dice))
     assert rightly(0.99, True) > 0.95
     together = assess(maps_of(square(), 0.98), [], TWO, line)
     assert together.value > 0.98 and together.expected_dice == pytest.approx(line(together.soft_dice, True), abs=1e-3)
@@ -164,7 +226,6 @@ def test_an_empty_mask_is_a_warning():
 def test_a_number_is_called_confidence_only_after_calibration(capsys, tmp_path):
     from autoseg.cli.predict import _review_list
     from autoseg.prediction.files import PredictionReport
-    from autoseg.schema.prediction import Calibration, Confidence, PredictedCase, PredictionRecord
 
     def shown(confidence: Confidence, calibration: Calibration | None) -> tuple[str, dict[str, object], str]:
         case = PredictedCase(case="a", output="a.png", size=(4, 4), pixels={"bright": 3}, seconds={}, confidence=confidence)
@@ -181,7 +242,12 @@ def test_a_number_is_called_confidence_only_after_calibration(capsys, tmp_path):
     assert "confidence" not in text and "0.865" in text and note in " ".join(text.split())
     assert "confidence" not in row and row["score"] == 0.865 and row["calibration"] == note
     assert "confidence" not in table and note in table
-    line = Calibration(cases=12, slope=1.0, intercept=0.0, mean_absolute_error=0.05)
+    line = Calibration(cases=12, slope=1.0, intercept=0.0, mean_absolute_error=0.05, groups=4)
     text, row, table = shown(Confidence(expected_dice=0.61, **numbers), line)
     assert "confidence" in text and "0.610" in text and "not calibrated" not in text
+    assert "fitted to 12 out-of-fold cases; its mean error on patients (groups) it was not fitted to is 0.050" in " ".join(
+        text.split()
+    )
+    assert "of one patient" in str(replace(line, mean_absolute_error=math.nan, groups=1))
+    assert "same patients is 0.050" in str(replace(line, groups=0))
     assert row["confidence"] == 0.865 and "calibrated" not in table

@@ -12,7 +12,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 from tests.prediction.stand_in import Bright, picture, write_fold
 
-SPLITS = Splits((Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), "by hand")
+SPLITS = Splits(folds=(Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), reason="by hand")
 
 
 def scene(number):
@@ -90,7 +90,7 @@ def test_only_what_can_be_compared_is_compared(dataset):
         find_best(dataset, ["good", "other"], device="cpu")
     trained(dataset, "other", 0.5, folds=(0,))
     assert find_best(dataset, device="cpu").folds == (0,)
-    swapped = Splits((SPLITS.folds[1], SPLITS.folds[0]), "the other way")
+    swapped = Splits(folds=(SPLITS.folds[1], SPLITS.folds[0]), reason="the other way")
     trained(dataset, "third", 0.5, splits=swapped)
     with pytest.raises(AutosegError, match="different splits"):
         find_best(dataset, device="cpu")

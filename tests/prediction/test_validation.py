@@ -22,7 +22,7 @@ def dataset(tmp_path, bright_is_registered):
     names = {"0": "R", "1": "G", "2": "B"}
     spec = {"channel_names": names, "labels": labels, "numTraining": 4, "file_ending": ".png"}
     dataset.description.write_text(json.dumps(spec))
-    splits = Splits((Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), "by hand")
+    splits = Splits(folds=(Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), reason="by hand")
     write_fold(dataset.fold("bright", 1), 1, splits=splits)
     return dataset
 

@@ -50,7 +50,7 @@ def write_planned_dataset(root: Path, models: Sequence[str] = ("unet", "segforme
     )  # fmt: skip
     cases = tuple(f"case{number}" for number in range(FOLDS))
     folds = tuple(Fold(tuple(c for c in cases if c != held_out), (held_out,)) for held_out in cases)
-    write_artefact(dataset.splits, Splits(folds, "for tests"))
+    write_artefact(dataset.splits, Splits(folds=folds, reason="for tests"))
     return dataset
 
 

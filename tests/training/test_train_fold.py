@@ -194,7 +194,7 @@ def test_run_with_other_settings_is_refused_with_the_differences(tmp_path):
     with pytest.raises(SeveralProblems, match=r"(?s)training.epochs: 1 -> 2.*training.seed: 0 -> 5.*--restart") as caught:
         train_fold(dataset, changed, splits, NAME, 0, device="cpu")
     assert "model.learning_rate: 0.01 -> 0.5" in caught.value.problems
-    fewer = Splits((type(splits.folds[0])(splits.folds[0].train[:-1], splits.folds[0].validation),), "")
+    fewer = Splits(folds=(type(splits.folds[0])(splits.folds[0].train[:-1], splits.folds[0].validation),), reason="")
     with pytest.raises(SeveralProblems, match="training cases: 1 removed, 0 added"):
         train_fold(dataset, with_training(plan, epochs=1), fewer, NAME, 0, device="cpu")
     # What does not decide the weights may change.
@@ -376,7 +376,7 @@ def test_split_that_does_not_match_the_arrays_lists_every_case(tmp_path):
     dataset, plan, splits = tiny.prepare(tmp_path)
     fold = type(splits.folds[0])(("case_00", "typo_1"), ("typo_2",))
     with pytest.raises(SeveralProblems, match="(?s)splits.json.*typo_1.*typo_2"):
-        train_fold(dataset, plan, Splits((fold,), ""), NAME, 0, device="cpu")
+        train_fold(dataset, plan, Splits(folds=(fold,), reason=""), NAME, 0, device="cpu")
 
 
 def test_arrays_of_other_data_are_refused(tmp_path):

@@ -120,7 +120,7 @@ def prepare(root: Path, ignore: bool = False) -> tuple[Dataset, Plan, Splits]:
         models={NAME: model_plan},
         decisions=(),
     )
-    return dataset, plan, Splits((Fold(CASES[:11], CASES[11:]),), "for tests")
+    return dataset, plan, Splits(folds=(Fold(CASES[:11], CASES[11:]),), reason="for tests")
 
 
 def with_training(plan: Plan, **changes: Any) -> Plan:
