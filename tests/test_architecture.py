@@ -20,6 +20,7 @@ ORDER = [
     {"support"},
     {"io", "metrics"},
     {"fingerprint", "models"},
+    {"weights"},
     {"planning"},
     {"preprocessing"},
     {"data", "inference"},

@@ -95,7 +95,7 @@ def model_table() -> Results[ModelInfo]:
             parameters=spec.variant(spec.default_variant).parameters,
             divisor=spec.divisor,
             fixed_size=spec.fixed_size,
-            weights=sorted({weights.trained_on for weights in spec.weights}),
+            weights=sorted({weights.trained_on for weights in spec.weights if not weights.study}),
             citation=spec.citation,
         )
         rows.append(row)

@@ -80,7 +80,7 @@ def run(
     from autoseg.runner.jobs import find_datasets, fold_jobs
     from autoseg.runner.scheduler import run_jobs
     from autoseg.training.loggers import check_loggers
-    from autoseg.training.pretrained import weights_file
+    from autoseg.weights.pretrained import weights_file
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")

@@ -98,8 +98,8 @@ def train(
     from autoseg.training.extension import extended_plan
     from autoseg.training.loggers import check_loggers
     from autoseg.training.lr_search import with_searched_rate
-    from autoseg.training.pretrained import weights_file
     from autoseg.training.train_fold import is_finished, train_fold
+    from autoseg.weights.pretrained import weights_file
 
     texts = setting_texts(settings)
     if extend is not None and (protocol or texts or pretrained or restart or replan):

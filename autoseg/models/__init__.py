@@ -3,12 +3,12 @@
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
 )
-from autoseg.models.published import LoadReport, load_published, read_tensors
+from autoseg.models.published import LoadReport, load_published
+from autoseg.models.published_weights import PublishedWeights
 from autoseg.models.registry import build, names, spec, usable_names
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "build",
     "load_published",
     "names",
-    "read_tensors",
     "spec",
     "usable_names",
 ]

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.models.published_weights import PublishedWeights
+
 Family = Literal["specialist", "generalist", "omnimodel"]
 OwnLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,24 +39,6 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedWeights:
-    """A published checkpoint file. `--pretrained auto` looks for `file` in the weights folder.
-
-    variant: the variant it fits; "" for all. part: the part of the network it fills, if the parts have separate files.
-    package: an installable package that contains it. url: where to download it by hand. licence: of the weights. Nothing
-    is downloaded unless the user asks for it.
-    """
-
-    file: str
-    trained_on: str
-    variant: str = ""
-    part: str = ""
-    package: str = ""
-    url: str = ""
-    licence: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The traits of an architecture that planner, trainer and reports read.
 
@@ -67,7 +51,7 @@ class ModelSpec:
     channels_last_on_cuda: False if contiguous tensors were measured to be faster on a GPU (networks with instance norm).
     no_onnx: why it cannot be exported to ONNX; empty if it can (tested for every model).
     warmup_epochs: epochs of linear warm-up of the learning rate.
-    input_mean, input_std: normalisation that the published weights expect, for values in 0..1.
+    weights: published files, for each variant and part the preferred one first.
     cam_layer: module path of the default layer for Grad-CAM.
     """
 
@@ -89,8 +73,6 @@ class ModelSpec:
     no_onnx: str = ""
     warmup_epochs: int = 0
     weights: tuple[PublishedWeights, ...] = ()
-    input_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    input_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     cam_layer: str = ""
 
     def __post_init__(self) -> None:
@@ -106,6 +88,10 @@ class ModelSpec:
             if candidate.name == name:
                 return candidate
         raise KeyError(name)
+
+    def weights_for(self, variant: str, study: bool = False) -> tuple[PublishedWeights, ...]:
+        """The published files for a variant. study: with those that only the first study used."""
+        return tuple(one for one in self.weights if one.variant in ("", variant) and (study or not one.study))
 
     def size_inside(self, variant: str) -> int | None:
         """Side of the square to which the variant resizes its input; None if it works at any size."""
@@ -179,6 +165,10 @@ class SegmentationNetwork(nn.Module, ABC):
     @abstractmethod
     def segment(self, x: Tensor) -> ModelOutput:
         """Logits for an input of a valid size. Auxiliary outputs are needed in training mode only."""
+
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Tensors of other libraries' files under the official names; names that are not known stay as they are."""
+        return tensors
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Assign or drop each official tensor. This default is for networks with the official names."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from autoseg.models.base import ModelSpec
+from autoseg.models.published_weights import PublishedWeights
 from autoseg.planning.channels import Channels
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.schema.dataset import NO_NORMALISATION
@@ -20,8 +20,13 @@ _MAX_RATIO = 2.0
 _Rule = tuple[Normalisation, str, str, str]
 
 
-def decide_normalisation(stats: DatasetStats, channels: Channels, model: ModelSpec) -> tuple[Normalisation, Decision]:
-    """Constants if values have the same meaning in all images (colour, CT), else statistics of each image."""
+def decide_normalisation(
+    stats: DatasetStats, channels: Channels, model: str, weights: PublishedWeights | None
+) -> tuple[Normalisation, Decision]:
+    """Constants if values have the same meaning in all images (colour, CT), else statistics of each image.
+
+    weights: what the model starts from, None for random weights.
+    """
     if all(channel.name.casefold() == NO_NORMALISATION for channel in stats.fingerprint.channels):
         zeros, ones = (0.0,) * channels.count, (1.0,) * channels.count
         normalisation, value = Normalisation(scheme="constant", mean=zeros, std=ones), "values as they are stored"
@@ -29,19 +34,19 @@ def decide_normalisation(stats: DatasetStats, channels: Channels, model: ModelSp
     elif stats.fingerprint.modality == "ct":
         normalisation, value, reason, source = _from_ct_foreground(stats, channels)
     elif channels.count == 3 and not channels.merge_gray:
-        if channels.dtype == "uint8" and model.weights:
-            normalisation, value, reason, source = _from_weights(stats, model)
+        if channels.dtype == "uint8" and weights is not None:
+            normalisation, value, reason, source = _from_weights(stats, weights)
         else:
             normalisation, value, reason, source = _from_dataset(stats, channels)
     else:
         normalisation, value, reason, source = _per_image(stats, channels)
-    return normalisation, Decision(f"models.{model.name}.normalisation", value, reason, source)
+    return normalisation, Decision(f"models.{model}.normalisation", value, reason, source)
 
 
-def _from_weights(stats: DatasetStats, model: ModelSpec) -> _Rule:
-    mean = tuple(round(value * _MAX_UINT8, 3) for value in model.input_mean)
-    std = tuple(round(value * _MAX_UINT8, 3) for value in model.input_std)
-    reason = f"8-bit colour, and this model's published weights ({model.weights[0].trained_on}) were trained with these numbers"
+def _from_weights(stats: DatasetStats, weights: PublishedWeights) -> _Rule:
+    mean = tuple(round(value * _MAX_UINT8, 3) for value in weights.mean)
+    std = tuple(round(value * _MAX_UINT8, 3) for value in weights.std)
+    reason = f"8-bit colour, and this model's published weights ({weights.trained_on}) were trained with these numbers"
     return Normalisation(scheme="constant", mean=mean, std=std), _describe(mean, std), reason, stats.cite("channels", "dtype")
 
 

@@ -156,9 +156,10 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     if not fit.fits:
         _warn_over_budget(model.name, fit, context.budget)
     config = make_preprocessing(context.spatial_plan, context.channels, fit.input_size)
-    normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model)
-    rate, rate_decision = decide_learning_rate(context.protocol, model, context.training.learning_rates)
-    pretrained = "auto" if model.weights else "none"
+    weights = next(iter(model.weights_for(fit.variant)), None)
+    normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model.name, weights)
+    rate, rate_decision = decide_learning_rate(context.protocol, model, context.training.learning_rates, weights is not None)
+    pretrained = "auto" if weights else "none"
     warmup = min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
     plan = ModelPlan(
         model=model.name,
@@ -177,7 +178,8 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         memory=fit.memory,
         memory_format=memory_format,
     )
-    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision, _decide_pretrained(model)]
+    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision]
+    decisions.append(_decide_pretrained(model, fit.variant))
     return plan, config, decisions
 
 
@@ -257,11 +259,12 @@ def geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | N
     return geometry_kind, None if side is None else int(side)  # type: ignore[return-value]
 
 
-def _decide_pretrained(model: ModelSpec) -> Decision:
+def _decide_pretrained(model: ModelSpec, variant: str) -> Decision:
     subject = f"models.{model.name}.pretrained"
-    if not model.weights:
+    published = model.weights_for(variant)
+    if not published:
         return Decision(subject, "none", "no published weights are known for this architecture")
-    sources = ", ".join(sorted({weights.trained_on for weights in model.weights}))
+    sources = ", ".join(sorted({weights.trained_on for weights in published}))
     return Decision(subject, "auto", f"published weights exist ({sources}): used if they are installed or in weights/")
 
 

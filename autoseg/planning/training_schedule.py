@@ -120,8 +120,10 @@ def decide_training(
     return training, decisions
 
 
-def decide_learning_rate(protocol: Protocol, model: ModelSpec, rates: tuple[float, ...]) -> tuple[float, Decision]:
-    """The learning rate of a model, unless a search selects another candidate."""
+def decide_learning_rate(
+    protocol: Protocol, model: ModelSpec, rates: tuple[float, ...], pretrained: bool
+) -> tuple[float, Decision]:
+    """The learning rate of a model, unless a search selects another candidate. pretrained: it starts from published weights."""
     subject = f"models.{model.name}.learning_rate"
     if protocol == "benchmark":
         return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates, until the search selects one")
@@ -130,7 +132,6 @@ def decide_learning_rate(protocol: Protocol, model: ModelSpec, rates: tuple[floa
         rate = rates[2] if needs_warmup else rates[1]
         reason = "an attention network that needs warm-up" if needs_warmup else "a few hundred steps need a high rate"
     else:
-        pretrained = bool(model.weights)
         rate = rates[1] if pretrained or needs_warmup else rates[0]
         reason = "pretrained weights need small steps" if pretrained else "trained from random weights"
         reason = "an attention network that needs warm-up" if needs_warmup else reason

@@ -36,9 +36,9 @@ from autoseg.training.head_bias import class_frequencies, init_head_bias
 from autoseg.training.loggers import RunLoggers
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import MemoryFormat, with_memory_format
-from autoseg.training.pretrained import WeightsSource, find_weights, load_weights
 from autoseg.training.run_lock import run_lock
 from autoseg.training.trainer import RunConfig, Trainer
+from autoseg.weights.pretrained import WeightsSource, find_weights, load_weights
 
 logger = logging.getLogger(__name__)
 

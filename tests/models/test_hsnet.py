@@ -71,3 +71,18 @@ def test_the_corrected_decoder_loads_the_published_weights_and_gives_other_logit
         with torch.no_grad():
             outputs.append(network.eval()(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
     assert (outputs[0] - outputs[1]).abs().max() > 1e-3 * outputs[0].std()
+
+
+def test_published_heads_of_one_logit_are_kept_for_two_classes() -> None:
+    """A logit z of the foreground is the pair (0, z): its softmax is the sigmoid of z."""
+    one_class = {name: tensor[:1] if name.startswith("out") else tensor for name, tensor in published().items()}
+    image = torch.randn(1, 3, 64, 64)
+    networks = [models.build("hsnet", num_classes=count).eval() for count in (1, 2)]
+    reports = [models.load_published(network, one_class) for network in networks]
+    assert not any(name.startswith("out") for report in reports for name in report.dropped)
+    with torch.no_grad():
+        single, pair = (network(image) for network in networks)
+    torch.testing.assert_close(pair.softmax(dim=1)[:, 1:], single.sigmoid())
+    assert not pair[:, 0].any()
+    three = models.load_published(models.build("hsnet", num_classes=3), one_class)
+    assert any(name.startswith("out") for name in three.dropped)

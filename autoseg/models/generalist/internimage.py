@@ -15,7 +15,6 @@ from torchvision.ops import StochasticDepth
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
@@ -23,11 +22,11 @@ from autoseg.models.base import (
 from autoseg.models.key_mapping import rename_keys
 from autoseg.models.layers import upernet
 from autoseg.models.layers.dcnv3 import DeformableConvolution
+from autoseg.models.published_weights import on_hub
 
 _MLP_RATIO = 4
 _GROUP_CHANNELS = 16
 _EPSILON = 1e-6
-_HUB = "https://huggingface.co/OpenGVLab/InternImage/resolve/main"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ SPEC = ModelSpec(
     deep_supervision=True,
     warmup_epochs=1,
     weights=tuple(
-        PublishedWeights(file=f"{file}.pth", trained_on=data, variant=size, url=f"{_HUB}/{file}.pth", licence="MIT")
+        on_hub("OpenGVLab/InternImage", f"{file}.pth", trained_on=data, variant=size, licence="MIT")
         for size in _SIZES
         for file, data in (
             (f"internimage_{size}_1k_224", "ImageNet-1k classification (encoder)"),

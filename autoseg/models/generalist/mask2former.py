@@ -6,6 +6,7 @@ Cheng et al.: Masked-attention Mask Transformer for Universal Image Segmentation
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 import timm
@@ -16,13 +17,12 @@ from torch.nn import functional as F
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
 )
 from autoseg.models.key_mapping import drop_matching, rename_keys
-from autoseg.models.layers import swin
+from autoseg.models.layers import resnet_weights, swin
 from autoseg.models.layers.pixel_decoder import PixelDecoder
 from autoseg.models.layers.precision import full_precision
 from autoseg.models.layers.query_decoder import Prediction, QueryDecoder
@@ -32,6 +32,7 @@ _QUERIES = 100
 _POINTS = 12544
 # Keeps the logarithm finite for a class that no query predicts.
 _EPSILON = 1e-6
+_ENCODER = "ImageNet-1k classification (encoder)"
 
 SPEC = ModelSpec(
     name="mask2former",
@@ -47,26 +48,8 @@ SPEC = ModelSpec(
     divisor=32,
     batch_statistics=False,
     weights=(
-        PublishedWeights(
-            file="resnet50-0676ba61.pth",
-            trained_on="ImageNet-1k classification (encoder)",
-            variant="resnet50",
-            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
-            licence="BSD-3-Clause",
-        ),
-        *(
-            PublishedWeights(
-                file=file,
-                trained_on="ImageNet-1k classification (encoder)",
-                variant=variant,
-                url=f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{file}",
-                licence="MIT",
-            )
-            for variant, file in (
-                ("swin-t", "swin_tiny_patch4_window7_224.pth"),
-                ("swin-s", "swin_small_patch4_window7_224.pth"),
-            )
-        ),
+        *resnet_weights.weights_of("resnet50", variant="resnet50", trained_on=_ENCODER),
+        *(one for size in swin.SIZES for one in swin.weights_of(size, variant=size, trained_on=_ENCODER)),
     ),
     cam_layer="pixel_decoder.smooth",
 )
@@ -182,8 +165,12 @@ class Mask2Former(SegmentationNetwork):
         extent = (target.shape[3] / padded[1], target.shape[2] / padded[0])
         return set_loss(predictions, target, valid, extent, self.points)
 
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Swin of timm and torchvision. The ResNets of both have the official names."""
+        return swin.to_official(tensors) if isinstance(self.encoder, swin.Swin) else tensors
+
     def load_official(self, adapter: StateDictAdapter) -> None:
-        """Whole models of the official code, and ImageNet files of the encoders (Swin's own, torchvision's ResNet)."""
+        """Whole models of the official code, and ImageNet files of the encoders."""
         for name in adapter.remaining:
             stacked = _STACKED.fullmatch(name)
             if stacked is not None:

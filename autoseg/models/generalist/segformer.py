@@ -5,11 +5,13 @@ Xie et al.: SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
-from autoseg.models.layers import mit
+from autoseg.models.layers import mit, mit_names
 from autoseg.models.layers.fusion import MapFusion
 
 SPEC = ModelSpec(
@@ -41,7 +43,11 @@ _OFFICIAL = (
     (r"decode_head\.linear_fuse\.bn\.(.+)", r"fuse.norm.\1"),
     (r"decode_head\.linear_pred\.(.+)", r"classify.\1"),
 )
-_DROPPED = (mit.CLASSIFIER, (r"decode_head\.conv_seg\..+", "never used by the official code"))
+_DROPPED = (
+    mit.CLASSIFIER,
+    (r"decode_head\.conv_seg\..+", "the official decoder does not use it"),
+    (r"decode_head\.(?:convs\.\d|fusion_conv)\..+", "mmsegmentation's decoder has other layers than the official one"),
+)
 
 
 class SegFormer(SegmentationNetwork):
@@ -65,6 +71,10 @@ class SegFormer(SegmentationNetwork):
         maps = self.encoder(x)
         fused = self.fuse(maps[::-1], maps[0].shape[-2:])
         return ModelOutput(self.classify(self.dropout(fused)))
+
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Files of transformers and mmsegmentation."""
+        return mit_names.to_official(tensors)
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoder (`mit_b*.pth`)."""

@@ -14,7 +14,6 @@ from torchvision.ops import StochasticDepth
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
@@ -29,6 +28,7 @@ from autoseg.models.layers.aggregated_attention import (
     Size,
 )
 from autoseg.models.layers.initialisation import init_weights
+from autoseg.models.published_weights import PublishedWeights, on_hub
 
 _HEAD_CHANNELS = 24
 _MLP_RATIOS = (8, 8, 4, 4)
@@ -36,6 +36,7 @@ _REDUCTIONS = (8, 4, 2, 1)
 _PRETRAINED_SIDE = 224
 _EPSILON = 1e-6
 _DIVISOR = 32
+_SEGMENTATION = "ADE20K segmentation"
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,14 @@ _SIZES = {
 }
 
 
+_MEGABYTES = {"micro": 51, "tiny": 113, "small": 199}
+
+
 def _published(size: str, repository: str, file: str, data: str) -> PublishedWeights:
-    url = f"https://huggingface.co/DaiShiResearch/{repository}/resolve/main/{file}"
-    return PublishedWeights(file=file, trained_on=data, variant=size, url=url, licence="Apache-2.0")
+    megabytes = _MEGABYTES[size] if data != _SEGMENTATION else 0
+    return on_hub(
+        f"DaiShiResearch/{repository}", file, trained_on=data, variant=size, licence="Apache-2.0", megabytes=megabytes
+    )
 
 
 SPEC = ModelSpec(
@@ -80,7 +86,7 @@ SPEC = ModelSpec(
                 size,
                 f"upernet-transnext-{size}-ade",
                 f"upernet_transnext_{size}_512x512_160k_ade20k_in1k.pth",
-                "ADE20K segmentation",
+                _SEGMENTATION,
             )
             for size in ("tiny", "small")
         ),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from autoseg.models.base import ModelSpec, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
-from autoseg.models.layers import mit, vwformer
+from autoseg.models.layers import mit, mit_names, vwformer
 
 SPEC = ModelSpec(
     name="vwformer_mit",
@@ -33,6 +37,10 @@ class VWFormerMiT(vwformer.VWFormer):
     """The head on MiT's four maps: logits (B, K, H/4, W/4)."""
 
     stem_weights = ("encoder.stages.0.embed.weight",)
+
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Encoders of transformers and mmsegmentation."""
+        return mit_names.to_official(tensors)
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """Whole models of the official code, and ImageNet files of the encoder (`mit_b*.pth`)."""

@@ -5,43 +5,52 @@ Liu et al.: A ConvNet for the 2020s. CVPR 2022.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torchvision
 from torch import Tensor, nn
 
-from autoseg.models.base import PublishedWeights, StateDictAdapter
+from autoseg.models.base import StateDictAdapter
 from autoseg.models.key_mapping import drop_matching, rename_keys
+from autoseg.models.published_weights import PublishedWeights, direct, on_hub
 
 SIZES = {"t": "tiny", "s": "small", "b": "base"}
 _DROP_PATH = 0.4
 _DEPTHWISE, _NORM, _EXPAND, _PROJECT = 0, 2, 3, 5
 
-_MMCLS = "https://download.openmmlab.com/mmclassification/v0/convnext/downstream/"
+_MMCLS = "https://download.openmmlab.com/mmclassification/v0/convnext/downstream"
 _MMCLS_FILES = {
     "t": ("convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth", "ImageNet-1k"),
     "s": ("convnext-small_3rdparty_32xb128-noema_in1k_20220301-303e75e3.pth", "ImageNet-1k"),
     "b": ("convnext-base_3rdparty_in21k_20220301-262fd037.pth", "ImageNet-21k"),
 }
-_TORCHVISION = "https://download.pytorch.org/models/"
+_TORCHVISION = "https://download.pytorch.org/models"
 _TORCHVISION_FILES = {
     "t": "convnext_tiny-983f1562.pth",
     "s": "convnext_small-0c510722.pth",
     "b": "convnext_base-6075fbad.pth",
 }
-WEIGHTS = tuple(
-    PublishedWeights(
-        file=file, trained_on=f"{data} classification (encoder)", variant=size, url=_MMCLS + file, licence="Apache-2.0"
-    )
-    for size, (file, data) in _MMCLS_FILES.items()
-) + tuple(
-    PublishedWeights(
-        file=file,
-        trained_on="ImageNet-1k classification (encoder)",
-        variant=size,
-        url=_TORCHVISION + file,
-        licence="BSD-3-Clause",
-    )
-    for size, file in _TORCHVISION_FILES.items()
-)
+_MEGABYTES = {"t": 114, "s": 201, "b": 354}
+
+
+def _weights_of(size: str) -> Iterator[PublishedWeights]:
+    """mmclassification's file, which the published segmentation networks start from, then others."""
+    file, data = _MMCLS_FILES[size]
+    facts: dict[str, Any] = {"variant": size, "megabytes": _MEGABYTES[size]}
+    yield direct(f"{_MMCLS}/{file}", trained_on=f"{data} classification (encoder)", licence="Apache-2.0", **facts)
+    yield direct(
+        f"{_TORCHVISION}/{_TORCHVISION_FILES[size]}",
+        trained_on="ImageNet-1k classification (encoder)", licence="BSD-3-Clause", **facts,
+    )  # fmt: skip
+    further = {"fb_in22k_ft_in1k": "ImageNet-22k, then ImageNet-1k", "in12k_ft_in1k": "ImageNet-12k, then ImageNet-1k"}
+    for name, data in further.items():
+        if (size, name) != ("b", "in12k_ft_in1k"):
+            trained_on = f"{data} classification (encoder)"
+            yield on_hub(f"timm/convnext_{SIZES[size]}.{name}", trained_on=trained_on, licence="Apache-2.0", **facts)
+
+
+WEIGHTS = tuple(one for size in SIZES for one in _weights_of(size))
 _CLASSIFIER = (
     (r"head\.(fc\.)?(weight|bias)", "belongs to the ImageNet classifier"),
     (r"classifier\.2\..+", "belongs to the ImageNet classifier"),

@@ -5,12 +5,14 @@ Xie et al.: SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.base import PublishedWeights
 from autoseg.models.layers.initialisation import init_weights
+from autoseg.models.published_weights import NVIDIA, PublishedWeights, direct, on_hub
 
 # Channels and blocks of the four stages (strides 4, 8, 16, 32).
 _SMALL, _LARGE = (32, 64, 160, 256), (64, 128, 320, 512)
@@ -29,16 +31,30 @@ _DROP_PATH = 0.1
 # Epsilon of the norms of blocks and stages; norms after a strided convolution have PyTorch's 1e-5.
 _EPSILON = 1e-6
 
-WEIGHTS = tuple(
-    PublishedWeights(
-        file=f"mit_{size}.pth",
-        trained_on="ImageNet-1k classification (encoder)",
-        variant=size,
-        url=f"https://huggingface.co/smp-hub/mit_{size}.imagenet",
-        licence="NVIDIA Source Code License (non-commercial)",
+_ENCODER: dict[str, Any] = {"trained_on": "ImageNet-1k classification (encoder)", "licence": NVIDIA}
+_MEGABYTES = {"b0": 13, "b1": 53, "b2": 97, "b3": 177, "b4": 244, "b5": 326}
+_REVISIONS = {
+    "b0": "9ce53d104d92d75aabb00aae70677aaab67e7c84",
+    "b1": "a04bf4f13a549bce677cf79b04852e7510782817",
+    "b2": "868ab6f13871dcf8c3d9f90ee4519403475b65ef",
+    "b3": "32558d12a65f1daa0ebcf4f4053c4285e2c1cbda",
+    "b4": "3a3454e900a4b4f11dd60eeb59101a9a1a36b017",
+    "b5": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
+}
+_RELEASE = "https://github.com/qubvel/segmentation_models.pytorch/releases/download/v0.0.2"
+
+
+def weights_of(size: str, **facts: Any) -> tuple[PublishedWeights, ...]:
+    """The published files of one size, all with the same encoder."""
+    facts = {**_ENCODER, "variant": size, "megabytes": _MEGABYTES[size], **facts}
+    return (
+        on_hub(f"smp-hub/mit_{size}.imagenet", revision=_REVISIONS[size], **facts),
+        direct(f"{_RELEASE}/mit_{size}.pth", **facts),
+        on_hub(f"nvidia/mit-{size}", "pytorch_model.bin", **facts),
     )
-    for size in SIZES
-)
+
+
+WEIGHTS = tuple(one for size in SIZES for one in weights_of(size))
 
 # For `drop_matching`.
 CLASSIFIER = (r"head\.(weight|bias)", "belongs to the ImageNet classifier")

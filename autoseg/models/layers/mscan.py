@@ -5,12 +5,14 @@ Guo et al.: SegNeXt: Rethinking Convolutional Attention Design for Semantic Segm
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.base import PublishedWeights
 from autoseg.models.layers.initialisation import init_weights
+from autoseg.models.published_weights import PublishedWeights, direct
 
 # Channels and blocks of the four stages (strides 4, 8, 16, 32), and the drop path rate of the last block.
 _SMALL, _LARGE = (32, 64, 160, 256), (64, 128, 320, 512)
@@ -24,15 +26,23 @@ _MLP_RATIOS = (8, 8, 4, 4)
 _STRIPS = (7, 11, 21)
 _LAYER_SCALE = 1e-2
 
+_ENCODER: dict[str, Any] = {"trained_on": "ImageNet-1k classification (encoder)", "licence": "Apache-2.0"}
+_MMSEG = "https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segnext"
+# Date and first digits of the hash, and megabytes.
+_FILES = {
+    "t": ("20230227-119e8c9f", 17),
+    "s": ("20230227-f33ccdf2", 56),
+    "b": ("20230227-3ab7d230", 107),
+    "l": ("20230227-cef260d4", 180),
+}
+# The files of mmsegmentation have the names of the authors' tensors.
 WEIGHTS = tuple(
-    PublishedWeights(
-        file=f"mscan_{size}.pth",
-        trained_on="ImageNet-1k classification (encoder)",
-        variant=size,
-        url="https://github.com/Visual-Attention-Network/SegNeXt",
-        licence="Apache-2.0",
+    one
+    for size, (mark, megabytes) in _FILES.items()
+    for one in (
+        direct(f"{_MMSEG}/mscan_{size}_{mark}.pth", variant=size, megabytes=megabytes, **_ENCODER),
+        PublishedWeights(file=f"mscan_{size}.pth", variant=size, megabytes=megabytes, **_ENCODER),
     )
-    for size in SIZES
 )
 
 # For `drop_matching`.

@@ -8,12 +8,17 @@ contain other pixels if the map's size is not a multiple of the window.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from autoseg.models.layers.initialisation import init_weights
+from autoseg.models.published_weights import PublishedWeights, direct, on_hub
 
 # Channels of the first stage (doubling from each to the next), heads and blocks of the four stages.
 SIZES = {
@@ -26,6 +31,24 @@ _MLP_RATIO = 4
 _PATCH = 4
 # Added to the attention between pixels that are in one window only because of the cyclic shift.
 _MASKED = -100.0
+
+
+_FILES = {"swin-t": ("tiny", "swin_t-704ceda3", 114), "swin-s": ("small", "swin_s-5e29d889", 199)}
+_STORAGE = "https://github.com/SwinTransformer/storage/releases/download/v1.0.0"
+_KNOWN: dict[str, dict[str, Any]] = {
+    "tiny": {"sha256": "9f71c168d837d1b99dd1dc29e14990a7a9e8bdc5f673d46b04fe36fe15590ad3", "size": 114_342_173},
+}
+
+
+def weights_of(size: str, **facts: Any) -> tuple[PublishedWeights, ...]:
+    """The published files of one size: the authors', timm's copy of it, torchvision's own training."""
+    word, torchvision, megabytes = _FILES[size]
+    name, facts = f"swin_{word}_patch4_window7_224", {"megabytes": megabytes, **facts}
+    return (
+        direct(f"{_STORAGE}/{name}.pth", licence="MIT", **_KNOWN.get(word, {}), **facts),
+        on_hub(f"timm/{name}.ms_in1k", licence="MIT", **facts),
+        direct(f"https://download.pytorch.org/models/{torchvision}.pth", licence="BSD-3-Clause", **facts),
+    )
 
 
 def official_names(ours: str) -> tuple[tuple[str, str], ...]:
@@ -44,6 +67,34 @@ def official_names(ours: str) -> tuple[tuple[str, str], ...]:
         (r"(?:backbone\.)?layers\.(\d)\.downsample\.(norm|reduction)\.(.+)", rf"{ours}.stages.\1.merge.\2.\3"),
         (r"(?:backbone\.)?norm(\d)\.(.+)", rf"{ours}.norms.\1.\2"),
     )
+
+
+def to_official(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors of timm's and torchvision's Swin under the official names. Other names stay as they are."""
+    if any(name.startswith("layers.3.downsample.") for name in tensors):
+        # timm counts each downsampling with the stage after it.
+        shifted = {re.sub(r"^layers\.(\d)\.downsample", _stage_before, name): one for name, one in tensors.items()}
+        return {name.replace("head.fc.", "head."): one for name, one in shifted.items()}
+    if "features.0.0.weight" in tensors and "features.1.0.attn.qkv.weight" in tensors:
+        return {_name_from_torchvision(name): one for name, one in tensors.items()}
+    return tensors
+
+
+def _stage_before(match: re.Match[str]) -> str:
+    return f"layers.{int(match[1]) - 1}.downsample"
+
+
+def _name_from_torchvision(name: str) -> str:
+    """Features 1, 3, 5, 7 are the stages' blocks, 2, 4, 6 what lies between two stages."""
+    match = re.fullmatch(r"features\.(\d)\.(.+)", name)
+    if match is None:
+        return name
+    number, rest = int(match[1]), match[2]
+    if number == 0:
+        return re.sub(r"^(\d)", lambda part: {"0": "patch_embed.proj", "2": "patch_embed.norm"}.get(part[0], part[0]), rest)
+    if number % 2 == 0:
+        return f"layers.{number // 2 - 1}.downsample.{rest}"
+    return f"layers.{number // 2}.blocks.{rest.replace('.mlp.0.', '.mlp.fc1.').replace('.mlp.3.', '.mlp.fc2.')}"
 
 
 # Rows for `drop_matching`: other tensors of official files.

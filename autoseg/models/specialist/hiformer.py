@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,37 +16,17 @@ from torch.nn import functional as F
 from autoseg.models.base import (
     ModelOutput,
     ModelSpec,
-    PublishedWeights,
     SegmentationNetwork,
     StateDictAdapter,
     Variant,
 )
 from autoseg.models.key_mapping import drop_matching, rename_keys
+from autoseg.models.layers import resnet_weights, swin
 from autoseg.models.layers.initialisation import init_weights
 
-_SWIN_FILE = PublishedWeights(
-    file="swin_tiny_patch4_window7_224.pth",
-    trained_on="ImageNet-1k classification (Swin branch)",
-    part="Swin branch",
-    url="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth",
-    licence="MIT",
-)
-_RESNET_FILES = tuple(
-    PublishedWeights(
-        file=file,
-        trained_on="ImageNet-1k classification (ResNet branch)",
-        part="ResNet branch",
-        variant=variant,
-        url=f"https://download.pytorch.org/models/{file}",
-        licence="BSD-3-Clause",
-    )
-    for variant, file in (
-        ("S", "resnet34-b627a593.pth"),
-        ("B", "resnet50-0676ba61.pth"),
-        ("L", "resnet34-b627a593.pth"),
-        ("B-fixed", "resnet50-0676ba61.pth"),
-    )
-)
+_SWIN_BRANCH = {"part": "Swin branch", "trained_on": "ImageNet-1k classification (Swin branch)"}
+_RESNET_BRANCH = {"part": "ResNet branch", "trained_on": "ImageNet-1k classification (ResNet branch)"}
+_RESNETS = {"S": "resnet34", "B": "resnet50", "L": "resnet34", "B-fixed": "resnet50"}
 
 SPEC = ModelSpec(
     name="hiformer",
@@ -63,7 +44,14 @@ SPEC = ModelSpec(
     ),
     default_variant="B",
     fixed_size=224,
-    weights=(_SWIN_FILE, *_RESNET_FILES),
+    weights=(
+        *swin.weights_of("swin-t", **_SWIN_BRANCH),
+        *(
+            one
+            for variant, name in _RESNETS.items()
+            for one in resnet_weights.weights_of(name, variant=variant, **_RESNET_BRANCH)
+        ),
+    ),
     cam_layer="predict.0",
 )
 
@@ -280,16 +268,20 @@ class HiFormer(SegmentationNetwork):
     def segment(self, x: Tensor) -> ModelOutput:
         x = self.stem(x)
         levels: list[Tensor] = []
-        for cnn, lateral, swin in zip(self.cnn, self.lateral, self.swin, strict=True):
+        for cnn, lateral, transformer in zip(self.cnn, self.lateral, self.swin, strict=True):
             x = cnn(x)
             local = lateral(x).permute(0, 2, 3, 1)
-            levels.append(local + swin(levels[-1] if levels else local))
+            levels.append(local + transformer(levels[-1] if levels else local))
         fine, coarse = self.fusion(levels[0], levels[2])
         fused = self.rise_fine(fine) + self.rise_coarse(coarse)
         return ModelOutput(self.head(self.predict(fused)))
 
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Swin-T of timm and torchvision."""
+        return swin.to_official(tensors)
+
     def load_official(self, adapter: StateDictAdapter) -> None:
-        """Whole models, and the ImageNet files of Swin-T (the authors' names) and of torchvision's ResNet.
+        """Whole models, and the ImageNet files of Swin-T and of torchvision's ResNet.
 
         The official code re-initialises most of the Swin weights after loading them, by mistake. Not copied.
         """

@@ -6,16 +6,22 @@ on PVTv2 of Wang et al., "PVT v2: Improved baselines with pyramid vision transfo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models.pvt_v2 import MlpWithDepthwiseConv, PyramidVisionTransformerV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.models.base import ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
+from autoseg.models.published_weights import direct, on_hub
 
 WIDTHS = (64, 128, 320, 512)
 FIXED = "fixed"
+_PVT_FILE: dict[str, Any] = {
+    "trained_on": "ImageNet-1k classification (encoder)", "licence": "Apache-2.0", "megabytes": 101,
+}  # fmt: skip
 
 SPEC = ModelSpec(
     name="hsnet",
@@ -35,10 +41,8 @@ SPEC = ModelSpec(
     divisor=32,
     deep_supervision=True,
     weights=(
-        PublishedWeights(
-            file="pvt_v2_b2.pth", trained_on="ImageNet-1k classification (encoder)",
-            url="https://github.com/whai362/PVT/releases/tag/v2", licence="Apache-2.0",
-        ),
+        direct("https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth", **_PVT_FILE),
+        on_hub("timm/pvt_v2_b2.in1k", **_PVT_FILE),
     ),
     cam_layer="decoder.semantic.2",
 )
@@ -293,5 +297,14 @@ class HSNet(SegmentationNetwork):
         return ModelOutput(logits, tuple((p, 1.0) for p in predictions) if self.training else ())
 
     def load_official(self, adapter: StateDictAdapter) -> None:
+        """Whole models, and encoders of PVT and timm. A published head gives one logit z per pixel: (0, z) for two classes."""
         drop_matching(adapter, _CLASSIFIER if not self.fixed else (*_CLASSIFIER, *_UNUSED))
         rename_keys(adapter, _OFFICIAL)
+        for name in self.head_weights:
+            if name in adapter.assigned and len(adapter.assigned[name]) == 1 and len(self.get_parameter(name)) == 2:
+                adapter.assign(name, *adapter.sources[name], transform=_background_and)
+
+
+def _background_and(foreground: Tensor) -> Tensor:
+    """Weight or bias of a head of one logit as that of two: zero for the background."""
+    return torch.cat([torch.zeros_like(foreground), foreground])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
-from autoseg.models.layers.mit import ReducedAttention, to_map, to_tokens
+from autoseg.models.layers import mit, mit_names
+from autoseg.models.layers.mit import CLASSIFIER, ReducedAttention, to_map, to_tokens
 
 SPEC = ModelSpec(
     name="missformer",
@@ -30,8 +32,7 @@ SPEC = ModelSpec(
     divisor=32,
     fixed_size=224,
     batch_statistics=False,
-    input_mean=(0.5, 0.5, 0.5),
-    input_std=(0.5, 0.5, 0.5),
+    weights=mit.weights_of("b1", variant="", study=True, trained_on="ImageNet-1k classification (MiT-B1, encoder)"),
     cam_layer="decoder.2",
 )
 
@@ -76,10 +77,14 @@ def _rows(official_prefix: str, ours: str, names: tuple[tuple[str, str], ...]) -
 
 
 _OFFICIAL = (
-    *((rf"backbone\.patch_embed{i + 1}\.proj\.(.+)", rf"encoder.{i}.embed.\1") for i in range(4)),
-    *((rf"backbone\.patch_embed{i + 1}\.norm\.(.+)", rf"encoder.{i}.embed_norm.\1") for i in range(4)),
-    *(row for i in range(4) for row in _rows(rf"backbone\.block{i + 1}\.(\d)\.", rf"encoder.{i}.blocks.\1.", _BLOCK_NAMES)),
-    *((rf"backbone\.norm{i + 1}\.(.+)", rf"encoder.{i}.norm.\1") for i in range(4)),
+    *((rf"(?:backbone\.)?patch_embed{i + 1}\.proj\.(.+)", rf"encoder.{i}.embed.\1") for i in range(4)),
+    *((rf"(?:backbone\.)?patch_embed{i + 1}\.norm\.(.+)", rf"encoder.{i}.embed_norm.\1") for i in range(4)),
+    *(
+        row
+        for i in range(4)
+        for row in _rows(rf"(?:backbone\.)?block{i + 1}\.(\d)\.", rf"encoder.{i}.blocks.\1.", _BLOCK_NAMES)
+    ),
+    *((rf"(?:backbone\.)?norm{i + 1}\.(.+)", rf"encoder.{i}.norm.\1") for i in range(4)),
     *(row for i in range(4) for row in _rows(rf"bridge\.bridge_layer{i + 1}\.", f"bridge.{i}.", _BRIDGE_NAMES)),
     *((rf"decoder_{3 - i}\.layer_up\.expand\.(.+)", rf"grow.{i}.widen.\1") for i in range(4)),
     *((rf"decoder_{3 - i}\.layer_up\.norm\.(.+)", rf"grow.{i}.norm.\1") for i in range(4)),
@@ -308,7 +313,13 @@ class MISSFormer(SegmentationNetwork):
             x = level(_to_pixels(grow(x), (x.shape[2], x.shape[3]), 2), skips.pop())
         return ModelOutput(_to_pixels(self.head(self.grow[3](x)), (x.shape[2], x.shape[3]), _FINAL_UPSAMPLING))
 
+    def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """MiT-B1 of transformers and mmsegmentation."""
+        return mit_names.to_official(tensors)
+
     def load_official(self, adapter: StateDictAdapter) -> None:
+        """Whole models, and MiT-B1: it has every tensor of the encoder except the norms inside the feed-forward blocks."""
+        drop_matching(adapter, [CLASSIFIER])
         if not self.published:
             drop_matching(adapter, _NEVER_USED)
         head = "decoder_0.last_layer.weight"

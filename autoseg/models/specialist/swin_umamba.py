@@ -7,26 +7,31 @@ Liu et al., "VMamba: Visual state space model", NeurIPS 2024.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from autoseg.models.base import ModelOutput, ModelSpec, PublishedWeights, SegmentationNetwork, StateDictAdapter, Variant
+from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
 from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.selective_scan import selective_scan
 from autoseg.models.layers.swin import PatchMerging
+from autoseg.models.published_weights import PublishedWeights, direct
 
 WIDTHS = (48, 96, 192, 384, 768)
 DEPTHS = (2, 2, 9, 2)
 STATE = 16
 DIRECTIONS = 4
-_VMAMBA = {
+_VMAMBA: dict[str, Any] = {
     "trained_on": "ImageNet-1k classification (encoder)",
-    "url": "https://github.com/MzeroMiko/VMamba/releases",
     "licence": "MIT",
+    "sha256": "dbc0cc4f5ec0e45db5fba7c939d2c7d9b617e891ac10766912a8d604c37c5e47",
+    "size": 91_649_482,
+    "megabytes": 92,
 }
+_RELEASE = "https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls"
 
 SPEC = ModelSpec(
     name="swin_umamba",
@@ -41,7 +46,8 @@ SPEC = ModelSpec(
     batch_statistics=False,
     no_onnx="its scan is a loop over the image, which the exporter unrolls step by step",
     weights=(
-        PublishedWeights(file="vssmtiny_dp01_ckpt_epoch_292.pth", **_VMAMBA),
+        direct(f"{_RELEASE}/vssmtiny_dp01_ckpt_epoch_292.pth", **_VMAMBA),
+        # The same file under the name that the authors' code looks for.
         PublishedWeights(file="vmamba_tiny_e292.pth", **_VMAMBA),
     ),
     cam_layer="ups.2",

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.models.base import ModelOutput, ModelSpec, SegmentationNetwork, StateDictAdapter, Variant
-from autoseg.models.key_mapping import rename_keys
+from autoseg.models.key_mapping import drop_matching, rename_keys
 from autoseg.models.layers.convolution import double_convolution
+from autoseg.models.published_weights import direct
 
 SPEC = ModelSpec(
     name="unet",
@@ -22,6 +23,13 @@ SPEC = ModelSpec(
     variants=(Variant("16", 1_942_594), Variant("32", 7_763_074), Variant("64", 31_037_698)),
     default_variant="64",
     channels_last_on_cpu=True,
+    weights=tuple(
+        direct(
+            f"https://download.pytorch.org/models/{file}.pth", variant="64", licence="BSD-3-Clause", study=True,
+            trained_on=f"ImageNet-1k classification ({name}, upper four levels of the encoder)", megabytes=532,
+        )
+        for file, name in (("vgg13_bn-abd245e5", "VGG13 with batch norm"), ("vgg13-19584684", "VGG13"))
+    ),
     cam_layer="decoder.3.fuse",
 )
 
@@ -32,6 +40,17 @@ _OFFICIAL = (
     *((rf"up{level + 1}\.up\.(.+)", rf"decoder.{level}.grow.\1") for level in range(_LEVELS - 1)),
     *((rf"up{level + 1}\.conv\.double_conv\.(.+)", rf"decoder.{level}.fuse.\1") for level in range(_LEVELS - 1)),
     (r"outc\.conv\.(.+)", r"head.\1"),
+)
+# VGG13's convolutions: where they are without and with batch norm, and their place in the encoder (level, layer).
+_VGG13 = tuple(
+    zip(
+        (0, 2, 5, 7, 10, 12, 15, 17), (0, 3, 7, 10, 14, 17, 21, 24),
+        ((level, layer) for level in range(4) for layer in (0, 3)), strict=True,
+    )
+)  # fmt: skip
+_NOT_OF_VGG = (
+    (r"classifier\..+", "belongs to the ImageNet classifier"),
+    (r"features\.\d+\..+", "the deepest level is wider than VGG13's, or the layer has no bias before its norm"),
 )
 
 
@@ -80,7 +99,26 @@ class UNet(SegmentationNetwork):
         return ModelOutput(self.head(x))
 
     def load_official(self, adapter: StateDictAdapter) -> None:
+        """Whole models, and torchvision's VGG13, with or without batch norm: its first eight convolutions fill the upper four
+        levels of the encoder of the variant 64."""
         rename_keys(adapter, _OFFICIAL)
+        if "features.0.weight" in adapter.remaining:
+            _load_vgg13(adapter)
+
+
+def _load_vgg13(adapter: StateDictAdapter) -> None:
+    normed = "features.1.running_var" in adapter.tensors
+    for plain, with_norm, (level, layer) in _VGG13:
+        convolution, number = f"features.{with_norm if normed else plain}", with_norm + 1
+        rows: dict[str, tuple[str, ...]] = {f"{layer}.weight": (f"{convolution}.weight",)}
+        if normed:
+            rows |= {f"{layer + 1}.{name}": (f"features.{number}.{name}",) for name in ("weight", "bias", "running_var")}
+            # Our convolutions have no bias: without theirs the mean is lower by it.
+            rows[f"{layer + 1}.running_mean"] = (f"features.{number}.running_mean", f"{convolution}.bias")
+        for ours, theirs in rows.items():
+            if all(name in adapter.tensors for name in theirs):
+                adapter.assign(f"encoder.{level}.{ours}", *theirs, transform=torch.sub if len(theirs) == 2 else None)
+    drop_matching(adapter, _NOT_OF_VGG)
 
 
 def build(

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autoseg.models.base import ModelSpec, PublishedWeights, SegmentationNetwork
-from autoseg.models.published import LoadReport, load_published, read_tensors
+from autoseg.models.base import ModelSpec, SegmentationNetwork
+from autoseg.models.published import LoadReport, load_published
+from autoseg.models.published_weights import PublishedWeights
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_file
+from autoseg.weights.reading import read_tensors
 
 logger = logging.getLogger(__name__)
 

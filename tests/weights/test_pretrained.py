@@ -8,9 +8,10 @@ import torch
 import torchvision
 
 from autoseg.models import registry
-from autoseg.models.base import ModelSpec, PublishedWeights, Variant
+from autoseg.models.base import ModelSpec, Variant
+from autoseg.models.published_weights import PublishedWeights
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.training.pretrained import WeightsSource, find_weights, load_weights
+from autoseg.weights.pretrained import WeightsSource, find_weights, load_weights
 from tests.training.tiny import Tiny
 
 WEIGHTS = (
