@@ -12,6 +12,7 @@ from typing import Any
 import autoseg
 from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.limits import without_separators
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_text
 from autoseg.support.workspace import Dataset, Workspace
@@ -56,6 +57,7 @@ def convert(
             return existing
         check_free(dataset, overwrite)
         plan: ConversionPlan = REGISTRY.get(converter_row.name).find(opened, chosen)
+        _rename_labels(plan)
         cases, renamed = _cases(plan, chosen.get("groups"), merge_test)
         if plan.problems:
             count = f"{len(plan.problems)} problem{'s' if len(plan.problems) > 1 else ''}"
@@ -100,6 +102,15 @@ def _options(converter_row: Converter, values: Mapping[str, Any]) -> dict[str, A
         if value is not None and choices and str(value) not in choices:
             raise AutosegError(f"{options[name].flag} is {value!r}", f"one of {', '.join(choices)}")
     return {name: value if (value := values.get(name)) is not None else option.default for name, option in options.items()}
+
+
+def _rename_labels(plan: ConversionPlan) -> None:
+    """Classes name files too, such as heat maps: a class bladder/uterus becomes bladder_uterus, with a note."""
+    names = [without_separators(label) for label in plan.labels]
+    renamed = [f"{old!r} is written as {new!r}" for old, new in zip(plan.labels, names, strict=True) if old != new]
+    plan.notes += [f"the class {text}" for text in renamed]
+    plan.problems += [f"several classes would be named {name!r}" for name, count in Counter(names).items() if count > 1]
+    plan.labels = names
 
 
 def _cases(plan: ConversionPlan, groups: str | None, merge_test: bool) -> tuple[list[NewCase], dict[str, str]]:

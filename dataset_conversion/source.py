@@ -22,12 +22,15 @@ from types import TracebackType
 from typing import IO
 
 from autoseg.io import is_dangling_image, suffix_of
+from autoseg.schema.limits import is_file_name
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text
 
 MAX_MEMBER_BYTES = 2**32  # a series of volumes stays below
 _BOMB_RATIO, _BOMB_SIZE = 1000, 2**28
-_IGNORED = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+# The only file of a system whose name holds a control character.
+_MAC_ICON = "Icon\r"
+_IGNORED = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini|Icon\r)(/|$)", re.IGNORECASE)
 _ZIP, _TAR = (".zip",), (".tar", ".tgz")
 _UNSUPPORTED = (".rar", ".7z")
 _GZIP = b"\x1f\x8b"
@@ -300,7 +303,9 @@ def _file_entry(file: Path, inside: str) -> Entry:
 def _safe_name(name: str, where: str) -> str:
     """A member's path with '/'. Raises AutosegError if it leads out of the archive."""
     plain = name.replace("\\", "/")
-    if "\0" in plain or plain.startswith("/") or re.match(r"^[A-Za-z]:", plain) or ".." in plain.split("/"):
+    # Archives of "." begin with it, folders end with '/', and some programs write "a//b".
+    parts = [part for part in plain.split("/") if part not in ("", ".", _MAC_ICON)]
+    if plain.startswith("/") or not all(map(is_file_name, parts)):
         raise AutosegError(f"{where} holds a member with the unsafe path {name!r}", "fetch the archive from its publisher")
     return plain.removeprefix("./")
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from autoseg.fingerprint.near_duplicates import Thumbnail
 from autoseg.schema import serde
+from autoseg.schema.limits import FileName, PathBelow
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 
@@ -37,10 +38,10 @@ class StoredCase:
     files: below the dataset's folder. thumbnail: see `decoded_thumbnail`.
     """
 
-    name: str
-    part: str
+    name: FileName
+    part: FileName
     group: str
-    files: tuple[str, ...]
+    files: tuple[PathBelow, ...]
     pixels: dict[str, int]
     pixel_hash: str
     thumbnail: str

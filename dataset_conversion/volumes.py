@@ -15,6 +15,7 @@ from autoseg.io import Image, Label, nifti
 from autoseg.io.grid import Placement, find_placement
 from autoseg.io.types import UNREADABLE, Array, Geometry, as_image, as_label
 from autoseg.support.errors import AutosegError
+from autoseg.support.files import check_utf8
 from dataset_conversion.source import Entry
 from dataset_conversion.storing import NewCase
 
@@ -152,6 +153,7 @@ def _read_volume(entry: Entry, header: bool = False) -> Any:
 
     reader = sitk.ImageFileReader()
     with entry.local() as local, nifti.apart_from_siblings(local) as path:
+        check_utf8(path)
         reader.SetFileName(str(path))
         try:
             if header:

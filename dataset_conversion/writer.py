@@ -17,6 +17,7 @@ from autoseg.fingerprint.name_groups import suggest_groups, suggestion_text
 from autoseg.io import mask_ending, suffix_of
 from autoseg.io.raw_dataset import write_description
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.limits import is_file_name
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
@@ -52,6 +53,7 @@ def write_dataset(
     of every case, and AutosegError if the dataset exists and overwrite is False; the folder then stays as it was.
     """
     check_free(dataset, overwrite)
+    _check_labels(spec)
     if dry_run:
         stored = _write(None, cases, spec, workers, dataset)
         return _report(dataset, spec, stored, key, notes, renamed, dry_run=True)
@@ -64,6 +66,20 @@ def write_dataset(
     return report
 
 
+def _check_labels(spec: DatasetSpec) -> None:
+    """Raises AutosegError for labels that contradict each other or cannot name files."""
+    unsafe = [name for name in spec.labels if not is_file_name(name)]
+    if unsafe:
+        raise AutosegError(
+            f"{', '.join(map(repr, unsafe))} cannot name a class, because classes name files too",
+            "give a name without '/', '\\' and control characters",
+        )
+    try:
+        spec.label_scheme()
+    except ValueError as error:
+        raise AutosegError(str(error), "correct the labels") from error
+
+
 def _write(
     stage: Stage | None, cases: Iterable[NewCase], spec: DatasetSpec, workers: int | None, dataset: Dataset
 ) -> list[StoredCase]:
@@ -73,6 +89,8 @@ def _write(
     taken: dict[str, str] = {}
 
     def store(case: NewCase) -> tuple[NewCase, StoredCase | None, list[str]]:
+        if not is_file_name(case.name):
+            return case, None, [f"{case.name!r} cannot name a case: it is no file name"]
         earlier = None if stage is None else stage.completed.get((case.part, case.name))
         if earlier is not None:
             return case, earlier, []

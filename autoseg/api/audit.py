@@ -45,7 +45,7 @@ def audit(
 
     data, names = Workspace.at(root).dataset(dataset), model_names(models)
     # Masks that a person has corrected since are what the next audit is for.
-    check_runs(data, [folder for name in names or ["*"] for folder in data.results.glob(f"{name}/fold_*")], warn=True)
+    check_runs(data, data.runs(names or None), warn=True)
     return run(data, names, Path(output) if output else None, most, device)
 
 

@@ -100,7 +100,7 @@ def evaluate_external(
     names = model_names(models) or list(trained_models(own.results))
     if not names:
         raise AutosegError(f"{own.name} has no trained models", f"autoseg_train {own.number} MODEL all")
-    check_runs(own, [folder for name in names for folder in own.results.glob(f"{name}/fold_*")])
+    check_runs(own, own.runs(names))
     return Results(
         tested for model in names for tested in test(own, model, external, labels, device=device, tolerance=tolerance)
     )

@@ -111,7 +111,7 @@ def find_best(dataset: DatasetId, models: Models | None = None, *, device: str =
     from autoseg.prediction import model_selection
 
     data, names = Workspace.at(root).dataset(dataset), model_names(models)
-    check_runs(data, [folder for name in names or ["*"] for folder in data.results.glob(f"{name}/fold_*")])
+    check_runs(data, data.runs(names or None))
     return model_selection.find_best(data, names, device)
 
 

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"3/5  training {options.model} on fold 0 (an interrupted demo resumes here)")
     api.train(dataset.name, options.model, [0], device=options.device, handle_signals=True, root=options.root)
     print("4/5  predicting slices that were not in the training")
-    masks = dataset.results / options.model / "test"
+    masks = dataset.model(options.model) / "test"
     api.predict(
         images_folder(dataset, "Ts"), masks, dataset.name, options.model, [0],
         overlays=True, references=labels_folder(dataset, "Ts"), device=options.device, root=options.root,

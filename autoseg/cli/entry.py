@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import io
 import logging
 import os
 import shlex
@@ -47,6 +48,10 @@ def _command(body: Main, interrupted: str) -> Main:
         if own:
             # Imports create many permanent objects; repeated garbage collections would take a tenth of the start-up time.
             gc.set_threshold(10_000, 10, 10)
+        for stream in (sys.stdout, sys.stderr):
+            if own and isinstance(stream, io.TextIOWrapper):
+                # Names of files may hold what the terminal's encoding cannot show.
+                stream.reconfigure(errors="backslashreplace")
         configure_logging()
         code = _exit_code(body, arguments, interrupted)
         if own:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.comparison.paired_scores import dice_of_cases
@@ -94,7 +95,8 @@ def _pictures(
 
 def encode_file(path: Path) -> str:
     """A picture file as a small JPEG in a data URI; "" if it cannot be read."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    data = np.fromfile(path, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     return _encode(picture[..., ::-1]) if picture is not None else ""
 
 

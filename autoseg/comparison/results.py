@@ -112,7 +112,7 @@ def load_results(
     faults: list[str] = []
     for name in models or trained:
         fold_results: dict[int, FoldResults] = {}
-        for fold, folder in sorted(trained_folds(dataset.results / name).items()):
+        for fold, folder in sorted(trained_folds(dataset.model(name)).items()):
             if folds is not None and fold not in folds:
                 continue
             try:

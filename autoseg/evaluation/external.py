@@ -88,7 +88,7 @@ def evaluate_external(
     """
     if other.name == dataset.name:
         raise AutosegError(f"{other.name} is the training dataset of the model", "give another dataset to --external")
-    trained = trained_folds(dataset.results / model)
+    trained = trained_folds(dataset.model(model))
     chosen = sorted(trained) if folds is None else list(folds)
     if not chosen or not set(chosen) <= set(trained):
         raise AutosegError(

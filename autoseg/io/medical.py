@@ -14,7 +14,7 @@ import autoseg.io.nifti as nifti
 import autoseg.io.segmentation as segmentation
 from autoseg.io.types import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import atomic_write
+from autoseg.support.files import atomic_write, check_utf8
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
@@ -61,6 +61,7 @@ def write(path: Path, array: Array, like: Image | Label | None) -> None:
     """(C, H, W) with the geometry or spacing of `like`; several channels become a vector image."""
     import SimpleITK as sitk  # noqa: N813
 
+    check_utf8(path)
     pixels = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
     geometry = like.geometry if like is not None else None
     if geometry is not None:
@@ -91,6 +92,7 @@ def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None,
 
     if not path.is_file():
         raise AutosegError(f"{path} does not exist", "check the path")
+    check_utf8(path)
     header = nifti.check(path) if path.name.lower().endswith(nifti.SUFFIXES) else None
     reader = sitk.ImageFileReader()
     try:

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 import autoseg.io.tiff as tiff
 from autoseg.io.types import UNREADABLE, Array, Decoded, Image, Label, as_image, as_label, check_size
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import atomic_write
+from autoseg.support.files import atomic_write, is_utf8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PNG, _JPEG, _BMP = b"\x89PNG", b"\xff\xd8\xff", b"BM"
@@ -161,13 +161,14 @@ def _decode_image(path: Path) -> Decoded:
 
 def _decode_with_opencv(path: Path) -> Array | None:
     """Decode into an array that numpy owns; one that OpenCV owns would be copied."""
-    try:
-        array = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
-        if array is not None or str(path).isascii():
-            return array
-    except cv2.error:  # OpenCV before 4.11 takes no array to fill.
-        array = None
-    # On some systems OpenCV opens no path with letters beyond ASCII.
+    if is_utf8(path):
+        try:
+            array = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
+            if array is not None or str(path).isascii():
+                return array
+        except cv2.error:  # OpenCV before 4.11 takes no array to fill.
+            array = None
+    # On some systems OpenCV opens no path with letters beyond ASCII; a path that is no UTF-8 ends the process.
     return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 

@@ -84,6 +84,7 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
         raise AutosegError(f"the folder {images} does not exist", "check the path, or bring the data in with autoseg_convert")
     everything = sorted(images.iterdir())
     faults = [f"{path} is a link to a file that does not exist" for path in everything if is_dangling_image(path)]
+    faults += [f"{path.name!r} holds a character that no name of a case may hold" for path in everything if _is_misnamed(path)]
     files = {stem_of(path): path for path in everything if is_image(path) and suffix_of(path) == file_ending.lower()}
     masks = {stem_of(path) for path in labels.iterdir()} if labels is not None and labels.is_dir() else set()
     numbered = split_channels(files, channels, masks)
@@ -97,7 +98,7 @@ def list_cases(images: Path, labels: Path | None, file_ending: str, channels: in
         if sorted(files) not in ([0], list(range(channels)))
     ]
     if faults:
-        raise SeveralProblems(f"{images} lacks files", faults, "add what is missing, or correct channel_names")
+        raise SeveralProblems(f"{images} lacks files", faults, "add or rename what is listed, or correct channel_names")
     return [
         Case(name, tuple(files[index] for index in sorted(files)), _find_label(labels, name, file_ending))
         for name, files in sorted(files_by_case.items())
@@ -173,6 +174,10 @@ def update_description(path: Path, **changes: Any) -> None:
     content = {**_read_json(path), **changes}
     kept = {key: value for key, value in content.items() if key not in changes or value}
     write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def _is_misnamed(path: Path) -> bool:
+    return is_image(path) and not is_file_name(path.name)
 
 
 def _find_label(labels: Path | None, name: str, file_ending: str) -> Path | None:

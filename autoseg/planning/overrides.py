@@ -110,7 +110,7 @@ def _template(models: Sequence[str]) -> Plan:
     )  # fmt: skip
     training = Training(epochs=1, loss="dice_ce", learning_rates=(1.0,))
     return Plan(
-        dataset="", protocol="auto", content_hash="", memory_budget=0, device="", channels=1, training=training,
+        dataset="none", protocol="auto", content_hash="", memory_budget=0, device="", channels=1, training=training,
         preprocessing={}, models=dict.fromkeys(models, model), decisions=(),
     )  # fmt: skip
 

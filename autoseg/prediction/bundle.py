@@ -11,7 +11,7 @@ import platform
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -26,6 +26,7 @@ from autoseg.schema.artefact import Artefact
 from autoseg.schema.bundle import Bundle, BundledFile, BundledMember
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
+from autoseg.schema.limits import is_path_below
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
@@ -129,8 +130,7 @@ def read_bundle(path: Path) -> tuple[Bundle, dict[str, bytes]]:
 
 def _check_paths(path: Path, names: Mapping[str, object]) -> None:
     for name in names:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in name:
+        if not is_path_below(name):
             raise AutosegError(f"{path} was not opened: its entry {name!r} leads out of the bundle", "do not use this file")
 
 

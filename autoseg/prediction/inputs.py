@@ -22,6 +22,7 @@ from autoseg.io import (
 )
 from autoseg.prediction import deidentify
 from autoseg.prediction.deidentify import Names
+from autoseg.schema.limits import is_path_below
 from autoseg.support.errors import AutosegError
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,8 @@ def find_jobs(
     channel. A lone `<case>_0000` has all channels. Numbers beyond the last channel belong to the names.
     Each frame of a DICOM file and every other file is a case.
 
-    output: excluded from the search; masks in it must not overwrite inputs. names: see `deidentify`. dicom_masks: None
+    output: excluded from the search; masks in it must not overwrite inputs. names: see `deidentify`; names that no file of
+    ours may have (other text than UTF-8, control characters, '..\\') are always replaced. dicom_masks: None
     means DICOM-SEG if highdicom is installed, else NIfTI. Raises AutosegError if there is no image.
     """
     base, files = _list_images(inputs, recursive, output)
@@ -91,8 +93,10 @@ def find_jobs(
     jobs = []
     for candidate in _group_channels(base, files, channels, dicom_files):
         shown = candidate.subfolder / candidate.images[0].name
-        hidden = names == "hide" or (
-            names == "auto" and (candidate.images[0] in dicom_files or deidentify.is_identifying(shown, patients))
+        hidden = (
+            names == "hide"
+            or not is_path_below(shown.as_posix())
+            or (names == "auto" and (candidate.images[0] in dicom_files or deidentify.is_identifying(shown, patients)))
         )
         name = deidentify.pseudonym(candidate.images[0]) if hidden else (candidate.subfolder / candidate.name).as_posix()
         name += f"_f{candidate.frame + 1:04d}" if candidate.frame is not None else ""

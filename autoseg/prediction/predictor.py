@@ -24,7 +24,7 @@ from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.workspace import Dataset, Workspace
+from autoseg.support.workspace import Dataset, Workspace, checked_model_name
 from autoseg.training.checkpoint import Trained, load_network
 from autoseg.training.device import resolve
 
@@ -304,12 +304,12 @@ def channels_first(image: Array, channels: int) -> Array:
 def model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Path | None) -> Path:
     """The results folder of a model. dataset: as for `Predictor.load`."""
     if isinstance(dataset, Dataset):
-        return dataset.results / model
+        return dataset.model(model)
     if isinstance(dataset, Path):
         if not dataset.is_dir():
             raise AutosegError(f"there is no results folder {dataset}", "give the folder that contains the models' folders")
-        return dataset if dataset.name == model else dataset / model
-    return Workspace.at(root).dataset(dataset).results / model
+        return dataset if dataset.name == model else dataset / checked_model_name(model)
+    return Workspace.at(root).dataset(dataset).model(model)
 
 
 def _chosen_folds(trained: Mapping[int, Path], dataset: object, model: str, folds: Sequence[int] | None) -> list[Path]:

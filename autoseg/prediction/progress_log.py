@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from autoseg.schema import serde
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_file, read_artefact
+from autoseg.support.files import ESCAPE, hash_file, read_artefact
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class ProgressLog:
     def __init__(self, folder: Path, run: PredictionRecord, done: dict[str, PredictedCase]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / UNFINISHED
-        self._stream: TextIO = self._path.open("w", encoding="utf-8")
+        self._stream: TextIO = self._path.open("w", encoding="utf-8", errors=ESCAPE)
         # One line, like each case.
         self._write_line(json.dumps(json.loads(serde.to_json(run)), ensure_ascii=False))
         for case in done.values():

@@ -66,7 +66,7 @@ def prediction_jobs(root: Path, jobs: Iterable[Job]) -> list[Job]:
 def folder_of(root: Path, job: Job) -> Path:
     """The folder a job writes to."""
     dataset = Dataset(root, job.dataset)
-    return dataset.results / job.model / _PREDICTIONS if job.predicts else dataset.fold(job.model, job.fold)
+    return dataset.model(job.model) / _PREDICTIONS if job.predicts else dataset.fold(job.model, job.fold)
 
 
 def log_of(root: Path, job: Job) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact, Content
-from autoseg.schema.limits import Count, Positive, Side
+from autoseg.schema.limits import Count, FileName, Positive, Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class ArrayIndex(Artefact):
 
     identity: str
     sizes: tuple[Count, Count, Count]
-    cases: dict[str, ArrayEntry]
+    cases: dict[FileName, ArrayEntry]
     hashes: dict[str, str]
 
     def problems(self) -> Iterator[str]:

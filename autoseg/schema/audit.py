@@ -7,7 +7,7 @@ from typing import Literal
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, PathBelowOrNone, Share
+from autoseg.schema.limits import Count, FileName, PathBelowOrNone, Share
 
 Kind = Literal["missed_object", "empty_mask", "extra_object", "wrong_class", "shifted", "boundary", "conflicting_duplicates"]
 Choice = Literal["accept", "reject", "later"]
@@ -22,7 +22,7 @@ class AuditFinding:
     """
 
     id: str
-    case: str
+    case: FileName
     kind: Kind
     label: str
     score: Share
@@ -39,11 +39,11 @@ class Audit(Artefact, Tabular):
     NAME = "audit"
     VERSION = 1
 
-    dataset: str
-    models: tuple[str, ...]
-    cases: dict[str, Share]
+    dataset: FileName
+    models: tuple[FileName, ...]
+    cases: dict[FileName, Share]
     findings: tuple[AuditFinding, ...]
-    references: dict[str, str]
+    references: dict[FileName, str]
 
     def summary(self) -> str:
         where = f"{count(len(self.findings), 'finding')} in {count(len(self.cases), 'case')}"
@@ -61,5 +61,5 @@ class Decisions(Artefact):
     NAME = "decisions"
     VERSION = 1
 
-    dataset: str
+    dataset: FileName
     decisions: dict[str, Choice] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.appearance import Appearance
 from autoseg.schema.artefact import Artefact, Content
-from autoseg.schema.limits import Count, PathBelow, PathBelowOrNone, ShareResult
+from autoseg.schema.limits import Count, FileName, PathBelow, PathBelowOrNone, ShareResult
 from autoseg.schema.prediction import Calibration, PostProcessing, calibration_of_version_1
 
 
@@ -23,12 +23,12 @@ class BundledFile:
 class BundledMember:
     """One trained fold: files within the bundle. scores: class -> pooled Dice on its held-out cases, as far as scored."""
 
-    model: str
+    model: FileName
     fold: Count
     weights: PathBelow
     run: PathBelow
     plan: PathBelow
-    scores: dict[str, ShareResult] = field(default_factory=dict)
+    scores: dict[FileName, ShareResult] = field(default_factory=dict)
 
 
 def _to_version_2(content: Content) -> Content:
@@ -49,15 +49,15 @@ class Bundle(Artefact):
     VERSION = 2
     MIGRATIONS = (_to_version_2,)
 
-    dataset: str
+    dataset: FileName
     members: tuple[BundledMember, ...]
-    files: dict[str, BundledFile]
+    files: dict[PathBelow, BundledFile]
     description: PathBelow
     fingerprint: PathBelowOrNone
     licence: str
     appearance: Appearance | None = None
     calibration: Calibration | None = None
-    postprocessing: dict[str, PostProcessing] = field(default_factory=dict)
+    postprocessing: dict[FileName, PostProcessing] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, permutations
 
 from autoseg.schema.artefact import Artefact
-from autoseg.schema.limits import Count, LabelNumber
+from autoseg.schema.limits import Count, FileName, LabelNumber
 
 LabelValue = LabelNumber | tuple[LabelNumber, ...]
 # A channel of this name keeps its values, as in nnU-Net (compared without regard to case).
@@ -62,12 +62,12 @@ class DatasetSpec(Artefact):
     UNMARKED = True
 
     channel_names: dict[str, str]
-    labels: dict[str, LabelValue]
+    labels: dict[FileName, LabelValue]
     numTraining: Count  # noqa: N815 (nnU-Net's spelling)
     file_ending: str
     name: str = ""
     regions_class_order: tuple[LabelNumber, ...] | None = None
-    groups: dict[str, str] = field(default_factory=dict)
+    groups: dict[FileName, str] = field(default_factory=dict)
     modality: str = ""
     licence: str = ""
     reference: str = ""

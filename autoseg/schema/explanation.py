@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, ShareResult
+from autoseg.schema.limits import Count, FileName, ShareResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,11 @@ class HeatMap:
     heat inside the true region, in a ring around it and elsewhere; NaN without a true region. ring_width: in pixels.
     """
 
-    case: str
-    name: str
+    case: FileName
+    name: FileName
     method: str
     region: str
-    file: str
+    file: FileName
     inside: ShareResult
     ring: ShareResult
     outside: ShareResult
@@ -45,8 +45,8 @@ class Explanation(Artefact, Tabular):
     VERSION = 2
     MIGRATIONS = (_to_version_2,)
 
-    dataset: str
-    model: str
+    dataset: FileName
+    model: FileName
     fold: Count
     identity: str
     layer: str

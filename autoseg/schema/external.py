@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact
-from autoseg.schema.limits import Count
+from autoseg.schema.limits import Count, FileName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,10 @@ class External(Artefact):
     NAME = "external"
     VERSION = 1
 
-    dataset: str
-    model: str
+    dataset: FileName
+    model: FileName
     fold: Count
-    external: str
+    external: FileName
     labels: dict[str, str]
     ignored: tuple[str, ...]
     identity: str

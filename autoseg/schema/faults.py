@@ -38,8 +38,8 @@ def compiled_test(kind: Any) -> Test:
     if origin is tuple:
         return _tuple_test(arguments)
     if origin is dict:
-        item = compiled_test(arguments[1])
-        return lambda value: isinstance(value, dict) and all(map(item, value.values()))
+        name, item = compiled_test(arguments[0]), compiled_test(arguments[1])
+        return lambda value: isinstance(value, dict) and all(map(name, value)) and all(map(item, value.values()))
     if origin is Literal:
         return lambda value: isinstance(value, str | int) and value in arguments
     return _SIMPLE.get(kind, lambda value: True)
@@ -109,6 +109,8 @@ def faults(value: Any, kind: Any, path: str = "") -> Iterator[str]:
             yield _fault(path, "an object", value)
             return
         for key, item in value.items():
+            for _ in faults(key, arguments[0]):
+                yield _fault(path, f"every name to be {arguments[0].__metadata__[0]}", key)
             yield from faults(item, arguments[1], f"{path}.{key}" if path else str(key))
     elif origin is Literal:
         yield _fault(path, f"one of {', '.join(map(str, arguments))}", value)

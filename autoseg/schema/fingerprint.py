@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import AboveZero, Count, NonNegative, NonNegativeResult, Result, Share, Side
+from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, NonNegativeResult, Result, Share, Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class CaseFingerprint:
     (empty without foreground). notes: changes by the reader, such as a dropped alpha channel.
     """
 
-    case: str
+    case: FileName
     size: tuple[Side, Side]
     channels: Side
     dtype: str
@@ -47,7 +47,7 @@ class CaseFingerprint:
     low: float
     high: float
     border: Share
-    classes: dict[str, ClassInCase]
+    classes: dict[FileName, ClassInCase]
     group: str = ""
     foreground_mean: tuple[Result, ...] = ()
     bits: Count = 8
@@ -98,7 +98,7 @@ class Finding:
 
     kind: str
     text: str
-    cases: tuple[str, ...]
+    cases: tuple[FileName, ...]
 
 
 def _without_perceptual_hash(content: Content) -> Content:
@@ -121,7 +121,7 @@ class Fingerprint(Artefact, Tabular):
     VERSION = 2
     MIGRATIONS = (_without_perceptual_hash,)
 
-    dataset: str
+    dataset: FileName
     content_hash: str
     modality: str
     evidence: str
@@ -132,7 +132,7 @@ class Fingerprint(Artefact, Tabular):
     cases: tuple[CaseFingerprint, ...]
     median_size: tuple[Side, Side]
     median_spacing: tuple[AboveZero, AboveZero] | None
-    duplicates: tuple[tuple[str, ...], ...] = ()
+    duplicates: tuple[tuple[FileName, ...], ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
 
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +12,9 @@ LARGEST_INT = 2**63 - 1
 LARGEST_FLOAT = 3.5e38
 # Tolerance of floats: rounded sums of probabilities may lie slightly outside 0 and 1.
 _ROUNDING = 1e-4
+_MAX_NAME_BYTES = 255
+# Separators, control characters, the colon after a drive of Windows.
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f]|(?<=^[A-Za-z]):")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Within:
 
 @dataclass(frozen=True)
 class IsFileName:
-    """Text that can name a file or folder within its own folder."""
+    """Text that can name a file or folder within its own folder (see `is_file_name`)."""
 
     def holds(self, value: Any) -> bool:
         return is_file_name(value)
@@ -57,8 +61,7 @@ class IsPathBelow:
     empty: bool = False
 
     def holds(self, value: Any) -> bool:
-        parts = value.replace("\\", "/").split("/")
-        return (self.empty and not value) or all(part not in ("", ".", "..") and "\0" not in part for part in parts)
+        return (self.empty and not value) or is_path_below(value)
 
     def __str__(self) -> str:
         return "a path within its folder"
@@ -89,5 +92,25 @@ PathBelowOrNone = Annotated[str, IsPathBelow(empty=True)]
 
 
 def is_file_name(text: str) -> bool:
-    """Whether text can name a file or folder within its own folder: no separators, not "." or "..", no control characters."""
-    return text not in ("", ".", "..") and not any(one in "/\\" or ord(one) < 32 for one in text)
+    """Whether text can name a file or folder within its own folder.
+
+    It holds no separator of any system, no drive and no control character, is not "." or "..", is valid UTF-8, and no longer
+    than file systems allow.
+    Every name that comes from a file (cases, classes, keys of a plan, members of an archive) passes here before it is used.
+    """
+    if text in ("", ".", "..") or _NOT_IN_NAMES.search(text):
+        return False
+    try:
+        return len(text.encode()) <= _MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def is_path_below(text: str) -> bool:
+    """Whether text is a relative path, with '/' or '\\', each part of which is a file name: it cannot leave its folder."""
+    return all(is_file_name(part) for part in text.replace("\\", "/").split("/"))
+
+
+def without_separators(text: str) -> str:
+    """The text with '_' for what a file name may not hold, for names that the user cannot change."""
+    return _NOT_IN_NAMES.sub("_", text)

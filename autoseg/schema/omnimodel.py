@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
-from autoseg.schema.limits import Count
+from autoseg.schema.limits import Count, FileName, PathBelow, PathBelowOrNone
 
 # Readers without training in autoseg. gemini and image_edit are services; sam runs on this machine.
 Reader = Literal["gemini", "image_edit", "sam"]
@@ -26,13 +26,13 @@ class QuestionRecord:
     folder. message: the answer's text, or the error.
     """
 
-    case: str
-    label: str
+    case: PathBelow
+    label: FileName
     outcome: Outcome
     cached: bool
     requests: Count
     notes: tuple[str, ...] = ()
-    file: str = ""
+    file: PathBelowOrNone = ""
     message: str = ""
 
 
@@ -73,6 +73,6 @@ class OmnimodelRecord(Artefact):
     family: str
     endpoint: str
     threshold: str
-    prompts: dict[str, str]
+    prompts: dict[FileName, str]
     questions: tuple[QuestionRecord, ...]
     counts: dict[str, Count] = field(default_factory=dict)

@@ -252,18 +252,18 @@ class Plan(Artefact, Tabular):
     VERSION = 3
     MIGRATIONS = (_to_version_2, _to_version_3)
 
-    dataset: str
+    dataset: FileName
     protocol: Protocol
     content_hash: str
     memory_budget: Count
     device: str
     channels: Side
     training: Training
-    preprocessing: dict[str, PreprocessingConfig]
-    models: dict[str, ModelPlan]
+    preprocessing: dict[FileName, PreprocessingConfig]
+    models: dict[FileName, ModelPlan]
     decisions: tuple[Decision, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
-    prompts: dict[str, str] = field(default_factory=dict)
+    prompts: dict[FileName, str] = field(default_factory=dict)
     time_budget: NonNegative = 0.0
 
     def problems(self) -> Iterator[str]:
@@ -302,8 +302,8 @@ class Plan(Artefact, Tabular):
 class Fold:
     """Case names of one fold."""
 
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
+    train: tuple[FileName, ...]
+    validation: tuple[FileName, ...]
 
 
 def _because_to_reason(content: Content) -> Content:

@@ -9,7 +9,7 @@ from typing import Literal
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import LabelValue
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Axis, Count, NonNegative, NonNegativeResult, PathBelow, Share, ShareResult, Side
+from autoseg.schema.limits import Axis, Count, FileName, NonNegative, NonNegativeResult, PathBelow, Share, ShareResult, Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +116,10 @@ class PredictedCase:
     several). frame: number of the frame in a file with several. mask_sha256: of the written mask, to check it on resuming.
     """
 
-    case: str
+    case: PathBelow
     output: PathBelow
     size: tuple[Side, Side]
-    pixels: dict[str, Count]
+    pixels: dict[FileName, Count]
     seconds: dict[str, NonNegative]
     notes: tuple[str, ...] = ()
     confidence: Confidence | None = None
@@ -142,17 +142,17 @@ class PredictionRecord(Artefact, Tabular):
     VERSION = 2
     MIGRATIONS = (calibration_of_version_1,)
 
-    dataset: str
-    models: tuple[str, ...]
+    dataset: FileName
+    models: tuple[FileName, ...]
     folds: tuple[Count, ...]
     identities: dict[str, str]
-    labels: dict[str, LabelValue]
+    labels: dict[FileName, LabelValue]
     mirror: tuple[Axis, ...]
     device: str
     precision: str
     seconds: NonNegative
     cases: tuple[PredictedCase, ...]
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[PathBelow, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
@@ -186,7 +186,7 @@ def _row(case: PredictedCase) -> Row:
 class Candidate:
     """A model or an ensemble, and its Dice on out-of-fold cases: mean over classes and cases."""
 
-    models: tuple[str, ...]
+    models: tuple[FileName, ...]
     dice: ShareResult
 
 
@@ -203,8 +203,8 @@ class BestChoice(Artefact, Tabular):
     VERSION = 2
     MIGRATIONS = (calibration_of_version_1,)
 
-    dataset: str
-    models: tuple[str, ...]
+    dataset: FileName
+    models: tuple[FileName, ...]
     folds: tuple[Count, ...]
     dice: ShareResult
     dice_before: ShareResult

@@ -61,7 +61,7 @@ class RunRecord(Artefact):
     NAME = "run"
     VERSION = 1
 
-    dataset: str
+    dataset: FileName
     model: FileName
     variant: str
     fold: Count

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, NonNegative, ShareResult, Within
+from autoseg.schema.limits import Count, FileName, NonNegative, ShareResult, Within
 
 JobState = Literal["waiting", "running", "done", "failed"]
 
@@ -17,8 +17,8 @@ JobState = Literal["waiting", "running", "done", "failed"]
 class Job:
     """One run of the grid: a fold of a model of a dataset. fold -1: prediction of the test images with all folds."""
 
-    dataset: str
-    model: str
+    dataset: FileName
+    model: FileName
     fold: Annotated[int, Within(-1, 2**20)]
 
     @property

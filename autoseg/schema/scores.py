@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Result, ShareResult
+from autoseg.schema.limits import Count, FileName, NonNegative, NonNegativeResult, PathBelow, Result, ShareResult
 
 BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
 
@@ -43,8 +43,8 @@ class ClassScore:
 class CaseScore:
     """One case. classes: name -> score."""
 
-    case: str
-    classes: dict[str, ClassScore]
+    case: PathBelow
+    classes: dict[FileName, ClassScore]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Scores(Artefact, Tabular):
     VERSION = 1
 
     cases: tuple[CaseScore, ...]
-    classes: dict[str, ClassSummary]
+    classes: dict[FileName, ClassSummary]
     overall: dict[str, Result]
     undefined: Count
     unit: str

@@ -7,7 +7,7 @@ from typing import Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Share, ShareResult
+from autoseg.schema.limits import Count, FileName, NonNegative, NonNegativeResult, PathBelow, Share, ShareResult
 
 # flag: keep the first mask and mark it for review. replace: take the second. union, consensus: of both masks.
 Policy = Literal["flag", "replace", "union", "consensus"]
@@ -19,7 +19,7 @@ class Reading:
     """One case. reader: who made the mask: "first", "second" or "both". confidence: expected Dice of the first mask
     (uncalibrated confidence without a calibration). agreement: mean Dice of the two masks, not-a-number with only one."""
 
-    case: str
+    case: PathBelow
     reader: str
     confidence: ShareResult
     agreement: ShareResult
@@ -96,7 +96,7 @@ class ReaderStudy(Artefact, Tabular):
     VERSION = 2
     MIGRATIONS = (_risk_coverage_to_version_2,)
 
-    dataset: str
+    dataset: FileName
     areas: tuple[ConfidenceArea, ...]
     first: str
     second: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoseg.schema.artefact import Artefact
-from autoseg.schema.limits import Count
+from autoseg.schema.limits import Count, FileName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,4 +39,4 @@ class Sources(Artefact):
     content_hash: str
     recorded: Count
     description: str
-    cases: dict[str, SourceCase]
+    cases: dict[FileName, SourceCase]

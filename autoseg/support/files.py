@@ -19,6 +19,8 @@ from autoseg.support.errors import AutosegError
 
 A = TypeVar("A", bound=Artefact)
 _MARK_BYTES = 200
+# Parts of paths that are no UTF-8 are written as \udc80 to \udcff, which JSON reads back.
+ESCAPE = "backslashreplace"
 
 
 @contextmanager
@@ -101,15 +103,30 @@ def is_artefact(file: Path, kind: type[Artefact]) -> bool:
     return True
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path is valid text. Python reads others too, such as old names in Latin-1; OpenCV and SimpleITK crash."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_utf8(path: Path) -> None:
+    """Raises AutosegError for a path that is not valid text, before a library that would crash."""
+    if not is_utf8(path):
+        raise AutosegError(f"{path} is not valid UTF-8", "rename the file or folder")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=ESCAPE)
 
 
 def write_artefact(path: Path, artefact: Artefact) -> None:
     """Write an artefact as JSON, atomically; the text is streamed."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", errors=ESCAPE) as stream:
         stream.writelines(serde.json_pieces(artefact))
 
 
@@ -139,7 +156,7 @@ def hash_text(*parts: str) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}:".encode())
-        digest.update(part.encode())
+        digest.update(part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.schema.limits import is_file_name
 from autoseg.support.errors import AutosegError
 
 # The folder of raw/, preprocessed/ and results/ as callers give it; None: AUTOSEG_ROOT or ./autoseg_data.
 Root = str | Path | None
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-_FULL_NAME = re.compile(r"^Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)$")
+_FULL_NAME = re.compile(r"Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)", re.ASCII)
 
 
 def secret(*names: str) -> str:
@@ -70,13 +71,13 @@ class Workspace:
     def datasets(self) -> list[Dataset]:
         """Every dataset under raw/, by number."""
         folders = sorted(self.raw.iterdir()) if self.raw.is_dir() else []
-        named = [Dataset(self.root, folder.name) for folder in folders if _FULL_NAME.match(folder.name)]
+        named = [Dataset(self.root, folder.name) for folder in folders if _FULL_NAME.fullmatch(folder.name)]
         return sorted(named, key=lambda d: d.number)
 
     def new_dataset(self, number: int, name: str) -> Dataset:
         """A dataset that need not exist yet. Raises AutosegError for an invalid folder name."""
         full = f"Dataset{number:03d}_{name}"
-        if not _FULL_NAME.match(full):
+        if not (_FULL_NAME.fullmatch(full) and is_file_name(full)):
             raise AutosegError(
                 f"{name!r} cannot name a dataset", "use letters, digits, '_', '-' and '.', beginning with a letter or digit"
             )
@@ -135,13 +136,29 @@ class Dataset:
     def results(self) -> Path:
         return self.root / "results" / self.name
 
+    def model(self, name: str) -> Path:
+        """The results folder of a model. Raises AutosegError for a name that leads elsewhere."""
+        return self.results / checked_model_name(name)
+
+    def runs(self, models: Iterable[str] | None = None) -> list[Path]:
+        """The folders of the folds of these models, or of all."""
+        folders = self.results.glob("*") if models is None else map(self.model, models)
+        return sorted(fold for folder in folders for fold in folder.glob("fold_*"))
+
     def fold(self, model: str, fold: int) -> Path:
-        return self.results / model / f"fold_{fold}"
+        return self.model(model) / f"fold_{fold}"
 
     def _match(self) -> re.Match[str]:
-        match = _FULL_NAME.match(self.name)
+        match = _FULL_NAME.fullmatch(self.name)
         assert match is not None, self.name
         return match
+
+
+def checked_model_name(name: str) -> str:
+    """The name. Raises AutosegError for one that leads out of the folder of results."""
+    if not is_file_name(name):
+        raise AutosegError(f"{name!r} is no name of a model", "give the name only, without a path")
+    return name
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:

@@ -74,7 +74,7 @@ def with_searched_rate(
     key = _search_key(dataset, plan, trial_plan, splits, model, pretrained)
     search = read_search(dataset, model)
     if search is None or search.identity != key:
-        folder = dataset.results / model / FOLDER
+        folder = dataset.model(model) / FOLDER
         with run_lock(folder) if team.is_main else nullcontext():
             if team.is_main:
                 _start_search(dataset, model, key)
@@ -151,7 +151,7 @@ def _may_widen(plan: Plan) -> bool:
 
 
 def _read_artefact(dataset: Dataset, model: str) -> RateSearch | None:
-    path = dataset.results / model / FOLDER / NAME
+    path = dataset.model(model) / FOLDER / NAME
     return read_artefact(path, RateSearch, f"delete {path.parent} to search again") if path.exists() else None
 
 
@@ -160,7 +160,7 @@ def _start_search(dataset: Dataset, model: str, key: str) -> None:
     before = _read_artefact(dataset, model)
     if before is not None and before.identity == key:
         return
-    folder = dataset.results / model / FOLDER
+    folder = dataset.model(model) / FOLDER
     for path in folder.glob("rate_*"):
         shutil.rmtree(path)
     write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
@@ -171,7 +171,7 @@ def _run_trial(
 ) -> RateTrial:
     """quiet: says nothing about weights, because an earlier trial did."""
     plan = replace(trial_plan, models={**trial_plan.models, model: replace(trial_plan.models[model], learning_rate=rate)})
-    folder = dataset.results / model / FOLDER / f"rate_{rate:g}"
+    folder = dataset.model(model) / FOLDER / f"rate_{rate:g}"
     try:
         record = train(dataset, plan, trial=folder, quiet_weights=quiet)
     except Diverged as error:
