@@ -30,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, step in choice.postprocessing.items():
         print(f"  {name}: {step}")
     if choice.postprocessing:
-        print(f"with post-processing: {choice.dice:.4f} (chosen on the same cases: slightly optimistic)")
+        print(f"with post-processing: {choice.dice:.4f}")
     else:
         print("no post-processing improves this")
+    for note in choice.dice_notes():
+        _tables.show_text(note)
     print(choice.command if options.root is None else f"{choice.command} --root {shlex.quote(options.root)}")
     return 0

@@ -15,6 +15,7 @@ from autoseg.comparison.external_validation import external_validations
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
+from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
 from autoseg.metrics.rules import DEFINITIONS, RULE, is_defined
@@ -108,6 +109,7 @@ def _compare_dataset(
     first = next(iter(dataset_results.models.values()))
     scores = next(iter(first.scores.values()))
     families = _families(results)
+    selection, selection_notes = read_selection(dataset_results.dataset)
     return DatasetComparison(
         dataset=dataset_results.dataset.name,
         protocol=next(iter(dataset_results.trained.values())).first.record.protocol,
@@ -125,7 +127,8 @@ def _compare_dataset(
         strata=_strata(dataset_results, strata, fraction),
         external_validation=external_validations(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
-        notes=(*notes, *noted_differences(dataset_results)),
+        notes=(*notes, *noted_differences(dataset_results), *selection_notes),
+        selection=selection,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import Comparison, DatasetComparison, Estimate, ModelResult, Ranking, StratumScore
+from autoseg.schema.comparison import Comparison, DatasetComparison, Estimate, ModelResult, Ranking, Selection, StratumScore
 from autoseg.schema.scores import BUILT_IN_METRICS
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
@@ -57,6 +57,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         if dataset.ranking is not None:
             yield ranking(dataset, dataset.ranking)
         yield families(dataset)
+        if dataset.selection is not None:
+            yield selection(dataset, dataset.selection)
         yield costs(dataset)
         yield from strata(dataset)
         if dataset.external_validation:
@@ -158,6 +160,16 @@ def families(dataset: DatasetComparison) -> Table:
         note=note,
         headings=("family", "models", "mDSC", "deviation", "best"),
         rows=tuple(rows),
+    )
+
+
+def selection(dataset: DatasetComparison, one: Selection) -> Table:
+    steps = "; ".join(f"{name}: {text}" for name, text in one.postprocessing.items()) or "none"
+    return Table(
+        title=f"Choice of autoseg_find_best on {dataset.dataset}",
+        note=one.note,
+        headings=("models", "post-processing", "Dice of the cases it was chosen on", "of cases the choice did not see"),
+        rows=((" + ".join(one.models), steps, percent(one.dice), percent(one.nested_dice)),),
     )
 
 

@@ -1,33 +1,31 @@
-"""Choose the best model, pair or triple of a dataset and its post-processing, on out-of-fold predictions only."""
+"""Choose the best model, pair or triple of a dataset and its post-processing, on out-of-fold predictions only.
+
+The Dice on the cases that chose is the largest of many, so it is too high. The choice is therefore made again for each fold,
+on the cases of the other folds, and scored on that fold: nested cross-validation.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.inference import resample_to_original
-from autoseg.io import Case, RawDataset, read_case, read_label_of
-from autoseg.metrics.overlap import counts
+from autoseg.io import RawDataset
 from autoseg.prediction.calibration import fit
 from autoseg.prediction.confidence import assess, predicted_classes
-from autoseg.prediction.postprocess import clean
-from autoseg.prediction.predictor import EnsembleAccumulator, Inferred, Predictor, model_folder, trained_folds
+from autoseg.prediction.held_out import OPTIONS, HeldOutCase, dice_per_option, held_out_cases, mean_dice
+from autoseg.prediction.predictor import model_folder, trained_folds
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
-from autoseg.schema.prediction import BestChoice, Calibration, Candidate, PostProcessing
+from autoseg.schema.prediction import BestChoice, Calibration, Candidate, FoldChoice, PostProcessing
 from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
-from autoseg.support.log import progress_bar
-from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
 from autoseg.training.checkpoint import read_split
 
@@ -39,16 +37,10 @@ _MAX_GROUP = 3
 _MAX_MODELS = 6
 # Smaller gains in Dice are chance: no post-processing then.
 _MIN_GAIN = 0.001
-_MIN_OBJECT_FRACTIONS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
 ModelNames = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _HeldOutCase:
-    """An out-of-fold case. predictions: model -> prediction by the fold that was not trained on the case."""
-
-    reference: NDArray[Any]
-    predictions: Mapping[str, Inferred]
+Vector = NDArray[np.float64]
+# Stands for the choice that is used: no fold is left out.
+_NONE = -1
 
 
 def find_best(dataset: Dataset, models: Sequence[str] | None = None, device: str = "auto") -> BestChoice:
@@ -60,34 +52,84 @@ def find_best(dataset: Dataset, models: Sequence[str] | None = None, device: str
     folders = _find_trained(dataset, models)
     splits, folds = _common_folds(dataset, folders)
     raw = RawDataset.open(dataset)
-    candidates = _top_models(folders, folds)
-    groups = [group for count in range(1, _MAX_GROUP + 1) for group in combinations(candidates, count)]
-    dice: dict[ModelNames, list[float]] = {group: [] for group in groups}
-    for held in _held_out(dataset, raw, splits, folds, candidates, device):
-        for group in groups:
-            labels = _label_map(held, _average(held, group, raw.scheme), raw.scheme)
-            dice[group].append(_dice(labels, held.reference, raw.scheme))
-    means = {group: float(np.mean(values)) for group, values in dice.items()}
-    # Ties go to the smaller group: it costs less.
-    best = min(groups, key=lambda group: (-round(means[group], 4), len(group)))
-    postprocessing, dice_after, calibration = _choose_postprocessing(
-        raw.scheme, _held_out(dataset, raw, splits, folds, best, device), best
-    )
+    scheme = raw.scheme
+    patients = splits.case_groups(raw.spec.groups)
+
+    def held_out(groups: Iterable[ModelNames]) -> Iterator[HeldOutCase]:
+        names = list(dict.fromkeys(model for group in groups for model in group))
+        return held_out_cases(dataset, raw, splits, folds, names, device)
+
+    left_out = [_NONE, *folds] if len(folds) > 1 else [_NONE]
+    candidates = {fold: _candidates(folders, [one for one in folds if one != fold]) for fold in left_out}
+    if len(folders) > _MAX_MODELS:
+        logger.info(f"combining the {_MAX_MODELS} best of {len(folders)} models by validation Dice")
+    every_candidate = list(dict.fromkeys(group for several in candidates.values() for group in several))
+    dice, fold_of_case, patient_of_case = _score_candidates(held_out(every_candidate), every_candidate, scheme, patients)
+    if not len(fold_of_case):
+        raise AutosegError(f"no held-out case of {dataset.name} is in {dataset.raw}", "put the images back")
+    seen = {fold: cases_to_choose_on(fold, fold_of_case, patient_of_case) for fold in left_out}
+    best = {fold: best_candidate(candidates[fold], dice, seen[fold]) for fold in left_out if seen[fold].any()}
+    after, calibration = _score_options(held_out(best.values()), list(dict.fromkeys(best.values())), scheme, patients)
+    options = {fold: best_options(after[group][seen[fold]]) for fold, group in best.items()}
+    nested = [
+        _fold_choice(fold, best[fold], options[fold], case_dice(after[best[fold]], options[fold])[fold_of_case == fold], scheme)
+        for fold in best
+        if fold in fold_of_case
+    ]
+    means = {group: float(dice[group].mean()) for group in candidates[_NONE]}
+    chosen = best[_NONE]
     choice = BestChoice(
         dataset=dataset.name,
-        models=best,
+        models=chosen,
         folds=folds,
-        dice=round(dice_after, 5),
-        dice_before=round(means[best], 5),
-        cases=len(dice[best]),
-        candidates=tuple(Candidate(group, round(means[group], 5)) for group in sorted(groups, key=lambda group: -means[group])),
-        postprocessing=postprocessing,
-        identities=identities(dataset, best, folds),
+        dice=round(float(case_dice(after[chosen], options[_NONE]).mean()), 5),
+        dice_before=round(means[chosen], 5),
+        nested_dice=_mean_over_cases(nested),
+        nested=tuple(nested),
+        cases=len(fold_of_case),
+        candidates=tuple(Candidate(group, round(means[group], 5)) for group in sorted(means, key=lambda group: -means[group])),
+        postprocessing=_by_class(options[_NONE], scheme),
+        identities=identities(dataset, chosen, folds),
         command=f"autoseg_predict -i IMAGES -o MASKS -d {dataset.number} -m best",
         calibration=calibration,
     )
     write_artefact(dataset.results / FILE, choice)
     return choice
+
+
+def cases_to_choose_on(left_out: int, fold_of_case: NDArray[np.int64], patient_of_case: Sequence[str]) -> NDArray[np.bool_]:
+    """Which cases (N,) a choice sees that is scored on the fold `left_out`: none of the fold, nor of its patients."""
+    scored = {patient for patient, fold in zip(patient_of_case, fold_of_case, strict=True) if fold == left_out}
+    return np.array([patient not in scored for patient in patient_of_case], bool)
+
+
+def best_candidate(candidates: Sequence[ModelNames], dice: Mapping[ModelNames, Vector], seen: NDArray[np.bool_]) -> ModelNames:
+    """The candidate with the best mean of its Dice (N,) over the seen cases. Ties go to the smaller group: it costs less."""
+    return min(candidates, key=lambda group: (-round(float(dice[group][seen].mean()), 4), len(group)))
+
+
+def best_options(dice: Vector) -> tuple[int, ...]:
+    """Class by class, the index of the option that raises the mean Dice most, 0 (none) where that is next to nothing.
+
+    dice: (cases, classes, options), see `dice_per_option`.
+    """
+    chosen = [0] * dice.shape[1]
+    for index in range(dice.shape[1]):
+        means = []
+        for option in range(dice.shape[2]):
+            chosen[index] = option
+            means.append(float(case_dice(dice, chosen).mean()))
+        best = int(np.argmax(means))
+        chosen[index] = best if means[best] > means[0] + _MIN_GAIN else 0
+    return tuple(chosen)
+
+
+def case_dice(dice: Vector, options: Sequence[int]) -> Vector:
+    """Mean Dice (cases,) over the classes in either mask, with one option for each class; 1 if there is none."""
+    of_class = dice[:, np.arange(dice.shape[1]), list(options)]
+    defined = ~np.isnan(of_class)
+    total = np.where(defined, of_class, 0.0).sum(axis=1)
+    return np.where(defined.any(axis=1), total / np.maximum(defined.sum(axis=1), 1), 1.0)
 
 
 def identities(dataset: Dataset, models: Sequence[str], folds: Sequence[int]) -> dict[str, str]:
@@ -127,11 +169,7 @@ def _common_folds(dataset: Dataset, folders: dict[str, dict[int, Path]]) -> tupl
     if not folds:
         listed = "; ".join(f"{model}: {', '.join(map(str, sorted(trained)))}" for model, trained in folders.items())
         raise AutosegError(f"the models have no common trained fold ({listed})", "train the same folds, or name fewer models")
-    fold_splits = {
-        (model, fold): read_split(trained[fold], fold)
-        for model, trained in folders.items()
-        for fold in folds
-    }
+    fold_splits = {(model, fold): read_split(trained[fold], fold) for model, trained in folders.items() for fold in folds}
     first = next(iter(folders))
     other = [model for (model, fold), split in fold_splits.items() if split != fold_splits[first, fold]]
     if other:
@@ -144,104 +182,62 @@ def _common_folds(dataset: Dataset, folders: dict[str, dict[int, Path]]) -> tupl
     return read_artefact(folders[first][folds[0]] / "splits.json", Splits), folds
 
 
-def _top_models(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -> list[str]:
+def _candidates(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -> list[ModelNames]:
+    """Single models, pairs and triples of the best models by the validation Dice of these folds."""
+
     def validation_dice(model: str) -> float:
         return sum(read_artefact(folders[model][fold] / "run.json", RunRecord).best_dice for fold in folds)
 
-    ranked = sorted(folders, key=lambda model: (-validation_dice(model), model))
-    if len(ranked) > _MAX_MODELS:
-        logger.info(f"combining the {_MAX_MODELS} best of {len(ranked)} models by validation Dice")
-    return ranked[:_MAX_MODELS]
+    ranked = sorted(folders, key=lambda model: (-validation_dice(model), model))[:_MAX_MODELS]
+    return [group for count in range(1, _MAX_GROUP + 1) for group in combinations(ranked, count)]
 
 
-def _held_out(
-    dataset: Dataset, raw: RawDataset, splits: Splits, folds: Sequence[int], models: Sequence[str], device: str
-) -> Iterator[_HeldOutCase]:
-    """Every case of the folds, predicted by the networks that were not trained on it."""
-    cases = {case.name: case for case in raw.cases}
-    total = sum(len(splits.folds[fold].validation) for fold in folds)
-
-    def predict_cases() -> Iterator[_HeldOutCase]:
-        for fold in folds:
-            predictors = {model: Predictor.load(dataset, model, [fold], device=device) for model in models}
-            names = [name for name in splits.folds[fold].validation if name in cases]
-            for image, reference in parallel_map(lambda name: _read_image_and_label(cases[name]), names, 2):
-                predictions = {
-                    model: predictor.infer([predictor.prepare(image.array, image.spacing)])[0]
-                    for model, predictor in predictors.items()
-                }
-                yield _HeldOutCase(reference, predictions)
-
-    return progress_bar(predict_cases(), " + ".join(models) if len(models) <= _MAX_GROUP else f"{len(models)} models", total)
-
-
-def _read_image_and_label(case: Case) -> tuple[Any, NDArray[Any]]:
-    if case.label is None:
-        raise AutosegError(f"{case.name} has no label map", "add one to labelsTr")
-    image = read_case(case.images)
-    return image, read_label_of(case.label, case.images, image).array
-
-
-def _average(held: _HeldOutCase, models: ModelNames, scheme: LabelScheme) -> Inferred:
-    """The mean prediction of several models, computed as the predictor does."""
-    ensemble = EnsembleAccumulator(scheme, len(models))
-    for model in models:
-        ensemble.add(held.predictions[model].maps)
-    return ensemble.finish()
-
-
-def _label_map(held: _HeldOutCase, inferred: Inferred, scheme: LabelScheme) -> NDArray[Any]:
-    return resample_to_original.label_map(inferred.maps, scheme, (held.reference.shape[0], held.reference.shape[1]))
-
-
-def _dice(labels: NDArray[Any], reference: NDArray[Any], scheme: LabelScheme) -> float:
-    ignored = None if scheme.ignore is None else reference == scheme.ignore
-    class_counts = counts(labels, reference, scheme.foreground, ignored).values()
-    dices = [count.dice for count in class_counts if not math.isnan(count.dice)]
-    return float(np.mean(dices)) if dices else 1.0
-
-
-def _choose_postprocessing(
-    scheme: LabelScheme, held_out: Iterator[_HeldOutCase], models: ModelNames
-) -> tuple[dict[str, PostProcessing], float, Calibration | None]:
-    """Post-processing of the classes that gain by it, mean Dice with it, and the calibration of the group."""
-    options = _all_options()
-    dice: dict[str, list[list[float]]] = {name: [] for name in scheme.foreground}
-    confidence, case_dice, empty = [], [], []
+def _score_candidates(
+    held_out: Iterator[HeldOutCase], groups: Sequence[ModelNames], scheme: LabelScheme, patients: Mapping[str, str]
+) -> tuple[dict[ModelNames, Vector], NDArray[np.int64], list[str]]:
+    """Group -> Dice (N,) of the out-of-fold cases, without post-processing; folds (N,) and patients of the cases."""
+    dice: dict[ModelNames, list[float]] = {group: [] for group in groups}
+    folds, patient_of_case = [], []
     for held in held_out:
-        inferred = _average(held, models, scheme)
-        labels = _label_map(held, inferred, scheme)
-        for name, member in scheme.foreground.items():
-            dice[name].append(_dice_per_option(labels, held.reference, member, scheme.ignore, options))
-        confidence.append(assess(inferred.maps, inferred.members, scheme).value)
-        case_dice.append(_dice(labels, held.reference, scheme))
-        empty.append(not predicted_classes(inferred.maps, scheme))
-    chosen, after = {}, []
-    for name, rows in dice.items():
-        means = np.mean(rows, axis=0)
-        best = int(means.argmax())
-        if means[best] > means[0] + _MIN_GAIN:
-            chosen[name] = options[best]
-        after.append(float(means[best] if name in chosen else means[0]))
-    return chosen, float(np.mean(after)), fit(confidence, case_dice, empty, "value")
+        folds.append(held.fold)
+        patient_of_case.append(patients[held.name])
+        for group in groups:
+            labels = held.label_map(held.average(group, scheme), scheme)
+            dice[group].append(mean_dice(labels, held.reference, scheme))
+    return {group: np.array(values) for group, values in dice.items()}, np.array(folds, np.int64), patient_of_case
 
 
-def _all_options() -> list[PostProcessing]:
-    """All options for one class; the first does nothing."""
-    options = [PostProcessing(fraction, False, fill) for fraction in (0.0, *_MIN_OBJECT_FRACTIONS) for fill in (False, True)]
-    return [*options, PostProcessing(0.0, True, False), PostProcessing(0.0, True, True)]
+def _score_options(
+    held_out: Iterator[HeldOutCase], groups: Sequence[ModelNames], scheme: LabelScheme, patients: Mapping[str, str]
+) -> tuple[dict[ModelNames, Vector], Calibration | None]:
+    """Group -> Dice (N, classes, options) of the out-of-fold cases, and the calibration of the first group."""
+    dice: dict[ModelNames, list[Vector]] = {group: [] for group in groups}
+    confidence, dice_of_first, empty, patient_of_case = [], [], [], []
+    for held in held_out:
+        for group in groups:
+            inferred = held.average(group, scheme)
+            labels = held.label_map(inferred, scheme)
+            dice[group].append(dice_per_option(labels, held.reference, scheme))
+            if group == groups[0]:
+                confidence.append(assess(inferred.maps, inferred.members, scheme).value)
+                dice_of_first.append(mean_dice(labels, held.reference, scheme))
+                empty.append(not predicted_classes(inferred.maps, scheme))
+                patient_of_case.append(patients[held.name])
+    calibration = fit(confidence, dice_of_first, empty, patient_of_case, "value")
+    return {group: np.array(values) for group, values in dice.items()}, calibration
 
 
-def _dice_per_option(
-    labels: NDArray[Any], reference: NDArray[Any], member: tuple[int, ...], ignore: int | None, options: list[PostProcessing]
-) -> list[float]:
-    mask, true = np.isin(labels, member), np.isin(reference, member)
-    counted = np.ones_like(true) if ignore is None else reference != ignore
-    # Filled pixels were background, as in `postprocess.apply`.
-    free = (labels == 0) | mask
-    dices = []
-    for option in options:
-        cleaned = clean(mask, option) & free & counted
-        total = int(cleaned.sum()) + int((true & counted).sum())
-        dices.append(2 * int((cleaned & true).sum()) / total if total else 1.0)
-    return dices
+def _fold_choice(fold: int, models: ModelNames, options: Sequence[int], dice: Vector, scheme: LabelScheme) -> FoldChoice:
+    """dice: of the fold's cases, with the choice that did not see them."""
+    return FoldChoice(
+        fold=fold, models=models, postprocessing=_by_class(options, scheme), dice=round(float(dice.mean()), 5), cases=len(dice)
+    )
+
+
+def _by_class(options: Sequence[int], scheme: LabelScheme) -> dict[str, PostProcessing]:
+    return {name: OPTIONS[option] for name, option in zip(scheme.foreground, options, strict=True) if option}
+
+
+def _mean_over_cases(nested: Sequence[FoldChoice]) -> float:
+    cases = sum(one.cases for one in nested)
+    return round(sum(one.dice * one.cases for one in nested) / cases, 5) if cases else math.nan

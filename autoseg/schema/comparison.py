@@ -177,11 +177,24 @@ class RiskCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What autoseg_find_best chose among `candidates`. dice: of the cases it was chosen on, too high for new ones;
+    nested_dice: of cases that the choice did not see; see `BestChoice`. note: the same in words."""
+
+    models: tuple[str, ...]
+    postprocessing: dict[str, str]
+    candidates: Count
+    dice: ShareResult
+    nested_dice: ShareResult
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetComparison:
     """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
-    notes: differences between the runs.
+    notes: differences between the runs. selection: None without a best.json.
     """
 
     dataset: str
@@ -201,6 +214,7 @@ class DatasetComparison:
     external_validation: tuple[ExternalValidation, ...] = ()
     risk_coverage: tuple[RiskCoverage, ...] = ()
     notes: tuple[str, ...] = ()
+    selection: Selection | None = None
 
 
 def _to_version_2(content: Content) -> Content:

@@ -9,7 +9,18 @@ from typing import Literal
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.dataset import LabelValue
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Axis, Count, FileName, NonNegative, NonNegativeResult, PathBelow, Share, ShareResult, Side
+from autoseg.schema.limits import (
+    Axis,
+    Count,
+    FileName,
+    NonNegative,
+    NonNegativeResult,
+    PathBelow,
+    Positive,
+    Share,
+    ShareResult,
+    Side,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,24 +201,48 @@ class Candidate:
     dice: ShareResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoldChoice:
+    """The choice on all other folds, and its mean Dice on the cases of `fold`, which it did not see."""
+
+    fold: Count
+    models: tuple[FileName, ...]
+    postprocessing: dict[str, PostProcessing]
+    dice: ShareResult
+    cases: Positive
+
+
+def _best_of_version_2(content: Content) -> Content:
+    """No nested scores. `dice` counted a class in neither mask as 1, `dice_before` did not."""
+    if content["postprocessing"]:
+        content["dice"] = None
+    else:
+        content["dice"] = content["dice_before"]
+    return {**content, "nested_dice": None, "nested": []}
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BestChoice(Artefact, Tabular):
     """`best.json` of a dataset's results. dice: of `models` with `postprocessing`; dice_before: without.
 
+    Both are of the cases the choice was made on, so they are too high for new cases. nested_dice: of the same cases, each
+    with the choice that was made without its fold and its patients (`nested`); not-a-number with one fold only.
     candidates: all tried ones, best first. cases: number of out-of-fold cases. identities: member ->
     its `RunRecord.identity`, to detect later training. calibration: of the confidence of these models together.
     command: predicts with the choice.
     """
 
     NAME = "best"
-    VERSION = 2
-    MIGRATIONS = (calibration_of_version_1,)
+    VERSION = 3
+    MIGRATIONS = (calibration_of_version_1, _best_of_version_2)
 
     dataset: FileName
     models: tuple[FileName, ...]
     folds: tuple[Count, ...]
     dice: ShareResult
     dice_before: ShareResult
+    nested_dice: ShareResult
+    nested: tuple[FoldChoice, ...]
     cases: Count
     candidates: tuple[Candidate, ...]
     postprocessing: dict[str, PostProcessing]
@@ -216,7 +251,22 @@ class BestChoice(Artefact, Tabular):
     calibration: Calibration | None = None
 
     def summary(self) -> str:
-        return f"{' + '.join(self.models)} on {count(self.cases, 'case')} of {self.dataset}: Dice {self.dice:.3f}"
+        chosen = f"{' + '.join(self.models)}, chosen on {count(self.cases, 'case')} of {self.dataset} with Dice {self.dice:.3f}"
+        unseen = "not known" if math.isnan(self.nested_dice) else f"{self.nested_dice:.3f}"
+        return f"{chosen}; on cases the choice did not see: {unseen}"
+
+    def dice_notes(self) -> tuple[str, str]:
+        """What `dice` and `nested_dice` mean, a sentence for each."""
+        tried = f"the best of {count(len(self.candidates), 'candidate')} and of all post-processing"
+        chosen = f"Dice {self.dice:.3f} is of the cases the choice was made on, {tried}: too high for new images."
+        if math.isnan(self.nested_dice):
+            return chosen, "There is no Dice of cases that the choice did not see: that takes two folds of each model."
+        same = sum(one.models == self.models for one in self.nested)
+        folds = f"{same} of {count(len(self.nested), 'fold')} chose the same models"
+        return chosen, (
+            f"Dice {self.nested_dice:.3f} is the one to report: each fold scored with what was chosen on the other folds "
+            f"({folds})."
+        )
 
     def to_rows(self) -> list[Row]:
         return [{"models": " + ".join(one.models), "dice": one.dice} for one in self.candidates]

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from autoseg import api
+from autoseg.cli import compare
 from autoseg.comparison.paired_scores import case_values, pair_scores
 from autoseg.comparison.results import load_results
 from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.metrics.overlap import Counts, total
 from autoseg.schema.comparison import Comparison
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.prediction import BestChoice
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import CaseScore, ClassScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
 from tests.comparison.results import make, plan_of, write_fold
+from tests.schema.test_artefacts import SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +234,25 @@ def test_patients_count_once(tmp_path):
     scores = pair_scores(dataset_results, "dice")
     assert scores.matrix.shape == (2, 4) and set(scores.units) == {f"patient{index:03d}" for index in range(4)}
     assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"
+
+
+def test_the_choice_of_models_stands_beside_them_with_both_dice(experiment, tmp_path, capsys):
+    root = copied(experiment, tmp_path)
+    results = root / experiment.dataset.results.relative_to(experiment.root)
+    sample = read_artefact(SAMPLES / "best_v3.json", BestChoice)
+    choice = replace(sample, models=("unet", "segnext"), dice=0.712, nested_dice=0.654, identities={
+        f"{model}/fold_{fold}": read_artefact(results / model / f"fold_{fold}" / "run.json", RunRecord).identity
+        for model in ("unet", "segnext") for fold in (0, 1)
+    })  # fmt: skip
+    write_artefact(results / "best.json", choice)
+    assert compare.main(["Polyps", "--root", str(root)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    (selection,) = (one.selection for one in read_artefact(results / "comparison" / "comparison.json", Comparison).datasets)
+    assert (selection.models, selection.dice, selection.nested_dice) == (("unet", "segnext"), 0.712, 0.654)
+    page = (results / "comparison" / "report.html").read_text()
+    for text in (shown, page):
+        assert "unet + segnext" in text and "71.2" in text and "65.4" in text
+        assert "Dice 0.712 is of the cases the choice was made on" in text and "Dice 0.654 is the one to report" in text
+    write_artefact(results / "best.json", replace(choice, identities={}))
+    (comparison,) = api.compare("Polyps", root=root, report=False).datasets
+    assert comparison.selection is None and "best.json is out of date" in comparison.notes[-1]

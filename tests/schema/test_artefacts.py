@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pkgutil
 import re
 import shutil
@@ -188,6 +189,15 @@ def test_a_calibration_of_version_1(kind):
 def test_post_processing_of_version_1(kind):
     steps = PostProcessing(min_object_fraction=0.001, keep_largest=True, fill_holes=True)
     assert read(kind).postprocessing == {"myocardium": steps}
+
+
+def test_a_choice_of_version_2_has_no_nested_dice():
+    """Its Dice with post-processing counted classes in neither mask, the one without did not."""
+    choice = read(BestChoice, 2)
+    assert math.isnan(choice.dice) and math.isnan(choice.nested_dice) and choice.nested == () and choice.dice_before == 0.13961
+    content = {**json.loads(sample(BestChoice, 2).read_text()), "postprocessing": {}, "dice": 0.5}
+    assert serde.from_content(content, BestChoice).dice == 0.13961
+    assert "not known" in repr(choice) and "takes two folds" in choice.dice_notes()[1]
 
 
 def test_a_bundle_of_version_1_lost_its_second_version_number():

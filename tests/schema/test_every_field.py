@@ -22,7 +22,7 @@ FREE = {"options", "overrides"}
 # Numbers that are undefined in some files: metrics without a denominator, statistics of nothing.
 UNDEFINED = {
     "appearance": {"low", "median", "high"},
-    "best": {"dice", "dice_before", "mean_absolute_error"},
+    "best": {"dice", "dice_before", "nested_dice", "mean_absolute_error"},
     "bundle": {"scores", "mean_absolute_error", "low", "median", "high"},
     "comparison": {
         "mean", "std", "folds", "low", "high", "epoch_seconds", "training_seconds", "latency", "calibration", "p", "p_adjusted",
@@ -65,7 +65,8 @@ BELOW_ZERO = {
 }  # fmt: skip
 # Fields that may be left empty.
 EMPTY = {
-    "bundle": {"appearance", "calibration"}, "best": {"calibration"}, "comparison": {"cost", "ranking", "family_test"},
+    "bundle": {"appearance", "calibration"}, "best": {"calibration"},
+    "comparison": {"cost", "ranking", "family_test", "selection"},
     "dataset": {"regions_class_order"}, "fingerprint": {"spacing", "median_spacing"}, "onnx": {"size", "spacing"},
     "plan": {"size", "spacing", "timing"}, "prediction": {"calibration", "confidence", "frame"}, "run": {"search"},
     "scores": {"calibration"}, "sources": {"label"},
