@@ -14,7 +14,7 @@ from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.limits import without_separators
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import hash_text
+from autoseg.support.files import hash_text, restore_directories
 from autoseg.support.workspace import Dataset, Workspace
 from dataset_conversion.conversion_plan import ConversionPlan
 from dataset_conversion.registry import REGISTRY, Converter, converter
@@ -75,6 +75,7 @@ def conversion_key(what: str, title: str, how: object, signature: str) -> str:
 
 def target_dataset(workspace: Workspace, title: str, number: int | None) -> Dataset:
     """The dataset to write: of this number, else the one with this name, else the next free number."""
+    restore_directories(workspace.raw)
     if number is None:
         same = [dataset for dataset in workspace.datasets() if dataset.short_name.casefold() == title.casefold()]
         if len(same) == 1:

@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,8 @@ from autoseg.fingerprint.near_duplicates import Thumbnail
 from autoseg.schema import serde
 from autoseg.schema.limits import FileName, PathBelow
 from autoseg.support.errors import AutosegError
+from autoseg.support.files import replace_directory
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import Dataset
 
 logger = logging.getLogger(__name__)
@@ -72,8 +74,9 @@ class Stage:
 
     def record(self, case: StoredCase) -> None:
         """Add a case whose files are written to the journal."""
-        self._journal.write(json.dumps(asdict(case)) + "\n")
-        self._journal.flush()
+        with os_errors_as_autoseg_errors(self.folder):
+            self._journal.write(json.dumps(asdict(case)) + "\n")
+            self._journal.flush()
 
 
 @contextmanager
@@ -83,9 +86,10 @@ def staging_folder(dataset: Dataset, key: str) -> Iterator[Stage]:
     key: hash of source and options; "": nothing is resumed. Raises AutosegError if another process writes this dataset.
     """
     folder = dataset.raw.with_name(f".{dataset.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = (folder / _JOURNAL).open("a+", encoding="utf-8")
-    with closing(journal):
+    with os_errors_as_autoseg_errors(dataset.raw):
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = (folder / _JOURNAL).open("a+", encoding="utf-8")
+    with os_errors_as_autoseg_errors(dataset.raw), closing(journal):
         _lock_journal(journal, dataset)
         try:
             completed = _read_completed(folder, journal, key)
@@ -94,14 +98,14 @@ def staging_folder(dataset: Dataset, key: str) -> Iterator[Stage]:
             if completed:
                 logger.info(f"{dataset.name}: {len(completed)} cases were written by an interrupted run; resuming")
             yield Stage(folder, journal, completed)
-        except AutosegError:
-            journal.close()
+        except (AutosegError, OSError):
+            with suppress(OSError):  # A full disk.
+                journal.close()
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    (folder / _JOURNAL).unlink()
-    if dataset.raw.exists():
-        shutil.rmtree(dataset.raw)
-    folder.replace(dataset.raw)
+    with os_errors_as_autoseg_errors(dataset.raw):
+        (folder / _JOURNAL).unlink()
+        replace_directory(folder, dataset.raw)
 
 
 def _read_completed(folder: Path, journal: IO[str], key: str) -> dict[tuple[str, str], StoredCase]:

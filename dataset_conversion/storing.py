@@ -17,6 +17,7 @@ from autoseg.io import Image, Label, align, read_image, suffix_of, write_image, 
 from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from dataset_conversion.reading import read_image_entry
 from dataset_conversion.source import Entry
 from dataset_conversion.stage import StoredCase, encode_thumbnail
@@ -104,11 +105,12 @@ def _store_image(item: Picture, image: Image, ending: str, target: Path | None) 
     suffix = _suffix(item)
     if suffix == ending and ending in _COPIED and not image.notes:
         if target is not None:
-            target.parent.mkdir(exist_ok=True)
-            if isinstance(item, Path):
-                shutil.copyfile(item, target)
-            elif isinstance(item, Entry):
-                target.write_bytes(item.bytes())
+            with os_errors_as_autoseg_errors(target):
+                target.parent.mkdir(exist_ok=True)
+                if isinstance(item, Path):
+                    shutil.copyfile(item, target)
+                elif isinstance(item, Entry):
+                    target.write_bytes(item.bytes())
         return []
     if target is not None:
         write_image(target, image.array, image)

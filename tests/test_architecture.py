@@ -144,7 +144,7 @@ PROCESS_WIDE = {
     "os.chdir": set(),
     "atexit.register": set(),
     "logging.basicConfig": set(),
-    "signal.signal": {"autoseg.training.graceful_shutdown", "autoseg.support.parallel"},
+    "signal.signal": {"autoseg.training.graceful_shutdown", "autoseg.support.parallel", "autoseg.support.interrupts"},
     "warnings.filterwarnings": set(),
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.api.checks import check_runs
-from autoseg.api.options import DatasetId, Models, PathLike, model_names
+from autoseg.api.options import DatasetId, Models, PathLike, model_names, output_folder
 from autoseg.schema.audit import Audit
 from autoseg.support.workspace import Root, Workspace
 
@@ -46,7 +46,7 @@ def audit(
     data, names = Workspace.at(root).dataset(dataset), model_names(models)
     # Masks that a person has corrected since are what the next audit is for.
     check_runs(data, data.runs(names or None), warn=True)
-    return run(data, names, Path(output) if output else None, most, device)
+    return run(data, names, output_folder(output), most, device)
 
 
 def correct(

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autoseg.api.checks import check_plans
-from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names, output_folder
 from autoseg.schema.comparison import Comparison
-from autoseg.support.errors import AutosegError
+from autoseg.support.errors import AutosegError, keep_result
 from autoseg.support.files import write_artefact, write_text
 from autoseg.support.workspace import Root, Workspace
 
@@ -51,6 +51,7 @@ def compare(
 
     Raises:
         AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False.
+        UnsavedResult: the comparison, its `result`, cannot be written.
     """
     from autoseg.comparison.compare import compare as compare_results
     from autoseg.comparison.results import load_results
@@ -61,20 +62,20 @@ def compare(
     selected = [workspace.dataset(which) for which in dict.fromkeys(ids)]
     if also and len(selected) > 1:
         raise AutosegError("masks of other programs belong to one dataset", "compare one dataset at a time with --also")
-    mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
+    results_folder = selected[0].results if len(selected) == 1 else workspace.root / "results"
+    folder = output_folder(output) or results_folder / "comparison"
+    mask_folders = {name: Path(path) for name, path in (also or {}).items()}
     all_results = [load_results(dataset, model_names(models), fold_numbers(folds), mask_folders) for dataset in selected]
     for results in all_results:
         runs = (run for model in results.models.values() for run in model.folds.values())
         check_plans(results.dataset, {run.folder: run.plan for run in runs})
     comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share)
-    folder = (
-        Path(output) if output else (selected[0].results if len(selected) == 1 else workspace.root / "results") / "comparison"
-    )
-    write_artefact(folder / "comparison.json", comparison)
-    write_text(folder / "comparison.csv", comparison_csv(comparison))
-    if report:
-        from autoseg.comparison.report import write_report
+    with keep_result(comparison):
+        write_artefact(folder / "comparison.json", comparison)
+        write_text(folder / "comparison.csv", comparison_csv(comparison))
+        if report:
+            from autoseg.comparison.report import write_report
 
-        write_report(folder / "report.html", comparison, all_results)
+            write_report(folder / "report.html", comparison, all_results)
     logger.info(f"comparison in {folder}")
     return comparison

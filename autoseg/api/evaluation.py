@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.api.checks import check_runs
-from autoseg.api.options import DatasetId, Models, PathLike, model_names
+from autoseg.api.options import DatasetId, Models, PathLike, model_names, output_folder
 from autoseg.schema.frame import Results
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
@@ -47,14 +47,15 @@ def evaluate(
 
     Raises:
         AutosegError: masks are missing, cannot be read, differ in size from their reference, or have values that are no
-            labels; the message lists all of them. Or the folders are swapped.
+            labels; the message lists all of them. Or the folders are swapped, or `output` holds images or masks of a dataset.
+        UnsavedResult: the scores, its `result`, cannot be written.
     """
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.evaluation.labels import check_order, is_prediction_folder
 
     prediction_path, reference_path = Path(predictions), Path(references)
     check_order(prediction_path, reference_path)
-    folder = Path(output) if output else prediction_path if is_prediction_folder(prediction_path) else None
+    folder = output_folder(output) or (prediction_path if is_prediction_folder(prediction_path) else None)
     scores = evaluate_folders(
         prediction_path, reference_path, output=folder, tolerance=tolerance, processes=processes, write=folder is not None
     )

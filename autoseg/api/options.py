@@ -24,6 +24,16 @@ def fold_numbers(folds: Folds | None) -> list[int] | None:
     return [folds] if isinstance(folds, int) else None if folds is None else list(folds)
 
 
+def output_folder(output: PathLike | None) -> Path | None:
+    """The folder to write to, None unchanged. Raises AutosegError if it holds images or masks of a raw dataset."""
+    from autoseg.io.raw_dataset import refuse_raw_folder
+
+    if output is None or output == "":
+        return None
+    refuse_raw_folder(Path(output))
+    return Path(output)
+
+
 def setting_texts(settings: Settings | None) -> dict[str, str]:
     """Settings as texts, in the form of `--set`."""
     texts = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.api.checks import check_runs
-from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names, output_folder
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def export(
     from autoseg.prediction.export import export as write_bundle
 
     names = model_names(models) or []
+    output_folder(Path(path).parent)
     return write_bundle(Workspace.at(root).dataset(dataset), names, Path(path), fold_numbers(folds), onnx)
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from autoseg.api.checks import check_runs
 from autoseg.api.omnimodel import Omnimodel, read_jobs
-from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names
+from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names, output_folder
 from autoseg.api.prediction import predict
 from autoseg.schema.second_reader import POLICIES, Policy, ReaderStudy, Reading, SecondReading
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
@@ -144,11 +145,12 @@ def study_readers(
     from autoseg.comparison.second_reader_study import study
 
     data = Workspace.at(root).dataset(dataset)
-    mask_folders = {name: Path(folder) for name, folder in (also or {}).items()}
+    folder = output_folder(output) or data.results / "comparison"
+    mask_folders = {name: Path(path) for name, path in (also or {}).items()}
     dataset_results = load_results(data, model_names(models), fold_numbers(folds), mask_folders)
     check_runs(data, [run.folder for model in dataset_results.models.values() for run in model.folds.values()])
     result = study(dataset_results, first, second, min_expected_dice, share)
-    write_artefact((Path(output) if output else data.results / "comparison") / "risk_coverage.json", result)
+    write_artefact(folder / "risk_coverage.json", result)
     return result
 
 
@@ -233,8 +235,9 @@ def _combine_readings(
             cases.append(replace(case, warnings=(*case.warnings, f"please check: {reason}")))
             continue
         first_path = target / FIRST / case.output
-        first_path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target / case.output, first_path)
+        with os_errors_as_autoseg_errors(first_path):
+            first_path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target / case.output, first_path)
         one, other = read_label(first_path), read_label(target / SECOND / case.output)
         dice = agreement(one.array, other.array, scheme)
         labels = combine(one.array, other.array, policy)

@@ -6,9 +6,13 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.cli import _tables, entry
 from autoseg.support.extensions import METRICS
+
+if TYPE_CHECKING:
+    from autoseg.schema.comparison import Comparison
 
 
 @entry.command
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.risk_coverage:
         return _risk_coverage(options, folds, also)
-    comparison = api.compare(
+    with entry.unsaved(
+        api.compare,
         options.datasets,
         models=options.models,
         folds=folds,
@@ -71,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output=options.output,
         report=not options.no_report,
         root=options.root,
-    )
+    ) as comparison:
+        _show(comparison)
+    return 0
+
+
+def _show(comparison: Comparison) -> None:
     from autoseg.comparison.tables import tables
 
     for table in tables(comparison):
@@ -80,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
     for note in (f"{dataset.dataset}: {note}" for dataset in comparison.datasets for note in dataset.notes):
         _tables.show_text(f"note: {note}")
-    return 0
 
 
 def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: dict[str, str]) -> int:

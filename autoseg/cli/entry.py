@@ -9,12 +9,14 @@ import io
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from autoseg.support.errors import AutosegError
+from autoseg.support.errors import AutosegError, UnsavedResult
 from autoseg.support.extensions import AUGMENTATIONS, LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.log import configure_logging
 from autoseg.support.registry import Registry
@@ -77,17 +79,52 @@ def configure_glibc_malloc(arguments: Sequence[str] | None, limit: int | None = 
 
 def _exit_code(body: Main, arguments: Sequence[str] | None, interrupted: str) -> int:
     try:
-        return body(arguments)
+        code = body(arguments)
+        sys.stdout.flush()
+        return code
     except AutosegError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
+        if is_own_process(arguments):
+            # The command ends already: another Ctrl-C would only add a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"interrupted{interrupted}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has closed the pipe, as in `autoseg_models | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:
+        from autoseg.support.os_errors import file_system_error
+
+        described = file_system_error(error)
+        if described is None:
+            raise
+        print(f"error: {described}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+        return USER_ERROR
+
+
+def _discard_output() -> None:
+    """Send what is left of the output nowhere: Python would try to write it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def unsaved(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """The result of a function of `autoseg.api`, to be shown. If it could not be written, the block still shows it, and the
+    error follows."""
+    try:
+        result, error = function(*arguments, **options), None
+    except UnsavedResult as unsaved_result:
+        result, error = unsaved_result.result, unsaved_result
+    yield result
+    if error is not None:
+        raise error
 
 
 def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:

@@ -43,17 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
 
     entry.configure_glibc_malloc(arguments)
-    scores = api.evaluate(
-        options.predictions, options.references, options.output, options.tolerance, processes=entry.is_own_process(arguments)
-    )
+    with entry.unsaved(
+        api.evaluate, options.predictions, options.references, options.output, options.tolerance,
+        processes=entry.is_own_process(arguments),
+    ) as scores:  # fmt: skip
+        _show_scores(scores)
+    _show_next(Path(options.predictions), options.root)
+    return 0
+
+
+def _show_scores(scores: Scores) -> None:
     _tables.show_table(
         f"{len(scores.cases)} cases; distances in {scores.unit}",
         ("class", "metric", "pooled", "per image", "deviation", "undefined"),
         _rows(scores),
     )
     print(scores.rule)
-    _show_next(Path(options.predictions), options.root)
-    return 0
 
 
 def _show_next(predictions: Path, root: str | None) -> None:

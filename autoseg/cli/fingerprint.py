@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from autoseg.cli import _tables, entry
+
+if TYPE_CHECKING:
+    from autoseg.schema.fingerprint import Fingerprint
 
 
 @entry.command
@@ -13,10 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry.add_dataset(parser)
     options = parser.parse_args(arguments)
     from autoseg import api
-    from autoseg.fingerprint import table
 
     entry.configure_glibc_malloc(arguments)
-    measured = api.fingerprint(options.dataset, root=options.root, processes=entry.is_own_process(arguments))
+    own = entry.is_own_process(arguments)
+    with entry.unsaved(api.fingerprint, options.dataset, root=options.root, processes=own) as measured:
+        _show(measured)
+    return 0
+
+
+def _show(measured: Fingerprint) -> None:
+    from autoseg.fingerprint import table
+
     _tables.show_table(measured.dataset, ("", ""), table.overview(measured))
     for heading, *rows in (table.channels(measured), table.classes(measured)):
         _tables.show_table("", heading, rows)
@@ -25,4 +36,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tables.show_table("to check", ("", "", "cases"), findings)
     else:
         print("to check: nothing")
-    return 0

@@ -31,7 +31,7 @@ from autoseg.metrics.calibration import EMPTY
 from autoseg.metrics.skeleton import MAX_THIN_WIDTH
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.scores import Calibration, CaseScore, Scores
-from autoseg.support.errors import AutosegError, SeveralProblems
+from autoseg.support.errors import AutosegError, SeveralProblems, keep_result
 from autoseg.support.extensions import METRICS
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map, should_use_processes
@@ -69,7 +69,8 @@ def evaluate_folders(
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and
-    unreadable masks, all differing sizes and all undeclared values.
+    unreadable masks, all differing sizes and all undeclared values; UnsavedResult with the scores if they cannot be
+    written.
     """
     if not tolerance >= 0:
         raise AutosegError(f"the tolerance of the surface Dice cannot be {tolerance:g}", "give a distance of 0 or more")
@@ -112,7 +113,8 @@ def evaluate_folders(
     if options.codings is not None:
         scores = replace(scores, notes=options.codings.notes)
     if write:
-        write_scores(scores, output or predictions)
+        with keep_result(scores):
+            write_scores(scores, output or predictions)
     return scores
 
 

@@ -25,7 +25,7 @@ from autoseg.io import Case, DecodedImageCache, RawDataset
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.fingerprint import CaseFingerprint, ChannelStatistics, ClassStatistics, Fingerprint
 from autoseg.schema.sources import Sources
-from autoseg.support.errors import AutosegError
+from autoseg.support.errors import AutosegError, keep_result
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map, should_use_processes
@@ -61,7 +61,8 @@ def fingerprint_dataset(
     measure = partial(_measure_job, raw.spec, raw.scheme, None if processes else cache)
     measured = parallel_map(measure, _pop_all(jobs), workers, processes=processes, name=lambda job: job[0].name)
     fingerprint = _collect(dataset, raw, progress_bar(measured, "fingerprint", len(jobs)), faults, dataset_hash)
-    write_artefact(dataset.fingerprint, fingerprint)
+    with keep_result(fingerprint):
+        write_artefact(dataset.fingerprint, fingerprint)
     return fingerprint
 
 

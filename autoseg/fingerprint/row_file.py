@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoseg.io.types import Array
-from autoseg.support.files import os_errors_as_autoseg_errors
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 
 
 class RowFile:
@@ -21,7 +21,8 @@ class RowFile:
     def __init__(self, length: int, dtype: npt.DTypeLike, folder: Path | None = None) -> None:
         """folder: for the file; default: the system's folder for temporary files."""
         self._folder = folder or Path(tempfile.gettempdir())
-        self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by __exit__)
+        with os_errors_as_autoseg_errors(self._folder / "a temporary file"):
+            self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by __exit__)
         self._length, self._dtype, self._count = length, np.dtype(dtype), 0
 
     def __len__(self) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -23,14 +25,18 @@ R = TypeVar("R", Image, Label)
 class DecodedImageCache:
     """Reads images and masks, and caches their pixels in a temporary file until the `with` block ends.
 
-    Thread-safe. Files beyond `limit`, or on a full disk, are not cached and are decoded again.
+    Thread-safe. Files beyond `limit`, or where nothing can be written, are not cached and are decoded again.
     """
 
     def __init__(self, folder: Path, limit: int = _LIMIT) -> None:
         """folder: where to write; created if missing. limit: bytes."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._stream: IO[bytes]
         self._limit = limit
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        except OSError:
+            self._stream, self._limit = io.BytesIO(), 0
         self._lock = Lock()
         # Paths as text -> (image or label without pixels, arguments of np.memmap). Path objects would be three times as large.
         self._entries: dict[tuple[str, ...], tuple[Any, dict[str, Any]]] = {}
@@ -79,4 +85,5 @@ class DecodedImageCache:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.close()
+        with suppress(OSError):  # A full disk, of which nothing more is wanted.
+            self._stream.close()

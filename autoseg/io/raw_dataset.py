@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
@@ -17,9 +18,11 @@ from autoseg.schema.limits import is_file_name
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import READERS
 from autoseg.support.files import write_text
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import Dataset, images_folder, labels_folder
 
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_RAW_PARTS = ("imagestr", "imagests", "labelstr", "labelsts")
 _REQUIRED = ("channel_names", "labels", "file_ending")
 
 
@@ -152,6 +155,17 @@ def read_description(path: Path) -> DatasetSpec:
         return serde.from_dict(values, DatasetSpec)
     except serde.SchemaError as error:
         raise AutosegError(f"{path}: {error}", "fix the field") from error
+
+
+def refuse_raw_folder(folder: Path) -> None:
+    """Raises AutosegError if results would be written among the images or masks of a raw dataset."""
+    with os_errors_as_autoseg_errors(folder):
+        places = {Path(os.path.abspath(folder)), folder.resolve()}  # A link counts where it lies and where it leads.
+        for part in (part for place in places for part in (place, *place.parents)):
+            if part.name.lower() in _RAW_PARTS and (part.parent / "dataset.json").is_file():
+                raise AutosegError(
+                    f"{folder} belongs to the images and masks of {part.parent}", "give a folder outside of the dataset"
+                )
 
 
 def is_listed(dataset: Dataset) -> bool:

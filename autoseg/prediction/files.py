@@ -18,12 +18,13 @@ from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
 from autoseg.prediction.large_image import is_large
 from autoseg.prediction.pipeline import Failure, OutputOptions
 from autoseg.prediction.predictor import Predictor
-from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases, other_cases
+from autoseg.prediction.progress_log import RECORD, ProgressLog, finished_cases, other_cases, refuse_foreign_masks
 from autoseg.schema.frame import Row, Tabular
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import write_artefact
 from autoseg.support.log import progress_bar
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,8 +97,9 @@ def predict_files(
     strict: the first unreadable or unsuitable image stops the run; otherwise the report names it.
     Raises AutosegError if there is no image or the output cannot be written.
     """
-    if output.exists() and not output.is_dir():
-        raise AutosegError(f"{output} is a file", "give a folder for the masks")
+    with os_errors_as_autoseg_errors(output):
+        if output.exists() and not output.is_dir():
+            raise AutosegError(f"{output} is a file", "give a folder for the masks")
     jobs = find_jobs(inputs, predictor.channels, recursive, output, names, dicom_masks)
     if references is not None:
         masks = {stem_of(path): path for path in references.iterdir() if is_image(path)} if references.is_dir() else {}
@@ -120,6 +122,7 @@ def predict_jobs(
     """Like `predict_files`, for a list of jobs. Writes `prediction.json` last; cases of earlier runs stay in it."""
     began = time.perf_counter()
     run = _record(predictor)
+    refuse_foreign_masks(folder, (job.output for job in jobs))
     others, other_failures = other_cases(folder, run, {job.name for job in jobs})
     earlier = {} if overwrite else finished_cases(folder, run)
     done = {

@@ -20,6 +20,7 @@ from autoseg.io import (
     stem_of,
     suffix_of,
 )
+from autoseg.io.raw_dataset import refuse_raw_folder
 from autoseg.prediction import deidentify
 from autoseg.prediction.deidentify import Names
 from autoseg.schema.limits import is_path_below
@@ -82,10 +83,13 @@ def find_jobs(
     channel. A lone `<case>_0000` has all channels. Numbers beyond the last channel belong to the names.
     Each frame of a DICOM file and every other file is a case.
 
-    output: excluded from the search; masks in it must not overwrite inputs. names: see `deidentify`; names that no file of
-    ours may have (other text than UTF-8, control characters, '..\\') are always replaced. dicom_masks: None
+    output: excluded from the search; masks in it must not overwrite inputs, nor lie among those of a raw dataset.
+    names: see `deidentify`; names that no file of ours may have (other text than UTF-8, control characters, '..\\') are
+    always replaced. dicom_masks: None
     means DICOM-SEG if highdicom is installed, else NIfTI. Raises AutosegError if there is no image.
     """
+    if output is not None:
+        refuse_raw_folder(output)
     base, files = _list_images(inputs, recursive, output)
     dicom_files = {path for path in files if suffix_of(path) == ".dcm" or dicom.is_dicom(path)}
     ending = _ENDINGS[_dicom_masks(dicom_masks, bool(dicom_files))]

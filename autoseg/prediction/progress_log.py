@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from autoseg.schema import serde
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import ESCAPE, hash_file, read_artefact
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,19 @@ def other_cases(folder: Path, run: PredictionRecord, names: Collection[str]) -> 
     return cases, {case: problem for case, problem in failed.items() if case not in names and case not in cases}
 
 
+def refuse_foreign_masks(folder: Path, outputs: Iterable[str]) -> None:
+    """Raises AutosegError if masks that no run of autoseg wrote, such as references, would be overwritten. outputs: of all
+    jobs."""
+    if (folder / RECORD).is_file() or (folder / UNFINISHED).is_file():
+        return
+    existing = next((output for output in outputs if (folder / output).is_file()), None)
+    if existing is not None:
+        raise AutosegError(
+            f"{folder} holds files that autoseg_predict did not write, and {existing} would be overwritten",
+            "give another output folder",
+        )
+
+
 def _earlier_runs(folder: Path) -> Iterator[PredictionRecord]:
     """The finished run of a folder, and the interrupted one."""
     if (folder / RECORD).is_file():
@@ -117,9 +132,10 @@ class ProgressLog:
     """Written during a run. `finish` deletes it; after an interruption it stays, and the next run resumes from it."""
 
     def __init__(self, folder: Path, run: PredictionRecord, done: dict[str, PredictedCase]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / UNFINISHED
-        self._stream: TextIO = self._path.open("w", encoding="utf-8", errors=ESCAPE)
+        with os_errors_as_autoseg_errors(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stream: TextIO = self._path.open("w", encoding="utf-8", errors=ESCAPE)
         # One line, like each case.
         self._write_line(json.dumps(json.loads(serde.to_json(run)), ensure_ascii=False))
         for case in done.values():
@@ -131,15 +147,18 @@ class ProgressLog:
 
     def finish(self) -> None:
         """Delete the log. prediction.json must be written already."""
-        self._stream.close()
-        self._path.unlink()
+        with os_errors_as_autoseg_errors(self._path):
+            self._stream.close()
+            self._path.unlink()
 
     def __enter__(self) -> ProgressLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stream.close()
+        with suppress(OSError):  # A full disk; the error of the line that did not fit is on its way.
+            self._stream.close()
 
     def _write_line(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        with os_errors_as_autoseg_errors(self._path):
+            self._stream.write(text + "\n")
+            self._stream.flush()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import environment_with
 
 _TAIL = 4000
@@ -20,10 +21,12 @@ def start(
 
     It has its own process group: Ctrl-C reaches only the runner, which then stops the process.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     use_launcher = stop_with_parent and sys.platform.startswith("linux")
     launcher = [sys.executable, "-c", _STOP_WITH_PARENT, *command] if use_launcher else list(command)
-    with log.open("ab") as stream:
+    with os_errors_as_autoseg_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("ab")
+    with stream:
         return subprocess.Popen(
             launcher, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
             env=environment_with(variables),

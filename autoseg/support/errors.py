@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 
 class AutosegError(Exception):
@@ -38,3 +40,23 @@ class SeveralProblems(AutosegError):
 
     def __reduce__(self) -> tuple[type[SeveralProblems], tuple[str, Sequence[str], str, int]]:  # type: ignore[override]
         return type(self), (self.headline, self.problems, self.remedy, self.shown)
+
+
+class UnsavedResult(AutosegError):
+    """A result was computed, but could not be written. result: what `autoseg.api` would have returned."""
+
+    def __init__(self, problem: str, remedy: str, result: Any) -> None:
+        super().__init__(problem, remedy)
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[UnsavedResult], tuple[str, str, Any]]:  # type: ignore[override]
+        return type(self), (self.problem, self.remedy, self.result)
+
+
+@contextmanager
+def keep_result(result: Any) -> Iterator[None]:
+    """Raise an AutosegError of the block, which writes `result`, as an UnsavedResult."""
+    try:
+        yield
+    except AutosegError as error:
+        raise UnsavedResult(error.problem, error.remedy, result) from error

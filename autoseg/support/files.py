@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import math
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,14 @@ import xxhash
 from autoseg.schema import serde
 from autoseg.schema.artefact import Artefact
 from autoseg.support.errors import AutosegError
+from autoseg.support.interrupts import held_signals
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
+
+_REPLACED = ".replaced"
+# Names of `_temporary_path`.
+_TEMPORARY = re.compile(r"(\..+?\.)[0-9a-f]{8}(\..*)?")
+# Seconds without a change after which a temporary file or folder is of a killed process.
+ABANDONED_SECONDS = 3600.0
 
 A = TypeVar("A", bound=Artefact)
 _MARK_BYTES = 200
@@ -24,33 +33,24 @@ ESCAPE = "backslashreplace"
 
 
 @contextmanager
-def os_errors_as_autoseg_errors(path: Path) -> Iterator[None]:
-    """Turn the error of a full disk, while `path` is written, into an AutosegError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AutosegError(f"the disk is full: {path} could not be written", "free some space and try again") from error
-        raise
-
-
-@contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder. It replaces `path` if the block succeeds, else it is removed.
 
-    It has the same suffix, since many writers choose the format by it. Raises AutosegError if the disk is full.
+    It has the same suffix, since many writers choose the format by it. Ctrl-C and SIGTERM are held back meanwhile: keep the
+    block short. Raises AutosegError if the file system refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path, "".join(path.suffixes[-2:]))
-    try:
-        # With the user's umask; mkstemp would create private files.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        with os_errors_as_autoseg_errors(path):
+    with os_errors_as_autoseg_errors(path), held_signals():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # With the user's umask; mkstemp would create private files.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield temporary
             _flush(temporary)
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -58,21 +58,69 @@ def atomic_directory(path: Path, index: str, kind: type[Artefact]) -> Iterator[P
     """The same for a folder: an empty temporary one, which replaces `path` if the block succeeds.
 
     index, kind: name and kind of the artefact that every folder of this sort holds. Only such a folder, or an empty one, is
-    replaced: raises AutosegError for any other, before the block runs.
+    replaced: raises AutosegError for any other, before the block runs. Signals are not held back.
     """
     _check_replaceable(path, index, kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path)
-    try:
-        temporary.mkdir()
-        with os_errors_as_autoseg_errors(path):
+    with os_errors_as_autoseg_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            remove_leftovers(path.parent, [path.name], temporary.stat().st_mtime - ABANDONED_SECONDS)
             yield temporary
             _check_replaceable(path, index, kind)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            replace_directory(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Move the folder `new` to `path`, on the same disk. A folder that is there is deleted after the new one is in place.
+
+    Meanwhile it is `.<name>.replaced`. If this process is killed between the two moves, `restore_directory` puts it back.
+    """
+    aside = _aside(path)
+    restore_directory(path)
+    with held_signals():
+        if path.exists():
+            path.replace(aside)
+        try:
+            new.replace(path)
+        except OSError:
+            restore_directory(path)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_directory(path: Path) -> None:
+    """Complete a `replace_directory` that was killed: the older folder is put back if the new one is not in place."""
+    aside = _aside(path)
+    if not os.path.lexists(aside):
+        return
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.replace(path)
+
+
+def restore_directories(folder: Path) -> None:
+    """`restore_directory` for all folders in `folder`."""
+    for aside in folder.glob(f".*{_REPLACED}"):
+        restore_directory(folder / aside.name.removeprefix(".").removesuffix(_REPLACED))
+
+
+def remove_leftovers(folder: Path, names: Iterable[str], before: float = math.inf) -> None:
+    """Remove temporary files and folders that killed processes left beside these files and folders of `folder`.
+
+    before: only those that were last changed before this time of the file system's clock; by default the caller knows that
+    nobody else writes here. What cannot be removed stays.
+    """
+    beginnings = {_temporary_name(folder / name) for name in names}
+    for path in folder.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and match[1] in beginnings and _last_change(path) < before:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _check_replaceable(path: Path, index: str, kind: type[Artefact]) -> None:
@@ -185,4 +233,20 @@ def _flush(path: Path) -> None:
 
 def _temporary_path(path: Path, suffix: str = "") -> Path:
     """An unused hidden name in the same folder."""
-    return path.with_name(f".{path.name[:60]}.{os.urandom(4).hex()}{suffix}")
+    return path.with_name(f"{_temporary_name(path)}{os.urandom(4).hex()}{suffix}")
+
+
+def _temporary_name(path: Path) -> str:
+    return f".{path.name[:60]}."
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_REPLACED}")
+
+
+def _last_change(path: Path) -> float:
+    """When a file, or anything in a folder, was changed; 0 if it has gone meanwhile."""
+    try:
+        return max(float(one.lstat().st_mtime) for one in (path, *(path.rglob("*") if path.is_dir() else ())))
+    except OSError:
+        return 0.0

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from types import FrameType
 from typing import TypeVar
 
 from autoseg.support.errors import AutosegError
+from autoseg.support.interrupts import held_signals
 from autoseg.support.malloc import configure_glibc_malloc
 
 A = TypeVar("A")
@@ -67,7 +67,8 @@ def parallel_map(
         with _process_pool(count, function) if processes else _thread_pool(count) as pool:
             while True:
                 for item in islice(source, count * prefetch - len(waiting)):
-                    with _blocked_interrupts():
+                    # A worker started meanwhile inherits the blocked Ctrl-C: no traceback of an interrupted import.
+                    with held_signals(signal.SIGINT):
                         waiting.append((name(item), pool.submit(function, item)))
                 if not waiting:
                     return
@@ -136,27 +137,3 @@ def _exit_with_parent(parent: Connection) -> None:
     """End this worker when the other end of the pipe is closed, also because the parent was killed."""
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _blocked_interrupts() -> Iterator[None]:
-    """Hold back Ctrl-C until the end of the block. A process started meanwhile inherits the blocked signal, and prints no
-    traceback of an interrupted import."""
-    if sys.platform == "win32":
-        yield
-        return
-    received: list[tuple[int, FrameType | None]] = []
-    handler = signal.getsignal(signal.SIGINT)
-    # The mask holds for this thread only: another one may receive the signal, and Python then calls the handler here.
-    replaceable = callable(handler) and threading.current_thread() is threading.main_thread()
-    if replaceable:
-        signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
-        if replaceable:
-            signal.signal(signal.SIGINT, handler)
-    if received and callable(handler):
-        handler(*received[0])

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.support.files import os_errors_as_autoseg_errors, write_text
+from autoseg.support.files import write_text
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 
 NAME = "metrics.csv"
 Row = dict[str, float]

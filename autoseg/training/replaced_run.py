@@ -19,8 +19,8 @@ from autoseg.training import checkpoint, csv_logger, plot
 
 logger = logging.getLogger(__name__)
 
-# Outputs of a run. Other files in its folder are never moved or deleted.
-_OUTPUTS = (
+# Files that a run writes, and all its outputs. Other files in its folder are never moved or deleted.
+FILES = (
     checkpoint.BEST,
     checkpoint.LAST,
     checkpoint.PREVIOUS,
@@ -30,8 +30,8 @@ _OUTPUTS = (
     checkpoint.SPLITS,
     csv_logger.NAME,
     plot.NAME,
-    "validation",
 )
+_OUTPUTS = (*FILES, "validation")
 
 
 @contextmanager
@@ -43,6 +43,11 @@ def replaced(folder: Path) -> Iterator[None]:
     except BaseException:
         recover(folder)
         raise
+
+
+def is_pending(folder: Path) -> bool:
+    """Whether `recover` has something to do."""
+    return _moving_folder(folder).exists() or _replaced_folder(folder).exists()
 
 
 def discard(folder: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autoseg.support.errors import AutosegError
+from autoseg.support.os_errors import os_errors_as_autoseg_errors
 
 NAME = "run.lock"
 _PROC = Path("/proc")
@@ -53,7 +54,13 @@ class RunLock:
     path: Path
 
     def check(self) -> None:
-        """Raise AutosegError if another run took over the lock, e.g. after this machine was suspended."""
+        """Raise AutosegError if another run took over the lock, e.g. after this machine was suspended, or if the folder has
+        gone."""
+        if not self.path.parent.is_dir():
+            raise AutosegError(
+                f"cannot write {self.path.parent}: it does not exist any more",
+                "put it back where it was, and run the command again",
+            )
         if _read_owner(self.path) != LockOwner.this_process():
             raise AutosegError(
                 f"{self.path.parent} was taken over by another run while this one was suspended", "let the other run finish"
@@ -71,9 +78,8 @@ def lock_owner(folder: Path) -> LockOwner | None:
 def run_lock(folder: Path) -> Iterator[RunLock]:
     """Lock the folder while the block runs. The lock of a dead process is taken over.
 
-    Raises AutosegError naming host and process if another run holds it.
+    Raises AutosegError naming host and process if another run holds it, and if the lock cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     while not _acquire(path):
         owner = _read_owner(path)
@@ -118,14 +124,17 @@ def _is_stale(path: Path) -> bool:
 def _acquire(path: Path) -> bool:
     """Try to create the lock; whether it worked. The file appears with its full content."""
     temporary = path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(LockOwner.this_process())), encoding="utf-8")
+    with os_errors_as_autoseg_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(LockOwner.this_process())), encoding="utf-8")
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError:
         # No hard links on this file system: create the file first, then write it.
-        return _acquire_without_link(path, temporary)
+        with os_errors_as_autoseg_errors(path):
+            return _acquire_without_link(path, temporary)
     finally:
         temporary.unlink(missing_ok=True)
     return True

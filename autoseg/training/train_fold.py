@@ -24,7 +24,7 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
 from autoseg.schema.run import RateSearch, RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.files import read_artefact, remove_leftovers, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint, extension, memory, replaced_run
 from autoseg.training.checkpoint import Progress, State, build_network
@@ -92,6 +92,11 @@ def train_fold(
         config, team=team, folder=trial or config.folder, later_epochs=later_epochs, activation=_activation(config)
     )
     folder = config.folder
+    if not (restart or extend or replaced_run.is_pending(folder)) and is_finished(folder):
+        # Without the lock, which a read-only disk cannot hold.
+        _, record = _continued(checkpoint.load_last(folder), config, extend)
+        if record is not None:
+            return record
     # Training must not change the caller's random numbers.
     with (
         run_lock(folder) if team.is_main else nullcontext() as lock,
@@ -99,15 +104,12 @@ def train_fold(
     ):
         if team.is_main:
             replaced_run.recover(folder)
+            remove_leftovers(folder, replaced_run.FILES)
         team.barrier()
         state = None if restart else checkpoint.load_last(folder)
-        if state is not None:
-            config = replace(config, identity=extension.continued(state, config.identity, extend))
-            _check_same_config(state, config)
-            record = _finished_record(config)
-            if record is not None:
-                logger.info(f"{config.title} is already finished: best Dice {record.best_dice:.3f} (--restart trains again)")
-                return record
+        config, record = _continued(state, config, extend)
+        if record is not None:
+            return record
         team.barrier()
         if lock is not None:
             config = replace(config, check_lock=lock.check)
@@ -238,7 +240,7 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
         with graceful_shutdown(handle_signals) as stop, tensor_cores(config.device):
             progress = trainer.run(stop, writer.on_checkpoint)
     except BaseException:
-        writer.write("stopped", writer.progress)
+        writer.write_stopped()
         raise
     finally:
         run_loggers.close()
@@ -281,6 +283,14 @@ class _RecordWriter:
         self.write("running", progress)
         if self._is_main:
             replaced_run.discard(self._folder)
+
+    def write_stopped(self) -> None:
+        """After an error: what also fails now must not hide it, and a folder that has gone is not made again."""
+        if self._folder.is_dir():
+            try:
+                self.write("stopped", self.progress)
+            except AutosegError as error:
+                logger.warning(error.problem)
 
     def write(self, status: Literal["running", "finished", "stopped"], progress: Progress) -> RunRecord:
         self.progress = replace(progress)
@@ -345,6 +355,21 @@ def is_finished(folder: Path) -> bool:
     if not (folder / checkpoint.LAST).exists() or not path.exists():
         return False
     return read_artefact(path, RunRecord, "delete it: the checkpoint is enough to resume").status == "finished"
+
+
+def _continued(state: State | None, config: RunConfig, extend: bool) -> tuple[RunConfig, RunRecord | None]:
+    """The configuration of a run that goes on from a checkpoint (None: starts), and its record if it is finished.
+
+    Raises SeveralProblems if the run in the folder has other settings.
+    """
+    if state is None:
+        return config, None
+    config = replace(config, identity=extension.continued(state, config.identity, extend))
+    _check_same_config(state, config)
+    record = _finished_record(config)
+    if record is not None:
+        logger.info(f"{config.title} is already finished: best Dice {record.best_dice:.3f} (--restart trains again)")
+    return config, record
 
 
 def _finished_record(config: RunConfig) -> RunRecord | None:

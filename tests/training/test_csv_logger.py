@@ -51,5 +51,5 @@ def test_new_run_starts_an_empty_log(tmp_path):
 def test_full_disk_is_reported(tmp_path):
     log = MetricsLog(tmp_path, ("a",))
     (tmp_path / NAME).symlink_to("/dev/full")
-    with pytest.raises(AutosegError, match=r"the disk is full: .*metrics.csv.*\n.*free some space"):
+    with pytest.raises(AutosegError, match=r"cannot write .*metrics.csv: the disk is full\n.*free some space"):
         log.append({"epoch": 1.0})
