@@ -16,18 +16,20 @@ from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_v
 from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
 from autoseg.fingerprint.validation import one_line
 from autoseg.io import Image, Label, read_case, read_image, read_label_of
+from autoseg.io.deidentify import Names
 from autoseg.io.raster import apply_exif_orientation
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Workspace
+from dataset_conversion.case_names import CaseNames, groups_of_tags, name_cases, neutral_groups, suggestion
 from dataset_conversion.pairing import Pair, pair_files
 from dataset_conversion.reading import OVERLAP_NOTE
 from dataset_conversion.report import ConversionReport
 from dataset_conversion.run import conversion_key, existing_report, target_dataset
 from dataset_conversion.source import Source
-from dataset_conversion.writer import NewCase, check_free, common_ending, safe_names, write_dataset
+from dataset_conversion.writer import NewCase, check_free, common_ending, write_dataset
 
 Colour = Literal["gray", "rgb"]
 _CHANNELS: dict[Colour, int] = {"gray": 1, "rgb": 3}
@@ -60,6 +62,7 @@ def convert_folders(
     channels: Sequence[str] | None = None,
     modality: str = "",
     colour: Colour | None = None,
+    names: Names = "auto",
     workers: int | None = None,
     dry_run: bool = False,
 ) -> ConversionReport:
@@ -69,13 +72,14 @@ def convert_folders(
     groups: a regular expression with one group, searched in each image's path below `images` without its suffix; what
     it matches is the patient; "none": each image is of another patient. channels: their names. modality: such as "ultrasound",
     for the planner. colour: "gray" or "rgb" stores all images like that; gray ones become three equal channels, colours their
-    luminance.
+    luminance. names: of cases, see `name_cases`; where names are hidden, groups are numbered, and without `groups` they are the
+    patients of DICOM's tags.
     Converting the same files with the same options again does nothing. Raises SeveralProblems with all problems, and then
     writes nothing.
     """
     images, masks = Path(images), Path(masks)
     dataset = target_dataset(workspace or Workspace.at(), name, number)
-    options = (labels, groups, channels, modality, *([colour] if colour else []))
+    options = (labels, groups, channels, modality, *([colour] if colour else []), *([names] if names != "auto" else []))
     key = conversion_key("folders", name, options, _signature(images, masks))
     if not overwrite and (existing := existing_report(dataset, key)) is not None:
         return existing
@@ -85,7 +89,8 @@ def convert_folders(
     surveys = list(progress_bar(parallel_map(_survey, pairs, workers), "read", len(pairs)))
     problems = [*pairing.problems, *(problem for survey in surveys for problem in survey.problems)]
     coding = decide_coding([fact for survey in surveys for fact in survey.masks], labels)
-    patients, unnamed = _patients(pairs, groups)
+    case_names = name_cases({pair.stem: pair.images[0] for pair in pairs}, names)
+    patients, unnamed, group_notes = _patients(pairs, groups, case_names)
     turns, turning = _turning(pairs, surveys)
     problems += [*coding.problems, *_channel_problems(pairs, surveys, channels, colour), *unnamed, *turning]
     if problems:
@@ -93,7 +98,6 @@ def convert_folders(
         raise SeveralProblems(
             f"{images} and {masks} have {count}; nothing was written", problems, _remedy(surveys, colour)
         )
-    names = safe_names([pair.stem for pair in pairs])
     spec = DatasetSpec(
         channel_names=_channel_names(_CHANNELS[colour] if colour else surveys[0].channels, channels),
         labels={label: value for value, label in enumerate(coding.labels)},
@@ -105,7 +109,7 @@ def convert_folders(
     )
     cases = [
         NewCase(
-            name=names[pair.stem],
+            name=case_names.cases[pair.stem],
             images=[partial(_recoloured, path, colour) for path in pair.images] if colour else pair.images,
             label=partial(_label, pair, turn, coding),
             group=patients.get(pair.stem, ""),
@@ -113,9 +117,12 @@ def convert_folders(
         )
         for pair, turn in zip(pairs, turns, strict=True)
     ]
-    renamed = {stem: case for stem, case in names.items() if stem != case}
-    notes = [*pairing.notes, *coding.notes, *_mask_notes(surveys), *_closing_notes(renamed, turns)]
-    return write_dataset(dataset, spec, cases, overwrite, workers, key=key, notes=notes, renamed=renamed, dry_run=dry_run)
+    notes = [
+        *pairing.notes, *coding.notes, *_mask_notes(surveys), *case_names.notes(), *group_notes, *_turn_notes(turns),
+    ]  # fmt: skip
+    return write_dataset(
+        dataset, spec, cases, overwrite, workers, key=key, notes=notes, renamed=case_names.renamed, dry_run=dry_run
+    )
 
 
 def _signature(images: Path, masks: Path) -> str:
@@ -242,15 +249,21 @@ def _channel_names(count: int, names: Sequence[str] | None) -> dict[str, str]:
     return {str(number): name for number, name in enumerate(names or usual)}
 
 
-def _patients(pairs: Sequence[Pair], expression: str | None) -> tuple[dict[str, str], list[str]]:
-    if expression is None or expression == NO_GROUPS:
-        return {}, []
+def _patients(
+    pairs: Sequence[Pair], expression: str | None, names: CaseNames
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Stem -> group, problems, notes."""
+    if expression == NO_GROUPS:
+        return {}, [], []
+    if expression is None:
+        by_tags, notes = groups_of_tags({pair.stem: pair.images[0] for pair in pairs}) if names.hidden else ({}, [])
+        return neutral_groups(names, by_tags), [], notes or suggestion(names)
     pattern = group_pattern(expression)
     matches = {pair.stem: pattern.search(pair.stem) for pair in pairs}
     problems = [
         f"{stem}: the expression for groups, {expression!r}, does not match" for stem, match in matches.items() if not match
     ]
-    return {stem: match[1] or "" for stem, match in matches.items() if match}, problems
+    return neutral_groups(names, {stem: match[1] or "" for stem, match in matches.items() if match}), problems, []
 
 
 def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:
@@ -262,15 +275,9 @@ def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:
     return notes
 
 
-def _closing_notes(renamed: dict[str, str], turns: Sequence[int]) -> list[str]:
-    notes = []
-    if renamed:
-        stem, case = next(iter(renamed.items()))
-        notes.append(f"{len(renamed)} cases were renamed to valid file names, such as {stem!r} -> {case!r}")
+def _turn_notes(turns: Sequence[int]) -> list[str]:
     turned = sum(turn != 1 for turn in turns)
-    if turned:
-        notes.append(f"{turned} masks were turned with their images")
-    return notes
+    return [f"{turned} masks were turned with their images"] if turned else []
 
 
 def _size(shape: Sequence[int]) -> str:

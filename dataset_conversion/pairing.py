@@ -102,12 +102,13 @@ def _files(folder: Path, result: Pairing) -> list[Path]:
     result.problems += [f"{path}: a link to a file that does not exist" for path in paths if is_dangling_image(path)]
     all_files = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     image_files = [path for path in all_files if is_image(path)]
-    others = sorted({path.suffix or path.name for path in all_files if not is_image(path)})
+    # Suffixes only: names may identify patients.
+    others = sorted({path.suffix or "without a suffix" for path in all_files if not is_image(path)})
     if not image_files:
         content = f"files there end in {', '.join(others)}" if others else "it is empty"
         raise AutosegError(f"{folder} has no images that autoseg reads ({content})", "see the documentation for the formats")
     if others:
-        result.notes.append(f"{len(all_files) - len(image_files)} other files in {folder} skipped ({', '.join(others[:6])})")
+        result.notes.append(f"{len(all_files) - len(image_files)} other files skipped ({', '.join(others[:6])})")
     return image_files
 
 

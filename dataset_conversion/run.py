@@ -11,17 +11,19 @@ from typing import Any
 
 import autoseg
 from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
+from autoseg.io.deidentify import Names
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.limits import without_separators
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import hash_text, restore_directories
 from autoseg.support.workspace import Dataset, Workspace
+from dataset_conversion.case_names import name_converted_cases, neutral_groups
 from dataset_conversion.conversion_plan import ConversionPlan
 from dataset_conversion.registry import REGISTRY, Converter, converter
 from dataset_conversion.report import ConversionReport, read_matching_record
 from dataset_conversion.source import Source
 from dataset_conversion.storing import NewCase
-from dataset_conversion.writer import check_free, next_number, safe_names, write_dataset
+from dataset_conversion.writer import check_free, next_number, write_dataset
 
 
 def convert(
@@ -35,12 +37,14 @@ def convert(
     merge_test: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    names: Names = "auto",
     workers: int | None = None,
 ) -> ConversionReport:
     """raw/DatasetXXX_Name from a folder or archive, by a converter of `registry`.
 
     name: default: the dataset's own. number: default: the next free one from 501. merge_test: test cases that have a
-    reference become training cases, for cross-validation on all cases. Converting the same files with the same options
+    reference become training cases, for cross-validation on all cases. names: of the cases of layouts, see
+    `case_names`; a published dataset keeps its own. Converting the same files with the same options
     again does nothing. Raises SeveralProblems with all problems, and then writes nothing.
     """
     converter_row = converter(which)
@@ -49,16 +53,15 @@ def convert(
         raise AutosegError(f"{converter_row.name} is a layout, not a dataset: it needs a name", "give one with --name")
     chosen = _options(converter_row, options or {})
     with Source(Path(source)) as opened:
-        key = conversion_key(
-            converter_row.name, title, [*sorted(chosen.items()), ("merge_test", merge_test)], opened.signature()
-        )
+        how = [*sorted(chosen.items()), ("merge_test", merge_test), *([("names", names)] if names != "auto" else [])]
+        key = conversion_key(converter_row.name, title, how, opened.signature())
         dataset = target_dataset(workspace, title, number)
         if not overwrite and (existing := existing_report(dataset, key)) is not None:
             return existing
         check_free(dataset, overwrite)
         plan: ConversionPlan = REGISTRY.get(converter_row.name).find(opened, chosen)
         _rename_labels(plan)
-        cases, renamed = _cases(plan, chosen.get("groups"), merge_test)
+        cases, renamed = _cases(plan, chosen.get("groups"), merge_test, names if converter_row.general else "keep")
         if plan.problems:
             count = f"{len(plan.problems)} problem{'s' if len(plan.problems) > 1 else ''}"
             raise SeveralProblems(f"{source} has {count}; nothing was written", plan.problems, "fix these and convert again")
@@ -114,11 +117,14 @@ def _rename_labels(plan: ConversionPlan) -> None:
     plan.labels = names
 
 
-def _cases(plan: ConversionPlan, groups: str | None, merge_test: bool) -> tuple[list[NewCase], dict[str, str]]:
-    names = safe_names([case.name for case in plan.cases])
+def _cases(
+    plan: ConversionPlan, groups: str | None, merge_test: bool, kept: Names
+) -> tuple[list[NewCase], dict[str, str]]:
+    names = name_converted_cases(plan.cases, kept)
+    plan.notes += names.notes() if names.hidden else []
     counts = Counter(case.name for case in plan.cases)
     plan.problems += [f"{count} cases have the name {name}" for name, count in counts.items() if count > 1]
-    cases = [replace(case, name=names[case.name]) for case in plan.cases]
+    cases = [replace(case, name=names.cases[case.name]) for case in plan.cases]
     if merge_test:
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]
     if groups and groups != NO_GROUPS:
@@ -128,7 +134,9 @@ def _cases(plan: ConversionPlan, groups: str | None, merge_test: bool) -> tuple[
             f"{name}: the expression for groups, {groups!r}, does not match" for name, match in matches.items() if not match
         ]
         cases = [replace(case, group=match[1] if (match := matches[case.name]) else "") for case in cases]
-    return cases, {old: new for old, new in names.items() if old != new}
+        numbered = neutral_groups(names, {old.name: case.group for case, old in zip(cases, plan.cases, strict=True)})
+        cases = [replace(case, group=numbered[old.name]) for case, old in zip(cases, plan.cases, strict=True)]
+    return cases, names.renamed
 
 
 def _spec(plan: ConversionPlan, converter_row: Converter, title: str, chosen: Mapping[str, Any]) -> DatasetSpec:

@@ -7,8 +7,6 @@ copied byte for byte, unless reading changed something (see `Image.notes`).
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset, Workspace
+from dataset_conversion.case_names import safe_names
 from dataset_conversion.contact_sheet import write_contact_sheet
 from dataset_conversion.report import SHEET, ConversionReport, case_notes, is_converted, make_record, write_record
 from dataset_conversion.stage import Stage, StoredCase, staging_folder
@@ -156,24 +155,6 @@ def common_ending(paths: Iterable[Path]) -> str:
     if endings <= pictures:
         return ".tif" if endings & set(_MIXED_TIFF) else ".png"
     return ".nii.gz"
-
-
-def safe_names(stems: Sequence[str]) -> dict[str, str]:
-    """stem -> a case name of letters, digits, '_', '-' and '.', unique also without regard to case."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for stem in stems:
-        plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-        base = re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("_.-") or "case"
-        # An underscore in the stem itself is no reason to change it.
-        name = base = stem if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem) else base
-        count = 1
-        while name.casefold() in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name.casefold())
-        names[stem] = name
-    return names
 
 
 def check_free(dataset: Dataset, overwrite: bool) -> None:

@@ -25,7 +25,7 @@ def _library_logging() -> Iterator[None]:
 
 
 def _reset_loggers() -> None:
-    for name in ("autoseg", "dataset_conversion", "highdicom"):
+    for name in ("autoseg", "dataset_conversion", "highdicom", "pydicom"):
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [], True
         logger.setLevel(logging.NOTSET)

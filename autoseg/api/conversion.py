@@ -10,6 +10,7 @@ from autoseg.api.options import PathLike
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
+    from autoseg.io.deidentify import Names
     from dataset_conversion.report import ConversionReport
 
 
@@ -26,6 +27,7 @@ def convert_folders(
     root: Root = None,
     dry_run: bool = False,
     colour: Literal["gray", "rgb"] | None = None,
+    names: Names = "auto",
 ) -> ConversionReport:
     """Convert a folder of images and a folder of masks to raw/DatasetXXX_Name.
 
@@ -42,6 +44,8 @@ def convert_folders(
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
         dry_run: read and check everything, write nothing.
         colour: "gray" or "rgb" stores all images like that, for folders that hold both.
+        names: "auto" gives neutral names to cases that are DICOM or named after patients, "keep" to none, "hide" to all;
+            `renamed` of the report holds which file became which case.
 
     Returns:
         Counts, automatic changes, and near-duplicate images.
@@ -53,7 +57,8 @@ def convert_folders(
 
     return convert(
         Path(images), Path(masks), name, number, labels, groups,
-        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality, colour=colour, dry_run=dry_run,
+        workspace=Workspace.at(root), overwrite=overwrite, channels=channels, modality=modality, colour=colour,
+        names=names, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -67,6 +72,7 @@ def convert(
     overwrite: bool = False,
     dry_run: bool = False,
     root: Root = None,
+    names: Names = "auto",
 ) -> ConversionReport:
     """Convert a published dataset, or one in a common layout, to raw/DatasetXXX_Name.
 
@@ -80,6 +86,8 @@ def convert(
         overwrite: replace a dataset of this number and name.
         dry_run: read and check everything, write nothing.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+        names: of the cases of a layout: "auto" gives neutral names to those named after DICOM files, "keep" to none, "hide"
+            to all.
 
     Returns:
         Counts, automatic changes, and near-duplicate images.
@@ -91,5 +99,5 @@ def convert(
 
     return run(
         which, Path(source), Workspace.at(root), name, number, options,
-        merge_test=merge_test, overwrite=overwrite, dry_run=dry_run,
+        merge_test=merge_test, overwrite=overwrite, dry_run=dry_run, names=names,
     )  # fmt: skip

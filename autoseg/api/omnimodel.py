@@ -14,9 +14,9 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Root, Workspace, secret
 
 if TYPE_CHECKING:
+    from autoseg.io.deidentify import Names
     from autoseg.omnimodel.client import Client
     from autoseg.omnimodel.reader import Task
-    from autoseg.prediction.deidentify import Names
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import PredictionJob
 

@@ -13,7 +13,7 @@ from autoseg.support.workspace import Root, Workspace
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from autoseg.prediction.deidentify import Names
+    from autoseg.io.deidentify import Names
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import DicomMasks

@@ -21,7 +21,7 @@ from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
-    from autoseg.prediction.deidentify import Names
+    from autoseg.io.deidentify import Names
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import PredictionJob
     from autoseg.schema.dataset import LabelScheme

@@ -14,7 +14,7 @@ from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
     from autoseg.api import Omnimodel
-    from autoseg.prediction.deidentify import Names
+    from autoseg.io.deidentify import Names
     from autoseg.prediction.files import PredictionReport
     from autoseg.schema.omnimodel import Reader
 

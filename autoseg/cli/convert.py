@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.cli import _tables, entry
+from autoseg.support.errors import AutosegError
 from dataset_conversion.registry import CONVERTERS, LAYOUTS, PUBLISHED, REGISTRY, Converter, Option, converter
 
 if TYPE_CHECKING:
+    from autoseg.io.deidentify import Names
     from dataset_conversion.report import ConversionReport
 
 _EXAMPLES = """examples:
@@ -50,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kind == "folders":
         keys = ("images", "masks", "labels", "groups", "channels", "modality", "colour")
         folder_options = {key: getattr(options, key) for key in keys}
-        _show(api.convert_folders(**folder_options, **general), options.root)
+        _check_names_table(options)
+        report = api.convert_folders(**folder_options, **general, names=_names(options))
+        _write_names_table(report, options)
+        _show(report, options.root)
         return 0
     if options.kind == "corrections":
         _show(api.correct(options.decisions, audit=options.audit, **general), options.root)
@@ -58,9 +65,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     converter_options = {
         option.name: _parse_value(option, getattr(options, option.name)) for option in converter(options.kind).options
     }
-    report = api.convert(options.kind, options.source, options=converter_options, merge_test=options.merge_test, **general)
+    _check_names_table(options)
+    report = api.convert(
+        options.kind, options.source, options=converter_options, merge_test=options.merge_test, **general, names=_names(options)
+    )
+    _write_names_table(report, options)
     _show(report, options.root)
     return 0
+
+
+def _names(options: argparse.Namespace) -> Names:
+    return "keep" if options.keep_names else "hide" if options.hide_names else "auto"
+
+
+def _check_names_table(options: argparse.Namespace) -> None:
+    """The table identifies patients, so it must not lie among files that are shared."""
+    from autoseg.support.workspace import Workspace
+
+    table: Path | None = options.names_table
+    if table is not None and Workspace.at(options.root).root.resolve() in table.resolve().parents:
+        raise AutosegError(f"{table} lies within the folder of datasets and results", "give a place that you do not share")
+
+
+def _write_names_table(report: ConversionReport, options: argparse.Namespace) -> None:
+    """Write which file became which case; only the user may read it."""
+    from autoseg.support.files import write_text
+
+    table: Path | None = options.names_table
+    if table is None or report.dry_run:
+        return
+    if report.unchanged:
+        raise AutosegError(f"{report.dataset.name} exists already, so {table} was not written", "add --overwrite")
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerows([("case", "file"), *((case, name) for name, case in report.renamed.items())])
+    write_text(table, text.getvalue())
+    table.chmod(0o600)
 
 
 def _show(report: ConversionReport, root: str | None) -> None:
@@ -89,6 +129,7 @@ def _add_folders(kinds: Any) -> None:
     parser.add_argument("--channels", type=entry.names, metavar="A,B,...", help="names of the channels")
     parser.add_argument("--colour", choices=("gray", "rgb"), help="store all images like that, if the folder holds both")
     parser.add_argument("--modality", default="", help="such as ultrasound, if the images do not show it")
+    _add_names(parser)
     _add_general(parser, title="")
 
 
@@ -111,7 +152,15 @@ def _add_converter(kinds: Any, item: Converter) -> None:
             kind = int if option.kind == "int" else str
             parser.add_argument(option.flag, type=kind, help=option.help, dest=option.name, metavar=_metavar(option))
     parser.add_argument("--merge-test", action="store_true", help="use test cases with masks as training cases")
+    _add_names(parser) if item.general else parser.set_defaults(keep_names=True, hide_names=False, names_table=None)
     _add_general(parser, item.title)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--keep-names", action="store_true", help="keep names of files, also those that identify patients")
+    names.add_argument("--hide-names", action="store_true", help="neutral names for all cases, not only identifying ones")
+    parser.add_argument("--names-table", type=Path, metavar="FILE", help="write which file became which case; keep it apart")
 
 
 def _add_general(parser: argparse.ArgumentParser, title: str) -> None:

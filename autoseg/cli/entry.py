@@ -44,7 +44,10 @@ def _command(body: Main, interrupted: str) -> Main:
         os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
         # Warnings of torch about its use in other packages; the user of a command cannot fix them.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-        # The same holds for highdicom's warnings about empty segments and missing attributes.
+        # pydicom's warnings repeat the values of tags, and these may name a patient.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
+        logging.getLogger("pydicom").setLevel(logging.ERROR)
+        # Nor can the user fix highdicom's warnings about empty segments and missing attributes.
         logging.getLogger("highdicom").setLevel(logging.ERROR)
         own = is_own_process(arguments)
         if own:

@@ -12,7 +12,7 @@ from autoseg.cli import _readers, _tables, entry
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
-    from autoseg.prediction.deidentify import Names
+    from autoseg.io.deidentify import Names
     from autoseg.prediction.files import PredictionReport
 
 _SOME_FAILED = 1

@@ -24,7 +24,7 @@ _FEWEST_GROUPS = 2
 # Fraction of the images that are in a group with others.
 _SHARE_TOGETHER = 0.5
 # One group of more than this fraction is a prefix of the dataset, no patient.
-_LARGEST_SHARE = 0.5
+LARGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def suggest_groups(names: Sequence[str]) -> SuggestedGroups | None:
             continue
         sizes = Counter(match[1] for match in found)
         together = sum(size for size in sizes.values() if size > 1)
-        is_plausible = len(sizes) >= _FEWEST_GROUPS and max(sizes.values()) <= _LARGEST_SHARE * len(names)
+        is_plausible = len(sizes) >= _FEWEST_GROUPS and max(sizes.values()) <= LARGEST_SHARE * len(names)
         if is_plausible and together >= _SHARE_TOGETHER * len(names):
             return SuggestedGroups(_shorter(pattern, found), len(sizes))
     return None

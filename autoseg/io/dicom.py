@@ -70,6 +70,16 @@ def patient_identifiers(path: Path) -> tuple[str, ...]:
     return tuple(sorted({word.casefold() for word in words if len(word) >= 3}))
 
 
+def patient_id(path: Path) -> str:
+    """The patient's id in a DICOM file, "" without one, and without pydicom."""
+    if not available():
+        return ""
+    try:
+        return str(header(path).get("PatientID") or "").strip()
+    except AutosegError:
+        return ""
+
+
 def read_image(path: Path, frame: int | None = None) -> Image:
     """One image: (C, H, W), RGB for colour images. frame: index in a file with several.
 

@@ -19,8 +19,22 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 # Attributes that the standard requires; empty if the source lacks them or they are to be removed.
-_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
+_REQUIRED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+# All that a segmentation without identity takes from its image: what it refers to, and geometry. These hold numbers and UIDs;
+# every other attribute, private ones included, stays behind, whatever it is called.
+_ALLOWED = frozenset((
+    "SOPClassUID", *_IDENTIFIERS, "FrameOfReferenceUID",
+    "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelMeasuresSequence",
+    "PlanePositionSequence", "PlaneOrientationSequence", "ImageOrientationSlide", "PlanePositionSlideSequence",
+    "XOffsetInSlideCoordinateSystem", "YOffsetInSlideCoordinateSystem", "ZOffsetInSlideCoordinateSystem",
+    "RowPositionInTotalImagePixelMatrix", "ColumnPositionInTotalImagePixelMatrix", "TotalPixelMatrixRows",
+    "TotalPixelMatrixColumns", "TotalPixelMatrixOriginSequence",
+))  # fmt: skip
 _OWN_CODES = "99AUTOSEG"
 FRACTIONAL_NOTE = "fractional segmentation: objects are pixels of at least half the highest value"
 _ONE_IMAGE = "1.2.840.10008.5.1.4.1.1.7"
@@ -42,9 +56,9 @@ def write(
     """A label map (H, W) of the DICOM file `source` as a segmentation object that refers to it.
 
     frame: the one the mask belongs to, if the source has several. names: label value -> name of the segment; each
-    value becomes a segment, 1, 2, ... in the order of the values. Patient and study are left blank unless keep_patient;
-    the identifiers of study, series and image stay, since an archive needs them to find the image. Raises AutosegError if
-    the source lacks a required attribute.
+    value becomes a segment, 1, 2, ... in the order of the values. Nothing of patient, study, trial and equipment is copied
+    unless keep_patient; the UIDs of study, series and image stay, since an archive needs them to find the image. Raises
+    AutosegError if the source lacks a required attribute.
     """
     import highdicom as hd
 
@@ -60,6 +74,7 @@ def write(
             series_number=1000,
             sop_instance_uid=hd.UID(),
             instance_number=1,
+            content_label="AUTOSEG",
             manufacturer="autoseg",
             manufacturer_model_name="autoseg",
             software_versions=autoseg.__version__,
@@ -125,15 +140,20 @@ def _threshold(tags: Dataset) -> tuple[Callable[[Array], Array], tuple[str, ...]
 
 
 def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset:
-    """The tags of one image, with all attributes that a segmentation object needs."""
-    from pydicom.uid import generate_uid
+    """The tags of one image that a segmentation object is made from."""
+    from pydicom.uid import UID, generate_uid
 
     tags = dicom.header(path)
-    for name in (*_PATIENT, *_STUDY):
-        if not keep_patient or name not in tags:
+    if keep_patient:
+        tags.decode()  # Texts become Unicode, which the names of classes need too.
+    else:
+        tags = _allowed(tags)
+    tags.SpecificCharacterSet = "ISO_IR 192"
+    for name in _REQUIRED:
+        if name not in tags:
             setattr(tags, name, "")
-    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        if not tags.get(name):
+    for name in _IDENTIFIERS:
+        if not UID(str(tags.get(name) or "")).is_valid:
             setattr(tags, name, generate_uid())
     if frame is not None:
         # highdicom accepts several frames only with a position in space, which those of a video do not have.
@@ -144,6 +164,19 @@ def _source_header(path: Path, frame: int | None, keep_patient: bool) -> Dataset
             del tags.NumberOfFrames
             tags.SOPClassUID = _ONE_IMAGE
     return tags
+
+
+def _allowed(tags: Dataset) -> Dataset:
+    """The allowed attributes only, in sequences too."""
+    import pydicom
+
+    result = pydicom.Dataset()
+    for name in _ALLOWED:
+        if name in tags:
+            value = tags[name].value
+            is_sequence = isinstance(value, pydicom.Sequence)
+            setattr(result, name, [_allowed(item) for item in value] if is_sequence else value)
+    return result
 
 
 def _set_references(segmentation: Dataset, kind: str, frame: int) -> None:

@@ -12,8 +12,8 @@ import torch
 
 import autoseg
 from autoseg.io import is_image, stem_of
+from autoseg.io.deidentify import Names
 from autoseg.prediction import pipeline
-from autoseg.prediction.deidentify import Names
 from autoseg.prediction.inputs import DicomMasks, PredictionJob, find_jobs
 from autoseg.prediction.large_image import is_large
 from autoseg.prediction.pipeline import Failure, OutputOptions

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from autoseg.io import (
+    deidentify,
     dicom,
     is_dangling_image,
     is_image,
@@ -20,9 +21,8 @@ from autoseg.io import (
     stem_of,
     suffix_of,
 )
+from autoseg.io.deidentify import Names
 from autoseg.io.raw_dataset import refuse_raw_folder
-from autoseg.prediction import deidentify
-from autoseg.prediction.deidentify import Names
 from autoseg.schema.limits import is_path_below
 from autoseg.support.errors import AutosegError
 

@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from autoseg.io import Image, read_image
+from autoseg.io.deidentify import pseudonym
 from autoseg.prediction.bundle import load_bundle
 from autoseg.prediction.corrections import ERASE, apply_strokes, class_colours, save_case, tint_mask
-from autoseg.prediction.deidentify import pseudonym
 from autoseg.prediction.loading import BEST, load_predictor
 from autoseg.prediction.overlay import draw_overlay, to_rgb8
 from autoseg.prediction.predictor import PredictionWithConfidence, Predictor, trained_folds

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from autoseg.io import read_case, read_label, write_image
-from autoseg.prediction import deidentify, pipeline
+from autoseg.io import deidentify, read_case, read_label, write_image
+from autoseg.prediction import pipeline
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.inputs import find_jobs
 from autoseg.prediction.predictor import Predictor
