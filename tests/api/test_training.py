@@ -27,6 +27,13 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _known_step_times(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real steps take seconds, and only one test is about them."""
+    if "measured_once" not in request.node.name:
+        monkeypatch.setattr("autoseg.training.step_time._measure", lambda *arguments: 0.05)
+
+
 def test_mistakes_are_found_before_a_dataset_is_planned(raw, tmp_path, monkeypatch):
     def plans(*arguments, **options):
         raise AssertionError("planned")
