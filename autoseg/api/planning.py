@@ -115,7 +115,7 @@ def plan_and_preprocess(
         sources = hash_sources(raw, data.raw)
         measured = fingerprint_dataset(data, cache=cache, raw=raw, sources=sources, processes=processes)
         from autoseg import models as registry
-        from autoseg.planning.splits import with_groups
+        from autoseg.planning.splits import with_groups, with_inner_cases
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
         selected = names or registry.usable_names()
@@ -124,7 +124,8 @@ def plan_and_preprocess(
             measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
             splits=given, hours=hours, workspace=Workspace.at(root),
         )  # fmt: skip
-        new_splits = with_groups(given or _own_splits(data, raw, measured, plan, regrouped), measured, raw.spec)
+        new_splits = given or _own_splits(data, raw, measured, plan, regrouped)
+        new_splits = with_inner_cases(with_groups(new_splits, measured, raw.spec), measured, raw.spec)
         plan = _with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
         write_artefact(data.sources, sources)

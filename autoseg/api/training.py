@@ -12,7 +12,7 @@ from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbe
 from autoseg.api.planning import check_training, plan_again, plan_and_preprocess, planning_command
 from autoseg.schema.frame import Results, Row, Tabular
 from autoseg.schema.plan import Plan, Protocol, Splits
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import RunRecord, choices_text
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
@@ -142,7 +142,7 @@ def train(
                 extend=extend is not None,
             )  # fmt: skip
             if context.is_main:
-                trained.append(TrainedFold(record, _score_fold(data, model, splits, fold, device), data.fold(model, fold)))
+                trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))
     return trained
 
 
@@ -203,12 +203,12 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
     return plan
 
 
-def _score_fold(data: Dataset, model: str, splits: Splits, fold: int, device: str) -> Scores:
+def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold
 
-    check_runs(data, [data.fold(model, fold)])
-    folder = predict_fold(data, model, fold, device=device)
-    raw = RawDataset.open(data)
-    return evaluate_folders(folder, raw.references, raw.spec, cases=splits.folds[fold].validation)
+    check_runs(data, [data.fold(record.model, record.fold)])
+    folder = predict_fold(data, record.model, record.fold, device=device)
+    raw, cases = RawDataset.open(data), splits.folds[record.fold].validation
+    return evaluate_folders(folder, raw.references, raw.spec, cases=cases, notes=(choices_text(record.saw_scored_cases),))

@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
 
+# Which weights were scored, by `Training.selection`.
+_WEIGHTS = {
+    "held_out": "best of {} epochs",
+    "inner": "best of {} epochs on inner cases",
+    "last": "after {} epochs",
+    "average": "averaged weights after {} epochs",
+}
+
 
 @entry.resumable("the same command resumes the run from its last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,16 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handle_signals=True,
         root=options.root,
     )
+    from autoseg.schema.run import choices_text
+
     for fold in trained:
+        record = fold.record
         _tables.show_table(
-            f"fold {fold.record.fold}: held-out cases at original size (best of {fold.record.epochs_done} epochs)",
+            f"fold {record.fold}: held-out cases at original size ({_WEIGHTS[record.selection].format(record.epochs_done)})",
             ("class", "pooled Dice", "Dice per image"),
             [
                 (name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['dice'].mean:.3f}")
                 for name, summary in fold.scores.classes.items()
             ],
         )
-        print(f"in {fold.folder}")
+        print(f"{choices_text(record.saw_scored_cases)}\nin {fold.folder}")
     if trained:
         dataset = trained[0].record.dataset.partition("_")[2]
         entry.show_next(f"autoseg_predict -i IMAGES -o MASKS -d {dataset} -m {options.model} --overlays", options.root)

@@ -13,7 +13,7 @@ from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_validations
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
-from autoseg.comparison.protocol_checks import check_protocol, noted_differences
+from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
 from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
@@ -127,7 +127,7 @@ def _compare_dataset(
         strata=_strata(dataset_results, strata, fraction),
         external_validation=external_validations(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
-        notes=(*notes, *noted_differences(dataset_results), *selection_notes),
+        notes=(*choices_note(dataset_results), *notes, *noted_differences(dataset_results), *selection_notes),
         selection=selection,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import asdict
 
 from autoseg.comparison.results import DatasetResults, FoldResults
+from autoseg.schema.run import choices_text
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import hash_text
 
@@ -38,6 +39,20 @@ def check_protocol(dataset_results: DatasetResults, allow_unequal: bool) -> tupl
             "select equal runs with --models or --folds, train with one plan, or compare anyway with --allow-unequal",
         )
     return tuple(lines)
+
+
+def choices_note(dataset_results: DatasetResults) -> list[str]:
+    """Which choices of the trainings saw the scored cases, in one line; nothing without trainings."""
+    choices = {
+        f"{name}, fold {fold}": run.record.saw_scored_cases
+        for name, model in dataset_results.trained.items()
+        for fold, run in model.folds.items()
+    }
+    made = dict.fromkeys(choice for of_run in choices.values() for choice in of_run)
+    runs = {choice: [name for name, of_run in choices.items() if choice in of_run] for choice in made}
+    limits = [f"the {choice} of {_shorten(names)}" for choice, names in runs.items() if len(names) < len(choices)]
+    text = choices_text(tuple(made))
+    return [f"{text} ({'; '.join(limits)})" if limits else text] if choices else []
 
 
 def noted_differences(dataset_results: DatasetResults) -> list[str]:

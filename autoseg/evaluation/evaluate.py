@@ -56,6 +56,7 @@ def evaluate_folders(
     workers: int | None = None,
     processes: bool = False,
     write: bool = True,
+    notes: tuple[str, ...] = (),
 ) -> Scores:
     """Score the prediction of every reference. Writes scores.json and scores.csv to `output` (default: `predictions`).
 
@@ -65,7 +66,8 @@ def evaluate_folders(
     levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
 
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
-    `spec` names the new values. processes: allow worker processes. write: False writes nothing.
+    `spec` names the new values. processes: allow worker processes. write: False writes nothing. notes: for `Scores.notes`,
+    on where the masks come from.
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and
@@ -110,8 +112,7 @@ def evaluate_folders(
         score_cldice = partial(cldice_of_pair, options=options, names=thin)
         case_scores = _with_cldice(case_scores, score_all(score_cldice))
     scores = summarise(case_scores, "mm" if all(spaced) else "px", tolerance, thin, _calibration(scored))
-    if options.codings is not None:
-        scores = replace(scores, notes=options.codings.notes)
+    scores = replace(scores, notes=(*notes, *(options.codings.notes if options.codings is not None else ())))
     if write:
         with keep_result(scores):
             write_scores(scores, output or predictions)

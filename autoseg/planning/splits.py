@@ -26,6 +26,8 @@ from autoseg.support.random_state import python_random_state_kept
 logger = logging.getLogger(__name__)
 
 _GIVEN = "given by the user: "
+# One in so many training cases is an inner one.
+_INNER = 8
 
 # Number of strata by foreground size.
 _SIZE_BINS = 3
@@ -55,7 +57,27 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
     names = np.array([case.case for case in cases])
     parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
     fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
-    return Splits(folds=fold_list, reason=_describe(fingerprint, spec, groups, fold_list, folds), seed=seed)
+    splits = Splits(folds=fold_list, reason=_describe(fingerprint, spec, groups, fold_list, folds), seed=seed)
+    return with_inner_cases(splits, fingerprint, spec)
+
+
+def with_inner_cases(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
+    """The splits with an eighth of each fold's training cases as inner ones, made like the folds; existing ones stay.
+
+    A fold whose training cases are all of one patient gets none.
+    """
+    groups, cases = _groups(fingerprint, spec.groups), {case.case: case for case in fingerprint.cases}
+
+    def completed(fold: Fold) -> Fold:
+        count = len({groups[name] for name in fold.train})
+        if fold.inner or count < 2:
+            return fold
+        k = min(_INNER, count)
+        strata = _strata([cases[name] for name in fold.train], k)
+        parts = _assign_folds(strata, [groups[name] for name in fold.train], k, splits.seed)
+        return replace(fold, inner=_sorted(np.array(fold.train)[parts == 0]))
+
+    return replace(splits, folds=tuple(completed(fold) for fold in splits.folds))
 
 
 def with_groups(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
@@ -135,6 +157,8 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
             problems += [f"{where}: {name} is listed twice" for name in twice]
             if not members:
                 problems.append(f"{where}: no cases")
+        problems += [f"fold {number}, inner: {name} is not in train" for name in fold.inner if name not in fold.train]
+        problems += _inner_leaks(number, fold, groups)
         both = set(fold.train) & set(fold.validation)
         problems += [f"fold {number}: {name} is in train and in validation" for name in sorted(both)]
         train_by_group = defaultdict(list)
@@ -148,6 +172,18 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
                 )
     if problems:
         raise SeveralProblems("these splits would give meaningless scores:", problems, "correct the splits file")
+
+
+def _inner_leaks(number: int, fold: Fold, groups: Mapping[str, str]) -> list[str]:
+    inner = {groups.get(name, name) for name in fold.inner}
+    others = [name for name in fold.train if name not in fold.inner]
+    if fold.inner and not others:
+        return [f"fold {number}, inner: all training cases, so none are left to train on"]
+    return [
+        f"fold {number}: {name} (train) and an inner case are of one patient or show one picture"
+        for name in others
+        if groups.get(name, name) in inner
+    ]
 
 
 def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.int64]:

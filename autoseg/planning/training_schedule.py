@@ -10,7 +10,7 @@ from autoseg.planning.augmentation import decide_augmentation
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
-from autoseg.schema.plan import Decision, Protocol, Training
+from autoseg.schema.plan import Decision, Protocol, Selection, Training
 
 TARGET_BATCH = 8
 # On GPUs with this much memory, if an epoch still has at least _LARGE_BATCH steps.
@@ -31,6 +31,12 @@ _FORWARD_COST = 1 / 3
 # Classes in fewer than a third of the cases are sampled more often.
 _RARE = 1 / 3
 _SPARSE = 0.02
+# Which weights a training gives. The study chose by the cases it scored.
+_SELECTION: dict[str, tuple[Selection, str]] = {
+    "benchmark": ("held_out", "the study's: the best epoch on the scored cases, so scores are optimistic"),
+    "auto": ("last", "the scored cases choose nothing"),
+    "quick": ("last", "the scored cases choose nothing"),
+}
 _RATES: dict[str, tuple[float, ...]] = {
     "benchmark": (1e-4, 5e-5, 1e-5),
     "auto": (3e-4, 1e-4, 5e-5),
@@ -91,6 +97,7 @@ def decide_training(
     validation, augmentation = _validation(stats, spatial_plan, protocol, epochs), decide_augmentation(stats, spatial_plan)
     rates, cited_fields = _RATES[protocol], _class_fields(stats, "presence", "pixel_share")
     search_epochs = _search(protocol, epochs, len(rates), schedule)
+    selection, selection_reason = _SELECTION[protocol]
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
     training = Training(
         epochs=epochs,
@@ -100,6 +107,7 @@ def decide_training(
         patience=patience,
         validate_every=validation[0],
         search_epochs=search_epochs[0],
+        selection=selection,
         folds=folds,
         seed=seed,
         augmentation=augmentation[0],
@@ -112,6 +120,7 @@ def decide_training(
         Decision("training.schedule", "rex", benchmark_reason or "the rate stays high for long, which suits short trainings"),
         Decision("training.learning_rates", ", ".join(f"{rate:g}" for rate in rates), _rates_reason(protocol)),
         Decision("training.search_epochs", str(search_epochs[0]), search_epochs[1]),
+        Decision("training.selection", selection, selection_reason),
         Decision("training.patience", str(patience), _patience_reason(protocol)),
         Decision("training.foreground_share", f"{fraction[0]:g}", fraction[1], stats.cite(*cited_fields)),
         Decision("training.validate_every", str(validation[0]), validation[1], stats.cite("cases")),
@@ -216,9 +225,10 @@ def _search(protocol: Protocol, epochs: int, candidates: int, schedule: Schedule
         return 0, "no search: there is no time, and each model has a rate that is known to work"
     search_epochs = max(1, round(_SEARCH_SHARE * epochs))
     fraction = candidates * search_epochs / epochs
+    judges = "its scored cases (the study's way)" if protocol == "benchmark" else "inner cases of its training side"
     return search_epochs, (
-        f"each of {candidates} rates is trained that long on fold 0; the best by Dice is used for all folds; the search takes "
-        f"{fraction:.0%} of a fold's budget"
+        f"each of {candidates} rates is trained that long on fold 0, and the best by Dice on {judges} is used for all folds; "
+        f"the search takes {fraction:.0%} of a fold's budget"
     )
 
 

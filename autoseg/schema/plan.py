@@ -26,6 +26,7 @@ from autoseg.schema.limits import (
 
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
+Selection = Literal["held_out", "inner", "last", "average"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ class Training:
     foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: validations without
     a better Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
     compile: run the network's training passes through `torch.compile`; results differ by rounding.
+    selection: the weights a training gives. "held_out": of the epoch with the best Dice on the fold's held-out cases, which are
+    scored afterwards. "inner": of the best epoch on `Fold.inner`, which are not trained on. "last": of the last epoch.
+    "average": the moving average of the weights, at the end. Only "held_out" lets the scored cases choose.
     """
 
     epochs: Epochs
@@ -153,6 +157,7 @@ class Training:
     search_epochs: Count = 0
     cldice: NonNegative = 0.0
     compile: bool = False
+    selection: Selection = "held_out"
     folds: Annotated[int, Within(1, 2**20)] = 5
     seed: Count = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -285,6 +290,11 @@ class Plan(Artefact, Tabular):
                 yield f"{where}.preprocessing: expected one of preprocessing ({known}), found {model.preprocessing!r}"
             if model.batch_size % model.accumulate:
                 yield f"{where}.accumulate: expected a divisor of the batch size {model.batch_size}, found {model.accumulate}"
+        if self.training.patience and self.training.selection in ("last", "average"):
+            yield (
+                f"training.patience: stops by the Dice of validations, which selection {self.training.selection!r} does not "
+                f"use; expected 0, found {self.training.patience}"
+            )
         if not self.training.learning_rates:
             yield "training.learning_rates: expected at least one, found []"
         yield from self.training.augmentation.problems("training.augmentation")
@@ -300,10 +310,14 @@ class Plan(Artefact, Tabular):
 
 @dataclass(frozen=True)
 class Fold:
-    """Case names of one fold."""
+    """Case names of one fold. validation: the held-out cases, which are scored.
+
+    inner: an eighth of `train`, patients kept whole, on which a training can make choices that the scored cases must not see.
+    """
 
     train: tuple[FileName, ...]
     validation: tuple[FileName, ...]
+    inner: tuple[FileName, ...] = ()
 
 
 def _because_to_reason(content: Content) -> Content:

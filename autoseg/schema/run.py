@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact
 from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Positive, ShareResult, Within
+from autoseg.schema.plan import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class RateSearch(Artefact):
     (0 while the search runs).
 
     identity: hash of everything that determines the trials. steps, seconds: of all trials, part of the model's budget.
+    cases: on which the candidates were compared: the fold's held-out cases, or inner cases of its training side.
     """
 
     NAME = "learning_rate"
@@ -38,6 +40,18 @@ class RateSearch(Artefact):
     chosen: NonNegative
     steps: Count
     seconds: NonNegative
+    cases: Literal["held_out", "inner"] = "held_out"
+
+
+Choice = Literal["epoch", "learning rate"]
+
+
+def choices_text(choices: tuple[str, ...]) -> str:
+    """One line on which choices saw the scored cases."""
+    if not choices:
+        return "no choice of the training saw the scored cases"
+    names = " and the ".join(choices)
+    return f"the {names} {'was' if len(choices) == 1 else 'were'} chosen on the scored cases, so the scores are optimistic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class RunRecord(Artefact):
     by the planner. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
     learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason. activation:
     what turns the logits into probabilities, "" in older records. extended: the epochs after which a finished run was trained
-    on to more.
+    on to more. selection: see `Training`. saw_scored_cases: the choices that were made on the cases the fold is scored on.
     """
 
     NAME = "run"
@@ -96,3 +110,5 @@ class RunRecord(Artefact):
     memory_format: str = "contiguous"
     activation: Literal["", "softmax", "sigmoid"] = ""
     extended: tuple[Positive, ...] = ()
+    selection: Selection = "held_out"
+    saw_scored_cases: tuple[Choice, ...] = ("epoch",)

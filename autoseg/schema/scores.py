@@ -83,8 +83,8 @@ class Scores(Artefact, Tabular):
     """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
-    thin: classes that have a clDice. calibration: if probabilities were stored next to the masks. notes: how mask values
-    were read, if they were no class numbers.
+    thin: classes that have a clDice. calibration: if probabilities were stored next to the masks. notes: which choices of a
+    training saw the cases; how mask values were read, if they were no class numbers.
     """
 
     NAME = "scores"

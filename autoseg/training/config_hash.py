@@ -15,7 +15,7 @@ _VERSION = "1"
 # Fields that do not influence the weights of this run.
 _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
-_ADDED_TRAINING = {"cldice": 0.0, "compile": False}
+_ADDED_TRAINING = {"cldice": 0.0, "compile": False, "selection": "held_out"}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.
 _EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format", "timing")
 

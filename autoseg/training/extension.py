@@ -70,7 +70,7 @@ def continued(state: checkpoint.State, identity: dict[str, str], extend: bool) -
 def with_start_of(folder: Path, record: RunRecord) -> RunRecord:
     """The record of an extended run, with what happened before it was extended."""
     before = read_artefact(folder / checkpoint.RECORD, RunRecord, _RETRAIN)
-    return replace(record, pretrained=before.pretrained, search=before.search)
+    return replace(record, pretrained=before.pretrained, search=before.search, saw_scored_cases=before.saw_scored_cases)
 
 
 def extended_after(identity: dict[str, str]) -> tuple[int, ...]:

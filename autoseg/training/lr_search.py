@@ -20,7 +20,7 @@ from pathlib import Path
 from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
 from autoseg.schema.frame import count
-from autoseg.schema.plan import Decision, Plan, Splits
+from autoseg.schema.plan import Decision, Plan, Selection, Splits
 from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.support.files import hash_text, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
@@ -28,7 +28,7 @@ from autoseg.training import checkpoint
 from autoseg.training.config_hash import config_hash, digest
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.run_lock import run_lock
-from autoseg.training.train_fold import starting_weights, train_fold
+from autoseg.training.train_fold import starting_weights, train_fold, training_split
 from autoseg.training.trainer import Diverged
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def with_searched_rate(
     """
     if not needs_search(plan, model):
         return plan, None
-    trial_plan = _trial_plan(plan, model)
+    trial_plan = _trial_plan(plan, model, bool(splits.folds[_FOLD].inner))
     key = _search_key(dataset, plan, trial_plan, splits, model, pretrained)
     search = read_search(dataset, model)
     if search is None or search.identity != key:
@@ -98,7 +98,7 @@ def with_searched_rate(
                     logger.info(f"the best rate is at the edge of the list: trying {beyond:g} too ({epochs})")
                 one = partial(train, later_epochs=later_epochs)
                 trials.append(_run_trial(dataset, trial_plan, model, beyond, one, quiet=True))
-            search = _search_result(trials, trial_plan.training.epochs, key)
+            search = _search_result(trials, trial_plan, key)
             if team.is_main:
                 write_artefact(folder / NAME, search)
                 _delete_checkpoints(folder)
@@ -127,10 +127,14 @@ def beyond_the_edge(trials: Sequence[RateTrial]) -> float | None:
     return float(f"{best.rate**2 / neighbour.rate:.2g}") if best.best_dice > neighbour.best_dice else None
 
 
-def _trial_plan(plan: Plan, model: str) -> Plan:
+def _trial_plan(plan: Plan, model: str, has_inner: bool) -> Plan:
+    """Short, and compared on inner cases, unless the plan lets the scored cases choose."""
+    selection: Selection = "inner" if has_inner and plan.training.selection != "held_out" else "held_out"
     epochs = plan.training.search_epochs
     every = max(1, epochs // _VALIDATIONS)
-    training = replace(plan.training, epochs=epochs, validate_every=every, patience=0, search_epochs=0)
+    training = replace(
+        plan.training, epochs=epochs, validate_every=every, patience=0, search_epochs=0, selection=selection
+    )
     model_plan = plan.models[model]
     model_plan = replace(model_plan, learning_rate=0.0, warmup_epochs=min(model_plan.warmup_epochs, epochs // _WARMUP))
     return replace(plan, training=training, models={**plan.models, model: model_plan})
@@ -140,7 +144,8 @@ def _search_key(dataset: Dataset, plan: Plan, trial_plan: Plan, splits: Splits, 
     """Hash of all inputs of the search."""
     scheme = read_description(dataset.description).label_scheme()
     weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
-    parts = config_hash(trial_plan, trial_plan.models[model], scheme, splits.folds[_FOLD], weights.hash() if weights else "")
+    split = training_split(splits.folds[_FOLD], trial_plan.training.selection, plan.dataset)
+    parts = config_hash(trial_plan, trial_plan.models[model], scheme, split, weights.hash() if weights else "")
     widening = ["may be widened"] if _may_widen(plan) else []
     return hash_text(digest(parts), json.dumps(plan.training.learning_rates), *widening)
 
@@ -180,13 +185,15 @@ def _run_trial(
     return RateTrial(rate=rate, best_dice=record.best_dice, dice=record.dice, steps=record.steps, seconds=record.seconds)
 
 
-def _search_result(trials: list[RateTrial], epochs: int, key: str) -> RateSearch:
+def _search_result(trials: list[RateTrial], trial_plan: Plan, key: str) -> RateSearch:
     # Of equal candidates the first: they are sorted from high to low, and a high rate trains faster.
     best = max(trials, key=lambda trial: trial.best_dice)
     steps, seconds = sum(trial.steps for trial in trials), sum(trial.seconds for trial in trials)
+    training = trial_plan.training
     return RateSearch(
-        fold=_FOLD, epochs=epochs, identity=key, tried=tuple(trials), chosen=best.rate, steps=steps, seconds=seconds
-    )
+        fold=_FOLD, epochs=training.epochs, identity=key, tried=tuple(trials), chosen=best.rate, steps=steps, seconds=seconds,
+        cases="inner" if training.selection == "inner" else "held_out",
+    )  # fmt: skip
 
 
 def _delete_checkpoints(folder: Path) -> None:
@@ -198,7 +205,8 @@ def _delete_checkpoints(folder: Path) -> None:
 
 def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
     scores = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
-    reason = f"tried on fold {search.fold} for {search.epochs} epochs each: {scores}"
+    where = "inner cases of fold" if search.cases == "inner" else "fold"
+    reason = f"tried on {where} {search.fold} for {search.epochs} epochs each: {scores}"
     models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
     return overrides.with_decision(replace(plan, models=models), Decision(_field(model), f"{search.chosen:g}", reason))
 

@@ -21,8 +21,8 @@ from autoseg.models.base import SegmentationNetwork
 from autoseg.planning.overrides import check_names
 from autoseg.preprocessing.array_dataset import ArrayDataset, preprocessing_hash
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
-from autoseg.schema.run import RateSearch, RunRecord
+from autoseg.schema.plan import Fold, ModelPlan, Plan, Selection, Splits
+from autoseg.schema.run import Choice, RateSearch, RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, remove_leftovers, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
@@ -114,7 +114,7 @@ def train_fold(
         if lock is not None:
             config = replace(config, check_lock=lock.check)
         config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
-        record = replace(_record(config, fold, weights), search=search)
+        record = replace(_record(config, fold, weights), search=search, saw_scored_cases=choices_made(plan, search, fold))
         if state is not None and record.extended:
             record = extension.with_start_of(folder, record)
         trainer, record, run_loggers = _prepare(config, record, weights, state, log_to if team.is_main else ())
@@ -136,7 +136,23 @@ def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPla
         )
     if not 0 <= fold < len(splits.folds):
         raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")
-    return plan.models[model], splits.folds[fold]
+    return plan.models[model], training_split(splits.folds[fold], plan.training.selection, plan.dataset)
+
+
+def training_split(fold: Fold, selection: Selection, dataset: str) -> Fold:
+    """What a training trains on and validates with: with selection "inner" the held-out cases stay unseen.
+
+    Raises AutosegError if the fold has no inner cases.
+    """
+    if selection != "inner":
+        return fold
+    if not fold.inner:
+        raise AutosegError(
+            f"training.selection is inner, but the splits of {dataset} have no inner cases",
+            f"autoseg_plan_and_preprocess {dataset} adds them (not where all training cases are of one patient)",
+        )
+    inner = set(fold.inner)
+    return Fold(tuple(name for name in fold.train if name not in inner), fold.inner)
 
 
 def starting_weights(
@@ -183,6 +199,14 @@ def _run_config(
     )
 
 
+def choices_made(plan: Plan, search: RateSearch | None, fold: int) -> tuple[Choice, ...]:
+    """The choices that were made on the cases this fold is scored on."""
+    epoch: tuple[Choice, ...] = ("epoch",) if plan.training.selection == "held_out" else ()
+    if search is not None and search.cases == "held_out" and search.fold == fold:
+        return (*epoch, "learning rate")
+    return epoch
+
+
 def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunRecord:
     half_type = trainable(config.model_plan.precision, config.device)
     return RunRecord(
@@ -206,6 +230,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         accumulate=config.model_plan.accumulate,
         activation=_activation(config),
         extended=extension.extended_after(config.identity),
+        selection=config.plan.training.selection,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -322,7 +347,8 @@ def _log_start(config: RunConfig, record: RunRecord, progress: Progress) -> None
     format_name = "" if record.memory_format == "contiguous" else f", {record.memory_format}"
     where = f"{record.device} ({record.precision}{format_name})"
     where += f", {config.team.size} processes" if config.team.size > 1 else ""
-    images = f"{len(config.split.train)} training and {len(config.split.validation)} held-out cases"
+    kind = "inner validation" if config.plan.training.selection == "inner" else "held-out"
+    images = f"{len(config.split.train)} training and {len(config.split.validation)} {kind} cases"
     size = f"{record.parameters / 1e6:.1f} M parameters"
     logger.info(f"{config.title}: {size}, {images}, {record.epochs_planned} epochs on {where}")
     if progress.epoch or progress.step:

@@ -34,6 +34,7 @@ from autoseg.training.losses import Loss
 from autoseg.training.optim import learning_rate_at, make_optimizer
 from autoseg.training.step import Step, local_indices, step_seed
 from autoseg.training.validate import mean_dice, validate
+from autoseg.training.weight_average import weight_average
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,10 @@ class Trainer:
             processes=use_processes(device.type, available_cores() // config.team.size),
         )  # fmt: skip
         preprocessing = config.plan.preprocessing[model_plan.preprocessing]
-        self._engine = Engine(network, model_plan, preprocessing, config.scheme, device, activation=config.activation)
+        self._average = weight_average(network) if training.selection == "average" else None
+        # The network whose weights the run gives.
+        self._evaluated = network if self._average is None else self._average.module
+        self._engine = Engine(self._evaluated, model_plan, preprocessing, config.scheme, device, activation=config.activation)
         self._log = MetricsLog(config.folder, tuple(config.scheme.foreground))
         # Weights of the best epoch, until they are saved in best.pt.
         self._best: dict[str, Tensor] | None = None
@@ -134,6 +138,8 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if self.progress.accumulate and self._team.size == 1:
             self._step.accumulate = self.progress.accumulate
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         extends = state["identity"] != self._config.identity
         if extends:
             self.progress.validations_since_best = 0
@@ -191,6 +197,8 @@ class Trainer:
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._step.scaler.state_dict(),
             }
+            if self._average is not None:
+                states["average"] = self._average.state_dict()
             checkpoint.save_last(folder, identity, states, progress, self._config.model_plan.memory_format)
             self._on_checkpoint(progress)
 
@@ -205,7 +213,10 @@ class Trainer:
                 step = progress.epoch * steps + progress.step
                 rate = learning_rate_at(step, total, self._config.model_plan.learning_rate, training.schedule, warmup)
                 seed = step_seed(training.seed, progress.epoch, progress.step, self._team.rank)
-                self._record_loss(self._step(batch, rate, seed))
+                loss = self._step(batch, rate, seed)
+                if self._average is not None and loss is not None:
+                    self._average.update_parameters(self._network)
+                self._record_loss(loss)
                 progress.step += 1
                 self._exit_if_requested(stop)
                 if self._save_throttle.elapsed > _MAX_UNSAVED_SECONDS:
@@ -281,7 +292,8 @@ class Trainer:
             self._log_epoch(row, improved)
 
     def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
-        """Add validation scores to the row. Returns whether the mean Dice is the best so far; its weights are then kept."""
+        """Add validation scores to the row. Returns whether the weights are kept: the mean Dice is the best so far, or the
+        last weights count."""
         progress, config = self.progress, self._config
         start = time.perf_counter()
         cases = config.split.validation
@@ -292,15 +304,15 @@ class Trainer:
         row.update({f"dice_{name}": value for name, value in dice.items() if not math.isnan(value)})
         progress.seconds += row["validation_seconds"]
         progress.validating += row["validation_seconds"]
-        # Without validation cases the latest weights are kept.
-        if cases and mean <= progress.best_dice:
+        # Without a choice of the epoch, or without cases for it, the latest weights are kept.
+        if cases and self._training.selection in ("held_out", "inner") and mean <= progress.best_dice:
             return False
         progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
         if self._team.is_main:
             # Saved in the usual memory format, whatever the one in training.
             self._best = {
                 name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-                for name, tensor in self._network.state_dict().items()
+                for name, tensor in self._evaluated.state_dict().items()
             }
         return True
 

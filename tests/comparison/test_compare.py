@@ -131,7 +131,8 @@ def test_unequal_runs_raise_with_their_names(experiment, tmp_path):
         api.compare("Polyps", root=root, report=False)
     assert list(caught.value.problems) == ["epochs: 4 for most, 9 for unet, fold 1"]
     assert not (root / "results" / "Dataset501_Polyps" / "comparison").exists()
-    assert "epochs: 4 for most" in api.compare("Polyps", root=root, allow_unequal=True, report=False).datasets[0].notes[0]
+    notes = api.compare("Polyps", root=root, allow_unequal=True, report=False).datasets[0].notes
+    assert notes[0].startswith("the epoch was chosen on the scored cases") and "epochs: 4 for most" in notes[1]
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
@@ -142,6 +143,20 @@ def test_an_extended_run_is_not_equal(experiment, tmp_path):
     with pytest.raises(SeveralProblems, match="not equal") as caught:
         api.compare("Polyps", root=root, report=False)
     assert list(caught.value.problems) == ["trained on: never for most, after epoch 2 (--extend) for unet, fold 1"]
+
+
+def test_the_first_note_says_which_choices_saw_the_scored_cases(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
+    for name in ("unet", "segformer", "segnext"):
+        for fold in range(5):
+            path = root / experiment.dataset.fold(name, fold).relative_to(experiment.root) / "run.json"
+            if path.exists():
+                saw = ("learning rate",) if (name, fold) == ("unet", 0) else ()
+                write_artefact(path, replace(read_artefact(path, RunRecord), saw_scored_cases=saw))
+    (comparison,) = api.compare("Polyps", root=root, report=False).datasets
+    assert comparison.notes[0] == (
+        "the learning rate was chosen on the scored cases, so the scores are optimistic (the learning rate of unet, fold 0)"
+    )
 
 
 def test_precision_is_noted_and_memory_format_is_not(experiment, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.planning.splits import _assign_folds, check_splits, make_splits, read_splits, with_groups
+from autoseg.planning.splits import _assign_folds, check_splits, make_splits, read_splits, with_groups, with_inner_cases
 from autoseg.schema.plan import Fold, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import write_artefact
@@ -84,6 +84,34 @@ def test_foreground_sizes_are_spread() -> None:
         assert 2 <= large <= 6, "of 20 large ones in 5 folds"
 
 
+def test_inner_cases_are_an_eighth_of_the_training_cases_with_their_patients_and_strata() -> None:
+    fake = FakeDataset(cases=80, groups={index: f"p{index // 2}" for index in range(80)})
+    for fold in split(fake).folds:
+        assert set(fold.inner) < set(fold.train) and not set(fold.inner) & set(fold.validation)
+        assert abs(len(fold.inner) - len(fold.train) / 8) <= 2  # a patient has two cases
+        outside = set(fold.train) - set(fold.inner)
+        patients = [{int(name[-3:]) // 2 for name in names} for names in (fold.inner, outside)]
+        assert not patients[0] & patients[1]
+
+
+def test_all_training_cases_of_one_patient_give_no_inner_ones() -> None:
+    fake = FakeDataset(cases=8, groups={index: "a" if index < 4 else "b" for index in range(8)})
+    assert [fold.inner for fold in split(fake, folds=2).folds] == [(), ()]
+
+
+def test_inner_cases_of_a_file_are_checked() -> None:
+    fake = FakeDataset(cases=10, groups={0: "p", 1: "p"})
+    train, validation = tuple(map(case_name, range(6))), tuple(map(case_name, range(6, 10)))
+    splits = Splits(
+        folds=(Fold(train, validation, (case_name(0), case_name(9))), Fold(train, validation, train)), reason=""
+    )
+    with pytest.raises(SeveralProblems) as caught:
+        check_splits(splits, fake.fingerprint)
+    text = str(caught.value)
+    assert "inner: case_009 is not in train" in text and "case_001 (train) and an inner case are of one patient" in text
+    assert "fold 1, inner: all training cases" in text
+
+
 def test_folds_depend_on_the_seed_only() -> None:
     fake = FakeDataset(cases=40)
     assert split(fake, seed=3) == split(fake, seed=3)
@@ -123,7 +151,9 @@ def test_splits_files_are_read_in_both_formats(tmp_path: Path) -> None:
     assert read_splits(tmp_path / "ours.json", fake.fingerprint, fake.spec) == ours
     theirs = [{"train": fold.train, "val": fold.validation} for fold in ours.folds]
     (tmp_path / "splits_final.json").write_text(json.dumps(theirs))
-    assert read_splits(tmp_path / "splits_final.json", fake.fingerprint, fake.spec).folds == ours.folds
+    read = read_splits(tmp_path / "splits_final.json", fake.fingerprint, fake.spec)
+    assert not any(fold.inner for fold in read.folds)
+    assert with_inner_cases(read, fake.fingerprint, fake.spec).folds == ours.folds
 
 
 @pytest.mark.parametrize("text", ["nonsense", "{}", '[{"train": ["case_000"]}]', '[["case_000"]]', "[3]"])
