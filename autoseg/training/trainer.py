@@ -94,6 +94,7 @@ class Trainer:
         self._on_epoch_end = on_epoch_end
         training, model_plan, device = config.plan.training, config.model_plan, config.device
         self._training = training
+        self._chooses_epoch = training.selection in ("held_out", "inner")
         self._network = network = config.team.sync_batch_norm(network.to(device), device)
         self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
         loss = Loss(training.loss, config.scheme, training.cldice, config.team)
@@ -305,7 +306,7 @@ class Trainer:
         progress.seconds += row["validation_seconds"]
         progress.validating += row["validation_seconds"]
         # Without a choice of the epoch, or without cases for it, the latest weights are kept.
-        if cases and self._training.selection in ("held_out", "inner") and mean <= progress.best_dice:
+        if cases and self._chooses_epoch and mean <= progress.best_dice:
             return False
         progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
         if self._team.is_main:
@@ -332,7 +333,7 @@ class Trainer:
         line += f"  loss {row['loss']:.4f}" if "loss" in row else "  all steps skipped"
         if "dice" in row:
             classes = [f"{name} {row[f'dice_{name}']:.3f}" for name in self._config.scheme.foreground if f"dice_{name}" in row]
-            line += f"  Dice {row['dice']:.3f}{' *' if improved else '  '}"
+            line += f"  Dice {row['dice']:.3f}{' *' if improved and self._chooses_epoch else '  '}"
             line += f" ({', '.join(classes)})" if len(classes) > 1 else ""
         seconds = row["seconds"] + row.get("validation_seconds", 0.0)
         line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
