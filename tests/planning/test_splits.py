@@ -102,9 +102,7 @@ def test_all_training_cases_of_one_patient_give_no_inner_ones() -> None:
 def test_inner_cases_of_a_file_are_checked() -> None:
     fake = FakeDataset(cases=10, groups={0: "p", 1: "p"})
     train, validation = tuple(map(case_name, range(6))), tuple(map(case_name, range(6, 10)))
-    splits = Splits(
-        folds=(Fold(train, validation, (case_name(0), case_name(9))), Fold(train, validation, train)), reason=""
-    )
+    splits = Splits(folds=(Fold(train, validation, (case_name(0), case_name(9))), Fold(train, validation, train)), reason="")
     with pytest.raises(SeveralProblems) as caught:
         check_splits(splits, fake.fingerprint)
     text = str(caught.value)
