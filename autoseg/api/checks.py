@@ -35,7 +35,8 @@ def current_plan(dataset: Dataset, plan: Plan, replan: bool, device: str, root: 
         logger.warning(error.problem)
         return plan_again(dataset, plan, plan.protocol, [], device, root, preprocess=preprocess)
     splits = read_artefact(dataset.splits, Splits, planning_command(dataset, plan))
-    check_splits(splits, _fingerprint(dataset, plan), raw.spec)
+    remedy = f"correct {dataset.splits}, or delete it and plan again: autoseg_plan_and_preprocess {dataset.number}"
+    check_splits(splits, _fingerprint(dataset, plan), raw.spec, remedy)
     return plan
 
 

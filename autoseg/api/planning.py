@@ -353,7 +353,7 @@ def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Pla
         elif regrouped:
             logger.warning(f"the groups of {data.name} changed: trainings on the new splits cannot be compared with older ones")
         elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
-            check_splits(splits, measured, raw.spec)
+            check_splits(splits, measured, raw.spec, f"correct {data.splits}, or delete it to make new splits")
             return splits
         else:
             logger.warning(

@@ -87,6 +87,9 @@ def _exit_code(body: Main, arguments: Sequence[str] | None, interrupted: str) ->
         return code
     except AutosegError as error:
         print(f"error: {error}", file=sys.stderr)
+        root = _given_root(sys.argv[1:] if arguments is None else arguments)
+        if root is not None and "autoseg_" in error.remedy:
+            print(f"     with --root {shlex.quote(root)}, as in this command", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         if is_own_process(arguments):
@@ -110,6 +113,14 @@ def _exit_code(body: Main, arguments: Sequence[str] | None, interrupted: str) ->
         except OSError:
             _discard_output()
         return USER_ERROR
+
+
+def _given_root(arguments: Sequence[str]) -> str | None:
+    """The value of --root, which commands in a message need too."""
+    given = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    given.add_argument("--root")
+    root: str | None = given.parse_known_args(arguments)[0].root
+    return root
 
 
 def _discard_output() -> None:

@@ -129,7 +129,7 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
         raise AutosegError(f"{path}: {error}", "update autoseg") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, serde.SchemaError) as error:
         raise AutosegError(f"{path} is no splits file: {error}", remedy) from error
-    check_splits(splits, fingerprint, spec)
+    check_splits(splits, fingerprint, spec, f"correct {path}")
     return splits
 
 
@@ -143,7 +143,9 @@ def decide_given_folds(splits: Splits) -> Decision:
     return Decision("training.folds", str(len(splits.folds)), f"{_GIVEN}{given_file(splits)}")
 
 
-def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None) -> None:
+def check_splits(
+    splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None, remedy: str = "correct the splits"
+) -> None:
     """Raises SeveralProblems for unknown cases, empty sides, cases listed twice, and cases, patients or duplicates on both
     sides of a fold."""
     known = {case.case for case in fingerprint.cases}
@@ -171,7 +173,7 @@ def check_splits(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | N
                     f"fold {number}: {name} (validation) and {leaks[0]} (train) are of one patient or show one picture"
                 )
     if problems:
-        raise SeveralProblems("these splits would give meaningless scores:", problems, "correct the splits file")
+        raise SeveralProblems("these splits would give meaningless scores:", problems, remedy)
 
 
 def _inner_leaks(number: int, fold: Fold, groups: Mapping[str, str]) -> list[str]:

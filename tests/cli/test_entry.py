@@ -38,6 +38,13 @@ def test_a_command_ends_with_its_code(body: str, code: int) -> None:
     assert ("error: bad" in ended.stderr) == (code == 2)
 
 
+@pytest.mark.parametrize("given", ["['D', '--root', 'a b']", "['--root=a b']"])
+def test_commands_in_a_message_need_the_same_root(given: str) -> None:
+    assert "with --root 'a b', as in this command" in run("raise AutosegError('bad', 'autoseg_train 1 m 0')", given).stderr
+    assert "--root" not in run("raise AutosegError('bad', 'fix it')", given).stderr
+    assert "--root" not in run("raise AutosegError('bad', 'autoseg_train 1 m 0')", "['D']").stderr
+
+
 def test_all_output_is_written() -> None:
     ended = run("print('x' * 3_000_000); return 0")
     assert ended.stdout.count("x") == 3_000_000
