@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from autoseg.api.options import DatasetId, PathLike
 from autoseg.schema.omnimodel import READERS, Reader, Threshold
@@ -139,6 +140,8 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
     model, endpoint, timeout = omnimodel.model, omnimodel.endpoint, omnimodel.timeout
     keys = gemini.KEYS if omnimodel.reader == "gemini" else image_edit.KEYS
     key = secret(*keys)
+    _check_key(key, keys)
+    _check_endpoint(endpoint)
     backend: gemini.Gemini | image_edit.ImageEdit
     if omnimodel.reader == "gemini":
         if not key:
@@ -147,7 +150,28 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
     else:
         backend = image_edit.ImageEdit(key, model, endpoint, timeout)
     retry_policy = RetryPolicy(omnimodel.rate, omnimodel.attempts)
-    return Client(backend, Cache(Workspace.at(root).root / "omnimodel"), retry_policy, omnimodel.again)
+    known = [secret(name) for name in (*gemini.KEYS, *image_edit.KEYS)]
+    return Client(backend, Cache(Workspace.at(root).root / "omnimodel"), retry_policy, omnimodel.again, keys=known)
+
+
+def _check_key(key: str, variables: Sequence[str]) -> None:
+    """Raises AutosegError, without the key, for one that no header can hold: errors of packages would show it."""
+    if not all(33 <= ord(letter) <= 126 for letter in key):
+        raise AutosegError("the key holds a space, a line break or a letter beyond ASCII", f"correct {' or '.join(variables)}")
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Raises AutosegError for an address that holds a password or a key: it is written into omnimodel.json."""
+    try:
+        parts = urlsplit(endpoint)
+        has_secret = "@" in endpoint or bool(parts.query or parts.fragment)
+        is_address = not endpoint or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        has_secret, is_address = False, False
+    if has_secret:
+        raise AutosegError("the endpoint holds a password or a query", "give the address alone, and the key in its variable")
+    if not is_address:
+        raise AutosegError("the endpoint is no address", "--endpoint http://server:8000/v1")
 
 
 def _task(dataset: str | int, omnimodel: Omnimodel, root: Root) -> tuple[Task, int]:

@@ -41,6 +41,14 @@ class PermanentError(Exception):
 
 TRANSIENT_CODES = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 ACCESS_CODES = (401, 403)
+REDIRECTED = (
+    "the service redirects to another address, which is not followed: it would get the key and the image (check --endpoint)"
+)
+
+
+def is_redirect(code: int) -> bool:
+    """Whether a status code asks to send the request elsewhere."""
+    return 300 <= code < 400
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.omnimodel.backends import Answer, Backend, PermanentError, TransientError
+from autoseg.omnimodel.redaction import Redactor
 from autoseg.schema.omnimodel import CachedAnswer
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, hash_text, read_artefact, write_artefact
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 # Stop after this many consecutive questions without an answer: the service is down.
 _MAX_UNANSWERED = 5
 _MAX_PAUSE = 60.0
+_LONGEST_ERROR, _LONGEST_ANSWER, _MOST_READ = 200, 500, 20_000
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,15 @@ class Client:
         again: bool = False,
         sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        keys: Sequence[str] = (),
     ) -> None:
-        """again: send the question again if the cached answer has no picture."""
+        """again: send the question again if the cached answer has no picture. keys: never to be shown or written."""
         self.backend = backend
         self.cache = cache
         self.retry_policy = retry_policy or RetryPolicy()
         self._again = again
+        self._redactor = Redactor(keys)
         self._sleep, self._clock = sleep or time.sleep, clock
         self._next = 0.0
         self._unanswered = 0
@@ -92,7 +97,9 @@ class Client:
     def cached_answer(self, image: str, prompt: str) -> Answer | None:
         """The cached answer, or None if a request is needed."""
         answer = self.cache.get(self.cache.key(self.backend, image, prompt))
-        return None if answer is not None and answer.picture is None and self._again else answer
+        if answer is None or (answer.picture is None and self._again):
+            return None
+        return self._redacted(answer)
 
     def ask(self, picture: bytes, image: str, prompt: str) -> Reply:
         """picture: PNG; image: its hash. Raises AutosegError if the service cannot be used at all."""
@@ -105,7 +112,7 @@ class Client:
         for attempt in range(self.retry_policy.attempts):
             self._wait_for_turn()
             try:
-                answer = self.backend.ask(picture, prompt)
+                answer = self._ask_backend(picture, prompt)
             except TransientError as error:
                 failure = str(error)
                 pause = max(error.wait, min(self.retry_policy.pause * 2**attempt, _MAX_PAUSE))
@@ -120,6 +127,32 @@ class Client:
             return Reply(answer, tries=attempt + 1)
         self._unanswered += 1
         return Reply(None, f"no answer in {self.retry_policy.attempts} tries: {failure}", tries=self.retry_policy.attempts)
+
+    def _ask_backend(self, picture: bytes, prompt: str) -> Answer:
+        """The backend's answer or error without keys. The only place where texts of services come in.
+
+        Errors lose their cause, because tracebacks show it.
+        """
+        try:
+            return self._redacted(self.backend.ask(picture, prompt))
+        except TransientError as error:
+            raise TransientError(self._short(str(error)), error.wait) from None
+        except PermanentError as error:
+            raise PermanentError(self._short(str(error))) from None
+        except AutosegError as error:
+            raise AutosegError(self._short(error.problem), error.remedy) from None
+        except Exception as error:
+            problem = f"{self.backend.name} failed: {type(error).__name__}: {self._short(str(error))}"
+            raise AutosegError(problem, "report it as a fault of autoseg") from None
+
+    def _redacted(self, answer: Answer) -> Answer:
+        if answer.picture is not None and self._redactor.is_in(answer.picture):
+            raise PermanentError("the answer's picture repeats the key, so it is not kept")
+        return replace(answer, text=self._redactor.text(answer.text[:_MOST_READ])[:_LONGEST_ANSWER])
+
+    def _short(self, text: str) -> str:
+        # Redacted before it is cut: a key at the end would no longer be recognised.
+        return self._redactor.text(text[:_MOST_READ])[:_LONGEST_ERROR]
 
     def _wait_for_turn(self) -> None:
         if self.retry_policy.rate <= 0:

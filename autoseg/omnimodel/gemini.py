@@ -9,10 +9,12 @@ from typing import Any
 
 from autoseg.omnimodel.backends import (
     ACCESS_CODES,
+    REDIRECTED,
     TRANSIENT_CODES,
     Answer,
     PermanentError,
     TransientError,
+    is_redirect,
     retry_after,
     transport_errors,
 )
@@ -42,7 +44,13 @@ class Gemini:
         self._types, self._error = types, errors.APIError
         # No retries by the package: `Client` counts requests and pauses.
         no_retry = types.HttpRetryOptions(attempts=1)
-        options = types.HttpOptions(base_url=endpoint or None, timeout=round(timeout * 1000), retry_options=no_retry)
+        # A redirect would send the key and the image to a server that nobody named.
+        options = types.HttpOptions(
+            base_url=endpoint or None,
+            timeout=round(timeout * 1000),
+            retry_options=no_retry,
+            client_args={"follow_redirects": False},
+        )
         self._client = genai.Client(api_key=key, vertexai=False, http_options=options)
 
     def ask(self, picture: bytes, prompt: str) -> Answer:
@@ -67,12 +75,14 @@ def _to_error(error: Any, model: str) -> Exception:
     code, status, message = int(error.code or 0), str(error.status or ""), str(error.message or "").strip()
     if code in ACCESS_CODES or "api key" in message.casefold():
         return AutosegError(f"gemini refuses the key ({code} {status})", f"put a valid key into {KEYS[0]}")
+    if is_redirect(code):
+        return PermanentError(REDIRECTED)
     if code == 404:
         return AutosegError(f"gemini knows no model {model!r}", "name another one with --omnimodel")
     if code in TRANSIENT_CODES:
         headers = getattr(getattr(error, "response", None), "headers", None)
-        return TransientError(f"{code} {status}: {message}"[:200], retry_after(headers))
-    return PermanentError(f"{code} {status}: {message}"[:200])
+        return TransientError(f"{code} {status}: {message}", retry_after(headers))
+    return PermanentError(f"{code} {status}: {message}")
 
 
 def _to_answer(reply: Any) -> Answer:
@@ -97,7 +107,7 @@ def _to_answer(reply: Any) -> Answer:
             raise PermanentError("the picture within the answer's text is damaged") from error
     reason = _enum_value(first.finish_reason)
     refused = any(word in reason for word in _REFUSALS)
-    return Answer(None, " ".join(filter(None, [reason if reason not in ("", "STOP") else "", text]))[:500], refused)
+    return Answer(None, " ".join(filter(None, [reason if reason not in ("", "STOP") else "", text])), refused)
 
 
 def _enum_value(value: Any) -> str:

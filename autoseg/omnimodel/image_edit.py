@@ -6,7 +6,16 @@ import base64
 import binascii
 from typing import Any
 
-from autoseg.omnimodel.backends import ACCESS_CODES, TRANSIENT_CODES, Answer, PermanentError, TransientError, retry_after
+from autoseg.omnimodel.backends import (
+    ACCESS_CODES,
+    REDIRECTED,
+    TRANSIENT_CODES,
+    Answer,
+    PermanentError,
+    TransientError,
+    is_redirect,
+    retry_after,
+)
 from autoseg.support.errors import AutosegError
 
 KEYS = ("AUTOSEG_IMAGE_EDIT_KEY", "OPENAI_API_KEY")
@@ -34,7 +43,11 @@ class ImageEdit:
         self.endpoint = endpoint
         self._openai = openai
         # The package needs a key, even for servers without keys.
-        self._client = openai.OpenAI(api_key=key or "none", base_url=endpoint, timeout=timeout, max_retries=0)
+        # A redirect would send the key and the image to a server that nobody named.
+        transport = openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout)
+        self._client = openai.OpenAI(
+            api_key=key or "none", base_url=endpoint, timeout=timeout, max_retries=0, http_client=transport
+        )
 
     def ask(self, picture: bytes, prompt: str) -> Answer:
         """See Backend."""
@@ -70,10 +83,12 @@ def _refusal_or_error(error: Any, model: str) -> Answer:
     reason, message = str(body.get("code") or body.get("type") or ""), str(body.get("message") or "")
     if code in ACCESS_CODES:
         raise AutosegError(f"image_edit refuses the key ({code})", f"put a valid key into {KEYS[0]}") from error
+    if is_redirect(code):
+        raise PermanentError(REDIRECTED) from error
     if code == 404:
         raise AutosegError(f"{error.request.url.host} has no image-edit service for {model!r}", "check --endpoint") from error
     if code in TRANSIENT_CODES:
-        raise TransientError(f"{code} {reason} {message}"[:200], retry_after(error.response.headers)) from error
+        raise TransientError(f"{code} {reason} {message}", retry_after(error.response.headers)) from error
     if any(word in reason for word in _REFUSALS):
         return Answer(None, message or reason, refused=True)
-    raise PermanentError(f"{code} {reason} {message}"[:200]) from error
+    raise PermanentError(f"{code} {reason} {message}") from error
