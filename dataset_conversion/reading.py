@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +17,13 @@ import numpy.typing as npt
 from matplotlib.path import Path as Outline  # at the top: matplotlib's import is not thread-safe
 from PIL import Image as Pillow
 from PIL.GifImagePlugin import GifImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 
 from autoseg.io import Image, Label, align, read_image, read_label
-from autoseg.io.types import MAX_PIXELS, UNREADABLE, Array
+from autoseg.io.types import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
+from autoseg.support.out_of_memory import REMEDY, is_out_of_memory
+from autoseg.support.pixel_limit import check_pixels
 from dataset_conversion.source import MAX_MEMBER_BYTES, Entry
 
 Colour = tuple[int, int, int]
@@ -250,10 +251,14 @@ def _decode(entry: Entry) -> Array:
     try:
         if entry.suffix.endswith(".gz"):
             data = _decompress(data, entry)
-        return _decode_gif(data, entry) if entry.suffix.startswith(".gif") else _decode_ppm(data)
+        return _decode_gif(data, entry) if entry.suffix.startswith(".gif") else _decode_ppm(data, entry)
     except Pillow.DecompressionBombError as error:
         raise AutosegError(f"{entry.where} is too large: {error}", "cut it into tiles") from error
-    except (OSError, EOFError, zlib.error, SyntaxError, ValueError, struct.error, cv2.error) as error:
+    except AutosegError:
+        raise
+    except Exception as error:  # Decoders raise many exceptions for damaged files.
+        if is_out_of_memory(error):
+            raise AutosegError(f"{entry.where} is too large for the memory of this machine", REMEDY) from error
         raise AutosegError(f"{entry.where} cannot be read as an image", UNREADABLE) from error
 
 
@@ -270,15 +275,16 @@ def _decompress(data: bytes, entry: Entry) -> bytes:
 def _decode_gif(data: bytes, entry: Entry) -> Array:
     # Not `Pillow.open`: its limit on pixels is a setting of the whole process.
     with GifImageFile(io.BytesIO(data)) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise AutosegError(f"{entry.where} is too large: {picture.width} x {picture.height} pixels", "cut it into tiles")
+        check_pixels(entry.where, picture.width, picture.height)
         # A GIF always has a palette; that of masks is gray.
         pixels = np.asarray(picture.convert("RGB"))
     return pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
 
 
-def _decode_ppm(data: bytes) -> Array:
-    """Raises cv2.error for more than 2^30 pixels, ValueError for damaged files."""
+def _decode_ppm(data: bytes, entry: Entry) -> Array:
+    """Raises AutosegError for too many pixels, ValueError for damaged files."""
+    with PpmImageFile(io.BytesIO(data)) as picture:
+        check_pixels(entry.where, picture.width, picture.height)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise ValueError("not a PPM file")

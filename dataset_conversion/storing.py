@@ -18,6 +18,7 @@ from autoseg.io.types import Array
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
+from autoseg.support.out_of_memory import is_out_of_memory
 from dataset_conversion.reading import read_image_entry
 from dataset_conversion.source import Entry
 from dataset_conversion.stage import StoredCase, encode_thumbnail
@@ -48,6 +49,17 @@ def store_case(
     folder: Path | None, case: NewCase, spec: DatasetSpec, scheme: LabelScheme
 ) -> tuple[StoredCase | None, list[str]]:
     """Write a case into `folder` (None: only read and check it). Returns the stored case, None if it is faulty; and faults."""
+    try:
+        return _store_case(folder, case, spec, scheme)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None, [f"{_describe_source(case, case.images[0])}: too large for the memory of this machine"]
+
+
+def _store_case(
+    folder: Path | None, case: NewCase, spec: DatasetSpec, scheme: LabelScheme
+) -> tuple[StoredCase | None, list[str]]:
     try:
         images = [_read_image(item) for item in case.images]
         label = _label(case)

@@ -25,7 +25,7 @@ def _library_logging() -> Iterator[None]:
 
 
 def _reset_loggers() -> None:
-    for name in ("autoseg", "dataset_conversion", "highdicom", "pydicom"):
+    for name in ("autoseg", "dataset_conversion", "highdicom", "pydicom", "tifffile"):
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [], True
         logger.setLevel(logging.NOTSET)

@@ -170,6 +170,7 @@ def _add_general(parser: argparse.ArgumentParser, title: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset of that id and name")
     parser.add_argument("--root", metavar="DIR", default=argparse.SUPPRESS, help="see autoseg_convert --help")
+    entry.add_max_pixels(parser, default=argparse.SUPPRESS)
 
 
 def _metavar(option: Option) -> str:

@@ -19,6 +19,8 @@ from typing import Any
 from autoseg.support.errors import AutosegError, UnsavedResult
 from autoseg.support.extensions import AUGMENTATIONS, LOGGERS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.log import configure_logging
+from autoseg.support.pixel_limit import DEFAULT, pixel_limit, set_max_pixels
+from autoseg.support.pixel_limit import max_pixels as current_max_pixels
 from autoseg.support.registry import Registry
 
 Main = Callable[[Sequence[str] | None], int]
@@ -49,6 +51,8 @@ def _command(body: Main, interrupted: str) -> Main:
         logging.getLogger("pydicom").setLevel(logging.ERROR)
         # Nor can the user fix highdicom's warnings about empty segments and missing attributes.
         logging.getLogger("highdicom").setLevel(logging.ERROR)
+        # What tifffile finds wrong in a file is in our own message, if it matters.
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         own = is_own_process(arguments)
         if own:
             # Imports create many permanent objects; repeated garbage collections would take a tenth of the start-up time.
@@ -58,7 +62,8 @@ def _command(body: Main, interrupted: str) -> Main:
                 # Names of files may hold what the terminal's encoding cannot show.
                 stream.reconfigure(errors="backslashreplace")
         configure_logging()
-        code = _exit_code(body, arguments, interrupted)
+        with pixel_limit(None):  # --max-pixels holds for this command only.
+            code = _exit_code(body, arguments, interrupted)
         if own:
             # Skip the garbage collection at exit: half a second with PyTorch.
             gc.freeze()
@@ -82,6 +87,7 @@ def configure_glibc_malloc(arguments: Sequence[str] | None, limit: int | None = 
 
 def _exit_code(body: Main, arguments: Sequence[str] | None, interrupted: str) -> int:
     try:
+        set_max_pixels(current_max_pixels())
         code = body(arguments)
         sys.stdout.flush()
         return code
@@ -147,7 +153,14 @@ def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentPa
     result.add_argument(
         "--root", metavar="DIR", help="folder of raw/, preprocessed/ and results/ (else AUTOSEG_ROOT, else ./autoseg_data)"
     )
+    add_max_pixels(result)
     return result
+
+
+def add_max_pixels(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """--max-pixels."""
+    text = f"read images of up to N pixels, if you trust them (else AUTOSEG_MAX_PIXELS, else {DEFAULT})"
+    parser.add_argument("--max-pixels", type=max_pixels, metavar="N", help=text, **options)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +171,15 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def max_pixels(text: str) -> int:
+    """Value of --max-pixels. The limit is set when it is parsed: before OpenCV is imported, which has a limit of its own."""
+    pixels = int(text.replace("_", ""))
+    if pixels < 1:
+        raise ValueError(text)
+    set_max_pixels(pixels)
+    return pixels
 
 
 def add_log_to(parser: argparse.ArgumentParser) -> None:

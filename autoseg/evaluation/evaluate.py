@@ -34,6 +34,7 @@ from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems, keep_result
 from autoseg.support.extensions import METRICS
 from autoseg.support.log import progress_bar
+from autoseg.support.out_of_memory import is_out_of_memory
 from autoseg.support.parallel import parallel_map, should_use_processes
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ def _attempt(score: Callable[[Pair], T], pair: Pair) -> tuple[T | None, list[str
         return None, list(several.problems), []
     except AutosegError as error:
         return None, [f"{pair.case}: {error.problem}"], []
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None, [f"{pair.case}: too large for the memory of this machine"], []
 
 
 def _classes_by_value(scored: Iterable[ScoredCase]) -> list[str]:

@@ -28,6 +28,7 @@ from autoseg.schema.sources import Sources
 from autoseg.support.errors import AutosegError, keep_result
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.log import progress_bar
+from autoseg.support.out_of_memory import is_out_of_memory
 from autoseg.support.parallel import parallel_map, should_use_processes
 from autoseg.support.workspace import Dataset
 
@@ -119,7 +120,12 @@ def _measure_job(
     spec: DatasetSpec, scheme: LabelScheme, cache: DecodedImageCache | None, job: tuple[Case, str]
 ) -> MeasuredCase | list[str]:
     """job: a case, and the hash of its image files."""
-    return measure_case(job[0], spec, scheme, job[1], cache)
+    try:
+        return measure_case(job[0], spec, scheme, job[1], cache)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return [f"{job[0].images[0]}: too large for the memory of this machine"]
 
 
 def _collect(

@@ -8,16 +8,9 @@ from typing import TypeVar
 
 import torch
 
+from autoseg.support.out_of_memory import is_out_of_memory
+
 T = TypeVar("T")
-# CPUs, MPS and the libraries under CUDA raise a plain RuntimeError: only its text says out of memory.
-_MESSAGES = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the device or of the machine is full."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def within_memory(work: Callable[[], T]) -> T | None:
@@ -28,7 +21,7 @@ def within_memory(work: Callable[[], T]) -> T | None:
     """
     try:
         return work()
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
     # The error is gone here, and with it the frames that held tensors. Only cycles are left.

@@ -14,6 +14,7 @@ import numpy as np
 
 from autoseg.io.types import UNREADABLE, Array, Geometry, Image, as_image
 from autoseg.support.errors import AutosegError
+from autoseg.support.pixel_limit import check_pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,10 +34,11 @@ def available() -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Whether the file has the DICOM signature, whatever its name."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:  # Missing, a folder, or not to be read: whoever reads it says so.
         return False
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def header(path: Path) -> Dataset:
@@ -50,13 +52,16 @@ def header(path: Path) -> Dataset:
 
 
 def count_frames(path: Path) -> int:
-    """Number of images in a DICOM file; 1 for other or unreadable files, and without pydicom."""
+    """Number of images in a DICOM file; 1 for other or unreadable files, for more frames than its bytes can hold, and without
+    pydicom."""
     if not available() or not is_dicom(path):
         return 1
     try:
-        return int(header(path).get("NumberOfFrames") or 1)
+        frames = int(header(path).get("NumberOfFrames") or 1)
     except (AutosegError, TypeError, ValueError):
         return 1
+    # Each frame of a compressed file has a header of 8 bytes; others take at least a bit for each pixel.
+    return frames if frames <= path.stat().st_size else 1
 
 
 def patient_identifiers(path: Path) -> tuple[str, ...]:
@@ -131,6 +136,7 @@ def _check_frame(path: Path, tags: Dataset, frame: int | None) -> None:
         )
     if frame is not None and not 0 <= frame < count:
         raise AutosegError(f"{path} has no frame {frame}: it holds {count}", "count from 0")
+    check_pixels(path, int(tags.Columns), int(tags.Rows))
     if tags.get("HighBit") is not None and int(tags.HighBit) != int(tags.BitsStored) - 1:
         raise AutosegError(f"{path} has pixels that do not begin at the lowest bit (tag HighBit)", "export it again")
 
@@ -150,6 +156,8 @@ def _decode_pixels(path: Path, tags: Dataset, frame: int | None) -> Array:
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except (NotImplementedError, RuntimeError) as error:
         raise AutosegError(f"{path} cannot be decoded: {_first_line(error)}", "decompress it first") from error
+    except MemoryError:
+        raise
     except Exception as error:  # Decoders raise whatever their C code or Pillow raises on damaged data.
         raise AutosegError(f"{path} cannot be read: {_first_line(error)}", UNREADABLE) from error
 

@@ -11,7 +11,8 @@ damaged files, and never execute content of a file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from autoseg.io.grid import align
 from autoseg.io.types import UNREADABLE, Array, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import READERS
+from autoseg.support.out_of_memory import REMEDY, is_out_of_memory
 
+_OPENCV_LIMIT = "CV_IO_MAX_IMAGE"  # in the text of its error
 _LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz", ".mha", ".nrrd")
 
 
@@ -76,10 +79,11 @@ def read_image(path: Path | str, frame: int | None = None) -> Image:
     if is_dangling_image(path):
         raise AutosegError(f"{path} is a link to a file that does not exist", "restore the file, or remove the link")
     reader = _find_reader(path)
-    if reader not in (raster, medical):
-        image = _read_with_plugin(reader, path)
-    else:
-        image = raster.read_image(path) if reader is raster else medical.read_image(path, frame)
+    with _any_error_as_autoseg_error(path):
+        if reader not in (raster, medical):
+            image = _read_with_plugin(reader, path)
+        else:
+            image = raster.read_image(path) if reader is raster else medical.read_image(path, frame)
     if image.array.dtype == np.float32 and not np.isfinite(image.array).all():
         count = int((~np.isfinite(image.array)).sum())
         raise AutosegError(f"{path} holds {count} values that are not finite numbers", "replace them, for example by 0")
@@ -129,7 +133,8 @@ def read_label(path: Path | str) -> Label:
     """
     path = Path(path)
     reader = _find_reader(path)
-    label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_with_plugin(reader, path)
+    with _any_error_as_autoseg_error(path):
+        label: Label = reader.read_label(path) if reader in (raster, medical) else _read_label_with_plugin(reader, path)
     return label
 
 
@@ -178,6 +183,25 @@ def write_image(path: Path, array: Array, like: Image | Label | None = None) -> 
         raster.write(path, np.asarray(array))
 
 
+@contextmanager
+def _any_error_as_autoseg_error(path: Path) -> Iterator[None]:
+    """One bad file is one failed case: whatever decoders raise for it becomes an AutosegError that names it."""
+    try:
+        yield
+    except AutosegError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise AutosegError(f"{path} is too large for the memory of this machine", REMEDY) from error
+        if _OPENCV_LIMIT in str(error):
+            raise AutosegError(
+                f"{path} has more pixels than OpenCV reads in this process",
+                "set OPENCV_IO_MAX_IMAGE_PIXELS to a larger number before Python starts",
+            ) from error
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise AutosegError(f"{path} cannot be read: {type(error).__name__}: {reason}", UNREADABLE) from error
+
+
 def _find_reader(path: Path) -> Any:
     """The reader by suffix, else by the first bytes: DICOM files often have no suffix."""
     suffix = suffix_of(path)
@@ -194,7 +218,7 @@ def _read_with_plugin(reader: Any, path: Path) -> Image:
     try:
         image: Image = reader.read_image(path)
         array, rounding_notes = as_image(np.asarray(image.array))
-    except AutosegError:
+    except (AutosegError, MemoryError):
         raise
     except Exception as error:  # Code of others may raise anything.
         raise AutosegError(f"{path} cannot be read by {owner}: {type(error).__name__}: {error}", UNREADABLE) from error

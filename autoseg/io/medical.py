@@ -15,6 +15,8 @@ import autoseg.io.segmentation as segmentation
 from autoseg.io.types import UNREADABLE, Array, Geometry, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, check_utf8
+from autoseg.support.out_of_memory import is_out_of_memory
+from autoseg.support.pixel_limit import check_pixels
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
@@ -78,7 +80,7 @@ def write(path: Path, array: Array, like: Image | Label | None) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=path.suffix != ".nii")
         except RuntimeError as error:
             raise AutosegError(
-                f"{path} could not be written: {_itk_message(error)}", "check the disk and the folder"
+                f"cannot write {path}: {_itk_message(error)}", "check the disk and the folder"
             ) from error
 
 
@@ -100,12 +102,16 @@ def _read_with_simpleitk(path: Path) -> tuple[Array, tuple[float, float] | None,
             reader.SetFileName(str(file))
             reader.ReadImageInformation()
             tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys() if key[4:5] == "|"}
+            size = sorted(reader.GetSize()[:3])
+            check_pixels(path, size[-1] * math.prod(size[:-2]), size[-2])
             _reject_misread(path, tags)
             if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
                 raise AutosegError(f"{path} holds complex numbers, which autoseg does not read", "save their magnitudes")
             image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         remedy = _NO_PYDICOM if dicom.is_dicom(path) else UNREADABLE
         raise AutosegError(f"{path} cannot be read: {_itk_message(error)}", remedy) from error
     planes, geometry, spacing, notes = _as_2d(path, array, image)

@@ -18,6 +18,7 @@ import numpy as np
 
 from autoseg.io.types import UNREADABLE, Array
 from autoseg.support.errors import AutosegError
+from autoseg.support.pixel_limit import check_pixels
 
 SUFFIXES = (".nii", ".nii.gz")
 _HEADER, _HEADER_2 = 348, 540
@@ -71,6 +72,8 @@ def _check(stream: BinaryIO, path: Path) -> NiftiHeader:
         raise AutosegError(f"{path} is the header of two files (.hdr and .img)", "save it as one .nii file")
     dimensions = struct.unpack(order + "8h", header[40:56])
     kind, bits = struct.unpack(order + "2h", header[70:74])
+    sides = sorted(max(side, 1) for side in dimensions[1:4])
+    check_pixels(path, sides[0] * sides[2], sides[1])
     if kind in _UNREAD:
         raise AutosegError(f"{path} holds {_UNREAD[kind]}, which autoseg does not read", "save magnitudes as floats of 32 bits")
     offset = int(struct.unpack(order + "f", header[108:112])[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -16,9 +15,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 import autoseg.io.tiff as tiff
-from autoseg.io.types import UNREADABLE, Array, Decoded, Image, Label, as_image, as_label, check_size
+from autoseg.io.types import UNREADABLE, Array, Decoded, Image, Label, as_image, as_label
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, is_utf8
+from autoseg.support.pixel_limit import check_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PNG, _JPEG, _BMP = b"\x89PNG", b"\xff\xd8\xff", b"BM"
@@ -29,6 +29,7 @@ _HEADERS: tuple[tuple[bytes, Callable[[BinaryIO], Pillow.Image]], ...] = (
     (_JPEG, JpegImageFile),
     (_BMP, BmpImageFile),
 )
+_OTHERS = ("GIF", "WEBP", "PPM", "JPEG2000")
 _PNG_UNSCALE = {2: 85, 4: 17}  # Decoders stretch 2- and 4-bit grays to 0..255; class ids must not be.
 _GRAY_WITH_ALPHA = b"\x04"  # colour type in the header of a PNG; Pillow tells it for 8 bits only
 _STRIP = 256  # rows
@@ -198,15 +199,22 @@ def _open_header(stream: BinaryIO, path: Path) -> Pillow.Image:
     """A picture with its header only. Raises AutosegError for an invalid header or too many pixels."""
     start = stream.read(4)
     stream.seek(0)
-    reader = next((reader for signature, reader in _HEADERS if start.startswith(signature)), Pillow.open)
+    reader = next((reader for signature, reader in _HEADERS if start.startswith(signature)), _open_other)
     try:
         picture = reader(stream)
     except Pillow.DecompressionBombError as error:
         raise AutosegError(f"{path} is too large: {error}", "save it as PNG, JPEG or TIFF") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many exceptions for damaged headers.
         raise AutosegError(f"{path} cannot be read as an image", UNREADABLE) from error
-    check_size(path, picture.width, picture.height)
+    check_pixels(path, picture.width, picture.height)
     return picture
+
+
+def _open_other(stream: BinaryIO) -> Pillow.Image:
+    """Other pictures under a name of ours. Not all that Pillow knows: it hands PostScript to another program, for example."""
+    return Pillow.open(stream, formats=_OTHERS)
 
 
 def _inspect(data: bytes, path: Path) -> tuple[int, tuple[str, ...], bool]:

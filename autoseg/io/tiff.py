@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autoseg.io.tiff_pages import image_page
-from autoseg.io.types import UNREADABLE, Array, Decoded, check_size
+from autoseg.io.types import UNREADABLE, Array, Decoded
 from autoseg.support.errors import AutosegError
+from autoseg.support.pixel_limit import check_pixels
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_JPEG = (6, 7)
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+JPEG = (6, 7)
 _ALPHA = (1, 2)  # ExtraSamples: associated, unassociated; 0 is unspecified
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex integer", 6: "complex"}
 
@@ -34,16 +35,16 @@ def decode(path: Path, mask: bool = False) -> Decoded:
     with _open_image_page(path) as (page, notes):
         _check(page, path, mask)
         array = _decode_page(page)
-        axes, kind, bits = page.axes, _photometric(page), int(page.bitspersample)
-        palette = _palette(page) if kind == _PALETTE else None
+        axes, kind, bits = page.axes, photometric(page), int(page.bitspersample)
+        colours = palette(page) if kind == PALETTE else None
         extras = tuple(int(extra) for extra in page.extrasamples)
-        lossy = int(page.compression) in _JPEG
+        lossy = int(page.compression) in JPEG
         orientation = int(page.tags.valueof(_ORIENTATION, default=1))
     if axes not in ("YX", "YXS", "SYX"):
         raise AutosegError(f"{path} is a volume", "autoseg works on 2D images: save each slice as a file of its own")
     array = np.moveaxis(array, 0, 2) if axes == "SYX" else array
-    if kind == _WHITE_IS_ZERO:
-        array, inversion_notes = _white_is_zero(array, bits, len(extras), mask)
+    if kind == WHITE_IS_ZERO:
+        array, inversion_notes = white_is_zero(array, bits, len(extras), mask)
         notes += inversion_notes
     elif kind == _CMYK:
         array, notes = _cmyk_to_rgb(array), (*notes, "CMYK converted to RGB")
@@ -54,7 +55,7 @@ def decode(path: Path, mask: bool = False) -> Decoded:
         notes=notes,
         orientation=orientation if orientation in range(1, 9) else 1,
         lossy=lossy,
-        palette=palette,
+        palette=colours,
         alpha=_alpha_band(array, extras, kind),
     )
 
@@ -72,23 +73,23 @@ def _open_image_page(path: Path) -> Iterator[tuple[TiffPage, tuple[str, ...]]]:
     try:
         with tifffile.TiffFile(path) as file:
             yield image_page(file, path)
-    except AutosegError:
+    except (AutosegError, MemoryError):
         raise
     except Exception as error:  # tifffile and its codecs raise many exceptions for damaged files.
         raise AutosegError(f"{path} cannot be read as a TIFF", UNREADABLE) from error
 
 
-def _photometric(page: Any) -> int | None:
+def photometric(page: Any) -> int | None:
     """None without the tag; tifffile would say white is zero."""
     return int(page.photometric) if _PHOTOMETRIC in page.tags else None
 
 
 def _check(page: Any, path: Path, mask: bool) -> None:
     """Size, colour model, number format, compression and length, before anything is decoded."""
-    check_size(path, page.imagewidth, page.imagelength)
-    kind = _photometric(page)
-    supported = kind in (None, _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE)
-    supported = supported or (kind == _YCBCR and int(page.compression) in _JPEG)
+    check_pixels(path, page.imagewidth, page.imagelength)
+    kind = photometric(page)
+    supported = kind in (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE)
+    supported = supported or (kind == YCBCR and int(page.compression) in JPEG)
     if not supported and not (kind == _CMYK and page.dtype == np.uint8 and page.samplesperpixel == 4):
         name = getattr(page.photometric, "name", kind)
         numbers = f" in {page.samplesperpixel} bands of {page.dtype}" if kind == _CMYK else ""
@@ -123,7 +124,7 @@ def _check_numbers(page: Any, path: Path) -> None:
         )
 
 
-def _white_is_zero(array: Array, bits: int, extras: int, mask: bool) -> tuple[Array, tuple[str, ...]]:
+def white_is_zero(array: Array, bits: int, extras: int, mask: bool) -> tuple[Array, tuple[str, ...]]:
     """Inverted values and a note. extras: bands after the gray one, which are not inverted."""
     if mask and array.dtype != np.bool_:
         return array, ("white is zero: class ids taken as stored",)
@@ -144,7 +145,7 @@ def _alpha_band(array: Array, extras: tuple[int, ...], kind: int | None) -> int 
     declared = [first + place for place, extra in enumerate(extras) if extra in _ALPHA]
     if declared:
         return declared[0]
-    unspecified = kind == _RGB and extras == (0,) and array[..., 3].min() == array[..., 3].max()
+    unspecified = kind == RGB and extras == (0,) and array[..., 3].min() == array[..., 3].max()
     return 3 if unspecified else None
 
 
@@ -165,10 +166,10 @@ def _decode_page(page: Any) -> Array:
     return np.asarray(page.asarray(maxworkers=1, buffersize=1 << 24))
 
 
-def _palette(page: Any) -> Array:
+def palette(page: Any) -> Array:
     """(N, 3) uint8."""
-    palette: Array = (page.colormap >> 8).astype(np.uint8).T
-    return palette
+    colours: Array = (page.colormap >> 8).astype(np.uint8).T
+    return colours
 
 
 def _cmyk_to_rgb(array: Array) -> Array:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from autoseg.support.errors import AutosegError
-
 Array = npt.NDArray[Any]
 UNREADABLE = "the file is damaged or cut short: export or fetch it again, or take it out of the set"
-MAX_PIXELS = 1 << 30  # OpenCV's own limit; checked in the header, before anything is decoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +69,6 @@ class Decoded:
     lossy: bool = False
     palette: Array | None = None
     alpha: int | None = None
-
-
-def check_size(path: Path, width: int, height: int) -> None:
-    """Raises AutosegError for a picture of more than MAX_PIXELS."""
-    if width * height > MAX_PIXELS:
-        raise AutosegError(f"{path} is too large: {width} x {height} pixels", "cut it into tiles")
 
 
 def as_label(array: Array) -> Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.prediction import PredictedCase
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, hash_file, hash_text
+from autoseg.support.out_of_memory import is_out_of_memory
 from autoseg.support.parallel import available_cores, parallel_map
 
 OVERLAYS = "overlays"
@@ -99,8 +101,10 @@ def _load(predictor: Predictor, options: OutputOptions, job: PredictionJob) -> _
         return _failure(job, error.problem if str(job.images[0]) in error.problem else f"{files}: {error.problem}")
     except OSError as error:
         return _failure(job, f"{job.images[0]} cannot be read: {error.strerror}")
-    except MemoryError:
-        return _failure(job, f"{job.images[0]}: too large for this machine's memory")
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return _failure(job, _out_of_memory(job))
     if job.name not in options.overlays:
         # Without an overlay only shape and geometry are needed: free the pixels.
         image = replace(image, array=np.broadcast_to(np.zeros((), image.array.dtype), image.array.shape))
@@ -111,6 +115,10 @@ def content_hash(job: PredictionJob) -> str:
     """SHA-256 of the image file, or of the hashes of all channel files."""
     hashes = [hash_file(path) for path in job.images]
     return hashes[0] if len(hashes) == 1 else hash_text(*hashes)
+
+
+def _out_of_memory(job: PredictionJob) -> str:
+    return f"{job.images[0]}: too large for the memory of this machine"
 
 
 def _failure(job: PredictionJob, problem: str) -> Failure:
@@ -175,18 +183,33 @@ def _too_large(predictor: Predictor, job: PredictionJob) -> Failure:
 def _write(
     predictor: Predictor, folder: Path, options: OutputOptions, item: _Inferred | _LargeInferred | Failure
 ) -> PredictedCase | Failure:
+    """Errors of the case itself are its failure; others, such as a full disk, end the run."""
     if isinstance(item, Failure):
         return item
-    if isinstance(item, _LargeInferred):
-        return _write_large(predictor, folder, options, item)
+    job = item.job if isinstance(item, _LargeInferred) else item.loaded.job
+    try:
+        if isinstance(item, _LargeInferred):
+            return _write_large(predictor, folder, options, item)
+        return _write_case(predictor, folder, options, item)
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(error, AutosegError) and isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            return _failure(job, f"{error.problem}; {error.remedy}")
+        if not is_out_of_memory(error):
+            raise
+    return _failure(job, _out_of_memory(job))
+
+
+def _write_case(predictor: Predictor, folder: Path, options: OutputOptions, item: _Inferred) -> PredictedCase | Failure:
     began = time.perf_counter()
     job, size, maps = item.loaded.job, item.loaded.prepared.size, item.inferred.maps
     labels = predictor.label_map(maps, size)
     prediction = predictor.assess(item.loaded.prepared, item.inferred, labels)
     if options.probabilities:
         _write_probabilities(folder / f"{job.name}.npz", resample_to_original.resize(maps, size), predictor.scheme)
+    warnings = prediction.warnings
     if job.name in options.overlays:
-        _write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded, labels, predictor.scheme)
+        warnings += _write_overlay(folder / OVERLAYS / f"{job.name}.png", item.loaded, labels, predictor.scheme)
     try:
         # Last: an existing mask means that the case is finished.
         write_mask(folder / job.output, labels, item.loaded.image, job, predictor.scheme, options)
@@ -203,7 +226,7 @@ def _write(
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         notes=item.loaded.image.notes,
         confidence=prediction.confidence,
-        warnings=prediction.warnings,
+        warnings=warnings,
         sha256=item.loaded.sha256,
         frame=job.frame,
         mask_sha256=hash_file(folder / job.output),
@@ -262,13 +285,19 @@ def write_mask(
     segmentation.write(path, labels, job.images[0], names, frame=job.frame, keep_patient=options.keep_patient)
 
 
-def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: LabelScheme) -> None:
+def _write_overlay(path: Path, loaded: _Loaded, labels: NDArray[Any], scheme: LabelScheme) -> tuple[str, ...]:
+    """Returns a warning if the reference cannot be read; it is then not drawn."""
     # Imported only if overlays are requested.
     from autoseg.prediction.overlay import write_overlay
 
-    job = loaded.job
-    reference = read_label_of(job.reference, job.images, loaded.image).array if job.reference is not None else None
+    job, reference = loaded.job, None
+    warnings: tuple[str, ...] = ()
+    try:
+        reference = read_label_of(job.reference, job.images, loaded.image).array if job.reference is not None else None
+    except AutosegError as error:
+        warnings = (job.redact(f"the reference is not drawn: {error.problem}"),)
     write_overlay(path, loaded.image.array, labels, scheme, reference)
+    return warnings
 
 
 def _write_probabilities(path: Path, maps: NDArray[Any], scheme: LabelScheme) -> None:

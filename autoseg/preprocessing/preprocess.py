@@ -20,6 +20,7 @@ from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
+from autoseg.support.out_of_memory import REMEDY, is_out_of_memory
 from autoseg.support.parallel import parallel_map
 from autoseg.support.workspace import Dataset
 
@@ -98,3 +99,7 @@ def _preprocess_case(case: Case, config: PreprocessingConfig, cache: DecodedImag
         )
     except AutosegError as error:
         raise AutosegError(f"case {case.name}: {error.problem}", error.remedy) from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise AutosegError(f"case {case.name} is too large for the memory of this machine", REMEDY) from error

@@ -24,6 +24,7 @@ from typing import TypeVar
 from autoseg.support.errors import AutosegError
 from autoseg.support.interrupts import held_signals
 from autoseg.support.malloc import configure_glibc_malloc
+from autoseg.support.pixel_limit import max_pixels, set_max_pixels
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -96,7 +97,8 @@ def _thread_pool(count: int) -> Iterator[Executor]:
 def _process_pool(count: int, function: Callable[[A], B]) -> Iterator[Executor]:
     context = process_context(getattr(function, "func", function).__module__)
     reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, context, _start_worker, (reader,))
+    # The fork server keeps the environment of its own start.
+    pool = ProcessPoolExecutor(count, context, _start_worker, (reader, max_pixels()))
     with reader, writer:
         try:
             yield pool
@@ -128,7 +130,8 @@ def set_up_worker(number: int = 0) -> None:
     configure_glibc_malloc(128 << 20)
 
 
-def _start_worker(parent: Connection) -> None:
+def _start_worker(parent: Connection, pixels: int) -> None:
+    set_max_pixels(pixels)
     set_up_worker()
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 

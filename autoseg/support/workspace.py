@@ -15,6 +15,7 @@ from autoseg.support.errors import AutosegError
 Root = str | Path | None
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+MAX_PIXELS = "AUTOSEG_MAX_PIXELS"
 _FULL_NAME = re.compile(r"Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)", re.ASCII)
 
 
@@ -169,6 +170,19 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
 def visible_gpus() -> list[str]:
     """The numbers or UUIDs of the GPUs this process was given (a job of a cluster, mostly); empty if it has all."""
     return [name.strip() for name in os.environ.get(VISIBLE_GPUS, "").split(",") if name.strip()]
+
+
+def variable(name: str) -> str:
+    """An environment variable without spaces around it, "" if it is not set."""
+    return os.environ.get(name, "").strip()
+
+
+def set_or_remove_variable(name: str, value: str) -> None:
+    """Set an environment variable of this process; "": remove it."""
+    if value:
+        os.environ[name] = value
+    else:
+        os.environ.pop(name, None)
 
 
 def set_variable(name: str, value: str) -> None:

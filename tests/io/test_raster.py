@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from autoseg.io import raster, read_image, read_label, tiff, types, write_image, write_label
+from autoseg.io import raster, read_image, read_label, tiff, write_image, write_label
 from autoseg.support.errors import AutosegError
 
 RNG = np.random.default_rng(0)
@@ -151,7 +151,7 @@ def test_files_cut_short_are_not_complained_of_twice(tmp_path, suffix, capfd):
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"scan{suffix}"
     Pillow.fromarray(rgb(40, 40)).save(path)
-    monkeypatch.setattr(types, "MAX_PIXELS", 1599)
+    monkeypatch.setenv("AUTOSEG_MAX_PIXELS", "1599")
     for name in ("_decode_with_opencv", "_decode_page"):
         monkeypatch.setattr(raster if name == "_decode_with_opencv" else tiff, name, None)
     for read in (read_image, read_label):
