@@ -27,6 +27,16 @@ from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.runner import grid_status, run
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.training import TrainedFold, train
+from autoseg.api.weights import (
+    WeightsCheck,
+    WeightsDownload,
+    WeightsInfo,
+    add_weights,
+    export_weights,
+    fetch_weights,
+    verify_weights,
+    weights_table,
+)
 from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
@@ -39,6 +49,10 @@ __all__ = [
     "Omnimodel",
     "Predictor",
     "TrainedFold",
+    "WeightsCheck",
+    "WeightsDownload",
+    "WeightsInfo",
+    "add_weights",
     "ask_omnimodel",
     "audit",
     "check_model",
@@ -51,6 +65,8 @@ __all__ = [
     "evaluate_external",
     "explain",
     "export",
+    "export_weights",
+    "fetch_weights",
     "find_best",
     "fingerprint",
     "grid_status",
@@ -62,6 +78,8 @@ __all__ = [
     "run",
     "study_readers",
     "train",
+    "verify_weights",
+    "weights_table",
 ]
 
 

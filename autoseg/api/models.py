@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoseg.schema.frame import Results
+from autoseg.support.workspace import Root, Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,8 @@ class ModelInfo:
 
     variants: name -> parameters, for 3 channels and 2 classes, from small to large; parameters: of the default variant.
     divisor: the network pads images to multiples of it. fixed_size: the network resizes images to this square, None if it
-    does not. weights: data the published weights were trained on.
+    does not. weights: data the published weights were trained on. weights_present: the default variant would start from
+    published weights, completely.
     """
 
     name: str
@@ -26,6 +28,7 @@ class ModelInfo:
     divisor: int
     fixed_size: int | None
     weights: list[str]
+    weights_present: bool
     citation: str
 
 
@@ -75,17 +78,23 @@ def check_model(model: str, *, on_result: Callable[[ModelCheck], None] | None = 
     return rows
 
 
-def model_table() -> Results[ModelInfo]:
+def model_table(root: Root = None) -> Results[ModelInfo]:
     """List every registered architecture, those of installed packages too.
+
+    Args:
+        root: folder of weights/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
         One row for each architecture. If the package of one cannot be imported, it is skipped with a warning.
     """
     from autoseg import models as registry
+    from autoseg.weights.pretrained import find_start
 
+    folder = Workspace.at(root).weights
     rows: Results[ModelInfo] = Results()
     for name in registry.usable_names():
         spec = registry.spec(name)
+        start = find_start(spec, spec.default_variant, folder)
         row = ModelInfo(
             name=name,
             title=spec.title,
@@ -96,6 +105,7 @@ def model_table() -> Results[ModelInfo]:
             divisor=spec.divisor,
             fixed_size=spec.fixed_size,
             weights=sorted({weights.trained_on for weights in spec.weights if not weights.study}),
+            weights_present=start.source is not None and not start.missing,
             citation=spec.citation,
         )
         rows.append(row)

@@ -63,7 +63,7 @@ def run(
         protocol: "auto", "benchmark" or "quick" (default: the plans').
         replan: plan a dataset again, with the same options, if its images, masks or dataset.json have changed since.
         settings: dotted field of the plan -> value, for all jobs: {"training.epochs": 50}.
-        pretrained: "auto", "none" or the path of a checkpoint (default: the plans' choice).
+        pretrained: "auto", "study", "none" or the path of a checkpoint (default: the plans' choice).
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
         watch: called with each update of the table.
@@ -80,12 +80,12 @@ def run(
     from autoseg.runner.jobs import find_datasets, fold_jobs
     from autoseg.runner.scheduler import run_jobs
     from autoseg.training.loggers import check_loggers
-    from autoseg.weights.pretrained import weights_file
+    from autoseg.weights.pretrained import CHOICES, weights_file
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
     check_loggers(log_to)
-    if pretrained not in (None, "auto", "none"):
+    if pretrained not in (None, *CHOICES):
         weights_file(str(pretrained))
     root_folder = Workspace.at(root).root
     selected = find_datasets(root_folder, [datasets] if isinstance(datasets, str | int) else datasets)

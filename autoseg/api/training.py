@@ -73,7 +73,7 @@ def train(
         protocol: "auto", "benchmark" or "quick" (default: the plan's).
         settings: dotted field of the plan -> value, for this training only: {"training.epochs": 50}.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        pretrained: "auto", "none" or the path of a checkpoint (default: the plan's choice).
+        pretrained: "auto", "study", "none" or the path of a checkpoint (default: the plan's choice).
         restart: start again. A finished or interrupted run is kept until the new one has its first checkpoint, and put back
             if it gets none.
         replan: plan again, with the same options, if images, masks or dataset.json have changed since the plan was made.
@@ -99,7 +99,7 @@ def train(
     from autoseg.training.loggers import check_loggers
     from autoseg.training.lr_search import with_searched_rate
     from autoseg.training.train_fold import is_finished, train_fold
-    from autoseg.weights.pretrained import weights_file
+    from autoseg.weights.pretrained import CHOICES, weights_file
 
     texts = setting_texts(settings)
     if extend is not None and (protocol or texts or pretrained or restart or replan):
@@ -110,7 +110,7 @@ def train(
     weights = None if pretrained is None else str(pretrained)
     # Whatever can be wrong in the call is found before the dataset is planned, which takes minutes.
     check_loggers(log_to)
-    if weights not in (None, "auto", "none"):
+    if weights not in (None, *CHOICES):
         weights_file(str(weights))
     data = Workspace.at(root).dataset(dataset)
     check_training(data, [model], texts)

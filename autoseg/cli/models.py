@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    rows = api.model_table()
+    rows = api.model_table(options.root)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return 0
@@ -39,4 +39,5 @@ def _cells(row: ModelInfo) -> list[str]:
     ]
     size = "any" if row.divisor == 1 else f"multiples of {row.divisor}"
     size = f"{row.fixed_size} internally" if row.fixed_size else size
-    return [row.name, row.family, ", ".join(variants), size, ", ".join(row.weights) or "none", row.citation]
+    weights = f"{', '.join(row.weights)}: {'present' if row.weights_present else 'not present'}" if row.weights else "none"
+    return [row.name, row.family, ", ".join(variants), size, weights, row.citation]

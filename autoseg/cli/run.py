@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
-    parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    parser.add_argument("--pretrained", metavar="auto|study|none|PATH", help="weights to start from (default: the plan's)")
     entry.add_log_to(parser)
     entry.add_settings(parser)
     entry.add_device(parser)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("fold", metavar="FOLD", help="0, 1, ... or all")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the plan's")
-    parser.add_argument("--pretrained", metavar="auto|none|PATH", help="weights to start from (default: the plan's)")
+    parser.add_argument("--pretrained", metavar="auto|study|none|PATH", help="weights to start from (default: the plan's)")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--restart", action="store_true", help="start again and discard the earlier run")
     parser.add_argument("--extend", type=int, metavar="N", help="train a finished run on, to N epochs in all")

@@ -33,6 +33,13 @@ def load_published(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) 
     the new channels. A class head for another number of classes is dropped. Raises `SeveralProblems` if anything else does
     not fit; the network is then unchanged.
     """
+    fitting, report = match_published(network, tensors)
+    network.load_state_dict({**network.state_dict(), **fitting})
+    return report
+
+
+def match_published(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], LoadReport]:
+    """What `load_published` would copy, by our names, without changing the network, which may be on the meta device."""
     tensors = network.to_official(tensors)
     adapter = StateDictAdapter({name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS)})
     for name in tensors:
@@ -61,11 +68,10 @@ def load_published(network: SegmentationNetwork, tensors: Mapping[str, Tensor]) 
             f"these weights do not fit {type(network).__name__}:", problems,
             "choose the model and variant of the file, or train with --pretrained none", shown=20,
         )
-    network.load_state_dict({**own, **fitting})
     loaded = tuple(name for name in adapter.tensors if name not in adapter.dropped)
     trainable = {name for name, _ in network.named_parameters()}
     missing = tuple(name for name in own if name in trainable and name not in fitting)
-    return LoadReport(loaded, adapter.dropped, missing)
+    return fitting, LoadReport(loaded, adapter.dropped, missing)
 
 
 def _without_inputs(weight: Tensor) -> tuple[int, ...]:

@@ -197,7 +197,7 @@ class ModelPlan:
     batch_size: Side
     accumulate: Side
     precision: Literal["fp32", "bf16", "fp16"]
-    pretrained: Literal["auto", "none"]
+    pretrained: Literal["auto", "study", "none"]
     learning_rate: LearningRate
     warmup_epochs: Count
     normalisation: Normalisation

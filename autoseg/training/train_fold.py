@@ -65,7 +65,7 @@ def train_fold(
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
     An interrupted run is resumed and a finished one is not changed, if all inputs are the same (`config_hash`).
-    pretrained: "auto", "none" or a path, instead of the plan's choice. restart: train again; the earlier run is kept until
+    pretrained: "auto", "study", "none" or a path, not the plan's choice. restart: train again; the earlier run is kept until
     the new one has its first checkpoint. team: the processes that train together; each calls this, the main one writes.
     search: the learning rate search, for the record. log_to: loggers in addition to metrics.csv (see `loggers`). trial: folder
     to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise KeyboardInterrupt

