@@ -18,7 +18,6 @@ from autoseg.support.workspace import Dataset, Root, Workspace
 
 if TYPE_CHECKING:
     from autoseg.runner.engine import Engine
-    from autoseg.runner.jobs import JobOptions
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ def run(
     replan: bool = False,
     settings: Settings | None = None,
     pretrained: PathLike | None = None,
+    deterministic: bool = False,
     log_to: Sequence[str] = (),
     device: str = "auto",
     watch: Callable[[GridTable], None] = lambda table: None,
@@ -64,6 +64,7 @@ def run(
         replan: plan a dataset again, with the same options, if its images, masks or dataset.json have changed since.
         settings: dotted field of the plan -> value, for all jobs: {"training.epochs": 50}.
         pretrained: "auto", "study", "none" or the path of a checkpoint (default: the plans' choice).
+        deterministic: see `train`; finished runs that were trained without it do not count as done.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         device: "auto", "cpu", "cuda" or "mps"; with `gpus_per_run` it is "cuda".
         watch: called with each update of the table.
@@ -77,7 +78,7 @@ def run(
         AutosegError: something is missing or unknown; no job was started.
         KeyboardInterrupt: on Ctrl-C; the jobs stop, and the next call resumes them.
     """
-    from autoseg.runner.jobs import find_datasets, fold_jobs
+    from autoseg.runner.jobs import JobOptions, find_datasets, fold_jobs
     from autoseg.runner.scheduler import run_jobs
     from autoseg.training.loggers import check_loggers
     from autoseg.weights.pretrained import CHOICES, weights_file
@@ -97,22 +98,14 @@ def run(
     jobs = [job for dataset in selected for job in fold_jobs(dataset, names, numbers)]
     for dataset in selected:
         _prepare(dataset, {job.model for job in jobs if job.dataset == dataset.name}, texts)
-    job_options = _job_options(root_folder, device, pretrained, texts, gpus_per_run, log_to)
+    job_options = JobOptions(
+        root=root_folder, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
+        settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to), deterministic=deterministic,
+    )  # fmt: skip
     job_engine = _engine(engine, workers, gpus_per_run, address, slurm, root_folder)
     table = run_jobs(jobs, job_options, job_engine, retries=retries, watch=watch, handle_signals=handle_signals)
     _compare(table, root_folder)
     return table
-
-
-def _job_options(
-    root: Path, device: str, pretrained: str | Path | None, settings: dict[str, str], gpus_per_run: int, log_to: Sequence[str]
-) -> JobOptions:
-    from autoseg.runner.jobs import JobOptions
-
-    return JobOptions(
-        root=root, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
-        settings=settings, processes=max(1, gpus_per_run), log_to=tuple(log_to),
-    )  # fmt: skip
 
 
 def grid_status(root: Root = None) -> GridTable:

@@ -57,6 +57,7 @@ def train(
     restart: bool = False,
     replan: bool = False,
     extend: int | None = None,
+    deterministic: bool = False,
     log_to: Sequence[str] = (),
     handle_signals: bool = False,
     root: Root = None,
@@ -79,6 +80,9 @@ def train(
         replan: plan again, with the same options, if images, masks or dataset.json have changed since the plan was made.
         extend: train finished folds on, to so many epochs in all, with the settings they were trained with. The learning rate
             goes on as in a run of so many epochs. run.json and comparisons name it. Not for the benchmark protocol.
+        deterministic: on a GPU too, the same training gives the same weights to the last bit: only algorithms that repeat are
+            used, which is slower. A run must be resumed with the same choice. Without it a GPU may add up gradients in any
+            order, and equal runs differ slightly. On a CPU they are equal anyway.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
             By default signal handlers do not change.
@@ -90,7 +94,8 @@ def train(
 
     Raises:
         AutosegError: the model, fold or a setting is unknown, weights are missing, the folder contains another run, images or
-            masks have changed since the plan was made, or the splits leak.
+            masks have changed since the plan was made, the splits leak, or an operation of the network has no deterministic
+            form and one was asked for.
         KeyboardInterrupt: on Ctrl-C; the next call resumes from the last checkpoint.
     """
     from autoseg.planning.overrides import apply_overrides
@@ -102,10 +107,10 @@ def train(
     from autoseg.weights.pretrained import CHOICES, weights_file
 
     texts = setting_texts(settings)
-    if extend is not None and (protocol or texts or pretrained or restart or replan):
+    if extend is not None and (protocol or texts or pretrained or restart or replan or deterministic):
         raise AutosegError(
             "--extend trains a run on with its own settings",
-            "leave out --protocol, --set, --epochs, --pretrained, --restart and --replan",
+            "leave out --protocol, --set, --epochs, --pretrained, --restart, --replan and --deterministic",
         )
     weights = None if pretrained is None else str(pretrained)
     # Whatever can be wrong in the call is found before the dataset is planned, which takes minutes.
@@ -123,15 +128,16 @@ def train(
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))
         left = [fold for fold in selected if restart or not is_finished(data.fold(model, fold))]
-        search = None
+        search, repeats = None, dict.fromkeys(selected, deterministic)
         if extend is not None:
             plans = {fold: extended_plan(data.fold(model, fold), extend) for fold in selected}
+            repeats = {fold: read_artefact(data.fold(model, fold) / "run.json", RunRecord).deterministic for fold in selected}
         else:
             if context.is_main and left:
                 _log_expected_time(plan, model, len(left))
             plan, search = with_searched_rate(
                 data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals,
-                later_epochs=len(left) * plan.training.epochs,
+                later_epochs=len(left) * plan.training.epochs, deterministic=deterministic,
             )  # fmt: skip
             plans = dict.fromkeys(selected, plan)
         for fold in selected:
@@ -139,7 +145,7 @@ def train(
             record = train_fold(
                 data, plans[fold], splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
                 search=search, log_to=log_to, handle_signals=handle_signals, later_epochs=len(left) * plan.training.epochs,
-                extend=extend is not None,
+                extend=extend is not None, deterministic=repeats[fold],
             )  # fmt: skip
             if context.is_main:
                 trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))
@@ -207,8 +213,10 @@ def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold
+    from autoseg.training.deterministic import deterministic_algorithms
 
     check_runs(data, [data.fold(record.model, record.fold)])
-    folder = predict_fold(data, record.model, record.fold, device=device)
+    with deterministic_algorithms(record.deterministic):
+        folder = predict_fold(data, record.model, record.fold, device=device)
     raw, cases = RawDataset.open(data), splits.folds[record.fold].validation
     return evaluate_folders(folder, raw.references, raw.spec, cases=cases, notes=(choices_text(record.saw_scored_cases),))

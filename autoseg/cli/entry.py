@@ -187,6 +187,14 @@ def add_log_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-to", default="", metavar="A,B", help=f"also log to {one_of(LOGGERS)} (default: none)")
 
 
+def add_deterministic(parser: argparse.ArgumentParser) -> None:
+    """--deterministic."""
+    parser.add_argument(
+        "--deterministic", action="store_true",
+        help="on a GPU, equal trainings give equal weights to the last bit (slower); without it they differ slightly",
+    )  # fmt: skip
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """--set."""
     parser.add_argument(

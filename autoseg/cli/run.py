@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             replan=options.replan,
             settings=entry.settings(options.set),
             pretrained=options.pretrained,
+            deterministic=options.deterministic,
             log_to=entry.names(options.log_to),
             device=options.device,
             watch=watch,
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--pretrained", metavar="auto|study|none|PATH", help="weights to start from (default: the plan's)")
+    entry.add_deterministic(parser)
     entry.add_log_to(parser)
     entry.add_settings(parser)
     entry.add_device(parser)

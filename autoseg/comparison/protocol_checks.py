@@ -56,12 +56,13 @@ def choices_note(dataset_results: DatasetResults) -> list[str]:
 
 
 def noted_differences(dataset_results: DatasetResults) -> list[str]:
-    """Differences that are allowed but noted: initial weights, devices, precision."""
+    """Differences that are allowed but noted: initial weights, devices, precision, --deterministic."""
     runs = {name: model.first for name, model in dataset_results.trained.items()}
     return [
         *_differences("the initial weights", runs, lambda run: run.record.pretrained or "random"),
         *_differences("the device", runs, lambda run: run.record.device),
         *_differences("the precision", runs, lambda run: run.record.precision),
+        *_differences("--deterministic", runs, lambda run: "on" if run.record.deterministic else "off"),
     ]
 
 

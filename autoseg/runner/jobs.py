@@ -30,6 +30,7 @@ class JobOptions:
     settings: Mapping[str, str] | None = None
     processes: int = 1
     log_to: tuple[str, ...] = ()
+    deterministic: bool = False
 
 
 def fold_jobs(dataset: Dataset, models: Sequence[str] | None, folds: Sequence[int] | None) -> list[Job]:
@@ -85,6 +86,8 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
     options = ["--pretrained", job_options.pretrained] if job_options.pretrained else []
     for key, value in (job_options.settings or {}).items():
         options += ["--set", f"{key}={value}"]
+    if job_options.deterministic:
+        options.append("--deterministic")
     if job_options.log_to:
         options += ["--log-to", ",".join(job_options.log_to)]
     enter = [sys.executable, "-c", _ENTER.format(command="train")]
@@ -101,14 +104,17 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
     return [*enter, job.dataset, job.model, str(job.fold), *shared, *options]
 
 
-def is_done(root: Path, job: Job) -> bool:
+def is_done(root: Path, job: Job, deterministic: bool = False) -> bool:
     """Whether the results of a job exist and were made from the present plan's data and splits: a finished run with scores of
-    its held-out cases, or predictions of the present test images by the present networks."""
+    its held-out cases, or predictions of the present test images by the present networks. deterministic: only a run that
+    repeats to the last bit counts."""
     folder = folder_of(root, job)
     if job.predicts:
         return (folder / "prediction.json").exists() and _predictions_are_current(root, job)
     record = record_of(root, job)
     if record is None or record.status != "finished" or not (folder / "validation" / "scores.json").exists():
+        return False
+    if deterministic and not record.deterministic:
         return False
     return _is_of_current_data(Dataset(root, job.dataset), folder, job.fold)
 

@@ -82,7 +82,7 @@ class _Scheduler:
 
     def run(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            done = is_done(self._job_options.root, job)
+            done = is_done(self._job_options.root, job, self._job_options.deterministic)
             self._rows[job] = with_progress(self._job_options.root, JobRow(job=job, state="done" if done else "waiting"))
         self._update_table()
         while any(row.state in ("waiting", "running") for row in self._rows.values()):
@@ -172,7 +172,7 @@ class _Scheduler:
 
     def _row_after(self, row: JobRow, outcome: Outcome) -> JobRow:
         job = row.job
-        if outcome.code == 0 and is_done(self._job_options.root, job):
+        if outcome.code == 0 and is_done(self._job_options.root, job, self._job_options.deterministic):
             logger.info(f"{_title(job)}: done" + ("" if job.predicts else f", best Dice {row.best_dice:.3f}"))
             return replace(row, state="done", message="")
         message = outcome.message or last_error_line(log_of(self._job_options.root, job))

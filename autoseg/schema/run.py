@@ -68,8 +68,9 @@ class RunRecord(Artefact):
     tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
     by the planner. accumulate: parts of a batch, more than the plan's if those did not fit into the memory. search: how the
     learning rate was chosen, None without a search. memory_format: of the tensors; the plan has the reason. activation:
-    what turns the logits into probabilities, "" in older records. extended: the epochs after which a finished run was trained
-    on to more. selection: see `Training`. saw_scored_cases: the choices that were made on the cases the fold is scored on.
+    what turns the logits into probabilities, "" in older records. deterministic: only with algorithms that repeat to the last
+    bit on a GPU. extended: the epochs after which a finished run was trained on to more. selection: see `Training`.
+    saw_scored_cases: the choices that were made on the cases the fold is scored on.
     """
 
     NAME = "run"
@@ -109,6 +110,7 @@ class RunRecord(Artefact):
     search: RateSearch | None = None
     memory_format: str = "contiguous"
     activation: Literal["", "softmax", "sigmoid"] = ""
+    deterministic: bool = False
     extended: tuple[Positive, ...] = ()
     selection: Selection = "held_out"
     saw_scored_cases: tuple[Choice, ...] = ("epoch",)

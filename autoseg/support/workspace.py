@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,6 +189,23 @@ def set_or_remove_variable(name: str, value: str) -> None:
 def set_variable(name: str, value: str) -> None:
     """Set an environment variable of this process, unless the user has."""
     os.environ.setdefault(name, value)
+
+
+@contextmanager
+def temporary_variable(name: str, value: str) -> Iterator[str]:
+    """Set an environment variable of this process, unless the user has, until the end. Gives the value it has."""
+    if os.environ.get(name):
+        yield os.environ[name]
+        return
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield value
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 def images_folder(dataset: Dataset, part: str = "Tr") -> Path:

@@ -20,7 +20,9 @@ _ADDED_TRAINING = {"cldice": 0.0, "compile": False, "selection": "held_out"}
 _EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format", "timing")
 
 
-def config_hash(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold, pretrained: str) -> dict[str, str]:
+def config_hash(
+    plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: Fold, pretrained: str, deterministic: bool = False
+) -> dict[str, str]:
     """Part -> its content as JSON text. pretrained: hash of the pretrained weights file, "" for random weights."""
     training = asdict(plan.training)
     unchanged = tuple(name for name, value in _ADDED_TRAINING.items() if training[name] == value)
@@ -38,6 +40,8 @@ def config_hash(plan: Plan, model_plan: ModelPlan, scheme: LabelScheme, split: F
         "pretrained weights": pretrained,
         "version of the training loop": _VERSION,
     }
+    # Only then, so that runs of older releases can be resumed.
+    parts |= {"deterministic": True} if deterministic else {}
     return {name: json.dumps(content, sort_keys=True) for name, content in parts.items()}
 
 
@@ -49,8 +53,8 @@ def digest(parts: dict[str, str]) -> str:
 def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """One line per difference, with both values."""
     lines = []
-    for name in now:
-        if before.get(name) == now[name]:
+    for name in {**now, **before}:
+        if before.get(name) == now.get(name):
             continue
         old, new = (json.loads(parts[name]) if name in parts else None for parts in (before, now))
         if isinstance(old, dict) and isinstance(new, dict):

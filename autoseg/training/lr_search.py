@@ -62,6 +62,7 @@ def with_searched_rate(
     team: DistributedContext = SINGLE_PROCESS,
     handle_signals: bool = False,
     later_epochs: int = 0,
+    deterministic: bool = False,
 ) -> tuple[Plan, RateSearch | None]:
     """The plan with the model's best learning rate, and the search. Without a search: the plan as it is, and None.
 
@@ -71,7 +72,7 @@ def with_searched_rate(
     if not needs_search(plan, model):
         return plan, None
     trial_plan = _trial_plan(plan, model, bool(splits.folds[_FOLD].inner))
-    key = _search_key(dataset, plan, trial_plan, splits, model, pretrained)
+    key = _search_key(dataset, plan, trial_plan, splits, model, pretrained=pretrained, deterministic=deterministic)
     search = read_search(dataset, model)
     if search is None or search.identity != key:
         folder = dataset.model(model) / FOLDER
@@ -81,7 +82,7 @@ def with_searched_rate(
             team.barrier()
             train = partial(
                 train_fold, splits=splits, model=model, fold=_FOLD,
-                device=device, pretrained=pretrained, team=team, handle_signals=handle_signals,
+                device=device, pretrained=pretrained, team=team, handle_signals=handle_signals, deterministic=deterministic,
             )  # fmt: skip
             trials = []
             rates = list(plan.training.learning_rates)
@@ -140,12 +141,15 @@ def _trial_plan(plan: Plan, model: str, has_inner: bool) -> Plan:
     return replace(plan, training=training, models={**plan.models, model: model_plan})
 
 
-def _search_key(dataset: Dataset, plan: Plan, trial_plan: Plan, splits: Splits, model: str, pretrained: str | None) -> str:
+def _search_key(
+    dataset: Dataset, plan: Plan, trial_plan: Plan, splits: Splits, model: str, pretrained: str | None, deterministic: bool
+) -> str:
     """Hash of all inputs of the search."""
     scheme = read_description(dataset.description).label_scheme()
     weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
     split = training_split(splits.folds[_FOLD], trial_plan.training.selection, plan.dataset)
-    parts = config_hash(trial_plan, trial_plan.models[model], scheme, split, weights.hash() if weights else "")
+    hashed = weights.hash() if weights else ""
+    parts = config_hash(trial_plan, trial_plan.models[model], scheme, split, hashed, deterministic)
     widening = ["may be widened"] if _may_widen(plan) else []
     return hash_text(digest(parts), json.dumps(plan.training.learning_rates), *widening)
 

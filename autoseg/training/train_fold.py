@@ -29,6 +29,7 @@ from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint, extension, memory, replaced_run
 from autoseg.training.checkpoint import Progress, State, build_network
 from autoseg.training.config_hash import config_hash, differences, digest
+from autoseg.training.deterministic import deterministic_algorithms
 from autoseg.training.device import resolve
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import graceful_shutdown
@@ -61,6 +62,7 @@ def train_fold(
     quiet_weights: bool = False,
     later_epochs: int = 0,
     extend: bool = False,
+    deterministic: bool = False,
 ) -> RunRecord:
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
@@ -71,7 +73,8 @@ def train_fold(
     to train in instead of the results. handle_signals: on Ctrl-C and SIGTERM write a checkpoint, then raise KeyboardInterrupt
     or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last checkpoint.
     quiet_weights: say nothing about missing weights. later_epochs: of trials and folds that follow, for the remaining time.
-    extend: a finished run whose plan has fewer epochs is trained on (`extension.extended_plan`).
+    extend: a finished run whose plan has fewer epochs is trained on (`extension.extended_plan`). deterministic: see
+    `deterministic_algorithms`.
     Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
@@ -79,15 +82,9 @@ def train_fold(
     spec = read_description(dataset.description)
     weights = starting_weights(dataset, model_plan, pretrained, quiet_weights)
     config = _run_config(
-        dataset,
-        plan,
-        model_plan=model_plan,
-        split=split,
-        spec=spec,
-        device=team.device(resolve(device)),
-        weights=weights,
-        fold=fold,
-    )
+        dataset, plan, model_plan=model_plan, split=split, spec=spec, device=team.device(resolve(device)), weights=weights,
+        fold=fold, deterministic=deterministic,
+    )  # fmt: skip
     config = replace(
         config, team=team, folder=trial or config.folder, later_epochs=later_epochs, activation=_activation(config)
     )
@@ -172,6 +169,7 @@ def _run_config(
     device: torch.device,
     weights: WeightsSource | None,
     fold: int,
+    deterministic: bool,
 ) -> RunConfig:
     preprocessing = plan.preprocessing[model_plan.preprocessing]
     identity = preprocessing_hash(preprocessing, plan.content_hash)
@@ -184,7 +182,7 @@ def _run_config(
             "correct the file, or delete it and run autoseg_plan_and_preprocess",
         )
     scheme = spec.label_scheme()
-    parts = config_hash(plan, model_plan, scheme, split, weights.hash() if weights else "")
+    parts = config_hash(plan, model_plan, scheme, split, weights.hash() if weights else "", deterministic)
     title = f"{dataset.name}, {model_plan.model}, fold {fold}"
     return RunConfig(
         folder=dataset.fold(model_plan.model, fold),
@@ -196,6 +194,7 @@ def _run_config(
         split=split,
         device=device,
         identity=parts,
+        deterministic=deterministic,
     )
 
 
@@ -229,6 +228,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         planned_memory=config.model_plan.memory,
         accumulate=config.model_plan.accumulate,
         activation=_activation(config),
+        deterministic=config.deterministic,
         extended=extension.extended_after(config.identity),
         selection=config.plan.training.selection,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -262,7 +262,11 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
         trainer.save()
     writer.write("running", trainer.progress)
     try:
-        with graceful_shutdown(handle_signals) as stop, tensor_cores(config.device):
+        with (
+            graceful_shutdown(handle_signals) as stop,
+            tensor_cores(config.device),
+            deterministic_algorithms(config.deterministic),
+        ):
             progress = trainer.run(stop, writer.on_checkpoint)
     except BaseException:
         writer.write_stopped()
@@ -345,6 +349,7 @@ class _RecordWriter:
 
 def _log_start(config: RunConfig, record: RunRecord, progress: Progress) -> None:
     format_name = "" if record.memory_format == "contiguous" else f", {record.memory_format}"
+    format_name += ", deterministic" if record.deterministic else ""
     where = f"{record.device} ({record.precision}{format_name})"
     where += f", {config.team.size} processes" if config.team.size > 1 else ""
     kind = "inner validation" if config.plan.training.selection == "inner" else "held-out"

@@ -55,7 +55,7 @@ class Diverged(AutosegError):
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Inputs of a run. identity: see `config_hash.config_hash`. title: for messages. team: the processes that train together.
-    activation: see `Engine`.
+    activation: see `Engine`. deterministic: see `deterministic_algorithms`.
 
     check_lock: raises if another run has taken over the folder. later_epochs: of runs that follow, for the remaining time.
     """
@@ -73,6 +73,7 @@ class RunConfig:
     team: DistributedContext = SINGLE_PROCESS
     check_lock: Callable[[], None] = lambda: None
     later_epochs: int = 0
+    deterministic: bool = False
 
 
 class Trainer:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from autoseg import api
+from autoseg.api.training import _score_fold
 from autoseg.schema.plan import Plan, Splits
+from autoseg.schema.run import RunRecord
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import read_artefact
-from autoseg.support.workspace import Workspace
+from autoseg.support.files import read_artefact, write_artefact
+from autoseg.support.workspace import Dataset, Workspace
 from tests import generated
+from tests.schema.test_artefacts import SAMPLES
 
 CASES = 12
 
@@ -55,11 +60,58 @@ def test_mistakes_are_found_before_a_dataset_is_planned(raw, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "other", [{"protocol": "quick"}, {"settings": {"seed": 1}}, {"pretrained": "none"}, {"restart": True}, {"replan": True}]
-)
+    "other",
+    [
+        {"protocol": "quick"}, {"settings": {"seed": 1}}, {"pretrained": "none"}, {"restart": True}, {"replan": True},
+        {"deterministic": True},
+    ],
+)  # fmt: skip
 def test_extending_keeps_the_settings_of_the_run(raw, other):
     with pytest.raises(AutosegError, match="--extend trains a run on with its own settings"):
         api.train("Lesion", "unet", 0, extend=9, root=raw, **other)
+
+
+def test_deterministic_reaches_search_and_training_and_an_extension_keeps_it(small_plan, monkeypatch):
+    given = {}
+
+    def search(data, plan, *arguments, **options):
+        given["search"] = options["deterministic"]
+        return plan, None
+
+    def train_fold(*arguments, **options):
+        given["training"] = options["deterministic"]
+        raise Stopped
+
+    monkeypatch.setattr("autoseg.api.training._prepare", lambda *arguments, **options: None)
+    monkeypatch.setattr("autoseg.training.lr_search.with_searched_rate", search)
+    monkeypatch.setattr("autoseg.training.train_fold.train_fold", train_fold)
+    folder = Workspace.at(small_plan).dataset("Lesion").fold("unet", 0)
+    record = read_artefact(SAMPLES / "run_v1.json", RunRecord)
+    for asked in (True, False):
+        with pytest.raises(Stopped):
+            api.train("Lesion", "unet", 0, device="cpu", deterministic=asked, root=small_plan)
+        assert given == {"search": asked, "training": asked}
+        given.clear()
+    for asked in (True, False):
+        write_artefact(folder / "run.json", replace(record, deterministic=asked, status="finished"))
+        write_artefact(folder / "plan.json", planned(small_plan))
+        with pytest.raises(Stopped):
+            api.train("Lesion", "unet", 0, device="cpu", extend=999, root=small_plan)
+        assert given.pop("training") == asked
+
+
+def test_the_prediction_that_is_scored_repeats_too(monkeypatch):
+    record = replace(read_artefact(SAMPLES / "run_v1.json", RunRecord), deterministic=True)
+
+    def predict(*arguments, **options):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise Stopped
+
+    monkeypatch.setattr("autoseg.api.training.check_runs", lambda *arguments: None)
+    monkeypatch.setattr("autoseg.prediction.validation.predict_fold", predict)
+    with pytest.raises(Stopped):
+        _score_fold(Dataset(Path(), record.dataset), record, Splits(folds=(), reason=""), "cpu")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def copy_of(raw: Path, root: Path) -> Path:

@@ -242,6 +242,7 @@ def test_commands_contain_all_options(tmp_path):
     command = command_of(job, options)
     assert command[3:6] == ["Dataset501_Paper", "unet", "3"]
     assert command[-4:] == ["--pretrained", "none", "--set", "training.epochs=3"]
+    assert command_of(job, JobOptions(root=tmp_path, deterministic=True))[-1] == "--deterministic" not in command
     torchrun_command = command_of(job, JobOptions(root=tmp_path, processes=4))
     assert torchrun_command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.models.layers.pooling import adaptive_avg_pool2d
+
 Size = tuple[int, int]
 
 _NEIGHBOURS = 9
@@ -162,7 +164,7 @@ class AggregatedAttention(CosineAttention):
 
     def _pool(self, tokens: Tensor, size: Size) -> Tensor:
         x = F.gelu(self.reduce(tokens.transpose(1, 2).unflatten(2, size)))
-        x = F.adaptive_avg_pool2d(x, (size[0] // self.bias.reduction, size[1] // self.bias.reduction))
+        x = adaptive_avg_pool2d(x, (size[0] // self.bias.reduction, size[1] // self.bias.reduction))
         return self.reduce_norm(x.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
 
 

@@ -36,10 +36,12 @@ def selective_scan(x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, ski
 
     x, step: (length, batch, groups, width), `step` before bias and softplus. A: (groups, state, width), negative.
     B, C: (length, batch, groups, state), shared by the channels of a group. skip, bias: (groups, width).
-    On a GPU the kernel of `mamba_ssm` is used if installed.
+    On a GPU the kernel of `mamba_ssm` is used if installed, unless results must repeat to the last bit: its backward pass adds
+    in any order.
     """
     x, step, A, B, C, skip, bias = (tensor.float() for tensor in (x, step, A, B, C, skip, bias))
-    kernel = _installed_kernel() if x.is_cuda and _has_values(x) else None
+    on_gpu = x.is_cuda and _has_values(x) and not torch.are_deterministic_algorithms_enabled()
+    kernel = _installed_kernel() if on_gpu else None
     if kernel is not None:
         return scan_by_kernel(kernel, x, step=step, A=A, B=B, C=C, skip=skip, bias=bias)
     # A CPU processes the images one by one: the states of several would not fit its cache.

@@ -46,7 +46,7 @@ def set_loss(
     label. extent: the fraction (x, y) of the predicted maps that the image covers; the rest is padding. points: number of
     points compared in each mask. Their locations depend on torch's global random state.
     """
-    generator = torch.Generator(target.device).manual_seed(int(torch.randint(2**62, ())))
+    generator = _generator(target.device)
     with full_precision(target):
         target, valid = target.float(), valid.float()
         predictions = [Prediction(prediction.classes.float(), prediction.masks.float()) for prediction in predictions]
@@ -56,6 +56,11 @@ def set_loss(
             for prediction, matches in zip(predictions, all_matches, strict=True)
         ]
         return torch.stack(losses).sum()
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """A generator on the device, seeded from torch's global random state."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
 
 
 def sample(maps: Tensor, locations: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.models.layers.pooling import AdaptiveAvgPool2d
+
 AUXILIARY_WEIGHT = 0.4
 
 
@@ -48,7 +50,7 @@ class PyramidPooling(nn.Module):
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormReLU(in_channels, channels, 1)) for scale in scales
+            nn.Sequential(AdaptiveAvgPool2d(scale), ConvNormReLU(in_channels, channels, 1)) for scale in scales
         )
         self.merge = ConvNormReLU(in_channels + len(scales) * channels, channels, 3)
 
