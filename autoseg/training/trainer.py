@@ -23,6 +23,7 @@ from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Fold, ModelPlan, Plan
 from autoseg.support.errors import AutosegError
+from autoseg.support.interrupts import held_signals
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import available_cores
 from autoseg.training import checkpoint, memory, plot
@@ -181,11 +182,14 @@ class Trainer:
         return progress
 
     def save(self) -> None:
-        """Write best.pt if it changed, then last.pt. A run that is killed between them writes the same best.pt again."""
+        """Write best.pt if it changed, then last.pt. A run that is killed between them writes the same best.pt again.
+
+        Ctrl-C and SIGTERM wait until both and run.json are written.
+        """
         if not self._team.is_main:
             return
         self._config.check_lock()
-        with self._save_throttle:
+        with held_signals(), self._save_throttle:
             progress, folder, identity = self.progress, self._config.folder, self._config.identity
             progress.peak_memory = max(progress.peak_memory, memory.peak())
             self._record_device_peak()
