@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,13 @@ from autoseg.io import RawDataset
 from autoseg.prediction.calibration import fit
 from autoseg.prediction.confidence import assess, predicted_classes
 from autoseg.prediction.held_out import OPTIONS, HeldOutCase, dice_per_option, held_out_cases, mean_dice
+from autoseg.prediction.inference_metadata import VALIDATION
 from autoseg.prediction.predictor import model_folder, trained_folds
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
 from autoseg.schema.prediction import BestChoice, Calibration, Candidate, FoldChoice, PostProcessing
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import Choice, RunRecord
+from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
@@ -92,6 +95,7 @@ def find_best(dataset: Dataset, models: Sequence[str] | None = None, device: str
         identities=identities(dataset, chosen, folds),
         command=f"autoseg_predict -i IMAGES -o MASKS -d {dataset.number} -m best",
         calibration=calibration,
+        saw_scored_cases=_training_choices(folders, folds),
     )
     write_artefact(dataset.results / FILE, choice)
     return choice
@@ -130,6 +134,13 @@ def case_dice(dice: Vector, options: Sequence[int]) -> Vector:
     defined = ~np.isnan(of_class)
     total = np.where(defined, of_class, 0.0).sum(axis=1)
     return np.where(defined.any(axis=1), total / np.maximum(defined.sum(axis=1), 1), 1.0)
+
+
+def _training_choices(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -> tuple[Choice, ...]:
+    """What any of the trainings chose on the cases it is scored on."""
+    runs = (read_artefact(trained[fold] / "run.json", RunRecord) for trained in folders.values() for fold in folds)
+    made = {choice for run in runs for choice in run.saw_scored_cases}
+    return tuple(choice for choice in get_args(Choice) if choice in made)
 
 
 def identities(dataset: Dataset, models: Sequence[str], folds: Sequence[int]) -> dict[str, str]:
@@ -183,13 +194,22 @@ def _common_folds(dataset: Dataset, folders: dict[str, dict[int, Path]]) -> tupl
 
 
 def _candidates(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -> list[ModelNames]:
-    """Single models, pairs and triples of the best models by the validation Dice of these folds."""
+    """Single models, pairs and triples of the best models by the Dice of these folds' held-out cases."""
 
-    def validation_dice(model: str) -> float:
-        return sum(read_artefact(folders[model][fold] / "run.json", RunRecord).best_dice for fold in folds)
+    def dice(model: str) -> float:
+        return sum(_pooled_dice(folders[model][fold]) for fold in folds)
 
-    ranked = sorted(folders, key=lambda model: (-validation_dice(model), model))[:_MAX_MODELS]
+    ranked = sorted(folders, key=lambda model: (-dice(model), model))[:_MAX_MODELS]
     return [group for count in range(1, _MAX_GROUP + 1) for group in combinations(ranked, count)]
+
+
+def _pooled_dice(fold: Path) -> float:
+    """Of the fold's held-out cases, as far as they are scored; else that of the training, maybe on inner cases."""
+    scores = fold / VALIDATION / "scores.json"
+    if not scores.is_file():
+        return read_artefact(fold / "run.json", RunRecord).best_dice
+    dice = read_artefact(scores, Scores).overall.get("pooled.dice", math.nan)
+    return 0.0 if math.isnan(dice) else dice
 
 
 def _score_candidates(

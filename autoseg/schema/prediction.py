@@ -21,6 +21,7 @@ from autoseg.schema.limits import (
     ShareResult,
     Side,
 )
+from autoseg.schema.run import Choice, choices_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,8 @@ class BestChoice(Artefact, Tabular):
     with the choice that was made without its fold and its patients (`nested`); not-a-number with one fold only.
     candidates: all tried ones, best first. cases: number of out-of-fold cases. identities: member ->
     its `RunRecord.identity`, to detect later training. calibration: of the confidence of these models together.
-    command: predicts with the choice.
+    command: predicts with the choice. saw_scored_cases: what the trainings chose on the cases they are scored on, see
+    `RunRecord`; both Dice are of these networks.
     """
 
     NAME = "best"
@@ -249,6 +251,7 @@ class BestChoice(Artefact, Tabular):
     identities: dict[str, str]
     command: str
     calibration: Calibration | None = None
+    saw_scored_cases: tuple[Choice, ...] = ("epoch",)
 
     def summary(self) -> str:
         chosen = f"{' + '.join(self.models)}, chosen on {count(self.cases, 'case')} of {self.dataset} with Dice {self.dice:.3f}"
@@ -265,7 +268,7 @@ class BestChoice(Artefact, Tabular):
         folds = f"{same} of {count(len(self.nested), 'fold')} chose the same models"
         return chosen, (
             f"Dice {self.nested_dice:.3f} is the one to report: each fold scored with what was chosen on the other folds "
-            f"({folds})."
+            f"({folds}). In training, {choices_text(self.saw_scored_cases)}."
         )
 
     def to_rows(self) -> list[Row]:

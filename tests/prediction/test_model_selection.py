@@ -15,10 +15,12 @@ from autoseg.schema.dataset import label_scheme
 from autoseg.schema.plan import Fold, Splits
 from autoseg.schema.prediction import PostProcessing
 from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from tests.prediction.stand_in import Bright, picture, write_fold
+from tests.schema.test_artefacts import SAMPLES
 
 SPLITS = Splits(folds=(Fold(("c", "d"), ("a", "b")), Fold(("a", "b"), ("c", "d"))), reason="by hand")
 
@@ -120,6 +122,22 @@ def test_the_best_of_lucky_models_is_optimistic_and_nested_folds_show_it(lucky, 
     ]  # fmt: skip
     assert f"Dice {choice.dice:.3f} is of the cases the choice was made on" in shown and "too high" in shown
     assert "Dice 0.000 is the one to report" in shown and "1 of 2 folds chose the same models" in shown
+    assert choice.saw_scored_cases == ("epoch",) and "the epoch was chosen on the scored cases" in shown
+
+
+def test_models_are_combined_by_the_scores_of_their_held_out_cases(lucky, monkeypatch):
+    """The Dice of a training may be of inner cases, which other folds are scored on."""
+    monkeypatch.setattr(model_selection, "_MAX_MODELS", 1)
+    template = read_artefact(SAMPLES / "scores_v1.json", Scores)
+    for model, dice in (("first", 0.9), ("second", math.nan)):
+        for fold in (0, 1):
+            folder = lucky.fold(model, fold)
+            write_artefact(folder / "validation" / "scores.json", replace(template, overall={"pooled.dice": dice}))
+            record = read_artefact(folder / "run.json", RunRecord)
+            write_artefact(folder / "run.json", replace(record, saw_scored_cases=()))
+    choice = find_best(lucky, device="cpu")
+    assert choice.models == ("first",) and [one.models for one in choice.nested] == [("first",)] * 2
+    assert choice.saw_scored_cases == () and "no choice of the training saw" in choice.dice_notes()[1]
 
 
 def test_post_processing_is_not_scored_on_the_cases_it_was_chosen_on(dataset):
