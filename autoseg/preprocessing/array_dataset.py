@@ -175,7 +175,10 @@ def array_writer(
     folder: Path, config: PreprocessingConfig, content_hash: str, ignore: int | None = None
 ) -> Iterator[ArrayWriter]:
     """A writer whose arrays replace `folder` when the block succeeds. After an error, `folder` is unchanged."""
-    with atomic_directory(folder, _INDEX, ArrayIndex) as temporary, ArrayWriter(temporary, config.dtype, ignore) as writer:
+    with (
+        atomic_directory(folder, _INDEX, ArrayIndex, (*_ARRAYS, _INDEX)) as temporary,
+        ArrayWriter(temporary, config.dtype, ignore) as writer,
+    ):
         yield writer
         writer.finish(preprocessing_hash(config, content_hash))
 

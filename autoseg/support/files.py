@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,13 +54,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: Path, index: str, kind: type[Artefact]) -> Iterator[Path]:
+def atomic_directory(path: Path, index: str, kind: type[Artefact], names: Collection[str] = ()) -> Iterator[Path]:
     """The same for a folder: an empty temporary one, which replaces `path` if the block succeeds.
 
     index, kind: name and kind of the artefact that every folder of this sort holds. Only such a folder, or an empty one, is
-    replaced: raises AutosegError for any other, before the block runs. Signals are not held back.
+    replaced: raises AutosegError for any other, before the block runs. Signals are not held back. names: all files of such a
+    folder; one that holds exactly these is replaced too, because its index may be damaged.
     """
-    _check_replaceable(path, index, kind)
+    _check_replaceable(path, index, kind, names)
     temporary = _temporary_path(path)
     with os_errors_as_autoseg_errors(path):
         try:
@@ -68,7 +69,7 @@ def atomic_directory(path: Path, index: str, kind: type[Artefact]) -> Iterator[P
             temporary.mkdir()
             remove_leftovers(path.parent, [path.name], temporary.stat().st_mtime - ABANDONED_SECONDS)
             yield temporary
-            _check_replaceable(path, index, kind)
+            _check_replaceable(path, index, kind, names)
             replace_directory(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -123,10 +124,11 @@ def remove_leftovers(folder: Path, names: Iterable[str], before: float = math.in
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _check_replaceable(path: Path, index: str, kind: type[Artefact]) -> None:
+def _check_replaceable(path: Path, index: str, kind: type[Artefact], names: Collection[str]) -> None:
     if path.is_symlink():
         raise AutosegError(f"{path} is a link, which is not replaced", "remove the link")
-    if path.is_dir() and any(path.iterdir()) and not is_artefact(path / index, kind):
+    held = {one.name for one in path.iterdir()} if path.is_dir() else set()
+    if held and held != set(names) and not is_artefact(path / index, kind):
         raise AutosegError(
             f"{path} holds files, but no {index} of autoseg: a folder that autoseg did not write is not replaced",
             "move it away, or delete it if nobody needs it",

@@ -62,7 +62,8 @@ def test_malloc_is_configured_only_in_the_commands_own_process(arguments: str, o
 
 @pytest.mark.parametrize(("arguments", "own"), [("", True), ("[]", False)])
 def test_a_program_that_calls_a_command_keeps_its_garbage_collector(arguments: str, own: bool) -> None:
-    body = "import gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); return 0"
+    # Python 3.12 begins with some frozen objects.
+    body = "import gc; atexit.register(lambda: print(gc.get_freeze_count() > 5000)); return 0"
     assert (f"{own}\n") in run(body, arguments).stdout
 
 
