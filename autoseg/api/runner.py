@@ -35,6 +35,7 @@ def run(
     address: str | None = None,
     slurm: Mapping[str, str] | None = None,
     retries: int = 2,
+    break_lock: bool = False,
     protocol: Protocol | None = None,
     replan: bool = False,
     settings: Settings | None = None,
@@ -60,6 +61,7 @@ def run(
         address: host:port of a Ray cluster (default: one is started on this machine).
         slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
         retries: how often a crashed job is restarted.
+        break_lock: see `train`; also for the lock of another runner on this root.
         protocol: "auto", "benchmark" or "quick" (default: the plans').
         replan: plan a dataset again, with the same options, if its images, masks or dataset.json have changed since.
         settings: dotted field of the plan -> value, for all jobs: {"training.epochs": 50}.
@@ -101,6 +103,7 @@ def run(
     job_options = JobOptions(
         root=root_folder, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
         settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to), deterministic=deterministic,
+        break_lock=break_lock,
     )  # fmt: skip
     job_engine = _engine(engine, workers, gpus_per_run, address, slurm, root_folder)
     table = run_jobs(jobs, job_options, job_engine, retries=retries, watch=watch, handle_signals=handle_signals)

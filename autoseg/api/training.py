@@ -59,6 +59,7 @@ def train(
     extend: int | None = None,
     deterministic: bool = False,
     log_to: Sequence[str] = (),
+    break_lock: bool = False,
     handle_signals: bool = False,
     root: Root = None,
 ) -> Results[TrainedFold]:
@@ -84,6 +85,8 @@ def train(
             used, which is slower. A run must be resumed with the same choice. Without it a GPU may add up gradients in any
             order, and equal runs differ slightly. On a CPU they are equal anyway.
         log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        break_lock: train although the folder is locked by a process of which it is not known whether it runs, for example in
+            another container.
         handle_signals: for commands: Ctrl-C and SIGTERM write a checkpoint first, then raise KeyboardInterrupt or SystemExit.
             By default signal handlers do not change.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
@@ -137,7 +140,7 @@ def train(
                 _log_expected_time(plan, model, len(left))
             plan, search = with_searched_rate(
                 data, plan, splits, model, device=device, pretrained=weights, team=context, handle_signals=handle_signals,
-                later_epochs=len(left) * plan.training.epochs, deterministic=deterministic,
+                later_epochs=len(left) * plan.training.epochs, deterministic=deterministic, break_lock=break_lock,
             )  # fmt: skip
             plans = dict.fromkeys(selected, plan)
         for fold in selected:
@@ -145,7 +148,7 @@ def train(
             record = train_fold(
                 data, plans[fold], splits, model, fold, device=device, pretrained=weights, restart=restart, team=context,
                 search=search, log_to=log_to, handle_signals=handle_signals, later_epochs=len(left) * plan.training.epochs,
-                extend=extend is not None, deterministic=repeats[fold],
+                extend=extend is not None, deterministic=repeats[fold], break_lock=break_lock,
             )  # fmt: skip
             if context.is_main:
                 trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))

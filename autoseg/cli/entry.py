@@ -182,6 +182,12 @@ def max_pixels(text: str) -> int:
     return pixels
 
 
+def add_break_lock(parser: argparse.ArgumentParser) -> None:
+    """--break-lock."""
+    text = "take over folders locked by processes of which it is not known whether they run (other containers or machines)"
+    parser.add_argument("--break-lock", action="store_true", help=text)
+
+
 def add_log_to(parser: argparse.ArgumentParser) -> None:
     """--log-to."""
     parser.add_argument("--log-to", default="", metavar="A,B", help=f"also log to {one_of(LOGGERS)} (default: none)")

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             address=options.address,
             slurm=entry.settings(options.slurm, "--slurm"),
             retries=options.retries,
+            break_lock=options.break_lock,
             protocol=options.protocol,
             replan=options.replan,
             settings=entry.settings(options.set),
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE", help="submitit parameter, e.g. slurm_partition=gpu"
     )
+    entry.add_break_lock(parser)
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")

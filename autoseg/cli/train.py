@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--restart", action="store_true", help="start again and discard the earlier run")
     parser.add_argument("--extend", type=int, metavar="N", help="train a finished run on, to N epochs in all")
+    entry.add_break_lock(parser)
     entry.add_deterministic(parser)
     entry.add_log_to(parser)
     entry.add_settings(parser)
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extend=options.extend,
         deterministic=options.deterministic,
         log_to=entry.names(options.log_to),
+        break_lock=options.break_lock,
         handle_signals=True,
         root=options.root,
     )

@@ -31,6 +31,7 @@ class JobOptions:
     processes: int = 1
     log_to: tuple[str, ...] = ()
     deterministic: bool = False
+    break_lock: bool = False
 
 
 def fold_jobs(dataset: Dataset, models: Sequence[str] | None, folds: Sequence[int] | None) -> list[Job]:
@@ -88,6 +89,8 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
         options += ["--set", f"{key}={value}"]
     if job_options.deterministic:
         options.append("--deterministic")
+    if job_options.break_lock:
+        options.append("--break-lock")
     if job_options.log_to:
         options += ["--log-to", ",".join(job_options.log_to)]
     enter = [sys.executable, "-c", _ENTER.format(command="train")]

@@ -47,7 +47,8 @@ def run_jobs(
     too (SystemExit), and Ctrl-C waits for the end of a poll. Returns the final table. Raises AutosegError if another runner
     uses this root.
     """
-    with run_lock(table.path_of(job_options.root).with_suffix(".driver")), graceful_shutdown(handle_signals) as stop:
+    driver = table.path_of(job_options.root).with_suffix(".driver")
+    with run_lock(driver, job_options.break_lock), graceful_shutdown(handle_signals) as stop:
         scheduler = _Scheduler(job_options, engine, retries, watch, stop)
         try:
             scheduler.run(jobs)
@@ -139,6 +140,8 @@ class _Scheduler:
         ):
             return True
         owner = lock_owner(folder_of(self._job_options.root, job))
+        if owner is not None and self._job_options.break_lock and not owner.is_running:
+            owner = None
         message = f"locked by process {owner.pid} on {owner.host}" if owner else ""
         self._rows[job] = replace(self._rows[job], message=message)
         return owner is not None

@@ -63,11 +63,12 @@ def with_searched_rate(
     handle_signals: bool = False,
     later_epochs: int = 0,
     deterministic: bool = False,
+    break_lock: bool = False,
 ) -> tuple[Plan, RateSearch | None]:
     """The plan with the model's best learning rate, and the search. Without a search: the plan as it is, and None.
 
     An earlier search with the same inputs is reused. Raises what `train_fold` raises; a candidate whose loss diverges
-    counts as Dice 0. later_epochs: of the folds that follow, for the remaining time.
+    counts as Dice 0. later_epochs: of the folds that follow, for the remaining time. break_lock: see `run_lock`.
     """
     if not needs_search(plan, model):
         return plan, None
@@ -76,13 +77,14 @@ def with_searched_rate(
     search = read_search(dataset, model)
     if search is None or search.identity != key:
         folder = dataset.model(model) / FOLDER
-        with run_lock(folder) if team.is_main else nullcontext():
+        with run_lock(folder, break_lock) if team.is_main else nullcontext():
             if team.is_main:
                 _start_search(dataset, model, key)
             team.barrier()
             train = partial(
                 train_fold, splits=splits, model=model, fold=_FOLD,
                 device=device, pretrained=pretrained, team=team, handle_signals=handle_signals, deterministic=deterministic,
+                break_lock=break_lock,
             )  # fmt: skip
             trials = []
             rates = list(plan.training.learning_rates)

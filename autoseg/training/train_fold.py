@@ -63,6 +63,7 @@ def train_fold(
     later_epochs: int = 0,
     extend: bool = False,
     deterministic: bool = False,
+    break_lock: bool = False,
 ) -> RunRecord:
     """Train `model` on a fold of preprocessed data, into the dataset's results folder. Returns the record of the finished run.
 
@@ -74,7 +75,7 @@ def train_fold(
     or SystemExit(143). Without it signals keep their handlers, and an interrupted run resumes from its last checkpoint.
     quiet_weights: say nothing about missing weights. later_epochs: of trials and folds that follow, for the remaining time.
     extend: a finished run whose plan has fewer epochs is trained on (`extension.extended_plan`). deterministic: see
-    `deterministic_algorithms`.
+    `deterministic_algorithms`. break_lock: see `run_lock`.
     Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
@@ -96,7 +97,7 @@ def train_fold(
             return record
     # Training must not change the caller's random numbers.
     with (
-        run_lock(folder) if team.is_main else nullcontext() as lock,
+        run_lock(folder, break_lock) if team.is_main else nullcontext() as lock,
         torch.random.fork_rng([config.device] if config.device.type == "cuda" else []),
     ):
         if team.is_main:
