@@ -321,8 +321,6 @@ def main() -> None:
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:
         parser.error(f"there is no section {unknown[0]!r}; sections: {', '.join(SECTIONS)}")
-    # Read when CUDA starts; deterministic products of matrices need it.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from benchmarks.suite.gpu_networks import Plans
 
     with tempfile.TemporaryDirectory() as folder:

@@ -22,6 +22,8 @@ from autoseg.models import registry
 from autoseg.planning.sizing import ModelRequest, fit_part, flops_of
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Normalisation, PreprocessingConfig, Training
+from autoseg.support.errors import AutosegError
+from autoseg.training.deterministic import deterministic_algorithms
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import choose
 from autoseg.training.optim import make_optimizer
@@ -209,19 +211,17 @@ def repeats(model: str, side: int, batch: int, device: torch.device) -> Row:
     plan = model_plan(model, spec.default_variant, side, batch, "bf16" if spec.mixed_precision else "fp32", device)
     images, row = some_batch(side, batch, device), {}
     for name, deterministic in (("default", False), ("deterministic", True)):
-        torch.use_deterministic_algorithms(deterministic)
         try:
             ends = []
-            for _ in range(2):
-                free(device)
-                step = step_of(plan, device)
-                run_steps(step, images, 3)
-                ends.append({key: tensor.cpu() for key, tensor in step.network.state_dict().items()})
+            with deterministic_algorithms(deterministic):
+                for _ in range(2):
+                    free(device)
+                    step = step_of(plan, device)
+                    run_steps(step, images, 3)
+                    ends.append({key: tensor.cpu() for key, tensor in step.network.state_dict().items()})
             row[name] = "equal" if all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0]) else "differs"
-        except RuntimeError as error:
-            row[name] = str(error).splitlines()[0][:160]
-        finally:
-            torch.use_deterministic_algorithms(False)
+        except AutosegError as error:
+            row[name] = error.problem[:160]
     return row
 
 
