@@ -20,7 +20,9 @@ from autoseg.models.base import ModelOutput, SegmentationNetwork
 from autoseg.models.fake_tensors import can_be_fake, fake_autocast, fake_tensors
 from autoseg.models.layers import set_loss
 from autoseg.models.specialist.unet import UNet
+from autoseg.preprocessing.normalise import normalise
 from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.plan import Normalisation
 from autoseg.training import losses
 from autoseg.training.deterministic import deterministic_algorithms
 from autoseg.training.losses import LOSSES, Loss
@@ -122,6 +124,17 @@ def test_every_loss_is_on_the_device(scheme: LabelScheme) -> None:
     network, side = small("unet", scheme.outputs)
     with fake_tensors(network, "cuda"), Operations() as operations:
         forward_and_loss(network, side, scheme, *(Loss(name, scheme, cldice) for name in names for cldice in (0.0, 0.5)))
+    assert not operations.elsewhere
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("scheme", ["constant", "image"])
+def test_what_the_network_gets_is_on_the_device(scheme: str, known: bool) -> None:
+    rule = Normalisation(scheme=scheme, mean=(1.0,) * 3, std=(2.0,) * 3, lower=(0.0,) * 3, upper=(9.0,) * 3)  # type: ignore[arg-type]
+    with fake_tensors(torch.nn.Identity(), "cuda"), Operations() as operations:
+        images = torch.zeros(BATCH, 3, 8, 8, dtype=torch.uint8, device="cuda")
+        statistics = torch.ones(BATCH, 2, 3, device="cuda") if known else None
+        assert normalise(images, rule, statistics).device.type == "cuda"
     assert not operations.elsewhere
 
 
