@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from autoseg.fingerprint.mask_coding import LabelCoding, MaskFacts, count_mask_values, decide_coding, encode
-from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
+from autoseg.fingerprint.name_groups import NO_GROUPS, find_groups
 from autoseg.fingerprint.validation import one_line
 from autoseg.io import Image, Label, read_case, read_image, read_label_of
 from autoseg.io.deidentify import Names
@@ -258,12 +258,11 @@ def _patients(
     if expression is None:
         by_tags, notes = groups_of_tags({pair.stem: pair.images[0] for pair in pairs}) if names.hidden else ({}, [])
         return neutral_groups(names, by_tags), [], notes or suggestion(names)
-    pattern = group_pattern(expression)
-    matches = {pair.stem: pattern.search(pair.stem) for pair in pairs}
+    groups = find_groups(expression, [pair.stem for pair in pairs])
     problems = [
-        f"{stem}: the expression for groups, {expression!r}, does not match" for stem, match in matches.items() if not match
+        f"{stem}: the expression for groups, {expression!r}, does not match" for stem, group in groups.items() if group is None
     ]
-    return neutral_groups(names, {stem: match[1] or "" for stem, match in matches.items() if match}), problems, []
+    return neutral_groups(names, {stem: group for stem, group in groups.items() if group is not None}), problems, []
 
 
 def _mask_notes(surveys: Sequence[_Survey]) -> list[str]:

@@ -184,6 +184,13 @@ def paint_objects(
     return Label(array=ids, spacing=None, notes=(*notes, f"{pixels} {OVERLAP_NOTE}") if pixels else tuple(notes))
 
 
+def check_stated_size(shape: tuple[int, int], where: str) -> None:
+    """Raises AutosegError for a size (H, W) in an annotation file that no image can have: the mask would fill the memory."""
+    if min(shape) < 1:
+        raise AutosegError(f"{where}: the annotations state a size of {shape[1]} x {shape[0]} pixels", "fix them")
+    check_pixels(where, shape[1], shape[0])
+
+
 def decode_run_lengths(
     text: str, shape: tuple[int, int], by_columns: bool = True, relative: bool = False
 ) -> npt.NDArray[np.bool_]:

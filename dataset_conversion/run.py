@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import autoseg
-from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
+from autoseg.fingerprint.name_groups import NO_GROUPS, find_groups
 from autoseg.io.deidentify import Names
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.limits import without_separators
@@ -128,13 +128,11 @@ def _cases(
     if merge_test:
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]
     if groups and groups != NO_GROUPS:
-        pattern = group_pattern(groups)
-        matches = {case.name: pattern.search(old.name) for case, old in zip(cases, plan.cases, strict=True)}
+        matched = find_groups(groups, [case.name for case in plan.cases])
         plan.problems += [
-            f"{name}: the expression for groups, {groups!r}, does not match" for name, match in matches.items() if not match
+            f"{name}: the expression for groups, {groups!r}, does not match" for name, group in matched.items() if group is None
         ]
-        cases = [replace(case, group=match[1] if (match := matches[case.name]) else "") for case in cases]
-        numbered = neutral_groups(names, {old.name: case.group for case, old in zip(cases, plan.cases, strict=True)})
+        numbered = neutral_groups(names, {name: group or "" for name, group in matched.items()})
         cases = [replace(case, group=numbered[old.name]) for case, old in zip(cases, plan.cases, strict=True)]
     return cases, names.renamed
 

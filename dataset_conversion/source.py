@@ -6,10 +6,8 @@ encrypted members and members that unpack to far more than an image are refused.
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -23,6 +21,7 @@ from typing import IO
 
 from autoseg.io import is_dangling_image, suffix_of
 from autoseg.schema.limits import is_file_name
+from autoseg.support.archives import UnpackingBudget, check_count, check_zip, expand_gzip
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_text
 
@@ -184,20 +183,23 @@ class Source:
         else:
             yield _file_entry(path, path.name)
 
-    def _archive(self, path: Path, prefix: str, where: str, depth: int = 0) -> Iterator[Entry]:
-        members = self._zip(path, prefix, where) if path.suffix.lower() in _ZIP else self._tar(path, prefix, where)
-        for entry in members:
-            if _is_archive(entry.name) and depth == 0:
-                yield from self._archive(self._unpack_inner(entry), f"{_without_suffix(entry.name)}/", entry.where, depth + 1)
+    def _archive(self, path: Path, prefix: str, where: str, outer: UnpackingBudget | None = None) -> Iterator[Entry]:
+        """outer: of the archive that this one is in."""
+        budget = outer or UnpackingBudget(where=where, size=path.stat().st_size)
+        read = self._zip if path.suffix.lower() in _ZIP else self._tar
+        for entry in read(path, prefix, where, budget):
+            if _is_archive(entry.name) and outer is None:
+                yield from self._archive(self._unpack_inner(entry), f"{_without_suffix(entry.name)}/", entry.where, budget)
             else:
                 yield entry
 
-    def _zip(self, path: Path, prefix: str, where: str) -> Iterator[Entry]:
+    def _zip(self, path: Path, prefix: str, where: str, budget: UnpackingBudget) -> Iterator[Entry]:
         try:
             archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise AutosegError(f"{where} cannot be read as a ZIP archive: {error}", _UNREADABLE) from error
         self._cleanups.append(archive.close)
+        check_zip(archive.infolist(), path.stat().st_size, where, budget)
         for info in archive.infolist():
             name = _safe_name(info.filename, where)
             if info.is_dir() or _IGNORED.search(name):
@@ -221,15 +223,15 @@ class Source:
                 _open=_Member(archive, info).open,
             )
 
-    def _tar(self, path: Path, prefix: str, where: str) -> Iterator[Entry]:
+    def _tar(self, path: Path, prefix: str, where: str, budget: UnpackingBudget) -> Iterator[Entry]:
         try:
             with path.open("rb") as stream:
                 packed = stream.read(2) == _GZIP
             # A compressed TAR has no random access, so it is decompressed once.
-            plain = self._expand_gzip(path) if packed else path
+            plain = self._expand_gzip(path, where, budget) if packed else path
             with tarfile.open(plain, "r:") as archive:
-                members = archive.getmembers()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                members = list(_counted(archive, where))
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
             raise AutosegError(f"{where} cannot be read as a TAR archive: {error}", _UNREADABLE) from error
         for info in members:
             name = _safe_name(info.name, where)
@@ -247,10 +249,9 @@ class Source:
                 _open=place.open,
             )
 
-    def _expand_gzip(self, path: Path) -> Path:
+    def _expand_gzip(self, path: Path, where: str, budget: UnpackingBudget) -> Path:
         target = self._temporary_folder() / "expanded.tar"
-        with gzip.open(path) as packed, target.open("wb") as plain:
-            shutil.copyfileobj(packed, plain)
+        expand_gzip(path, target, where, budget)
         return target
 
     def _unpack_inner(self, entry: Entry) -> Path:
@@ -286,6 +287,12 @@ class _Slice:
         with self.path.open("rb") as stream:
             stream.seek(self.start)
             yield io.BytesIO(stream.read(self.size))
+
+
+def _counted(archive: tarfile.TarFile, where: str) -> Iterator[tarfile.TarInfo]:
+    for number, info in enumerate(archive, 1):
+        check_count(number, where)
+        yield info
 
 
 def _file_entry(file: Path, inside: str) -> Entry:

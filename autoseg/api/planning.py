@@ -188,18 +188,17 @@ def _make_plan(
 def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
     """Write the patient of each case to dataset.json; whether that changed it. Raises SeveralProblems with the cases that do
     not match."""
-    from autoseg.fingerprint.name_groups import NO_GROUPS, group_pattern
+    from autoseg.fingerprint.name_groups import NO_GROUPS, find_groups
     from autoseg.io.raw_dataset import update_description
 
     names = [case.name for case in (*raw.cases, *raw.test_cases)]
     groups: dict[str, str] = {}
     if expression != NO_GROUPS:
-        pattern = group_pattern(expression)
-        matches = {name: pattern.search(name) for name in names}
-        without = [name for name, one in matches.items() if one is None]
+        matches = find_groups(expression, names)
+        without = [name for name, group in matches.items() if group is None]
         if without:
             raise SeveralProblems(f"{expression!r} finds no group in the names of these cases:", without, "correct --groups")
-        groups = {name: one[1] for name, one in matches.items() if one is not None}
+        groups = {name: group for name, group in matches.items() if group is not None}
     spec = replace(raw.spec, groups=groups, independent_cases=expression == NO_GROUPS)
     if spec != raw.spec:
         update_description(data.description, groups=groups, independent_cases=spec.independent_cases)

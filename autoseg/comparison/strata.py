@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Stratification, Stratum, StratumScore
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.support.errors import AutosegError
+from autoseg.support.patterns import search
 
 EASY, HARD = "easy", "hard"
 _HINT = "give a pattern, such as case=(benign|malignant)"
@@ -94,16 +94,13 @@ def _by_number(column: str, fingerprint: Fingerprint) -> tuple[str, dict[str, li
 
 def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:
     what, value = _NAMES[column]
-    try:
-        expression = re.compile(pattern) if pattern else None
-    except re.error as error:
-        raise AutosegError(f"{pattern!r} is not a valid regular expression: {error}", _HINT) from error
+    texts = [value(case) for case in fingerprint.cases]
+    if pattern:
+        matches = search(pattern, texts, "the pattern", _HINT)
+        # The first group, or all of it without one; a group may match nothing.
+        texts = [(match[1] if len(match) > 1 else match[0]) or "other" if match else "other" for match in matches]
     strata: dict[str, list[str]] = {}
-    for case in fingerprint.cases:
-        text = value(case)
-        if expression is not None:
-            match = expression.search(text)
-            text = (match.group(1) if expression.groups else match.group()) if match else "other"
+    for case, text in zip(fingerprint.cases, texts, strict=True):
         strata.setdefault(text, []).append(case.case)
     if len(strata) < 2:
         raise AutosegError(f"{what} does not tell the cases of {fingerprint.dataset} apart", _HINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -265,13 +266,26 @@ def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArr
     """Saved probabilities (K, H, W) of a prediction. Raises AutosegError if the file is damaged or has another shape."""
     remedy = "predict again with --probabilities, or delete the file"
     try:
+        shape = _shape_of(path)
+        if shape != (outputs, *size):
+            # Before it is unpacked: a small file can hold an array of any size.
+            raise AutosegError(f"{path} has probabilities of shape {shape}, not {(outputs, *size)}", remedy)
         with np.load(path, allow_pickle=False) as content:
             maps: NDArray[np.float32] = content["probabilities"].astype(np.float32)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise AutosegError(f"{path} has no readable probabilities: {error}", remedy) from error
-    if maps.shape != (outputs, *size):
-        raise AutosegError(f"{path} has probabilities of shape {maps.shape}, not {(outputs, *size)}", remedy)
     return maps
+
+
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """Shape of the probabilities by their header."""
+    with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as stream:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        version = np.lib.format.read_magic(stream)
+        if version not in readers:
+            raise ValueError(f"version {version} of numpy's format")
+        shape, _, _ = readers[version](stream)
+    return tuple(int(side) for side in shape)
 
 
 @lru_cache

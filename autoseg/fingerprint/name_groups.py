@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoseg.support.errors import AutosegError
+from autoseg.support.patterns import compiled, search
 
 # What the user gives instead of an expression if each case is of another patient.
 NO_GROUPS = "none"
-_EXAMPLE = r"for example (patient\d+)"
+_WHAT, _EXAMPLE = "the expression for groups", r"for example (patient\d+)"
 _WORDS = (
     "patient|subject|subj|sub|pat|person|volunteer|animal|mouse|rat|donor|case|study|exam|video|vid|sequence|seq|clip|volume|vol"
 )
@@ -62,15 +63,17 @@ def suggestion_text(suggested: SuggestedGroups, dataset: str) -> str:
     )
 
 
-def group_pattern(expression: str) -> re.Pattern[str]:
-    """Compile an expression for groups. Raises AutosegError if it is invalid or does not have exactly one group."""
-    try:
-        pattern = re.compile(expression)
-    except re.error as error:
-        raise AutosegError(f"the expression for groups, {expression!r}, is not valid: {error}", _EXAMPLE) from error
-    if pattern.groups != 1:
+def find_groups(expression: str, names: Sequence[str]) -> dict[str, str | None]:
+    """Name -> what the group of an expression matches in it, None where it matches nothing.
+
+    Raises AutosegError for an expression that is invalid, does not have exactly one group, or takes too long.
+    """
+    if compiled(expression, _WHAT, _EXAMPLE).groups != 1:
         raise AutosegError(f"the expression for groups, {expression!r}, needs exactly one group in ()", _EXAMPLE)
-    return pattern
+    return {
+        name: match[1] if match is not None else None
+        for name, match in zip(names, search(expression, names, _WHAT, _EXAMPLE), strict=True)
+    }
 
 
 def _shorter(pattern: str, found: Sequence[re.Match[str]]) -> str:

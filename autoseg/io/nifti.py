@@ -26,6 +26,8 @@ _FLOATS = {16: "f4", 64: "f8"}
 _RGBA = 2304
 _UNREAD = {32: "complex numbers", 1792: "complex numbers", 2048: "complex numbers", 1536: "floats of 128 bits"}
 _BLOCK = 1 << 20
+# Extensions of the header, which lie before the pixels, are far smaller.
+_LARGEST_OFFSET = 1 << 26
 _TOLERANCE = 1e-3  # pixels
 
 
@@ -76,13 +78,17 @@ def _check(stream: BinaryIO, path: Path) -> NiftiHeader:
     check_pixels(path, sides[0] * sides[2], sides[1])
     if kind in _UNREAD:
         raise AutosegError(f"{path} holds {_UNREAD[kind]}, which autoseg does not read", "save magnitudes as floats of 32 bits")
-    offset = int(struct.unpack(order + "f", header[108:112])[0])
+    stated_offset = struct.unpack(order + "f", header[108:112])[0]
+    if not 0 <= stated_offset <= _LARGEST_OFFSET:
+        raise AutosegError(f"{path} has its pixels at byte {stated_offset:g}", UNREADABLE)
+    offset = int(stated_offset)
     expected = offset + math.ceil(math.prod(dimensions[1 : dimensions[0] + 1]) * bits / 8)
     dtype = np.dtype(order + _FLOATS[kind]) if kind in _FLOATS else None
     length = len(header) + len(stream.read(max(offset - len(header), 0)))
     undefined = 0
-    for block in iter(lambda: stream.read(_BLOCK), b""):
-        values = block[: max(expected - length, 0)]
+    # What follows the pixels is not read: a small file can unpack to any length.
+    while length < expected and (block := stream.read(_BLOCK)):
+        values = block[: expected - length]
         length += len(block)
         if dtype is not None:
             numbers = np.frombuffer(values, dtype, len(values) // dtype.itemsize)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,7 @@ from autoseg.schema.limits import is_path_below
 from autoseg.schema.plan import Plan
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
+from autoseg.support.archives import UnpackingBudget, check_zip
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, parse_artefact, read_artefact
 from autoseg.training import checkpoint
@@ -40,6 +42,8 @@ CONTENTS = "bundle.json"
 _DESCRIPTION, _FINGERPRINT = "dataset.json", "fingerprint.json"
 # Far more than any bundle.json needs. A larger one is refused.
 _LARGEST_JSON = 64 << 20
+# Size of the content to that of the file. Weights hardly shrink.
+_MAX_RATIO = 4
 _REMEDY = "export the bundle again"
 A = TypeVar("A", bound=Artefact)
 
@@ -111,14 +115,13 @@ def read_bundle(path: Path) -> tuple[Bundle, dict[str, bytes]]:
         raise AutosegError(f"{path} does not exist", "give a file written by autoseg_export")
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist()}
-            _check_paths(path, infos)
-            if CONTENTS not in infos or infos[CONTENTS].file_size > _LARGEST_JSON:
+            infos = _check_members(path, archive)
+            if CONTENTS not in infos:
                 raise AutosegError(f"{path} is not a bundle of autoseg", "give a file written by autoseg_export")
             bundle = parse_artefact(archive.read(CONTENTS).decode(), Bundle, f"{path}: {CONTENTS}", _REMEDY)
             _check_files(path, bundle, infos)
             files = {name: archive.read(name) for name in bundle.files}
-    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, ValueError, EOFError, OSError) as error:
         raise AutosegError(f"{path} is damaged: {error}", "copy or download it again") from error
     changed = [name for name, content in files.items() if _hash(content) != bundle.files[name].sha256]
     if changed:
@@ -128,7 +131,24 @@ def read_bundle(path: Path) -> tuple[Bundle, dict[str, bytes]]:
     return bundle, files
 
 
-def _check_paths(path: Path, names: Mapping[str, object]) -> None:
+def _check_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by name. Raises AutosegError for anything that autoseg_export does not write, before a byte is unpacked."""
+    members, size = archive.infolist(), path.stat().st_size
+    _check_paths(path, [member.filename for member in members])
+    # A bundle is stored as it is; one that somebody packed again is a little smaller than its weights.
+    check_zip(members, size, str(path), UnpackingBudget(where=str(path), size=size, ratio=_MAX_RATIO, harmless=_LARGEST_JSON))
+    for member in members:
+        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise AutosegError(f"{path} is encrypted, or packed in a way that autoseg_export does not use", _REMEDY)
+        if member.filename.endswith(".json") and member.file_size > _LARGEST_JSON:
+            raise AutosegError(f"{path}: {member.filename} would unpack to {member.file_size} bytes", "do not use this file")
+    infos = {member.filename: member for member in members}
+    if len(infos) < len(members):
+        raise AutosegError(f"{path} holds two files of one name", "do not use this file")
+    return infos
+
+
+def _check_paths(path: Path, names: Iterable[str]) -> None:
     for name in names:
         if not is_path_below(name):
             raise AutosegError(f"{path} was not opened: its entry {name!r} leads out of the bundle", "do not use this file")

@@ -22,7 +22,7 @@ from autoseg.io import Label
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, is_test
 from dataset_conversion.layouts.normalise_cases import normalise_cases
-from dataset_conversion.reading import paint_objects
+from dataset_conversion.reading import check_stated_size, paint_objects
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -134,6 +134,7 @@ def _check(entry: Entry, content: Mapping[str, Any]) -> None:
 def _draw_label(
     shape: tuple[int, int], annotations: Sequence[Mapping[str, Any]], values: Mapping[int, int], where: str
 ) -> Label:
+    check_stated_size(shape, where)
     objects = []
     for item in annotations:
         value = values[int(item["category_id"])]

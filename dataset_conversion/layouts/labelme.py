@@ -22,7 +22,7 @@ from autoseg.io.types import UNREADABLE
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import ConversionPlan, Images, Options, label_names
 from dataset_conversion.layouts.normalise_cases import normalise_cases
-from dataset_conversion.reading import paint_objects, polygon_mask
+from dataset_conversion.reading import check_stated_size, paint_objects, polygon_mask
 from dataset_conversion.source import Entry, Source
 from dataset_conversion.storing import NewCase
 
@@ -89,6 +89,7 @@ def _embedded_image(entry: Entry) -> Image:
 
 
 def _draw_label(shape: tuple[int, int], shapes: Sequence[Mapping[str, Any]], values: Mapping[str, int], where: str) -> Label:
+    check_stated_size(shape, where)
     areas = [item for item in shapes if item.get("shape_type", "polygon") in _AREAS]
     try:
         objects = [(values[str(item["label"]).casefold()], _draw_shape(item, shape)) for item in areas]
