@@ -51,7 +51,8 @@ def test_every_other_variant_passes_without_values(name: str, variant: str, chec
 @pytest.mark.parametrize(("name", "variant"), OTHERS)
 def test_every_other_variant_passes_all(name: str, variant: str) -> None:
     candidate = Candidate(name, variant)
-    assert [fault for check in CHECKS if (fault := find_fault(check, candidate))] == []
+    checks = [check for check in CHECKS if check.title not in EMPTY]
+    assert [fault for check in checks if (fault := find_fault(check, candidate))] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
