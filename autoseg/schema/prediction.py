@@ -261,14 +261,16 @@ class BestChoice(Artefact, Tabular):
     def dice_notes(self) -> tuple[str, str]:
         """What `dice` and `nested_dice` mean, a sentence for each."""
         tried = f"the best of {count(len(self.candidates), 'candidate')} and of all post-processing"
-        chosen = f"Dice {self.dice:.3f} is of the cases the choice was made on, {tried}: too high for new images."
+        biased = f"{tried}, so it tends to be too high for new images."
+        chosen = f"Dice {self.dice:.3f} is of the cases the choice was made on, {biased}"
         if math.isnan(self.nested_dice):
             return chosen, "There is no Dice of cases that the choice did not see: that takes two folds of each model."
         same = sum(one.models == self.models for one in self.nested)
         folds = f"{same} of {count(len(self.nested), 'fold')} chose the same models"
+        trained = choices_text(self.saw_scored_cases)
         return chosen, (
             f"Dice {self.nested_dice:.3f} is the one to report: each fold scored with what was chosen on the other folds "
-            f"({folds}). In training, {choices_text(self.saw_scored_cases)}."
+            f"({folds}). {trained[0].upper()}{trained[1:]}."
         )
 
     def to_rows(self) -> list[Row]:

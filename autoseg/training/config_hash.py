@@ -16,6 +16,8 @@ _VERSION = "1"
 _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
 _ADDED_TRAINING = {"cldice": 0.0, "compile": False, "selection": "held_out"}
+# What it means that a part is not there.
+_ABSENT = {"deterministic": False}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.
 _EXCLUDED_MODEL = ("parameters", "flops", "memory", "pretrained", "memory_format", "timing")
 
@@ -56,7 +58,7 @@ def differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     for name in {**now, **before}:
         if before.get(name) == now.get(name):
             continue
-        old, new = (json.loads(parts[name]) if name in parts else None for parts in (before, now))
+        old, new = (json.loads(parts[name]) if name in parts else _ABSENT.get(name) for parts in (before, now))
         if isinstance(old, dict) and isinstance(new, dict):
             changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             lines += [f"{name}.{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in changed]

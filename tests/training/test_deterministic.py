@@ -124,7 +124,7 @@ def test_a_run_goes_on_as_it_began(tmp_path, before):
     tiny.train(tmp_path, deterministic=before)
     with pytest.raises(SeveralProblems, match="other settings") as caught:
         tiny.train(tmp_path, deterministic=not before)
-    assert list(caught.value.problems) == ["deterministic: true -> null" if before else "deterministic: null -> true"]
+    assert list(caught.value.problems) == ["deterministic: true -> false" if before else "deterministic: false -> true"]
     assert tiny.train(tmp_path, deterministic=before).deterministic == before
     again = tiny.train(tmp_path, deterministic=not before, restart=True)
     assert again.deterministic != before
