@@ -16,7 +16,7 @@ from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_nam
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Results
-from autoseg.schema.plan import Decision, Plan, Protocol, Splits
+from autoseg.schema.plan import Decision, Licence, Plan, Protocol, Splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import MODELS
 from autoseg.support.files import read_artefact, write_artefact
@@ -70,6 +70,7 @@ def plan_and_preprocess(
     processes: bool = False,
     hours: float | None = None,
     groups: str | None = None,
+    licence: Licence = "any",
     root: Root = None,
 ) -> Plan:
     """Measure a dataset, decide how to train each model, and write fingerprint.json, plan.json, splits.json and the arrays.
@@ -89,6 +90,7 @@ def plan_and_preprocess(
             hour for "auto" on a CPU, else none; 0: none). Times are measured by real steps, once on each machine.
         groups: regular expression with one group that matches the patient in a case's name, or "none" if each case is of
             another patient; stored in dataset.json. Needed once, if the names look like several images of one patient.
+        licence: "commercial": start from no published weights whose licence is not known to allow commercial use.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -122,7 +124,7 @@ def plan_and_preprocess(
         given = _given_splits(data, raw, measured, texts, Path(splits) if splits else None)
         plan = _make_plan(
             measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
-            splits=given, hours=hours, workspace=Workspace.at(root),
+            splits=given, hours=hours, workspace=Workspace.at(root), licence=licence,
         )  # fmt: skip
         new_splits = given or _own_splits(data, raw, measured, plan, regrouped)
         new_splits = with_inner_cases(with_groups(new_splits, measured, raw.spec), measured, raw.spec)
@@ -135,6 +137,7 @@ def plan_and_preprocess(
             cache.stop_caching()
         _log_findings(measured, raw)
         logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
+        _log_missing_weights(data, plan)
         for config in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
     return plan
@@ -153,6 +156,17 @@ def _log_findings(measured: Fingerprint, raw: RawDataset) -> None:
         logger.warning(f"{len(findings) - _SHOWN} more findings: autoseg_fingerprint {measured.dataset}")
 
 
+def _log_missing_weights(data: Dataset, plan: Plan) -> None:
+    """One line with the one command that gets the published weights of the plan's models."""
+    from autoseg.training.initial_weights import missing_weights
+    from autoseg.weights.pretrained import fetch_command
+
+    missing = missing_weights(data, plan, plan.models)
+    if missing:
+        command = fetch_command(f"--plan {data.number}", Workspace(data.root).weights)
+        logger.info(f"published weights are missing for {', '.join(missing)}: {command}")
+
+
 def decisions(plan: Plan) -> Results[Decision]:
     """List every decision of a plan with its reason, including what the user set.
 
@@ -168,13 +182,16 @@ def decisions(plan: Plan) -> Results[Decision]:
 
 
 def _make_plan(
-    measured: Fingerprint, spec: DatasetSpec, *, device: str, hours: float | None, workspace: Workspace, **options: Any
+    measured: Fingerprint, spec: DatasetSpec, *, device: str, hours: float | None, workspace: Workspace, licence: Licence,
+    **options: Any,
 ) -> Plan:
     """A plan with expected times, if this machine has the device of the trainings."""
+    from autoseg.planning.initial_weights import WeightsPolicy
     from autoseg.planning.planner import make_plan
     from autoseg.planning.timed_plan import make_timed_plan
     from autoseg.training.step_time import MeasuredSteps
 
+    options["weights"] = WeightsPolicy(workspace.weights, commercial=licence == "commercial")
     try:
         timer = MeasuredSteps(workspace, spec.label_scheme(), device)
     except AutosegError as error:
@@ -247,12 +264,13 @@ def plan_again(
     same = [f"--set {path}={text}" for path, text in settings.items()]
     same += [f"--memory {memory / 2**30:.3g}G"] if memory else []
     same += [f"--hours {hours:g}"] if hours is not None else []
+    same += [f"--licence {plan.licence}"] if plan.licence != "any" else []
     more = f", with {' '.join(same)} as before" if same else ""
     reason = f"is planned for {plan.protocol}" if protocol != plan.protocol else "has changed"
     logger.info(f"{data.name} {reason}: planning it for {protocol} now{more}")
     return plan_and_preprocess(
         data.name, protocol=protocol, models=list(dict.fromkeys([*plan.models, *models])), memory=memory, device=device,
-        settings=settings, preprocess=preprocess, hours=hours, root=root,
+        settings=settings, preprocess=preprocess, hours=hours, licence=plan.licence, root=root,
     )  # fmt: skip
 
 
@@ -262,6 +280,7 @@ def planning_command(data: Dataset, plan: Plan, *models: str) -> str:
     options += [f"--set {shlex.quote(f'{path}={text}')}" for path, text in _settings_of(plan).items()]
     memory, hours = _memory_of(plan), _hours_of(plan)
     options += [f"--hours {hours:g}"] if hours is not None else []
+    options += [f"--licence {plan.licence}"] if plan.licence != "any" else []
     return " ".join([f"autoseg_plan_and_preprocess {data.number}", *options, *([f"--memory {memory}"] if memory else [])])
 
 
@@ -305,6 +324,7 @@ def _log_dropped(before: Plan | None, plan: Plan) -> None:
     dropped += [f"--memory ({memory / 2**30:.1f} GiB)"] if memory and not _memory_of(plan) else []
     hours = _hours_of(before)
     dropped += [f"--hours {hours:g}"] if hours is not None and _hours_of(plan) is None else []
+    dropped += [f"--licence {before.licence}"] if before.licence != "any" and plan.licence == "any" else []
     if dropped:
         logger.warning(f"the replaced plan had {'; '.join(dropped)}, which this one does not have")
 

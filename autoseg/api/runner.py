@@ -99,7 +99,9 @@ def run(
         _plan(dataset, names, protocol, device, root_folder, replan)
     jobs = [job for dataset in selected for job in fold_jobs(dataset, names, numbers)]
     for dataset in selected:
-        _prepare(dataset, {job.model for job in jobs if job.dataset == dataset.name}, texts)
+        started = {job.model for job in jobs if job.dataset == dataset.name}
+        _require_weights(dataset, started, texts, None if pretrained is None else str(pretrained))
+        _prepare(dataset, started, texts)
     job_options = JobOptions(
         root=root_folder, device="cuda" if gpus_per_run else device, pretrained=None if pretrained is None else str(pretrained),
         settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to), deterministic=deterministic,
@@ -155,6 +157,18 @@ def _plan(
             current_plan(dataset, plan, replan, device, root, preprocess=False)
         return
     plan_and_preprocess(dataset.name, protocol=protocol or "auto", models=models, device=device, preprocess=False, root=root)
+
+
+def _require_weights(dataset: Dataset, models: set[str], settings: Mapping[str, str], pretrained: str | None) -> None:
+    """Find out for all models of the protocol benchmark before the first job starts."""
+    from autoseg.planning.overrides import apply_overrides
+    from autoseg.training.initial_weights import require_weights
+    from autoseg.training.train_fold import is_finished
+
+    plan = apply_overrides(read_artefact(dataset.plan, Plan, f"autoseg_plan_and_preprocess {dataset.number}"), settings)
+    folds = range(plan.training.folds)
+    left = [name for name in sorted(models) if not all(is_finished(dataset.fold(name, fold)) for fold in folds)]
+    require_weights(dataset, plan, left, pretrained)
 
 
 def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) -> None:

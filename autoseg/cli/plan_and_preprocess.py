@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--groups", metavar="REGEX|none", help="finds the patient in a name: '(patient\\d+)'; none: one image of each patient"
     )
+    parser.add_argument(
+        "--licence", choices=("any", "commercial"), default="any",
+        help="commercial: start from no weights whose licence forbids commercial use",
+    )  # fmt: skip
     parser.add_argument("--splits", metavar="FILE", help="your own folds: a splits file of autoseg or nnU-Net")
     parser.add_argument("--no-preprocess", action="store_true", help="stop after the plan")
     entry.add_device(parser)
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings=entry.settings(options.set),
         splits=options.splits,
         groups=options.groups,
+        licence=options.licence,
         preprocess=not options.no_preprocess,
         processes=entry.is_own_process(arguments),
         hours=options.hours if options.minutes is None else options.minutes / 60,

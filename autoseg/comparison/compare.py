@@ -152,6 +152,7 @@ def _model_result(model: ModelResults, values: PairedScores, resampled: statisti
         cost=_cost(model),
         calibration=sum(calibrations) / len(calibrations) if calibrations else float("nan"),
         identities={str(fold): run.record.identity for fold, run in model.folds.items()},
+        weights=record.weights if record else (),
     )
 
 

@@ -60,10 +60,21 @@ def noted_differences(dataset_results: DatasetResults) -> list[str]:
     runs = {name: model.first for name, model in dataset_results.trained.items()}
     return [
         *_differences("the initial weights", runs, lambda run: run.record.pretrained or "random"),
+        *_unequal_folds(dataset_results),
         *_differences("the device", runs, lambda run: run.record.device),
         *_differences("the precision", runs, lambda run: run.record.precision),
         *_differences("--deterministic", runs, lambda run: "on" if run.record.deterministic else "off"),
     ]
+
+
+def _unequal_folds(dataset_results: DatasetResults) -> list[str]:
+    """Models whose folds did not start from the same weights."""
+    starts = {
+        name: {run.record.pretrained or "random" for run in model.folds.values()}
+        for name, model in dataset_results.trained.items()
+    }
+    unequal = {name: " or ".join(sorted(several)) for name, several in starts.items() if len(several) > 1}
+    return [f"the folds of {name} started from {several}" for name, several in unequal.items()]
 
 
 def _fold_differences(dataset_results: DatasetResults) -> list[str]:

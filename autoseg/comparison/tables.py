@@ -60,6 +60,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         if dataset.selection is not None:
             yield selection(dataset, dataset.selection)
         yield costs(dataset)
+        if any(result.weights for result in dataset.models):
+            yield initial_weights(dataset)
         yield from strata(dataset)
         if dataset.external_validation:
             yield external(dataset)
@@ -171,6 +173,19 @@ def selection(dataset: DatasetComparison, one: Selection) -> Table:
         headings=("models", "post-processing", "Dice of the cases it was chosen on", "of cases the choice did not see"),
         rows=((" + ".join(one.models), steps, percent(one.dice), percent(one.nested_dice)),),
     )
+
+
+def initial_weights(dataset: DatasetComparison) -> Table:
+    rows = []
+    for result in ordered_by_dice(dataset):
+        for one in result.weights:
+            licence, data = one.licence or "not known", one.trained_on or "not known"
+            rows.append((result.model, data, licence, one.file, one.sha256[:16]))
+        if not result.weights and result.cost is not None:
+            rows.append((result.model, "random weights" if not result.pretrained else result.pretrained, "", "", ""))
+    note = "the files that the trainings started from, with the first digits of their SHA-256"
+    headings = ("model", "trained on", "licence", "file", "SHA-256")
+    return Table(title=f"Initial weights on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def costs(dataset: DatasetComparison) -> Table:

@@ -44,10 +44,16 @@ def decide_normalisation(
 
 
 def _from_weights(stats: DatasetStats, weights: PublishedWeights) -> _Rule:
+    normalisation = constants_of(weights)
+    reason = f"8-bit colour, and this model's published weights ({weights.trained_on}) were trained with these numbers"
+    return normalisation, _describe(normalisation.mean, normalisation.std), reason, stats.cite("channels", "dtype")
+
+
+def constants_of(weights: PublishedWeights) -> Normalisation:
+    """The normalisation that published weights were trained with, for values in 0..255."""
     mean = tuple(round(value * _MAX_UINT8, 3) for value in weights.mean)
     std = tuple(round(value * _MAX_UINT8, 3) for value in weights.std)
-    reason = f"8-bit colour, and this model's published weights ({weights.trained_on}) were trained with these numbers"
-    return Normalisation(scheme="constant", mean=mean, std=std), _describe(mean, std), reason, stats.cite("channels", "dtype")
+    return Normalisation(scheme="constant", mean=mean, std=std)
 
 
 def _from_dataset(stats: DatasetStats, channels: Channels) -> _Rule:

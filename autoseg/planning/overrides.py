@@ -38,6 +38,7 @@ _POSITIVE = {
 # Fields that are set by another option or file.
 _SET_BY_OPTION = {
     "time_budget": "autoseg_plan_and_preprocess ... --hours 4",
+    "licence": "autoseg_plan_and_preprocess ... --licence commercial",
     "memory_budget": "autoseg_plan_and_preprocess ... --memory 8G",
     "device": "autoseg_plan_and_preprocess ... --device cuda",
     "channels": "name the channels of the files in dataset.json",

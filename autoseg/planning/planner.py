@@ -20,6 +20,7 @@ from autoseg.planning.hardware import (
     resolve_device,
     show_memory,
 )
+from autoseg.planning.initial_weights import WeightsPolicy, decide_weights
 from autoseg.planning.model_checks import require_usable
 from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
@@ -32,6 +33,7 @@ from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Splits, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
+from autoseg.weights.pretrained import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,15 @@ def make_plan(
     *,
     splits: Splits | None = None,
     choice: TimeChoice | None = None,
+    weights: WeightsPolicy | None = None,
 ) -> Plan:
     """Decides for the dataset, then for each model.
 
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
     "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (resize or patch) and `side`,
     in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
-    and trials for a time limit. Raises AutosegError for unknown models, fields and values.
+    and trials for a time limit. weights: where published weights are, and which are allowed. Raises AutosegError for unknown
+    models, fields and values.
     """
     specs = _specs(protocol, models)
     settings = dict(settings or {})
@@ -91,11 +95,13 @@ def make_plan(
     context = _Context(
         stats=stats, channels=channels, spatial_plan=spatial_plan, protocol=protocol, device=device_type, budget=budget,
         training=training, training_budget=training_budget, configs=choice.configs if choice else {},
+        settings=settings, weights=weights or WeightsPolicy(),
     )  # fmt: skip
     for model in progress_bar(specs, "planning", len(specs)):
         planned_models[model.name], config, reasons = _plan_model(model, context)
         preprocessing[config.key] = config
         decisions += reasons
+    given = {overrides.GEOMETRY: geometry_kind, overrides.SIDE: side}
     plan = Plan(
         dataset=fingerprint.dataset,
         protocol=protocol,
@@ -107,11 +113,10 @@ def make_plan(
         preprocessing=preprocessing,
         models=planned_models,
         decisions=tuple(decisions),
+        overrides={path: value for path, value in given.items() if value is not None},
+        licence="commercial" if context.weights.commercial else "any",
         prompts=prompts(list(spec.label_scheme().foreground), f"{spec.modality} {spec.name} {fingerprint.modality}"),
     )
-    for path, value in ((overrides.GEOMETRY, geometry_kind), (overrides.SIDE, side)):
-        if value is not None:
-            plan = replace(plan, overrides={**plan.overrides, path: value})
     changed = overrides.apply_overrides(plan, {k: v for k, v in settings.items() if k not in overrides.AT_PLANNING})
     complete = _remeasure(plan, _adapt_input_sizes(plan, changed, context), context)
     return replace(complete, decisions=(*complete.decisions, _decide_batches_held(complete)))
@@ -130,6 +135,8 @@ class _Context:
     training: Training
     training_budget: Budget
     configs: Mapping[str, ModelConfig]
+    settings: Mapping[str, str]
+    weights: WeightsPolicy
 
     def request(self, model: ModelSpec, precision: str, batch: int) -> ModelRequest:
         outputs = self.stats.outputs
@@ -156,10 +163,11 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     if not fit.fits:
         _warn_over_budget(model.name, fit, context.budget)
     config = make_preprocessing(context.spatial_plan, context.channels, fit.input_size)
-    weights = next(iter(model.weights_for(fit.variant)), None)
-    normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model.name, weights)
-    rate, rate_decision = decide_learning_rate(context.protocol, model, context.training.learning_rates, weights is not None)
-    pretrained = "auto" if weights else "none"
+    set_variant, set_choice = (context.settings.get(f"models.{model.name}.{field}") for field in ("variant", "pretrained"))
+    weights = decide_weights(model, set_variant or fit.variant, context.weights, set_choice or AUTO)
+    expected, rates = weights.expected, context.training.learning_rates
+    normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model.name, expected)
+    rate, rate_decision = decide_learning_rate(context.protocol, model, rates, expected is not None)
     warmup = min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
     plan = ModelPlan(
         model=model.name,
@@ -168,7 +176,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         batch_size=context.training_budget.batch,
         accumulate=fit.accumulate,
         precision=precision,
-        pretrained=pretrained,  # type: ignore[arg-type]
+        pretrained=weights.choice,
         learning_rate=rate,
         warmup_epochs=warmup,
         normalisation=normalisation,
@@ -178,8 +186,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         memory=fit.memory,
         memory_format=memory_format,
     )
-    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision]
-    decisions.append(_decide_pretrained(model, fit.variant))
+    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision, weights.decision]
     return plan, config, decisions
 
 
@@ -257,15 +264,6 @@ def geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | N
     if side is not None and not (side.isdigit() and 32 <= int(side) <= 8192 and int(side) % 32 == 0):
         raise AutosegError(f"side cannot be {side!r}", "give a multiple of 32, such as 256")
     return geometry_kind, None if side is None else int(side)  # type: ignore[return-value]
-
-
-def _decide_pretrained(model: ModelSpec, variant: str) -> Decision:
-    subject = f"models.{model.name}.pretrained"
-    published = model.weights_for(variant)
-    if not published:
-        return Decision(subject, "none", "no published weights are known for this architecture")
-    sources = ", ".join(sorted({weights.trained_on for weights in published}))
-    return Decision(subject, "auto", f"published weights exist ({sources}): used if they are installed or in weights/")
 
 
 def _warn_over_budget(model: str, fit: MemoryFit, budget: int) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from autoseg.planning import overrides
 from autoseg.planning.dataset_stats import dataset_stats
 from autoseg.planning.geometry import decide_geometry
+from autoseg.planning.initial_weights import WeightsPolicy
 from autoseg.planning.planner import FOLDS, geometry_settings, make_plan
 from autoseg.planning.time_budget import (
     Cost,
@@ -42,13 +43,16 @@ def make_timed_plan(
     splits: Splits | None = None,
     timer: StepTimer,
     hours: float | None = None,
+    weights: WeightsPolicy | None = None,
 ) -> Plan:
     """As `make_plan`, with the expected time of each model.
 
     hours: limit for one fold; 0 for none; None for the default, an hour in `auto` on a CPU. Variants, sizes, steps and trials
     are then chosen to fit it (see `time_budget.choose`).
     """
-    make = partial(make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits)
+    make = partial(
+        make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits, weights=weights
+    )
     plan = make()
     stats = dataset_stats(fingerprint, spec, FOLDS, splits)
     kind, side = geometry_settings(settings or {})

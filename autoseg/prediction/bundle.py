@@ -86,6 +86,7 @@ def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fin
         calibration=metadata.calibration,
         postprocessing=dict(metadata.postprocessing),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        initial_weights=tuple(dict.fromkeys(one for member in predictor.members for one in member.record.weights)),
     )
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CONTENTS, _json(bundle))

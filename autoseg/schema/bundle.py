@@ -9,6 +9,7 @@ from autoseg.schema.appearance import Appearance
 from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.limits import Count, FileName, PathBelow, PathBelowOrNone, ShareResult
 from autoseg.schema.prediction import Calibration, PostProcessing, calibration_of_version_1
+from autoseg.schema.run import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Bundle(Artefact):
     """`bundle.json`. files: path -> its content.
 
     description: the path of the dataset's description, without cases or patients. fingerprint: the path of the
-    fingerprint of the training set, without cases. licence: of the data the networks were trained on.
+    fingerprint of the training set, without cases. licence: of the data the networks were trained on. initial_weights: the
+    published files that the networks started from, each with its own licence.
     """
 
     NAME = "bundle"
@@ -59,6 +61,7 @@ class Bundle(Artefact):
     calibration: Calibration | None = None
     postprocessing: dict[FileName, PostProcessing] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    initial_weights: tuple[InitialWeights, ...] = ()
 
     def problems(self) -> Iterator[str]:
         """No members, and files that are not in the list."""

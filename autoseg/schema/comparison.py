@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count
 from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Result, ShareResult
+from autoseg.schema.run import InitialWeights
 
 _POOLED = "pooled.dice"
 
@@ -59,7 +60,8 @@ class ModelResult:
     """One model on one dataset. overall, classes: "pooled.dice", "per_image.hd95", ... -> estimate (see Scores).
 
     case_mean: of the comparison's metric over units. cost: None for masks of other programs. identities: fold -> of
-    its run. calibration: expected calibration error, not-a-number without stored probabilities.
+    its run. calibration: expected calibration error, not-a-number without stored probabilities. weights: the files that the
+    training started from.
     """
 
     model: str
@@ -75,6 +77,7 @@ class ModelResult:
     cost: Cost | None
     calibration: ShareResult = math.nan
     identities: dict[str, str] = field(default_factory=dict)
+    weights: tuple[InitialWeights, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

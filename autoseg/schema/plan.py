@@ -26,6 +26,7 @@ from autoseg.schema.limits import (
 
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
+Licence = Literal["any", "commercial"]
 Selection = Literal["held_out", "inner", "last", "average"]
 
 
@@ -250,7 +251,8 @@ class Plan(Artefact, Tabular):
     """`plan.json`. dataset: full name. content_hash: of the fingerprint it was made from. overrides: what the user set.
 
     labels and channels are the dataset's, copied so that a results folder explains itself. prompts: class -> prompt for a
-    zero-shot image model; training does not use them. time_budget: hours for one fold, 0 without a limit.
+    zero-shot image model; training does not use them. time_budget: hours for one fold, 0 without a limit. licence:
+    "commercial" if only weights may be used whose licence allows commercial use.
     """
 
     NAME = "plan"
@@ -270,6 +272,7 @@ class Plan(Artefact, Tabular):
     overrides: dict[str, Any] = field(default_factory=dict)
     prompts: dict[FileName, str] = field(default_factory=dict)
     time_budget: NonNegative = 0.0
+    licence: Licence = "any"
 
     def problems(self) -> Iterator[str]:
         """Entries with a wrong name, missing preprocessing, sizes that contradict each other."""

@@ -55,11 +55,23 @@ def choices_text(choices: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """One file that a run started from. file: its path in the weights folder, else its name. source: address or package, "" if
+    not known. licence, trained_on: "" for a file of the user's own."""
+
+    file: str
+    sha256: str
+    licence: str = ""
+    trained_on: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord(Artefact):
     """`run.json`. identity: hash of everything that determines the weights (plan, split, model, seed); must be equal to resume.
 
     best_dice: validation Dice of best.pt: mean over classes of the Dice of summed pixel counts. dice: of each class.
-    versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones.
+    versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones; weights: its files.
 
     seconds: on the clock, of the whole run; processor_seconds: of all cores, of the main process and the workers that load its
     data. epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
@@ -95,6 +107,7 @@ class RunRecord(Artefact):
     processor_seconds: NonNegative = 0.0
     parameters: Count = 0
     pretrained: str = ""
+    weights: tuple[InitialWeights, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     learning_rate: NonNegative = 0.0
     batch_size: Count = 0

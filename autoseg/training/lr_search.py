@@ -27,6 +27,7 @@ from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint
 from autoseg.training.config_hash import config_hash, digest
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
+from autoseg.training.initial_weights import require_weights
 from autoseg.training.run_lock import run_lock
 from autoseg.training.train_fold import starting_weights, train_fold, training_split
 from autoseg.training.trainer import Diverged
@@ -76,6 +77,7 @@ def with_searched_rate(
     key = _search_key(dataset, plan, trial_plan, splits, model, pretrained=pretrained, deterministic=deterministic)
     search = read_search(dataset, model)
     if search is None or search.identity != key:
+        require_weights(dataset, plan, [model], pretrained)
         folder = dataset.model(model) / FOLDER
         with run_lock(folder, break_lock) if team.is_main else nullcontext():
             if team.is_main:
@@ -148,7 +150,7 @@ def _search_key(
 ) -> str:
     """Hash of all inputs of the search."""
     scheme = read_description(dataset.description).label_scheme()
-    weights = starting_weights(dataset, plan.models[model], pretrained, quiet=True)
+    weights = starting_weights(dataset, plan, model, pretrained, quiet=True)
     split = training_split(splits.folds[_FOLD], trial_plan.training.selection, plan.dataset)
     hashed = weights.hash() if weights else ""
     parts = config_hash(trial_plan, trial_plan.models[model], scheme, split, hashed, deterministic)

@@ -34,6 +34,7 @@ from autoseg.training.device import resolve
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import graceful_shutdown
 from autoseg.training.head_bias import class_frequencies, init_head_bias
+from autoseg.training.initial_weights import record_weights, require_weights, warn_other_normalisation
 from autoseg.training.loggers import RunLoggers
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import MemoryFormat, with_memory_format
@@ -81,7 +82,7 @@ def train_fold(
     check_names(plan, str(dataset.plan))
     model_plan, split = _select(plan, splits, model, fold)
     spec = read_description(dataset.description)
-    weights = starting_weights(dataset, model_plan, pretrained, quiet_weights)
+    weights = starting_weights(dataset, plan, model, pretrained, quiet_weights)
     config = _run_config(
         dataset, plan, model_plan=model_plan, split=split, spec=spec, device=team.device(resolve(device)), weights=weights,
         fold=fold, deterministic=deterministic,
@@ -111,8 +112,12 @@ def train_fold(
         team.barrier()
         if lock is not None:
             config = replace(config, check_lock=lock.check)
+        if state is None:
+            require_weights(dataset, plan, [model], pretrained)
+            warn_other_normalisation(model_plan, weights)
         config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
         record = replace(_record(config, fold, weights), search=search, saw_scored_cases=choices_made(plan, search, fold))
+        record = replace(record, weights=record_weights(dataset, weights))
         if state is not None and record.extended:
             record = extension.with_start_of(folder, record)
         trainer, record, run_loggers = _prepare(config, record, weights, state, log_to if team.is_main else ())
@@ -154,11 +159,12 @@ def training_split(fold: Fold, selection: Selection, dataset: str) -> Fold:
 
 
 def starting_weights(
-    dataset: Dataset, model_plan: ModelPlan, pretrained: str | None, quiet: bool = False
+    dataset: Dataset, plan: Plan, model: str, pretrained: str | None, quiet: bool = False
 ) -> WeightsSource | None:
     """The pretrained weights of a run, None for random ones. quiet: no warning about missing files."""
-    folder = Workspace(dataset.root).weights
-    return find_weights(pretrained or model_plan.pretrained, registry.spec(model_plan.model), model_plan.variant, folder, quiet)
+    model_plan, folder, commercial = plan.models[model], Workspace(dataset.root).weights, plan.licence == "commercial"
+    choice = pretrained or model_plan.pretrained
+    return find_weights(choice, registry.spec(model), model_plan.variant, folder, commercial, quiet)
 
 
 def _run_config(

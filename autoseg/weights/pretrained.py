@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 
 from torch import Tensor
 
@@ -21,8 +22,11 @@ from autoseg.weights.store import WeightsFolder, file_in_package
 
 logger = logging.getLogger(__name__)
 
-AUTO, STUDY, NONE = "auto", "study", "none"
-CHOICES = (AUTO, STUDY, NONE)
+Choice = Literal["auto", "study", "none"]
+AUTO: Final = "auto"
+STUDY: Final = "study"
+NONE: Final = "none"
+CHOICES: tuple[Choice, ...] = (AUTO, STUDY, NONE)
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,11 @@ class Start:
 
 
 def find_start(
-    spec: ModelSpec, variant: str, folder: Path, *, study: bool = False, commercial: bool = False
+    spec: ModelSpec, variant: str, folder: Path | None, *, study: bool = False, commercial: bool = False
 ) -> Start:
-    """The published weights that are present for a variant, in the order of preference: `folder`, then installed packages.
+    """The published weights that are present for a variant, in the order of preference.
 
+    folder: of weights, looked at before installed packages; None if there is none.
     study: also those that only the first study used. commercial: only those that are known to allow commercial use.
     """
     paths, published, missing = [], [], {}
@@ -87,7 +92,7 @@ def find_start(
 
 
 def find_weights(
-    choice: str, spec: ModelSpec, variant: str, folder: Path, quiet: bool = False, commercial: bool = False
+    choice: str, spec: ModelSpec, variant: str, folder: Path, commercial: bool = False, quiet: bool = False
 ) -> WeightsSource | None:
     """The weights to load; None for random ones.
 
@@ -137,8 +142,8 @@ def fetch_command(what: str, folder: Path) -> str:
     return f"autoseg_weights fetch {what}{other}"
 
 
-def _first_present(files: Sequence[PublishedWeights], folder: Path) -> tuple[Path, PublishedWeights] | None:
-    for find in (WeightsFolder(folder).find, file_in_package):
+def _first_present(files: Sequence[PublishedWeights], folder: Path | None) -> tuple[Path, PublishedWeights] | None:
+    for find in (*([WeightsFolder(folder).find] if folder is not None else []), file_in_package):
         for weights in files:
             path = find(weights)
             if path is not None:
@@ -146,8 +151,8 @@ def _first_present(files: Sequence[PublishedWeights], folder: Path) -> tuple[Pat
     return None
 
 
-def _describe(path: Path, weights: PublishedWeights, folder: Path) -> str:
-    if path.is_relative_to(folder):
+def _describe(path: Path, weights: PublishedWeights, folder: Path | None) -> str:
+    if folder is not None and path.is_relative_to(folder):
         return f"{weights.trained_on} ({path.relative_to(folder).as_posix()})"
     return f"{weights.trained_on} ({weights.file} of the package {weights.package})"
 

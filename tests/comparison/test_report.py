@@ -85,6 +85,22 @@ def test_names_are_escaped(tmp_path):
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
 
 
+def test_initial_weights_are_named_with_hash_and_licence(tmp_path):
+    experiment = make(tmp_path, cases=6, folds=2, models=("unet", "segformer"))
+    weights = {"file": "owner/net/model.safetensors", "sha256": "ab" * 32, "licence": "NC-1.0", "trained_on": "ImageNet-1k"}
+    for fold in (0, 1):
+        path = experiment.dataset.fold("segformer", fold) / "run.json"
+        changed = {"weights": [weights], "pretrained": f"ImageNet-1k (fold {fold})"}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    comparison = api.compare("Polyps", root=tmp_path)
+    text = (experiment.dataset.results / "comparison" / "report.html").read_text()
+    for part in ("Initial weights on", "owner/net/model.safetensors", "NC-1.0", "ab" * 8, "random weights"):
+        assert part in text
+    results = {model.model: model for model in comparison.datasets[0].models}
+    assert results["segformer"].weights[0].licence == "NC-1.0" and results["unet"].weights == ()
+    assert "the folds of segformer started from ImageNet-1k (fold 0) or ImageNet-1k (fold 1)" in comparison.datasets[0].notes
+
+
 @browser
 def test_tables_sort_and_page_fits_a_phone(page, tmp_path):
     script = """<script>

@@ -1,6 +1,7 @@
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.prediction import Calibration, PostProcessing
+from autoseg.schema.run import InitialWeights
 from autoseg.support.errors import AutosegError
 from tests.prediction.stand_in import Bright, picture, trained
 
@@ -47,6 +49,17 @@ def test_a_bundle_predicts_what_its_networks_predicted(bundle, tmp_path):
     assert np.array_equal(loaded(image), predictor(image)) and loaded.metadata == predictor.metadata
     assert loaded.predict_with_confidence(image).confidence == predictor.predict_with_confidence(image).confidence
     assert [member.record.fold for member in loaded.members] == [0, 1] and loaded.spec.licence == "CC0"
+
+
+def test_it_names_the_weights_its_networks_started_from(tmp_path, bright_is_registered):
+    """File, hash and licence: each once, although both folds started from it."""
+    weights = InitialWeights(file="owner/net/model.safetensors", sha256="ab" * 32, licence="NC-1.0", trained_on="ImageNet-1k")
+    members = [trained(fold=fold, spec=SPEC) for fold in (0, 1)]
+    members = [replace(one, record=replace(one.record, weights=(weights,))) for one in members]
+    bundle = export_bundle(Predictor(members), [tmp_path / "gone", tmp_path / "gone"], tmp_path / "b.zip")
+    assert bundle.initial_weights == (weights,)
+    assert read_bundle(tmp_path / "b.zip")[0].initial_weights == (weights,)
+    assert load_bundle(tmp_path / "b.zip", device="cpu").members[0].record.weights == (weights,)
 
 
 def test_the_command_needs_nothing_else(bundle, tmp_path, monkeypatch):
