@@ -58,7 +58,7 @@ def run(
         engine: what starts the jobs: "local" (this machine), "ray" (a cluster) or "slurm".
         workers: jobs at the same time (default: 1; with GPUs all of them).
         gpus_per_run: GPUs of each job.
-        address: host:port of a Ray cluster (default: one is started on this machine).
+        address: host:port of a Ray cluster (default: the variable RAY_ADDRESS, else one is started on this machine).
         slurm: submitit's parameters, such as {"slurm_partition": "gpu"}.
         retries: how often a crashed job is restarted.
         break_lock: see `train`; also for the lock of another runner on this root.
@@ -87,6 +87,10 @@ def run(
 
     if engine not in get_args(EngineName):
         raise AutosegError(f"there is no engine {engine!r}", f"choose one of {', '.join(get_args(EngineName))}")
+    if engine == "ray":
+        from autoseg.runner.ray_engine import check_cluster
+
+        check_cluster(address)
     check_loggers(log_to)
     if pretrained not in (None, *CHOICES):
         weights_file(str(pretrained))

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="where jobs run (default: local)")
     parser.add_argument("--workers", type=int, metavar="N", help="jobs at a time (default: 1; with GPUs all of them)")
     parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs of each job (default: 0)")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: start one on this machine)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: RAY_ADDRESS, else start one here)")
     parser.add_argument(
         "--slurm", action="append", default=[], metavar="KEY=VALUE", help="submitit parameter, e.g. slurm_partition=gpu"
     )

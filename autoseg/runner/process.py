@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.support.workspace import environment_with
 
-_TAIL = 4000
+_TAIL = 1 << 16  # bytes
+_LONGEST = 400  # characters
+# What torchrun puts before each line of one of several processes.
+_RANK = re.compile(r"^\[rank\d+\]:\s?")
 
 
 def start(
@@ -38,17 +43,27 @@ def run_to_end(command: Sequence[str], log: str, variables: Mapping[str, str]) -
     return start(command, Path(log), variables, stop_with_parent=True).wait(), socket.gethostname()
 
 
-def last_error_line(log: Path) -> str:
-    """The error message at the end of a log, else its last line."""
+def last_error_line(log: Path, start: int = 0) -> str:
+    """The message of the last error in a log: of autoseg, else of a traceback; else the last line. start: where to begin.
+
+    torchrun's own traceback, which follows that of a dead process, is passed over.
+    """
     try:
-        text = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
+        content = log.read_bytes()
     except OSError:
         return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
-    if errors:
-        return " ".join(lines[errors[-1] :]).removeprefix("error: ")[:400]
-    return lines[-1][:400] if lines else ""
+    start = start if start <= len(content) else 0  # The log was begun anew.
+    text = content[max(start, len(content) - _TAIL) :].decode("utf-8", "replace")
+    lines = [_RANK.sub("", line).rstrip() for line in text.splitlines() if line.strip()]
+    message = ""
+    for number, line in enumerate(lines):
+        after = list(takewhile(lambda line: line[:1].isspace(), lines[number + 1 :]))
+        if line.startswith("error: "):
+            message = " ".join([line.removeprefix("error: "), *(part.strip() for part in after)])
+        elif line.startswith("Traceback ") and number + 1 + len(after) < len(lines):
+            raised = lines[number + 1 + len(after)]
+            message = message if message and raised.startswith("torch.distributed.elastic.") else raised
+    return (message or (lines[-1].strip() if lines else ""))[:_LONGEST]
 
 
 # Asks the kernel for SIGTERM when the parent dies, then becomes the command; exec keeps the request.

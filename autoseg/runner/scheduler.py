@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 Watch = Callable[[GridTable], None]
 # Exit code of a user error, which a restart would repeat.
 _USER_ERROR = 2
+# A shell's exit code of a process killed by signal n is this and n.
+_SIGNALLED = 128
 # Seconds between two polls of the processes.
 _POLL_SECONDS = 0.2
 # Seconds between two updates of the table, and checks of folders that are locked by other processes.
@@ -64,8 +67,11 @@ def run_jobs(
 
 @dataclass
 class _RunningJob:
+    """log_start: size of the log when it started; before it are the lines of earlier attempts."""
+
     handle: JobHandle
     started: float
+    log_start: int
 
 
 class _Scheduler:
@@ -153,8 +159,10 @@ class _Scheduler:
         return self._plans[dataset.name]
 
     def _start(self, job: Job) -> bool:
-        handle = self._engine.start(command_of(job, self._job_options), log_of(self._job_options.root, job))
-        self._handles[job] = _RunningJob(handle, time.monotonic())
+        log = log_of(self._job_options.root, job)
+        log_start = log.stat().st_size if log.exists() else 0
+        handle = self._engine.start(command_of(job, self._job_options), log)
+        self._handles[job] = _RunningJob(handle, time.monotonic(), log_start)
         row = self._rows[job]
         self._rows[job] = replace(row, state="running", attempts=row.attempts + 1, where=handle.where, message="")
         return True
@@ -170,29 +178,44 @@ class _Scheduler:
         row = replace(
             row, seconds=row.seconds + time.monotonic() - running.started, where=outcome.where or running.handle.where
         )
-        self._rows[job] = self._row_after(row, outcome)
+        last_line = last_error_line(log_of(self._job_options.root, job), running.log_start)
+        self._rows[job] = self._row_after(row, outcome, "; ".join(filter(None, [outcome.message, last_line])))
         return True
 
-    def _row_after(self, row: JobRow, outcome: Outcome) -> JobRow:
+    def _row_after(self, row: JobRow, outcome: Outcome, message: str) -> JobRow:
+        """message: what the job or its engine said last."""
         job = row.job
         if outcome.code == 0 and is_done(self._job_options.root, job, self._job_options.deterministic):
             logger.info(f"{_title(job)}: done" + ("" if job.predicts else f", best Dice {row.best_dice:.3f}"))
             return replace(row, state="done", message="")
-        message = outcome.message or last_error_line(log_of(self._job_options.root, job))
         if self._interrupted:
             return replace(row, state="waiting", message="stopped")
-        ending = "was lost with its machine" if outcome.code is None else f"ended with code {outcome.code}"
-        if outcome.code != _USER_ERROR and row.attempts <= self._retries:
-            logger.warning(f"{_title(job)} {ending}: restarting it ({message})")
-            return replace(row, state="waiting", message=f"{ending}; will be restarted")
-        logger.warning(f"{_title(job)} failed: {message}")
-        return replace(row, state="failed", message=message or ending)
+        where = f" ({row.where})" if row.where else ""
+        if outcome.code != _USER_ERROR:
+            message = f"{_ending(outcome.code)}; {message or 'it wrote nothing'}"
+            if row.attempts <= self._retries:
+                logger.warning(f"{_title(job)}{where} {message}: restarting it")
+                return replace(row, state="waiting", message=f"{message}; will be restarted")
+        logger.warning(f"{_title(job)}{where} failed: {message}; all of it: {log_of(self._job_options.root, job)}")
+        return replace(row, state="failed", message=message)
 
     def stop_jobs(self) -> None:
         self._interrupted = True
         logger.info(f"stopping {len(self._handles)} jobs; they write their checkpoints first")
         for running in self._handles.values():
             running.handle.stop()
+
+
+def _ending(code: int | None) -> str:
+    """How a process ended, in words. code: None if its machine was lost; -n or 128 + n after signal n."""
+    if code is None:
+        return "was lost with its machine"
+    number = -code if code < 0 else code - _SIGNALLED
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"ended with code {code}"
+    return f"was killed by {name}" + (", most often because memory has run out" if number == signal.SIGKILL else "")
 
 
 def _title(job: Job) -> str:

@@ -125,6 +125,8 @@ class Trainer:
         # Weights of the best epoch, until they are saved in best.pt.
         self._best: dict[str, Tensor] | None = None
         self._processor_start = _processor_seconds()
+        # Until when the time of the epoch is counted.
+        self._counted = time.perf_counter()
         self._save_throttle, self._plot_throttle = _Throttle(_SAVE_FRACTION), _Throttle(_PLOT_FRACTION, _PLOT_SECONDS)
 
     @property
@@ -224,6 +226,7 @@ class Trainer:
                     self._average.update_parameters(self._network)
                 self._record_loss(loss)
                 progress.step += 1
+                self._count_time()
                 self._exit_if_requested(stop)
                 if self._save_throttle.elapsed > _MAX_UNSAVED_SECONDS:
                     self.save()
@@ -246,15 +249,19 @@ class Trainer:
             stop.exit()
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; measures the time of the steps and the time spent waiting for data."""
-        progress = self.progress
-        start = time.perf_counter()
+        """The batches; counts the time of the steps and the time spent waiting for data."""
+        self._counted = time.perf_counter()
         for batch in batches:
-            progress.data_seconds += time.perf_counter() - start
+            self._count_time(waiting=True)
             yield batch
-            now = time.perf_counter()
-            progress.epoch_seconds, progress.seconds = progress.epoch_seconds + now - start, progress.seconds + now - start
-            start = now
+            self._count_time()
+
+    def _count_time(self, waiting: bool = False) -> None:
+        """Add the time since the last call to that of the epoch, so that a checkpoint holds all of it."""
+        progress, now = self.progress, time.perf_counter()
+        seconds, self._counted = now - self._counted, now
+        progress.epoch_seconds, progress.seconds = progress.epoch_seconds + seconds, progress.seconds + seconds
+        progress.data_seconds += seconds if waiting else 0.0
 
     def _record_loss(self, loss: float | None) -> None:
         progress = self.progress
@@ -280,7 +287,8 @@ class Trainer:
             "epoch": epoch,
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "seconds": progress.epoch_seconds,
-            "data_wait": progress.data_seconds / max(progress.epoch_seconds, 1e-9),
+            # Checkpoints of older releases may hold less time of an epoch than was waited in it.
+            "data_wait": min(1.0, progress.data_seconds / max(progress.epoch_seconds, 1e-9)),
             "skipped": progress.skipped,
         }
         if progress.losses:
