@@ -47,11 +47,11 @@ Choice = Literal["epoch", "learning rate"]
 
 
 def choices_text(choices: tuple[str, ...]) -> str:
-    """One line on which choices saw the scored cases."""
+    """One line on which choices saw scored cases, all or some of them."""
     if not choices:
         return "no choice of the training saw the scored cases"
     names = " and the ".join(choices)
-    return f"the {names} {'was' if len(choices) == 1 else 'were'} chosen on the scored cases, so the scores are optimistic"
+    return f"the {names} {'was' if len(choices) == 1 else 'were'} chosen on scored cases, so the scores are optimistic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,9 @@ def continued(state: checkpoint.State, identity: dict[str, str], extend: bool) -
 
 
 def with_start_of(folder: Path, record: RunRecord) -> RunRecord:
-    """The record of an extended run, with what happened before it was extended."""
+    """The record of an extended run with what happened before it was extended; that of another run as it is."""
+    if not record.extended:
+        return record
     before = read_artefact(folder / checkpoint.RECORD, RunRecord, _RETRAIN)
     return replace(record, pretrained=before.pretrained, search=before.search, saw_scored_cases=before.saw_scored_cases)
 

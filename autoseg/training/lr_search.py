@@ -29,7 +29,8 @@ from autoseg.training.config_hash import config_hash, digest
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.initial_weights import require_weights
 from autoseg.training.run_lock import run_lock
-from autoseg.training.train_fold import starting_weights, train_fold, training_split
+from autoseg.training.selection import training_split
+from autoseg.training.train_fold import starting_weights, train_fold
 from autoseg.training.trainer import Diverged
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from autoseg.models.base import SegmentationNetwork
 from autoseg.planning.overrides import check_names
 from autoseg.preprocessing.array_dataset import ArrayDataset, preprocessing_hash
 from autoseg.schema.dataset import DatasetSpec
-from autoseg.schema.plan import Fold, ModelPlan, Plan, Selection, Splits
-from autoseg.schema.run import Choice, RateSearch, RunRecord
+from autoseg.schema.plan import Fold, ModelPlan, Plan, Splits
+from autoseg.schema.run import RateSearch, RunRecord
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, remove_leftovers, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
@@ -39,6 +39,7 @@ from autoseg.training.loggers import RunLoggers
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import MemoryFormat, with_memory_format
 from autoseg.training.run_lock import run_lock
+from autoseg.training.selection import choices_made, training_split
 from autoseg.training.trainer import RunConfig, Trainer
 from autoseg.weights.pretrained import WeightsSource, find_weights, load_weights
 
@@ -116,10 +117,10 @@ def train_fold(
             require_weights(dataset, plan, [model], pretrained)
             warn_other_normalisation(model_plan, weights)
         config = with_memory_format(config, registry.spec(model), None if state is None else _checkpoint_format(state))
-        record = replace(_record(config, fold, weights), search=search, saw_scored_cases=choices_made(plan, search, fold))
+        saw = choices_made(plan, search, splits, fold)
+        record = replace(_record(config, fold, weights), search=search, saw_scored_cases=saw)
         record = replace(record, weights=record_weights(dataset, weights))
-        if state is not None and record.extended:
-            record = extension.with_start_of(folder, record)
+        record = extension.with_start_of(folder, record)
         trainer, record, run_loggers = _prepare(config, record, weights, state, log_to if team.is_main else ())
         # From here on files are changed. Whatever a user can do wrong has been found by now.
         with replaced_run.replaced(folder) if restart and team.is_main else nullcontext():
@@ -140,22 +141,6 @@ def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPla
     if not 0 <= fold < len(splits.folds):
         raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")
     return plan.models[model], training_split(splits.folds[fold], plan.training.selection, plan.dataset)
-
-
-def training_split(fold: Fold, selection: Selection, dataset: str) -> Fold:
-    """What a training trains on and validates with: with selection "inner" the held-out cases stay unseen.
-
-    Raises AutosegError if the fold has no inner cases.
-    """
-    if selection != "inner":
-        return fold
-    if not fold.inner:
-        raise AutosegError(
-            f"training.selection is inner, but the splits of {dataset} have no inner cases",
-            f"autoseg_plan_and_preprocess {dataset} adds them (not where all training cases are of one patient)",
-        )
-    inner = set(fold.inner)
-    return Fold(tuple(name for name in fold.train if name not in inner), fold.inner)
 
 
 def starting_weights(
@@ -203,14 +188,6 @@ def _run_config(
         identity=parts,
         deterministic=deterministic,
     )
-
-
-def choices_made(plan: Plan, search: RateSearch | None, fold: int) -> tuple[Choice, ...]:
-    """The choices that were made on the cases this fold is scored on."""
-    epoch: tuple[Choice, ...] = ("epoch",) if plan.training.selection == "held_out" else ()
-    if search is not None and search.cases == "held_out" and search.fold == fold:
-        return (*epoch, "learning rate")
-    return epoch
 
 
 def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunRecord:

@@ -132,7 +132,7 @@ def test_unequal_runs_raise_with_their_names(experiment, tmp_path):
     assert list(caught.value.problems) == ["epochs: 4 for most, 9 for unet, fold 1"]
     assert not (root / "results" / "Dataset501_Polyps" / "comparison").exists()
     notes = api.compare("Polyps", root=root, allow_unequal=True, report=False).datasets[0].notes
-    assert notes[0].startswith("the epoch was chosen on the scored cases") and "epochs: 4 for most" in notes[1]
+    assert notes[0].startswith("the epoch was chosen on scored cases") and "epochs: 4 for most" in notes[1]
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
 
 
@@ -155,7 +155,7 @@ def test_the_first_note_says_which_choices_saw_the_scored_cases(experiment, tmp_
                 write_artefact(path, replace(read_artefact(path, RunRecord), saw_scored_cases=saw))
     (comparison,) = api.compare("Polyps", root=root, report=False).datasets
     assert comparison.notes[0] == (
-        "the learning rate was chosen on the scored cases, so the scores are optimistic (the learning rate of unet, fold 0)"
+        "the learning rate was chosen on scored cases, so the scores are optimistic (the learning rate of unet, fold 0)"
     )
 
 

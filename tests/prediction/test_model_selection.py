@@ -122,7 +122,7 @@ def test_the_best_of_lucky_models_is_optimistic_and_nested_folds_show_it(lucky, 
     ]  # fmt: skip
     assert f"Dice {choice.dice:.3f} is of the cases the choice was made on" in shown and "too high" in shown
     assert "Dice 0.000 is the one to report" in shown and "1 of 2 folds chose the same models" in shown
-    assert choice.saw_scored_cases == ("epoch",) and "The epoch was chosen on the scored cases" in shown
+    assert choice.saw_scored_cases == ("epoch",) and "The epoch was chosen on scored cases" in shown
 
 
 def test_models_are_combined_by_the_scores_of_their_held_out_cases(lucky, monkeypatch):

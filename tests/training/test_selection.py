@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from autoseg.schema.plan import Fold, Plan, Splits
-from autoseg.schema.run import RunRecord, choices_text
+from autoseg.schema.run import RateSearch, RunRecord, choices_text
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint, lr_search, trainer
 from autoseg.training.checkpoint import load_network
+from autoseg.training.selection import choices_made
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
 from tests.training import tiny
@@ -169,8 +170,17 @@ def test_learning_rates_are_compared_on_inner_cases(prepared, scored, selection,
     assert record.saw_scored_cases == saw
 
 
+def test_inner_cases_of_one_fold_are_scored_in_others(prepared):
+    splits = Splits(
+        folds=(Fold(CASES[:8], CASES[8:], CASES[:2]), Fold(CASES[2:], CASES[:2]), Fold(CASES, ("other",))), reason=""
+    )
+    search = RateSearch(fold=0, epochs=1, identity="", tried=(), chosen=1e-3, steps=1, seconds=1.0, cases="inner")
+    plan = with_training(prepared[1], selection="last")
+    assert [choices_made(plan, search, splits, fold) for fold in range(3)] == [(), ("learning rate",), ()]
+
+
 def test_one_line_says_which_choices_saw_the_cases():
     assert choices_text(()) == "no choice of the training saw the scored cases"
     assert choices_text(("epoch", "learning rate")) == (
-        "the epoch and the learning rate were chosen on the scored cases, so the scores are optimistic"
+        "the epoch and the learning rate were chosen on scored cases, so the scores are optimistic"
     )
