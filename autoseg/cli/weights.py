@@ -26,7 +26,7 @@ _EXAMPLES = """examples:
   autoseg_weights verify"""
 
 
-@entry.command
+@entry.resumable("the same command goes on where the download stopped")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_weights", "Published weights that networks start from. Only fetch opens a connection.", _EXAMPLES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -70,7 +71,7 @@ def unreachable(url: str, reason: BaseException | str) -> AutosegError:
     hints = [f"check {name}" if proxy else "check the network; set HTTPS_PROXY if it needs a proxy"]
     if url.startswith(hub_endpoint()):
         hints.append(f"check {ENDPOINT} ({hub_endpoint()})" if variable(ENDPOINT) else f"set {ENDPOINT} to a mirror of the hub")
-    return AutosegError(f"{host} cannot be reached{way}: {reason}", f"{'; '.join(hints)}; {_WITHOUT_NETWORK}")
+    return AutosegError(f"{host} cannot be reached{way}: {_cause(reason)}", f"{'; '.join(hints)}; {_WITHOUT_NETWORK}")
 
 
 def refused(url: str, status: int, gated: bool = False) -> AutosegError:
@@ -90,12 +91,20 @@ def refused(url: str, status: int, gated: bool = False) -> AutosegError:
     return AutosegError(f"{host} answers {shown} with the error {status}", f"try again later; {_WITHOUT_NETWORK}")
 
 
-def _certificate_error(reason: object) -> ssl.SSLCertVerificationError | None:
-    """The failed check of a certificate behind an error."""
+def _causes(reason: object) -> Iterator[BaseException]:
+    """An error and those that it was made from: libraries wrap the system's error several times."""
     seen: list[object] = []
     while isinstance(reason, BaseException) and reason not in seen:
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return reason
+        yield reason
         seen.append(reason)
         reason = reason.__cause__ or reason.__context__ or getattr(reason, "reason", None)
-    return None
+
+
+def _cause(reason: BaseException | str) -> str:
+    """The first cause in words."""
+    return next((str(one) for one in reversed(list(_causes(reason))) if str(one)), str(reason))
+
+
+def _certificate_error(reason: object) -> ssl.SSLCertVerificationError | None:
+    """The failed check of a certificate behind an error."""
+    return next((one for one in _causes(reason) if isinstance(one, ssl.SSLCertVerificationError)), None)

@@ -7,7 +7,8 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +18,9 @@ import pytest
 from autoseg import api
 from autoseg.cli import weights as command
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_file
+from autoseg.support.files import hash_file, write_artefact
 from autoseg.weights import download
+from tests.training import tiny
 from tests.weights.conftest import NAME, small_file, with_facts
 from tests.weights.server import COMMIT, Server, make_certificate, proxy, serve
 
@@ -35,9 +37,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download, "_PAUSE", 0)
-    huggingface_hub.close_session()
+    forget_connections()
     yield
-    huggingface_hub.close_session()
+    forget_connections()
+
+
+def forget_connections() -> None:
+    """The hub's library keeps a client with the environment of its first use; before version 1 it does not."""
+    getattr(huggingface_hub, "close_session", lambda: None)()
 
 
 @pytest.fixture
@@ -314,7 +321,7 @@ def test_an_unreachable_host_is_named_with_what_helps(
     assert "kit.zip" in str(raised.value) and "--mirror" in str(raised.value)
     assert "check HF_ENDPOINT (http://127.0.0.1:9)" in str(raised.value)
     monkeypatch.setenv("http_proxy", "http://user:password@127.0.0.1:9")
-    huggingface_hub.close_session()
+    forget_connections()
     through = r"through the proxy http://127.0.0.1:9 \(HTTP_PROXY\)(.|\n)*check HTTP_PROXY"
     with pytest.raises(AutosegError, match=through) as raised:
         fetch(tmp_path, file)
@@ -337,7 +344,7 @@ def test_proxies_and_certificates_of_the_environment_are_used(
         with pytest.raises(AutosegError, match=untrusted):
             fetch(tmp_path, file)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        huggingface_hub.close_session()
+        forget_connections()
         fetch(tmp_path, file)
         assert set(asked) == {"CONNECT files.example.org:443"} and server.connections == 0
 
@@ -394,6 +401,40 @@ def test_what_could_be_fetched_is_kept_if_other_files_fail(tmp_path: Path, serve
     with pytest.raises(AutosegError, match=r"1 of 2 files could not be fetched:(.|\n)*small_net:two: 127.0.0.1"):
         api.fetch_weights([f"{NAME}:one", f"{NAME}:two"], root=tmp_path)
     assert (tmp_path / "weights" / HUB_FILE).is_file()
+
+
+def test_the_plan_of_a_dataset_names_models_and_variants(tmp_path: Path, server: Server) -> None:
+    dataset, plan, _ = tiny.prepare(tmp_path)
+    one = replace(plan.models[tiny.NAME], model=NAME, pretrained="auto")
+    other = replace(one, model="hsnet", pretrained="none")
+    write_artefact(dataset.plan, replace(plan, models={NAME: one, "hsnet": other}))
+    assert command.main(["fetch", "--plan", "Discs", "--yes", "--root", str(tmp_path)]) == 0
+    assert (tmp_path / "weights" / HUB_FILE).is_file() and len(list((tmp_path / "weights").rglob("*.json"))) == 1
+    write_artefact(dataset.plan, replace(plan, models={NAME: replace(one, variant="two")}))
+    with pytest.raises(AutosegError, match="owner/other"):
+        api.fetch_weights(dataset="Discs", root=tmp_path)
+
+
+def test_all_means_the_default_variant_of_every_model(tmp_path: Path) -> None:
+    """And so many networks start from published weights then: before, only the one whose weights a package carries."""
+    shown: list[api.WeightsDownload] = []
+
+    def show_and_refuse(downloads: Sequence[api.WeightsDownload]) -> bool:
+        shown[:] = downloads
+        return False
+
+    def ready() -> int:
+        return sum(row.weights_present for row in api.model_table(tmp_path))
+
+    assert ready() == 1
+    assert api.fetch_weights(confirm=show_and_refuse, root=tmp_path) == []
+    assert len(shown) == 9 and len({model for one in shown for model in one.models}) == 10
+    for one in shown:
+        (tmp_path / "weights" / one.file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "weights" / one.file).touch()
+    assert ready() == 11
+    api.fetch_weights(study=True, confirm=show_and_refuse, root=tmp_path)
+    assert {model for one in shown for model in one.models} == {"unet:64", "missformer:224"}
 
 
 def test_two_processes_do_not_write_one_download(tmp_path: Path, server: Server) -> None:

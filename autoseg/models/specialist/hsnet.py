@@ -41,7 +41,10 @@ SPEC = ModelSpec(
     divisor=32,
     deep_supervision=True,
     weights=(
-        direct("https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth", **_PVT_FILE),
+        direct(
+            "https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth",
+            **{**_PVT_FILE, "sha256": "80711cd1b37ffba12bec6c7a2a7c54efe2315ed635e6d2055fd51c3e909ede4d"},
+        ),
         on_hub("timm/pvt_v2_b2.in1k", **_PVT_FILE),
     ),
     cam_layer="decoder.semantic.2",
