@@ -12,21 +12,22 @@ from autoseg.schema.plan import ModelPlan, Plan
 from autoseg.schema.run import InitialWeights
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.workspace import Dataset, Workspace
-from autoseg.weights.pretrained import AUTO, STUDY, WeightsSource, fetch_command, find_start, missing_text
+from autoseg.weights.pretrained import AUTO, STUDY, WeightsSource, find_start
 from autoseg.weights.store import WeightsFolder
 
 logger = logging.getLogger(__name__)
 
 
 def missing_weights(dataset: Dataset, plan: Plan, models: Iterable[str], pretrained: str | None = None) -> dict[str, str]:
-    """Model -> what would start from random weights although there are published ones. pretrained: instead of the plan's."""
+    """Model -> its published weights that are not present, in words. pretrained: instead of the plan's choice."""
     folder, missing = Workspace(dataset.root).weights, {}
     for name in models:
         choice, variant, spec = pretrained or plan.models[name].pretrained, plan.models[name].variant, registry.spec(name)
         if choice in (AUTO, STUDY):
             start = find_start(spec, variant, folder, study=choice == STUDY, commercial=plan.licence == "commercial")
             if start.missing:
-                missing[name] = missing_text(spec, variant, start)
+                wanted = dict.fromkeys(files[0].trained_on for files in start.missing.values())
+                missing[name] = f"{spec.title} {variant}: {' and '.join(wanted)} weights are not present"
     return missing
 
 
@@ -36,11 +37,11 @@ def require_weights(dataset: Dataset, plan: Plan, models: Iterable[str], pretrai
         return
     missing = missing_weights(dataset, plan, models, pretrained)
     if missing:
-        command = fetch_command(f"--plan {dataset.number}", Workspace(dataset.root).weights)
         raise SeveralProblems(
             "in the protocol benchmark a pretrained model does not start from random weights:",
-            missing.values(), f"{command}, or start it from random weights on purpose: --pretrained none",
-        )  # fmt: skip
+            missing.values(),
+            f"autoseg_weights fetch --plan {dataset.number}, or start from random weights on purpose: --pretrained none",
+        )
 
 
 def record_weights(dataset: Dataset, source: WeightsSource | None) -> tuple[InitialWeights, ...]:
