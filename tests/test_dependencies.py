@@ -36,7 +36,7 @@ USED_THROUGH = {
 # Commands and plugins of the tests; pip and setuptools install the example packages of the documentation.
 TOOLS = {"ruff", "mypy", "pytest-xdist", "pip", "setuptools"}
 # Tests are skipped if these are missing.
-SKIPPED_WITHOUT = {"nibabel", "selenium", "sqlalchemy"}
+SKIPPED_WITHOUT = {"gradio_client", "nibabel", "selenium", "sqlalchemy"}
 
 
 def declared() -> dict[str, set[str]]:

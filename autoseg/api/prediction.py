@@ -11,12 +11,11 @@ from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
-    from gradio import Blocks
-
     from autoseg.io.deidentify import Names
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.prediction.inputs import DicomMasks
+    from autoseg.prediction.review_server import ReviewServer
     from autoseg.schema.prediction import BestChoice
 
 
@@ -147,21 +146,35 @@ def export(
     return write_bundle(Workspace.at(root).dataset(dataset), names, Path(path), fold_numbers(folds), onnx)
 
 
-def review_page(what: PathLike | int, *, cases: PathLike | None = None, device: str = "auto", root: Root = None) -> Blocks:
-    """Build a web page to try networks and correct masks. Needs `pip install 'autoseg[web]'`.
+def review_page(
+    what: PathLike | int,
+    *,
+    cases: PathLike | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    device: str = "auto",
+    root: Root = None,
+) -> ReviewServer:
+    """Serve a web page to try networks and correct masks. Needs `pip install 'autoseg[web]'`.
+
+    Only who has the address with its token can use it. Uploads lie in a private folder until the server is closed.
 
     Args:
         what: id or name of a dataset, or the path of a bundle.
         cases: folder for corrections (default: training cases of the dataset; for a bundle ./corrected).
+        host: another address of this machine, to use the page from other machines; the traffic is not encrypted.
+        port: default: the first free one from 7860.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        A gradio page; `.launch()` opens it.
+        A server: `.address` is the page's, `.run()` serves until Ctrl-C, `.start()` in a thread, `.close()` ends it.
 
     Raises:
-        AutosegError: gradio is not installed, or nothing is trained.
+        AutosegError: gradio is not installed, nothing is trained, or the host or port cannot be used.
     """
     from autoseg.prediction.review_app import build, session_for
+    from autoseg.prediction.review_server import ReviewServer
 
-    return build(session_for(str(what), Path(cases) if cases else None, device, root))
+    session = session_for(str(what), Path(cases) if cases else None, device, root)
+    return ReviewServer(lambda: build(session), host, port)

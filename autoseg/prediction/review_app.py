@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def summary_table(prediction: PredictionWithConfidence, image: Image) -> str:
 
 
 def build(session: Session) -> Any:
-    """The page as gradio Blocks; `launch` serves it."""
+    """The page as gradio Blocks; `review_server` serves it."""
     import gradio as gr
 
     names = list(session.networks)
@@ -100,6 +100,7 @@ def build(session: Session) -> Any:
     def with_errors_shown(function: Callable[..., Any]) -> Callable[..., Any]:
         """Show AutosegErrors on the page."""
 
+        @wraps(function)
         def call(*arguments: Any) -> Any:
             try:
                 return function(*arguments)
@@ -141,14 +142,6 @@ def build(session: Session) -> Any:
             event(with_errors_shown(predict), [file, model], [overlay, editor, table, labels])
         button.click(with_errors_shown(save), [file, model, editor, labels], note)
     return page
-
-
-def launch(page: Any, port: int | None = None, wait: bool = True) -> str:
-    """Serve the page on this machine only; returns its address. wait: return only after the server stops."""
-    _, address, _ = page.launch(
-        server_name="127.0.0.1", server_port=port, prevent_thread_lock=not wait, quiet=True, share=False, inbrowser=False
-    )
-    return str(address)
 
 
 def _colours(scheme: LabelScheme) -> list[Any]:

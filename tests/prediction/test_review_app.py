@@ -112,11 +112,12 @@ def browser():
 def test_in_a_browser(session, browser, tmp_path):
     pytest.importorskip("gradio")
     webdriver = pytest.importorskip("selenium.webdriver")
-    from autoseg.prediction.review_app import build, launch
+    from autoseg.prediction.review_app import build
+    from autoseg.prediction.review_server import ReviewServer
 
-    page = build(session)
-    try:
-        browser.get(launch(page, wait=False))
+    with ReviewServer(lambda: build(session)) as server:
+        server.start()
+        browser.get(server.address)
         element = wait_for(lambda: browser.find_elements("css selector", "#image input[type=file]"))[0]
         element.send_keys(str(tmp_path / "image.png"))
         text = wait_for(lambda: "score" in (t := browser.find_element("id", "summary").text) and t)
@@ -139,5 +140,3 @@ def test_in_a_browser(session, browser, tmp_path):
         saved, before = read_label(mask).array, picture((120, 160), (30, 40, 90, 120))[1]
         assert (saved[before > 0] > 0).mean() > 0.98, "the predicted mask must still be there"
         assert 20 < (saved[before == 0] > 0).sum() < 3000, "the stroke must be there"
-    finally:
-        page.close()
