@@ -7,6 +7,7 @@ so that a model may be trained with one and used with the other.
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _JPEG, _JPEG_12_BIT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "1.2.840.10008.1.2.4.51"
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_META_BYTES, _BLOCK = 4096, 1 << 20
+_INFLATED_BYTES, _INFLATED_RATIO = 1 << 28, 64
 _CENTIMETRES = 3
 _IDENTITY = ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
 
@@ -42,13 +45,34 @@ def is_dicom(path: Path) -> bool:
 
 
 def header(path: Path) -> Dataset:
-    """All tags but the pixels. Raises AutosegError if this is not a DICOM file."""
+    """All tags but the pixels. Raises AutosegError if this is no DICOM file, or a deflated one that would fill the memory."""
     import pydicom
 
+    _refuse_deflate_bomb(path)
     try:
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
     except Exception as error:  # pydicom lets KeyError, struct.error, AttributeError and others through on damaged files.
         raise AutosegError(f"{path} cannot be read as DICOM: {_first_line(error)}", UNREADABLE) from error
+
+
+def _refuse_deflate_bomb(path: Path) -> None:
+    """pydicom inflates the whole file, also to read a single tag. Raises AutosegError if that gives far more bytes than a file
+    of this size usually holds."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_META_BYTES)
+            if start[128:132] != b"DICM" or _DEFLATED.encode() not in start:
+                return
+            # The group length, the first element, says where the deflated part begins.
+            stream.seek(144 + int.from_bytes(start[140:144], "little"))
+            limit = max(_INFLATED_BYTES, _INFLATED_RATIO * path.stat().st_size)
+            inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            while block := inflater.unconsumed_tail or stream.read(_BLOCK):
+                inflated += len(inflater.decompress(block, _BLOCK))
+                if inflated > limit:
+                    raise AutosegError(f"{path} would inflate to more than {limit} bytes", "export it again, uncompressed")
+    except (OSError, zlib.error):
+        return  # pydicom tells what is wrong.
 
 
 def count_frames(path: Path) -> int:

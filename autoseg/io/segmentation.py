@@ -103,6 +103,8 @@ def read(path: Path) -> Label:
         numbers = _segment_numbers(tags, len(frames))
         is_object, notes = _threshold(tags)
         places = [dicom.frame_geometry(dicom.FrameTags(tags, frame), frames.shape[1:]) for frame in range(len(frames))]
+    except MemoryError:
+        raise
     except Exception as error:  # As in `dicom.header`: pydicom and its decoders raise many things.
         raise AutosegError(f"{path} cannot be read as a segmentation: {error}", UNREADABLE) from error
     spacing, geometry, _ = places[0]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.io import Label, segmentation
+from autoseg.io import Label, dicom, segmentation
 from autoseg.support.errors import AutosegError
 from dataset_conversion.conversion_plan import GRAY, RGB, ConversionPlan, Options
 from dataset_conversion.reading import paint_objects, read_image_entry
@@ -73,17 +73,16 @@ def find(source: Source, options: Options) -> ConversionPlan:
 
 def _split_files(source: Source) -> tuple[dict[str, _Image], list[Entry]]:
     """Images by their SOP instance UID, and segmentation objects."""
-    pydicom = _import_package("pydicom")
+    _import_package("pydicom")
     images: dict[str, _Image] = {}
     masks: list[Entry] = []
     for entry in source.entries:
         if entry.suffix not in (".dcm", ".dicom", ""):
             continue
         with entry.local() as path:
-            try:
-                header = pydicom.dcmread(path, stop_before_pixels=True)
-            except pydicom.errors.InvalidDicomError:
+            if not dicom.is_dicom(path):
                 continue
+            header = dicom.header(path)
         if header.get("Modality") == "SEG":
             masks.append(entry)
         elif "Rows" in header:

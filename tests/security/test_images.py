@@ -20,7 +20,7 @@ import SimpleITK as sitk  # noqa: N813
 import tifffile
 from PIL import EpsImagePlugin
 from PIL import Image as Pillow
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from autoseg import api
 from autoseg.cli import convert, evaluate, fingerprint, predict
@@ -457,6 +457,27 @@ def test_a_dicom_file_cannot_declare_more_frames_than_it_has_bytes(photos: Path)
     assert count_frames(photos / "video.dcm") == 1
     report = run(photos)
     assert set(report.failed) == {"video"} and len(report.cases) == 3
+
+
+def test_a_deflated_dicom_file_that_fills_the_memory_is_refused(photos: Path) -> None:
+    """pydicom inflates all of a file to read one of its tags."""
+    tags = pydicom.dcmread(io.BytesIO(dicom(16)))
+    tags.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    stream = io.BytesIO()
+    tags.save_as(stream, enforce_file_format=True)
+    (photos / "whole.dcm").write_bytes(stream.getvalue())
+    start = 144 + int.from_bytes(stream.getvalue()[140:144], "little")
+    packer, zeros = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS), bytes(1 << 20)
+    parts = [packer.compress(zeros) for _ in range(300)]
+    (photos / "bomb.dcm").write_bytes(stream.getvalue()[:start] + b"".join(parts) + packer.flush())
+    tracemalloc.start()
+    try:
+        report = run(photos)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert set(report.failed) == {"bomb"} and "would inflate to more than" in report.failed["bomb"]
+    assert "whole" in report.cases
 
 
 def test_postscript_under_the_name_of_a_picture_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
