@@ -60,19 +60,20 @@ def file_system_error(error: OSError, path: Path | None = None) -> AutosegError 
     reason, remedy = _REASONS[error.errno]
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else None
     if path is not None and (named is None or _belongs_to(named, path)):
-        named, writing = path, True
+        named, verb = path, "write"
         if error.errno == errno.ENOENT:
             reason = "its folder does not exist any more"
     else:
-        denied = error.errno in (errno.EACCES, errno.EPERM)
-        writing = error.errno in _OF_WRITING or (denied and named is not None and _is_readable(named))
+        verb = _verb(error.errno, named)
+        if verb == "read" and remedy == _OTHER_FOLDER:
+            remedy = "ask its owner for the right to read it"
     if error.errno == errno.ENOSPC and _no_inodes_left(named):
         reason, remedy = "the disk can hold no more files: its inodes are used up", "delete files that are not needed"
     if named is None and error.errno not in _OF_WRITING:
         # Errors that Python's library raises itself, such as a missing folder for temporary files.
         reason = error.strerror or reason
     what = "the output" if named is None else named
-    return AutosegError(f"cannot {'write' if writing else 'read or write'} {what}: {reason}", remedy)
+    return AutosegError(f"cannot {verb} {what}: {reason}", remedy)
 
 
 def _belongs_to(named: Path, path: Path) -> bool:
@@ -85,9 +86,16 @@ def _belongs_to(named: Path, path: Path) -> bool:
     return first == path.name or first.startswith(f".{path.name[:60]}")
 
 
-def _is_readable(named: Path) -> bool:
-    """Whether the file can be read, or is missing in a folder that can be searched. If it is denied, then to write."""
-    return os.access(named, os.R_OK) or (not os.path.lexists(named) and os.access(named.parent, os.X_OK | os.R_OK))
+def _verb(number: int, named: Path | None) -> str:
+    """What failed, as far as the error and the file itself tell: write, read, or either."""
+    if number in _OF_WRITING:
+        return "write"
+    if named is not None and number in (errno.EACCES, errno.EPERM):
+        if os.path.lexists(named):
+            return "write" if os.access(named, os.R_OK) else "read"
+        return "write" if os.access(named.parent, os.R_OK | os.X_OK) else "read or write"
+    # A file that is to be written need not exist, but its folder must.
+    return "read" if named is not None and number == errno.ENOENT and named.parent.is_dir() else "read or write"
 
 
 def _no_inodes_left(path: Path | None) -> bool:

@@ -139,9 +139,7 @@ def overlapping(folder: Path) -> Path:
     lambda folder: zip_of(folder / "tar.zip", {"inner.tar.gz": packed_zeros(30)}),
     overlapping,
 ], ids=["one member", "no image", "archives in an archive", "tar.gz in a zip", "overlapping members"])  # fmt: skip
-def test_zip_archives_have_limits_too(
-    temporary: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zip_archives_have_limits_too(temporary: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_HARMLESS", 25 * MEGABYTE)
     with pytest.raises(AutosegError, match=r"would unpack to|overlap"):
         Source(make(temporary.parent))
@@ -228,9 +226,7 @@ def test_encrypted_bundles_and_two_files_of_one_name_are_refused(bundle: Path, t
 
 def test_probabilities_of_another_size_are_not_unpacked(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": "<f2", "fortran_order": False, "shape": (2, 10_000, 100_000)}
-    )
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f2", "fortran_order": False, "shape": (2, 10_000, 100_000)})
     header = stream.getvalue()
     path = zip_of(tmp_path / "a.npz", {"probabilities.npy": header + bytes(MEGABYTE)})
     with pytest.raises(AutosegError, match=r"shape \(2, 10000, 100000\), not \(2, 30, 40\)"):

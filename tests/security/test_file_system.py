@@ -390,3 +390,24 @@ def test_messages_name_the_file_and_not_its_temporary_one(tmp_path: Path) -> Non
     error = OSError(errno.EACCES, "Permission denied", str(tmp_path / f".{checkpoint.LAST}.01234567.pt"))
     described = os_errors.file_system_error(error, tmp_path / checkpoint.LAST)
     assert described is not None and described.problem == f"cannot write {tmp_path / checkpoint.LAST}: permission denied"
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "mode", "verb"),
+    [
+        (errno.EACCES, "photo.png", os.R_OK, "write"),
+        (errno.EACCES, "photo.png", 0, "read"),
+        (errno.EACCES, "new.png", 0, "write"),
+        (errno.ENOENT, "missing.png", 0, "read"),
+        (errno.ENOENT, "moved/plan.json", 0, "read or write"),
+        (errno.EIO, "photo.png", 0, "read or write"),
+    ],
+)
+def test_an_error_without_a_context_says_what_failed(
+    number: int, name: str, mode: int, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.png").touch()
+    path = tmp_path / name
+    monkeypatch.setattr(os, "access", lambda asked, wanted: mode == os.R_OK if asked == path else True)
+    described = os_errors.file_system_error(OSError(number, os.strerror(number), str(path)))
+    assert described is not None and described.problem.startswith(f"cannot {verb} {path}: ")
