@@ -12,9 +12,8 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.weights.catalogue import entries, parse_request
-from autoseg.weights.reading import read_tensors
 from autoseg.weights.store import WeightsFolder, check_content, new_record
-from autoseg.weights.verify import check_fit
+from autoseg.weights.verify import check_fit, check_published
 
 _DEEPEST = 6
 
@@ -33,7 +32,7 @@ def add_file(file: Path, folder: WeightsFolder, request: str = "") -> WeightsRec
     else:
         weights = _one_of(file, [entry.weights for entry in entries()], "any model")
         check_content(file, weights)
-        read_tensors(file)
+        check_published(file, weights.path)
     return copy_file(file, weights, folder, file.name)
 
 
@@ -45,7 +44,7 @@ def add_folder(source: Path, folder: WeightsFolder) -> list[WeightsRecord]:
         raise AutosegError(f"{source} holds no published weights by name", "autoseg_weights list shows their names")
     for file, weights in found:
         check_content(file, weights)
-        read_tensors(file)
+        check_published(file, weights.path)
     return [copy_file(file, weights, folder, f"{source.name}/{file.relative_to(source).as_posix()}") for file, weights in found]
 
 

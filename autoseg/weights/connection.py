@@ -45,16 +45,20 @@ def without_secrets(url: str) -> str:
     return urlunsplit(SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def proxies() -> dict[str, str]:
+    """Scheme -> proxy, as the environment says. ALL_PROXY stands for those that are not named."""
+    named = getproxies()
+    everything = {scheme: named["all"] for scheme in ("http", "https") if "all" in named}
+    return {**everything, **named}
+
+
 def proxy_of(url: str) -> tuple[str, str]:
     """The proxy that connections to an address go through, without its password, and the variable that names it; or ""."""
     parts = urlsplit(url)
-    proxies = getproxies()
-    if not parts.hostname or proxy_bypass(parts.hostname):
+    if not parts.hostname or proxy_bypass(parts.hostname) or parts.scheme not in proxies():
         return "", ""
-    for scheme in (parts.scheme, "all"):
-        if scheme in proxies:
-            return without_secrets(proxies[scheme]).rstrip("/"), f"{scheme.upper()}_PROXY"
-    return "", ""
+    name = parts.scheme if parts.scheme in getproxies() else "all"
+    return without_secrets(proxies()[parts.scheme]).rstrip("/"), f"{name.upper()}_PROXY"
 
 
 def unreachable(url: str, reason: BaseException | str) -> AutosegError:

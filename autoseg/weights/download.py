@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import autoseg
 from autoseg.support.errors import AutosegError
 from autoseg.support.log import progress_bar
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
-from autoseg.weights.connection import refused, unreachable, without_secrets
+from autoseg.weights.connection import hosts, proxies, refused, unreachable, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _open(remote: Remote, headers: dict[str, str]) -> Any:
         # Never sent to where the server redirects.
         request.add_unredirected_header("Authorization", f"Bearer {remote.token}")
     try:
-        return build_opener(_Redirects()).open(request, timeout=_TIMEOUT)
+        return build_opener(ProxyHandler(proxies()), _Redirects()).open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         with error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -140,6 +140,8 @@ class _Redirects(HTTPRedirectHandler):
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         _check_scheme(newurl, req.full_url)
+        if urlsplit(newurl).hostname not in hosts(req.full_url):
+            logger.info(f"{urlsplit(req.full_url).hostname} sends it from {urlsplit(newurl).hostname}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

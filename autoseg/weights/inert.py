@@ -9,6 +9,7 @@ few below that plain values need; those are not called either.
 from __future__ import annotations
 
 import pickletools
+import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 import torch
+
+from autoseg.support.archives import UnpackingBudget, check_zip
 
 
 class _Ignored:
@@ -44,6 +47,8 @@ _PLAIN_VALUES: dict[str, Callable[..., Any]] = {
     "collections.deque": lambda *_: [],
 }
 _ZIP = b"PK\x03\x04"
+# PyTorch does not compress.
+_MAX_RATIO = 2
 
 
 class _Uncallable(type):
@@ -74,11 +79,22 @@ def _unknown_names(path: Path) -> set[str]:
     """Classes and functions that the file names. The pickle is read, not executed. PyTorch prefers those that it knows."""
     with path.open("rb") as stream:
         if stream.read(len(_ZIP)) == _ZIP:
+            _check_archive(path)
             return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         stream.seek(0)
         # Before PyTorch 1.6 a file held four pickles: magic number, version, machine, content. Then come the values.
         operations = [operation for _ in range(4) for operation in pickletools.genops(stream)]
     return {_name_today(*str(argument).split(" ", 1)) for code, argument, _ in operations if code.name == "GLOBAL"}
+
+
+def _check_archive(path: Path) -> None:
+    """Raises AutosegError for an archive that unpacks to far more than its size, ValueError for a damaged one."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive.infolist(), size, str(path), UnpackingBudget(where=str(path), size=size, ratio=_MAX_RATIO))
+    except zipfile.BadZipFile as error:
+        raise ValueError(error) from error
 
 
 def _name_today(module: str, name: str) -> str:

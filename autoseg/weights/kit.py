@@ -13,17 +13,20 @@ from typing import IO
 from autoseg.models.published_weights import PublishedWeights
 from autoseg.schema import serde
 from autoseg.schema.weights import WeightsKit, WeightsRecord
+from autoseg.support.archives import UnpackingBudget, check_zip
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_write, hash_file, parse_artefact
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
 from autoseg.weights.catalogue import entries, parse_request
-from autoseg.weights.reading import read_tensors
 from autoseg.weights.store import WeightsFolder, check_content, new_record
+from autoseg.weights.verify import check_published
 
 CONTENTS = "kit.json"
 _REMEDY = "make it again with autoseg_weights export"
 _LARGEST_CONTENTS = 1 << 20
 _BLOCK = 1 << 20
+# Kits are not compressed.
+_MAX_RATIO = 2
 
 
 def is_kit(path: Path) -> bool:
@@ -62,6 +65,8 @@ def add_kit(kit: Path, folder: WeightsFolder) -> list[WeightsRecord]:
     """
     try:
         with zipfile.ZipFile(kit) as archive:
+            size = kit.stat().st_size
+            check_zip(archive.infolist(), size, str(kit), UnpackingBudget(where=str(kit), size=size, ratio=_MAX_RATIO))
             records = _read_contents(archive, kit)
             return _take(archive, kit, folder, records)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
@@ -132,7 +137,7 @@ def _copy(archive: zipfile.ZipFile, record: WeightsRecord, copy: Path, kit: Path
         raise AutosegError(f"{kit}: {record.path} is not what was exported (its SHA-256 differs)", "copy the kit again")
     if not sha256.startswith(_known(())[record.path].sha256):
         raise AutosegError(f"{kit}: {record.path} is not the published file (its SHA-256 differs)", _REMEDY)
-    read_tensors(copy)
+    check_published(copy, record.path)
 
 
 def _copy_stream(source: IO[bytes], target: IO[bytes]) -> str:

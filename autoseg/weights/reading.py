@@ -43,7 +43,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if start.lstrip().lower().startswith(mark):
             raise AutosegError(f"{path} is {what}", "download the file itself, or run autoseg_weights fetch")
     tensors = _read_safetensors(path) if _is_safetensors(start, path) else _read_pickle(path)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {name: _in_float32(name, tensor, path) for name, tensor in tensors.items()}
+
+
+def _in_float32(name: str, tensor: Tensor, path: Path) -> Tensor:
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise AutosegError(f"{path}: {name} claims more values than the file holds", "do not use this file")
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _first_bytes(path: Path) -> bytes:

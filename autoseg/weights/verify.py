@@ -65,6 +65,13 @@ def _verify_file(folder: WeightsFolder, file: Path, name: str, published: list[E
     )
 
 
+def check_published(file: Path, path: str) -> None:
+    """Raises AutosegError if a file does not fit the networks that the published file of that path is for."""
+    for entry in entries():
+        if entry.weights.path == path:
+            check_fit(file, entry.model, entry.weights.variant or registry.spec(entry.model).default_variant)
+
+
 def check_fit(file: Path, model: str, variant: str) -> LoadReport:
     """How a file would fill a network of three channels and two classes. Raises AutosegError if it does not fit."""
     tensors = read_tensors(file)

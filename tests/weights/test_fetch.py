@@ -329,9 +329,10 @@ def test_an_unreachable_host_is_named_with_what_helps(
 
 
 @needs_openssl
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
 @pytest.mark.parametrize("file", [HUB_FILE, PLAIN_FILE])
 def test_proxies_and_certificates_of_the_environment_are_used(
-    tmp_path: Path, server: Server, small_net: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, file: str
+    tmp_path: Path, server: Server, small_net: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, file: str, variable: str
 ) -> None:
     """An encrypted server under a name that only the proxy knows, with a certificate that only SSL_CERT_FILE knows."""
     certificate = make_certificate(tmp_path, "files.example.org")
@@ -339,7 +340,7 @@ def test_proxies_and_certificates_of_the_environment_are_used(
     with_facts(small_net, 1, url=f"https://files.example.org/{PLAIN_FILE}")
     with serve(certificate) as encrypted, proxy(encrypted.url) as (address, asked):
         encrypted.files, encrypted.redirect_to = dict(server.files), "https://files.example.org"
-        monkeypatch.setenv("HTTPS_PROXY", address)
+        monkeypatch.setenv(variable, address)
         untrusted = r"files.example.org was not trusted through the proxy .*: self.signed(.|\n)*SSL_CERT_FILE"
         with pytest.raises(AutosegError, match=untrusted):
             fetch(tmp_path, file)

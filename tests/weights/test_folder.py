@@ -155,6 +155,13 @@ def test_a_damaged_file_is_refused_and_nothing_is_left(tmp_path: Path, small_net
     assert not (tmp_path / "weights").exists()
 
 
+def test_a_file_of_another_network_under_a_published_name_is_refused(tmp_path: Path, small_net: SimpleNamespace) -> None:
+    for source in (small_file(tmp_path / "small_one.pth", "two"), tmp_path):
+        with pytest.raises(AutosegError, match="these weights do not fit Tiny"):
+            api.add_weights(source, root=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_verify_holds_what_was_recorded(tmp_path: Path, small_net: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "verify", "--root", str(tmp_path)) == "the weights folder is empty\n"
     api.add_weights(small_file(tmp_path / "small_one.pth"), root=tmp_path)

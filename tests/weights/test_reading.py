@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,19 @@ def test_what_holds_no_named_tensors_is_named(tmp_path: Path) -> None:
         read_tensors(save([torch.ones(2)], path))
     with pytest.raises(AutosegError, match="no weights file"):
         read_tensors(tmp_path / "missing")
+
+
+def test_files_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> None:
+    path = save({"a": torch.zeros(1, dtype=torch.float16).expand(1 << 40)}, tmp_path / "wide.pth")
+    with pytest.raises(AutosegError, match="a claims more values than the file holds"):
+        read_tensors(path)
+    save(TENSORS, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        target.writestr("archive/data/more", bytes(300 << 20))
+    with pytest.raises(AutosegError, match="would unpack to"):
+        read_tensors(path)
 
 
 def test_a_wrapper_that_holds_itself_is_no_endless_loop(tmp_path: Path) -> None:
