@@ -114,6 +114,7 @@ def convert_folders(
             label=partial(_label, pair, turn, coding),
             group=patients.get(pair.stem, ""),
             turned=True,
+            private=pair.stem in case_names.hidden,
         )
         for pair, turn in zip(pairs, turns, strict=True)
     ]

@@ -124,7 +124,7 @@ def _cases(
     plan.notes += names.notes() if names.hidden else []
     counts = Counter(case.name for case in plan.cases)
     plan.problems += [f"{count} cases have the name {name}" for name, count in counts.items() if count > 1]
-    cases = [replace(case, name=names.cases[case.name]) for case in plan.cases]
+    cases = [replace(case, name=names.cases[case.name], private=case.name in names.hidden) for case in plan.cases]
     if merge_test:
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]
     if groups and groups != NO_GROUPS:

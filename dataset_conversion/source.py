@@ -27,6 +27,7 @@ from autoseg.support.files import hash_text
 
 MAX_MEMBER_BYTES = 2**32  # a series of volumes stays below
 _BOMB_RATIO, _BOMB_SIZE = 1000, 2**28
+_LONGEST_PATH = 4096  # as on disk
 # The only file of a system whose name holds a control character.
 _MAC_ICON = "Icon\r"
 _IGNORED = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini|Icon\r)(/|$)", re.IGNORECASE)
@@ -312,7 +313,7 @@ def _safe_name(name: str, where: str) -> str:
     plain = name.replace("\\", "/")
     # Archives of "." begin with it, folders end with '/', and some programs write "a//b".
     parts = [part for part in plain.split("/") if part not in ("", ".", _MAC_ICON)]
-    if plain.startswith("/") or not all(map(is_file_name, parts)):
+    if plain.startswith("/") or len(plain) > _LONGEST_PATH or not all(map(is_file_name, parts)):
         raise AutosegError(f"{where} holds a member with the unsafe path {name!r}", "fetch the archive from its publisher")
     return plain.removeprefix("./")
 

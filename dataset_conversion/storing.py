@@ -33,7 +33,8 @@ class NewCase:
 
     label: label values (H, W), or a function that returns a Label, called in a worker thread; None for a test case without
     a reference. group: the patient, "" if unknown. attributes: further columns of cases.csv, such as image quality.
-    turned: the mask fits the image after its EXIF orientation is applied.
+    turned: the mask fits the image after its EXIF orientation is applied. private: the file may hold texts about a patient, so
+    its pixels are written anew, never copied with the file.
     """
 
     name: str
@@ -43,6 +44,7 @@ class NewCase:
     part: Literal["Tr", "Ts"] = "Tr"
     attributes: Mapping[str, str] = field(default_factory=dict)
     turned: bool = False
+    private: bool = False
 
 
 def store_case(
@@ -77,7 +79,7 @@ def _store_case(
     notes = list(label.notes) if label is not None else []
     for item, image, file in zip(case.images, images, files, strict=True):
         try:
-            notes += _store_image(item, image, spec.file_ending, None if folder is None else folder / file)
+            notes += _store_image(item, image, spec.file_ending, None if folder is None else folder / file, case.private)
         except ValueError as error:
             return None, [f"{_describe_source(case, item)}: {error}"]
     if label is not None:
@@ -112,10 +114,10 @@ def _label(case: NewCase) -> Label | None:
     return Label(array=np.asarray(case.label), spacing=None)
 
 
-def _store_image(item: Picture, image: Image, ending: str, target: Path | None) -> list[str]:
+def _store_image(item: Picture, image: Image, ending: str, target: Path | None, private: bool) -> list[str]:
     """Write or copy an image; returns notes on changes. Raises ValueError if the format cannot hold it."""
     suffix = _suffix(item)
-    if suffix == ending and ending in _COPIED and not image.notes:
+    if suffix == ending and ending in _COPIED and not image.notes and not private:
         if target is not None:
             with os_errors_as_autoseg_errors(target):
                 target.parent.mkdir(exist_ok=True)

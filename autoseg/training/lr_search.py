@@ -22,7 +22,7 @@ from autoseg.planning import overrides
 from autoseg.schema.frame import count
 from autoseg.schema.plan import Decision, Plan, Selection, Splits
 from autoseg.schema.run import RateSearch, RateTrial, RunRecord
-from autoseg.support.files import hash_text, read_artefact, write_artefact
+from autoseg.support.files import hash_text, is_artefact, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint
 from autoseg.training.config_hash import config_hash, digest
@@ -170,13 +170,14 @@ def _read_artefact(dataset: Dataset, model: str) -> RateSearch | None:
 
 
 def _start_search(dataset: Dataset, model: str, key: str) -> None:
-    """Record which search is running. Trials of an earlier search are deleted: they are not results."""
+    """Record which search is running. Trials of an earlier search are deleted: they are not results. Other folders stay."""
     before = _read_artefact(dataset, model)
     if before is not None and before.identity == key:
         return
     folder = dataset.model(model) / FOLDER
     for path in folder.glob("rate_*"):
-        shutil.rmtree(path)
+        if not path.is_symlink() and is_artefact(path / checkpoint.RECORD, RunRecord):
+            shutil.rmtree(path)
     write_artefact(folder / NAME, RateSearch(fold=_FOLD, epochs=0, identity=key, tried=(), chosen=0.0, steps=0, seconds=0.0))
 
 

@@ -55,7 +55,10 @@ def _names(source: Source) -> list[str]:
         raise AutosegError(f"{table.where if table else ''} is no data.yaml: {error}", "fix the file") from error
     if not names:
         raise AutosegError(f"{source.path} has no data.yaml with names", "name the classes with --labels")
-    ordered = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    ordered = [names[key] for key in sorted(names, key=str)] if isinstance(names, dict) else names
+    # Lists within lists can refer to each other, and their text then fills the memory.
+    if not isinstance(ordered, list) or not all(isinstance(name, str | int | float) for name in ordered):
+        raise AutosegError(f"{table.where if table else ''}: names are no list of texts", "name the classes with --labels")
     return ["background", *(str(name) for name in ordered)]
 
 

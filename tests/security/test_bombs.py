@@ -258,6 +258,18 @@ def test_annotations_that_state_a_size_of_their_own(tmp_path: Path, height: int,
         api.convert("labelme", tmp_path / "set", "Set", root=tmp_path / "root")
 
 
+def test_a_table_of_names_that_multiply_is_refused(tmp_path: Path) -> None:
+    """Ten lines of YAML whose text has 10^9 letters."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{one}: &{one} [{', '.join([f'*{before}'] * 10)}]" for before, one in zip("abcdefgh", "bcdefghi", strict=True)]
+    write_image(tmp_path / "set" / "images" / "a.png", picture()[0])
+    (tmp_path / "set" / "labels").mkdir()
+    (tmp_path / "set" / "labels" / "a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5")
+    (tmp_path / "set" / "data.yaml").write_text("\n".join([*lines, "names: [*i]"]))
+    with pytest.raises(AutosegError, match="names are no list of texts"):
+        api.convert("yolo", tmp_path / "set", "Set", root=tmp_path / "root")
+
+
 @pytest.fixture
 def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth of the usual limit, which is a second of processor time."""

@@ -289,6 +289,13 @@ def test_members_of_archives_and_bundles_with_evil_names_are_refused(tmp_path: P
             Source(tmp_path / "set.tar")
 
 
+def test_paths_in_archives_are_no_longer_than_on_disk(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("/".join(["a" * 100] * 60), b"x")
+    with pytest.raises(AutosegError, match="unsafe path"):
+        Source(tmp_path / "set.zip")
+
+
 def put(folder: Path, names: list[bytes], content: bytes) -> None:
     """Files whose names need not be text."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image as Pillow
 import pytest
+import tifffile
+from PIL.PngImagePlugin import PngInfo
 
 from autoseg import api
 from autoseg.cli import audit, compare, convert, evaluate, explain, export, find_best, plan_and_preprocess, predict, train
-from autoseg.io import deidentify, read_label, segmentation
+from autoseg.io import deidentify, read_image, read_label, segmentation, write_image
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Workspace
@@ -197,6 +201,34 @@ def test_layouts_with_dicom_images_hide_names_too(tmp_path: Path) -> None:
     assert not leaks(tmp_path / "root")
     kept = api.convert("mask_per_class", source, "Kept", root=tmp_path / "root", names="keep", dry_run=True)
     assert all(case.startswith("Zwetschgenmus") for case in kept.renamed.values())
+
+
+def test_texts_inside_the_files_of_hidden_cases_stay_behind(tmp_path: Path) -> None:
+    """PNG, TIFF and NIfTI files hold texts of other programs; usually they are copied byte for byte."""
+    image, mask = generated.draw("lesion", 0)
+    gray = np.ascontiguousarray(image[..., 0])
+    text = PngInfo()
+    text.add_text("PatientName", NAME)
+    for ending in (".png", ".tif", ".nii.gz"):
+        folder = tmp_path / ending.strip(".")
+        for place in ("images", "masks"):
+            (folder / place).mkdir(parents=True)
+        path = folder / "images" / f"{NAME}{ending}"
+        if ending == ".png":
+            Pillow.fromarray(gray).save(path, pnginfo=text)
+        elif ending == ".tif":
+            tifffile.imwrite(path, gray, description=NAME)
+        else:
+            write_image(path, gray[None])
+            content = bytearray(gzip.decompress(path.read_bytes()))
+            content[148 : 148 + len(NAME)] = NAME.encode()  # The field "descrip".
+            path.write_bytes(gzip.compress(bytes(content)))
+        assert leaks(folder)
+        write_image(folder / "masks" / f"{NAME}{ending}", mask[None])
+        report = api.convert_folders(folder / "images", folder / "masks", "Set", root=folder / "root")
+        assert not leaks(folder / "root")
+        (case,) = RawDataset.open(report.dataset).cases
+        assert (read_image(case.images[0]).array[0] == gray).all() and FORM.fullmatch(case.name)
 
 
 @pytest.mark.parametrize("frames", [1, 3])

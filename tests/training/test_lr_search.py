@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,19 @@ def test_interrupted_search_keeps_finished_trials(prepared):
     assert done.stat().st_mtime_ns == before
     run(prepared)
     assert len(counted) <= 2 * 3 * STEPS and lr_search.read_search(dataset, NAME) is not None
+
+
+def test_only_trials_are_deleted_for_another_search(tmp_path):
+    dataset = Dataset(tmp_path, "Dataset501_Tiny")
+    folder = dataset.model(NAME) / "learning_rate"
+    for name in ("rate_0.1", "rate_mine"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "keep.txt").write_text("notes")
+    shutil.copyfile(Path(__file__).parents[1] / "schema" / "samples" / "run_v1.json", folder / "rate_0.1" / "run.json")
+    (folder / "rate_link").symlink_to(folder / "rate_mine")
+    lr_search._start_search(dataset, NAME, "key")
+    assert sorted(path.name for path in folder.iterdir()) == ["learning_rate.json", "rate_link", "rate_mine"]
+    assert (folder / "rate_mine" / "keep.txt").is_file()
 
 
 def test_no_search_if_the_user_set_the_rate_or_there_is_one_candidate(prepared):
