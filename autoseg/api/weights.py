@@ -67,7 +67,7 @@ class WeightsDownload:
     models: MODEL:VARIANT that asked for it. file: its path in the weights folder. address: where it comes from. hosts: to
     connect to. size: bytes, 0 if only the server knows; megabytes: about, 0 if not known. commercial: whether the licence
     allows commercial use, None if not known. gated: only for users whom the publisher gave access. sha256: the hash it must
-    have, or its first digits, "" if it is recorded at the first fetch.
+    have, or its first digits, "" if it is recorded at the first fetch. study: used with `--pretrained study` only.
     """
 
     models: tuple[str, ...]
@@ -81,6 +81,7 @@ class WeightsDownload:
     commercial: bool | None
     gated: bool
     sha256: str
+    study: bool
 
 
 def weights_table(models: Models | None = None, root: Root = None) -> Results[WeightsInfo]:
@@ -285,4 +286,5 @@ def _download(wanted: Wanted, source: Source) -> WeightsDownload:
         commercial=weights.commercial,
         gated=weights.gated,
         sha256=weights.sha256,
+        study=weights.study,
     )

@@ -153,6 +153,7 @@ def _facts(one: WeightsDownload) -> str:
     facts = [size, one.trained_on, f"licence: {one.licence or 'not known'} ({commercial[one.commercial]})"]
     facts.append("access on request: needs --token" if one.gated else "no login")
     facts.append(f"SHA-256 {one.sha256[:16]}{'...' if len(one.sha256) > 16 else ''}" if one.sha256 else "its hash is recorded")
+    facts += ["used with --pretrained study only"] if one.study else []
     return "; ".join(facts)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -47,6 +48,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _in_float32(name: str, tensor: Tensor, path: Path) -> Tensor:
+    if tensor.layout is not torch.strided:
+        raise AutosegError(f"{path}: {name} is a sparse tensor, which no network here has", "give a file with dense tensors")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise AutosegError(f"{path}: {name} claims more values than the file holds", "do not use this file")
     return tensor.float() if tensor.is_floating_point() else tensor

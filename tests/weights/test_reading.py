@@ -212,6 +212,8 @@ def test_files_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> Non
     path = save({"a": torch.zeros(1, dtype=torch.float16).expand(1 << 40)}, tmp_path / "wide.pth")
     with pytest.raises(AutosegError, match="a claims more values than the file holds"):
         read_tensors(path)
+    with pytest.raises(AutosegError, match="a is a sparse tensor"):
+        read_tensors(save({"a": torch.eye(3).to_sparse()}, path))
     save(TENSORS, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
