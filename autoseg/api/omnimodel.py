@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Servers without keys take any word for one, and a model may be called so.
+_SHORTEST_KEY = 12
+
 
 @dataclass(frozen=True, kw_only=True)
 class Omnimodel:
@@ -140,8 +143,11 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
     model, endpoint, timeout = omnimodel.model, omnimodel.endpoint, omnimodel.timeout
     keys = gemini.KEYS if omnimodel.reader == "gemini" else image_edit.KEYS
     key = secret(*keys)
+    known = [secret(name) for name in (*gemini.KEYS, *image_edit.KEYS)]
     _check_key(key, keys)
     _check_endpoint(endpoint)
+    if any(len(one) >= _SHORTEST_KEY and one in text for one in known for text in (model, endpoint)):
+        raise AutosegError("the endpoint or the model's name holds the key", "both are written into omnimodel.json")
     backend: gemini.Gemini | image_edit.ImageEdit
     if omnimodel.reader == "gemini":
         if not key:
@@ -150,7 +156,6 @@ def _client(omnimodel: Omnimodel, root: Root) -> Client:
     else:
         backend = image_edit.ImageEdit(key, model, endpoint, timeout)
     retry_policy = RetryPolicy(omnimodel.rate, omnimodel.attempts)
-    known = [secret(name) for name in (*gemini.KEYS, *image_edit.KEYS)]
     return Client(backend, Cache(Workspace.at(root).root / "omnimodel"), retry_policy, omnimodel.again, keys=known)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def write_gallery(
     environment = Environment(loader=PackageLoader("autoseg.audit"), autoescape=select_autoescape(default=True))
     items = [{"finding": one, "picture": _picture(one, cases, predictions, scheme)} for one in audit.findings]
     page = environment.get_template("gallery.html").render(
-        audit=audit, items=items, ids=json.dumps([one.id for one in audit.findings])
+        audit=audit, items=items, ids=[one.id for one in audit.findings]
     )
     write_text(path, page)
 

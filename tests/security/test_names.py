@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from autoseg import api
+from autoseg.audit.gallery import write_gallery
 from autoseg.cli import (
     audit,
     compare,
@@ -31,11 +32,13 @@ from autoseg.cli import (
     run,
     train,
 )
-from autoseg.io import read_image, write_image
+from autoseg.io import Case, read_image, write_image, write_label
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.prediction.bundle import CONTENTS, read_bundle
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.predictor import Predictor
+from autoseg.schema.audit import Audit, AuditFinding
+from autoseg.schema.dataset import label_scheme
 from autoseg.schema.limits import is_file_name, is_path_below
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import parse_artefact
@@ -294,6 +297,25 @@ def test_paths_in_archives_are_no_longer_than_on_disk(tmp_path: Path) -> None:
         archive.writestr("/".join(["a" * 100] * 60), b"x")
     with pytest.raises(AutosegError, match="unsafe path"):
         Source(tmp_path / "set.zip")
+
+
+def test_names_in_pages_are_text(tmp_path: Path) -> None:
+    """File names may hold all but a slash, so that a name cannot end a script, but it can begin a tag or a comment."""
+    evil = "<img src=x onerror=alert(1)> <!--<script> ' \" & {{ 7 * 7 }}"
+    assert is_file_name(evil)
+    image, mask = picture()
+    write_image(tmp_path / "a.png", image)
+    write_label(tmp_path / "b.png", mask)
+    finding = AuditFinding(
+        id=f"d000_{evil}", case=evil, kind="conflicting_duplicates", label=evil, score=0.5, reason=evil, box=(0, 0, 5, 5),
+        suggestion="",
+    )  # fmt: skip
+    found = Audit(dataset=evil, models=(evil,), cases={evil: 0.5}, findings=(finding,), references={})
+    scheme = label_scheme({"background": 0, evil: 1}, None)
+    write_gallery(tmp_path / "gallery.html", found, {evil: Case(evil, (tmp_path / "a.png",), tmp_path / "b.png")}, {}, scheme)
+    page = (tmp_path / "gallery.html").read_text()
+    assert "<img src=x" not in page and "<!--<script>" not in page and "<script> '" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page and "{{ 7 * 7 }}" in page
 
 
 def put(folder: Path, names: list[bytes], content: bytes) -> None:

@@ -175,6 +175,15 @@ def test_addresses_hold_no_secret_and_are_addresses(
     assert "the endpoint" in message and not server.requests
 
 
+def test_a_key_in_the_name_of_the_model_or_in_the_path_is_refused(
+    polyps: Path, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(polyps, f"{server.url}/{KEY}", "image_edit") == 2
+    assert ask(polyps, server.url, "image_edit", "--omnimodel", KEY) == 2
+    expect_no_trace(polyps.parent, message := capfd.readouterr().err)
+    assert message.count("holds the key") == 2 and not server.requests
+
+
 def redacted(text: str, *keys: str) -> Any:
     return Redactor(keys).text(text)
 
