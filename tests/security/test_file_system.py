@@ -221,9 +221,11 @@ def test_a_name_of_300_letters_is_said_to_be_too_long(root: Path, tmp_path: Path
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_under_the_redirected_output() -> None:
-    code = "from autoseg.cli.models import main; raise SystemExit(main())"
+    code = "from autoseg.cli.convert import main; raise SystemExit(main())"
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        run = subprocess.run(
+            [sys.executable, "-c", code, "--list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert (run.returncode, run.stderr.splitlines()[0]) == (2, "error: cannot write the output: the disk is full")
 
 

@@ -122,7 +122,8 @@ def in_a_process(log: Path, function: Callable[..., None], *arguments: Any) -> t
 
 
 def _enter(log: Path, function: Callable[..., None], *arguments: Any) -> None:
-    # The server's children ignore or block what pytest does.
+    # The server, and so its children, block Ctrl-C if it was started for worker processes.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w") as stream:
         sys.stderr = stream

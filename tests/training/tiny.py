@@ -203,6 +203,8 @@ def in_a_process(
 def _process(
     root: Path, log: Path, stop_signal: signal.Signals | None, step: int, part: int | None, memory_format: str, restart: bool
 ) -> None:
+    # The server, and so its children, block Ctrl-C if it was started for worker processes.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     with log.open("w") as stream:
         sys.stderr = stream
         torch.set_num_threads(1)
