@@ -84,7 +84,11 @@ def file_in_package(weights: PublishedWeights) -> Path | None:
     """The weights file in an installed package. The package is not imported."""
     if not weights.package:
         return None
-    package = importlib.util.find_spec(weights.package)
+    try:
+        package = importlib.util.find_spec(weights.package)
+    except ModuleNotFoundError:
+        # The package that it is a part of is not installed.
+        return None
     for folder in (package.submodule_search_locations or []) if package else []:
         for path in sorted(Path(folder).rglob(Path(weights.file).name)):
             return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import timm
@@ -49,6 +50,11 @@ def test_installed_packages_come_next_and_are_not_imported(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     source = find_weights("auto", SPEC, "large", tmp_path / "weights")
     assert source.paths == (package / "files" / "any.pth",) and "package carried_weights" in source.description
+
+
+def test_a_part_of_a_package_that_is_not_installed_is_not_there(tmp_path):
+    weights = PublishedWeights(file="any.pth", trained_on="x", package="not_installed.weights")
+    assert find_weights("auto", replace(SPEC, weights=(weights,)), "large", tmp_path, quiet=True) is None
 
 
 def test_missing_file_is_reported_with_where_to_put_it(tmp_path, caplog):
