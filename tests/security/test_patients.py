@@ -7,6 +7,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,10 +28,10 @@ from tests.security.patients import DATE, ID, NAME, SECRETS, leaks, secret_scan
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
-MODEL = "efficientnet_lite0_upernet"
+MODEL = "unet"
 SETTINGS = {
     "training.epochs": 1, "training.folds": 2, "training.search_epochs": 0, f"models.{MODEL}.input_size": "64x64",
-    f"models.{MODEL}.batch_size": 4,
+    f"models.{MODEL}.batch_size": 4, f"models.{MODEL}.variant": "16",
 }  # fmt: skip
 FORM = re.compile(r"case_[0-9a-f]{12}(_\d+)?")
 
@@ -229,6 +230,35 @@ def test_texts_inside_the_files_of_hidden_cases_stay_behind(tmp_path: Path) -> N
         assert not leaks(folder / "root")
         (case,) = RawDataset.open(report.dataset).cases
         assert (read_image(case.images[0]).array[0] == gray).all() and FORM.fullmatch(case.name)
+
+
+def test_functional_groups_are_filtered_too(tmp_path: Path) -> None:
+    """Groups of a frame may hold comments and private attributes beside its position."""
+
+    def item(**tags: Any) -> Any:
+        content = pydicom.Dataset()
+        content.PatientName, content.ImageComments = NAME, "qsecretq"
+        content.private_block(0x0011, "QSECRETQ", create=True).add_new(1, "LO", NAME)
+        for name, value in tags.items():
+            setattr(content, name, value)
+        return content
+
+    frames = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])], FrameContentSequence=[item(FrameComments=NAME)])
+        for z in range(3)
+    ]
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.5], SliceThickness=2)],
+    )
+    source = secret_scan(
+        tmp_path / "in" / "a.dcm", np.zeros((3, 20, 30), np.uint16), mr=True, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
+        PerFrameFunctionalGroupsSequence=frames, SharedFunctionalGroupsSequence=[shared],
+    )  # fmt: skip
+    segmentation.write(tmp_path / "out" / "s.dcm", np.ones((20, 30), np.uint8), source, {1: "cyst"}, frame=1)
+    assert not leaks(tmp_path / "out")
+    geometry = read_label(tmp_path / "out" / "s.dcm").geometry
+    assert geometry is not None and geometry.origin == (0, 0, 1) and geometry.spacing == (0.5, 0.5, 2)
 
 
 @pytest.mark.parametrize("frames", [1, 3])
