@@ -16,6 +16,7 @@ from autoseg.schema.run import RunRecord, choices_text
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
+from autoseg.support.os_errors import is_refusal
 from autoseg.support.workspace import Dataset, Root, Workspace
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ def train(
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))
         left = [fold for fold in selected if restart or not is_finished(data.fold(model, fold))]
+        finished = set() if extend is not None else set(selected) - set(left)
         search, repeats = None, dict.fromkeys(selected, deterministic)
         if extend is not None:
             plans = {fold: extended_plan(data.fold(model, fold), extend) for fold in selected}
@@ -151,7 +153,8 @@ def train(
                 extend=extend is not None, deterministic=repeats[fold], break_lock=break_lock,
             )  # fmt: skip
             if context.is_main:
-                trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))
+                scores = _score_fold(data, record, splits, device, fold in finished)
+                trained.append(TrainedFold(record, scores, data.fold(model, fold)))
     return trained
 
 
@@ -212,7 +215,19 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
     return plan
 
 
-def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
+def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str, finished: bool = False) -> Scores:
+    """finished: the run was finished before; where nothing can be written, its stored scores are read."""
+    try:
+        return _predict_and_score(data, record, splits, device)
+    except AutosegError as error:
+        stored = data.fold(record.model, record.fold) / "validation" / "scores.json"
+        if not (finished and is_refusal(error) and stored.is_file()):
+            raise
+        logger.warning(f"{error.problem}; the scores are those that were written when the run was finished")
+        return read_artefact(stored, Scores)
+
+
+def _predict_and_score(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold

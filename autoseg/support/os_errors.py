@@ -86,6 +86,12 @@ def _belongs_to(named: Path, path: Path) -> bool:
     return first == path.name or first.startswith(f".{path.name[:60]}")
 
 
+def is_refusal(error: AutosegError) -> bool:
+    """Whether nothing could be written because the file system is read-only, or denies it."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def _verb(number: int, named: Path | None) -> str:
     """What failed, as far as the error and the file itself tell: write, read, or either."""
     if number in _OF_WRITING:

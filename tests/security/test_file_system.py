@@ -16,19 +16,22 @@ from typing import Any
 import pytest
 
 from autoseg import api
+from autoseg.api import training
 from autoseg.cli import convert, entry, evaluate, export, fingerprint, predict
 from autoseg.io import write_image, write_label
 from autoseg.prediction.files import predict_files
 from autoseg.prediction.predictor import Predictor
 from autoseg.runner import process
 from autoseg.schema.audit import Decisions
+from autoseg.schema.plan import Fold, Splits
 from autoseg.support import files, os_errors
 from autoseg.support.errors import AutosegError
+from autoseg.support.workspace import Workspace
 from autoseg.training import checkpoint
 from autoseg.training.run_lock import run_lock
 from tests import generated
 from tests.prediction.conftest import bright_is_registered
-from tests.prediction.stand_in import picture, trained, write_fold
+from tests.prediction.stand_in import picture, record_of, trained, write_fold
 from tests.test_architecture import COMMANDS
 from tests.training import tiny
 
@@ -413,3 +416,26 @@ def test_an_error_without_a_context_says_what_failed(
     monkeypatch.setattr(os, "access", lambda asked, wanted: mode == os.R_OK if asked == path else True)
     described = os_errors.file_system_error(OSError(number, os.strerror(number), str(path)))
     assert described is not None and described.problem.startswith(f"cannot {verb} {path}: ")
+
+
+@NEEDS_PATCHED_CALLS
+def test_scores_of_a_finished_run_are_read_where_they_cannot_be_written_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Workspace.at(root).dataset(501)
+    folder, record = dataset.fold("bright", 0), record_of()
+    masks, splits = tmp_path / "masks", Splits(folds=(Fold(train=(), validation=("case0",)),), reason="by hand")
+    expected = api.evaluate(masks, masks, folder / "validation")
+
+    def score(*arguments: object) -> None:
+        files.write_text(folder / "appearance.json", "{}")
+
+    monkeypatch.setattr(training, "_predict_and_score", score)
+    refuse_writing(monkeypatch, root, errno.EROFS)
+    assert training._score_fold(dataset, record, splits, "cpu", True) == expected
+    assert "appearance.json: the file system is read-only; the scores are those" in caplog.text
+    with pytest.raises(AutosegError, match="read-only"):
+        training._score_fold(dataset, record, splits, "cpu", False)
+    refuse_writing(monkeypatch, root, errno.ENOSPC)
+    with pytest.raises(AutosegError, match="the disk is full"):
+        training._score_fold(dataset, record, splits, "cpu", True)
