@@ -132,7 +132,6 @@ def train(
         splits = read_artefact(data.splits, Splits, f"autoseg_plan_and_preprocess {data.number}")
         selected = _existing_folds(data, splits, fold_numbers(folds))
         left = [fold for fold in selected if restart or not is_finished(data.fold(model, fold))]
-        finished = set() if extend is not None else set(selected) - set(left)
         search, repeats = None, dict.fromkeys(selected, deterministic)
         if extend is not None:
             plans = {fold: extended_plan(data.fold(model, fold), extend) for fold in selected}
@@ -153,8 +152,7 @@ def train(
                 extend=extend is not None, deterministic=repeats[fold], break_lock=break_lock,
             )  # fmt: skip
             if context.is_main:
-                scores = _score_fold(data, record, splits, device, fold in finished)
-                trained.append(TrainedFold(record, scores, data.fold(model, fold)))
+                trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))
     return trained
 
 
@@ -215,15 +213,16 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
     return plan
 
 
-def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str, finished: bool = False) -> Scores:
-    """finished: the run was finished before; where nothing can be written, its stored scores are read."""
+def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
+    """Where nothing can be written, the scores that were stored with the run are read, if they are of its weights."""
     try:
         return _predict_and_score(data, record, splits, device)
     except AutosegError as error:
-        stored = data.fold(record.model, record.fold) / "validation" / "scores.json"
-        if not (finished and is_refusal(error) and stored.is_file()):
+        folder = data.fold(record.model, record.fold)
+        stored, weights = folder / "validation" / "scores.json", folder / "best.pt"
+        if not (is_refusal(error) and stored.is_file() and stored.stat().st_mtime >= weights.stat().st_mtime):
             raise
-        logger.warning(f"{error.problem}; the scores are those that were written when the run was finished")
+        logger.warning(f"{error.problem}; the scores are those that were stored with the run")
         return read_artefact(stored, Scores)
 
 
