@@ -21,16 +21,19 @@ from PIL.PpmImagePlugin import PpmImageFile
 
 from autoseg.io import Image, Label, align, read_image, read_label
 from autoseg.io.types import UNREADABLE, Array
+from autoseg.support.archives import UnpackingBudget
 from autoseg.support.errors import AutosegError
 from autoseg.support.out_of_memory import REMEDY, is_out_of_memory
 from autoseg.support.pixel_limit import check_pixels
-from dataset_conversion.source import MAX_MEMBER_BYTES, Entry
+from dataset_conversion.source import Entry
 
 Colour = tuple[int, int, int]
 OVERLAP_NOTE = "pixels belong to two classes; the later label was kept"
 _LOSSY = (".jpg", ".jpeg")
 _OWN_SUFFIXES = (".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 _HALF = 128
+# Of a picture without compression to its gzip file.
+_PICTURE_RATIO = 20
 _MAX_COLOUR_DISTANCE = 60.0  # distance in RGB within which a pixel is of a colour without doubt
 _CERTAIN_SHARE = 0.98
 
@@ -270,12 +273,10 @@ def _decode(entry: Entry) -> Array:
 
 
 def _decompress(data: bytes, entry: Entry) -> bytes:
+    budget = UnpackingBudget(where=entry.where, size=len(data), ratio=_PICTURE_RATIO)
     with gzip.open(io.BytesIO(data)) as stream:
-        content = stream.read(MAX_MEMBER_BYTES + 1)
-    if len(content) > MAX_MEMBER_BYTES:
-        raise AutosegError(
-            f"{entry.where} would unpack to more than {MAX_MEMBER_BYTES} bytes", "too large for an image: check the file"
-        )
+        content = stream.read(budget.limit + 1)
+    budget.spend(len(content), entry.where)
     return content
 
 
