@@ -99,7 +99,7 @@ def test_missing_fingerprint_names_the_command(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "foreground.npy", "index.json"])
-@pytest.mark.parametrize("content", [b"", b"{}", bytes(4000)])
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(4000)], ids=["empty", "braces", "zeros"])
 def test_damaged_arrays_are_made_again_with_a_note(
     dataset: Dataset, name: str, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
