@@ -89,7 +89,7 @@ def _check_names_table(options: argparse.Namespace) -> None:
 
 def _write_names_table(report: ConversionReport, options: argparse.Namespace) -> None:
     """Write which file became which case; only the user may read it."""
-    from autoseg.support.files import write_text
+    from autoseg.support.files import ESCAPE, atomic_write
 
     table: Path | None = options.names_table
     if table is None or report.dry_run:
@@ -99,8 +99,10 @@ def _write_names_table(report: ConversionReport, options: argparse.Namespace) ->
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerows([("case", "file"), *((case, name) for name, case in report.renamed.items())])
-    write_text(table, text.getvalue())
-    table.chmod(0o600)
+    with atomic_write(table) as temporary:
+        # Before anything is in it.
+        temporary.chmod(0o600)
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors=ESCAPE)
 
 
 def _show(report: ConversionReport, root: str | None) -> None:
