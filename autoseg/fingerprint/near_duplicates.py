@@ -261,4 +261,6 @@ def _graph(pairs: npt.NDArray[np.int64], items: int) -> Any:
     """SciPy's sparse matrix of the pairs (N, 2)."""
     from scipy.sparse import coo_array
 
-    return coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(items, items)).tocsr()
+    # SciPy 1.15, the last one for Python 3.10, takes only short indices for spanning trees.
+    short = pairs.astype(np.int32)
+    return coo_array((np.ones(len(pairs)), (short[:, 0], short[:, 1])), shape=(items, items)).tocsr()
