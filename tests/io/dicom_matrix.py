@@ -171,7 +171,7 @@ def special_kinds(folder: Path) -> dict[str, tuple[Path, Any]]:
     for syntax in ("plain", "rle", "j2k", "jpeg lossless", "jpeg lossless 57"):
         add(f"RGB, {syntax}", planes, colours, syntax)
     add("RGB plane by plane", planes, colours, edit=set_tags(PlanarConfiguration=1, PixelData=planes.tobytes()))
-    add("RGB of 16 bits, rle", planes * np.uint16(250), colours * np.uint16(250), "rle")
+    add("RGB of 16 bits, rle", planes.astype(np.uint16) * 250, colours.astype(np.uint16) * 250, "rle")
     add(
         "YBR_FULL",
         np.moveaxis(pydicom.pixels.convert_color_space(ybr, "YBR_FULL", "RGB"), 2, 0),
