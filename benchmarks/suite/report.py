@@ -79,7 +79,9 @@ def plot(stages: Stages, path: Path) -> None:
     for shift, key, colour, label in ((0.2, CPU, "tab:blue", "processor time"), (-0.2, MEMORY, "tab:gray", "peak memory")):
         values = [stages[name]["times_cheaper"][key] for name in names]
         bars = axes.barh([place + shift for place in range(len(names))], values, 0.38, color=colour, label=label)
-        axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=3, fontsize=8)
+        # Above the marks of the targets, which may lie behind a label.
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.bar_label(bars, [f"{value:.1f}" for value in values], padding=3, fontsize=8, bbox=box, zorder=5)
     for place, name in enumerate(names):
         target = stages[name]["targets"]["times_cheaper"]
         axes.plot([target, target], [place, place + 0.4], color="black", label="target" if place == 0 else None)
