@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    entry.configure_glibc_malloc(arguments)
+    # As in training, because real training steps are timed.
+    entry.configure_glibc_malloc(arguments, limit=None)
     plan = api.plan_and_preprocess(
         options.dataset,
         protocol=options.protocol,

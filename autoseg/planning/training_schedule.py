@@ -42,6 +42,8 @@ _RATES: dict[str, tuple[float, ...]] = {
     "auto": (3e-4, 1e-4, 5e-5),
     "quick": (1e-3, 5e-4, 2e-4),
 }
+# With at most so many steps, `auto` has the rates of `quick`: the others would end before they have learnt anything.
+_FEW_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def decide_training(
     loss = _loss(stats, protocol)
     fraction = _foreground_share(stats, spatial_plan)
     validation, augmentation = _validation(stats, spatial_plan, protocol, epochs), decide_augmentation(stats, spatial_plan)
-    rates, cited_fields = _RATES[protocol], _class_fields(stats, "presence", "pixel_share")
+    few_steps = protocol == "auto" and epochs * budget.steps <= _FEW_STEPS
+    rates, cited_fields = _RATES["quick" if few_steps else protocol], _class_fields(stats, "presence", "pixel_share")
     search_epochs = _search(protocol, epochs, len(rates), schedule)
     selection, selection_reason = _SELECTION[protocol]
     patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
@@ -137,7 +140,7 @@ def decide_learning_rate(
     if protocol == "benchmark":
         return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates, until the search selects one")
     needs_warmup = model.warmup_epochs > 0
-    if protocol == "quick":
+    if rates == _RATES["quick"]:
         rate = rates[2] if needs_warmup else rates[1]
         reason = "an attention network that needs warm-up" if needs_warmup else "a few hundred steps need a high rate"
     else:

@@ -32,10 +32,10 @@ from autoseg.training.step import Step, step_seed
 
 logger = logging.getLogger(__name__)
 
-# A step of so many images shows whether the batch is slow, which is then not measured as a whole. What a step costs however
-# large its batch is small beside that: AdamW takes 40 ms for 46 million weights.
-_FEW, _SLOW = 2, 0.3
-_TIMED_FEW, _TIMED_STEPS = 2, 3
+# A step of so many images shows whether the batch is slow, which is then not measured as a whole. Faster networks are: two
+# images use the cores worse than eight (0.32 and 0.19 s an image of EfficientNet-Lite0 on two cores).
+_FEW, _SLOW = 2, 1.0
+_TIMED_FEW, _TIMED_STEPS = 1, 2
 _CONTENT = "random"
 # Waiting processes per core.
 _BUSY = 1.5

@@ -60,6 +60,15 @@ def test_the_plan_fits_the_time(hours: float) -> None:
     assert str(timing(plan).steps) in reason(plan, "training.epochs")
 
 
+def test_few_steps_get_the_rates_of_quick() -> None:
+    short, long = timed(hours=0.1), timed(hours=100.0)
+    assert timing(short).steps <= 1000 < timing(long).steps
+    quick = timed(protocol="quick")
+    assert short.training.learning_rates == quick.training.learning_rates
+    assert short.models["segformer"].learning_rate == quick.models["segformer"].learning_rate == 2e-4
+    assert long.models["segformer"].learning_rate == 1e-4
+
+
 def test_more_time_gives_a_larger_network_or_more_steps() -> None:
     plans = [timed(hours=hours) for hours in (0.1, 0.5, 2.0, 8.0, 100.0)]
     work = [timing(plan).steps * plan.models["segformer"].flops for plan in plans]
