@@ -32,9 +32,9 @@ from autoseg.training.step import Step, step_seed
 
 logger = logging.getLogger(__name__)
 
-# A step of so many images shows whether the batch is slow, which is then not measured as a whole. Faster networks are: two
-# images use the cores worse than eight (0.32 and 0.19 s an image of EfficientNet-Lite0 on two cores).
-_FEW, _SLOW = 2, 1.0
+# A step of so many images shows whether the batch is slow, which is then not measured as a whole. Fewer would mislead: two
+# images use two cores worse than eight (0.32 and 0.19 s an image of EfficientNet-Lite0).
+_FEW, _SLOW = 4, 0.5
 _TIMED_FEW, _TIMED_STEPS = 1, 2
 _CONTENT = "random"
 # Waiting processes per core.
@@ -118,8 +118,9 @@ def _measure(plan: Plan, model: ModelPlan, scheme: LabelScheme, device: torch.de
         torch.manual_seed(0)
         store = _random_images(Path(folder) / "arrays", config, model, scheme)
         runner = _Steps(plan, store, scheme, device, config)
-        seconds = runner.run(few, _TIMED_FEW)
-        if seconds > _SLOW or few.batch_size == model.batch_size:
+        is_whole = few.batch_size == model.batch_size
+        seconds = runner.run(few, _TIMED_STEPS if is_whole else _TIMED_FEW)
+        if seconds > _SLOW or is_whole:
             return seconds * model.batch_size / few.batch_size
         return runner.run(model, _TIMED_STEPS)
 
