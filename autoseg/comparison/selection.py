@@ -1,4 +1,4 @@
-"""The choice of autoseg_find_best beside the models it was made from."""
+"""The choice of autoseg_find_best with the models it was made from."""
 
 from __future__ import annotations
 

@@ -57,11 +57,12 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     """The plan with each dotted field set to the parsed text ("50", "0.001", "256x256", "[0,1]", "none").
 
     Dependent fields follow: accumulation steps for a new batch size, preprocessing for a new input size; search epochs,
-    the interval of validations and warm-up for new epochs. Raises AutosegError for an unknown field, with the nearest names,
-    and for a value of the wrong type or range.
+    the interval of validations and warm-up for new epochs; the selection of weights for patience. Raises AutosegError for an
+    unknown field, with the nearest names, and for a value of the wrong type or range.
     """
     refuse_at_planning(settings)
-    for path, text in settings.items():
+    # The selection last, so that it is compared with the patience that was set, in whatever order.
+    for path, text in sorted(settings.items(), key=lambda item: item[0] == "training.selection"):
         changed = _apply_consequences(_with_value(plan, path, text), path)
         plan = _scale_to_epochs(plan, changed) if path == "training.epochs" else changed
         problem = next(plan.problems(), "")
@@ -253,8 +254,10 @@ def _check_range(field: str, value: Any, path: str, text: str) -> None:
 
 
 def _apply_consequences(plan: Plan, path: str) -> Plan:
-    """Updates fields that depend on a changed field: accumulation steps and preprocessing."""
+    """Updates fields that depend on a changed field: accumulation steps, preprocessing, selection of weights."""
     keys = path.split(".")
+    if path == "training.patience" and "training.selection" not in plan.overrides:
+        return _with_choosing_selection(plan)
     if keys[0] != "models" or len(keys) < 3:
         return plan
     model = plan.models[keys[1]]
@@ -276,6 +279,16 @@ def _apply_consequences(plan: Plan, path: str) -> Plan:
     models = {**plan.models, keys[1]: model}
     used_keys = {model_plan.preprocessing for model_plan in models.values()}
     return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used_keys})
+
+
+def _with_choosing_selection(plan: Plan) -> Plan:
+    """Patience stops by the Dice of validations, so the weights are those of the best one, on cases that are not scored."""
+    training = plan.training
+    if not training.patience or training.selection in ("held_out", "inner"):
+        return plan
+    reason = f"patience ({training.patience}) needs a validation that chooses; the scored cases stay unseen"
+    changed = replace(plan, training=replace(training, selection="inner"))
+    return with_decision(changed, Decision("training.selection", "inner", reason))
 
 
 def _scale_to_epochs(old_value: Plan, plan: Plan) -> Plan:

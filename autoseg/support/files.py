@@ -111,7 +111,7 @@ def restore_directories(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str], before: float = math.inf) -> None:
-    """Remove temporary files and folders that killed processes left beside these files and folders of `folder`.
+    """Remove temporary files and folders that killed processes left next to these files and folders of `folder`.
 
     before: only those that were last changed before this time of the file system's clock; by default the caller knows that
     nobody else writes here. What cannot be removed stays.

@@ -105,7 +105,7 @@ def _verb(number: int, named: Path | None) -> str:
 
 
 def _no_inodes_left(path: Path | None) -> bool:
-    """Whether a disk has bytes left but no room for another file."""
+    """Whether a disk has bytes left but cannot hold another file."""
     for folder in (path, *path.parents) if path is not None and hasattr(os, "statvfs") else ():
         try:
             disk = os.statvfs(folder)

@@ -1,6 +1,6 @@
 """Opens checkpoints that hold more than tensors, without running anything that the file names.
 
-Training code saves its arguments, its configuration and NumPy scalars beside the weights. PyTorch's safe loading refuses
+Training code saves its arguments, its configuration and NumPy scalars with the weights. PyTorch's safe loading refuses
 their classes. They are not needed: here each class that a file names stands for an empty dictionary, through PyTorch's
 allow-list. Nothing is imported by a name from the file. A function that the file wants to call is refused, except for the
 few below that plain values need; those are not called either.

@@ -19,7 +19,7 @@ from autoseg.weights.inert import load_inert
 _WRAPPERS = (
     "model_ema", "state_dict_ema", "params_ema", "state_dict", "model", "net", "model_state_dict", "network_weights", "params",
 )  # fmt: skip
-# Keys of a part of a network, alone or beside other parts.
+# Keys of a part of a network, alone or with other parts.
 _PARTS = ("backbone", "encoder")
 # Prefixes of parallel and compiled models.
 _PREFIXES = ("module.", "_orig_mod.")

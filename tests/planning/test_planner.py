@@ -227,6 +227,31 @@ def test_setting_twice_keeps_the_planned_value() -> None:
     assert len(decisions) == 1 and decisions[0].value == "60" and second.overrides["training.epochs"] == 60
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training.patience": "5"},
+        {"training.patience": "5", "training.selection": "inner"},
+        {"training.selection": "inner", "training.patience": "5"},
+    ],
+)
+def test_patience_can_be_set_and_chooses_on_inner_cases(settings: dict[str, str]) -> None:
+    changed = apply_overrides(plan(), settings)
+    assert (changed.training.patience, changed.training.selection) == (5, "inner")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_patience_and_last_weights_contradict(order: int) -> None:
+    settings = [("training.patience", "5"), ("training.selection", "last")][::order]
+    with pytest.raises(AutosegError, match="selection 'last' does not use"):
+        apply_overrides(plan(), dict(settings))
+
+
+def test_the_benchmark_can_give_the_last_weights_without_patience() -> None:
+    changed = apply_overrides(plan(protocol="benchmark"), {"training.selection": "last", "training.patience": "0"})
+    assert (changed.training.patience, changed.training.selection) == (0, "last")
+
+
 def test_search_epochs_scale_with_epochs_unless_set() -> None:
     planned = plan(protocol="benchmark")
     assert (planned.training.epochs, planned.training.search_epochs) == (150, 8)
