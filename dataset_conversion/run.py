@@ -126,6 +126,8 @@ def _cases(
     plan.problems += [f"{count} cases have the name {name}" for name, count in counts.items() if count > 1]
     cases = [replace(case, name=names.cases[case.name], private=case.name in names.hidden) for case in plan.cases]
     if merge_test:
+        # The only place that still says which cases the publisher tests on.
+        cases = [_with_part(case) for case in cases] if any(case.part == "Ts" for case in cases) else cases
         cases = [replace(case, part="Tr") if case.label is not None else case for case in cases]
     if groups and groups != NO_GROUPS:
         matched = find_groups(groups, [case.name for case in plan.cases])
@@ -135,6 +137,12 @@ def _cases(
         numbered = neutral_groups(names, {name: group or "" for name, group in matched.items()})
         cases = [replace(case, group=numbered[old.name]) for case, old in zip(cases, plan.cases, strict=True)]
     return cases, names.renamed
+
+
+def _with_part(case: NewCase) -> NewCase:
+    """The case with its part of the official split as an attribute, unless the converter gave it."""
+    part = case.attributes.get("split") or ("test" if case.part == "Ts" else "training")
+    return replace(case, attributes={**case.attributes, "split": part})
 
 
 def _spec(plan: ConversionPlan, converter_row: Converter, title: str, chosen: Mapping[str, Any]) -> DatasetSpec:

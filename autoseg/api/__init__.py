@@ -26,6 +26,7 @@ from autoseg.api.planning import decisions, fingerprint, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.runner import grid_status, run
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
+from autoseg.api.splits import compare_splits, export_splits, splits_of
 from autoseg.api.training import TrainedFold, train
 from autoseg.api.weights import (
     WeightsCheck,
@@ -57,6 +58,7 @@ __all__ = [
     "audit",
     "check_model",
     "compare",
+    "compare_splits",
     "convert",
     "convert_folders",
     "correct",
@@ -65,6 +67,7 @@ __all__ = [
     "evaluate_external",
     "explain",
     "export",
+    "export_splits",
     "export_weights",
     "fetch_weights",
     "find_best",
@@ -76,6 +79,7 @@ __all__ = [
     "predict_with_second_reader",
     "review_page",
     "run",
+    "splits_of",
     "study_readers",
     "train",
     "verify_weights",

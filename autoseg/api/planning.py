@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.api.options import DatasetId, Models, PathLike, Settings, model_names, setting_texts
+from autoseg.api.splits import completed_splits, given_splits, needs_hashes, own_splits, with_given_folds
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Results
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from autoseg.io.raw_dataset import RawDataset
 
 logger = logging.getLogger(__name__)
-
-_SPLIT_SETTINGS = {"training.folds", "training.seed"}
 
 _SHOWN = 5
 # Kinds of findings that leave nothing to learn, or something wrong.
@@ -66,6 +64,7 @@ def plan_and_preprocess(
     device: str = "auto",
     settings: Settings | None = None,
     splits: PathLike | None = None,
+    partial_splits: bool = False,
     preprocess: bool = True,
     processes: bool = False,
     hours: float | None = None,
@@ -82,8 +81,10 @@ def plan_and_preprocess(
         memory: limit for a training, in bytes or as "8G" (default: by the device).
         device: device of the trainings: "auto", "cpu", "cuda", "cuda:1" or "mps".
         settings: dotted field of the plan -> value: {"training.epochs": 50}. The plan records them.
-        splits: a file with your own folds, in autoseg's or nnU-Net's format, checked for leaks (default: existing ones,
-            else new ones). Folds that were given stay at the next planning.
+        splits: a file with your own folds, in autoseg's or nnU-Net's format, or by content (`export_splits`), checked for
+            leaks; "canonical", folds by the content of the images; "official", the publisher's test split as one fold
+            (default: existing ones, else new ones). Folds that were given stay at the next planning.
+        partial_splits: of folds by content take what fits, although images are missing or changed.
         preprocess: also write the arrays that trainings read.
         processes: as for `fingerprint`.
         hours: limit for the training of one fold; variants, input sizes, steps and trials are chosen to fit it (default: an
@@ -115,20 +116,20 @@ def plan_and_preprocess(
         raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
         sources = hash_sources(raw, data.raw)
-        measured = fingerprint_dataset(data, cache=cache, raw=raw, sources=sources, processes=processes)
+        measured = fingerprint_dataset(
+            data, cache=cache, raw=raw, sources=sources, processes=processes, current_hashes=needs_hashes(splits)
+        )
         from autoseg import models as registry
-        from autoseg.planning.splits import with_groups, with_inner_cases
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
         selected = names or registry.usable_names()
-        given = _given_splits(data, raw, measured, texts, Path(splits) if splits else None)
+        given = given_splits(data, raw, measured, texts, splits, partial_splits)
         plan = _make_plan(
             measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
             splits=given, hours=hours, workspace=Workspace.at(root), licence=licence,
         )  # fmt: skip
-        new_splits = given or _own_splits(data, raw, measured, plan, regrouped)
-        new_splits = with_inner_cases(with_groups(new_splits, measured, raw.spec), measured, raw.spec)
-        plan = _with_given_folds(plan, new_splits)
+        new_splits = completed_splits(given or own_splits(data, raw, measured, plan, regrouped), measured, raw.spec)
+        plan = with_given_folds(plan, new_splits)
         write_artefact(data.splits, new_splits)
         write_artefact(data.sources, sources)
         write_artefact(data.plan, plan)
@@ -136,11 +137,17 @@ def plan_and_preprocess(
         if cache and len(plan.preprocessing) == 1:
             cache.stop_caching()
         _log_findings(measured, raw)
+        _log_id(new_splits)
         logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
         _log_missing_weights(data, plan)
         for config in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
     return plan
+
+
+def _log_id(splits: Splits) -> None:
+    if splits.given and splits.id:
+        logger.info(f"folds {splits.given}; the id of these folds is {splits.id}")
 
 
 def _log_findings(measured: Fingerprint, raw: RawDataset) -> None:
@@ -327,75 +334,3 @@ def _log_dropped(before: Plan | None, plan: Plan) -> None:
     dropped += [f"--licence {before.licence}"] if before.licence != "any" and plan.licence == "any" else []
     if dropped:
         logger.warning(f"the replaced plan had {'; '.join(dropped)}, which this one does not have")
-
-
-def _with_given_folds(plan: Plan, splits: Splits) -> Plan:
-    """The plan with the number of folds of the user's splits."""
-    from autoseg.planning.overrides import with_decision
-    from autoseg.planning.splits import decide_given_folds, given_file
-
-    if not given_file(splits):
-        return plan
-    training = replace(plan.training, folds=len(splits.folds))
-    return with_decision(replace(plan, training=training), decide_given_folds(splits))
-
-
-def _given_splits(
-    data: Dataset, raw: RawDataset, measured: Fingerprint, settings: Mapping[str, str], path: Path | None
-) -> Splits | None:
-    """The splits of a file, else those that the user gave earlier, None if there are none.
-
-    Raises AutosegError if the earlier ones do not match any more.
-    """
-    from autoseg.planning.splits import given_file, read_splits
-
-    if path is not None:
-        return replace(read_splits(path, measured, raw.spec), given=path.name)
-    if not data.splits.exists():
-        return None
-    splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
-    if not given_file(splits):
-        return None
-    _check_given(data, splits, measured, raw, _SPLIT_SETTINGS & set(settings))
-    return splits
-
-
-def _own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, regrouped: bool) -> Splits:
-    """The splits on disk if they match cases, groups and settings, else new ones."""
-    from autoseg.planning.splits import check_splits, make_splits
-
-    if data.splits.exists():
-        splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
-        overridden = _SPLIT_SETTINGS & set(plan.overrides)
-        if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
-            logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
-        elif regrouped:
-            logger.warning(f"the groups of {data.name} changed: trainings on the new splits cannot be compared with older ones")
-        elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
-            check_splits(splits, measured, raw.spec, f"correct {data.splits}, or delete it to make new splits")
-            return splits
-        else:
-            logger.warning(
-                f"new splits of {data.name} for the changed settings: trainings on them cannot be compared with older ones"
-            )
-    return make_splits(measured, raw.spec, plan.training.folds, plan.training.seed)
-
-
-def _check_given(data: Dataset, splits: Splits, measured: Fingerprint, raw: RawDataset, overridden: set[str]) -> None:
-    from autoseg.planning.splits import check_splits, given_file
-
-    name = given_file(splits)
-    remedy = f"give a corrected file with --splits, or delete {data.splits} to make new splits"
-    if overridden:
-        raise AutosegError(
-            f"the splits of {data.name} were given ({name}), so {', '.join(sorted(overridden))} cannot be set", remedy
-        )
-    try:
-        check_splits(splits, measured, raw.spec)
-    except SeveralProblems as error:
-        raise SeveralProblems(
-            f"the splits that were given for {data.name} ({name}) do not match:", error.problems, remedy
-        ) from error
-    unused = len(raw.cases) - len({case for fold in splits.folds for case in (*fold.train, *fold.validation)})
-    more = f"; {unused} cases are in none of its folds" if unused else ""
-    logger.info(f"{data.name} keeps the splits that were given ({name}){more}")

@@ -36,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--licence", choices=("any", "commercial"), default="any",
         help="commercial: start from no weights whose licence forbids commercial use",
     )  # fmt: skip
-    parser.add_argument("--splits", metavar="FILE", help="your own folds: a splits file of autoseg or nnU-Net")
+    parser.add_argument(
+        "--splits", metavar="FILE|canonical|official",
+        help="folds: a file of autoseg (also autoseg_splits --export) or nnU-Net; by the images' content; the publisher's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--partial-splits", action="store_true", help="of a file by content take what fits, if images are missing or changed"
+    )
     parser.add_argument("--no-preprocess", action="store_true", help="stop after the plan")
     entry.add_device(parser)
     options = parser.parse_args(arguments)
@@ -52,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device,
         settings=entry.settings(options.set),
         splits=options.splits,
+        partial_splits=options.partial_splits,
         groups=options.groups,
         licence=options.licence,
         preprocess=not options.no_preprocess,

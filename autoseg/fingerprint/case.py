@@ -21,6 +21,7 @@ from autoseg.fingerprint.appearance import (
 from autoseg.fingerprint.intensities import ChannelHistogram, compute_histogram
 from autoseg.fingerprint.near_duplicates import Thumbnail, thumbnail
 from autoseg.fingerprint.objects import SPECK, measure_class
+from autoseg.fingerprint.pixel_hash import pixel_hash
 from autoseg.fingerprint.validation import load_case, validate_case
 from autoseg.io import Case, DecodedImageCache
 from autoseg.io.types import Array
@@ -83,7 +84,7 @@ def measure_case(
         dtype=sys.intern(str(pixels.dtype)),
         spacing=image.spacing or label.spacing,
         file_hash=file_hash,
-        pixel_hash=_hash(planes).hex(),
+        pixel_hash=pixel_hash(planes[:1] if gray else planes),
         low=low,
         high=high,
         border=fraction_outside(box, planes[0].size),

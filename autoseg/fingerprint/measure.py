@@ -17,6 +17,7 @@ from autoseg.fingerprint.case import MASK_THUMBNAIL_SIDE, MaskSummary, MeasuredC
 from autoseg.fingerprint.intensities import QuantileSketch
 from autoseg.fingerprint.modality import detect_modality
 from autoseg.fingerprint.near_duplicates import SimilarPairs, ThumbnailIndex, connected_groups
+from autoseg.fingerprint.pixel_hash import HASH_VERSION
 from autoseg.fingerprint.quality_checks import check_quality
 from autoseg.fingerprint.row_file import RowFile
 from autoseg.fingerprint.sources import hash_sources, image_hash
@@ -41,18 +42,19 @@ def fingerprint_dataset(
     *,
     sources: Sources | None = None,
     processes: bool = False,
+    current_hashes: bool = False,
 ) -> Fingerprint:
     """Measures a raw dataset and writes `dataset.fingerprint`. An up-to-date fingerprint is read instead.
 
     cache: keeps the decoded images. raw: the dataset, if it is already open; sources: its hashes. processes: measure many
-    cases in worker processes; `cache` then stays empty. Also checks the dataset. Raises SeveralProblems with all faults;
-    nothing is written then.
+    cases in worker processes; `cache` then stays empty. current_hashes: measure again if the hashes of pixels are those of an
+    older release. Also checks the dataset. Raises SeveralProblems with all faults; nothing is written then.
     """
     raw = raw or RawDataset.open(dataset)
     sources = sources or hash_sources(raw, dataset.raw, workers)
     dataset_hash = sources.content_hash
     existing = _read_matching(dataset, dataset_hash)
-    if existing is not None:
+    if existing is not None and (existing.hash_version == HASH_VERSION or not current_hashes):
         return existing
     faults = layout_faults(raw)
     jobs = deque((case, image_hash(sources.cases[case.name])) for case in raw.cases)
@@ -176,6 +178,7 @@ def _build_fingerprint(dataset: Dataset, raw: RawDataset, dataset_hash: str, acc
         median_spacing=_median_spacing(cases),
         duplicates=_duplicates(cases, similar_pairs),
         findings=check_quality(raw.spec, cases, similar_pairs, accumulator.masks, accumulator.mask_thumbnails),
+        hash_version=HASH_VERSION,
     )
 
 

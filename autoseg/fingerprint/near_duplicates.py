@@ -10,7 +10,7 @@ resized, brightened or blurred copy is above 0.9 (0.63 at worst); that of differ
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ _SCENE_LAYOUT = 0.90  # also required: correlation of the unfiltered thumbnails
 _MIN_IMAGES = 20  # images for a meaningful mean
 _MAX_SCENE_FRACTION = 0.2  # a larger fraction of the set is not one scene: all its images look like that
 _ROWS, _COLUMNS = 512, 256  # images compared at once
+_SUM_SCALE = 2.0**32  # of details, at most 1, in their sum: exact for two million images
 _MAX_PAIRS = 50_000  # all pairs of 316 equal pictures, or of 10,000 pictures in groups of ten
 Thumbnail = npt.NDArray[np.float32]
 Item = TypeVar("Item", int, str)
@@ -97,10 +98,11 @@ class ThumbnailIndex:
         same, scene = _PairList(count), _PairList(count)
         if count < 2:
             return SimilarPairs((), ())
+        keys = None if keys is None else [*keys]
         pixel_ids = self._pixel_ids(keys)
         self._fill_details()
-        mean = (self._sum / count).astype(np.float32) if count >= _MIN_IMAGES else None
-        median, spread = self._similarity_statistics(mean) if mean is not None else (0.0, np.inf)
+        mean = (self._sum / (_SUM_SCALE * count)).astype(np.float32) if count >= _MIN_IMAGES else None
+        median, spread = self._similarity_statistics(mean, keys) if mean is not None else (0.0, np.inf)
         for start in range(0, count, _ROWS):
             rows = self._details[start : start + _ROWS]
             centred = _centred(rows, mean)
@@ -130,9 +132,10 @@ class ThumbnailIndex:
             for small in self._thumbnails[start : start + _COLUMNS]:
                 detail = _detail(small.reshape(_SIDE, _SIDE))
                 self._details.append(detail)
-                self._sum += detail
+                # Whole numbers, whose sum does not depend on the order of the images.
+                self._sum += np.rint(detail * _SUM_SCALE)
 
-    def _pixel_ids(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
+    def _pixel_ids(self, keys: Sequence[str] | None) -> npt.NDArray[np.int64]:
         """A number for each thumbnail, equal for equal keys."""
         if keys is None:
             return np.arange(len(self._image_numbers))
@@ -148,10 +151,12 @@ class ThumbnailIndex:
         layout = self._thumbnails[first.tolist()] @ self._thumbnails[second.tolist()].T
         return np.asarray(pairs[layout[first_index, second_index] >= _SCENE_LAYOUT])
 
-    def _similarity_statistics(self, mean: Thumbnail) -> tuple[float, float]:
-        """Median and robust deviation of the similarity of pairs, from at most a thousand images."""
+    def _similarity_statistics(self, mean: Thumbnail, keys: Sequence[str] | None) -> tuple[float, float]:
+        """Median and robust deviation of the similarity of pairs, from at most a thousand images, drawn by their keys: the same
+        ones in any order."""
         count = len(self._details)
-        sample = np.linspace(0, count - 1, min(count, 1000)).astype(np.int64).tolist()
+        ordered = range(count) if keys is None else sorted(range(count), key=lambda place: keys[self._image_numbers[place]])
+        sample = [ordered[place] for place in np.linspace(0, count - 1, min(count, 1000)).astype(np.int64)]
         similarities = np.empty(len(sample) * (len(sample) - 1) // 2, np.float32)
         filled = 0
         for start in range(0, len(sample), _COLUMNS):

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _GIVEN = "given by the user: "
 # One in so many training cases is an inner one.
-_INNER = 8
+INNER = 8
 
 # Number of strata by foreground size.
 _SIZE_BINS = 3
@@ -40,25 +40,32 @@ def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, see
     as many folds as groups, and a warning. Raises AutosegError if all cases belong to one group.
     """
     cases = fingerprint.cases
-    groups = _groups(fingerprint, spec.groups)
-    count = len(set(groups.values()))
-    if count < 2:
-        which = "case" if len(cases) < 2 else f"group ({len(cases)} cases of one patient, or showing one picture)"
+    groups = independent_groups(fingerprint, spec.groups)
+    k = check_independent(fingerprint, len(set(groups.values())), folds)
+    strata = _strata(cases, k)
+    names = np.array([case.case for case in cases])
+    parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
+    fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
+    splits = Splits(folds=fold_list, reason=describe_folds(fingerprint, spec, groups, fold_list, folds), seed=seed)
+    return with_inner_cases(splits, fingerprint, spec)
+
+
+def check_independent(fingerprint: Fingerprint, groups: int, folds: int) -> int:
+    """The number of folds that can be made of so many groups; a warning if it is smaller. Raises AutosegError for one group."""
+    if groups < 2:
+        cases = len(fingerprint.cases)
+        which = "case" if cases < 2 else f"group ({cases} cases of one patient, or showing one picture)"
         raise AutosegError(
             f"{fingerprint.dataset} has only one {which}: no case would be left for validation",
             "add data of other patients, or correct `groups` in dataset.json",
         )
     if folds < 2:
         raise AutosegError(f"{folds} folds cannot be made", "use at least 2")
-    k = min(folds, count)
-    if k < folds:
-        logger.warning(f"{fingerprint.dataset} has only {count} independent groups of cases: {k} folds instead of {folds}")
-    strata = _strata(cases, k)
-    names = np.array([case.case for case in cases])
-    parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
-    fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
-    splits = Splits(folds=fold_list, reason=_describe(fingerprint, spec, groups, fold_list, folds), seed=seed)
-    return with_inner_cases(splits, fingerprint, spec)
+    if groups < folds:
+        logger.warning(
+            f"{fingerprint.dataset} has only {groups} independent groups of cases: {groups} folds instead of {folds}"
+        )
+    return min(folds, groups)
 
 
 def with_inner_cases(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
@@ -66,13 +73,13 @@ def with_inner_cases(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec
 
     A fold whose training cases are all of one patient gets none.
     """
-    groups, cases = _groups(fingerprint, spec.groups), {case.case: case for case in fingerprint.cases}
+    groups, cases = independent_groups(fingerprint, spec.groups), {case.case: case for case in fingerprint.cases}
 
     def completed(fold: Fold) -> Fold:
         count = len({groups[name] for name in fold.train})
         if fold.inner or count < 2:
             return fold
-        k = min(_INNER, count)
+        k = min(INNER, count)
         strata = _strata([cases[name] for name in fold.train], k)
         parts = _assign_folds(strata, [groups[name] for name in fold.train], k, splits.seed)
         return replace(fold, inner=_sorted(np.array(fold.train)[parts == 0]))
@@ -82,14 +89,14 @@ def with_inner_cases(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec
 
 def with_groups(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:
     """The splits with the groups that a fold never divides, for all that is judged on held-out cases later."""
-    groups = _groups(fingerprint, spec.groups)
+    groups = independent_groups(fingerprint, spec.groups)
     members = Counter(groups.values())
     return replace(splits, groups={case: group for case, group in groups.items() if members[group] > 1})
 
 
 def decide_folds(fingerprint: Fingerprint, spec: DatasetSpec, requested: int) -> Decision:
     """The requested number of folds, and the number that `make_splits` can make."""
-    count = len(set(_groups(fingerprint, spec.groups).values()))
+    count = len(set(independent_groups(fingerprint, spec.groups).values()))
     reason = "as in the studies this compares with"
     if count < requested:
         reason = f"{reason}; there are only {count} independent groups of cases, so {count} are made"
@@ -122,7 +129,8 @@ def read_splits(path: Path, fingerprint: Fingerprint, spec: DatasetSpec) -> Spli
             fold_list = tuple(Fold(tuple(fold["train"]), tuple(fold["val"])) for fold in content)
             splits = Splits(folds=fold_list, reason=f"{_GIVEN}{path.name}")
         else:
-            splits = serde.from_content(content, Splits)
+            # The publisher's leaks are excused only where the published names decide: by --splits official.
+            splits = replace(serde.from_content(content, Splits), official="")
     except FileNotFoundError as error:
         raise AutosegError(f"there is no splits file {path}", remedy) from error
     except serde.NewerVersionError as error:
@@ -147,9 +155,9 @@ def check_splits(
     splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec | None = None, remedy: str = "correct the splits"
 ) -> None:
     """Raises SeveralProblems for unknown cases, empty sides, cases listed twice, and cases, patients or duplicates on both
-    sides of a fold."""
+    sides of a fold; those of an official split are its publisher's, and its reason names them."""
     known = {case.case for case in fingerprint.cases}
-    groups = _groups(fingerprint, spec.groups if spec is not None else {})
+    groups = independent_groups(fingerprint, spec.groups if spec is not None else {})
     problems = [] if splits.folds else ["there are no folds"]
     for number, fold in enumerate(splits.folds):
         for side, members in (("train", fold.train), ("validation", fold.validation)):
@@ -160,7 +168,7 @@ def check_splits(
             if not members:
                 problems.append(f"{where}: no cases")
         problems += [f"fold {number}, inner: {name} is not in train" for name in fold.inner if name not in fold.train]
-        problems += _inner_leaks(number, fold, groups)
+        problems += [] if splits.official else _inner_leaks(number, fold, groups)
         both = set(fold.train) & set(fold.validation)
         problems += [f"fold {number}: {name} is in train and in validation" for name in sorted(both)]
         train_by_group = defaultdict(list)
@@ -168,7 +176,7 @@ def check_splits(
             train_by_group[groups.get(name, name)].append(name)
         for name in fold.validation:
             leaks = [leak for leak in train_by_group.get(groups.get(name, name), ()) if leak != name]
-            if leaks and name in known:
+            if leaks and name in known and not splits.official:
                 problems.append(
                     f"fold {number}: {name} (validation) and {leaks[0]} (train) are of one patient or show one picture"
                 )
@@ -206,7 +214,7 @@ def _assign_folds(strata: Sequence[str], groups: Sequence[str], folds: int, seed
     return assigned
 
 
-def _groups(fingerprint: Fingerprint, declared: Mapping[str, str]) -> dict[str, str]:
+def independent_groups(fingerprint: Fingerprint, declared: Mapping[str, str]) -> dict[str, str]:
     """Case -> group: patients joined by duplicates they share."""
     own = {}
     for case in fingerprint.cases:
@@ -231,16 +239,23 @@ def _strata(cases: Sequence[CaseFingerprint], folds: int) -> list[str]:
     return strata if max(Counter(strata).values()) >= folds else ["all"] * len(cases)
 
 
-def _describe(
-    fingerprint: Fingerprint, spec: DatasetSpec, groups: Mapping[str, str], folds: Sequence[Fold], requested: int
+def describe_folds(
+    fingerprint: Fingerprint,
+    spec: DatasetSpec,
+    groups: Mapping[str, str],
+    folds: Sequence[Fold],
+    requested: int,
+    *,
+    stratified: bool = True,
 ) -> str:
+    """How the folds were made, and which class is missing in which."""
     patients = len({case.group or spec.groups.get(case.case, "") for case in fingerprint.cases} - {""})
     parts = [f"{len(folds)} folds over {len(fingerprint.cases)} cases"]
     parts.append(f"{patients} patients kept whole" if patients else "no patients are known, so each case counts as one")
     if fingerprint.duplicates:
         num_duplicates = sum(len(cluster) for cluster in fingerprint.duplicates)
         parts.append(f"{num_duplicates} cases in {len(fingerprint.duplicates)} clusters of equal pictures kept together")
-    parts.append("stratified by the classes a case holds and by foreground size")
+    parts += ["stratified by the classes a case holds and by foreground size"] if stratified else []
     if len(folds) < requested:
         parts.append(f"{requested} were asked for, but there are only {len(set(groups.values()))} independent groups")
     cases_by_class = {

@@ -30,11 +30,12 @@ class ClassInCase:
 class CaseFingerprint:
     """One case. size: (height, width) in pixels. spacing: (row, column) in mm, or None if the files have none.
 
-    file_hash and pixel_hash: XXH3, 128 bits, of the image files' bytes and of the decoded pixels. classes: every foreground
-    class, zeros if it is absent. low, high: smallest and largest value. bits: that the highest value needs, 32 for floats.
-    Fractions of the image: border, in constant borders; background, as dark as its darkest parts; overlay, drawn over it (text,
-    markers). layering: changes down against changes across. foreground_mean: mean value of each channel inside the foreground
-    (empty without foreground). notes: changes by the reader, such as a dropped alpha channel.
+    file_hash and pixel_hash: XXH3, 128 bits, of the image files' bytes and of the decoded pixels (see
+    `autoseg.fingerprint.pixel_hash`). classes: every foreground class, zeros if it is absent. low, high: smallest and
+    largest value. bits: that the highest value needs, 32 for floats. Fractions of the image: border, in constant borders;
+    background, as dark as its darkest parts; overlay, drawn over it (text, markers). layering: changes down against changes
+    across. foreground_mean: mean value of each channel inside the foreground (empty without foreground). notes: changes by
+    the reader, such as a dropped alpha channel.
     """
 
     case: FileName
@@ -114,7 +115,8 @@ class Fingerprint(Artefact, Tabular):
 
     modality: one of colour, ultrasound, mr, ct, xray, microscopy, gray, multichannel; evidence says why.
     gray_as_rgb: three channels that are equal everywhere. duplicates: groups of cases that show the same picture, or
-    probably the same scene; splits must not separate them, and findings list both kinds.
+    probably the same scene; splits must not separate them, and findings list both kinds. hash_version: how the hashes of
+    pixels were made; older ones differ for gray images stored as RGB and for small values of large types.
     """
 
     NAME = "fingerprint"
@@ -134,6 +136,7 @@ class Fingerprint(Artefact, Tabular):
     median_spacing: tuple[AboveZero, AboveZero] | None
     duplicates: tuple[tuple[FileName, ...], ...] = ()
     findings: tuple[Finding, ...] = field(default_factory=tuple)
+    hash_version: Count = 1
 
     def summary(self) -> str:
         height, width = self.median_size

@@ -328,12 +328,13 @@ def _because_to_reason(content: Content) -> Content:
     return content
 
 
-@dataclass(frozen=True, kw_only=True)
-class Splits(Artefact):
-    """`splits.json`. reason: how the folds were made and which cases stay together. given: the user's file, "" for none.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Splits(Artefact, Tabular):
+    """`splits.json`. reason: how the folds were made and which cases stay together. given: the user's file or rule, or "".
 
     groups: case -> its group (patients, joined by the duplicates they share), for cases that are not alone in theirs. Empty
-    in files of older releases.
+    in files of older releases. official: the published set whose own split this is; patients and duplicates on both sides are
+    then its publisher's. id: of the folds by the content of the images (`autoseg.planning.split_file`).
     """
 
     NAME = "splits"
@@ -345,6 +346,26 @@ class Splits(Artefact):
     seed: Count = 0
     given: str = ""
     groups: dict[str, str] = field(default_factory=dict)
+    official: str = ""
+    id: str = ""
+
+    def summary(self) -> str:
+        cases = len({case for fold in self.folds for case in (*fold.train, *fold.validation)})
+        return f"{count(len(self.folds), 'fold')} of {count(cases, 'case')}" + (f", id {self.id}" if self.id else "")
+
+    def to_rows(self) -> list[Row]:
+        rows: list[Row] = []
+        for number, fold in enumerate(self.folds):
+            sides = dict.fromkeys(fold.train, "train") | dict.fromkeys(fold.inner, "inner")
+            sides |= dict.fromkeys(fold.validation, "validation")
+            rows += ({"fold": number, "case": case, "side": side} for case, side in sides.items())
+        return rows
+
+    def overview(self) -> list[Row]:
+        return [
+            {"fold": number, "train": len(fold.train), "inner": len(fold.inner), "validation": len(fold.validation)}
+            for number, fold in enumerate(self.folds)
+        ]
 
     def case_groups(self, patients: Mapping[str, str]) -> dict[str, str]:
         """Case -> group, for all cases. patients: `DatasetSpec.groups`, which older files need."""

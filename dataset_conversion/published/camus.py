@@ -29,14 +29,21 @@ _IMAGES, _MASKS = rf"{_CASE}\.(nii|nii\.gz|mhd)", rf"{_CASE}_gt\.(nii|nii\.gz|mh
 
 
 def find(source: Source, options: Options) -> ConversionPlan:
-    """Gray with spacing, four classes, groups by patient; training and validation list train, the testing list tests."""
+    """Gray with spacing, four classes, groups by patient; training and validation list train, the testing list tests. The list
+    of a patient goes to cases.csv, as `split`."""
     plan = ConversionPlan(labels=("background", "left_ventricle", "myocardium", "left_atrium"), channels=GRAY)
     items = match_files(source, _IMAGES, _MASKS, plan, needs_mask=False)
     plan.ending = ".mha" if items[0].image.suffix == ".mhd" else ".nii.gz"
     qualities = {quality.strip().casefold() for quality in (options["quality"] or "").split(",") if quality.strip()}
-    test_patients = _test_patients(source, plan)
+    test_patients = _patients(source, "testing")
+    validation_patients = _patients(source, "validation")
+    if test_patients is None:
+        plan.notes.append("no database_split/subgroup_testing.txt: every patient with masks trains")
     for item in items:
-        test = item.fields["patient"].casefold() in test_patients or "/testing/" in f"/{item.image.name}"
+        patient = item.fields["patient"].casefold()
+        test = patient in (test_patients or ()) or "/testing/" in f"/{item.image.name}"
+        part = "test" if test else "" if test_patients is None and "/training/" not in f"/{item.image.name}" else "training"
+        part = "validation" if part == "training" and patient in (validation_patients or ()) else part
         if not item.masks and not test:
             plan.problems.append(f"{item.image.where}: no mask for this image")
             continue
@@ -52,18 +59,22 @@ def find(source: Source, options: Options) -> ConversionPlan:
                 label=mask,
                 group=item.fields["patient"],
                 part="Ts" if test else "Tr",
-                attributes={"view": item.fields["view"], "phase": item.fields["phase"], "quality": quality},
+                attributes={
+                    "view": item.fields["view"],
+                    "phase": item.fields["phase"],
+                    "quality": quality,
+                    "split": part,
+                },
             )
         )
     return plan
 
 
-def _test_patients(source: Source, plan: ConversionPlan) -> set[str]:
-    """Patients of the official test list."""
-    listing = source.find_one(r"subgroup_testing\.txt")
+def _patients(source: Source, part: str) -> set[str] | None:
+    """Patients of an official list, None without it."""
+    listing = source.find_one(rf"subgroup_{part}\.txt")
     if listing is None:
-        plan.notes.append("no database_split/subgroup_testing.txt: every patient with masks trains")
-        return set()
+        return None
     return {line.strip().casefold() for line in listing.text().splitlines() if line.strip()}
 
 

@@ -109,12 +109,13 @@ def test_unknown_engine_is_refused_first(tmp_path) -> None:
 def returned_type(function: Callable[..., object]) -> type:
     """The class a function returns; those of TYPE_CHECKING blocks are looked up here."""
     from autoseg.evaluation.external import ExternalResult
+    from autoseg.planning.split_file import SplitMatch
     from autoseg.prediction.export import Exported
     from autoseg.prediction.files import PredictionReport
     from autoseg.schema.prediction import BestChoice
     from dataset_conversion.report import ConversionReport
 
-    lazy = {one.__name__: one for one in (ExternalResult, Exported, PredictionReport, BestChoice, ConversionReport)}
+    lazy = {one.__name__: one for one in (ExternalResult, Exported, PredictionReport, BestChoice, ConversionReport, SplitMatch)}
     kind = eval(str(inspect.signature(function).return_annotation), {**function.__globals__, **lazy})
     return get_origin(kind) or kind
 

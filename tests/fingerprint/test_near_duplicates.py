@@ -203,3 +203,19 @@ def test_groups_are_transitive():
     assert connected_groups([(4, 2), (7, 9), (2, 1)]) == [(1, 2, 4), (7, 9)]
     assert connected_groups([("b", "d"), ("a", "d"), ("c", "e")]) == [("a", "b", "d"), ("c", "e")]
     assert connected_groups([]) == []
+
+
+def test_the_order_of_many_images_changes_nothing():
+    """More images than the sample holds: it is drawn by their keys, and the mean is exact."""
+    rng = np.random.default_rng(0)
+    thumbnails = [thumbnail(rng.normal(100, 20, (1, 32, 32)).astype(np.float32)) for _ in range(1100)]
+    keys = [f"{number:08x}" for number in rng.permutation(1100)]
+    found = []
+    for order in (range(1100), rng.permutation(1100)):
+        with near_duplicates.ThumbnailIndex() as index:
+            for place in order:
+                index.add(thumbnails[place])
+            index._fill_details()
+            mean = (index._sum / 1100).astype(np.float32)
+            found.append((index._sum, index._similarity_statistics(mean, [keys[place] for place in order])))
+    assert (found[0][0] == found[1][0]).all() and found[0][1] == pytest.approx(found[1][1], rel=1e-6)
