@@ -1,6 +1,7 @@
 """Which weights should a training give? Held-out Dice of four selections, on several sets, folds and seeds.
 
     python -m benchmarks.selection --data DIR [--sets busi,acdc] [--folds 0,1,2] [--seeds 0,1] [--protocol quick] [--set K=V]
+        [--steps N]
 
 DIR holds one folder per set (see `benchmarks.end_to_end`). Each fold is trained twice: once on all its training cases, which
 gives the last weights, their moving average and those of the best epoch on the scored cases; and once without the inner
@@ -109,6 +110,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _plan(dataset: str, options: argparse.Namespace) -> None:
+    settings = dict(one.split("=", 1) for one in options.set)
+    for _ in range(2 if options.steps else 1):
+        plan = api.plan_and_preprocess(
+            dataset, protocol=options.protocol, models=[_MODEL], settings=settings, hours=0, root=options.root
+        )
+        timing = plan.models[_MODEL].timing
+        assert timing is not None
+        if options.steps:
+            settings["training.epochs"] = str(max(1, round(options.steps / timing.steps_per_epoch)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.selection", description=__doc__)
     parser.add_argument("--data", type=Path, help="without it the table of OUTPUT is printed")
@@ -116,6 +129,7 @@ def main() -> None:
     parser.add_argument("--folds", default="0,1,2")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--protocol", default="quick")
+    parser.add_argument("--steps", type=int, help="of a training, to the nearest epoch (default: the protocol's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--root", type=Path, default=Path("benchmark_data/selection"))
     parser.add_argument("--output", type=Path, default=Path("documentation/selection.json"))
@@ -123,7 +137,7 @@ def main() -> None:
     configure_logging()
     rows: list[dict[str, Any]] = json.loads(options.output.read_text()) if options.output.exists() else []
     done = {(row["protocol"], row["set"], row["fold"], row["seed"]) for row in rows}
-    protocol = " ".join([options.protocol, *options.set])
+    protocol = " ".join([options.protocol, *([f"{options.steps} steps"] if options.steps else []), *options.set])
     places = [(seed, int(fold), name) for seed in options.seeds.split(",") for fold in options.folds.split(",")
               for name in options.sets.split(",")]  # fmt: skip
     for seed, fold, name in places if options.data else []:
@@ -132,11 +146,8 @@ def main() -> None:
         begun = time.perf_counter()
         full = bring_in(options.data, name, options.root)
         data = Workspace.at(options.root).dataset(full)
-        settings = dict(one.split("=", 1) for one in options.set)
         if not data.plan.exists():
-            api.plan_and_preprocess(
-                full, protocol=options.protocol, models=[_MODEL], settings=settings, hours=0, root=options.root
-            )
+            _plan(full, options)
         plan = apply_overrides(read_artefact(data.plan, Plan), {"training.seed": seed})
         dice = measure(data, plan, read_artefact(data.splits, Splits), fold)
         rows.append({"protocol": protocol, "set": name, "fold": fold, "seed": int(seed), "dice": dice})

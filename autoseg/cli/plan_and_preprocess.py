@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_times(plan: Plan) -> None:
     """What a training of one fold costs, by model."""
-    from autoseg.planning.time_budget import show_time
+    from autoseg.planning.time_budget import over_limit, show_time
 
     rows = []
     for name, model in plan.models.items():
@@ -89,6 +89,12 @@ def _show_times(plan: Plan) -> None:
     _tables.show_table(f"Expected time on this machine ({plan.device})", headings, rows)
     limit = f"limit: {show_time(plan.time_budget)} for a fold" if plan.time_budget else "no limit"
     _tables.show_text(f"{limit}; --hours or --minutes sets another")
+    longer = over_limit(plan)
+    if longer:
+        _tables.show_text(
+            f"longer than the limit, with as many steps as the others: {', '.join(longer)}; name the models to train with "
+            f"--models, or give more time"
+        )
 
 
 def _show_decisions(plan: Plan) -> None:

@@ -23,6 +23,8 @@ _STEPS_WITH_TRIALS = 2000
 _SMALL_SIDE = 256
 # Checkpoints and plots (see `training.trainer`), and seconds until the first step.
 _OVERHEAD, _START = 1.07, 20.0
+# What is more than the limit is told from this on.
+_CLEARLY = 1.1
 # As in `training.lr_search`.
 _VALIDATIONS_PER_TRIAL = 4
 
@@ -102,10 +104,19 @@ def with_timings(plan: Plan, timer: StepTimer, cost: Cost) -> Plan:
     return replace(plan, models=models, decisions=(*plan.decisions, *decisions))
 
 
+def over_limit(plan: Plan) -> list[str]:
+    """Models whose fold is expected to take clearly longer than the plan's time limit."""
+    if not plan.time_budget:
+        return []
+    return [
+        name for name, model in plan.models.items() if model.timing and model.timing.hours > _CLEARLY * plan.time_budget
+    ]
+
+
 def show_time(hours: float) -> str:
-    """Formatted time: "40 s", "25 min", "3.2 h"."""
+    """Formatted time: "100 s", "25 min", "3.2 h"."""
     seconds = hours * 3600
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:.1f} h"
 

@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 # A step of so many images shows whether the batch is slow, which is then not measured as a whole. Fewer would mislead: two
 # images use two cores worse than eight (0.32 and 0.19 s an image of EfficientNet-Lite0).
 _FEW, _SLOW = 4, 0.5
-_TIMED_FEW, _TIMED_STEPS = 1, 2
+# Steps are timed until they took so many seconds together, or are so many: single ones vary by a factor of 1.7.
+_TIMED_SECONDS, _MOST_STEPS = 2.5, 5
 _CONTENT = "random"
 # Waiting processes per core.
 _BUSY = 1.5
@@ -119,10 +120,10 @@ def _measure(plan: Plan, model: ModelPlan, scheme: LabelScheme, device: torch.de
         store = _random_images(Path(folder) / "arrays", config, model, scheme)
         runner = _Steps(plan, store, scheme, device, config)
         is_whole = few.batch_size == model.batch_size
-        seconds = runner.run(few, _TIMED_STEPS if is_whole else _TIMED_FEW)
+        seconds = runner.run(few)
         if seconds > _SLOW or is_whole:
             return seconds * model.batch_size / few.batch_size
-        return runner.run(model, _TIMED_STEPS)
+        return runner.run(model)
 
 
 class _Steps:
@@ -131,8 +132,8 @@ class _Steps:
     ) -> None:
         self._plan, self._store, self._scheme, self._device, self._config = plan, store, scheme, device, config
 
-    def run(self, model: ModelPlan, count: int) -> float:
-        """Median seconds of `count` steps after one for warm-up."""
+    def run(self, model: ModelPlan) -> float:
+        """Median seconds of steps after one for warm-up."""
         training = self._plan.training
         network = build_network(model, self._config, self._scheme, "plan.json").to(self._device).train()
         optimizer = make_optimizer(network, training, model.learning_rate)
@@ -155,7 +156,7 @@ class _Steps:
                 now = time.perf_counter()
                 times.append(now - begin)
                 begin = now
-                if len(times) > count:
+                if len(times) > _MOST_STEPS or sum(times[1:]) > _TIMED_SECONDS:
                     break
         finally:
             # Closing the generator ends its threads.
@@ -171,7 +172,7 @@ def _random_images(folder: Path, config: PreprocessingConfig, model: ModelPlan, 
     highest = 255 if dtype == np.uint8 else 1000
     values = [value for value in scheme.values if value != scheme.ignore]
     with array_writer(folder, config, _CONTENT, scheme.ignore) as writer:
-        for index in range(model.batch_size * (_TIMED_STEPS + 1)):
+        for index in range(model.batch_size * (_MOST_STEPS + 1)):
             image = random.integers(0, highest, (*size, config.channels)).astype(dtype)
             label = random.choice(values, (size[0] // 32 + 1, size[1] // 32 + 1)).astype(np.uint8)
             label = np.ascontiguousarray(label.repeat(32, 0).repeat(32, 1)[: size[0], : size[1]])

@@ -47,6 +47,7 @@ class Amounts:
     """Sizes of the work. predicted: low and high side of the images to predict, and the network's input."""
 
     images: int = 200
+    many: int = 1000
     predicted: int = 40
     masks: int = 200
     sides: tuple[int, int] = (384, 768)
@@ -60,8 +61,9 @@ class Amounts:
 
 
 QUICK = Amounts(
-    images=12, predicted=4, masks=6, sides=(64, 96), gray=(64, 96), small=(64, 96), input=64, mask=64, seconds=0.2, rounds=1
-)
+    images=12, many=24, predicted=4, masks=6, sides=(64, 96), gray=(64, 96), small=(64, 96), input=64, mask=64, seconds=0.2,
+    rounds=1,
+)  # fmt: skip
 
 # Each kind of stage once.
 QUICK_STAGES = ("help", "prepare-rgb", "loader-256", "step-fp32", "train", "predict", "evaluate")
@@ -119,24 +121,26 @@ def start(bench: Bench) -> Stage:
     return Stage("`--help` of training", sides, "command", 10.0)
 
 
-def prepare(number: int, name: str, kind: str) -> Callable[[Bench], Stage]:
-    """Fingerprint, plan and preprocessing from nothing."""
+def prepare(number: int, name: str, kind: str, target: float, many: bool = False) -> Callable[[Bench], Stage]:
+    """Fingerprint, plan and preprocessing from nothing, on a machine whose seconds for a step are known from a plan before."""
 
     def stage(bench: Bench) -> Stage:
         amounts = bench.amounts
         size = amounts.sides if kind == "rgb" else amounts.gray
-        raw = bench.raw(number, name, kind, amounts.images, size)
+        count = amounts.many if many else amounts.images
+        raw = bench.raw(number, name, kind, count, size)
         ours = bench.command(
             "plan_and_preprocess", raw.name, "--models", "nnunet", "--device", bench.hands.device, "--root", str(bench.root),
             clear=(bench.root / "preprocessed" / raw.name,),
         )  # fmt: skip
+        bench.must(ours, "measuring a step")
         words = ("-d", str(number), "-c", "2d", "-npfp", str(cores()), "-np", str(cores()), "--no_pbar")
         nnunet = bench.nnunet(
             "experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry", *words,
             clear=(bench.root / "theirs" / raw.name,),
         )  # fmt: skip
-        title = f"fingerprint, plan, preprocess: {amounts.images} {kind} images of {size[0]}-{size[1]} px"
-        return Stage(title, {OURS: ours, NNUNET: nnunet}, f"{amounts.images} images", 8.0)
+        title = f"fingerprint, plan, preprocess: {count} {kind} images of {size[0]}-{size[1]} px"
+        return Stage(title, {OURS: ours, NNUNET: nnunet}, f"{count} images", target)
 
     return stage
 
@@ -283,9 +287,10 @@ def evaluate(bench: Bench) -> Stage:
 
 STAGES: dict[str, Callable[[Bench], Stage]] = {
     "help": start,
-    "prepare-rgb": prepare(901, "Rgb", "rgb"),
-    "prepare-gray8": prepare(903, "Gray", "gray8"),
-    "prepare-gray16": prepare(905, "Deep", "gray16"),
+    "prepare-rgb": prepare(901, "Rgb", "rgb", 5.0),
+    "prepare-gray8": prepare(903, "Gray", "gray8", 5.0),
+    "prepare-gray16": prepare(905, "Deep", "gray16", 5.0),
+    "prepare-many": prepare(907, "Many", "gray8", 8.0, many=True),
     "loader-256": loader(256, 3.0),
     "loader-512": loader(512, 2.0),
     "step-fp32": step("fp32"),

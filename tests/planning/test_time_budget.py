@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from autoseg.cli import plan_and_preprocess
 from autoseg.models import registry
 from autoseg.planning.sizing import ModelRequest, flops_of
-from autoseg.planning.time_budget import expected_again
+from autoseg.planning.time_budget import expected_again, over_limit, show_time
 from autoseg.planning.timed_plan import make_timed_plan
 from autoseg.schema.plan import ModelPlan, Plan, Timing
 from tests.planning.fingerprints import FakeDataset
@@ -105,7 +106,9 @@ def test_all_models_get_equal_steps_and_fit() -> None:
     assert "slowest" in reason(plan, "training.epochs")
 
 
-def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_others() -> None:
+def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     class OneIsSlow(ScriptedTimer):
         def seconds(self, plan: Plan, model: ModelPlan) -> float:
             return 60.0 if model.model == "unet" else super().seconds(plan, model)
@@ -113,6 +116,17 @@ def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_other
     plan = timed(("unet", "segformer"), hours=1, timer=OneIsSlow())
     assert timing(plan).hours <= 1 < timing(plan, "unet").hours and timing(plan).steps >= 200
     assert "take more than 60 min" in reason(plan, "models.unet.variant")
+    assert over_limit(plan) == ["unet"]
+    plan_and_preprocess._show_times(plan)
+    assert "longer than the limit, with as many steps as the others: unet" in capsys.readouterr().out
+    assert over_limit(timed(("unet", "segformer"), hours=1)) == over_limit(timed(hours=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (90, "90 s"), (119, "119 s"), (120, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_times_are_not_rounded_by_much(seconds: float, text: str) -> None:
+    assert show_time(seconds / 3600) == text
 
 
 def test_what_the_user_set_stays() -> None:
