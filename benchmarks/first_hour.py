@@ -1,16 +1,19 @@
 """The first hour of a new user: the five commands of README, as they are printed there, on folders of real images.
 
     python -m benchmarks.first_hour --data DIR [--sets busi:20,neopolyp:40] [--environment new|this] [--pip "OPTIONS"]
+        [--pictures DIR]
 
 DIR holds one folder per set, each with images/ and masks/ of the same names. The first images of a set train, the next ten are
 new. With `new` (default) autoseg is installed into a fresh virtual environment first (--pip: options of that pip, such as an
 index); `this` uses the running one. Prints seconds and Dice of each command, and planned against real time of the training, and
-writes them to WORK/first_hour.json.
+writes them to WORK/first_hour.json, and what a terminal of 80 columns shows to WORK/SET/terminal.txt; with --pictures also as
+pictures of the first set.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -18,10 +21,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 import venv
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+from benchmarks.pictures import shoot
 
 REPOSITORY = Path(__file__).parent.parent
 HEADING = "## Your own data in five commands"
@@ -29,6 +39,12 @@ NEW_IMAGES = 10
 # Class names of the sets that have other classes than README's example.
 LABELS = {"neopolyp": "background,neoplastic,non_neoplastic"}
 README_LABELS = "background,polyp"
+COLUMNS = 80
+AS_IT_IS: dict[str, Any] = {"replace_whitespace": False, "drop_whitespace": False}
+PAGE = (
+    "<meta charset=utf-8><body style='margin:12px;background:{background};color:{foreground}'>"
+    "<pre style='font:15px/19px monospace;margin:0'>{code}</pre>"
+)
 
 
 def commands(readme: str) -> list[str]:
@@ -70,15 +86,32 @@ def play(name: str, count: int, data: Path, work: Path, programs: Path) -> list[
         program, *arguments = shlex.split(line)
         start = time.perf_counter()
         environment = {key: value for key, value in os.environ.items() if key not in ("AUTOSEG_ROOT", "PYTHONPATH")}
+        environment["COLUMNS"] = str(COLUMNS)
         ended = subprocess.run(
-            [programs / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
+            [programs / program, *arguments], cwd=folder, env=environment, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         seconds = time.perf_counter() - start
         if ended.returncode:
-            sys.exit(f"{line} failed:\n{ended.stdout}\n{ended.stderr}")
+            sys.exit(f"{line} failed:\n{ended.stdout}")
         rows.append({"set": name, "command": program, "seconds": round(seconds, 1), **results(program, folder)})
+        with (folder / "terminal.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"$ {line}\n{ended.stdout}\n")
         print(f"{name:12s} {program:30s} {seconds:7.1f} s  {describe(rows[-1])}", flush=True)
     return rows
+
+
+def draw(text: str, pictures: Path) -> None:
+    """What each command showed, as pictures first_hour_1.png and so on."""
+    for number, part in enumerate(text.removeprefix("$ ").split("\n$ "), 1):
+        lines = [line for one in f"$ {part.strip()}".splitlines() for line in textwrap.wrap(one, COLUMNS, **AS_IT_IS) or [""]]
+        console = Console(record=True, width=COLUMNS, file=io.StringIO())
+        console.print("\n".join(lines), markup=False, highlight=False)
+        page = console.export_html(theme=MONOKAI, code_format=PAGE)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "page.html"
+            path.write_text(page, encoding="utf-8")
+            shoot(path, pictures / f"first_hour_{number}.png", (760, 24 + 19 * len(lines)))
 
 
 def results(program: str, folder: Path) -> dict[str, Any]:
@@ -113,6 +146,7 @@ def main() -> None:
     parser.add_argument("--environment", choices=("new", "this"), default="new")
     parser.add_argument("--pip", default="", help="options of pip install")
     parser.add_argument("--work", type=Path, default=Path("first_hour"), help="folder for everything (must not exist)")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="for pictures of the terminal (needs Chromium)")
     options = parser.parse_args()
     options.work.mkdir(parents=True)
     programs, seconds = Path(sys.executable).parent, 0.0
@@ -123,6 +157,9 @@ def main() -> None:
     for item in options.sets.split(","):
         name, _, count = item.partition(":")
         rows += play(name, int(count), options.data.absolute(), options.work.absolute(), programs)
+    if options.pictures:
+        first = options.work / options.sets.partition(":")[0] / "terminal.txt"
+        draw(first.read_text(encoding="utf-8"), options.pictures)
     total = sum(row["seconds"] for row in rows)
     print(f"all commands: {total / 60:.1f} minutes")
     content = {"install_seconds": round(seconds, 1), "commands": rows, "minutes": round(total / 60, 2)}

@@ -69,8 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.explain:
         _show_decisions(plan)
     _show_times(plan)
-    entry.show_next(f"autoseg_train {plan.dataset.partition('_')[2]} {next(iter(plan.models))} 0", options.root)
+    entry.show_next(f"autoseg_train {plan.dataset.partition('_')[2]} {_first(plan)} 0", options.root)
     return 0
+
+
+def _first(plan: Plan) -> str:
+    """The first model that the time limit allows."""
+    from autoseg.planning.time_budget import over_limit
+
+    longer = over_limit(plan)
+    return next((name for name in plan.models if name not in longer), next(iter(plan.models)))
 
 
 def _show_times(plan: Plan) -> None:
@@ -80,13 +88,15 @@ def _show_times(plan: Plan) -> None:
     rows = []
     for name, model in plan.models.items():
         if model.timing is not None:
-            size = f"{model.input_size[0]} x {model.input_size[1]}"
-            seconds, trials = f"{model.timing.seconds_per_step:.2g} s", str(model.timing.trial_steps or "none")
-            rows.append((name, model.variant, size, seconds, str(model.timing.steps), trials, show_time(model.timing.hours)))
+            timing, size = model.timing, f"{model.input_size[0]} x {model.input_size[1]}"
+            step, trials = f"{timing.seconds_per_step:.2g} s", str(timing.trial_steps or "none")
+            rows.append((name, show_time(timing.hours), str(timing.steps), step, model.variant, size, trials))
     if not rows:
         return
-    headings = ("model", "variant", "input", "a step", "steps", "of trials", "one fold")
-    _tables.show_table(f"Expected time on this machine ({plan.device})", headings, rows)
+    headings = ("model", "one fold", "steps", "a step", "variant", "input", "of trials")
+    shown = len(headings) if any(row[-1] != "none" for row in rows) else -1
+    title = f"Expected time on this machine ({plan.device})"
+    _tables.show_table(title, headings[:shown], [row[:shown] for row in rows])
     limit = f"limit: {show_time(plan.time_budget)} for a fold" if plan.time_budget else "no limit"
     _tables.show_text(f"{limit}; --hours or --minutes sets another")
     longer = over_limit(plan)

@@ -17,6 +17,8 @@ from autoseg.support.log import progress_bar
 # A fine-tuning of 2D networks needs about this many steps; more only where there is time left.
 _STEPS_PER_HOUR = 1000
 _FEWEST_TARGET, _FEWEST = 200, 30
+# Where models share a limit, one that cannot do half of the fewest takes no steps from the others.
+_USEFUL = _FEWEST_TARGET // 2
 # Learning rates are tried from this many steps on.
 _STEPS_WITH_TRIALS = 2000
 # Side of a square as large as the smaller input.
@@ -172,7 +174,7 @@ class _Search:
 
     def slowest(self, seconds: Mapping[str, float], target: int) -> str:
         """The slowest model of those that have time for a useful number of steps; else the fastest of all."""
-        useful = min(target, _FEWEST_TARGET)
+        useful = min(target, _USEFUL)
         candidates = [name for name, one in seconds.items() if self._steps(one, trials=False) >= useful]
         return max(candidates, key=lambda name: seconds[name], default=min(seconds, key=lambda name: seconds[name]))
 

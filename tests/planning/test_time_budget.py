@@ -116,7 +116,7 @@ def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_other
     plan = timed(("unet", "segformer"), hours=1, timer=OneIsSlow())
     assert timing(plan).hours <= 1 < timing(plan, "unet").hours and timing(plan).steps >= 200
     assert "take more than 60 min" in reason(plan, "models.unet.variant")
-    assert over_limit(plan) == ["unet"]
+    assert over_limit(plan) == ["unet"] and plan_and_preprocess._first(plan) == "segformer"
     plan_and_preprocess._show_times(plan)
     assert "longer than the limit, with as many steps as the others: unet" in capsys.readouterr().out
     assert over_limit(timed(("unet", "segformer"), hours=1)) == over_limit(timed(hours=0)) == []
