@@ -200,8 +200,8 @@ def demo(options: Options) -> Row:
     for path in results.glob("*/fold_0/run.json") if results else ():
         record = json.loads(path.read_text())
         names = (
-            "best_dice", "epochs_done", "seconds", "images_per_second", "peak_device_memory", "peak_step_memory",
-            "planned_memory", "memory_format", "precision", "accumulate", "batch_size", "epoch_seconds",
+            "class_mean_dice", "micro_dice", "epochs_done", "seconds", "images_per_second", "peak_device_memory",
+            "peak_step_memory", "planned_memory", "memory_format", "precision", "accumulate", "batch_size", "epoch_seconds",
         )  # fmt: skip
         row["run"] = {name: record.get(name) for name in names}
     for path in results.glob("*/test/scores.json") if results else ():
@@ -248,7 +248,8 @@ def side_by_side(options: Options) -> None:
         each(options, "side by side", name, work, 60)
     for path in sorted(options.root.glob("results/*/*/fold_[123]/run.json")):
         record = json.loads(path.read_text())
-        row = {name: record.get(name) for name in ("status", "best_dice", "seconds", "images_per_second", "peak_device_memory")}
+        names = ("status", "class_mean_dice", "micro_dice", "seconds", "images_per_second", "peak_device_memory")
+        row = {name: record.get(name) for name in names}
         options.report.add("side by side", path.parent.name, row)
 
 

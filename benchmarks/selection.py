@@ -35,7 +35,7 @@ from autoseg.support.workspace import Dataset, Workspace
 from autoseg.training import checkpoint, trainer
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
-from autoseg.training.validate import mean_dice, validate
+from autoseg.training.validate import validate
 from autoseg.training.weight_average import weight_average
 from benchmarks.end_to_end import SPECIFICATIONS, bring_in
 
@@ -90,7 +90,8 @@ def _dice(dataset: Dataset, splits: Splits, fold: int, which: str, weights: nn.M
     config = trained.preprocessing
     store = ArrayDataset.open(dataset.array_folder(config.key), preprocessing_hash(config, trained.plan.content_hash))
     engine = Engine(trained.network, trained.model_plan, config, trained.scheme, activation=trained.activation)
-    return mean_dice(validate(engine, store, splits.folds[fold].validation, trained.scheme, lambda: None))
+    scores = validate(engine, store, splits.folds[fold].validation, trained.scheme, lambda: None)
+    return scores.value("class_mean.dice")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

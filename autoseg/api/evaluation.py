@@ -35,7 +35,7 @@ def evaluate(
         references: folder of reference masks. Label names come from a dataset.json in or above it, else from the
             predictions' prediction.json, else from values. Masks with 0 and 255, JPEGs and others are read as
             `convert_folders` reads them.
-        output: folder for scores.json and scores.csv (default: `predictions` if autoseg predicted them, else the scores are
+        output: folder for scores.json and its tables (default: `predictions` if autoseg predicted them, else the scores are
             only returned).
         tolerance: of the normalised surface Dice, in the unit of the distances: mm if all references have a spacing,
             else pixels.
@@ -62,7 +62,7 @@ def evaluate(
     if folder is None:
         logger.info(f"{prediction_path} has no prediction.json, so no scores were written there; -o DIR writes them")
     else:
-        logger.info(f"scores.json and scores.csv are in {folder}")
+        logger.info(f"scores.json, scores.csv and scores_summary.csv are in {folder}")
     return scores
 
 

@@ -95,7 +95,7 @@ def select_models(models: Mapping[str, Path]) -> dict[str, Path]:
 
 def _dice(folder: Path) -> float:
     scores = [read_artefact(path, Scores) for path in folder.glob(f"fold_*/{FOLDER}/scores.json")]
-    dice = [one.overall.get("pooled.dice", math.nan) for one in scores]
+    dice = [one.overall.get("class_mean.dice", math.nan) for one in scores]
     return sum(dice) / len(dice) if dice else math.nan
 
 

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from autoseg.evaluation.external import ExternalResult
     from autoseg.schema.scores import Scores
 
-_DICE = ("pooled.dice", "per_image.dice")
+_DICE = ("micro.dice", "class_mean.dice", "per_image.dice")
+# Averages over all classes: their rows and the column of each.
+_AVERAGES = {"micro": ("all classes (micro)", 0), "class_mean": ("class mean", 0), "per_image": ("class mean", 1)}
 
 
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_evaluate",
-        "Score masks against references: per case, per class and overall; writes scores.json and scores.csv.",
+        "Score masks against references: per case, per class and overall; writes scores.json and tables.",
         "examples: autoseg_evaluate masks autoseg_data/raw/Dataset501_Polyp/labelsTs\n"
         "          autoseg_evaluate Polyp --external OtherPolyps --map neoplastic=polyp --map non_neoplastic=polyp",
     )
@@ -96,7 +98,7 @@ def _external(options: argparse.Namespace) -> int:
     first = tested[0]
     _tables.show_table(
         f"trained on {first.record.dataset}, tested on {len(first.external.cases)} cases of {first.record.external}",
-        ("model", "fold", "pooled Dice: own", "external", "Dice per image: own", "external"),
+        ("model", "fold", "mDSC: own", "external", "class mean: own", "external", "per image: own", "external"),
         [
             (
                 one.record.model,
@@ -120,9 +122,15 @@ def _rows(scores: Scores) -> Iterator[tuple[str, ...]]:
         for metric, spread in summary.per_image.items():
             pooled = _number(summary.pooled[metric]) if metric in summary.pooled else ""
             yield name, metric, pooled, _number(spread.mean), _number(spread.std), str(spread.undefined)
+    if len(scores.classes) < 2:
+        return
+    rows: dict[tuple[str, str], list[str]] = {}
     for key, value in scores.overall.items():
-        kind, _, metric = key.partition(".")
-        yield "all classes", metric, *(_number(value) if kind == column else "" for column in ("pooled", "per_image")), "", ""
+        averaging, _, metric = key.partition(".")
+        title, column = _AVERAGES[averaging]
+        rows.setdefault((title, metric), ["", ""])[column] = _number(value)
+    for (title, metric), cells in rows.items():
+        yield title, metric, *cells, "", ""
 
 
 def _number(value: float) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
+
+if TYPE_CHECKING:
+    from autoseg.schema.scores import Scores
 
 # Which weights were scored, by `Training.selection`.
 _WEIGHTS = {
@@ -70,13 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tables.show_table(
             f"fold {record.fold}: held-out cases at original size ({_WEIGHTS[record.selection].format(record.epochs_done)})",
             ("class", "pooled Dice", "Dice per image"),
-            [
-                (name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['dice'].mean:.3f}")
-                for name, summary in fold.scores.classes.items()
-            ],
+            _dice(fold.scores),
         )
         print(f"{choices_text(record.saw_scored_cases)}\nin {fold.folder}")
     if trained:
         dataset = trained[0].record.dataset.partition("_")[2]
         entry.show_next(f"autoseg_predict -i IMAGES -o MASKS -d {dataset} -m {options.model} --overlays", options.root)
     return 0
+
+
+def _dice(scores: Scores) -> Iterator[tuple[str, str, str]]:
+    for name, summary in scores.classes.items():
+        yield name, f"{summary.pooled['dice']:.3f}", f"{summary.per_image['dice'].mean:.3f}"
+    if len(scores.classes) > 1:
+        yield "all classes (mDSC)", f"{scores.overall['micro.dice']:.3f}", ""
+        yield "class mean", f"{scores.overall['class_mean.dice']:.3f}", f"{scores.overall['per_image.dice']:.3f}"

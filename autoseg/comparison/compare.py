@@ -12,6 +12,7 @@ import autoseg
 from autoseg.comparison import statistics
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_validations
+from autoseg.comparison.micro_average import micro_intervals
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
@@ -21,6 +22,7 @@ from autoseg.comparison.strata import stratify
 from autoseg.metrics.rules import DEFINITIONS, RULE, is_defined
 from autoseg.models import registry
 from autoseg.schema.comparison import (
+    HEADLINE,
     Comparison,
     Cost,
     DatasetComparison,
@@ -36,9 +38,6 @@ from autoseg.schema.scores import BUILT_IN_METRICS, Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 from autoseg.support.files import read_artefact
-
-# The headline metric of the first study: Dice from counts summed over a fold, mean over foreground classes, then over folds.
-HEADLINE = "pooled.dice"
 
 
 def compare(
@@ -104,7 +103,8 @@ def _compare_dataset(
     notes = check_protocol(dataset_results, allow_unequal)
     values, higher_is_better = pair_scores(dataset_results, metric), METRICS.get(metric).higher_is_better
     resampled = statistics.bootstrap_means(values.matrix) if values.units else np.zeros((0, len(values.names)))
-    results = tuple(_model_result(model, values, resampled) for model in dataset_results.models.values())
+    groups = dataset_results.spec.groups
+    results = tuple(_model_result(model, values, resampled, groups) for model in dataset_results.models.values())
     several = len(values.names) > 1 and len(values.units) > 1
     first = next(iter(dataset_results.models.values()))
     scores = next(iter(first.scores.values()))
@@ -118,7 +118,7 @@ def _compare_dataset(
         tolerance=scores.tolerance,
         classes=tuple(scores.classes),
         cases=len({case for model in dataset_results.models.values() for case in model.cases}),
-        units="group" if dataset_results.spec.groups else "case",
+        units="group" if groups else "case",
         models=results,
         tests=statistics.paired_tests(values.names, values.matrix, resampled) if several else (),
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
@@ -132,7 +132,9 @@ def _compare_dataset(
     )
 
 
-def _model_result(model: ModelResults, values: PairedScores, resampled: statistics.Matrix) -> ModelResult:
+def _model_result(
+    model: ModelResults, values: PairedScores, resampled: statistics.Matrix, groups: Mapping[str, str]
+) -> ModelResult:
     index = values.names.index(model.model)
     spec = registry.find_spec(model.model)
     record = model.first.record if model.folds else None
@@ -153,6 +155,7 @@ def _model_result(model: ModelResults, values: PairedScores, resampled: statisti
         calibration=sum(calibrations) / len(calibrations) if calibrations else float("nan"),
         identities={str(fold): run.record.identity for fold, run in model.folds.items()},
         weights=record.weights if record else (),
+        intervals=micro_intervals(model, groups),
     )
 
 

@@ -53,8 +53,10 @@ def _validation(model: str, external: str, results: _Results) -> ExternalValidat
         external=external,
         labels=record.labels,
         cases=len(scores.cases),
-        internal_pooled=over_folds("pooled.dice", internal_scores),
-        external_pooled=over_folds("pooled.dice", external_scores),
+        internal_micro=over_folds("micro.dice", internal_scores),
+        external_micro=over_folds("micro.dice", external_scores),
+        internal_class_mean=over_folds("class_mean.dice", internal_scores),
+        external_class_mean=over_folds("class_mean.dice", external_scores),
         internal_per_image=over_folds("per_image.dice", internal_scores),
         external_per_image=over_folds("per_image.dice", external_scores),
     )

@@ -16,7 +16,7 @@ from autoseg.comparison.cost import pareto
 from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import ordered_by_dice
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import DatasetComparison, Ranking
+from autoseg.schema.comparison import HEADLINE, DatasetComparison, Ranking
 
 # Okabe and Ito's palette: distinguishable with any colour vision, on light and dark ground. Markers differ as well.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00")
@@ -54,7 +54,7 @@ def plots(
             "ranks", partial(_critical, dataset=dataset, ranking=dataset.ranking), height=1.0 + 0.4 * len(dataset.models)
         )
     if any(result.cost for result in dataset.models):
-        figures["Dice against cost"] = _draw("pareto", lambda axes: _pareto(axes, dataset))
+        figures["mDSC against cost"] = _draw("pareto", lambda axes: _pareto(axes, dataset))
     if curves:
         figures["Learning curves, first fold"] = _draw("curves", lambda axes: _curves(axes, dataset, curves))
     if dataset.risk_coverage:
@@ -107,7 +107,7 @@ def _folds(axes: Axes, dataset: DatasetComparison) -> None:
     names = _names(dataset)
     for index, result in enumerate(ordered_by_dice(dataset)):
         colour, marker = _colour_and_marker(dataset, result.model)
-        estimate = result.overall["pooled.dice"]
+        estimate = result.overall[HEADLINE]
         axes.scatter(list(estimate.folds.values()), [index] * len(estimate.folds), color=colour, marker=marker, s=36)
         axes.plot([estimate.mean] * 2, [index - 0.3, index + 0.3], color=_TEXT_COLOUR, linewidth=2)
     axes.set_yticks(range(len(names)), names)
@@ -132,10 +132,10 @@ def _critical(axes: Axes, dataset: DatasetComparison, ranking: Ranking) -> None:
 
 def _pareto(axes: Axes, dataset: DatasetComparison) -> None:
     defined = [
-        result for result in dataset.models if result.cost is not None and is_defined(result.overall["pooled.dice"].mean)
+        result for result in dataset.models if result.cost is not None and is_defined(result.overall[HEADLINE].mean)
     ]
     costs = {result.model: result.cost.flops / 1e9 for result in defined if result.cost is not None}
-    scores = {result.model: result.overall["pooled.dice"].mean for result in defined}
+    scores = {result.model: result.overall[HEADLINE].mean for result in defined}
     front = pareto(costs, scores)
     axes.plot(
         [costs[name] for name in front], [scores[name] for name in front], color=_TEXT_COLOUR, linewidth=1, linestyle="--"
@@ -152,13 +152,16 @@ def _pareto(axes: Axes, dataset: DatasetComparison) -> None:
 
 
 def _curves(axes: Axes, dataset: DatasetComparison, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    # Runs of older releases have no micro average.
+    every = all(any("micro_dice" in row for row in rows) for rows in curves.values())
+    column, title = ("micro_dice", "mDSC") if every else ("class_mean_dice", "class mean of Dice")
     for model, rows in curves.items():
-        defined = [row for row in rows if "dice" in row]
+        defined = [row for row in rows if column in row]
         colour, marker = _colour_and_marker(dataset, model)
         axes.plot(
-            [row["epoch"] for row in defined], [row["dice"] for row in defined], color=colour, marker=marker, ms=4, label=model
+            [row["epoch"] for row in defined], [row[column] for row in defined], color=colour, marker=marker, ms=4, label=model
         )
-    axes.set(xlabel="epoch", ylabel="validation Dice")
+    axes.set(xlabel="epoch", ylabel=f"validation {title}")
     axes.legend(fontsize=9)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,13 +12,14 @@ from jinja2 import Environment
 from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, gallery
 from autoseg.comparison.plots import plots
 from autoseg.comparison.results import DatasetResults
-from autoseg.comparison.tables import Table, ordered_by_dice, percent, tables
+from autoseg.comparison.tables import Table, interval, ordered_by_dice, percent, tables
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import Comparison, DatasetComparison
+from autoseg.schema.comparison import HEADLINE, Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision
 from autoseg.support.files import read_artefact, write_text
 from autoseg.training.csv_logger import NAME as LOG
+from autoseg.training.csv_logger import Row, read_rows
 
 HEAT_MAPS = "explanation"
 _MAX_HEAT_MAPS = 24
@@ -55,19 +55,21 @@ def write_report(path: Path, comparison: Comparison, all_results: Sequence[Datas
 def summary(dataset: DatasetComparison) -> str:
     """One sentence: the best model, the next one, and whether the tests separate the best from the others."""
     best, *others = ordered_by_dice(dataset)
-    dice = best.overall["pooled.dice"].mean
+    dice = best.overall[HEADLINE].mean
     text = f"On {dataset.cases} held-out cases of {dataset.dataset}, {best.model} has the highest mDSC, {percent(dice)} %"
+    limits = best.intervals.get(HEADLINE)
+    text += f" (95 % interval {interval(limits, 'dice')})" if limits is not None and is_defined(limits.low) else ""
     if not others:
         return text + "; it is the only model."
-    text += f", followed by {others[0].model} with {percent(others[0].overall['pooled.dice'].mean)} %"
+    text += f", followed by {others[0].model} with {percent(others[0].overall[HEADLINE].mean)} %"
     not_different = {test.second if test.first == best.model else test.first for test in dataset.tests
             if best.model in (test.first, test.second) and test.p_adjusted >= 0.05}  # fmt: skip
     if not dataset.tests:
         return text + "."
-    names = ", ".join(sorted(not_different))
+    names, what = ", ".join(sorted(not_different)), f"the {dataset.units}s' {dataset.metric}"
     if names:
-        return f"{text}; paired tests over {dataset.units}s show no significant difference from {names}."
-    return f"{text}; paired tests over {dataset.units}s show a significant difference from every other model."
+        return f"{text}; paired tests of {what} show no significant difference from {names}."
+    return f"{text}; paired tests of {what} show a significant difference from every other model."
 
 
 def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Section:
@@ -95,13 +97,12 @@ def _identities(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
     return tuple(identities)
 
 
-def _curves(dataset_results: DatasetResults) -> dict[str, list[dict[str, float]]]:
+def _curves(dataset_results: DatasetResults) -> dict[str, list[Row]]:
     curves = {}
     for name, model in dataset_results.trained.items():
         path = model.first.folder / LOG
         if path.exists():
-            with path.open(encoding="utf-8", newline="") as stream:
-                curves[name] = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+            curves[name] = read_rows(path)
     return curves
 
 

@@ -40,10 +40,26 @@ def bootstrap_means(matrix: Matrix) -> Matrix:
     return np.concatenate(blocks)
 
 
+def bootstrap_sums(values: Matrix, stream: int) -> Matrix:
+    """Sums (resamples, columns) of the rows of values (units, columns), as many drawn with replacement as there are.
+
+    stream: separates the random numbers of sets that are drawn independently, such as folds.
+    """
+    draw = np.random.default_rng([_SEED, stream])
+    units = len(values)
+    even = np.full(units, 1 / units)
+    return np.concatenate([draw.multinomial(units, even, _BLOCK) @ values for _ in range(RESAMPLES // _BLOCK)])
+
+
+def percentiles(resampled: NDArray[Any]) -> tuple[float, float]:
+    """The limits of the 95 % interval, of resampled numbers (resamples,)."""
+    low, high = np.percentile(resampled, (50 * LEVEL, 100 - 50 * LEVEL))
+    return float(low), float(high)
+
+
 def interval(values: Matrix, resampled: Matrix) -> Interval:
     """Mean of values (units,) with the percentiles of its resampled means (resamples,)."""
-    low, high = np.percentile(resampled, (50 * LEVEL, 100 - 50 * LEVEL))
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(values.mean()), *percentiles(resampled))
 
 
 def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tuple[PairTest, ...]:

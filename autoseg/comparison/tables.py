@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import Comparison, DatasetComparison, Estimate, ModelResult, Ranking, Selection, StratumScore
+from autoseg.schema.comparison import (
+    CLASS_MEAN,
+    HEADLINE,
+    Comparison,
+    DatasetComparison,
+    Estimate,
+    Interval,
+    ModelResult,
+    Ranking,
+    Selection,
+    StratumScore,
+)
 from autoseg.schema.scores import BUILT_IN_METRICS
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 
 ALL = "all classes"
-# The first study's four numbers, from counts summed over a fold.
-STUDY = {"mDSC": "pooled.dice", "mIoU": "pooled.iou", "mPrec": "pooled.precision", "mRec": "pooled.recall"}
+# The first study's four numbers, from counts summed over the cases and foreground classes of a fold.
+STUDY = {"mDSC": HEADLINE, "mIoU": "micro.iou", "mPrec": "micro.precision", "mRec": "micro.recall"}
+TESTED = "tested"
+_NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +44,30 @@ class Table:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """One row per dataset, model, class, averaging and metric: mean and deviation over folds; undefined cells are empty."""
+    """One row per dataset, model, class, averaging and metric: mean and deviation over folds, and where there is one the 95 %
+    interval of this mean. Averaging "tested": the mean over units of what is tested. Undefined cells are empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["dataset", "model", "family", "variant", "class", "averaging", "metric", "mean", "std", "folds", "cases"])
+    numbers = ("mean", "std", "low", "high")
+    writer.writerow(["dataset", "model", "family", "variant", "class", "averaging", "metric", *numbers, "folds", "cases"])
     for dataset in comparison.datasets:
         for result in dataset.models:
-            for name, estimates in ((ALL, result.overall), *result.classes.items()):
-                for key, estimate in estimates.items():
-                    averaging, _, metric = key.partition(".")
-                    numbers = [f"{value:.6f}" if is_defined(value) else "" for value in (estimate.mean, estimate.std)]
-                    about = [dataset.dataset, result.model, result.family, result.variant, name, averaging, metric]
-                    writer.writerow([*about, *numbers, len(estimate.folds), result.cases])
+            about = [dataset.dataset, result.model, result.family, result.variant]
+            for name, key, folds_of, cells in _numbers(dataset, result):
+                averaging, _, metric = key.partition(".")
+                texts = [f"{value:.6f}" if is_defined(value) else "" for value in cells]
+                writer.writerow([*about, name, averaging, metric, *texts, folds_of, result.cases])
     return stream.getvalue()
+
+
+def _numbers(dataset: DatasetComparison, result: ModelResult) -> Iterator[tuple[str, str, int, tuple[float, ...]]]:
+    """Class, averaging and metric, number of folds, and mean, deviation, limits of the interval."""
+    for name, estimates in ((ALL, result.overall), *result.classes.items()):
+        for key, estimate in estimates.items():
+            one = result.intervals.get(key, _NO_INTERVAL) if name == ALL else _NO_INTERVAL
+            yield name, key, len(estimate.folds), (estimate.mean, estimate.std, one.low, one.high)
+    tested = result.case_mean
+    yield ALL, f"{TESTED}.{dataset.metric}", len(result.folds) or 1, (tested.mean, math.nan, tested.low, tested.high)
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
@@ -86,18 +111,24 @@ def across(comparison: Comparison) -> Table:
 def overall(dataset: DatasetComparison) -> Table:
     rows = []
     for result in ordered_by_dice(dataset):
-        numbers = [spread(result.overall[key]) for key in STUDY.values()]
+        micro = [spread(result.overall[key]) for key in STUDY.values()]
+        limits = interval(result.intervals.get(HEADLINE), "dice")
+        means = [spread(result.overall[key]) for key in (CLASS_MEAN, "per_image.dice")]
         surface = result.overall.get("per_image.hd95")
-        images = [spread(result.overall["per_image.dice"]), spread(surface, 1.0) if surface else ""]
+        images = [spread(surface, 1.0) if surface else ""]
         images += [spread(result.overall.get(key), display_factor(metric)) for metric, key in added(dataset).items()]
-        rows.append((result.model, result.family, *numbers, *images, interval(result, dataset.metric), folds(result)))
+        rows.append((result.model, result.family, micro[0], limits, *micro[1:], *means, *images, folds(result)))
     note = (
-        "mDSC, mIoU, mPrec, mRec: counts summed over a fold, mean over foreground classes; Dice and HD95 of images: the mean "
-        f"over cases. In % (HD95 in {dataset.unit}), mean ± deviation over folds; the interval is of the {dataset.units}s' "
-        f"{dataset.metric}"
+        "mDSC, mIoU, mPrec, mRec: counts summed over a fold's cases and foreground classes; class mean: the mean over the "
+        "classes of the Dice of each one's summed counts; Dice and HD95 of images: the mean over cases, then over classes. In "
+        f"% (HD95 in {dataset.unit}), mean ± deviation over folds; interval of mDSC: {dataset.units}s drawn within each fold"
     )
     more = (f"{metric} of images" for metric in added(dataset))
-    headings = ("model", "family", *STUDY, "Dice of images", "HD95 of images", *more, "95 % interval", "folds")
+    first, *others = STUDY
+    headings = (
+        "model", "family", first, f"95 % of {first}", *others, "class mean of Dice", "Dice of images", "HD95 of images", *more,
+        "folds",
+    )  # fmt: skip
     return Table(title=f"Models on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
@@ -130,22 +161,28 @@ def pairs(dataset: DatasetComparison) -> Table:
 
 
 def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
+    tested = {result.model: result.case_mean for result in dataset.models}
+    factor = display_factor(dataset.metric)
     rows = [
-        (name, str(place), f"{one.mean_ranks[name]:.2f}", f"{one.first[name]:.0%}")
+        (
+            name, str(place), f"{factor * tested[name].mean:.1f}", interval(tested[name], dataset.metric),
+            f"{one.mean_ranks[name]:.2f}", f"{one.first[name]:.0%}",
+        )
         for place, name in enumerate(one.order, start=1)
-    ]
+    ]  # fmt: skip
     groups = "; ".join(", ".join(group) for group in one.cliques) or "none"
+    what = f"{dataset.metric} of {dataset.units}s"
     note = (
-        f"by the mean {dataset.metric} of {dataset.units}s; first: fraction of bootstrap samples where a model is first; mean "
-        f"ranks differ at 5 % from {one.critical_difference:.2f} (Nemenyi), so no significant difference within: {groups}"
+        f"by the mean {what}, which is what is tested, with the 95 % interval of this mean; first: fraction of bootstrap "
+        f"samples where a model is first; mean ranks differ at 5 % from {one.critical_difference:.2f} (Nemenyi), so no "
+        f"significant difference within: {groups}"
     )
     if is_defined(one.friedman_p):
         note += f"; equality of all models: p {p_value(one.friedman_p)} (Friedman)"
     if is_defined(one.tau):
         note += f"; Kendall's tau between this ranking and those of bootstrap samples: {one.tau:.2f}"
-    return Table(
-        title=f"Ranking on {dataset.dataset}", note=note, headings=("model", "place", "mean rank", "first"), rows=tuple(rows)
-    )
+    headings = ("model", "place", what, "95 % interval", "mean rank", "first")
+    return Table(title=f"Ranking on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def families(dataset: DatasetComparison) -> Table:
@@ -236,10 +273,11 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
 def external(dataset: DatasetComparison) -> Table:
     rows = []
     for drop in dataset.external_validation:
-        change = drop.external_pooled.mean - drop.internal_pooled.mean
-        cells = [spread(one) for one in (drop.internal_pooled, drop.external_pooled)]
+        change = drop.external_micro.mean - drop.internal_micro.mean
+        cells = [spread(one) for one in (drop.internal_micro, drop.external_micro)]
+        means = [spread(one) for one in (drop.internal_class_mean, drop.external_class_mean)]
         images = [spread(one) for one in (drop.internal_per_image, drop.external_per_image)]
-        rows.append((drop.model, drop.external, str(drop.cases), *cells, points(change, "dice"), *images))
+        rows.append((drop.model, drop.external, str(drop.cases), *cells, points(change, "dice"), *means, *images))
     mapped = "; ".join(
         f"{drop.external}: {', '.join(f'{a} as {b}' for a, b in drop.labels.items())}"
         for drop in {drop.external: drop for drop in dataset.external_validation}.values()
@@ -251,6 +289,8 @@ def external(dataset: DatasetComparison) -> Table:
         "mDSC internal",
         "mDSC external",
         "change",
+        "class mean internal",
+        "external",
         "Dice of images internal",
         "external",
     )
@@ -279,8 +319,8 @@ def risks(dataset: DatasetComparison) -> Table:
 
 
 def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
-    """Models, the best pooled Dice first."""
-    return sorted(dataset.models, key=lambda result: -_or_last(result.overall["pooled.dice"].mean))
+    """Models, the best micro Dice first."""
+    return sorted(dataset.models, key=lambda result: -_or_last(result.overall[HEADLINE].mean))
 
 
 def percent(value: float) -> str:
@@ -316,9 +356,9 @@ def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
     return f"{text} ± {factor * estimate.std:.1f}" if is_defined(estimate.std) else text
 
 
-def interval(result: ModelResult, metric: str) -> str:
-    one, factor = result.case_mean, display_factor(metric)
-    return f"{factor * one.low:.1f} to {factor * one.high:.1f}" if is_defined(one.low) else "–"
+def interval(one: Interval | None, metric: str) -> str:
+    factor = display_factor(metric)
+    return f"{factor * one.low:.1f} to {factor * one.high:.1f}" if one is not None and is_defined(one.low) else "–"
 
 
 def folds(result: ModelResult) -> str:

@@ -59,7 +59,8 @@ def evaluate_folders(
     write: bool = True,
     notes: tuple[str, ...] = (),
 ) -> Scores:
-    """Score the prediction of every reference. Writes scores.json and scores.csv to `output` (default: `predictions`).
+    """Score the prediction of every reference. Writes scores.json, scores.csv and scores_summary.csv to `output`
+    (default: `predictions`).
 
     references: a folder, or case -> mask (`RawDataset.references`). spec: names of the labels; for a folder by default from
     dataset.json in it or its parent, else from

@@ -28,7 +28,7 @@ from autoseg.training.checkpoint import read_split
 # In a fold's folder: external/<other dataset>/ has masks and scores; its internal/ has the scores of the fold's own cases.
 FOLDER, INTERNAL, RECORD = "external", "internal", "external.json"
 _BACKGROUND = "background"
-_SHOWN = ("pooled.dice", "per_image.dice")
+_SHOWN = ("micro.dice", "class_mean.dice", "per_image.dice")
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,10 +41,10 @@ class ExternalResult(Tabular):
     internal: Scores
 
     def summary(self) -> str:
-        internal, external = (scores.overall.get("pooled.dice", math.nan) for scores in (self.internal, self.external))
+        internal, external = (scores.overall.get("micro.dice", math.nan) for scores in (self.internal, self.external))
         record = self.record
         title = f"{record.model} fold {record.fold} on {record.external}"
-        return f"{title}: Dice {external:.3f} pooled, {internal:.3f} on {record.dataset}"
+        return f"{title}: mDSC {external:.3f}, {internal:.3f} on {record.dataset}"
 
     def to_rows(self) -> list[Row]:
         record = self.record

@@ -1,12 +1,12 @@
-"""Scores of cases to scores of the set: pooled (from summed counts) and per image (means)."""
+"""Scores of cases to scores of the set: from summed counts (pooled, micro), and means over classes and images."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from autoseg.metrics.overlap import Counts, total
+from autoseg.metrics.overlap import Counts, averages, mean, total
 from autoseg.metrics.rules import DEFINITIONS, OVERLAP, RULE, SHAPE, UNDEFINED, is_defined
 from autoseg.schema.scores import Calibration, CaseScore, ClassScore, ClassSummary, MetricSummary, Scores
 from autoseg.support.extensions import METRICS
@@ -26,7 +26,7 @@ def summarise(
     undefined = sum(metric.undefined for one in classes.values() for metric in one.per_image.values())
     definitions = {**DEFINITIONS, **{name: METRICS.get(name).definition for name in added}}
     return Scores(
-        cases=tuple(cases), classes=classes, overall=_overall(list(classes.values()), added), undefined=undefined, unit=unit,
+        cases=tuple(cases), classes=classes, overall=_overall(cases, classes, added), undefined=undefined, unit=unit,
         rule=RULE, definitions=definitions, tolerance=tolerance, thin=tuple(name for name in names if name in thin),
         calibration=calibration,
     )  # fmt: skip
@@ -38,7 +38,7 @@ def added_metrics(cases: Iterable[CaseScore]) -> list[str]:
 
 
 def _summarise_class(scores: Sequence[ClassScore], thin: bool, added: Sequence[str]) -> ClassSummary:
-    summed = total(Counts(score.tp, score.fp, score.fn) for score in scores)
+    summed = _sum(scores)
     metrics = [metric for metric in (*OVERLAP, *SHAPE, *added) if thin or metric != "cldice"]
     return ClassSummary(
         pooled={metric: float(getattr(summed, metric)) for metric in OVERLAP},
@@ -54,16 +54,16 @@ def _metric_summary(values: Sequence[float]) -> MetricSummary:
     return MetricSummary(float(defined.mean()), float(defined.std()), float(np.median(defined)), missing)
 
 
-def _overall(classes: Sequence[ClassSummary], added: Sequence[str]) -> dict[str, float]:
-    """Means over the classes: "pooled.dice" of the pooled values, "per_image.dice" of the per-image means, ..."""
-    overall = {f"pooled.{metric}": _mean(one.pooled[metric] for one in classes) for metric in OVERLAP}
+def _overall(cases: Sequence[CaseScore], classes: Mapping[str, ClassSummary], added: Sequence[str]) -> dict[str, float]:
+    """All classes together: "micro.dice" and "class_mean.dice" of summed counts, "per_image.dice" the mean over the classes of
+    the means over images, ..."""
+    overall = averages({name: _sum([case.classes[name] for case in cases]) for name in classes})
     for metric in (*OVERLAP, *SHAPE, *added):
-        means = [one.per_image[metric].mean for one in classes if metric in one.per_image]
+        means = [one.per_image[metric].mean for one in classes.values() if metric in one.per_image]
         if means:
-            overall[f"per_image.{metric}"] = _mean(means)
+            overall[f"per_image.{metric}"] = mean(means)
     return overall
 
 
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if is_defined(value)]
-    return sum(defined) / len(defined) if defined else UNDEFINED
+def _sum(scores: Iterable[ClassScore]) -> Counts:
+    return total(Counts(score.tp, score.fp, score.fn) for score in scores)

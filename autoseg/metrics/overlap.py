@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.metrics.rules import quotient
+from autoseg.metrics.rules import OVERLAP, UNDEFINED, is_defined, quotient
 
 LabelMap = NDArray[np.integer[Any]]
 Mask = NDArray[np.bool_]
@@ -72,6 +72,24 @@ def counts(
 def total(parts: Iterable[Counts]) -> Counts:
     """Sum of the counts of several cases."""
     return sum(parts, Counts(0, 0, 0))
+
+
+def averages(classes: Mapping[str, Counts]) -> dict[str, float]:
+    """Averages over the foreground classes, from each one's counts summed over a set of cases.
+
+    "micro.dice", ...: of the counts summed over the classes too, the first study's mDSC, mIoU, mPrec and mRec (arXiv
+    2603.13044). "class_mean.dice", ...: the mean over the classes for which the metric is defined.
+    """
+    summed = total(classes.values())
+    micro = {f"micro.{metric}": float(getattr(summed, metric)) for metric in OVERLAP}
+    means = {f"class_mean.{metric}": mean(getattr(one, metric) for one in classes.values()) for metric in OVERLAP}
+    return micro | means
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the defined values; undefined if there are none."""
+    defined = [value for value in values if is_defined(value)]
+    return float(sum(defined) / len(defined)) if defined else UNDEFINED
 
 
 def _range(labels: LabelMap) -> tuple[int, int]:

@@ -46,9 +46,19 @@ DEFINITIONS = {
         "expected calibration error: over 15 bins of the winning probability (of regions: of each output), the mean distance "
         "between it and the fraction of correct pixels, weighted by pixels; of all pixels of the set"
     ),
-    "pooled": "a metric of the counts summed over all cases, so that large objects weigh more",
-    "per_image": "the mean of a metric over the cases where it is defined, so that all images have the same weight",
-    "overall": "the mean over the foreground classes for which the number is defined; the background is left out",
+    "pooled": "a metric of one class, of its counts summed over all cases, so that large objects weigh more",
+    "micro": (
+        "a metric of the counts summed over all cases and all foreground classes (the background is left out), so that large "
+        "and frequent classes weigh more: mDSC, mIoU, mPrec and mRec of arXiv 2603.13044; with one class it is the class's own"
+    ),
+    "class_mean": (
+        "the mean of the pooled metric over the foreground classes for which it is defined, so that all classes have the same "
+        "weight"
+    ),
+    "per_image": (
+        "the mean of a metric over the cases where it is defined, so that all images have the same weight; of all classes: the "
+        "mean of that over the foreground classes for which it is defined"
+    ),
 }
 
 

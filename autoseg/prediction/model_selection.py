@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "best.json"
 _MAX_GROUP = 3
-# Groups are formed from this many models, the best by validation Dice: 41 candidates.
+# Groups are formed from this many models, the best by the class mean of the validation Dice: 41 candidates.
 _MAX_MODELS = 6
 # Smaller gains in Dice are chance: no post-processing then.
 _MIN_GAIN = 0.001
@@ -65,7 +65,7 @@ def find_best(dataset: Dataset, models: Sequence[str] | None = None, device: str
     left_out = [_NONE, *folds] if len(folds) > 1 else [_NONE]
     candidates = {fold: _candidates(folders, [one for one in folds if one != fold]) for fold in left_out}
     if len(folders) > _MAX_MODELS:
-        logger.info(f"combining the {_MAX_MODELS} best of {len(folders)} models by validation Dice")
+        logger.info(f"combining the {_MAX_MODELS} best of {len(folders)} models by the class mean of the validation Dice")
     every_candidate = list(dict.fromkeys(group for several in candidates.values() for group in several))
     dice, fold_of_case, patient_of_case = _score_candidates(held_out(every_candidate), every_candidate, scheme, patients)
     if not len(fold_of_case):
@@ -197,18 +197,18 @@ def _candidates(folders: dict[str, dict[int, Path]], folds: Sequence[int]) -> li
     """Single models, pairs and triples of the best models by the Dice of these folds' held-out cases."""
 
     def dice(model: str) -> float:
-        return sum(_pooled_dice(folders[model][fold]) for fold in folds)
+        return sum(_class_mean_dice(folders[model][fold]) for fold in folds)
 
     ranked = sorted(folders, key=lambda model: (-dice(model), model))[:_MAX_MODELS]
     return [group for count in range(1, _MAX_GROUP + 1) for group in combinations(ranked, count)]
 
 
-def _pooled_dice(fold: Path) -> float:
+def _class_mean_dice(fold: Path) -> float:
     """Of the fold's held-out cases, as far as they are scored; else that of the training, maybe on inner cases."""
     scores = fold / VALIDATION / "scores.json"
     if not scores.is_file():
-        return read_artefact(fold / "run.json", RunRecord).best_dice
-    dice = read_artefact(scores, Scores).overall.get("pooled.dice", math.nan)
+        return read_artefact(fold / "run.json", RunRecord).class_mean_dice
+    dice = read_artefact(scores, Scores).overall.get("class_mean.dice", math.nan)
     return 0.0 if math.isnan(dice) else dice
 
 

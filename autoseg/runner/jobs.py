@@ -133,7 +133,7 @@ def with_progress(root: Path, row: JobRow) -> JobRow:
     record = None if row.job.predicts else record_of(root, row.job)
     if record is None:
         return row
-    return replace(row, epochs_done=record.epochs_done, epochs_planned=record.epochs_planned, best_dice=record.best_dice)
+    return replace(row, epochs_done=record.epochs_done, epochs_planned=record.epochs_planned, micro_dice=record.micro_dice)
 
 
 def find_datasets(root: Path, datasets: Sequence[str | int]) -> list[Dataset]:

@@ -186,7 +186,7 @@ class _Scheduler:
         """message: what the job or its engine said last."""
         job = row.job
         if outcome.code == 0 and is_done(self._job_options.root, job, self._job_options.deterministic):
-            logger.info(f"{_title(job)}: done" + ("" if job.predicts else f", best Dice {row.best_dice:.3f}"))
+            logger.info(f"{_title(job)}: done" + ("" if job.predicts else f", mDSC {row.micro_dice:.3f}"))
             return replace(row, state="done", message="")
         if self._interrupted:
             return replace(row, state="waiting", message="stopped")

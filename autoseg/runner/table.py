@@ -13,7 +13,7 @@ from autoseg.schema.runner import GridTable, JobRow
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 
-HEADINGS = ("dataset", "model", "fold", "state", "epoch", "Dice", "minutes", "started", "where", "message")
+HEADINGS = ("dataset", "model", "fold", "state", "epoch", "mDSC", "minutes", "started", "where", "message")
 _SECONDS = 60
 
 
@@ -55,7 +55,7 @@ def lines(rows: Iterable[JobRow]) -> list[tuple[str, ...]]:
         (
             row.job.dataset, row.job.model, "test images" if row.job.predicts else str(row.job.fold), row.state,
             f"{row.epochs_done}/{row.epochs_planned}" if row.epochs_planned else "",
-            f"{row.best_dice:.3f}" if row.epochs_done else "",
+            f"{row.micro_dice:.3f}" if row.epochs_done and row.micro_dice == row.micro_dice else "",
             f"{row.seconds / _SECONDS:.1f}" if row.attempts else "",
             f"{row.attempts} x" if row.attempts else "", row.where, row.message,
         )

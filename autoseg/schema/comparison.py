@@ -10,7 +10,9 @@ from autoseg.schema.frame import Row, Tabular, count
 from autoseg.schema.limits import Count, NonNegative, NonNegativeResult, Result, ShareResult
 from autoseg.schema.run import InitialWeights
 
-_POOLED = "pooled.dice"
+# The first study's headline: Dice from counts summed over a fold's cases and foreground classes, then the mean over folds.
+HEADLINE = "micro.dice"
+CLASS_MEAN = "class_mean.dice"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over units (see DatasetComparison) and its 95 % bootstrap confidence interval."""
+    """A number (`mean`) and its 95 % bootstrap confidence interval: units (see DatasetComparison) drawn with replacement."""
 
     mean: Result
     low: Result
@@ -57,9 +59,11 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """One model on one dataset. overall, classes: "pooled.dice", "per_image.hd95", ... -> estimate (see Scores).
+    """One model on one dataset. overall: "micro.dice", "class_mean.dice", "per_image.hd95", ... -> estimate; classes: the same
+    of each class, "pooled.dice", "per_image.hd95", ... (see Scores).
 
-    case_mean: of the comparison's metric over units. cost: None for masks of other programs. identities: fold -> of
+    intervals: "micro.dice", ... -> of the mean over folds in `overall`, units drawn within each fold. case_mean: mean over
+    units of what is tested, the comparison's metric. cost: None for masks of other programs. identities: fold -> of
     its run. calibration: expected calibration error, not-a-number without stored probabilities. weights: the files that the
     training started from.
     """
@@ -78,6 +82,7 @@ class ModelResult:
     calibration: ShareResult = math.nan
     identities: dict[str, str] = field(default_factory=dict)
     weights: tuple[InitialWeights, ...] = ()
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,7 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models of one family: mean and standard deviation of their pooled Dice (means over folds); best: the best model."""
+    """Models of one family: mean and standard deviation of their micro Dice (means over folds); best: the best model."""
 
     family: str
     models: tuple[str, ...]
@@ -152,15 +157,17 @@ class Stratification:
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalValidation:
-    """One model on another dataset: pooled and per-image Dice (mean over classes), and of its own held-out cases with
-    the same labels. labels: label of the training data -> of the other dataset."""
+    """One model on another dataset: Dice as micro average, class mean and per image, and of its own held-out cases with the
+    same labels. labels: label of the training data -> of the other dataset."""
 
     model: str
     external: str
     labels: dict[str, str]
     cases: Count
-    internal_pooled: Estimate
-    external_pooled: Estimate
+    internal_micro: Estimate
+    external_micro: Estimate
+    internal_class_mean: Estimate
+    external_class_mean: Estimate
     internal_per_image: Estimate
     external_per_image: Estimate
 
@@ -226,13 +233,38 @@ def _to_version_2(content: Content) -> Content:
     return content
 
 
+def _to_version_3(content: Content) -> Content:
+    """Means over classes have their own name. Micro averages were not stored: they are known where there is one class."""
+    several = {dataset["dataset"] for dataset in content["datasets"] if len(dataset["classes"]) > 1}
+    for dataset in content["datasets"]:
+        for model in dataset["models"]:
+            means = {key.replace("pooled.", "class_mean.", 1): value for key, value in model["overall"].items()}
+            known = {key: value for key, value in means.items() if key.startswith("class_mean.")}
+            micro = {f"micro.{key.partition('.')[2]}": value for key, value in known.items()}
+            model["overall"] = (micro if dataset["dataset"] not in several else dict.fromkeys(micro, _UNKNOWN)) | means
+        if dataset["dataset"] in several:
+            for family in dataset["families"]:
+                family.update(mean=None, std=None, best="")
+        for one in dataset["external_validation"]:
+            for side in ("internal", "external"):
+                mean = one.pop(f"{side}_pooled")
+                one[f"{side}_class_mean"] = mean
+                one[f"{side}_micro"] = mean if len(set(one["labels"].values()) - {"background"}) == 1 else _UNKNOWN
+    for row in content["across"].values():
+        row.update(dict.fromkeys([*(several & row.keys()), *(["mean"] if several else [])]))
+    return content
+
+
+_UNKNOWN: Content = {"mean": None, "std": None, "folds": {}}
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Artefact, Tabular):
-    """`comparison.json`. across: model -> dataset -> mean over folds of the pooled Dice, and "mean" over the datasets."""
+    """`comparison.json`. across: model -> dataset -> mean over folds of the micro Dice, and "mean" over the datasets."""
 
     NAME = "comparison"
-    VERSION = 2
-    MIGRATIONS = (_to_version_2,)
+    VERSION = 3
+    MIGRATIONS = (_to_version_2, _to_version_3)
 
     datasets: tuple[DatasetComparison, ...]
     across: dict[str, dict[str, Result]]
@@ -245,27 +277,40 @@ class Comparison(Artefact, Tabular):
         return "; ".join(best)
 
     def to_rows(self) -> list[Row]:
-        """One row for each dataset and model; the mean of `metric` is over units, with its 95 % interval."""
+        """One row for each dataset and model. Columns that end in _low and _high are 95 % intervals;
+        `tested_dice`, or another metric: the mean over units of what is tested."""
         return [_row(dataset, model) for dataset in self.datasets for model in dataset.models]
 
 
 def _best(dataset: DatasetComparison) -> str:
-    best = max(dataset.models, key=lambda model: model.overall[_POOLED].mean)
-    return f"{count(len(dataset.models), 'model')}, best {best.model} with Dice {best.overall[_POOLED].mean:.3f}"
+    # Comparisons of older releases have no micro averages of several classes.
+    known = any(not math.isnan(model.overall[HEADLINE].mean) for model in dataset.models)
+    key, name = (HEADLINE, "mDSC") if known else (CLASS_MEAN, "Dice as class mean")
+    best = max(dataset.models, key=lambda model: _or_last(model.overall[key].mean))
+    return f"{count(len(dataset.models), 'model')}, best {best.model} with {name} {best.overall[key].mean:.3f}"
+
+
+def _or_last(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
 
 
 def _row(dataset: DatasetComparison, model: ModelResult) -> Row:
-    dice = model.overall[_POOLED]
+    micro, unknown = model.overall[HEADLINE], Interval(math.nan, math.nan, math.nan)
+    intervals = {"micro_dice": model.intervals.get(HEADLINE, unknown), f"tested_{dataset.metric}": model.case_mean}
     return {
         "dataset": dataset.dataset,
         "model": model.model,
         "family": model.family,
         "folds": len(model.folds),
-        "pooled_dice": dice.mean,
-        "pooled_dice_std": dice.std,
-        dataset.metric: model.case_mean.mean,
-        f"{dataset.metric}_low": model.case_mean.low,
-        f"{dataset.metric}_high": model.case_mean.high,
+        "micro_dice": micro.mean,
+        "micro_dice_std": micro.std,
+        "class_mean_dice": model.overall[CLASS_MEAN].mean,
+        f"tested_{dataset.metric}": model.case_mean.mean,
+        **{
+            f"{name}_{side}": getattr(one, side)
+            for name, one in intervals.items()
+            for side in ("low", "high")
+        },
         "parameters": model.cost.parameters if model.cost else None,
         "latency": model.cost.latency if model.cost else None,
     }

@@ -28,6 +28,11 @@ Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 Licence = Literal["any", "commercial"]
 Selection = Literal["held_out", "inner", "last", "average"]
+# Which average of a validation chooses, see `metrics.overlap.averages`.
+Monitor = Literal["class_mean.dice", "micro.dice", "micro.iou"]
+MONITOR_NAMES: dict[Monitor, str] = {
+    "class_mean.dice": "Dice (class mean)", "micro.dice": "mDSC", "micro.iou": "mIoU",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,10 @@ class Training:
     sigmoid form ("bce"), alone or with soft Dice ("dice_ce", "dice_bce"). cldice: weight of the clDice term, which rewards
     unbroken thin structures. learning_rates: candidates; a model uses `ModelPlan.learning_rate`, or the one a search
     finds best. search_epochs: epochs each candidate is tried for on fold 0 before the folds are trained, 0 for no search.
-    foreground_share: fraction of patches (or images) drawn to contain a rare class. patience: validations without
-    a better Dice before stopping, 0 for never. validate_every: epochs between validations; the last epoch always has one.
+    foreground_share: fraction of patches (or images) drawn to contain a rare class. monitor: the average of a validation that
+    chooses epoch and learning rate: of the counts summed over the classes ("micro.dice", "micro.iou") or over the classes' Dice
+    ("class_mean.dice"). patience: validations before stopping without a value that is better by more than min_delta, 0 for
+    never. validate_every: epochs between validations; the last epoch always has one.
     compile: run the network's training passes through `torch.compile`; results differ by rounding.
     selection: the weights a training gives. "held_out": of the epoch with the best Dice on the fold's held-out cases, which are
     scored afterwards. "inner": of the best epoch on `Fold.inner`, which are not trained on. "last": of the last epoch.
@@ -154,6 +161,8 @@ class Training:
     gradient_clip: NonNegative = 1.0
     foreground_share: Share = 0.33
     patience: Count = 0
+    min_delta: NonNegative = 0.0
+    monitor: Monitor = "class_mean.dice"
     validate_every: Positive = 1
     search_epochs: Count = 0
     cldice: NonNegative = 0.0

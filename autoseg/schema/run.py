@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.limits import AboveZero, Count, FileName, NonNegative, Positive, ShareResult, Within
-from autoseg.schema.plan import Selection
+from autoseg.schema.plan import Monitor, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateTrial:
-    """One tried learning rate. best_dice: mean validation Dice of its best epoch on whole images; dice: of each class."""
+    """One tried learning rate. Of the validation of its best epoch, on whole images: class_mean_dice: mean over the classes;
+    micro_dice, micro_iou: of the counts summed over the classes, not-a-number in older files; dice: of each class."""
 
     rate: AboveZero
-    best_dice: ShareResult
+    class_mean_dice: ShareResult
     dice: dict[str, ShareResult]
     steps: Count
     seconds: NonNegative
+    micro_dice: ShareResult = math.nan
+    micro_iou: ShareResult = math.nan
+
+    def value(self, monitor: Monitor) -> float:
+        """What the candidates are compared by."""
+        return {
+            "class_mean.dice": self.class_mean_dice, "micro.dice": self.micro_dice, "micro.iou": self.micro_iou,
+        }[monitor]  # fmt: skip
+
+
+def _with_named_average(content: Content) -> None:
+    """The mean over classes has its own name. With one class it is also the micro average."""
+    rename(content, "best_dice", "class_mean_dice")
+    if len(content["dice"]) == 1:
+        content["micro_dice"] = content["class_mean_dice"]
+
+
+def _search_to_version_2(content: Content) -> Content:
+    for trial in content["tried"]:
+        _with_named_average(trial)
+    return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +50,13 @@ class RateSearch(Artefact):
     (0 while the search runs).
 
     identity: hash of everything that determines the trials. steps, seconds: of all trials, part of the model's budget.
-    cases: on which the candidates were compared: the fold's held-out cases, or inner cases of its training side.
+    cases: on which the candidates were compared: the fold's held-out cases, or inner cases of its training side. monitor: by
+    which average.
     """
 
     NAME = "learning_rate"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_search_to_version_2,)
 
     fold: Count
     epochs: Count
@@ -41,6 +66,7 @@ class RateSearch(Artefact):
     steps: Count
     seconds: NonNegative
     cases: Literal["held_out", "inner"] = "held_out"
+    monitor: Monitor = "class_mean.dice"
 
 
 Choice = Literal["epoch", "learning rate"]
@@ -66,11 +92,22 @@ class InitialWeights:
     source: str = ""
 
 
+def _run_to_version_2(content: Content) -> Content:
+    if "best_dice" in content:
+        content.setdefault("dice", {})
+        _with_named_average(content)
+    if content.get("search") is not None:
+        _search_to_version_2(content["search"])
+    return content
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Artefact):
     """`run.json`. identity: hash of everything that determines the weights (plan, split, model, seed); must be equal to resume.
 
-    best_dice: validation Dice of best.pt: mean over classes of the Dice of summed pixel counts. dice: of each class.
+    class_mean_dice, micro_dice, micro_iou: of the validation of best.pt: the mean over classes of the Dice of summed pixel
+    counts, and of the counts summed over the classes too (not-a-number in older records). dice: of each class. monitor: which
+    of them chose the epoch.
     versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones; weights: its files.
 
     seconds: on the clock, of the whole run; processor_seconds: of all cores, of the main process and the workers that load its
@@ -86,7 +123,8 @@ class RunRecord(Artefact):
     """
 
     NAME = "run"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_run_to_version_2,)
 
     dataset: FileName
     model: FileName
@@ -101,8 +139,11 @@ class RunRecord(Artefact):
     epochs_planned: Count
     epochs_done: Count = 0
     best_epoch: Annotated[int, Within(-1)] = -1
-    best_dice: ShareResult = 0.0
+    class_mean_dice: ShareResult = 0.0
+    micro_dice: ShareResult = math.nan
+    micro_iou: ShareResult = math.nan
     dice: dict[str, ShareResult] = field(default_factory=dict)
+    monitor: Monitor = "class_mean.dice"
     seconds: NonNegative = 0.0
     processor_seconds: NonNegative = 0.0
     parameters: Count = 0
@@ -127,3 +168,11 @@ class RunRecord(Artefact):
     extended: tuple[Positive, ...] = ()
     selection: Selection = "held_out"
     saw_scored_cases: tuple[Choice, ...] = ("epoch",)
+
+    @property
+    def dice_text(self) -> str:
+        """Its Dice in words. Records of older releases may lack the micro average."""
+        if math.isnan(self.micro_dice):
+            return f"Dice {self.class_mean_dice:.3f} (class mean)"
+        means = f", class mean {self.class_mean_dice:.3f}" if len(self.dice) > 1 else ""
+        return f"mDSC {self.micro_dice:.3f}{means}"

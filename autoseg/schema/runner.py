@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -30,7 +31,7 @@ class Job:
 class JobRow:
     """State of a job. where: the machine or cluster job that runs it. attempts: number of starts by this grid.
 
-    epochs_done, epochs_planned, best_dice: of its run.json. seconds: of the attempts so far. message: why it waits or failed.
+    epochs_done, epochs_planned, micro_dice: of its run.json. seconds: of the attempts so far. message: why it waits or failed.
     """
 
     job: Job
@@ -40,7 +41,7 @@ class JobRow:
     seconds: NonNegative = 0.0
     epochs_done: Count = 0
     epochs_planned: Count = 0
-    best_dice: ShareResult = 0.0
+    micro_dice: ShareResult = math.nan
     message: str = ""
 
 
@@ -50,13 +51,20 @@ def _cells_to_jobs(content: Content) -> Content:
     return content
 
 
+def _without_class_means(content: Content) -> Content:
+    """Class means were stored, which are no micro averages; `autoseg_run --status` reads those of the runs."""
+    for row in content["rows"]:
+        row.pop("best_dice", None)
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GridTable(Artefact, Tabular):
     """`results/grid.json`. engine: what runs the jobs. host, pid: of the runner's process. updated: UTC, ISO 8601."""
 
     NAME = "grid"
-    VERSION = 2
-    MIGRATIONS = (_cells_to_jobs,)
+    VERSION = 3
+    MIGRATIONS = (_cells_to_jobs, _without_class_means)
 
     engine: str
     host: str

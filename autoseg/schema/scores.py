@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from autoseg.schema.artefact import Artefact
+from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
 from autoseg.schema.limits import Count, FileName, NonNegative, NonNegativeResult, PathBelow, Result, ShareResult
 
@@ -59,7 +59,7 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over the set. pooled: metrics from the counts summed over all cases (overlap only). per_image: see
+    """One class over the set. pooled: metrics from its counts summed over all cases (overlap only). per_image: see
     MetricSummary; clDice only of thin classes."""
 
     pooled: dict[str, Result]
@@ -78,9 +78,23 @@ class Calibration:
     share: tuple[ShareResult, ...]
 
 
+def _to_version_2(content: Content) -> Content:
+    """Averages over the counts of all classes, which the counts of the cases give; means over the classes get their name."""
+    scores = [score for case in content["cases"] for score in case["classes"].values()]
+    tp, fp, fn = (sum(score[name] for score in scores) for name in ("tp", "fp", "fn"))
+    quotients = {
+        "dice": (2 * tp, 2 * tp + fp + fn), "iou": (tp, tp + fp + fn), "precision": (tp, tp + fp), "recall": (tp, tp + fn),
+    }  # fmt: skip
+    micro = {f"micro.{name}": above / below if below else None for name, (above, below) in quotients.items()}
+    renamed = {key.replace("pooled.", "class_mean.", 1): value for key, value in content["overall"].items()}
+    content["overall"] = micro | renamed
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Scores(Artefact, Tabular):
-    """`scores.json`. overall: means over foreground classes (pooled and per image). unit: of distances, mm or px.
+    """`scores.json`. overall: all foreground classes together: "micro.dice" of the counts summed over cases and classes (the
+    first study's mDSC), "class_mean.dice" and "per_image.dice" means over the classes, ... unit: of distances, mm or px.
 
     rule: how empty masks are scored, in words. definitions: what each metric means, in words. tolerance: of nsd, in `unit`.
     thin: classes that have a clDice. calibration: if probabilities were stored next to the masks. notes: which choices of a
@@ -88,7 +102,8 @@ class Scores(Artefact, Tabular):
     """
 
     NAME = "scores"
-    VERSION = 1
+    VERSION = 2
+    MIGRATIONS = (_to_version_2,)
 
     cases: tuple[CaseScore, ...]
     classes: dict[FileName, ClassSummary]
@@ -103,9 +118,11 @@ class Scores(Artefact, Tabular):
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        pooled, mean = (self.overall.get(key, math.nan) for key in ("pooled.dice", "per_image.dice"))
-        counted = f"{count(len(self.cases), 'case')}, {count(len(self.classes), 'class')}"
-        return f"{counted}: Dice {pooled:.3f} pooled, {mean:.3f} per image"
+        kinds = {"micro.dice": "mDSC", "class_mean.dice": "Dice as class mean", "per_image.dice": "per image"}
+        if len(self.classes) == 1:
+            del kinds["class_mean.dice"]
+        dice = ", ".join(f"{name} {self.overall.get(key, math.nan):.3f}" for key, name in kinds.items())
+        return f"{count(len(self.cases), 'case')}, {count(len(self.classes), 'class')}: {dice}"
 
     def to_rows(self) -> list[Row]:
         scores = [(one.case, name, score) for one in self.cases for name, score in one.classes.items()]

@@ -38,6 +38,7 @@ FORMAT = "autoseg checkpoint 2"
 _FORMAT_1 = "autoseg checkpoint 1"
 # Old and new field names of `Progress`. Epochs since the best one were counted before validations were.
 _OLD_FIELDS = {
+    "best_dice": "best_value",
     "stale": "validations_since_best",
     "epochs_since_best": "validations_since_best",
     "in_a_row": "consecutive_skipped",
@@ -56,10 +57,13 @@ State = dict[str, Any]
 
 @dataclass(kw_only=True)
 class Progress:
-    """State of a run. epoch, step: the next ones to run. best_dice is -1 before the first validation.
+    """State of a run. epoch, step: the next ones to run.
 
-    validations_since_best: for `Training.patience`. skipped: steps skipped for a NaN or infinite loss or gradient;
-    consecutive_skipped: those since the last good step. losses, loss_sum: number and sum of the losses of the current epoch.
+    best_value: of `Training.monitor` at best_epoch, -1 before the first validation; averages: all averages of that validation
+    (see `metrics.overlap.averages`); dice: of each class. patience_value: the value that `Training.min_delta` is counted from;
+    validations_since_best: those since then, for `Training.patience`. skipped: steps skipped for a NaN or infinite loss or
+    gradient; consecutive_skipped: those since the last good step. losses, loss_sum: number and sum of the losses of the current
+    epoch.
     seconds: total of the run; validating: seconds of it in validation; processor_seconds: see `RunRecord`.
     epoch_seconds: seconds of the current epoch; data_seconds: seconds of it spent waiting for data. peak_memory,
     peak_device_memory, peak_step_memory: see `RunRecord`. accumulate: parts of a batch that fit into the memory, 0 before the
@@ -69,7 +73,9 @@ class Progress:
     epoch: int = 0
     step: int = 0
     best_epoch: int = -1
-    best_dice: float = -1.0
+    best_value: float = -1.0
+    patience_value: float = -1.0
+    averages: dict[str, float] = field(default_factory=dict)
     dice: dict[str, float] = field(default_factory=dict)
     validations_since_best: int = 0
     skipped: int = 0
@@ -121,10 +127,10 @@ def save_last(folder: Path, identity: dict[str, str], states: dict[str, State], 
             path.replace(folder / PREVIOUS)
 
 
-def save_best(folder: Path, identity: dict[str, str], weights: dict[str, Tensor], epoch: int, dice: float) -> None:
-    """Write best.pt. The weights are under the key "state_dict", as is usual for PyTorch checkpoints."""
+def save_best(folder: Path, identity: dict[str, str], weights: dict[str, Tensor], epoch: int, value: float) -> None:
+    """Write best.pt. value: of `Training.monitor`. The weights are under the key "state_dict", as is usual in PyTorch."""
     with atomic_write(folder / BEST) as temporary:
-        _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "dice": dice}, temporary)
+        _write({"format": FORMAT, "identity": identity, "state_dict": weights, "epoch": epoch, "value": value}, temporary)
 
 
 def load_last(folder: Path) -> State | None:
@@ -168,8 +174,17 @@ def read(path: Path) -> State:
     if state.pop(_HASH, None) not in (None, _content_hash(state)):
         raise AutosegError(f"{path} is damaged: its content changed after it was written", _RETRAIN)
     if "progress" in state:
-        state["progress"] = {_OLD_FIELDS.get(name, name): value for name, value in state["progress"].items()}
+        state["progress"] = _with_present_fields(state["progress"])
     return state
+
+
+def _with_present_fields(progress: State) -> State:
+    """Older releases chose by the class mean, and stored nothing else."""
+    present = {_OLD_FIELDS.get(name, name): value for name, value in progress.items()}
+    if "averages" not in present and "best_value" in present:
+        best = present["best_value"]
+        present |= {"patience_value": best, "averages": {"class_mean.dice": best} if best >= 0 else {}}
+    return present
 
 
 def read_best(folder: Path, *identities: dict[str, str]) -> State:

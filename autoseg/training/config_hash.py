@@ -15,7 +15,9 @@ _VERSION = "1"
 # Fields that do not influence the weights of this run.
 _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
-_ADDED_TRAINING = {"cldice": 0.0, "compile": False, "selection": "held_out"}
+_ADDED_TRAINING = {
+    "cldice": 0.0, "compile": False, "selection": "held_out", "monitor": "class_mean.dice", "min_delta": 0.0,
+}  # fmt: skip
 # What it means that a part is not there.
 _ABSENT = {"deterministic": False}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.

@@ -3,8 +3,8 @@
 A logger is a function or class `logger(folder, record, epochs_done)`, looked up by name (`LOGGERS`, entry points
 "autoseg.loggers"). folder: of the run (Path). record: the run's `RunRecord`. epochs_done: number of epochs logged
 before, 0 for a new run; later rows may have been logged before the run was interrupted. It returns an object with `add(row)`,
-called after each epoch with the columns of metrics.csv (epoch from 1, loss, learning_rate, dice in 0..1, seconds, ...), and
-`close()`. With several processes only the main one logs.
+called after each epoch with the columns of metrics.csv (epoch from 1, loss, learning_rate, micro_dice in 0..1, seconds, ...),
+and `close()`. With several processes only the main one logs.
 
 metrics.csv is always written; loggers get the same rows. A logger that fails is disabled with a warning and training continues.
 The libraries read keys and addresses from the environment; autoseg does not store them.

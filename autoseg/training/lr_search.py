@@ -1,4 +1,4 @@
-"""Learning rate search: each candidate of the plan trains briefly on fold 0; the one with the best Dice is used for all folds.
+"""Learning rate search: each candidate of the plan trains briefly on fold 0; the best one is used for all folds.
 
 A trial is a normal run with the full schedule in few epochs. It can be interrupted and resumed. Files:
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
 from autoseg.schema.frame import count
-from autoseg.schema.plan import Decision, Plan, Selection, Splits
+from autoseg.schema.plan import MONITOR_NAMES, Decision, Monitor, Plan, Selection, Splits
 from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.support.files import hash_text, is_artefact, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
@@ -70,7 +70,7 @@ def with_searched_rate(
     """The plan with the model's best learning rate, and the search. Without a search: the plan as it is, and None.
 
     An earlier search with the same inputs is reused. Raises what `train_fold` raises; a candidate whose loss diverges
-    counts as Dice 0. later_epochs: of the folds that follow, for the remaining time. break_lock: see `run_lock`.
+    counts as 0. later_epochs: of the folds that follow, for the remaining time. break_lock: see `run_lock`.
     """
     if not needs_search(plan, model):
         return plan, None
@@ -98,7 +98,7 @@ def with_searched_rate(
                 later = later_epochs + (len(rates) - number) * trial_plan.training.epochs
                 one = partial(train, later_epochs=later)
                 trials.append(_run_trial(dataset, trial_plan, model, rate, one, quiet=number > 1))
-            beyond = beyond_the_edge(trials)
+            beyond = beyond_the_edge(trials, plan.training.monitor)
             if beyond is not None and _may_widen(plan):
                 if team.is_main:
                     logger.info(f"the best rate is at the edge of the list: trying {beyond:g} too ({epochs})")
@@ -110,11 +110,12 @@ def with_searched_rate(
                 _delete_checkpoints(folder)
             team.barrier()
     if team.is_main:
-        scores = ", ".join(f"{trial.rate:g}: {trial.best_dice:.3f}" for trial in search.tried)
+        scores = ", ".join(f"{trial.rate:g}: {trial.value(search.monitor):.3f}" for trial in search.tried)
         logger.info(
-            f"{dataset.name}, {model}: learning rate {search.chosen:g}, by Dice after {search.epochs} epochs ({scores})"
+            f"{dataset.name}, {model}: learning rate {search.chosen:g}, by {MONITOR_NAMES[search.monitor]} after "
+            f"{search.epochs} epochs ({scores})"
         )
-        if (beyond := beyond_the_edge(search.tried)) is not None:
+        if (beyond := beyond_the_edge(search.tried, search.monitor)) is not None:
             logger.warning(
                 f"{search.chosen:g} is at the edge of the rates that were tried, so a better one may lie beyond: "
                 f"add {beyond:g} to training.learning_rates to find out"
@@ -122,15 +123,15 @@ def with_searched_rate(
     return _with_rate(plan, model, search), search
 
 
-def beyond_the_edge(trials: Sequence[RateTrial]) -> float | None:
+def beyond_the_edge(trials: Sequence[RateTrial], monitor: Monitor) -> float | None:
     """The next rate beyond the best one if that is the highest or lowest of several and better than its neighbour."""
     ordered = sorted(trials, key=lambda trial: trial.rate)
-    best = max(ordered, key=lambda trial: trial.best_dice)
+    best = max(ordered, key=lambda trial: trial.value(monitor))
     if len(ordered) < 2 or best.rate not in (ordered[0].rate, ordered[-1].rate):
         return None
     neighbour = ordered[1] if best is ordered[0] else ordered[-2]
     # As many digits as a user would write.
-    return float(f"{best.rate**2 / neighbour.rate:.2g}") if best.best_dice > neighbour.best_dice else None
+    return float(f"{best.rate**2 / neighbour.rate:.2g}") if best.value(monitor) > neighbour.value(monitor) else None
 
 
 def _trial_plan(plan: Plan, model: str, has_inner: bool) -> Plan:
@@ -191,18 +192,26 @@ def _run_trial(
         record = train(dataset, plan, trial=folder, quiet_weights=quiet)
     except Diverged as error:
         logger.warning(error.problem)
-        return RateTrial(rate=rate, best_dice=0.0, dice={}, steps=0, seconds=0.0)
-    return RateTrial(rate=rate, best_dice=record.best_dice, dice=record.dice, steps=record.steps, seconds=record.seconds)
+        return RateTrial(rate=rate, class_mean_dice=0.0, micro_dice=0.0, micro_iou=0.0, dice={}, steps=0, seconds=0.0)
+    return RateTrial(
+        rate=rate,
+        class_mean_dice=record.class_mean_dice,
+        micro_dice=record.micro_dice,
+        micro_iou=record.micro_iou,
+        dice=record.dice,
+        steps=record.steps,
+        seconds=record.seconds,
+    )
 
 
 def _search_result(trials: list[RateTrial], trial_plan: Plan, key: str) -> RateSearch:
     # Of equal candidates the first: they are sorted from high to low, and a high rate trains faster.
-    best = max(trials, key=lambda trial: trial.best_dice)
-    steps, seconds = sum(trial.steps for trial in trials), sum(trial.seconds for trial in trials)
     training = trial_plan.training
+    best = max(trials, key=lambda trial: trial.value(training.monitor))
+    steps, seconds = sum(trial.steps for trial in trials), sum(trial.seconds for trial in trials)
     return RateSearch(
         fold=_FOLD, epochs=training.epochs, identity=key, tried=tuple(trials), chosen=best.rate, steps=steps, seconds=seconds,
-        cases="inner" if training.selection == "inner" else "held_out",
+        cases="inner" if training.selection == "inner" else "held_out", monitor=training.monitor,
     )  # fmt: skip
 
 
@@ -214,9 +223,9 @@ def _delete_checkpoints(folder: Path) -> None:
 
 
 def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
-    scores = ", ".join(f"{trial.rate:g} gave Dice {trial.best_dice:.3f}" for trial in search.tried)
+    scores = ", ".join(f"{trial.rate:g} gave {trial.value(search.monitor):.3f}" for trial in search.tried)
     where = "inner cases of fold" if search.cases == "inner" else "fold"
-    reason = f"tried on {where} {search.fold} for {search.epochs} epochs each: {scores}"
+    reason = f"tried on {where} {search.fold} for {search.epochs} epochs each, by {MONITOR_NAMES[search.monitor]}: {scores}"
     models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
     return overrides.with_decision(replace(plan, models=models), Decision(_field(model), f"{search.chosen:g}", reason))
 

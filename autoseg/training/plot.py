@@ -29,8 +29,9 @@ def draw(folder: Path, rows: Sequence[Row], classes: Sequence[str], title: str) 
     if len(classes) > 1:
         for name in classes:
             dice.plot(*_series(rows, f"dice_{name}"), marker=marker, linewidth=1, label=name)
-    mean = "mean" if len(classes) > 1 else classes[0]
-    dice.plot(*_series(rows, "dice"), marker=marker, color="black", linewidth=2, label=mean)
+        dice.plot(*_series(rows, "class_mean_dice"), marker=marker, color="black", linestyle="--", label="class mean")
+    micro = "mDSC" if len(classes) > 1 else classes[0]
+    dice.plot(*_series(rows, "micro_dice"), marker=marker, color="black", linewidth=2, label=micro)
     dice.set_ylim(0, 1)
     dice.set_title("validation Dice, whole images")
     dice.legend(loc="lower right", fontsize="small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -215,6 +216,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         deterministic=config.deterministic,
         extended=extension.extended_after(config.identity),
         selection=config.plan.training.selection,
+        monitor=config.plan.training.monitor,
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
@@ -314,7 +316,9 @@ class _RecordWriter:
             status=status,
             epochs_done=progress.epoch,
             best_epoch=progress.best_epoch,
-            best_dice=max(progress.best_dice, 0.0),
+            class_mean_dice=progress.averages.get("class_mean.dice", 0.0),
+            micro_dice=progress.averages.get("micro.dice", math.nan),
+            micro_iou=progress.averages.get("micro.iou", math.nan),
             dice=dict(progress.dice),
             seconds=progress.seconds,
             processor_seconds=progress.processor_seconds,
@@ -383,7 +387,7 @@ def _continued(state: State | None, config: RunConfig, extend: bool) -> tuple[Ru
     _check_same_config(state, config)
     record = _finished_record(config)
     if record is not None:
-        logger.info(f"{config.title} is already finished: best Dice {record.best_dice:.3f} (--restart trains again)")
+        logger.info(f"{config.title} is already finished: {record.dice_text} (--restart trains again)")
     return config, record
 
 

@@ -28,13 +28,13 @@ from autoseg.support.log import progress_bar
 from autoseg.support.parallel import available_cores
 from autoseg.training import checkpoint, memory, plot
 from autoseg.training.checkpoint import Progress, State
-from autoseg.training.csv_logger import MetricsLog, Row
+from autoseg.training.csv_logger import AVERAGES, MetricsLog, Row
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import StopRequest
 from autoseg.training.losses import Loss
 from autoseg.training.optim import learning_rate_at, make_optimizer
 from autoseg.training.step import Step, local_indices, step_seed
-from autoseg.training.validate import mean_dice, validate
+from autoseg.training.validate import validate
 from autoseg.training.weight_average import weight_average
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,8 @@ class Trainer:
                 best = checkpoint.read_best(self._config.folder, state["identity"], self._config.identity)
             except AutosegError as error:
                 logger.warning(f"{error.problem}; the best epoch is chosen from now on only")
-                self.progress.best_dice, self.progress.best_epoch, self.progress.validations_since_best = -1.0, -1, 0
+                self.progress.best_value, self.progress.best_epoch = -1.0, -1
+                self.progress.patience_value, self.progress.validations_since_best = -1.0, 0
             else:
                 # Saved again, under the identity of the extended run.
                 self._best = best["state_dict"] if extends else None
@@ -198,7 +199,7 @@ class Trainer:
             progress.accumulate = self._step.accumulate
             progress.processor_seconds = _processor_seconds() - self._processor_start
             if self._best is not None:
-                checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_dice)
+                checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_value)
                 self._best = None
             states = {
                 "state_dict": self._network.state_dict(),
@@ -296,7 +297,6 @@ class Trainer:
         improved = False
         if epoch % training.validate_every == 0 or epoch == training.epochs:
             improved = self._validate(epoch, row, stop)
-            progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
         self._record_device_peak()
         progress.epoch, progress.step = epoch, 0
         progress.losses, progress.loss_sum, progress.epoch_seconds, progress.data_seconds = 0, 0.0, 0.0, 0.0
@@ -306,22 +306,26 @@ class Trainer:
             self._log_epoch(row, improved)
 
     def _validate(self, epoch: int, row: Row, stop: StopRequest) -> bool:
-        """Add validation scores to the row. Returns whether the weights are kept: the mean Dice is the best so far, or the
-        last weights count."""
+        """Add validation scores to the row. Returns whether the weights are kept: what is monitored is the best so far, or
+        the last weights count."""
         progress, config = self.progress, self._config
         start = time.perf_counter()
         cases = config.split.validation
-        dice = validate(self._engine, config.store, cases, config.scheme, lambda: self._exit_if_requested(stop), self._team)
-        mean = mean_dice(dice)
+        scores = validate(self._engine, config.store, cases, config.scheme, lambda: self._exit_if_requested(stop), self._team)
         row["validation_seconds"] = time.perf_counter() - start
-        row["dice"] = mean
-        row.update({f"dice_{name}": value for name, value in dice.items() if not math.isnan(value)})
+        row.update({column: scores.value(monitor) for monitor, column in AVERAGES.items()})
+        row.update({f"dice_{name}": value for name, value in scores.dice.items() if not math.isnan(value)})
         progress.seconds += row["validation_seconds"]
         progress.validating += row["validation_seconds"]
         # Without a choice of the epoch, or without cases for it, the latest weights are kept.
-        if cases and self._chooses_epoch and mean <= progress.best_dice:
+        chooses = bool(cases) and self._chooses_epoch
+        value = scores.value(self._training.monitor)
+        self._count_patience(value, chooses)
+        if chooses and value <= progress.best_value:
             return False
-        progress.best_dice, progress.best_epoch, progress.dice = mean, epoch, dice
+        progress.best_value, progress.best_epoch = value, epoch
+        progress.averages = {monitor: scores.value(monitor) for monitor in AVERAGES}
+        progress.dice = scores.dice
         if self._team.is_main:
             # Saved in the usual memory format, whatever the one in training.
             self._best = {
@@ -329,6 +333,14 @@ class Trainer:
                 for name, tensor in self._evaluated.state_dict().items()
             }
         return True
+
+    def _count_patience(self, value: float, chooses: bool) -> None:
+        """A gain that is too small does not move the value it is counted from, so that small gains add up."""
+        progress = self.progress
+        if not chooses or value > progress.patience_value + self._training.min_delta:
+            progress.patience_value, progress.validations_since_best = value, 0
+        else:
+            progress.validations_since_best += 1
 
     def _patience_is_over(self) -> bool:
         return 0 < self._training.patience <= self.progress.validations_since_best
@@ -344,10 +356,8 @@ class Trainer:
         width = len(str(epochs))
         line = f"epoch {progress.epoch:{width}d}/{epochs}"
         line += f"  loss {row['loss']:.4f}" if "loss" in row else "  all steps skipped"
-        if "dice" in row:
-            classes = [f"{name} {row[f'dice_{name}']:.3f}" for name in self._config.scheme.foreground if f"dice_{name}" in row]
-            line += f"  Dice {row['dice']:.3f}{' *' if improved and self._chooses_epoch else '  '}"
-            line += f" ({', '.join(classes)})" if len(classes) > 1 else ""
+        if "micro_dice" in row:
+            line += self._dice_text(row) + (" *" if improved and self._chooses_epoch else "  ")
         seconds = row["seconds"] + row.get("validation_seconds", 0.0)
         line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
         epochs_left = epochs - progress.epoch + self._config.later_epochs
@@ -355,6 +365,15 @@ class Trainer:
         in_all = " in all" if self._config.later_epochs else ""
         line += f"  ({progress.skipped} steps skipped so far: loss or gradient NaN or infinite)" if progress.skipped else ""
         logger.info(line + (f"  about {_duration(seconds_left)} left{in_all}" if epochs_left else ""))
+
+
+    def _dice_text(self, row: Row) -> str:
+        names = list(self._config.scheme.foreground)
+        if len(names) < 2:
+            return f"  Dice {row['micro_dice']:.3f}"
+        classes = [f"{name} {row[f'dice_{name}']:.3f}" for name in names if f"dice_{name}" in row]
+        of_classes = f" ({', '.join(classes)})" if len(classes) > 1 else ""
+        return f"  mDSC {row['micro_dice']:.3f}  class mean {row['class_mean_dice']:.3f}{of_classes}"
 
 
 class _Throttle:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from autoseg.inference.engine import Engine
-from autoseg.metrics.overlap import Counts, counts, total
+from autoseg.metrics.overlap import Counts, averages, counts, total
 from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
+
+
+@dataclass(frozen=True)
+class Validation:
+    """dice: of each foreground class; not-a-number if it is in no reference or prediction. averages: see `overlap.averages`."""
+
+    dice: dict[str, float]
+    averages: dict[str, float]
+
+    @classmethod
+    def of(cls, classes: Mapping[str, Counts]) -> Validation:
+        """classes: summed over the cases."""
+        return cls({name: one.dice for name, one in classes.items()}, averages(classes))
+
+    def value(self, monitor: str) -> float:
+        """The average that `Training.monitor` names; 0 if it is undefined."""
+        value = self.averages[monitor]
+        return 0.0 if math.isnan(value) else value
 
 
 def validate(
@@ -19,8 +38,8 @@ def validate(
     scheme: LabelScheme,
     on_batch: Callable[[], None],
     team: DistributedContext = SINGLE_PROCESS,
-) -> dict[str, float]:
-    """Dice of each foreground class over the preprocessed images of all cases. NaN if a class is in no reference or prediction.
+) -> Validation:
+    """Scores of the preprocessed images of all cases.
 
     on_batch: called before each group of images; it may raise to stop. Not called with several processes.
     """
@@ -35,13 +54,7 @@ def validate(
             case_counts.append(counts(prediction, reference, scheme.foreground, ignored))
     local_counts = {name: total(case[name] for case in case_counts) for name in scheme.foreground}
     all_counts = team.all_gather(local_counts)
-    return {name: total(process[name] for process in all_counts).dice for name in scheme.foreground}
-
-
-def mean_dice(dice: dict[str, float]) -> float:
-    """Mean over the classes with a defined Dice; 0 if there is none."""
-    defined = [value for value in dice.values() if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else 0.0
+    return Validation.of({name: total(process[name] for process in all_counts) for name in scheme.foreground})
 
 
 def _groups(engine: Engine, store: ArrayDataset, cases: Sequence[str]) -> Iterator[list[str]]:

@@ -9,10 +9,15 @@ import pytest
 
 from autoseg import api
 from autoseg.cli import compare
+from autoseg.comparison.micro_average import micro_intervals
 from autoseg.comparison.paired_scores import case_values, pair_scores
-from autoseg.comparison.results import load_results
+from autoseg.comparison.results import ModelResults, load_results
+from autoseg.comparison.tables import overall, ranking
+from autoseg.evaluation.case import class_score
 from autoseg.evaluation.evaluate import evaluate_folders
+from autoseg.evaluation.summary import summarise
 from autoseg.metrics.overlap import Counts, total
+from autoseg.metrics.surface import UNDEFINED_SURFACE
 from autoseg.schema.comparison import Comparison
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.prediction import BestChoice
@@ -50,14 +55,16 @@ def scores_of(experiment, model, fold):
 def test_frame_has_one_row_per_model(compared):
     comparison, _ = compared
     frame = comparison.to_frame()
-    best = max(comparison.datasets[0].models, key=lambda model: model.overall["pooled.dice"].mean)
+    best = max(comparison.datasets[0].models, key=lambda model: model.overall["micro.dice"].mean)
     assert (
         list(frame["model"]) == ["segformer", "segnext", "unet"]
         and best.model in repr(comparison)
         and "3 models" in repr(comparison)
     )
-    assert frame["pooled_dice"].max() == best.overall["pooled.dice"].mean
-    assert (frame["dice_low"] <= frame["dice"]).all() and (frame["dice"] <= frame["dice_high"]).all()
+    assert frame["micro_dice"].max() == best.overall["micro.dice"].mean
+    for name in ("micro_dice", "tested_dice"):
+        assert (frame[f"{name}_low"] <= frame[name]).all() and (frame[name] <= frame[f"{name}_high"]).all()
+    assert (frame["micro_dice"] != frame["class_mean_dice"]).all() and (frame["micro_dice"] != frame["tested_dice"]).all()
 
 
 def test_numbers_equal_the_score_files(experiment, compared):
@@ -65,13 +72,78 @@ def test_numbers_equal_the_score_files(experiment, compared):
     assert [one.model for one in dataset.models] == ["segformer", "segnext", "unet"] and dataset.cases == 12
     for result in dataset.models:
         folds = [scores_of(experiment, result.model, fold) for fold in (0, 1)]
-        for key in ("pooled.dice", "pooled.iou", "per_image.hd95", "per_image.nsd"):
+        for key in ("micro.dice", "class_mean.iou", "per_image.hd95", "per_image.nsd"):
             expected = [one.overall[key] for one in folds]
             assert result.overall[key].mean == pytest.approx(np.mean(expected))
             assert result.overall[key].std == pytest.approx(np.std(expected, ddof=1))
         one = [case.classes["neoplastic"] for case in folds[0].cases]
         counted = total(Counts(score.tp, score.fp, score.fn) for score in one).dice
         assert result.classes["neoplastic"]["pooled.dice"].folds["0"] == pytest.approx(counted)
+
+
+def summed(cases) -> Counts:
+    return total(Counts(one.tp, one.fp, one.fn) for case in cases for one in case.classes.values())
+
+
+def test_mdsc_and_its_interval_are_of_the_summed_counts(experiment, compared):
+    """The interval's middle is the number shown; its limits are those of samples drawn here in the plainest way."""
+    (dataset,) = compared[0].datasets
+    draw = np.random.default_rng(5)
+    for result in dataset.models:
+        folds = [scores_of(experiment, result.model, fold).cases for fold in (0, 1)]
+        assert result.overall["micro.dice"].mean == pytest.approx(np.mean([summed(cases).dice for cases in folds]))
+        drawn = [
+            np.mean([summed([cases[index] for index in draw.integers(0, len(cases), len(cases))]).dice for cases in folds])
+            for _ in range(1000)
+        ]
+        one = result.intervals["micro.dice"]
+        assert one.mean == pytest.approx(result.overall["micro.dice"].mean)
+        assert (one.low, one.high) == pytest.approx(tuple(np.percentile(drawn, (2.5, 97.5))), abs=0.01)
+        assert set(result.intervals) == {"micro.dice", "micro.iou", "micro.precision", "micro.recall"}
+
+
+def case_with(name: str, tp: int, wrong: int) -> CaseScore:
+    return CaseScore(name, {"a": class_score(Counts(tp, wrong, 0), UNDEFINED_SURFACE, {})})
+
+
+def test_groups_are_drawn_whole_and_a_single_unit_gives_no_interval():
+    """Ten images each of two patients, one easy and one hard: the mean of a sample is that of one of three mixtures."""
+    cases = [case_with(f"{patient}{index}", tp, 10) for patient, tp in (("easy", 90), ("hard", 10)) for index in range(10)]
+    scores = summarise(cases, "px")
+    groups = {case.case: case.case[:4] for case in cases}
+    model = ModelResults("unet", {}, {0: scores})
+    by_case, by_group = (micro_intervals(model, one)["micro.precision"] for one in ({}, groups))
+    assert by_case.mean == by_group.mean == scores.overall["micro.precision"] == pytest.approx(100 / 120)
+    assert (by_group.low, by_group.high) == pytest.approx((0.5, 0.9))
+    assert 0.7 < by_case.low < by_group.mean < by_case.high < 0.88
+    alone = micro_intervals(model, dict.fromkeys(groups, "one patient"))["micro.dice"]
+    assert alone.mean == scores.overall["micro.dice"] and math.isnan(alone.low) and math.isnan(alone.high)
+
+
+def test_folds_are_drawn_independently():
+    """With the same draws in every fold, the interval of the mean would be as wide as that of one fold."""
+    cases = [case_with(str(index), 10 * index, 50) for index in range(20)]
+    one, four = (
+        micro_intervals(ModelResults("unet", {}, {fold: summarise(cases, "px") for fold in range(folds)}), {})["micro.dice"]
+        for folds in (1, 4)
+    )
+    assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.05)
+
+
+def test_tables_show_each_interval_with_its_number(compared):
+    (dataset,) = compared[0].datasets
+    rows = {row[0]: dict(zip(overall(dataset).headings, row, strict=True)) for row in overall(dataset).rows}
+    ranks = ranking(dataset, dataset.ranking)
+    tested = {row[0]: dict(zip(ranks.headings, row, strict=True)) for row in ranks.rows}
+    for result in dataset.models:
+        one, row = result.intervals["micro.dice"], rows[result.model]
+        assert row["mDSC"].startswith(f"{100 * one.mean:.1f} ±")
+        assert row["95 % of mDSC"] == f"{100 * one.low:.1f} to {100 * one.high:.1f}"
+        assert row["class mean of Dice"].startswith(f"{100 * result.overall['class_mean.dice'].mean:.1f} ±")
+        mean = result.case_mean
+        assert tested[result.model]["dice of cases"] == f"{100 * mean.mean:.1f}"
+        assert tested[result.model]["95 % interval"] == f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"
+    assert [row[0] for row in overall(dataset).rows] == sorted(rows, key=lambda name: -float(rows[name]["mDSC"].split()[0]))
 
 
 def test_statistics_use_cases_as_units(compared):
@@ -89,10 +161,18 @@ def test_files_equal_the_returned_comparison(compared):
     again = read_artefact(output / "comparison.json", Comparison)
     assert again.datasets[0].ranking == comparison.datasets[0].ranking and again.across == comparison.across
     rows = list(csv.DictReader((output / "comparison.csv").read_text().splitlines()))
-    unet_rows = [row for row in rows if (row["model"], row["class"], row["averaging"]) == ("unet", "all classes", "pooled")]
+    unet_rows = [row for row in rows if (row["model"], row["class"], row["averaging"]) == ("unet", "all classes", "micro")]
     by_metric = {row["metric"]: float(row["mean"]) for row in unet_rows}
     unet = next(one for one in comparison.datasets[0].models if one.model == "unet")
-    assert by_metric["dice"] == pytest.approx(unet.overall["pooled.dice"].mean, abs=1e-6)
+    assert by_metric["dice"] == pytest.approx(unet.overall["micro.dice"].mean, abs=1e-6)
+    limits = {row["metric"]: (float(row["low"]), float(row["high"])) for row in unet_rows}
+    assert limits["iou"] == pytest.approx((unet.intervals["micro.iou"].low, unet.intervals["micro.iou"].high), abs=1e-6)
+    (tested,) = [row for row in rows if row["model"] == "unet" and row["averaging"] == "tested"]
+    assert [float(tested[name]) for name in ("mean", "low", "high")] == pytest.approx(
+        [unet.case_mean.mean, unet.case_mean.low, unet.case_mean.high], abs=1e-6
+    )
+    # No interval of another number stands in a row.
+    assert not any(row["low"] for row in rows if row["averaging"] not in ("micro", "tested"))
     assert {row["class"] for row in rows} == {"all classes", "neoplastic", "non_neoplastic"}
 
 

@@ -65,7 +65,7 @@ def test_page_has_summary_tables_and_pictures(page):
     text = page.read_text(encoding="utf-8")
     tags = Outline(text).tags
     assert "segformer has the highest mDSC" in text and "significant difference" in text
-    for title in ("Models on", "Pairs on", "Cost on", "by unet", "Risk and coverage", "Mean ranks", "Dice against cost"):
+    for title in ("Models on", "Pairs on", "Cost on", "by unet", "Risk and coverage", "Mean ranks", "mDSC against cost"):
         assert title in text
     for kind in ("best", "median", "worst"):
         assert text.count(f"<h4>{kind}: ") == 3

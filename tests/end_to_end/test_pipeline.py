@@ -162,7 +162,7 @@ def test_external_evaluation_on_another_dataset(pipeline: tuple[str, Path, Path]
     (tested,) = api.evaluate_external(501, "Other", labels={"neoplastic": "lesion", "non_neoplastic": "lesion"}, root=root)
     frame = tested.to_frame()
     assert list(frame["dataset"]) == ["Dataset501_Polyps", "Dataset502_Other"] and frame["cases"][1] == 6
-    assert f"Dice {frame['pooled.dice'][1]:.3f} pooled" in repr(tested)
+    assert f"mDSC {frame['micro.dice'][1]:.3f}" in repr(tested)
     dataset = Workspace.at(root).dataset(501)
     folder = dataset.fold(MODEL, 0) / "external" / Workspace.at(root).dataset("Other").name
     external, internal = (

@@ -71,7 +71,7 @@ def test_pooled_and_per_image_differ_where_sizes_do(folders):
     lesion = scores.classes["lesion"]
     assert lesion.per_image["dice"].mean == pytest.approx(0.4) and lesion.per_image["dice"].std == pytest.approx(0.4)
     assert lesion.pooled["dice"] == pytest.approx(2 * 80 / (2 * 80 + 24 + 24))
-    assert scores.overall["pooled.dice"] == lesion.pooled["dice"]
+    assert scores.overall["micro.dice"] == lesion.pooled["dice"]
 
 
 def test_files_are_written_and_read_back(folders, tmp_path):

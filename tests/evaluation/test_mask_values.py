@@ -59,7 +59,7 @@ def test_references_of_0_and_255_are_read_as_in_convert(tmp_path, predictions, c
     references = write(tmp_path / "references", [disc(255, index) for index in range(3)])
     with caplog.at_level("INFO", "autoseg"):
         scores = api.evaluate(predictions, references)
-    assert list(scores.classes) == ["lesion"] and scores.overall["pooled.dice"] == 1
+    assert list(scores.classes) == ["lesion"] and scores.overall["micro.dice"] == 1
     assert any("references" in note and "255 became 1" in note for note in scores.notes)
     assert "255 became 1" in caplog.text
     assert read_artefact(predictions / "scores.json", Scores).notes == scores.notes
@@ -68,7 +68,7 @@ def test_references_of_0_and_255_are_read_as_in_convert(tmp_path, predictions, c
 def test_jpeg_references_are_read_as_in_convert(tmp_path, predictions):
     references = write(tmp_path / "references", [disc(255, index) for index in range(3)], ".jpg")
     scores = api.evaluate(predictions, references)
-    assert scores.overall["pooled.dice"] > 0.98 and any("JPEG" in note for note in scores.notes)
+    assert scores.overall["micro.dice"] > 0.98 and any("JPEG" in note for note in scores.notes)
 
 
 def test_jpeg_references_are_never_scored_by_their_raw_values(tmp_path):
@@ -76,7 +76,7 @@ def test_jpeg_references_are_never_scored_by_their_raw_values(tmp_path):
     predictions = write(tmp_path / "predictions", [disc(1, index) for index in range(3)])
     references = write(tmp_path / "references", [disc(255, index) for index in range(3)], ".jpg")
     scores = api.evaluate(predictions, references)
-    assert list(scores.classes) == ["1"] and scores.overall["pooled.dice"] > 0.98
+    assert list(scores.classes) == ["1"] and scores.overall["micro.dice"] > 0.98
 
 
 def test_several_classes_by_order(tmp_path):
@@ -93,7 +93,7 @@ def test_several_classes_by_order(tmp_path):
 
 def test_both_folders_with_0_and_255(tmp_path):
     folders = [write(tmp_path / name, [disc(255, index) for index in range(3)]) for name in ("predictions", "references")]
-    assert api.evaluate(*folders).overall["pooled.dice"] == 1
+    assert api.evaluate(*folders).overall["micro.dice"] == 1
 
 
 def test_masks_of_another_program_for_a_described_dataset(tmp_path):
@@ -192,4 +192,4 @@ def test_palette_masks_are_class_numbers(tmp_path, predictions):
         picture = Pillow.fromarray(disc(1, index), "P")
         picture.putpalette([0, 0, 0, 250, 60, 20])
         picture.save(references / f"case_{index}.png")
-    assert api.evaluate(predictions, references).overall["pooled.dice"] == 1
+    assert api.evaluate(predictions, references).overall["micro.dice"] == 1

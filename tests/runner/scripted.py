@@ -71,7 +71,8 @@ def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> 
         epochs_planned=10,
         epochs_done=epochs,
         best_epoch=3,
-        best_dice=0.75,
+        class_mean_dice=0.7,
+        micro_dice=0.75,
     )
     write_artefact(folder / "run.json", record)
     for path in (Dataset(root, job.dataset).plan, Dataset(root, job.dataset).splits):

@@ -41,7 +41,7 @@ def test_unfinished_jobs_run_and_the_table_is_updated(tmp_path):
     assert engine.started == [jobs[0], *jobs[2:]]
     assert max(len(running) for running in engine.running_at_start) == 2
     row = result.rows[0]
-    assert (row.attempts, row.where, row.epochs_done, row.best_dice) == (1, "there", 10, 0.75)
+    assert (row.attempts, row.where, row.epochs_done, row.micro_dice) == (1, "there", 10, 0.75)
     assert result.rows[1].attempts == 0 and read_table(tmp_path)["engine"] == "scripted"
     assert table.status(tmp_path).rows == result.rows
     assert repr(result) == f"GridTable({2 * FOLDS} runs: {2 * FOLDS} done)"
@@ -98,7 +98,7 @@ def test_folds_wait_for_the_learning_rate_search_of_the_first_job(tmp_path):
             fold=0,
             epochs=2,
             identity="id",
-            tried=(RateTrial(rate=1e-3, best_dice=0.5, dice={}, steps=4, seconds=1.0),),
+            tried=(RateTrial(rate=1e-3, class_mean_dice=0.5, dice={}, steps=4, seconds=1.0),),
             chosen=1e-3,
             steps=4,
             seconds=1.0,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import autoseg.schema
+from autoseg.metrics.overlap import Counts, total
 from autoseg.prediction.progress_log import UNFINISHED, finished_cases
 from autoseg.preprocessing.array_dataset import preprocessing_hash
 from autoseg.schema import serde
@@ -28,7 +29,8 @@ from autoseg.schema.omnimodel import OmnimodelRecord
 from autoseg.schema.onnx import OnnxDescription
 from autoseg.schema.plan import Plan, Splits
 from autoseg.schema.prediction import BestChoice, Calibration, PostProcessing, PredictionRecord
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import RateSearch, RunRecord
+from autoseg.schema.scores import Scores
 from autoseg.schema.second_reader import ReaderStudy, SecondReading
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
@@ -245,3 +247,49 @@ def test_a_comparison_and_a_conversion_and_an_onnx_description_of_version_1():
     assert [len(one.models) for one in read(Comparison).datasets] == [2] and "drops" not in words(read(Comparison))
     assert read(BY_NAME["conversion"]).near_duplicates == () and read(BY_NAME["conversion"]).training == 8
     assert read(OnnxDescription).geometry == "resize"
+
+
+def test_scores_of_version_1_get_the_micro_average_of_their_counts():
+    scores = read(Scores)
+    summed = total(Counts(one.tp, one.fp, one.fn) for case in scores.cases for one in case.classes.values())
+    for name in ("dice", "iou", "precision", "recall"):
+        assert scores.overall[f"micro.{name}"] == getattr(summed, name)
+    pooled = [one.pooled["dice"] for one in scores.classes.values()]
+    assert scores.overall["class_mean.dice"] == pytest.approx(sum(pooled) / len(pooled)) != scores.overall["micro.dice"]
+    assert not any(key.startswith("pooled.") for key in scores.overall)
+
+
+def test_a_comparison_of_version_2_knows_micro_averages_of_one_class_only():
+    """Only means over the classes were stored."""
+    several = read(Comparison, 2)
+    (dataset,) = several.datasets
+    for model in dataset.models:
+        assert math.isnan(model.overall["micro.dice"].mean) and model.overall["micro.dice"].folds == {} == model.intervals
+        assert 0 <= model.overall["class_mean.dice"].mean < 1
+    assert all(math.isnan(one.mean) and one.best == "" for one in dataset.families)
+    assert all(math.isnan(value) for row in several.across.values() for value in row.values())
+    assert "with Dice as class mean 0." in repr(several)
+    content = json.loads(sample(Comparison, 2).read_text())
+    for one in content["datasets"]:
+        one["classes"] = one["classes"][:1]
+        for model in one["models"]:
+            model["classes"] = dict(list(model["classes"].items())[:1])
+    across = {model: dict(row) for model, row in content["across"].items()}
+    single = serde.from_content(content, Comparison)
+    (dataset,) = single.datasets
+    assert all(model.overall["micro.dice"] == model.overall["class_mean.dice"] for model in dataset.models)
+    assert single.across == across and "with mDSC 0." in repr(single) and dataset.families[0].best
+
+
+def test_runs_and_searches_of_version_1_have_class_means():
+    record, search = read(RunRecord), read(RateSearch)
+    assert record.class_mean_dice == pytest.approx(sum(record.dice.values()) / 3) and math.isnan(record.micro_dice)
+    assert (record.monitor, search.monitor) == ("class_mean.dice", "class_mean.dice")
+    assert record.search.tried[0].class_mean_dice == search.tried[0].class_mean_dice == 0.022401944033109314
+    content = {**json.loads(sample(RunRecord).read_text()), "dice": {"disc": 0.5}, "best_dice": 0.5}
+    assert serde.from_content(content, RunRecord).micro_dice == 0.5
+    assert "Dice 0.163 (class mean)" in record.dice_text
+
+
+def test_a_grid_of_version_2_shows_no_class_mean_as_mdsc():
+    assert all(math.isnan(row.micro_dice) and row.epochs_done for row in read(BY_NAME["grid"], 2).rows)

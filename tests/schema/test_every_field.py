@@ -33,13 +33,13 @@ UNDEFINED = {
     "fingerprint": {
         "layering", "foreground_mean", "foreground_std", "foreground_percentiles", "mean", "std", "percentiles",
     },
-    "grid": {"best_dice"},
-    "learning_rate": {"dice", "best_dice"},
+    "grid": {"micro_dice"},
+    "learning_rate": {"dice", "class_mean_dice", "micro_dice", "micro_iou"},
     "prediction": {
         "value", "expected_dice", "soft_dice", "agreement", "entropy", "classes", "mean_absolute_error",
     },
     "risk_coverage": {"aurc", "best", "random", "dice", "hd95"},
-    "run": {"dice", "best_dice"},
+    "run": {"dice", "class_mean_dice", "micro_dice", "micro_iou"},
     "scores": {
         "dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice", "added", "mean", "std", "median",
         "pooled", "overall", "ece", "confidence", "accuracy", "share",

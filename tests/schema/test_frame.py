@@ -50,7 +50,7 @@ def test_heat_maps_are_summed_up_by_the_heat_inside() -> None:
 
 
 def test_a_grid_has_one_row_for_each_job() -> None:
-    rows = tuple(JobRow(job=Job("Dataset501_Polyp", "unet", fold), state="done", best_dice=0.5) for fold in (0, 1))
+    rows = tuple(JobRow(job=Job("Dataset501_Polyp", "unet", fold), state="done", micro_dice=0.5) for fold in (0, 1))
     frame = GridTable(engine="local", host="here", pid=1, updated="", rows=rows).to_frame()
     assert list(frame["fold"]) == [0, 1] and set(frame["model"]) == {"unet"} and set(frame["state"]) == {"done"}
     assert not {"job", "cell"} & set(frame.columns), "the job's fields are columns of their own"

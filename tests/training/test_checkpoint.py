@@ -87,10 +87,12 @@ def test_full_disk_keeps_existing_checkpoints(tmp_path, monkeypatch):
 
 
 def test_checkpoint_of_format_1_is_migrated(tmp_path):
-    progress = {"epoch": 3, "stale": 2, "in_a_row": 1, "waited": 0.5}
+    progress = {"epoch": 3, "stale": 2, "in_a_row": 1, "waited": 0.5, "best_dice": 0.25}
     torch.save({"format": "autoseg checkpoint 1", "progress": progress}, tmp_path / BEST)
     read = checkpoint.Progress(**checkpoint.read(tmp_path / BEST)["progress"])
     assert (read.epoch, read.validations_since_best, read.consecutive_skipped, read.data_seconds) == (3, 2, 1, 0.5)
+    # It chose by the mean over classes, and counted patience from it.
+    assert (read.best_value, read.patience_value, read.averages) == (0.25, 0.25, {"class_mean.dice": 0.25})
 
 
 def weights():

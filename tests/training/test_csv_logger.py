@@ -9,7 +9,7 @@ from autoseg.training.csv_logger import NAME, MetricsLog
 
 
 def rows(*epochs: int) -> list[dict[str, float]]:
-    return [{"epoch": epoch, "loss": 1 / epoch, "dice": 0.5, "dice_a, b": 0.25} for epoch in epochs]
+    return [{"epoch": epoch, "loss": 1 / epoch, "class_mean_dice": 0.5, "dice_a, b": 0.25} for epoch in epochs]
 
 
 def test_rows_after_the_checkpoint_are_dropped_on_resuming(tmp_path):
@@ -21,9 +21,9 @@ def test_rows_after_the_checkpoint_are_dropped_on_resuming(tmp_path):
     later.begin(2)
     later.append(rows(3)[0])
     lines = (tmp_path / NAME).read_text().splitlines()
-    assert lines[0].startswith('epoch,loss,learning_rate,dice,"dice_a, b",seconds')
+    assert lines[0].startswith('epoch,loss,learning_rate,micro_dice,micro_iou,class_mean_dice,"dice_a, b",seconds')
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
-    assert lines[2].split(",")[:5] == ["2", "0.5", "", "0.5", "0.25"]
+    assert lines[2].split(",")[:7] == ["2", "0.5", "", "", "", "0.5", "0.25"]
     assert [row["epoch"] for row in later.rows] == [1, 2, 3] and later.rows[0] == rows(1)[0]
 
 
@@ -53,3 +53,10 @@ def test_full_disk_is_reported(tmp_path):
     (tmp_path / NAME).symlink_to("/dev/full")
     with pytest.raises(AutosegError, match=r"cannot write .*metrics.csv: the disk is full\n.*free some space"):
         log.append({"epoch": 1.0})
+
+
+def test_the_log_of_an_older_release_goes_on_with_its_class_means(tmp_path):
+    (tmp_path / NAME).write_text("epoch,loss,learning_rate,dice,dice_a,seconds\n1,0.7,0.1,0.4,0.5,2\n2,0.6,0.1,0.45,0.5,2\n")
+    log = MetricsLog(tmp_path, ["a"])
+    log.begin(1)
+    assert log.rows == [{"epoch": 1, "loss": 0.7, "learning_rate": 0.1, "class_mean_dice": 0.4, "dice_a": 0.5, "seconds": 2}]

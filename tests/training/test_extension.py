@@ -54,7 +54,7 @@ def test_a_finished_run_goes_on_as_a_run_of_more_epochs(tmp_path, finished):
 def test_the_earlier_best_epoch_stays_the_best_unless_a_later_one_is_better(tmp_path, finished):
     old = checkpoint.read(finished / "best.pt")
     state = checkpoint.read(finished / "last.pt")
-    progress = checkpoint.Progress(**{**state["progress"], "best_dice": 1.0})
+    progress = checkpoint.Progress(**{**state["progress"], "best_value": 1.0})
     states = {name: state[name] for name in ("state_dict", "optimizer", "scaler")}
     checkpoint.save_last(finished, state["identity"], states, progress, state["memory_format"])
     record = extend(tmp_path, 5)

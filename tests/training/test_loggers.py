@@ -28,7 +28,7 @@ RECORD = RunRecord(
 
 
 def rows(first: int, last: int) -> list[dict[str, float]]:
-    return [{"epoch": epoch, "loss": 1 / epoch, "dice": epoch / 10} for epoch in range(first, last + 1)]
+    return [{"epoch": epoch, "loss": 1 / epoch, "micro_dice": epoch / 10} for epoch in range(first, last + 1)]
 
 
 def send(name: str, folder: Path, first: int, last: int) -> None:
@@ -55,7 +55,7 @@ def test_tensorboard_shows_a_resumed_run_as_one(tmp_path):
     folder = folder_in(tmp_path)
     send("tensorboard", folder, 1, 5)
     send("tensorboard", folder, 4, 8)
-    events = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("dice")
+    events = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("micro_dice")
     assert [(event.step, round(event.value, 5)) for event in events] == [(epoch, epoch / 10) for epoch in range(1, 9)]
 
 
@@ -68,7 +68,7 @@ def test_mlflow_finds_the_resumed_run(tmp_path, monkeypatch):
     send("mlflow", folder, 4, 6)
     client = mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path / 'results' / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("Dataset501_Paper").experiment_id])
-    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "dice")] == [1, 2, 3, 4, 5, 6]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "micro_dice")] == [1, 2, 3, 4, 5, 6]
     assert run.data.params["model"] == "unet"
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,13 +46,13 @@ def test_best_candidate_is_used_and_trials_are_saved(prepared):
     dataset, _, splits = prepared
     chosen, search = run(prepared)
     assert [trial.rate for trial in search.tried] == list(RATES)
-    best = max(search.tried, key=lambda trial: trial.best_dice)
-    assert search.chosen == best.rate != 1e-9 and best.best_dice > search.tried[0].best_dice
+    best = max(search.tried, key=lambda trial: trial.class_mean_dice)
+    assert search.chosen == best.rate != 1e-9 and best.class_mean_dice > search.tried[0].class_mean_dice
     assert (search.fold, search.epochs, search.steps) == (0, 3, 3 * 3 * STEPS)
     assert search.seconds == pytest.approx(sum(trial.seconds for trial in search.tried))
     assert chosen.models[NAME].learning_rate == search.chosen
     reason = chosen.decisions[0].reason
-    assert "tried on fold 0 for 3 epochs" in reason and f"{best.best_dice:.3f}" in reason
+    assert "tried on fold 0 for 3 epochs" in reason and f"{best.class_mean_dice:.3f}" in reason
     folder = dataset.results / NAME / "learning_rate"
     assert read_artefact(folder / "learning_rate.json", RateSearch) == search
     for rate in RATES:
@@ -125,7 +126,7 @@ def test_no_search_if_the_user_set_the_rate_or_there_is_one_candidate(prepared):
 
 
 def trial(rate: float, dice: float) -> RateTrial:
-    return RateTrial(rate=rate, best_dice=dice, dice={}, steps=1, seconds=1.0)
+    return RateTrial(rate=rate, class_mean_dice=dice, dice={}, steps=1, seconds=1.0)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,26 @@ def trial(rate: float, dice: float) -> RateTrial:
     ],
 )
 def test_the_rate_beyond_the_edge(scores, beyond):
-    assert lr_search.beyond_the_edge([trial(*one) for one in scores.items()]) == beyond
+    assert lr_search.beyond_the_edge([trial(*one) for one in scores.items()], "class_mean.dice") == beyond
+
+
+def test_the_monitored_average_chooses_the_rate(prepared, monkeypatch):
+    """The high rate is better by the mean over classes, the low one by the counts of all classes."""
+
+    def trained(data: Any, plan: Plan, **options: Any) -> RunRecord:
+        high = plan.models[NAME].learning_rate == 1e-2
+        return replace(_record(plan), class_mean_dice=0.8 if high else 0.6, micro_dice=0.7 if high else 0.9, micro_iou=0.5)
+
+    monkeypatch.setattr(lr_search, "train_fold", trained)
+    _, plan, _ = prepared
+    chosen = {}
+    for monitor in ("class_mean.dice", "micro.dice"):
+        changed, search = run(prepared, plan=with_training(plan, learning_rates=(1e-2, 1e-3), monitor=monitor))
+        assert search.monitor == monitor
+        (reason,) = [one.reason for one in changed.decisions if one.subject.endswith(".learning_rate")]
+        chosen[monitor] = (search.chosen, reason)
+    assert chosen["class_mean.dice"][0] == 1e-2 and "by Dice (class mean): 0.01 gave 0.800" in chosen["class_mean.dice"][1]
+    assert chosen["micro.dice"][0] == 1e-3 and "by mDSC: 0.01 gave 0.700, 0.001 gave 0.900" in chosen["micro.dice"][1]
 
 
 def test_auto_widens_a_list_whose_edge_is_best(prepared, monkeypatch, caplog):
@@ -165,7 +185,7 @@ def _record(plan: Plan) -> RunRecord:
     rate = plan.models[NAME].learning_rate
     return RunRecord(
         dataset="", model=NAME, variant="", fold=0, protocol="auto", identity="", seed=0, device="cpu", precision="fp32",
-        status="finished", epochs_planned=3, best_dice=0.5 + rate,
+        status="finished", epochs_planned=3, class_mean_dice=0.5 + rate,
     )  # fmt: skip
 
 
@@ -197,5 +217,5 @@ def test_diverging_rate_counts_as_dice_zero(prepared):
         _, search = run(prepared, plan=with_training(plan, search_epochs=8, learning_rates=(0.05, 0.01)))
     finally:
         Step._backward = backward  # type: ignore[method-assign]
-    assert (search.tried[0].best_dice, search.tried[0].steps, search.chosen) == (0.0, 0, 0.01)
-    assert torch.isfinite(torch.tensor(search.tried[1].best_dice))
+    assert (search.tried[0].class_mean_dice, search.tried[0].steps, search.chosen) == (0.0, 0, 0.01)
+    assert torch.isfinite(torch.tensor(search.tried[1].class_mean_dice))

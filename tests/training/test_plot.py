@@ -8,7 +8,7 @@ from autoseg.training.plot import NAME, draw
 
 def row(epoch: int, validated: bool = True) -> dict[str, float]:
     known = {"epoch": epoch, "loss": 2 / epoch, "learning_rate": 1e-3 / epoch, "seconds": 9.0, "data_wait": 0.1}
-    return known | ({"dice": 0.5, "dice_a": 0.4, "dice_b": 0.6, "validation_seconds": 2.0} if validated else {})
+    return known | ({"micro_dice": 0.55, "class_mean_dice": 0.5, "dice_a": 0.4, "validation_seconds": 2.0} if validated else {})
 
 
 def test_plot_is_drawn_for_any_number_of_epochs(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoseg.metrics.overlap import Counts
 from autoseg.schema.plan import Fold, Plan, Splits
 from autoseg.schema.run import RateSearch, RunRecord, choices_text
 from autoseg.support.errors import AutosegError
@@ -17,6 +18,7 @@ from autoseg.training.checkpoint import load_network
 from autoseg.training.selection import choices_made
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
+from autoseg.training.validate import Validation
 from tests.training import tiny
 from tests.training.tiny import CASES, NAME, with_training
 
@@ -58,7 +60,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def validate(engine, store, cases, scheme, on_batch, team):
         seen.append(tuple(cases))
-        return dict.fromkeys(scheme.foreground, 0.9 if len(seen) == 2 else 0.1)
+        return Validation.of(dict.fromkeys(scheme.foreground, Counts(9, 1, 1) if len(seen) == 2 else Counts(1, 9, 9)))
 
     monkeypatch.setattr(trainer, "validate", validate)
     return seen

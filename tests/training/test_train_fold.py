@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from autoseg.inference import engine as engine_module
+from autoseg.metrics.overlap import Counts
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema.plan import Plan, Splits
 from autoseg.schema.run import RunRecord
@@ -22,6 +23,7 @@ from autoseg.training.checkpoint import load_network
 from autoseg.training.run_lock import run_lock
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
+from autoseg.training.validate import Validation
 from tests.training import tiny
 from tests.training.tiny import NAME, at_step, in_a_process, with_model, with_training
 
@@ -56,6 +58,12 @@ def test_unknown_name_in_a_plan_is_an_error_at_once(tmp_path, field, name, says)
     assert not folder_of(tmp_path).exists()
 
 
+def of_dice(dice: float) -> Validation:
+    """A validation with this Dice of the only class that is there."""
+    tp = round(1000 * dice)
+    return Validation.of({"disc": Counts(tp, 1000 - tp, 1000 - tp), "core": Counts(0, 0, 0)})
+
+
 def folder_of(root: Path) -> Path:
     return root / "results" / "Dataset701_Discs" / NAME / "fold_0"
 
@@ -83,7 +91,7 @@ def test_results_folder_is_complete(unbroken):
     assert sorted(os.listdir(folder)) == LEFT
     record = read_artefact(folder / "run.json", RunRecord)
     assert (record.status, record.epochs_done, record.model, record.variant, record.fold) == ("finished", 4, NAME, "one", 0)
-    assert record.best_dice == pytest.approx(np.mean(list(record.dice.values()))) and set(record.dice) == {"disc", "core"}
+    assert record.class_mean_dice == pytest.approx(np.mean(list(record.dice.values()))) and set(record.dice) == {"disc", "core"}
     assert record.steps == 4 * STEPS and (record.batch_size, record.learning_rate) == (4, 0.01)
     assert record.peak_memory > 1 << 24 and record.images_per_second > 0
     assert 0 < record.epoch_seconds * 4 < record.seconds
@@ -94,8 +102,10 @@ def test_results_folder_is_complete(unbroken):
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3", "4"]
     last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
     assert 0 <= float(last["data_wait"]) <= 1 and float(last["seconds"]) > 0 and last["skipped"] == "0"
-    best = max(float(line.split(",")[3]) for line in lines[1:])
-    assert best == pytest.approx(record.best_dice, abs=1e-5)
+    column = lines[0].split(",").index("class_mean_dice")
+    best = max(float(line.split(",")[column]) for line in lines[1:])
+    assert best == pytest.approx(record.class_mean_dice, abs=1e-5) and record.monitor == "class_mean.dice"
+    assert 0 < record.micro_iou < record.micro_dice < 1 and record.micro_dice != record.class_mean_dice
 
 
 def test_network_loads_from_the_folder_alone(unbroken, tmp_path):
@@ -184,7 +194,7 @@ def test_finished_run_is_unchanged_and_restart_trains_again(tmp_path, monkeypatc
     assert (folder / "last.pt").stat().st_mtime_ns == written
     again = tiny.train(tmp_path, restart=True)
     assert (folder / "last.pt").stat().st_mtime_ns != written and sorted(os.listdir(folder)) == LEFT
-    assert (again.best_dice, again.status) == (first.best_dice, "finished")
+    assert (again.class_mean_dice, again.status) == (first.class_mean_dice, "finished")
 
 
 def test_run_with_other_settings_is_refused_with_the_differences(tmp_path):
@@ -251,22 +261,47 @@ def test_single_nan_steps_are_skipped_and_counted(tmp_path):
 def test_early_stopping_counts_epochs_without_a_better_dice(tmp_path, monkeypatch):
     dataset, plan, splits = tiny.prepare(tmp_path)
     dices = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])
-    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: of_dice(next(dices)))
     record = train_fold(dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu")
-    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
+    assert (record.status, record.epochs_done, record.best_epoch, record.class_mean_dice) == ("finished", 5, 2, 0.5)
     assert checkpoint.read(folder_of(tmp_path) / "best.pt")["epoch"] == 2
     # It is over: going on does not train further.
     assert train_fold(dataset, with_training(plan, epochs=30, patience=3), splits, NAME, 0, device="cpu").epochs_done == 5
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("class_mean.dice", 1), ("micro.dice", 2), ("micro.iou", 2)])
+def test_the_monitored_average_chooses_the_epoch(tmp_path, monkeypatch, monitor, best):
+    """Epoch 1 is better on the small class, epoch 2 on the large one."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    small, large = Counts(9, 1, 1), Counts(900, 100, 100)
+    epochs = iter([{"disc": Counts(700, 300, 300), "core": small}, {"disc": large, "core": Counts(1, 9, 9)}])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: Validation.of(next(epochs)))
+    plan = with_training(plan, epochs=2, monitor=monitor, selection="held_out")
+    record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert (record.best_epoch, record.monitor) == (best, monitor)
+    expected = {1: (0.8, 2 * 709 / (2 * 709 + 602)), 2: (0.5, 2 * 901 / (2 * 901 + 218))}[best]
+    assert (record.class_mean_dice, record.micro_dice) == pytest.approx(expected)
+    assert record.micro_iou == pytest.approx(record.micro_dice / (2 - record.micro_dice))
+
+
+def test_gains_that_are_too_small_use_patience_up_but_keep_the_weights(tmp_path, monkeypatch):
+    """They add up: 0.504 is more than 0.003 better than 0.5, where the patience is counted from, not than the 0.502 before."""
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    dices = iter([0.5, 0.502, 0.504, 0.505, 0.506, 0.507, 0.9])
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: of_dice(next(dices)))
+    plan = with_training(plan, epochs=30, patience=3, min_delta=0.003, monitor="micro.dice", selection="held_out")
+    record = train_fold(dataset, plan, splits, NAME, 0, device="cpu")
+    assert (record.epochs_done, record.best_epoch, record.micro_dice) == (6, 6, pytest.approx(0.507))
 
 
 def test_patience_counts_validations(tmp_path, monkeypatch):
     """Epochs without a validation say nothing, so they do not use the patience up."""
     dataset, plan, splits = tiny.prepare(tmp_path)
     dices = iter([0.2, 0.5, 0.4, 0.9])
-    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: of_dice(next(dices)))
     rare = with_training(plan, epochs=7, patience=2, validate_every=2)
     record = train_fold(dataset, rare, splits, NAME, 0, device="cpu")
-    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 7, 7, 0.9)
+    assert (record.status, record.epochs_done, record.best_epoch, record.class_mean_dice) == ("finished", 7, 7, 0.9)
 
 
 @pytest.mark.parametrize(("patience", "every", "epochs"), [(3, 5, 20), (1, 4, 3), (1, 50, 2)])
@@ -304,7 +339,7 @@ def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
     patient = with_training(plan, epochs=30, patience=3)
     monkeypatch.setattr("autoseg.training.trainer._SAVE_FRACTION", 1e3)
     dices = iter([0.2, 0.5, 0.4, 0.5, 0.3])
-    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: {"disc": next(dices), "core": float("nan")})
+    monkeypatch.setattr("autoseg.training.trainer.validate", lambda *arguments: of_dice(next(dices)))
 
     def leave() -> None:
         raise KeyboardInterrupt
@@ -314,7 +349,7 @@ def test_early_stopping_counts_on_after_resuming(tmp_path, monkeypatch):
         train_fold(dataset, patient, splits, NAME, 0, device="cpu")
     assert checkpoint.read(folder_of(tmp_path) / "last.pt")["progress"]["validations_since_best"] == 2
     record = train_fold(dataset, patient, splits, NAME, 0, device="cpu")
-    assert (record.status, record.epochs_done, record.best_epoch, record.best_dice) == ("finished", 5, 2, 0.5)
+    assert (record.status, record.epochs_done, record.best_epoch, record.class_mean_dice) == ("finished", 5, 2, 0.5)
 
 
 @pytest.mark.parametrize(("loss", "activation"), [("dice_ce", "softmax"), ("bce", "sigmoid"), ("dice_bce", "sigmoid")])
@@ -405,7 +440,7 @@ def test_checkpoint_of_another_run_is_a_pretrained_start(tmp_path, caplog):
     second = train_fold(dataset, short, splits, NAME, 0, device="cpu", pretrained=str(copy), restart=True)
     assert second.pretrained == str(copy) and second.identity != first.identity
     random = train_fold(dataset, short, splits, NAME, 0, device="cpu", restart=True)
-    assert random.pretrained == "" and second.best_dice > random.best_dice
+    assert random.pretrained == "" and second.class_mean_dice > random.class_mean_dice
 
 
 def copy_of(folder, target):
