@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,7 @@ def plan_and_preprocess(
             cache.stop_caching()
         _log_findings(measured, raw)
         _log_id(new_splits)
-        logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {len(plan.models)} models in {data.plan}")
+        logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {_counted(plan.models)} in {data.plan}")
         _log_missing_weights(data, plan)
         for config in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
@@ -161,6 +161,10 @@ def _log_findings(measured: Fingerprint, raw: RawDataset) -> None:
         logger.warning(f"to check: {finding.text}" + (f": {names}{more}" if names else ""))
     if len(findings) > _SHOWN:
         logger.warning(f"{len(findings) - _SHOWN} more findings: autoseg_fingerprint {measured.dataset}")
+
+
+def _counted(models: Collection[str]) -> str:
+    return f"{len(models)} model{'' if len(models) == 1 else 's'}"
 
 
 def _log_missing_weights(data: Dataset, plan: Plan) -> None:
@@ -234,7 +238,7 @@ def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
 def check_hours(hours: float | None, protocol: Protocol) -> None:
     """Raises AutosegError for a time limit that cannot be kept."""
     if hours is not None and not 0 <= hours < math.inf:
-        raise AutosegError(f"{hours:g} is no time limit", "give hours above zero, or 0 for no limit")
+        raise AutosegError(f"a time limit cannot be {hours:g} hours", "give a time above zero, or 0 for no limit")
     if hours and protocol == "benchmark":
         raise AutosegError("the protocol benchmark has the study's steps and sizes, so it cannot have a time limit", "use auto")
 

@@ -81,6 +81,15 @@ def _first(plan: Plan) -> str:
     return next((name for name in plan.models if name not in longer), next(iter(plan.models)))
 
 
+def _steps(plan: Plan, models: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(str(timing.steps) for name in models if (timing := plan.models[name].timing)))
+
+
+def _remedy(plan: Plan, longer: Sequence[str]) -> str:
+    others = [name for name in plan.models if name not in longer]
+    return f"give more time, or plan only the others: --models {','.join(others)}" if others else "give more time"
+
+
 def _show_times(plan: Plan) -> None:
     """What a training of one fold costs, by model."""
     from autoseg.planning.time_budget import over_limit, show_time
@@ -101,10 +110,8 @@ def _show_times(plan: Plan) -> None:
     _tables.show_text(f"{limit}; --hours or --minutes sets another")
     longer = over_limit(plan)
     if longer:
-        _tables.show_text(
-            f"longer than the limit, with as many steps as the others: {', '.join(longer)}; name the models to train with "
-            f"--models, or give more time"
-        )
+        names = ", ".join(longer)
+        _tables.show_text(f"longer than the limit, with {_steps(plan, longer)} steps: {names}; {_remedy(plan, longer)}")
 
 
 def _show_decisions(plan: Plan) -> None:

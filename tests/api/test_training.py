@@ -298,7 +298,7 @@ def test_planned_times_are_measured_once_and_said_before_a_training(raw, tmp_pat
     assert "5 folds of 7 epochs (" in caplog.text and "measured on" in caplog.text
     with pytest.raises(AutosegError, match="cannot have a time limit"):
         api.plan_and_preprocess("Lesion", protocol="benchmark", hours=1, root=root)
-    with pytest.raises(AutosegError, match="-1 is no time limit"):
+    with pytest.raises(AutosegError, match="cannot be -1 hours"):
         api.plan_and_preprocess("Lesion", hours=-1, root=root)
 
 

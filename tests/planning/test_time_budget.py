@@ -118,7 +118,10 @@ def test_a_model_that_no_steps_fit_is_told_and_does_not_take_them_from_the_other
     assert "take more than 60 min" in reason(plan, "models.unet.variant")
     assert over_limit(plan) == ["unet"] and plan_and_preprocess._first(plan) == "segformer"
     plan_and_preprocess._show_times(plan)
-    assert "longer than the limit, with as many steps as the others: unet" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "steps: unet; give more time, or plan only the others: --models segformer" in shown
+    plan_and_preprocess._show_times(timed(hours=0.001))
+    assert capsys.readouterr().out.rstrip().endswith("longer than the limit, with 30 steps: segformer; give more time")
     assert over_limit(timed(("unet", "segformer"), hours=1)) == over_limit(timed(hours=0)) == []
 
 
