@@ -29,6 +29,7 @@ ORDER = [
     {"evaluation"},
     {"explanation", "omnimodel", "comparison", "audit"},
     {"runner"},
+    {"study"},
     {"api"},
     {"cli"},
 ]

@@ -27,6 +27,7 @@ from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.runner import grid_status, run
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
 from autoseg.api.splits import compare_splits, export_splits, splits_of
+from autoseg.api.studies import check_study, run_study
 from autoseg.api.training import TrainedFold, train
 from autoseg.api.weights import (
     WeightsCheck,
@@ -57,6 +58,7 @@ __all__ = [
     "ask_omnimodel",
     "audit",
     "check_model",
+    "check_study",
     "compare",
     "compare_splits",
     "convert",
@@ -79,6 +81,7 @@ __all__ = [
     "predict_with_second_reader",
     "review_page",
     "run",
+    "run_study",
     "splits_of",
     "study_readers",
     "train",

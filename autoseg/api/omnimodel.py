@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -102,9 +102,10 @@ def read_jobs(
     confirm: Callable[[str], bool] | None,
     device: str,
     root: Root,
+    prompts: Mapping[str, str] | None = None,
 ) -> PredictionReport:
-    """Like `ask_omnimodel`, for a list of jobs."""
-    task, _ = _task(dataset, omnimodel, root)
+    """Like `ask_omnimodel`, for a list of jobs. prompts: class -> prompt, instead of the plan's."""
+    task = _with_prompts(_task(dataset, omnimodel, root)[0], prompts)
     if omnimodel.reader == "sam":
         from autoseg.omnimodel.sam import Sam, read_with_boxes
 
@@ -113,6 +114,31 @@ def read_jobs(
         folder = Path(omnimodel.weights) if omnimodel.weights else Workspace.at(root).weights / "sam"
         return read_with_boxes(Sam(folder, device), jobs, Path(omnimodel.boxes_from), output, task)
     return _ask_service(jobs, output, task, omnimodel, confirm, root)
+
+
+def mock_jobs(
+    jobs: Sequence[PredictionJob],
+    output: Path,
+    dataset: str | int,
+    omnimodel: Omnimodel,
+    *,
+    prompts: Mapping[str, str] | None = None,
+    root: Root = None,
+) -> PredictionReport:
+    """The same with a stand-in for the service: nothing is sent, no key is needed, and the masks are no model's."""
+    from autoseg.omnimodel.client import Cache, Client, RetryPolicy
+    from autoseg.omnimodel.mock import MockService
+    from autoseg.omnimodel.reader import read_files
+
+    task = _with_prompts(_task(dataset, omnimodel, root)[0], prompts)
+    cache = Cache(output.with_name(f"{output.name}_answers"))  # Not among the answers of services.
+    client = Client(MockService(), cache, RetryPolicy(rate=0, attempts=1))
+    return read_files(client, jobs, output, task)
+
+
+def _with_prompts(task: Task, prompts: Mapping[str, str] | None) -> Task:
+    known = {name: text for name, text in (prompts or {}).items() if name in task.prompts}
+    return replace(task, prompts={**task.prompts, **known})
 
 
 def _ask_service(

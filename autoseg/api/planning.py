@@ -111,7 +111,7 @@ def plan_and_preprocess(
     check_hours(hours, protocol)
     before = _plan_before(data)
     raw = RawDataset.open(data)
-    regrouped = groups is not None and _store_groups(data, raw, groups)
+    regrouped = groups is not None and store_groups(data, raw, groups)
     if regrouped:
         raw = RawDataset.open(data)
     with DecodedImageCache(data.preprocessed) if preprocess else nullcontext() as cache:
@@ -213,7 +213,7 @@ def _make_plan(
     return make_timed_plan(measured, spec, device=device, timer=timer, hours=hours, **options)
 
 
-def _store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
+def store_groups(data: Dataset, raw: RawDataset, expression: str) -> bool:
     """Write the patient of each case to dataset.json; whether that changed it. Raises SeveralProblems with the cases that do
     not match."""
     from autoseg.fingerprint.name_groups import NO_GROUPS, find_groups

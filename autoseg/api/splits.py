@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDS, _SEED = "training.folds", "training.seed"
 _DEFAULT_FOLDS = 5
+_SHOWN = 10
 
 
 def splits_of(dataset: DatasetId, root: Root = None) -> Splits:
@@ -141,8 +142,11 @@ def _asked_splits(
         return replace(read_splits(path, measured, raw.spec), given=path.name)
     match = match_cases(read_split_file(path), measured)
     splits = to_splits(match, path.name, partial=partial)
-    for line in match.differences():
-        logger.warning(f"{path.name}: {line}")
+    for what, cases in (("missing", match.missing), ("changed", match.changed), ("not in the file", match.extra)):
+        if cases:
+            others = len(cases) - _SHOWN
+            more = f" and {others} more (autoseg_splits {data.number} --check {path})" if others > 0 else ""
+            logger.warning(f"{path.name}: {len(cases)} images {what}: {', '.join(cases[:_SHOWN])}{more}")
     check_splits(splits, measured, raw.spec, f"get another file than {path}")
     return splits
 

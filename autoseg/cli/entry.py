@@ -182,6 +182,18 @@ def max_pixels(text: str) -> int:
     return pixels
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Options of the runner: where jobs run, how many, and how often crashed ones are restarted."""
+    parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="where jobs run (default: local)")
+    parser.add_argument("--workers", type=int, metavar="N", help="jobs at a time (default: 1; with GPUs all of them)")
+    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs of each job (default: 0)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: RAY_ADDRESS, else start one here)")
+    parser.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="submitit parameter, e.g. slurm_partition=gpu"
+    )
+    parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
+
+
 def add_break_lock(parser: argparse.ArgumentParser) -> None:
     """--break-lock."""
     text = "take over folders locked by processes of which it is not known whether they run (other containers or machines)"

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.datasets:
         raise AutosegError("no datasets given", "--datasets 501,502, or --status for the jobs of the last run")
-    with _live_table() as watch:
+    with live_table() as watch:
         table = api.run(
             entry.names(options.datasets),
             None if options.models == "all" else entry.names(options.models),
@@ -72,15 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
     parser.add_argument("--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
     parser.add_argument("--status", action="store_true", help="print the table of jobs and exit")
-    parser.add_argument("--engine", default="local", choices=("local", "ray", "slurm"), help="where jobs run (default: local)")
-    parser.add_argument("--workers", type=int, metavar="N", help="jobs at a time (default: 1; with GPUs all of them)")
-    parser.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="GPUs of each job (default: 0)")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: RAY_ADDRESS, else start one here)")
-    parser.add_argument(
-        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="submitit parameter, e.g. slurm_partition=gpu"
-    )
+    entry.add_engine(parser)
     entry.add_break_lock(parser)
-    parser.add_argument("--retries", type=int, default=2, metavar="N", help="restarts of a crashed job (default: 2)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="plan again if the plan is for another protocol")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--pretrained", metavar="auto|study|none|PATH", help="weights to start from (default: the plan's)")
@@ -92,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _live_table() -> Iterator[Callable[[GridTable], None]]:
+def live_table() -> Iterator[Callable[[GridTable], None]]:
     """A live table on a terminal; without a terminal the log messages are enough."""
     from rich.console import Console
 

@@ -18,7 +18,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from autoseg.planning.split_file import INNER as INNER_SIDE
+from autoseg.planning.split_file import TRAINED, split_rows
 from autoseg.planning.splits import INNER, check_independent, describe_folds, independent_groups
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
@@ -89,3 +92,33 @@ def _inner(trained: Sequence[str], members: Mapping[str, Sequence[str]]) -> list
 
 def _cases(members: Mapping[str, Sequence[str]], groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(case for group in groups for case in members[group]))
+
+
+def subset(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec, cases: int) -> Splits:
+    """The folds with about `cases` of their cases, the same for everybody with the same images; groups stay whole.
+
+    Of each set of cases with the same role in every fold the first groups are kept, in the order of the keys of
+    "autoseg 0 subset <pixel hash>", so that no side becomes empty.
+    """
+    used = {case for fold in splits.folds for case in (*fold.train, *fold.validation)}
+    if len(used) <= cases:
+        return splits
+    roles = {row.name: row.sides.replace(INNER_SIDE, TRAINED) for row in split_rows(splits, fingerprint)}
+    groups = independent_groups(fingerprint, spec.groups)
+    members: dict[str, dict[str, list[str]]] = {}
+    for case in sorted(used):
+        members.setdefault(roles[case], {}).setdefault(groups[case], []).append(case)
+    hashes = {case.case: case.pixel_hash for case in fingerprint.cases}
+    kept: set[str] = set()
+    for of_role in members.values():
+        wanted, held = cases * sum(map(len, of_role.values())) / len(used), 0
+        for group in _in_order(of_role, hashes, "autoseg 0 subset"):
+            if held and held + len(of_role[group]) / 2 > wanted:
+                break
+            kept |= set(of_role[group])
+            held += len(of_role[group])
+    folds = tuple(
+        Fold(*(tuple(case for case in side if case in kept) for side in (fold.train, fold.validation, fold.inner)))
+        for fold in splits.folds
+    )
+    return replace(splits, folds=folds, reason=f"{len(kept)} cases of: {splits.reason}")

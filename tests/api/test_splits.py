@@ -126,7 +126,8 @@ def test_missing_extra_and_changed_images_are_listed(original, tmp_path, caplog)
         assert line in str(caught.value)
     assert not other.splits.exists()
     partial = canonical(other, file, partial=True)
-    assert "changed: case01" in caplog.text and partial.id != read_artefact(original.splits, Splits).id
+    assert "1 images changed: case01" in caplog.text and "1 images not in the file: new" in caplog.text
+    assert partial.id != read_artefact(original.splits, Splits).id
     used = {case for fold in partial.folds for case in (*fold.train, *fold.validation)}
     assert used == {name for name in named if name != "new"}
 

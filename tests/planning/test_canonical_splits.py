@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from autoseg.planning.canonical_splits import make_canonical_splits
+from autoseg.planning.canonical_splits import make_canonical_splits, subset
 from autoseg.planning.splits import check_splits, with_inner_cases
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.plan import Splits
+from autoseg.schema.plan import Fold, Splits
 from autoseg.support.errors import AutosegError
 from tests.planning.fingerprints import FakeDataset, case_name
 
@@ -122,3 +122,30 @@ def test_the_reason_names_the_rule_and_what_is_missing() -> None:
     reason = canonical(fake).reason
     assert reason.startswith("canonical rule, seed 0: 5 folds over 20 cases") and "stratified" not in reason
     assert "rare (1 cases) is missing in the validation of fold" in reason
+
+
+def test_a_subset_is_the_same_for_everybody_and_keeps_groups_and_sides() -> None:
+    fake = FakeDataset(cases=100, groups={k: f"p{k // 3}" for k in range(60)}, duplicates=((61, 70),))
+    splits = canonical(fake)
+    small = subset(splits, fake.fingerprint, fake.spec, 30)
+    kept = {name for fold in small.folds for name in fold.validation}
+    assert 25 <= len(kept) <= 35 and small.reason.startswith(f"{len(kept)} cases of: canonical rule")
+    check_splits(small, fake.fingerprint, fake.spec)
+    for before, after in zip(splits.folds, small.folds, strict=True):
+        assert set(after.validation) == set(before.validation) & kept and set(after.inner) <= set(after.train)
+        assert 4 <= len(after.validation) <= 8
+    for patient in range(20):
+        members = {case_name(k) for k in range(60) if k // 3 == patient}
+        assert members <= kept or not members & kept
+    other = renamed_and_shuffled(fake.fingerprint, 5)
+    theirs = subset(make_canonical_splits(other, fake.spec), other, fake.spec, 30)
+    assert by_content(theirs, other) == by_content(small, fake.fingerprint)
+    assert subset(splits, fake.fingerprint, fake.spec, 100) == splits
+
+
+def test_a_subset_of_an_official_split_keeps_its_shares() -> None:
+    fake = FakeDataset(cases=80)
+    names = [case_name(k) for k in range(80)]
+    splits = Splits(folds=(Fold(tuple(names[:60]), tuple(names[60:]), tuple(names[:8])),), reason="official", official="X")
+    (fold,) = subset(splits, fake.fingerprint, fake.spec, 20).folds
+    assert (len(fold.train), len(fold.validation)) == (15, 5)

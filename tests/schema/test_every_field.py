@@ -26,8 +26,8 @@ UNDEFINED = {
     "bundle": {"scores", "mean_absolute_error", "low", "median", "high"},
     "comparison": {
         "mean", "std", "folds", "low", "high", "epoch_seconds", "training_seconds", "latency", "calibration", "p", "p_adjusted",
-        "mean_ranks", "first", "tau", "friedman_p", "critical_difference", "dice", "dice_std", "hd95", "hd95_std",
-        "hd95_diagonal", "hd95_diagonal_std", "coverage", "risk", "aurc", "best", "random", "across",
+        "mean_ranks", "first", "tau", "friedman_p", "critical_difference", "dice", "dice_std", "hd95", "hd95_std", "coverage",
+        "risk", "aurc", "best", "random", "across",
     },
     "explanation": {"inside", "ring", "outside"},
     "fingerprint": {
@@ -38,13 +38,14 @@ UNDEFINED = {
     "prediction": {
         "value", "expected_dice", "soft_dice", "agreement", "entropy", "classes", "mean_absolute_error",
     },
-    "risk_coverage": {"aurc", "best", "random", "dice", "hd95", "hd95_diagonal"},
+    "risk_coverage": {"aurc", "best", "random", "dice", "hd95"},
     "run": {"dice", "class_mean_dice", "micro_dice", "micro_iou"},
     "scores": {
-        "dice", "iou", "precision", "recall", "hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice", "added", "mean",
-        "std", "median", "pooled", "overall", "ece", "confidence", "accuracy", "share",
+        "dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice", "added", "mean", "std", "median",
+        "pooled", "overall", "ece", "confidence", "accuracy", "share",
     },
     "second_reader": {"confidence", "agreement"},
+    "study": {"ours", "deviation", "published", "published_deviation"},
 }  # fmt: skip
 # Numbers below zero that are right: values of images, differences, what stands for "not yet" and "all folds".
 BELOW_ZERO = {
@@ -57,6 +58,7 @@ BELOW_ZERO = {
     },
     "grid": {"fold"},
     "onnx": {"mean", "lower", "upper"},
+    "study": {"ours", "published"},
     "plan": {"mean", "lower", "upper"},
     "prediction": {"slope", "intercept", "empty_offset"},
     "run": {"best_epoch"},

@@ -1,0 +1,1 @@
+"""Published studies: definitions in YAML, checks before the start, tables with the published numbers, deviations."""
