@@ -11,7 +11,7 @@ from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Plan, Splits
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
-from autoseg.support.workspace import Dataset, Root
+from autoseg.support.workspace import Dataset, Root, model_of_folder
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def check_plans(dataset: Dataset, plans: Mapping[Path, Plan], *, warn: bool = Fa
     for content_hash, folder in runs.items():
         remedy = f"put the files back, or plan and train again: {planning_command(dataset, plans[folder])}"
         try:
-            check_sources(dataset, content_hash, f"{folder.parent.name}, {folder.name} was trained", remedy)
+            check_sources(dataset, content_hash, f"{model_of_folder(folder.parent.name)}, {folder.name} was trained", remedy)
         except ChangedSources as error:
             if not warn:
                 raise

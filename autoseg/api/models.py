@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from autoseg.api.options import Models, model_names
 from autoseg.schema.frame import Results
 from autoseg.support.workspace import Root, Workspace
 
@@ -15,8 +16,8 @@ class ModelInfo:
 
     variants: name -> parameters, for 3 channels and 2 classes, from small to large; parameters: of the default variant.
     divisor: the network pads images to multiples of it. fixed_size: the network resizes images to this square, None if it
-    does not. weights: data the published weights were trained on. weights_present: the default variant would start from
-    published weights, completely.
+    does not. weights: data the published weights were trained on; licences: of them. weights_present: the default variant would
+    start from published weights, completely.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelInfo:
     divisor: int
     fixed_size: int | None
     weights: list[str]
+    licences: list[str]
     weights_present: bool
     citation: str
 
@@ -78,22 +80,26 @@ def check_model(model: str, *, on_result: Callable[[ModelCheck], None] | None = 
     return rows
 
 
-def model_table(root: Root = None) -> Results[ModelInfo]:
-    """List every registered architecture, those of installed packages too.
+def model_table(root: Root = None, *, models: Models | None = None) -> Results[ModelInfo]:
+    """List every registered architecture, those of installed packages too, or some.
 
     Args:
+        models: names of models, also "timm:NAME" for an encoder of timm. "timm:*hiera*" stands for all that match and have
+            published weights; those of which timm gives no feature maps are skipped with a warning.
         root: folder of weights/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
         One row for each architecture. If the package of one cannot be imported, it is skipped with a warning.
+
+    Raises:
+        AutosegError: a name is unknown, or a pattern matches nothing.
     """
-    from autoseg import models as registry
+    from autoseg.models import registry
     from autoseg.weights.pretrained import find_start
 
     folder = Workspace.at(root).weights
     rows: Results[ModelInfo] = Results()
-    for name in registry.usable_names():
-        spec = registry.spec(name)
+    for name, spec in registry.matching_specs(model_names(models)):
         start = find_start(spec, spec.default_variant, folder)
         row = ModelInfo(
             name=name,
@@ -105,6 +111,7 @@ def model_table(root: Root = None) -> Results[ModelInfo]:
             divisor=spec.divisor,
             fixed_size=spec.fixed_size,
             weights=sorted({weights.trained_on for weights in spec.weights if not weights.study}),
+            licences=sorted({weights.licence or "not known" for weights in spec.weights if not weights.study}),
             weights_present=start.source is not None and not start.missing,
             citation=spec.citation,
         )

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser("autoseg_models", "List every architecture: family, variants, parameters, sizes, weights, paper.")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="only these; timm:NAME is any encoder of timm, 'timm:*hiera*' all that match"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    rows = api.model_table(options.root)
+    rows = api.model_table(options.root, models=options.models or None)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False))
         return 0
@@ -29,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("name", "family", "variants", "sizes", "weights", "paper"),
         [_cells(row) for row in rows],
     )
+    if not options.models:
+        print("any encoder of timm is a model too, timm:NAME; for a list of some:")
+        print("  autoseg_models 'timm:*convnext*'")
     return 0
 
 
@@ -39,5 +45,8 @@ def _cells(row: ModelInfo) -> list[str]:
     ]
     size = "any" if row.divisor == 1 else f"multiples of {row.divisor}"
     size = f"{row.fixed_size} internally" if row.fixed_size else size
-    weights = f"{', '.join(row.weights)}: {'present' if row.weights_present else 'not present'}" if row.weights else "none"
+    weights = "none"
+    if row.weights:
+        present = "present" if row.weights_present else "not present"
+        weights = f"{', '.join(row.weights)}: {present} ({', '.join(row.licences)})"
     return [row.name, row.family, ", ".join(variants), size, weights, row.citation]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as TorchSampler
 
-from autoseg.data.sampling import Sampler, generator, window_start
+from autoseg.data.sampling import VIEW_STREAM, Sample, Sampler, generator, window_start
 from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.preprocessing.normalise import image_statistics
 from autoseg.schema.dataset import LabelScheme
@@ -27,6 +27,9 @@ from autoseg.support.parallel import available_cores, parallel_map, process_cont
 Array = NDArray[Any]
 Chain = Callable[[Array, Array, tuple[int, int], tuple[int, int], Augmentation, np.random.Generator], tuple[Array, Array]]
 
+_WITHOUT_AUGMENTATION = Augmentation(
+    mirror=(), p_rotation=0, p_scaling=0, p_noise=0, p_blur=0, p_brightness=0, p_contrast=0, p_low_resolution=0, p_gamma=0
+)
 # One core prepares several hundred images per second: more threads do not help.
 _MAX_WORKERS = 8
 # With this many cores, worker processes were measured to be faster than threads, which share one interpreter lock.
@@ -55,6 +58,13 @@ class Batch:
         """The batch in memory from which copies to a GPU need not wait."""
         statistics = None if self.statistics is None else self.statistics.pin_memory()
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), statistics, self.cases)
+
+
+@dataclass(frozen=True)
+class EncodedBatch(Batch):
+    """maps: (B, C, h, w) each, what a frozen encoder gives for the images."""
+
+    maps: tuple[Tensor, ...]
 
 
 class SampleError(RuntimeError):
@@ -108,11 +118,21 @@ class BatchMaker(Dataset[Any]):
             # Threads may both compute it; they get the same.
             known = self._order = epoch, self.sampler.order(epoch)
         samples = [self._sample(known[1], epoch, step, sample) for sample in self._samples]
+        return self._batch(samples)
+
+    def views(self, items: Sequence[tuple[str, int]]) -> Batch:
+        """Fixed windows, one for each (case, number), the same in every epoch. Number 0 is not augmented."""
+        return self._batch([self._view(case, number) for case, number in items])
+
+    def statistics(self, cases: Sequence[str]) -> Tensor | None:
+        """(B, 2, C) of whole images, None if normalisation does not depend on the image."""
+        if self._normalisation.scheme != "image":
+            return None
+        return torch.stack([self._statistics_of(case) for case in cases])
+
+    def _batch(self, samples: Sequence[tuple[str, Array, Array]]) -> Batch:
         cases, pixels, labels = zip(*samples, strict=True)
-        statistics = None
-        if self._normalisation.scheme == "image":
-            statistics = torch.stack([self._statistics_of(case) for case in cases])
-        return Batch(_to_tensor(pixels), torch.from_numpy(np.stack(labels)), statistics, cases)
+        return Batch(_to_tensor(pixels), torch.from_numpy(np.stack(labels)), self.statistics(cases), cases)
 
     def __getitem__(self, place: tuple[int, int]) -> Batch | Exception:
         """As `torch.utils.data` asks for it. Errors are results: the worker would otherwise turn them into text."""
@@ -124,6 +144,16 @@ class BatchMaker(Dataset[Any]):
     def _sample(self, order: NDArray[np.intp], epoch: int, step: int, sample: int) -> tuple[str, Array, Array]:
         random = generator(self._seed, epoch, step, sample)
         drawn = self.sampler.draw(order, step, sample, random)
+        return self._window(drawn, self._settings, random, f"epoch {epoch}, step {step}")
+
+    def _view(self, case: str, number: int) -> tuple[str, Array, Array]:
+        random = generator(self._seed, number, self._store.cases.index(case), 0, VIEW_STREAM)
+        settings = self._settings if number else _WITHOUT_AUGMENTATION
+        return self._window(self.sampler.view(case, number, random), settings, random, f"view {number}")
+
+    def _window(
+        self, drawn: Sample, settings: Augmentation, random: np.random.Generator, place: str
+    ) -> tuple[str, Array, Array]:
         try:
             image, label = self._store.image(drawn.case), self._store.label(drawn.case)
             centre = drawn.centre or (None, None)
@@ -131,7 +161,7 @@ class BatchMaker(Dataset[Any]):
                 window_start(image.shape[0], self._size[0], centre[0], random),
                 window_start(image.shape[1], self._size[1], centre[1], random),
             )
-            pixels, labels = self._chain(image, label, corner, self._size, self._settings, random)
+            pixels, labels = self._chain(image, label, corner, self._size, settings, random)
         except AutosegError as error:
             raise AutosegError(f"case {drawn.case}: {error.problem}", error.remedy) from error
         except OSError as error:
@@ -140,7 +170,7 @@ class BatchMaker(Dataset[Any]):
                 "run autoseg_plan_and_preprocess again",
             ) from error
         except Exception as error:
-            raise SampleError(f"case {drawn.case} (epoch {epoch}, step {step}): {type(error).__name__}: {error}") from error
+            raise SampleError(f"case {drawn.case} ({place}): {type(error).__name__}: {error}") from error
         return drawn.case, pixels, labels
 
     def _statistics_of(self, case: str) -> Tensor:

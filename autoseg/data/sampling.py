@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 RARE = 1 / 3
 # Separate random streams: draws for one purpose do not affect the other.
 _ORDER, _SAMPLE = 0, 1
+# 2 is that of the network (dropout).
+VIEW_STREAM = 3
 
 T = TypeVar("T")
 Samples = Mapping[int, NDArray[np.int32]]
@@ -83,6 +85,16 @@ class Sampler:
         if self._whole:
             return Sample(_pick(self._holders[_pick(self.rare, random)], random) if self.rare else case)
         return self._centred(case, random)
+
+    def view(self, case: str, number: int, random: np.random.Generator) -> Sample:
+        """A fixed window of a case: of the views of a case, the same share as of samples is centred on one of its classes."""
+        present = [pixels for pixels in self._foreground[case].values() if len(pixels)]
+        centred = math.floor((number + 1) * self._share) > math.floor(number * self._share)
+        if not centred or not present:
+            return Sample(case)
+        pixels = present[int(random.integers(len(present)))]
+        row, column = pixels[int(random.integers(len(pixels)))]
+        return Sample(case, (int(row), int(column)))
 
     def _centred(self, case: str, random: np.random.Generator) -> Sample:
         if not self._holders:

@@ -11,7 +11,7 @@ resizes the logits to the input's size, and returns the right type in training a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.models.published_weights import PublishedWeights
+from autoseg.support.errors import AutosegError
 
-Family = Literal["specialist", "generalist", "omnimodel"]
+Family = Literal["specialist", "generalist", "foundation", "omnimodel"]
 OwnLoss = Callable[[Tensor, Tensor], Tensor]
+# In front of the names of an encoder's parameters.
+_ENCODER = "encoder."
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,26 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """How a network is trained whose encoder starts from published weights. The defaults mean: like any other network.
+
+    encoder_rate: factor of the encoder's learning rate, 0 for a frozen encoder. layer_decay: factor from each of the encoder's
+    layers to the one before it. weight_decay: None for that of the plan. warmup_share: fraction of the steps in which the
+    learning rate rises. drop_path: largest rate of stochastic depth in the encoder. source: where the numbers are from.
+    """
+
+    encoder_rate: float = 1.0
+    layer_decay: float = 1.0
+    weight_decay: float | None = None
+    warmup_share: float = 0.0
+    drop_path: float = 0.0
+    source: str = ""
+
+
+LIKE_ANY_OTHER = Transfer()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The traits of an architecture that planner, trainer and reports read.
 
@@ -52,7 +75,7 @@ class ModelSpec:
     no_onnx: why it cannot be exported to ONNX; empty if it can (tested for every model).
     warmup_epochs: epochs of linear warm-up of the learning rate.
     weights: published files, for each variant and part the preferred one first.
-    cam_layer: module path of the default layer for Grad-CAM.
+    transfer: how to train it from published weights. cam_layer: module path of the default layer for Grad-CAM.
     """
 
     name: str
@@ -73,6 +96,7 @@ class ModelSpec:
     no_onnx: str = ""
     warmup_epochs: int = 0
     weights: tuple[PublishedWeights, ...] = ()
+    transfer: Transfer = LIKE_ANY_OTHER
     cam_layer: str = ""
 
     def __post_init__(self) -> None:
@@ -146,7 +170,8 @@ class SegmentationNetwork(nn.Module, ABC):
     """Base of all networks. Input (B, C, H, W) float; output in evaluation: logits (B, K, H, W), in training: `ModelOutput`.
 
     Subclasses implement `segment`. Height and width of its input are multiples of `divisor` and at least `min_side` (zero
-    padding on the right and at the bottom), or exactly `fixed_size`. Its logits may have any size: `forward` resizes them.
+    padding on the right and at the bottom), or exactly `fixed_size` (the side of a square, or height and width). Its logits may
+    have any size: `forward` resizes them.
 
     stem_weights: names of the weights whose second axis is the input channels. head_weights: names of weights and
     biases whose first axis is the classes. `load_published` adapts stem weights to other channels and leaves out head
@@ -157,14 +182,59 @@ class SegmentationNetwork(nn.Module, ABC):
 
     divisor: int = 1
     min_side: int = 1
-    fixed_size: int | None = None
+    fixed_size: int | tuple[int, int] | None = None
     stem_weights: tuple[str, ...] = ()
     head_weights: tuple[str, ...] = ()
     unused_parameters: tuple[str, ...] = ()
 
+    _frozen: bool = False
+
     @abstractmethod
     def segment(self, x: Tensor) -> ModelOutput:
         """Logits for an input of a valid size. Auxiliary outputs are needed in training mode only."""
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The encoder's maps for an input of a valid size. Raises AutosegError for networks that are not split in two."""
+        raise self._not_split()
+
+    def decode(self, maps: Sequence[Tensor], x: Tensor) -> ModelOutput:
+        """As `segment`, from the maps of `encode` and its input."""
+        raise self._not_split()
+
+    def _not_split(self) -> AutosegError:
+        problem = f"{type(self).__name__} is not split into encoder and decoder, so it has no features to cache"
+        return AutosegError(problem, "leave cached_views at 0; dinov2 and all other networks on encoders of timm have them")
+
+    def encoder_maps(self, x: Tensor) -> list[Tensor]:
+        """What the encoder gives for an input of any size, for `forward`."""
+        return self.encode(self._to_valid_size(x))
+
+    def encoder_parameters(self) -> list[str]:
+        """Names of the parameters of the module `encoder`; empty for networks without one of that name."""
+        return [name for name, _ in self.named_parameters() if name.startswith(_ENCODER)]
+
+    def encoder_layers(self) -> Mapping[str, int]:
+        """Encoder parameter -> number of its layer, counted from the image; empty where layers are not told apart."""
+        return {}
+
+    def freeze_encoder(self) -> None:
+        """From now on the encoder does not learn: no gradients, and in training mode too the statistics of its norms stay and
+        nothing is dropped. Raises AutosegError for a network without a module `encoder`."""
+        if not self.encoder_parameters():
+            raise AutosegError(
+                f"{type(self).__name__} has no encoder of its own that could be frozen", "leave encoder_rate at 1"
+            )
+        self._frozen = True
+        for name, parameter in self.named_parameters():
+            if name.startswith(_ENCODER):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SegmentationNetwork:
+        super().train(mode)
+        if self._frozen:
+            self.get_submodule(_ENCODER[:-1]).eval()
+        return self
 
     def to_official(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Tensors of other libraries' files under the official names; names that are not known stay as they are."""
@@ -177,17 +247,18 @@ class SegmentationNetwork(nn.Module, ABC):
             if name in ours:
                 adapter.assign(name, name)
 
-    def forward(self, x: Tensor) -> Tensor | ModelOutput:
+    def forward(self, x: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor | ModelOutput:
+        """maps: those of `encoder_maps` for this input, which are then not computed."""
         height, width = x.shape[-2:]
         resized = self._to_valid_size(x)
-        output = self.segment(resized)
+        output = self.segment(resized) if maps is None else self.decode(maps, resized)
         logits = self._to_input_size(output.logits, resized.shape[-2:], (height, width))
         return replace(output, logits=logits) if self.training else logits
 
     def _to_valid_size(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self.fixed_size is not None:
-            size = (self.fixed_size, self.fixed_size)
+            size = self.fixed_size if isinstance(self.fixed_size, tuple) else (self.fixed_size, self.fixed_size)
             return x if (height, width) == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
         below, right = (self._padding(side) for side in (height, width))
         return F.pad(x, (0, right, 0, below)) if below or right else x

@@ -9,8 +9,18 @@ from urllib.parse import urlsplit
 # Of torchvision's, timm's and most authors' trainings on ImageNet.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NVIDIA = "NVIDIA Source Code License (non-commercial)"
+# Allows commercial use, under terms of its own that reach networks trained from the weights.
+DINOV3 = "DINOv3 licence"
 # Whether a licence allows commercial use. One that is not here is not known.
-_COMMERCIAL = {"Apache-2.0": True, "MIT": True, "BSD-3-Clause": True, NVIDIA: False}
+_COMMERCIAL = {
+    "Apache-2.0": True, "MIT": True, "BSD-3-Clause": True, DINOV3: True, NVIDIA: False, "CC-BY-NC-4.0": False,
+}  # fmt: skip
+# Licences whose terms reach what is made from the weights, and where they can be read.
+DERIVED_TERMS = {
+    DINOV3: "https://ai.meta.com/resources/models-and-libraries/dinov3-license/ (a copy goes with networks trained from them)",
+    "CC-BY-NC-4.0": "https://creativecommons.org/licenses/by-nc/4.0/ (non-commercial)",
+    NVIDIA: "https://github.com/NVlabs/SegFormer/blob/master/LICENSE (non-commercial)",
+}
 # Names that many repositories of the Hugging Face hub give to their file.
 _COMMON_NAMES = ("model.safetensors", "pytorch_model.bin")
 HUB = "https://huggingface.co"

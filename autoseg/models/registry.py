@@ -7,6 +7,7 @@ needs; `autoseg_check_model NAME` checks it.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
 from inspect import Parameter
 from typing import Any
 
@@ -14,6 +15,7 @@ from autoseg.models.base import ModelSpec, SegmentationNetwork
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import MODELS
 
+_TIMM = "timm:"
 # Parameters of every model's `build`; the others are its options.
 _GIVEN = ("variant", "in_channels", "num_classes", "input_size")
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -32,6 +34,26 @@ def usable_names() -> tuple[str, ...]:
 def spec(name: str) -> ModelSpec:
     """The traits of a model. Raises AutosegError, with similar names, if there is no such model."""
     return MODELS.get(name).SPEC  # type: ignore[no-any-return]
+
+
+def matching_specs(wanted: Sequence[str] | None = None) -> Iterator[tuple[str, ModelSpec]]:
+    """Name and traits of some models, None: of all that are usable. "timm:" and a pattern with * stands for timm's encoders.
+
+    Raises AutosegError for an unknown name, and for a pattern that no encoder matches.
+    """
+    if wanted is None:
+        yield from ((name, module.SPEC) for name, module in MODELS.usable())
+    for one in wanted or ():
+        if not ("*" in one and one.startswith(_TIMM)):
+            yield one, spec(one)
+            continue
+        import timm
+
+        encoders = [f"{_TIMM}{name}" for name in timm.list_pretrained(one.removeprefix(_TIMM))]
+        if not encoders:
+            problem = f"no encoder of timm with published weights matches {one!r}"
+            raise AutosegError(problem, "give another pattern: 'timm:*vit*'")
+        yield from ((name, module.SPEC) for name, module in MODELS.usable(encoders))
 
 
 def find_spec(name: str) -> ModelSpec | None:

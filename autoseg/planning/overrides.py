@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,7 @@ _SET_BY_OPTION = {
     "device": "autoseg_plan_and_preprocess ... --device cuda",
     "channels": "name the channels of the files in dataset.json",
 }
+_CHECKED_LAST = ("training.selection", ".cached_views")
 SET_BY_USER = "set by the user"
 # Fields that name an entry of a registry, which packages may extend.
 _REGISTRIES: dict[str, Registry[Any]] = {
@@ -61,8 +62,8 @@ def apply_overrides(plan: Plan, settings: Mapping[str, str]) -> Plan:
     unknown field, with the nearest names, and for a value of the wrong type or range.
     """
     refuse_at_planning(settings)
-    # The selection last, so that it is compared with the patience that was set, in whatever order.
-    for path, text in sorted(settings.items(), key=lambda item: item[0] == "training.selection"):
+    # Last what must fit another setting, in whatever order: the patience, the frozen encoder.
+    for path, text in sorted(settings.items(), key=lambda item: item[0].endswith(_CHECKED_LAST)):
         changed = _apply_consequences(_with_value(plan, path, text), path)
         plan = _scale_to_epochs(plan, changed) if path == "training.epochs" else changed
         problem = next(plan.problems(), "")
@@ -91,7 +92,7 @@ def check_settings(settings: Mapping[str, str], models: Sequence[str]) -> None:
         if path in AT_PLANNING or path.startswith("preprocessing."):
             continue
         changed = _with_value(template, path, text)
-        keys = path.split(".")
+        keys = split_path(path, template.models)
         if keys[0] == "models" and keys[2:] == ["variant"]:
             check_variant(keys[1], changed.models[keys[1]].variant)
 
@@ -148,8 +149,18 @@ def with_decision(plan: Plan, decision: Decision) -> Plan:
     return replace(plan, decisions=tuple(others))
 
 
+def split_path(path: str, models: Iterable[str]) -> list[str]:
+    """The keys of a dotted path. Names of models may hold dots themselves: the longest name that matches is one key."""
+    head, _, rest = path.partition(".")
+    named = [model for model in models if head == "models" and (rest == model or rest.startswith(f"{model}."))]
+    if not named:
+        return path.split(".")
+    model = max(named, key=len)
+    return [head, model, *rest[len(model) + 1 :].split(".")] if rest != model else [head, model]
+
+
 def _with_value(plan: Plan, path: str, text: str) -> Plan:
-    keys = path.split(".")
+    keys = split_path(path, plan.models)
     old_value = _find(plan, keys, path)
     content = dataclasses.asdict(plan)
     parent = content
@@ -254,8 +265,10 @@ def _check_range(field: str, value: Any, path: str, text: str) -> None:
 
 
 def _apply_consequences(plan: Plan, path: str) -> Plan:
-    """Updates fields that depend on a changed field: accumulation steps, preprocessing, selection of weights."""
-    keys = path.split(".")
+    """Updates fields that depend on a changed field: accumulation steps, preprocessing, selection of weights, decay."""
+    keys = split_path(path, plan.models)
+    if path == "training.weight_decay":
+        return _with_one_decay(plan)
     if path == "training.patience" and "training.selection" not in plan.overrides:
         return _with_choosing_selection(plan)
     if keys[0] != "models" or len(keys) < 3:
@@ -279,6 +292,16 @@ def _apply_consequences(plan: Plan, path: str) -> Plan:
     models = {**plan.models, keys[1]: model}
     used_keys = {model_plan.preprocessing for model_plan in models.values()}
     return replace(plan, models=models, preprocessing={key: config for key, config in configs.items() if key in used_keys})
+
+
+def _with_one_decay(plan: Plan) -> Plan:
+    """The weight decay that was set for all models, except where it was set for one."""
+    for name, model in plan.models.items():
+        path = f"models.{name}.weight_decay"
+        if model.weight_decay is not None and path not in plan.overrides:
+            plan = replace(plan, models={**plan.models, name: replace(model, weight_decay=None)})
+            plan = with_decision(plan, Decision(path, "training.weight_decay", f"training.weight_decay was {SET_BY_USER}"))
+    return plan
 
 
 def _with_choosing_selection(plan: Plan) -> Plan:

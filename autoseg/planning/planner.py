@@ -28,6 +28,7 @@ from autoseg.planning.sizing import MemoryFit, ModelConfig, ModelRequest, admiss
 from autoseg.planning.splits import decide_folds, decide_given_folds, decide_groups
 from autoseg.planning.time_budget import TimeChoice
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
+from autoseg.planning.transfer import decide_transfer, options_of
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import PROTOCOLS, Decision, ModelPlan, Plan, PreprocessingConfig, Protocol, Splits, Training
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 FOLDS, _SEED = 5, 0
 # Fields that change the memory of a model.
-_MEMORY_FIELDS = ("variant", "input_size", "batch_size", "accumulate", "precision", "options")
+_MEMORY_FIELDS = ("variant", "input_size", "batch_size", "accumulate", "precision", "options", "encoder_rate")
 
 
 def make_plan(
@@ -169,6 +170,8 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model.name, expected)
     rate, rate_decision = decide_learning_rate(context.protocol, model, rates, expected is not None)
     warmup = min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
+    steps = context.training.epochs * context.training_budget.steps
+    transfer, transfer_decisions = decide_transfer(model, context.protocol, steps, expected is not None)
     plan = ModelPlan(
         model=model.name,
         variant=fit.variant,
@@ -185,8 +188,14 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         flops=flops_of(request, fit.variant, fit.input_size),
         memory=fit.memory,
         memory_format=memory_format,
+        options=options_of(transfer),
+        encoder_rate=transfer.encoder_rate,
+        layer_decay=transfer.layer_decay,
+        weight_decay=transfer.weight_decay,
+        warmup_share=transfer.warmup_share,
     )
-    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision, weights.decision]
+    decisions += [precision_decision, format_decision, normalisation_decision, rate_decision, *transfer_decisions]
+    decisions.append(weights.decision)
     return plan, config, decisions
 
 
@@ -214,6 +223,7 @@ def _remeasure(planned: Plan, changed: Plan, context: _Context) -> Plan:
             continue
         request = replace(context.request(registry.spec(name), model.precision, model.batch_size), optimizer=optimizer)
         accumulate = model.accumulate if f"models.{name}.accumulate" in changed.overrides else None
+        request = replace(request, frozen=model.encoder_rate == 0)
         fit = fit_part(request, model.variant, model.input_size, model.options, accumulate)
         if not fit.fits:
             _warn_over_budget(name, fit, context.budget)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from autoseg import models
-from autoseg.models.base import ModelSpec
+from autoseg.models.base import ModelSpec, SegmentationNetwork
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
 from autoseg.planning.memory import Measurement, count_flops, measure, training_memory
@@ -34,7 +34,7 @@ Size = tuple[int, int]
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """Requirements for one model. budget: bytes. batch: images of an optimiser step. outputs: logit maps. device: "cpu",
-    "cuda" or "mps", that of the training; this machine need not have it."""
+    "cuda" or "mps", that of the training; this machine need not have it. frozen: its encoder does not learn."""
 
     spec: ModelSpec
     channels: int
@@ -44,6 +44,7 @@ class ModelRequest:
     optimizer: str
     budget: int
     batch: int
+    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def fit_part(
     shape = (request.batch, request.channels, *input_size)
     measured = _measured(
         request.spec.name, variant, shape, request.outputs, json.dumps(options or {}), precision=request.precision,
-        device=request.device,
+        device=request.device, frozen=request.frozen,
     )  # fmt: skip
     if accumulate is not None:
         return _fit(request, variant, input_size, measured, request.batch // accumulate)
@@ -252,11 +253,22 @@ def _side(size: Size) -> str:
 
 @lru_cache(maxsize=1024)
 def _measured(
-    name: str, variant: str, shape: tuple[int, int, int, int], outputs: int, options: str, precision: str, device: str
+    name: str,
+    variant: str,
+    shape: tuple[int, int, int, int],
+    outputs: int,
+    options: str,
+    precision: str,
+    device: str,
+    frozen: bool,
 ) -> Measurement:
     # Batch norm after global pooling fails for a single image.
     input_shape = (max(2, shape[0]), *shape[1:])
-    return measure(_on_meta(name, variant, shape[1], outputs, shape[2:], options), input_shape, precision, device)
+    network = _on_meta(name, variant, shape[1], outputs, shape[2:], options)
+    if frozen:
+        network = copy.deepcopy(network)
+        network.freeze_encoder()
+    return measure(network, input_shape, precision, device)
 
 
 @lru_cache(maxsize=1024)
@@ -265,7 +277,7 @@ def _flops(name: str, variant: str, channels: int, outputs: int, size: Size, opt
 
 
 @lru_cache(maxsize=2)
-def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> nn.Module:
+def _on_meta(name: str, variant: str, channels: int, outputs: int, size: Size, options: str) -> SegmentationNetwork:
     """A network without values. Cached, because memory and FLOPs of the same network are measured in turn."""
     with torch.device("meta"):
         return models.build(name, variant, channels, outputs, input_size=size, **json.loads(options))

@@ -43,7 +43,7 @@ _RATES: dict[str, tuple[float, ...]] = {
     "quick": (1e-3, 5e-4, 2e-4),
 }
 # With at most so many steps, `auto` has the rates of `quick`: the others would end before they have learnt anything.
-_FEW_STEPS = 1000
+FEW_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def decide_training(
     loss = _loss(stats, protocol)
     fraction = _foreground_share(stats, spatial_plan)
     validation, augmentation = _validation(stats, spatial_plan, protocol, epochs), decide_augmentation(stats, spatial_plan)
-    few_steps = protocol == "auto" and epochs * budget.steps <= _FEW_STEPS
+    few_steps = protocol == "auto" and epochs * budget.steps <= FEW_STEPS
     rates, cited_fields = _RATES["quick" if few_steps else protocol], _class_fields(stats, "presence", "pixel_share")
     search_epochs = _search(protocol, epochs, len(rates), schedule)
     selection, selection_reason = _SELECTION[protocol]

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 import autoseg
+from autoseg.models.published_weights import DERIVED_TERMS
 from autoseg.prediction.inference_metadata import VALIDATION, InferenceMetadata
 from autoseg.prediction.predictor import Predictor
 from autoseg.schema import serde
@@ -29,16 +30,17 @@ from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.limits import is_path_below
 from autoseg.schema.plan import Plan
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import InitialWeights, RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.archives import UnpackingBudget, check_zip
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import atomic_write, parse_artefact, read_artefact
+from autoseg.support.workspace import model_folder_name
 from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
 from autoseg.training.device import resolve
 
-CONTENTS = "bundle.json"
+CONTENTS, LICENCES = "bundle.json", "LICENCES.txt"
 _DESCRIPTION, _FINGERPRINT = "dataset.json", "fingerprint.json"
 # Far more than any bundle.json needs. A larger one is refused.
 _LARGEST_JSON = 64 << 20
@@ -56,7 +58,7 @@ def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fin
     files: dict[str, bytes] = {}
     members = []
     for member, folder in zip(predictor.members, folders, strict=True):
-        prefix = f"{member.record.model}/fold_{member.record.fold}"
+        prefix = f"{model_folder_name(member.record.model)}/fold_{member.record.fold}"
         entry = BundledMember(
             model=member.record.model,
             fold=member.record.fold,
@@ -90,9 +92,21 @@ def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fin
     )
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CONTENTS, _json(bundle))
+        if bundle.initial_weights:
+            archive.writestr(LICENCES, licence_text(bundle.initial_weights))
         for name, content in files.items():
             archive.writestr(name, content)
     return bundle
+
+
+def licence_text(weights: Iterable[InitialWeights]) -> str:
+    """For whoever gets the bundle: what its networks started from, under which licences."""
+    lines = ["The networks in this file were trained from these weights, whose licences go on to apply:", ""]
+    for one in weights:
+        terms = DERIVED_TERMS.get(one.licence)
+        lines.append(f"{one.file}: {one.licence or 'licence not known'}" + (f", {terms}" if terms else ""))
+        lines += [f"  {text}" for text in (one.trained_on, one.source, f"SHA-256 {one.sha256}") if text]
+    return "\n".join(lines) + "\n"
 
 
 def load_bundle(path: Path, *, device: str = "auto", tta: bool = False) -> Predictor:

@@ -29,7 +29,7 @@ from autoseg.schema.run import Choice, RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
-from autoseg.support.workspace import Dataset
+from autoseg.support.workspace import Dataset, model_of_folder
 from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,8 @@ def read_best(dataset: Dataset) -> BestChoice:
 
 
 def _find_trained(dataset: Dataset, models: Sequence[str] | None) -> dict[str, dict[int, Path]]:
-    names = list(models) if models else sorted(path.name for path in dataset.results.glob("*") if path.is_dir())
+    all_folders = (path.name for path in dataset.results.glob("*") if path.is_dir())
+    names = list(models) if models else sorted(map(model_of_folder, all_folders))
     folders = {model: trained_folds(model_folder(dataset, model, None)) for model in names}
     missing = [model for model in names if not folders[model]]
     if models and missing:

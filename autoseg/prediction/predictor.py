@@ -24,7 +24,7 @@ from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.workspace import Dataset, Workspace, checked_model_name
+from autoseg.support.workspace import Dataset, Workspace, model_folder_name, model_of_folder
 from autoseg.training.checkpoint import Trained, load_network
 from autoseg.training.device import resolve
 
@@ -278,7 +278,7 @@ def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
 def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
     """Names of the models with a trained fold in a dataset's results folder, sorted."""
     folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
-    return tuple(folder.name for folder in folders if trained_folds(folder, which))
+    return tuple(sorted(model_of_folder(folder.name) for folder in folders if trained_folds(folder, which)))
 
 
 def channels_first(image: Array, channels: int) -> Array:
@@ -308,7 +308,8 @@ def model_folder(dataset: str | int | Path | Dataset, model: str, root: str | Pa
     if isinstance(dataset, Path):
         if not dataset.is_dir():
             raise AutosegError(f"there is no results folder {dataset}", "give the folder that contains the models' folders")
-        return dataset if dataset.name == model else dataset / checked_model_name(model)
+        folder = model_folder_name(model)
+        return dataset if dataset.name == folder else dataset / folder
     return Workspace.at(root).dataset(dataset).model(model)
 
 

@@ -18,7 +18,7 @@ from autoseg.prediction.bundle import load_bundle
 from autoseg.prediction.corrections import ERASE, apply_strokes, class_colours, save_case, tint_mask
 from autoseg.prediction.loading import BEST, load_predictor
 from autoseg.prediction.overlay import draw_overlay, to_rgb8
-from autoseg.prediction.predictor import PredictionWithConfidence, Predictor, trained_folds
+from autoseg.prediction.predictor import PredictionWithConfidence, Predictor, trained_models
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset, Root, Workspace
@@ -172,9 +172,7 @@ def session_for(source: str | Path, cases: Path | None, device: str, root: Root)
             networks |= {model: partial(_select_model, ensemble, model) for model in models}
         return Session(networks, cases or Path("corrected"))
     dataset = Workspace.at(root).dataset(str(source))
-    models_trained = (
-        sorted(path.name for path in dataset.results.glob("*") if trained_folds(path)) if dataset.results.is_dir() else []
-    )
+    models_trained = trained_models(dataset.results)
     if not models_trained:
         raise AutosegError(f"no model is trained for {dataset.name}", f"autoseg_train {dataset.number} MODEL all")
     names = [BEST, *models_trained] if (dataset.results / "best.json").is_file() else models_trained

@@ -13,7 +13,9 @@ from autoseg.schema.limits import (
     AboveZero,
     Axis,
     Count,
+    EncoderRate,
     Epochs,
+    Factor,
     FileName,
     LearningRate,
     NonNegative,
@@ -21,6 +23,7 @@ from autoseg.schema.limits import (
     Range,
     Share,
     Side,
+    Views,
     Within,
 )
 
@@ -199,6 +202,13 @@ class ModelPlan:
     `Plan.preprocessing`. precision: "bf16" and "fp16" are autocast. options: for the model builder. memory_format: memory
     format of tensors in training; results differ by rounding only. "auto": the training decides by device and model.
     timing: None if it was not measured.
+
+    encoder_rate: factor of the encoder's learning rate; 0: it is frozen. layer_decay: factor of the rate from the decoder to
+    the encoder's last layer, and from each layer to the one before. Both count only if the training starts from weights (see
+    `without_transfer`). weight_decay: instead of the training's, None for that. warmup_share: fraction of the steps with a
+    rising rate; the longer warm-up counts. cached_views: of each image, that a frozen encoder sees once, so that only the
+    decoder is computed in training; 0:
+    it sees every augmented image.
     """
 
     model: FileName
@@ -218,6 +228,15 @@ class ModelPlan:
     options: dict[str, Any] = field(default_factory=dict)
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     timing: Timing | None = None
+    encoder_rate: EncoderRate = 1.0
+    layer_decay: Factor = 1.0
+    weight_decay: NonNegative | None = None
+    warmup_share: Share = 0.0
+    cached_views: Views = 0
+
+    def warmup_steps(self, steps_per_epoch: int, steps: int) -> int:
+        """Steps of warm-up in a training of so many."""
+        return max(self.warmup_epochs * steps_per_epoch, round(self.warmup_share * steps))
 
 
 def geometry_of_version_1(geometry: str) -> str:
@@ -251,6 +270,11 @@ def _to_version_3(content: Content) -> Content:
     return content
 
 
+def _to_version_4(content: Content) -> Content:
+    """Older plans train all parts of a network alike."""
+    return content
+
+
 def _path_of_version_1(path: str) -> str:
     return re.sub(r"^preparations(?=\.)|(?<=\.)preparation$", "preprocessing", path)
 
@@ -265,8 +289,8 @@ class Plan(Artefact, Tabular):
     """
 
     NAME = "plan"
-    VERSION = 3
-    MIGRATIONS = (_to_version_2, _to_version_3)
+    VERSION = 4
+    MIGRATIONS = (_to_version_2, _to_version_3, _to_version_4)
 
     dataset: FileName
     protocol: Protocol
@@ -300,6 +324,8 @@ class Plan(Artefact, Tabular):
             else:
                 known = ", ".join(self.preprocessing) or "none"
                 yield f"{where}.preprocessing: expected one of preprocessing ({known}), found {model.preprocessing!r}"
+            if model.cached_views and model.encoder_rate != 0:
+                yield f"{where}.cached_views: expected 0 unless the encoder is frozen ({where}.encoder_rate is 0)"
             if model.batch_size % model.accumulate:
                 yield f"{where}.accumulate: expected a divisor of the batch size {model.batch_size}, found {model.accumulate}"
         if self.training.patience and self.training.selection in ("last", "average"):

@@ -32,8 +32,14 @@ MODELS: Registry[ModuleType] = Registry(
         "segnext": "autoseg.models.generalist.segnext",
         "vwformer_mit": "autoseg.models.generalist.vwformer_mit",
         "vwformer_convnext": "autoseg.models.generalist.vwformer_convnext",
+        "dinov2": "autoseg.models.foundation.presets:DINOV2",
+        "sam2_hiera": "autoseg.models.foundation.presets:SAM2_HIERA",
+        "pe_spatial": "autoseg.models.foundation.presets:PE_SPATIAL",
+        "dinov3_vit": "autoseg.models.foundation.presets:DINOV3_VIT",
+        "dinov3_convnext": "autoseg.models.foundation.presets:DINOV3_CONVNEXT",
     },
     needs=("SPEC", "build"),
+    prefixes={"timm:": "autoseg.models.generalist.timm_upernet:model"},
 )
 # autoseg.training.losses
 LOSSES: Registry[Any] = Registry(

@@ -26,13 +26,22 @@ class Registry(Generic[T]):
     """Objects of one kind by name.
 
     kind: its name in messages ("loss"). group: of the entry points ("autoseg.losses"). built_in: name -> object, or
-    where it is: "module" or "module:attribute". needs: attributes that added objects must have.
+    where it is: "module" or "module:attribute". needs: attributes that added objects must have. prefixes: of names that are
+    not listed -> where the function is that makes the object of such a name ("timm:" -> "module:function").
     """
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, T | str], needs: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        built_in: Mapping[str, T | str],
+        needs: Sequence[str] = (),
+        prefixes: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self.group = group
         self.needs = needs
+        self.prefixes = dict(prefixes or {})
         self._built_in = dict(built_in)
         self._local: dict[str, T | str] = {}
         self._loaded: dict[str, T] = {}
@@ -56,7 +65,11 @@ class Registry(Generic[T]):
         return (*sorted(self._added), *self._local)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._added or name in self._local
+        return name in self._built_in or name in self._added or name in self._local or self._prefix(name) is not None
+
+    def _prefix(self, name: object) -> str | None:
+        """The prefix of a name that is made when it is used, None for other names."""
+        return next((one for one in self.prefixes if isinstance(name, str) and name.startswith(one)), None)
 
     def get(self, name: str) -> T:
         """The object of a name. Raises AutosegError for an unknown name (with the nearest ones), for a name that two
@@ -71,7 +84,7 @@ class Registry(Generic[T]):
         """Raises what `get` would raise. Only code of other packages is imported for this."""
         for name in names:
             self._refuse_unknown(name)
-            if name in self.added():
+            if name in self.added() or self._prefix(name) is not None:
                 self.get(name)
 
     def usable(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, T]]:
@@ -101,7 +114,8 @@ class Registry(Generic[T]):
         return " and by ".join(self._owners(name))
 
     def _owners(self, name: str) -> list[str]:
-        own = [*(["autoseg"] if name in self._built_in else []), *(["this program"] if name in self._local else [])]
+        is_own = name in self._built_in or self._prefix(name) is not None
+        own = [*(["autoseg"] if is_own else []), *(["this program"] if name in self._local else [])]
         return own + [_describe_origin(point) for point in self._added.get(name, [])]
 
     def _refuse_unknown(self, name: str) -> None:
@@ -109,7 +123,8 @@ class Registry(Generic[T]):
             return
         near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise AutosegError(f"there is no {self.kind} {name!r}", f"{hint}known: {', '.join(self.names())}")
+        known = ", ".join([*self.names(), *(f"{prefix}NAME" for prefix in self.prefixes)])
+        raise AutosegError(f"there is no {self.kind} {name!r}", f"{hint}known: {known}")
 
     def _load(self, name: str) -> T:
         owner = self.source(name)
@@ -119,6 +134,9 @@ class Registry(Generic[T]):
             )
         if name in self._built_in:
             return _resolve(name, self._built_in[name], self.group)  # type: ignore[no-any-return]
+        prefix = self._prefix(name)
+        if prefix is not None and owner == "autoseg":
+            return _resolve(prefix, self.prefixes[prefix], self.group)(name.removeprefix(prefix))  # type: ignore[no-any-return]
         try:
             loaded = _resolve(name, self._local[name] if name in self._local else self._added[name][0].value, self.group)
         except Exception as error:  # Code of other packages may raise anything.

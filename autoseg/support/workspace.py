@@ -140,7 +140,7 @@ class Dataset:
 
     def model(self, name: str) -> Path:
         """The results folder of a model. Raises AutosegError for a name that leads elsewhere."""
-        return self.results / checked_model_name(name)
+        return self.results / model_folder_name(name)
 
     def runs(self, models: Iterable[str] | None = None) -> list[Path]:
         """The folders of the folds of these models, or of all."""
@@ -161,6 +161,19 @@ def checked_model_name(name: str) -> str:
     if not is_file_name(name):
         raise AutosegError(f"{name!r} is no name of a model", "give the name only, without a path")
     return name
+
+
+def model_folder_name(model: str) -> str:
+    """The name of a model's folder: a colon, as in "timm:resnet18", is none for every file system, so it becomes "+".
+
+    Raises AutosegError for a name that leads out of the folder of results.
+    """
+    return checked_model_name(model).replace(":", "+")
+
+
+def model_of_folder(folder: str) -> str:
+    """The model that a folder of results is named after, as `model_folder_name` names it."""
+    return folder.replace("+", ":")
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:

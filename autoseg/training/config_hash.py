@@ -18,6 +18,7 @@ _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
 _ADDED_TRAINING = {
     "cldice": 0.0, "compile": False, "selection": "held_out", "monitor": "class_mean.dice", "min_delta": 0.0,
 }  # fmt: skip
+_ADDED_MODEL = {"encoder_rate": 1.0, "layer_decay": 1.0, "weight_decay": None, "warmup_share": 0.0, "cached_views": 0}
 # What it means that a part is not there.
 _ABSENT = {"deterministic": False}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.
@@ -32,7 +33,9 @@ def config_hash(
     unchanged = tuple(name for name, value in _ADDED_TRAINING.items() if training[name] == value)
     # Parts and fields keep the names of plan.json version 1, so that older runs can be resumed.
     preprocessing = plan.preprocessing[model_plan.preprocessing].hashed()
-    model = _without(asdict(model_plan), (*_EXCLUDED_MODEL, "preprocessing"))
+    chosen = asdict(model_plan)
+    as_before = tuple(name for name, value in _ADDED_MODEL.items() if chosen[name] == value)
+    model = _without(chosen, (*_EXCLUDED_MODEL, "preprocessing", *as_before))
     parts: dict[str, Any] = {
         "training": _without(training, (*_EXCLUDED_TRAINING, *unchanged)),
         "model": {**model, "preparation": preprocessing["key"]},

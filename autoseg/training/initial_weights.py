@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from autoseg.models import registry
 from autoseg.models.published_weights import PublishedWeights
 from autoseg.planning.normalisation import constants_of
 from autoseg.schema.plan import ModelPlan, Plan
 from autoseg.schema.run import InitialWeights
-from autoseg.support.errors import SeveralProblems
+from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.workspace import Dataset, Workspace
 from autoseg.weights.pretrained import AUTO, STUDY, WeightsSource, find_start
 from autoseg.weights.store import WeightsFolder
@@ -42,6 +43,28 @@ def require_weights(dataset: Dataset, plan: Plan, models: Iterable[str], pretrai
             missing.values(),
             f"autoseg_weights fetch --plan {dataset.number}, or start from random weights on purpose: --pretrained none",
         )
+
+
+def without_transfer(plan: Plan, model: str) -> Plan:
+    """The plan for a training from random weights: the encoder learns at the full rate, unless the user set its rate.
+
+    Raises AutosegError for a frozen encoder.
+    """
+    model_plan = plan.models[model]
+    if model_plan.encoder_rate == 0:
+        raise AutosegError(
+            f"{model} would start from random weights, and its encoder is frozen (models.{model}.encoder_rate is 0)",
+            f"autoseg_weights fetch {model}:{model_plan.variant}, or let it learn: --set models.{model}.encoder_rate=1",
+        )
+    changed = model_plan
+    if f"models.{model}.encoder_rate" not in plan.overrides:
+        changed = replace(changed, encoder_rate=1.0)
+    if f"models.{model}.layer_decay" not in plan.overrides:
+        changed = replace(changed, layer_decay=1.0)
+    if changed == model_plan:
+        return plan
+    logger.info(f"{model} starts from random weights: its encoder learns as fast as the rest")
+    return replace(plan, models={**plan.models, model: changed})
 
 
 def record_weights(dataset: Dataset, source: WeightsSource | None) -> tuple[InitialWeights, ...]:

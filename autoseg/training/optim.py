@@ -2,9 +2,9 @@
 
 An optimiser is a function `optimizer(groups, learning_rate) -> torch.optim.Optimizer`, looked up by name (`OPTIMIZERS`, entry
 points "autoseg.optimizers"). groups: a list of {"params": [...], "weight_decay": float}, as for PyTorch's optimisers;
-all parameters of a group are on one device. Its `state_dict` must hold everything needed to resume. The trainer sets the
-learning rate of every group before each step. Optional attribute `states`: number of tensors kept per parameter, for the
-planner's memory estimate; default 2.
+all parameters of a group are on one device. Groups of an encoder with a rate of its own have its factor too, "lr_scale". Its
+`state_dict` must hold everything needed to resume. The trainer sets the learning rate of every group before each step. Optional
+attribute `states`: number of tensors kept per parameter, for the planner's memory estimate; default 2.
 
 A schedule is a function `schedule(done) -> factor`, looked up by name (`SCHEDULES`, entry points "autoseg.schedules"). done:
 the fraction of the steps after warm-up that are done, from 0 to just below 1. factor: 0 or more; the plan's learning rate is
@@ -20,27 +20,73 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoseg.schema.plan import Training
+from autoseg.models.base import SegmentationNetwork
+from autoseg.schema.plan import ModelPlan, Training
+from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import OPTIMIZERS, SCHEDULES
 
 logger = logging.getLogger(__name__)
 
 _POLY_POWER = 0.9
 _SGD_MOMENTUM = 0.99
+# Key of a parameter group: the factor of its learning rate.
+SCALE = "lr_scale"
 # Weights of these layers are scales, so weight decay would only change the step size.
 _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.modules.batchnorm._NormBase)
 Groups = Sequence[dict[str, Any]]
 
 
-def make_optimizer(network: nn.Module, training: Training, learning_rate: float) -> torch.optim.Optimizer:
-    """The plan's optimiser over a network's trainable parameters; weight decay on weights only (see `split_by_decay`)."""
+def make_optimizer(
+    network: nn.Module, training: Training, learning_rate: float, model_plan: ModelPlan | None = None
+) -> torch.optim.Optimizer:
+    """The plan's optimiser over a network's trainable parameters; weight decay on weights only (see `split_by_decay`).
+
+    model_plan: with the rate of the encoder and its layers, and weight decay of its own; without it all parts learn alike.
+    Raises AutosegError for a rate of an encoder or of layers that the network does not have.
+    """
+    decay = training.weight_decay
+    if model_plan is not None and model_plan.weight_decay is not None:
+        decay = model_plan.weight_decay
+    scales = {} if model_plan is None else _scales(network, model_plan)
     with_decay, without = split_by_decay(network)
-    groups = [
-        {"params": with_decay, "weight_decay": training.weight_decay},
-        {"params": without, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for scale in sorted({1.0, *scales.values()}, reverse=True):
+        for parameters, its_decay in ((with_decay, decay), (without, 0.0)):
+            group: dict[str, Any] = {
+                "params": [one for one in parameters if scales.get(id(one), 1.0) == scale], "weight_decay": its_decay
+            }  # fmt: skip
+            groups.append(group if scale == 1.0 else group | {SCALE: scale})
     make: Callable[[Groups, float], torch.optim.Optimizer] = OPTIMIZERS.get(training.optimizer)
     return make([group for group in groups if group["params"]], learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the rate of every group: the encoder's have a factor of their own."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(SCALE, 1.0)
+
+
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The rate that was set last, without factors."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / group.get(SCALE, 1.0))
+
+
+def _scales(network: nn.Module, model_plan: ModelPlan) -> dict[int, float]:
+    """id of a parameter of the encoder -> factor of its rate; empty if all parts learn alike."""
+    rate, decay, field = model_plan.encoder_rate, model_plan.layer_decay, f"models.{model_plan.model}"
+    if rate == 1.0 and decay == 1.0:
+        return {}
+    names = network.encoder_parameters() if isinstance(network, SegmentationNetwork) else []
+    layers = network.encoder_layers() if isinstance(network, SegmentationNetwork) else {}
+    if not names:
+        raise AutosegError(f"{model_plan.model} has no encoder of its own", f"leave {field}.encoder_rate and layer_decay at 1")
+    if decay != 1.0 and not layers:
+        raise AutosegError(f"the layers of {model_plan.model} are not told apart", f"leave {field}.layer_decay at 1")
+    # As timm and BEiT count: the decoder is the last layer, so the encoder's last one has one factor.
+    decoder = max(layers.values(), default=-1) + 1
+    parameters = dict(network.named_parameters())
+    return {id(parameters[name]): rate * decay ** (decoder - layers.get(name, decoder)) for name in names}
 
 
 def adamw(groups: Groups, learning_rate: float) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from autoseg.data.loader import Batch
+from autoseg.data.loader import Batch, EncodedBatch
 from autoseg.data.sampling import generator
 from autoseg.inference.out_of_memory import within_memory
 from autoseg.inference.precision import trainable
@@ -21,6 +21,7 @@ from autoseg.schema.plan import ModelPlan
 from autoseg.support.errors import AutosegError
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.losses import Loss
+from autoseg.training.optim import set_learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Step:
         self._ddp = None if team.size == 1 else _wrap_ddp(network)
         passes: nn.Module = network if self._ddp is None else self._ddp
         # Names of the state dict stay those of the network, which validation uses as it is.
-        self._passes: Callable[[Tensor], ModelOutput] = torch.compile(passes) if compiled else passes
+        self._passes: Callable[..., ModelOutput] = torch.compile(passes) if compiled else passes
         self._weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
         # Running statistics change in the forward pass, so a skipped step must restore them.
         self._buffers = list(network.buffers())
@@ -76,8 +77,7 @@ class Step:
         random numbers inside the network, so that a step is reproducible. Raises AutosegError if the memory is too small for
         a single image.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         _copy(self._buffers, self._saved_buffers)
         while (loss := self._gradients(batch, seed)) is None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -151,13 +151,20 @@ class Step:
                 if self._ddp is not None and number < len(sizes) - 1:
                     # Gradients are averaged over processes once, with the last micro-batch.
                     context.enter_context(self._ddp.no_sync())
+                maps = self._maps(batch, indices)
                 with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
-                    output = self._passes(inputs)
+                    output = self._passes(inputs) if maps is None else self._passes(inputs, maps)
                 loss = self._loss(output, labels) * weight
                 # DDP averages gradients, but the processes' parts of the loss must be summed.
                 self.scaler.scale(loss * self._team.size).backward()
             total += loss.detach()
         return total
+
+    def _maps(self, batch: Batch, indices: slice) -> list[Tensor] | None:
+        """What the frozen encoder gives for a micro-batch, float32, if it is known."""
+        if not isinstance(batch, EncodedBatch):
+            return None
+        return [one[indices].to(self._device, non_blocking=True).float() for one in batch.maps]
 
     def _fraction(self, number: int) -> float:
         """Fraction of the batch in a micro-batch."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoseg.data.loader import TrainLoader
+from autoseg.data.loader import Batch, EncodedBatch, TrainLoader
 from autoseg.models import registry
+from autoseg.models.base import SegmentationNetwork
 from autoseg.preprocessing.array_dataset import ArrayDataset, array_writer, preprocessing_hash
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import ModelPlan, Plan, PreprocessingConfig
@@ -102,6 +103,8 @@ def _key(plan: Plan, model: ModelPlan, scheme: LabelScheme) -> str:
     options = "".join(f" {name}={value}" for name, value in sorted(model.options.items()))
     how = f"{model.precision} {plan.training.optimizer} {plan.training.augmentation.chain} {plan.training.loss}"
     compiled = " compiled" if plan.training.compile else ""
+    compiled += " frozen encoder" if model.encoder_rate == 0 else ""
+    compiled += " cached" if model.cached_views else ""
     return f"{model.model} {model.variant} {size} {batch} {how} {scheme.outputs} outputs{options}{compiled}"
 
 
@@ -135,8 +138,11 @@ class _Steps:
     def run(self, model: ModelPlan) -> float:
         """Median seconds of steps after one for warm-up."""
         training = self._plan.training
-        network = build_network(model, self._config, self._scheme, "plan.json").to(self._device).train()
-        optimizer = make_optimizer(network, training, model.learning_rate)
+        network = build_network(model, self._config, self._scheme, "plan.json").to(self._device)
+        if model.encoder_rate == 0:
+            network.freeze_encoder()
+        network.train()
+        optimizer = make_optimizer(network, training, model.learning_rate, model)
         loss = Loss(training.loss, self._scheme, training.cldice)
         step = Step(
             network, optimizer, loss=loss, model_plan=model, clip=training.gradient_clip, device=self._device,
@@ -148,8 +154,14 @@ class _Steps:
         times: list[float] = []
         batches = loader.epoch(0, 0)
         begin = time.perf_counter()
+        maps: tuple[torch.Tensor, ...] | None = None
         try:
             for number, batch in enumerate(batches):
+                if model.cached_views:
+                    # Encoded once before the training; the time of that is no part of a step.
+                    maps = maps or self._maps(network, batch)
+                    batch = EncodedBatch(batch.images, batch.labels, batch.statistics, batch.cases, maps)
+                    begin = time.perf_counter()
                 step(batch, 0.0, step_seed(training.seed, 0, number, 0))
                 if self._device.type == "cuda":
                     torch.cuda.synchronize(self._device)
@@ -162,6 +174,11 @@ class _Steps:
             # Closing the generator ends its threads.
             batches.close()  # type: ignore[attr-defined]
         return statistics.median(times[1:])
+
+
+    def _maps(self, network: SegmentationNetwork, batch: Batch) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            return tuple(network.encoder_maps(batch.images.to(self._device).float()))
 
 
 def _random_images(folder: Path, config: PreprocessingConfig, model: ModelPlan, scheme: LabelScheme) -> ArrayDataset:

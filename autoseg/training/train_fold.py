@@ -35,7 +35,12 @@ from autoseg.training.device import resolve
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import graceful_shutdown
 from autoseg.training.head_bias import class_frequencies, init_head_bias
-from autoseg.training.initial_weights import record_weights, require_weights, warn_other_normalisation
+from autoseg.training.initial_weights import (
+    record_weights,
+    require_weights,
+    warn_other_normalisation,
+    without_transfer,
+)
 from autoseg.training.loggers import RunLoggers
 from autoseg.training.losses import Loss
 from autoseg.training.memory_format import MemoryFormat, with_memory_format
@@ -82,9 +87,9 @@ def train_fold(
     Raises AutosegError for problems that the user can fix.
     """
     check_names(plan, str(dataset.plan))
+    plan, weights = _with_weights(dataset, plan, model, pretrained, quiet=quiet_weights, extend=extend)
     model_plan, split = _select(plan, splits, model, fold)
     spec = read_description(dataset.description)
-    weights = starting_weights(dataset, plan, model, pretrained, quiet_weights)
     config = _run_config(
         dataset, plan, model_plan=model_plan, split=split, spec=spec, device=team.device(resolve(device)), weights=weights,
         fold=fold, deterministic=deterministic,
@@ -132,13 +137,21 @@ def train_fold(
         return finished
 
 
-def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
+def _with_weights(
+    dataset: Dataset, plan: Plan, model: str, pretrained: str | None, *, quiet: bool, extend: bool
+) -> tuple[Plan, WeightsSource | None]:
+    """The weights a run starts from, and the plan for a training from them. An extended run began long ago."""
     if model not in plan.models:
         registry.spec(model)
         raise AutosegError(
             f"the plan of {plan.dataset} does not include {model}, only {', '.join(plan.models)}",
             f"autoseg_plan_and_preprocess {plan.dataset} --models {','.join([*plan.models, model])}",
         )
+    weights = starting_weights(dataset, plan, model, pretrained, quiet)
+    return plan if weights is not None or extend else without_transfer(plan, model), weights
+
+
+def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
     if not 0 <= fold < len(splits.folds):
         raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")
     return plan.models[model], training_split(splits.folds[fold], plan.training.selection, plan.dataset)
@@ -232,6 +245,8 @@ def _prepare(
     record = replace(record, parameters=sum(parameter.numel() for parameter in network.parameters()))
     if state is None:
         _init_weights(network, config, weights)
+    if config.model_plan.encoder_rate == 0:
+        network.freeze_encoder()
     run_loggers = RunLoggers(log_to, config.folder, record, 0 if state is None else int(state["progress"]["epoch"]))
     trainer = Trainer(config, network, run_loggers.add)
     if state is not None:

@@ -27,12 +27,13 @@ from autoseg.support.interrupts import held_signals
 from autoseg.support.log import progress_bar
 from autoseg.support.parallel import available_cores
 from autoseg.training import checkpoint, memory, plot
+from autoseg.training.cached_features import CachedLoader, cached_loader
 from autoseg.training.checkpoint import Progress, State
 from autoseg.training.csv_logger import AVERAGES, MetricsLog, Row
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
 from autoseg.training.graceful_shutdown import StopRequest
 from autoseg.training.losses import Loss
-from autoseg.training.optim import learning_rate_at, make_optimizer
+from autoseg.training.optim import learning_rate_at, learning_rate_of, make_optimizer
 from autoseg.training.step import Step, local_indices, step_seed
 from autoseg.training.validate import validate
 from autoseg.training.weight_average import weight_average
@@ -98,7 +99,7 @@ class Trainer:
         self._training = training
         self._chooses_epoch = training.selection in ("held_out", "inner")
         self._network = network = config.team.sync_batch_norm(network.to(device), device)
-        self._optimizer = make_optimizer(network, training, model_plan.learning_rate)
+        self._optimizer = make_optimizer(network, training, model_plan.learning_rate, model_plan)
         loss = Loss(training.loss, config.scheme, training.cldice, config.team)
         self._step = Step(
             network,
@@ -110,12 +111,7 @@ class Trainer:
             team=config.team,
             compiled=training.compile,
         )
-        samples = [sample for indices in local_indices(model_plan, config.team) for sample in indices]
-        self._batches = TrainLoader(
-            config.store, config.split.train, model_plan, training, config.scheme, training.seed,
-            pin=device.type == "cuda", samples=samples,
-            processes=use_processes(device.type, available_cores() // config.team.size),
-        )  # fmt: skip
+        self._batches = _batches(config, network)
         preprocessing = config.plan.preprocessing[model_plan.preprocessing]
         self._average = weight_average(network) if training.selection == "average" else None
         # The network whose weights the run gives.
@@ -213,7 +209,12 @@ class Trainer:
 
     def _train_epoch(self, stop: StopRequest) -> None:
         progress, training, steps = self.progress, self._training, self._batches.steps_per_epoch
-        total, warmup = training.epochs * steps, self._config.model_plan.warmup_epochs * steps
+        total = training.epochs * steps
+        warmup = self._config.model_plan.warmup_steps(steps, total)
+        if isinstance(self._batches, CachedLoader):
+            begun = time.perf_counter()
+            self._batches.prepare(lambda: self._exit_if_requested(stop))
+            progress.seconds += time.perf_counter() - begun
         self._network.train()
         batches = self._batches.epoch(progress.epoch, progress.step)
         title = f"epoch {progress.epoch + 1}/{training.epochs}"
@@ -286,7 +287,7 @@ class Trainer:
         epoch = progress.epoch + 1
         row: Row = {
             "epoch": epoch,
-            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learning_rate": learning_rate_of(self._optimizer),
             "seconds": progress.epoch_seconds,
             # Checkpoints of older releases may hold less time of an epoch than was waited in it.
             "data_wait": min(1.0, progress.data_seconds / max(progress.epoch_seconds, 1e-9)),
@@ -374,6 +375,21 @@ class Trainer:
         classes = [f"{name} {row[f'dice_{name}']:.3f}" for name in names if f"dice_{name}" in row]
         of_classes = f" ({', '.join(classes)})" if len(classes) > 1 else ""
         return f"  mDSC {row['micro_dice']:.3f}  class mean {row['class_mean_dice']:.3f}{of_classes}"
+
+
+def _batches(config: RunConfig, network: SegmentationNetwork) -> TrainLoader | CachedLoader:
+    training, model_plan, device = config.plan.training, config.model_plan, config.device
+    if model_plan.cached_views:
+        if config.team.size > 1:
+            field = f"models.{model_plan.model}.cached_views"
+            raise AutosegError("cached features are for trainings in one process", f"leave out torchrun, or --set {field}=0")
+        return cached_loader(config.store, network, config.split.train, model_plan, training, config.scheme, device=device)
+    samples = [sample for indices in local_indices(model_plan, config.team) for sample in indices]
+    return TrainLoader(
+        config.store, config.split.train, model_plan, training, config.scheme, training.seed,
+        pin=device.type == "cuda", samples=samples,
+        processes=use_processes(device.type, available_cores() // config.team.size),
+    )  # fmt: skip
 
 
 class _Throttle:

@@ -11,7 +11,7 @@ from autoseg.schema.weights import WEIGHTS_SUFFIXES, WeightsRecord
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
-from autoseg.weights.catalogue import entries, parse_request
+from autoseg.weights.catalogue import encoder_entries, entries, parse_request
 from autoseg.weights.store import WeightsFolder, check_content, new_record
 from autoseg.weights.verify import check_fit, check_published
 
@@ -30,7 +30,7 @@ def add_file(file: Path, folder: WeightsFolder, request: str = "") -> WeightsRec
         check_content(file, weights)
         check_fit(file, spec.name, variant)
     else:
-        weights = _one_of(file, [entry.weights for entry in entries()], "any model")
+        weights = _one_of(file, [entry.weights for entry in (*entries(), *encoder_entries(file.absolute()))], "any model")
         check_content(file, weights)
         check_published(file, weights.path)
     return copy_file(file, weights, folder, file.name)
@@ -39,13 +39,18 @@ def add_file(file: Path, folder: WeightsFolder, request: str = "") -> WeightsRec
 def add_folder(source: Path, folder: WeightsFolder) -> list[WeightsRecord]:
     """Copy every published file below a folder, by its name or that of its repository. Raises AutosegError if there is none."""
     known = list({entry.weights.path: entry.weights for entry in entries()}.values())
-    found = [(file, weights) for file in files_below(source) if (weights := matching(file, known)) is not None]
+    found = []
+    for file in files_below(source.absolute()):
+        weights = matching(file, known) or matching(file, [entry.weights for entry in encoder_entries(file)])
+        if weights is not None:
+            found.append((file, weights))
     if not found:
         raise AutosegError(f"{source} holds no published weights by name", "autoseg_weights list shows their names")
     for file, weights in found:
         check_content(file, weights)
         check_published(file, weights.path)
-    return [copy_file(file, weights, folder, f"{source.name}/{file.relative_to(source).as_posix()}") for file, weights in found]
+    base = source.absolute()
+    return [copy_file(file, weights, folder, f"{base.name}/{file.relative_to(base).as_posix()}") for file, weights in found]
 
 
 def copy_file(file: Path, weights: PublishedWeights, folder: WeightsFolder, source: str) -> WeightsRecord:

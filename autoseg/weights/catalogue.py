@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath, PurePosixPath
 
 from autoseg.models import registry
 from autoseg.models.base import ModelSpec
 from autoseg.models.published_weights import PublishedWeights
 from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import MODELS
+
+# In front of the folder of one of timm's repositories in the cache of huggingface_hub.
+_HUB_CACHE = "models--timm--"
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,33 @@ def _entries_of(spec: ModelSpec) -> Iterator[Entry]:
         yield Entry(spec.name, (weights.variant,) if weights.variant else tuple(one.name for one in spec.variants), weights)
 
 
+def published_at(path: str) -> list[Entry]:
+    """The entries of a file by its path in the weights folder, those of timm's encoders too; empty for an unknown file."""
+    known = [entry for entry in entries() if entry.weights.path == path]
+    return known or [entry for entry in encoder_entries(PurePosixPath(path)) if entry.weights.path == path]
+
+
+def encoder_entries(file: PurePath) -> list[Entry]:
+    """The entries of the timm encoder whose repository's folder a file lies in, here or in the hub's cache. The models
+    `timm:NAME` are too many to be in `entries`."""
+    cached = (part.removeprefix(_HUB_CACHE) for part in file.parts if part.startswith(_HUB_CACHE))
+    names = [*(file.parts[-2:-1] if file.parts[-3:-2] == ("timm",) else ()), *cached]
+    try:
+        return [entry for name in names for entry in entries([f"timm:{name}"])]
+    except AutosegError:
+        return []
+
+
+def split_request(text: str) -> tuple[str, str]:
+    """(model, variant) of MODEL or MODEL:VARIANT, "" without a variant. The names of timm's encoders hold a colon."""
+    prefix = next((one for one in MODELS.prefixes if text.startswith(one)), "")
+    name, _, variant = text.removeprefix(prefix).partition(":")
+    return f"{prefix}{name}", variant
+
+
 def parse_request(text: str) -> tuple[ModelSpec, str]:
     """MODEL or MODEL:VARIANT; without a variant the model's default one. Raises AutosegError for unknown names."""
-    name, _, variant = text.partition(":")
+    name, variant = split_request(text)
     spec = registry.spec(name)
     known = [one.name for one in spec.variants]
     if variant and variant not in known:

@@ -14,7 +14,7 @@ from autoseg.schema.plan import Plan
 from autoseg.schema.weights import WeightsRecord
 from autoseg.support.errors import AutosegError
 from autoseg.weights.add import copy_file, files_below, matching
-from autoseg.weights.catalogue import choose, parse_request
+from autoseg.weights.catalogue import choose, parse_request, split_request
 from autoseg.weights.connection import hosts, hub_endpoint, refuse_offline, without_secrets
 from autoseg.weights.download import Remote, discard, download
 from autoseg.weights.store import WeightsFolder, check_content, file_in_package, new_record
@@ -143,7 +143,7 @@ def _check(part: Path, wanted: Wanted, remote: Remote, earlier: WeightsRecord | 
             "if the publisher has replaced it on purpose, delete the earlier file and its .json, then fetch again",
         )
     for model in wanted.models:
-        name, _, variant = model.partition(":")
+        name, variant = split_request(model)
         check_fit(part, name, variant)
     return sha256
 
@@ -158,6 +158,6 @@ def _copy(wanted: Wanted, folder: WeightsFolder, source: Path) -> WeightsRecord:
         raise AutosegError(f"{source} has no {weights.path}", f"put {weights.file} there")
     check_content(file, weights)
     for model in wanted.models:
-        name, _, variant = model.partition(":")
+        name, variant = split_request(model)
         check_fit(file, name, variant)
     return copy_file(file, weights, folder, f"{source.name}/{file.relative_to(source).as_posix()}")

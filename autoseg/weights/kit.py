@@ -17,7 +17,7 @@ from autoseg.support.archives import UnpackingBudget, check_zip
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_write, hash_file, parse_artefact
 from autoseg.support.os_errors import os_errors_as_autoseg_errors
-from autoseg.weights.catalogue import entries, parse_request
+from autoseg.weights.catalogue import encoder_entries, entries, parse_request, published_at
 from autoseg.weights.store import WeightsFolder, check_content, new_record
 from autoseg.weights.verify import check_published
 
@@ -43,7 +43,7 @@ def export_kit(kit: Path, folder: WeightsFolder, requests: Sequence[str]) -> lis
 
     Raises AutosegError if there are none, if a file has changed since it was recorded, or the archive cannot be written.
     """
-    chosen = _known(requests)
+    chosen = _chosen(folder, requests)
     files = {path: file for path, weights in chosen.items() if (file := folder.find(weights)) is not None}
     if not files:
         raise AutosegError(f"{folder.path} has no published weights to export", "autoseg_weights fetch them first")
@@ -73,10 +73,11 @@ def add_kit(kit: Path, folder: WeightsFolder) -> list[WeightsRecord]:
         raise AutosegError(f"{kit} is damaged: {error}", "copy it again") from error
 
 
-def _known(requests: Sequence[str]) -> dict[str, PublishedWeights]:
-    """Path -> published file, of some models or of all."""
+def _chosen(folder: WeightsFolder, requests: Sequence[str]) -> dict[str, PublishedWeights]:
+    """Path -> published file, of some models; without requests of all, and of the timm encoders in the folder."""
     if not requests:
-        return {entry.weights.path: entry.weights for entry in entries()}
+        encoders = [entry for file in folder.files() for entry in encoder_entries(file)]
+        return {entry.weights.path: entry.weights for entry in (*entries(), *encoders)}
     parsed = [parse_request(request) for request in requests]
     return {one.path: one for spec, variant in parsed for one in spec.weights_for(variant, study=True)}
 
@@ -95,7 +96,7 @@ def _read_contents(archive: zipfile.ZipFile, kit: Path) -> tuple[WeightsRecord, 
     if names.count(CONTENTS) != 1 or archive.getinfo(CONTENTS).file_size > _LARGEST_CONTENTS:
         raise AutosegError(f"{kit} has no usable {CONTENTS}", _REMEDY)
     contents = parse_artefact(archive.read(CONTENTS).decode("utf-8", "replace"), WeightsKit, f"{kit}: {CONTENTS}", _REMEDY)
-    listed, known, faults = {record.path: record for record in contents.files}, _known(()), []
+    listed, faults = {record.path: record for record in contents.files}, []
     for name in names:
         if name != CONTENTS and (name not in listed or names.count(name) > 1):
             faults.append(f"{name}: not in the list, or more than once in the archive")
@@ -103,7 +104,7 @@ def _read_contents(archive: zipfile.ZipFile, kit: Path) -> tuple[WeightsRecord, 
         info = archive.getinfo(path) if path in names else None
         if info is None or info.file_size != record.size or info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             faults.append(f"{path}: missing, or not stored as it was exported")
-        elif path not in known:
+        elif not published_at(path):
             faults.append(f"{path}: of no model that is known here (update autoseg)")
     if faults:
         raise SeveralProblems(f"{kit} was not opened:", faults, _REMEDY)
@@ -135,7 +136,7 @@ def _copy(archive: zipfile.ZipFile, record: WeightsRecord, copy: Path, kit: Path
         sha256 = _copy_stream(source, target)
     if sha256 != record.sha256:
         raise AutosegError(f"{kit}: {record.path} is not what was exported (its SHA-256 differs)", "copy the kit again")
-    if not sha256.startswith(_known(())[record.path].sha256):
+    if not sha256.startswith(published_at(record.path)[0].weights.sha256):
         raise AutosegError(f"{kit}: {record.path} is not the published file (its SHA-256 differs)", _REMEDY)
     check_published(copy, record.path)
 

@@ -12,7 +12,7 @@ from autoseg.models import registry
 from autoseg.models.published import LoadReport, match_published
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import hash_file
-from autoseg.weights.catalogue import Entry, entries
+from autoseg.weights.catalogue import Entry, encoder_entries, entries, published_at
 from autoseg.weights.reading import read_tensors
 from autoseg.weights.store import WeightsFolder, check_content
 
@@ -38,7 +38,7 @@ def verify(folder: WeightsFolder) -> Iterator[Verified]:
             by_path.setdefault(place, []).append(entry)
     for file in folder.files():
         name = file.relative_to(folder.path).as_posix()
-        yield _verify_file(folder, file, name, by_path.get(name, []))
+        yield _verify_file(folder, file, name, by_path.get(name) or encoder_entries(file))
 
 
 def _verify_file(folder: WeightsFolder, file: Path, name: str, published: list[Entry]) -> Verified:
@@ -67,9 +67,8 @@ def _verify_file(folder: WeightsFolder, file: Path, name: str, published: list[E
 
 def check_published(file: Path, path: str) -> None:
     """Raises AutosegError if a file does not fit the networks that the published file of that path is for."""
-    for entry in entries():
-        if entry.weights.path == path:
-            check_fit(file, entry.model, entry.weights.variant or registry.spec(entry.model).default_variant)
+    for entry in published_at(path):
+        check_fit(file, entry.model, entry.weights.variant or registry.spec(entry.model).default_variant)
 
 
 def check_fit(file: Path, model: str, variant: str) -> LoadReport:

@@ -10,7 +10,8 @@ import torch
 from autoseg.cli.predict import main
 from autoseg.io import read_label, write_image
 from autoseg.prediction import ood_detection
-from autoseg.prediction.bundle import CONTENTS, export_bundle, load_bundle, read_bundle
+from autoseg.prediction.bundle import CONTENTS, LICENCES, export_bundle, load_bundle, read_bundle
+from autoseg.prediction.export import Exported
 from autoseg.prediction.inference_metadata import InferenceMetadata
 from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.predictor import Predictor
@@ -60,6 +61,22 @@ def test_it_names_the_weights_its_networks_started_from(tmp_path, bright_is_regi
     assert bundle.initial_weights == (weights,)
     assert read_bundle(tmp_path / "b.zip")[0].initial_weights == (weights,)
     assert load_bundle(tmp_path / "b.zip", device="cpu").members[0].record.weights == (weights,)
+
+
+def test_a_bundle_carries_the_licence_of_derived_weights(tmp_path, bright_is_registered):
+    weights = InitialWeights(
+        file="timm/vit_small_patch16_dinov3.lvd1689m/model.safetensors", sha256="ab" * 32, licence="DINOv3 licence",
+        trained_on="LVD-1689M", source="https://huggingface.co/timm/x",
+    )  # fmt: skip
+    member = trained()
+    member = replace(member, record=replace(member.record, weights=(weights,)))
+    export_bundle(Predictor([member]), [tmp_path / "gone"], tmp_path / "b.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        text = archive.read(LICENCES).decode()
+    assert weights.file in text and "dinov3-license" in text and "a copy goes with networks" in text and "ab" * 32 in text
+    assert load_bundle(tmp_path / "b.zip", device="cpu").members[0].record.weights == (weights,)
+    shown = str(Exported(tmp_path / "b.zip", ("x fold 0",), (), ("DINOv3 licence",)))
+    assert "keep LICENCES.txt with every copy" in shown and "DINOv3 licence" in shown
 
 
 def test_the_command_needs_nothing_else(bundle, tmp_path, monkeypatch):

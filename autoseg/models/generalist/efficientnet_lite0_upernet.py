@@ -1,22 +1,18 @@
-"""EfficientNet-Lite0 + a light UPerNet decoder: a small network with ImageNet weights that trains on two CPU cores."""
+"""EfficientNet-Lite0 + a light UPerNet decoder: a small network with ImageNet weights that trains on two CPU cores.
+
+It is `timm:tf_efficientnet_lite0` with the widths below and the names of the file that its package holds.
+"""
 
 from __future__ import annotations
 
 import re
 
-import timm
-from torch import Tensor, nn
-
-from autoseg.models.base import (
-    ModelOutput,
-    ModelSpec,
-    SegmentationNetwork,
-    StateDictAdapter,
-    Variant,
-)
-from autoseg.models.layers.upernet import ConvNormReLU, UPerDecoder, resize_like
+from autoseg.models.base import ModelSpec, StateDictAdapter, Variant
+from autoseg.models.layers.timm_network import LightNetwork
 from autoseg.models.published_weights import PublishedWeights, on_hub
 
+# The "tf_" model pads as in the training of the published weights: more on the right and at the bottom.
+_ENCODER = "tf_efficientnet_lite0"
 # Decoder width at stride 4 and at stride 2.
 _WIDTHS = {"light": (64, 32), "wide": (128, 48)}
 # Blocks per stage of EfficientNet-Lite0: the published file numbers all blocks, timm numbers them within each stage.
@@ -55,36 +51,11 @@ SPEC = ModelSpec(
 )
 
 
-class EfficientNetLite0UPerNet(SegmentationNetwork):
-    """A narrow UPerNet decoder on the maps of strides 4 to 32. Its output is combined with the stride-2 map for sharp edges.
-
-    Logits (B, K, H/2, W/2). The encoder has timm's names.
-    """
-
-    divisor = 32
+class EfficientNetLite0UPerNet(LightNetwork):
+    """The light decoder on timm's encoder. Logits (B, K, H/2, W/2)."""
 
     def __init__(self, in_channels: int, num_classes: int, channels: int, detail_channels: int) -> None:
-        super().__init__()
-        # The "tf_" model pads as in the training of the published weights: more on the right and at the bottom.
-        self.encoder: nn.Module = timm.create_model(
-            "tf_efficientnet_lite0", pretrained=False, features_only=True, in_chans=in_channels
-        )
-        finest, *widths = self.encoder.feature_info.channels()  # type: ignore[union-attr, operator]
-        self.decoder = UPerDecoder(widths, channels)
-        self.compress = ConvNormReLU(channels, detail_channels, 1)
-        self.detail = ConvNormReLU(finest, detail_channels, 1)
-        self.refine = ConvNormReLU(detail_channels, detail_channels, 3)
-        self.dropout = nn.Dropout2d(0.1)
-        # Not UPerNet's initial weights near zero: a head this narrow would need half of a few hundred steps to grow.
-        self.classify = nn.Conv2d(detail_channels, num_classes, 1)
-        self.stem_weights = ("encoder.conv_stem.weight",)
-        self.head_weights = ("classify.weight", "classify.bias")
-
-    def segment(self, x: Tensor) -> ModelOutput:
-        finest, *features = self.encoder(x)
-        coarse = self.compress(self.decoder(features))
-        refined = self.refine(resize_like(coarse, finest) + self.detail(finest))
-        return ModelOutput(self.classify(self.dropout(refined)))
+        super().__init__(_ENCODER, in_channels, num_classes, channels=channels, detail_channels=detail_channels)
 
     def load_official(self, adapter: StateDictAdapter) -> None:
         """The file `efficientnet-lite0-57934424.pth`, or timm's (`tf_efficientnet_lite0`). Both are encoders only."""

@@ -17,11 +17,11 @@ AUXILIARY_WEIGHT = 0.4
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution without bias, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W)."""
+    """Convolution without bias, batch norm, ReLU: (B, in, H, W) -> (B, out, H, W), or smaller by the stride."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
