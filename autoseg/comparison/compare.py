@@ -39,6 +39,9 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 from autoseg.support.files import read_artefact
 
+# Families that are tested against each other: in a test, the one that comes first minus the other.
+_FAMILIES = ("foundation", "generalist", "specialist")
+
 
 def compare(
     all_results: Sequence[DatasetResults],
@@ -123,7 +126,7 @@ def _compare_dataset(
         tests=statistics.paired_tests(values.names, values.matrix, resampled) if several else (),
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
-        family_test=_family_test(families, values, resampled) if several else None,
+        family_tests=_family_tests(families, values, resampled) if several else (),
         strata=_strata(dataset_results, strata, fraction),
         external_validation=external_validations(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
@@ -190,27 +193,34 @@ def _families(results: Sequence[ModelResult]) -> tuple[Family, ...]:
         over_models = statistics.estimate(means)
         defined = [name for name, value in means.items() if is_defined(value)]
         best = max(defined, key=lambda name: means[name]) if defined else ""
-        families.append(Family(family=family, models=tuple(means), mean=over_models.mean, std=over_models.std, best=best))
+        costs = [result.cost for result in several if result.cost is not None]
+        one = Family(
+            family=family,
+            models=tuple(means),
+            mean=over_models.mean,
+            std=over_models.std,
+            best=best,
+            mean_parameters=_mean([cost.parameters for cost in costs]),
+            mean_training_seconds=_mean([cost.training_seconds for cost in costs]),
+            mean_latency=_mean([cost.latency for cost in costs if cost.latency]),
+        )
+        families.append(one)
     return tuple(sorted(families, key=lambda family: -family.mean if is_defined(family.mean) else 1.0))
 
 
-def _family_test(families: Sequence[Family], values: PairedScores, resampled: statistics.Matrix) -> PairTest | None:
-    """Generalists against specialists: a test of each unit's mean over the models of either family."""
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _family_tests(families: Sequence[Family], values: PairedScores, resampled: statistics.Matrix) -> tuple[PairTest, ...]:
+    """Every two families: a test of each unit's mean over the models of either family."""
     indices = {family.family: [values.names.index(name) for name in family.models] for family in families}
-    if not {"generalist", "specialist"} <= set(indices):
-        return None
-    one, other = indices["generalist"], indices["specialist"]
-    difference = values.matrix[one].mean(axis=0) - values.matrix[other].mean(axis=0)
-    drawn = resampled[:, one].mean(axis=1) - resampled[:, other].mean(axis=1)
-    p = statistics.signed_rank(difference)
-    return PairTest(
-        first="generalist",
-        second="specialist",
-        units=len(values.units),
-        difference=statistics.interval(difference, drawn),
-        p=p,
-        p_adjusted=p,
-    )
+    present = [name for name in _FAMILIES if name in indices]
+    if len(present) < 2:
+        return ()
+    means = np.stack([values.matrix[indices[name]].mean(axis=0) for name in present])
+    drawn = np.stack([resampled[:, indices[name]].mean(axis=1) for name in present], axis=1)
+    return statistics.paired_tests(present, means, drawn)
 
 
 def _strata(dataset_results: DatasetResults, strata: Sequence[str], fraction: float) -> tuple[Stratification, ...]:

@@ -17,6 +17,7 @@ from autoseg.schema.comparison import (
     Estimate,
     Interval,
     ModelResult,
+    PairTest,
     Ranking,
     Selection,
     StratumScore,
@@ -82,6 +83,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         if dataset.ranking is not None:
             yield ranking(dataset, dataset.ranking)
         yield families(dataset)
+        if dataset.family_tests:
+            yield family_pairs(dataset)
         if dataset.selection is not None:
             yield selection(dataset, dataset.selection)
         yield costs(dataset)
@@ -148,16 +151,24 @@ def per_class(dataset: DatasetComparison) -> Table:
 
 
 def pairs(dataset: DatasetComparison) -> Table:
+    return _tests(dataset, f"Pairs on {dataset.dataset}", dataset.tests)
+
+
+def family_pairs(dataset: DatasetComparison) -> Table:
+    return _tests(dataset, f"Pairs of families on {dataset.dataset}", dataset.family_tests)
+
+
+def _tests(dataset: DatasetComparison, title: str, tests: Sequence[PairTest]) -> Table:
     rows = []
-    for test in sorted(dataset.tests, key=lambda test: test.p_adjusted):
+    for test in sorted(tests, key=lambda test: test.p_adjusted):
         low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
         verdict = "differ" if test.p_adjusted < 0.05 else "no significant difference"
         mean = points(test.difference.mean, dataset.metric)
         values = (mean, f"{low} to {high}", p_value(test.p), p_value(test.p_adjusted))
         rows.append((f"{test.first} - {test.second}", *values, verdict))
-    note = f"two-sided Wilcoxon signed-rank tests over {dataset.tests[0].units} {dataset.units}s, corrected by Holm; 5 %"
+    note = f"two-sided Wilcoxon signed-rank tests over {tests[0].units} {dataset.units}s, corrected by Holm; 5 %"
     headings = ("pair", f"difference of {dataset.metric}", "95 % interval", "p", "p corrected", "verdict")
-    return Table(title=f"Pairs on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
+    return Table(title=title, note=note, headings=headings, rows=tuple(rows))
 
 
 def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
@@ -186,18 +197,24 @@ def ranking(dataset: DatasetComparison, one: Ranking) -> Table:
 
 
 def families(dataset: DatasetComparison) -> Table:
-    rows = [(one.family, ", ".join(one.models), percent(one.mean), percent(one.std), one.best) for one in dataset.families]
-    note = "mean and deviation over models of their mDSC in %"
-    if dataset.family_test is not None:
-        test = dataset.family_test
-        low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
-        mean = points(test.difference.mean, dataset.metric)
-        what = f"generalists minus specialists, {dataset.metric} of {dataset.units}s"
-        note += f"; {what}: {mean} ({low} to {high}), p {p_value(test.p)}"
+    rows = [
+        (
+            one.family,
+            ", ".join(one.models),
+            percent(one.mean),
+            percent(one.std),
+            one.best,
+            f"{one.mean_parameters / 1e6:.1f} M" if is_defined(one.mean_parameters) else "–",
+            f"{one.mean_training_seconds / 60:.1f} min" if is_defined(one.mean_training_seconds) else "–",
+            f"{one.mean_latency * 1000:.0f} ms" if is_defined(one.mean_latency) else "–",
+        )
+        for one in dataset.families
+    ]
+    note = "mean and deviation over models of their mDSC in %; parameters, training time of a fold, latency: means over models"
     return Table(
         title=f"Families on {dataset.dataset}",
         note=note,
-        headings=("family", "models", "mDSC", "deviation", "best"),
+        headings=("family", "models", "mDSC", "deviation", "best", "parameters", "training", "latency"),
         rows=tuple(rows),
     )
 

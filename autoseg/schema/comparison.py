@@ -88,7 +88,7 @@ class ModelResult:
 @dataclass(frozen=True, kw_only=True)
 class PairTest:
     """Two models (or families) on the same units: mean of first minus second with its 95 % bootstrap interval; p of the
-    two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs of the dataset."""
+    two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs (of models, or of families) of the dataset."""
 
     first: str
     second: str
@@ -117,13 +117,20 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models of one family: mean and standard deviation of their micro Dice (means over folds); best: the best model."""
+    """Models of one family: mean and standard deviation of their micro Dice (means over folds); best: the best model.
+
+    mean_parameters, mean_training_seconds (of a fold), mean_latency (seconds an image): over the trained models; undefined if
+    none of them was recorded.
+    """
 
     family: str
     models: tuple[str, ...]
     mean: Result
     std: Result
     best: str
+    mean_parameters: NonNegativeResult = math.nan
+    mean_training_seconds: NonNegativeResult = math.nan
+    mean_latency: NonNegativeResult = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +211,8 @@ class DatasetComparison:
     """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
-    notes: differences between the runs. selection: None without a best.json.
+    family_tests: of every two families, each unit with its mean over the models of a family. notes: differences between the
+    runs. selection: None without a best.json.
     """
 
     dataset: str
@@ -219,7 +227,7 @@ class DatasetComparison:
     tests: tuple[PairTest, ...]
     ranking: Ranking | None
     families: tuple[Family, ...]
-    family_test: PairTest | None
+    family_tests: tuple[PairTest, ...]
     strata: tuple[Stratification, ...] = ()
     external_validation: tuple[ExternalValidation, ...] = ()
     risk_coverage: tuple[RiskCoverage, ...] = ()
@@ -258,13 +266,21 @@ def _to_version_3(content: Content) -> Content:
 _UNKNOWN: Content = {"mean": None, "std": None, "folds": {}}
 
 
+def _to_version_4(content: Content) -> Content:
+    """Generalists against specialists was the only test of families."""
+    for dataset in content["datasets"]:
+        test = dataset.pop("family_test")
+        dataset["family_tests"] = [] if test is None else [test]
+    return content
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Artefact, Tabular):
     """`comparison.json`. across: model -> dataset -> mean over folds of the micro Dice, and "mean" over the datasets."""
 
     NAME = "comparison"
-    VERSION = 3
-    MIGRATIONS = (_to_version_2, _to_version_3)
+    VERSION = 4
+    MIGRATIONS = (_to_version_2, _to_version_3, _to_version_4)
 
     datasets: tuple[DatasetComparison, ...]
     across: dict[str, dict[str, Result]]

@@ -22,7 +22,10 @@ from autoseg.support.workspace import Dataset, Workspace
 from tests.generated import SPECIFICATION, case_name, draw
 
 # Model -> how many pixels its masks are off by, and the share of cases it gets quite wrong.
-SKILLS = {"unet": (3.0, 0.2), "segformer": (1.0, 0.0), "segnext": (1.6, 0.1), "hiformer": (2.0, 0.1)}
+SKILLS = {
+    "unet": (3.0, 0.2), "segformer": (1.0, 0.0), "segnext": (1.6, 0.1), "hiformer": (2.0, 0.1), "dinov2": (0.6, 0.0),
+    "timm:resnet18.a1_in1k": (1.2, 0.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

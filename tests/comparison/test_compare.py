@@ -150,7 +150,9 @@ def test_statistics_use_cases_as_units(compared):
     (dataset,) = compared[0].datasets
     assert dataset.ranking.order[0] == "segformer" and dataset.ranking.order[-1] == "unet"
     assert len(dataset.tests) == 3 and all(test.units == 12 for test in dataset.tests)
-    assert dataset.family_test.difference.mean > 0 and {one.family for one in dataset.families} == {"generalist", "specialist"}
+    (test,) = dataset.family_tests
+    assert test.difference.mean > 0 and (test.first, test.second) == ("generalist", "specialist")
+    assert {one.family for one in dataset.families} == {"generalist", "specialist"}
     assert dataset.families[0].best == "segformer"
     assert {one.model for one in dataset.risk_coverage} == {"segformer", "segnext", "unet"}
     assert all(one.best <= one.aurc < one.random for one in dataset.risk_coverage)
@@ -329,6 +331,30 @@ def test_patients_count_once(tmp_path):
     scores = pair_scores(dataset_results, "dice")
     assert scores.matrix.shape == (2, 4) and set(scores.units) == {f"patient{index:03d}" for index in range(4)}
     assert api.compare("Heart", root=tmp_path, report=False).datasets[0].units == "group"
+
+
+def test_three_families_are_tested_in_pairs_with_their_cost(tmp_path, capsys):
+    """A timm encoder is compared under its own name, although its folder has another."""
+    models = ("unet", "hiformer", "segformer", "timm:resnet18.a1_in1k", "dinov2")
+    experiment = make(tmp_path, cases=12, folds=2, models=models)
+    assert (experiment.dataset.results / "timm+resnet18.a1_in1k" / "fold_0" / "run.json").is_file()
+    assert compare.main(["Polyps", "--root", str(tmp_path), "--no-report"]) == 0
+    printed = capsys.readouterr().out
+    (dataset,) = read_artefact(experiment.dataset.results / "comparison" / "comparison.json", Comparison).datasets
+    families = {one.family: one for one in dataset.families}
+    assert {name: set(one.models) for name, one in families.items()} == {
+        "specialist": {"unet", "hiformer"}, "generalist": {"segformer", "timm:resnet18.a1_in1k"}, "foundation": {"dinov2"},
+    }  # fmt: skip
+    pairs = {(test.first, test.second): test for test in dataset.family_tests}
+    assert set(pairs) == {("foundation", "generalist"), ("foundation", "specialist"), ("generalist", "specialist")}
+    assert all(test.difference.mean > 0 and test.p <= test.p_adjusted for test in pairs.values())
+    assert any(test.p < test.p_adjusted for test in pairs.values()), "corrected over the three pairs"
+    costs = {one.model: one.cost for one in dataset.models}
+    specialists = [costs["unet"], costs["hiformer"]]
+    assert families["specialist"].mean_training_seconds == pytest.approx(sum(one.training_seconds for one in specialists) / 2)
+    assert families["specialist"].mean_parameters == pytest.approx(sum(one.parameters for one in specialists) / 2)
+    assert families["foundation"].mean_latency == pytest.approx(0.06)
+    assert "Pairs of families" in printed and "foundation - specialist" in printed
 
 
 def test_the_choice_of_models_stands_beside_them_with_both_dice(experiment, tmp_path, capsys):

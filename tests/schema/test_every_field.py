@@ -27,7 +27,8 @@ UNDEFINED = {
     "comparison": {
         "mean", "std", "folds", "low", "high", "epoch_seconds", "training_seconds", "latency", "calibration", "p", "p_adjusted",
         "mean_ranks", "first", "tau", "friedman_p", "critical_difference", "dice", "dice_std", "hd95", "hd95_std", "coverage",
-        "risk", "aurc", "best", "random", "across",
+        "risk", "aurc", "best", "random", "across", "mean_parameters",
+        "mean_training_seconds", "mean_latency",
     },
     "explanation": {"inside", "ring", "outside"},
     "fingerprint": {
@@ -68,9 +69,10 @@ BELOW_ZERO = {
 # Fields that may be left empty.
 EMPTY = {
     "bundle": {"appearance", "calibration"}, "best": {"calibration"},
-    "comparison": {"cost", "ranking", "family_test", "selection"},
+    "comparison": {"cost", "ranking", "selection"},
     "dataset": {"regions_class_order"}, "fingerprint": {"spacing", "median_spacing"}, "onnx": {"size", "spacing"},
-    "plan": {"size", "spacing", "timing"}, "prediction": {"calibration", "confidence", "frame"}, "run": {"search"},
+    "plan": {"size", "spacing", "timing", "weight_decay"}, "prediction": {"calibration", "confidence", "frame"},
+    "run": {"search"},
     "scores": {"calibration"}, "sources": {"label"},
 }  # fmt: skip
 HUGE = 10**30
