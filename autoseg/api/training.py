@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.api.checks import check_runs, current_plan
+from autoseg.api.checks import check_plans, check_runs, current_plan
 from autoseg.api.options import DatasetId, Folds, PathLike, Settings, fold_numbers, setting_texts
 from autoseg.api.planning import check_training, plan_again, plan_and_preprocess, planning_command
 from autoseg.schema.frame import Results, Row, Tabular
@@ -152,7 +152,66 @@ def train(
                 extend=extend is not None, deterministic=repeats[fold], break_lock=break_lock,
             )  # fmt: skip
             if context.is_main:
-                trained.append(TrainedFold(record, _score_fold(data, record, splits, device), data.fold(model, fold)))
+                trained.append(_scored(data, record, splits, data.fold(model, fold), device))
+    return trained
+
+
+def train_trial(
+    dataset: DatasetId,
+    model: str,
+    fold: int,
+    trial: str,
+    *,
+    device: str = "auto",
+    deterministic: bool = False,
+    log_to: Sequence[str] = (),
+    break_lock: bool = False,
+    handle_signals: bool = False,
+    root: Root = None,
+) -> Results[TrainedFold]:
+    """Train a fold by the plan.json and splits.json of a folder below the dataset's results, into its fold_<fold>; then predict
+    and score the fold's held-out cases. An interrupted run is resumed.
+
+    Args:
+        dataset: id or name of the dataset.
+        model: name of a model of that plan.
+        fold: number of a fold of those splits.
+        trial: the folder, by its path below the dataset's results.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        deterministic: see `train`.
+        log_to: names of loggers besides metrics.csv, such as "tensorboard", "mlflow", "wandb".
+        break_lock: see `train`.
+        handle_signals: see `train`.
+        root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
+
+    Returns:
+        The trained fold. Under torchrun the other processes return an empty list.
+
+    Raises:
+        AutosegError: a file of the folder is missing or does not fit, or images or masks have changed since the plan was made.
+        KeyboardInterrupt: on Ctrl-C; the next call resumes from the last checkpoint.
+    """
+    from autoseg.training.distributed import distributed_context
+    from autoseg.training.loggers import check_loggers
+    from autoseg.training.train_fold import train_fold
+
+    check_loggers(log_to)
+    data = Workspace.at(root).dataset(dataset)
+    folder = data.trial(trial)
+    remedy = "a trial's folder holds the plan and the splits of its training"
+    plan, splits = read_artefact(folder / "plan.json", Plan, remedy), read_artefact(folder / "splits.json", Splits, remedy)
+    trained: Results[TrainedFold] = Results()
+    with distributed_context() as context:
+        if context.is_main:
+            check_plans(data, {folder / f"fold_{fold}": plan})
+            _preprocess(data, plan, model)
+        context.barrier()
+        record = train_fold(
+            data, plan, splits, model, fold, device=device, team=context, log_to=log_to, trial=folder / f"fold_{fold}",
+            handle_signals=handle_signals, deterministic=deterministic, break_lock=break_lock,
+        )  # fmt: skip
+        if context.is_main:
+            trained.append(_scored(data, record, splits, folder / f"fold_{fold}", device))
     return trained
 
 
@@ -187,12 +246,19 @@ def _prepare(
     data: Dataset, model: str, protocol: Protocol | None, settings: Mapping[str, str], *, device: str, root: Root, replan: bool
 ) -> None:
     """Make sure that the plan and the arrays of the model are on disk and belong to the raw files."""
-    from autoseg.io.raw_dataset import RawDataset
     from autoseg.planning.overrides import apply_overrides
-    from autoseg.preprocessing.preprocess import preprocess_dataset
 
     plan = current_plan(data, _plan_to_train(data, model, protocol, device, root), replan, device, root)
-    plan = apply_overrides(plan, settings)
+    _preprocess(data, apply_overrides(plan, settings), model)
+
+
+def _preprocess(data: Dataset, plan: Plan, model: str) -> None:
+    """Make sure that the arrays of the model are on disk. Raises AutosegError if the plan has no such model."""
+    from autoseg.io.raw_dataset import RawDataset
+    from autoseg.preprocessing.preprocess import preprocess_dataset
+
+    if model not in plan.models:
+        raise AutosegError(f"the plan of {plan.dataset} is for {', '.join(plan.models)}, not for {model}", "name one of these")
     config = plan.preprocessing[plan.models[model].preprocessing]
     preprocess_dataset(data, RawDataset.open(data), config, content_hash=plan.content_hash)
 
@@ -213,12 +279,15 @@ def _plan_to_train(data: Dataset, model: str, protocol: Protocol | None, device:
     return plan
 
 
-def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
+def _scored(data: Dataset, record: RunRecord, splits: Splits, folder: Path, device: str) -> TrainedFold:
+    return TrainedFold(record, _score_fold(data, record, splits, folder, device), folder)
+
+
+def _score_fold(data: Dataset, record: RunRecord, splits: Splits, folder: Path, device: str) -> Scores:
     """Where nothing can be written, the scores that were stored with the run are read, if they are of its weights."""
     try:
-        return _predict_and_score(data, record, splits, device)
+        return _predict_and_score(data, record, splits, folder, device)
     except AutosegError as error:
-        folder = data.fold(record.model, record.fold)
         stored, weights = folder / "validation" / "scores.json", folder / "best.pt"
         if not (is_refusal(error) and stored.is_file() and stored.stat().st_mtime >= weights.stat().st_mtime):
             raise
@@ -226,14 +295,14 @@ def _score_fold(data: Dataset, record: RunRecord, splits: Splits, device: str) -
         return read_artefact(stored, Scores)
 
 
-def _predict_and_score(data: Dataset, record: RunRecord, splits: Splits, device: str) -> Scores:
+def _predict_and_score(data: Dataset, record: RunRecord, splits: Splits, fold_folder: Path, device: str) -> Scores:
     from autoseg.evaluation.evaluate import evaluate_folders
     from autoseg.io.raw_dataset import RawDataset
     from autoseg.prediction.validation import predict_fold
     from autoseg.training.deterministic import deterministic_algorithms
 
-    check_runs(data, [data.fold(record.model, record.fold)])
+    check_runs(data, [fold_folder])
     with deterministic_algorithms(record.deterministic):
-        folder = predict_fold(data, record.model, record.fold, device=device)
+        folder = predict_fold(data, record.model, record.fold, device=device, folder=fold_folder.parent)
     raw, cases = RawDataset.open(data), splits.folds[record.fold].validation
     return evaluate_folders(folder, raw.references, raw.spec, cases=cases, notes=(choices_text(record.saw_scored_cases),))

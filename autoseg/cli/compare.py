@@ -104,8 +104,11 @@ def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: d
         areas = [(one.model, one.score, *(f"{n:.4f}" for n in (one.aurc, one.best, one.random))) for one in study.areas]
         _tables.show_table(f"{study.dataset}: risk-coverage", ("model", "score", "AURC", "optimal", "random"), areas)
         title = f"{study.first}; cases below {study.threshold:g} read again by {study.second}: {len(study.asked)}"
-        rows = [(one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95)) for one in study.scores]
-        _tables.show_table(title, ("cases", "reader", "number", "Dice", "HD95"), rows)
+        rows = [
+            (one.stratum, one.reader, str(one.cases), f"{one.dice:.3f}", _distance(one.hd95), _distance(one.hd95_diagonal))
+            for one in study.scores
+        ]
+        _tables.show_table(title, ("cases", "reader", "number", "Dice", "HD95, left out", "HD95, diagonal"), rows)
     return 0
 
 

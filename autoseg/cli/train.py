@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from autoseg.cli import _tables, entry
 from autoseg.schema.plan import PROTOCOLS
+from autoseg.support.errors import AutosegError
 
 if TYPE_CHECKING:
+    from autoseg.api.training import TrainedFold
+    from autoseg.schema.frame import Results
     from autoseg.schema.scores import Scores
 
 # Which weights were scored, by `Training.selection`.
@@ -35,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pretrained", metavar="auto|study|none|PATH", help="weights to start from (default: the plan's)")
     parser.add_argument("--replan", action="store_true", help="plan again if images or masks have changed")
     parser.add_argument("--restart", action="store_true", help="start again and discard the earlier run")
+    parser.add_argument("--trial", metavar="DIR", help="by DIR/plan.json and splits.json, a folder below the dataset's results")
     parser.add_argument("--extend", type=int, metavar="N", help="train a finished run on, to N epochs in all")
     entry.add_break_lock(parser)
     entry.add_deterministic(parser)
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if resolve(options.device).type == "cpu":
         entry.configure_glibc_malloc(arguments, limit=None)
-    trained = api.train(
+    trained = _trial(options, settings) if options.trial is not None else api.train(
         options.dataset,
         options.model,
         entry.folds([options.fold]),
@@ -66,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         break_lock=options.break_lock,
         handle_signals=True,
         root=options.root,
-    )
+    )  # fmt: skip
     from autoseg.schema.run import choices_text
 
     for fold in trained:
@@ -77,10 +82,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _dice(fold.scores),
         )
         print(f"{choices_text(record.saw_scored_cases)}\nin {fold.folder}")
-    if trained:
+    if trained and options.trial is None:
         dataset = trained[0].record.dataset.partition("_")[2]
         entry.show_next(f"autoseg_predict -i IMAGES -o MASKS -d {dataset} -m {options.model} --overlays", options.root)
     return 0
+
+
+def _trial(options: argparse.Namespace, settings: dict[str, str]) -> Results[TrainedFold]:
+    """Train by the plan of a folder, which says everything that other options would."""
+    given = (options.protocol, options.pretrained, options.replan, options.restart, options.extend, settings)
+    if any(given) or not options.fold.isdigit():
+        raise AutosegError(
+            "--trial trains one fold by the plan in its folder",
+            "give a fold's number, and leave out --protocol, --set, --epochs, --pretrained, --replan, --restart and --extend",
+        )
+    from autoseg.api.training import train_trial
+
+    return train_trial(
+        options.dataset, options.model, int(options.fold), options.trial, device=options.device,
+        deterministic=options.deterministic, log_to=entry.names(options.log_to), break_lock=options.break_lock,
+        handle_signals=True, root=options.root,
+    )  # fmt: skip
 
 
 def _dice(scores: Scores) -> Iterator[tuple[str, str, str]]:

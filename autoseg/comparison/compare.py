@@ -73,18 +73,20 @@ def compare(
 
 
 def _check_scored(dataset_results: DatasetResults, metric: str) -> None:
-    """Raises AutosegError if a metric of another package was not installed when a model was scored."""
-    if metric in BUILT_IN_METRICS:
-        return
+    """Raises AutosegError if a model was scored without the metric: by an older release, without thin classes, or without the
+    package of the metric."""
     unscored = [
         name
         for name, model in dataset_results.models.items()
         if not all(f"per_image.{metric}" in scores.overall for scores in model.scores.values())
     ]
     if unscored:
+        again = "run autoseg_evaluate on the masks in each fold's validation/"
+        remedy = again if metric in BUILT_IN_METRICS else f"install {METRICS.source(metric)}, then {again}"
+        if metric == "cldice":
+            remedy = "choose another metric: clDice is of thin classes only"
         raise AutosegError(
-            f"{', '.join(unscored)} on {dataset_results.dataset.name} was scored without the metric {metric!r}",
-            f"install {METRICS.source(metric)}, then run autoseg_evaluate on the masks in each fold's validation/",
+            f"{', '.join(unscored)} on {dataset_results.dataset.name} was scored without the metric {metric!r}", remedy
         )
 
 

@@ -17,8 +17,9 @@ from autoseg.support.extensions import METRICS
 PAIRING = (
     "Tests and rankings use each case's mean over the classes in its reference or in any model's mask. If a class is absent "
     "from the reference and one model predicts it, the models that do not predict it have the value 1 for it: so false "
-    "positives have a cost. Distances, and other metrics without a best value, are compared on the cases where all models "
-    "have one. If the dataset has groups, the cases of one patient count once, with their mean."
+    "positives have a cost (HD95 with the image's diagonal: the value 0). Other distances, and other metrics without a best "
+    "value, are compared on the cases where all models have one. If the dataset has groups, the cases of one patient count "
+    "once, with their mean."
 )
 
 

@@ -17,6 +17,7 @@ from autoseg.comparison.statistics import risk_coverage
 from autoseg.evaluation.case import score_case
 from autoseg.io import read_label_of
 from autoseg.io.raw_dataset import RawDataset
+from autoseg.metrics.overlap import mean
 from autoseg.metrics.rules import is_defined
 from autoseg.prediction.calibration import case_dice, expected_dice_of_held_out, is_empty
 from autoseg.prediction.second_reader import agreement, combine
@@ -207,20 +208,20 @@ def _hybrid(
     for reader, mask_of in readers.items():
         scored = {case: _scored(mask_of(case), loaded[case], dataset_results) for case in shared}
         for stratum, members in strata.items():
-            pairs = [scored[case] for case in members]
-            distances = [distance for _, distance in pairs if is_defined(distance)]
-            mean = sum(distances) / len(distances) if distances else math.nan
-            average = sum(value for value, _ in pairs) / len(pairs)
+            dice_of, hd95, diagonal = zip(*(scored[case] for case in members), strict=True)
             scores.append(
-                HybridScore(stratum=stratum, reader=reader, cases=len(pairs), dice=round(average, 4), hd95=round(mean, 2))
-            )
+                HybridScore(
+                    stratum=stratum, reader=reader, cases=len(members), dice=round(sum(dice_of) / len(dice_of), 4),
+                    hd95=round(mean(hd95), 2), hd95_diagonal=round(mean(diagonal), 2),
+                )
+            )  # fmt: skip
     return scores
 
 
-def _scored(mask: LabelMap, case: _Case, dataset_results: DatasetResults) -> tuple[float, float]:
-    """Dice (see `case_dice`) and HD95 (not-a-number if undefined); means over the classes."""
+def _scored(mask: LabelMap, case: _Case, dataset_results: DatasetResults) -> tuple[float, float, float]:
+    """Dice (see `case_dice`), and HD95 both ways (not-a-number if undefined); means over the classes."""
     scheme = dataset_results.spec.label_scheme()
     ignore = case.reference == scheme.ignore if scheme.ignore is not None else None
     scores = score_case(mask, case.reference, scheme.foreground, ignore, case.spacing or (1.0, 1.0))
     score = CaseScore("", scores)
-    return case_dice(score), mean_over_classes(score, "hd95")
+    return case_dice(score), mean_over_classes(score, "hd95"), mean_over_classes(score, "hd95_diagonal")

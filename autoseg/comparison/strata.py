@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from autoseg.comparison.results import DatasetResults
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Stratification, Stratum, StratumScore
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
+from autoseg.schema.scores import CaseScore
 from autoseg.support.errors import AutosegError
 from autoseg.support.patterns import search
 
@@ -115,20 +117,24 @@ def _score(dataset_results: DatasetResults, name: str, cases: list[str]) -> Stra
         of_model = one.cases
         scored = [of_model[case] for case in cases if case in of_model]
         if scored:
-            scores[model] = _summary(
-                [mean_over_classes(case, "dice") for case in scored], [mean_over_classes(case, "hd95") for case in scored]
-            )
+            scores[model] = _summary(scored)
     return Stratum(name, tuple(cases), scores)
 
 
-def _summary(dice: list[float], hd95: list[float]) -> StratumScore:
-    def spread(values: list[float]) -> tuple[float, float]:
+def _summary(cases: list[CaseScore]) -> StratumScore:
+    def spread(metric: str) -> tuple[float, float, int]:
+        values = [mean_over_classes(case, metric) for case in cases]
         defined = np.array([value for value in values if is_defined(value)])
-        return (float(defined.mean()), float(defined.std())) if len(defined) else (float("nan"), float("nan"))
+        missing = len(values) - len(defined)
+        return (float(defined.mean()), float(defined.std()), missing) if len(defined) else (math.nan, math.nan, missing)
 
-    (dice_mean, dice_std), (hd95_mean, hd95_std) = spread(dice), spread(hd95)
-    undefined = sum(not is_defined(value) for value in hd95)
-    return StratumScore(dice=dice_mean, dice_std=dice_std, hd95=hd95_mean, hd95_std=hd95_std, undefined=undefined)
+    dice, dice_std, _ = spread("dice")
+    hd95, hd95_std, undefined = spread("hd95")
+    diagonal, diagonal_std, _ = spread("hd95_diagonal")
+    return StratumScore(
+        dice=dice, dice_std=dice_std, hd95=hd95, hd95_std=hd95_std, undefined=undefined,
+        hd95_diagonal=diagonal, hd95_diagonal_std=diagonal_std,
+    )  # fmt: skip
 
 
 def _foreground(case: CaseFingerprint) -> int:

@@ -30,6 +30,9 @@ ALL = "all classes"
 # The first study's four numbers, from counts summed over the cases and foreground classes of a fold.
 STUDY = {"mDSC": HEADLINE, "mIoU": "micro.iou", "mPrec": "micro.precision", "mRec": "micro.recall"}
 TESTED = "tested"
+# Both ways to score a class that is in one of the two masks only.
+HD95 = {"HD95, left out": "per_image.hd95", "HD95, diagonal": "per_image.hd95_diagonal"}
+_HD95_NOTE = "HD95 where a class is in one mask only: left out, or the image's diagonal"
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
 
 
@@ -117,26 +120,25 @@ def overall(dataset: DatasetComparison) -> Table:
         micro = [spread(result.overall[key]) for key in STUDY.values()]
         limits = interval(result.intervals.get(HEADLINE), "dice")
         means = [spread(result.overall[key]) for key in (CLASS_MEAN, "per_image.dice")]
-        surface = result.overall.get("per_image.hd95")
-        images = [spread(surface, 1.0) if surface else ""]
+        images = [spread(result.overall.get(key), 1.0) for key in HD95.values()]
         images += [spread(result.overall.get(key), display_factor(metric)) for metric, key in added(dataset).items()]
         rows.append((result.model, result.family, micro[0], limits, *micro[1:], *means, *images, folds(result)))
     note = (
         "mDSC, mIoU, mPrec, mRec: counts summed over a fold's cases and foreground classes; class mean: the mean over the "
         "classes of the Dice of each one's summed counts; Dice and HD95 of images: the mean over cases, then over classes. In "
-        f"% (HD95 in {dataset.unit}), mean ± deviation over folds; interval of mDSC: {dataset.units}s drawn within each fold"
+        f"% (HD95 in {dataset.unit}), mean ± deviation over folds; interval of mDSC: {dataset.units}s drawn within each fold; "
+        f"{_HD95_NOTE}"
     )
     more = (f"{metric} of images" for metric in added(dataset))
     first, *others = STUDY
     headings = (
-        "model", "family", first, f"95 % of {first}", *others, "class mean of Dice", "Dice of images", "HD95 of images", *more,
-        "folds",
+        "model", "family", first, f"95 % of {first}", *others, "class mean of Dice", "Dice of images", *HD95, *more, "folds",
     )  # fmt: skip
     return Table(title=f"Models on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
 def per_class(dataset: DatasetComparison) -> Table:
-    keys = {"Dice": "pooled.dice", "Dice of images": "per_image.dice", "HD95": "per_image.hd95", "NSD": "per_image.nsd"}
+    keys = {"Dice": "pooled.dice", "Dice of images": "per_image.dice", **HD95, "NSD": "per_image.nsd"}
     if any("per_image.cldice" in numbers for result in dataset.models for numbers in result.classes.values()):
         keys["clDice"] = "per_image.cldice"
     keys |= added(dataset)
@@ -146,7 +148,8 @@ def per_class(dataset: DatasetComparison) -> Table:
             estimates = result.classes[name]
             cells = [spread(estimates.get(key), display_factor(key.partition(".")[2])) for key in keys.values()]
             rows.append((name, result.model, *cells))
-    note = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit}), mean ± deviation over folds"
+    units = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit})"
+    note = f"{units}, mean ± deviation over folds; {_HD95_NOTE}"
     return Table(title=f"Classes of {dataset.dataset}", note=note, headings=("class", "model", *keys), rows=tuple(rows), keys=2)
 
 
@@ -277,10 +280,10 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
         for stratum in one.strata:
             for model, score in stratum.scores.items():
                 rows.append((stratum.name, str(len(stratum.cases)), model, *_stratum_cells(score)))
-        headings = ("stratum", "cases", "model", "Dice", f"HD95 ({dataset.unit})", "without HD95")
+        headings = ("stratum", "cases", "model", "Dice", *HD95, "left out")
         yield Table(
             title=f"{dataset.dataset} by {one.by}",
-            note=f"{one.rule}; per-image means ± deviation",
+            note=f"{one.rule}; per-image means ± deviation, HD95 in {dataset.unit}; {_HD95_NOTE}",
             headings=headings,
             rows=tuple(rows),
             keys=3,
@@ -394,7 +397,8 @@ def _stratum_cells(score: StratumScore) -> Sequence[str]:
     def cell(mean: float, std: float, factor: float) -> str:
         return f"{factor * mean:.1f} ± {factor * std:.1f}" if is_defined(mean) else "–"
 
-    return cell(score.dice, score.dice_std, 100), cell(score.hd95, score.hd95_std, 1), str(score.undefined)
+    distances = (cell(score.hd95, score.hd95_std, 1), cell(score.hd95_diagonal, score.hd95_diagonal_std, 1))
+    return cell(score.dice, score.dice_std, 100), *distances, str(score.undefined)
 
 
 def _or_last(value: float) -> float:

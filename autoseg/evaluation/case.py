@@ -183,8 +183,8 @@ def class_score(count: Counts, surface: SurfaceScore, added: Mapping[str, float]
     """All numbers of a class in a case."""
     return ClassScore(
         tp=count.tp, fp=count.fp, fn=count.fn, dice=count.dice, iou=count.iou, precision=count.precision, recall=count.recall,
-        hd95=surface.hd95, hd95_pooled=surface.hd95_pooled, asd=surface.asd, nsd=surface.nsd, cldice=UNDEFINED,
-        added=dict(added),
+        hd95=surface.hd95, hd95_diagonal=surface.hd95_diagonal, hd95_pooled=surface.hd95_pooled, asd=surface.asd,
+        nsd=surface.nsd, cldice=UNDEFINED, added=dict(added),
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ UNDEFINED = math.nan
 
 # Quotients of pixel counts. They can also be computed from counts summed over a set.
 OVERLAP = ("dice", "iou", "precision", "recall")
-# Metrics of the masks' shapes, for single images only. The first three are distances: lower is better.
-SHAPE = ("hd95", "hd95_pooled", "asd", "nsd", "cldice")
+# Metrics of the masks' shapes, for single images only. The first four are distances: lower is better.
+SHAPE = ("hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice")
 
 DEFINITIONS = {
     "dice": "2 TP / (2 TP + FP + FN), from pixel counts",
@@ -30,6 +30,10 @@ DEFINITIONS = {
         "the greater of the two directed 95th percentiles (linear between ranks) of the distances from each border pixel of "
         "one mask to the nearest border pixel of the other; border pixels are those with a 4-neighbour outside the mask, "
         "pixels at the image's edge among them"
+    ),
+    "hd95_diagonal": (
+        "hd95, with the length of the image's diagonal if the class is in one of the two masks only, so that a model which "
+        "misses or invents objects is not flattered by what is left out"
     ),
     "hd95_pooled": (
         "the 95th percentile of both directions' distances together, as medpy computes it; given next to hd95 to compare with "
@@ -64,13 +68,15 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """definition: one sentence for reports. lowest, highest: the range of its values. compute: see the module's docstring; None
-    for autoseg's own metrics, which are computed together."""
+    """definition: one sentence for reports. lowest, highest: the range of its values. of_one_mask: whether a distance has a
+    value if the class is in one mask only. compute: see the module's docstring; None for autoseg's own metrics, which are
+    computed together."""
 
     definition: str
     higher_is_better: bool = True
     lowest: float = 0.0
     highest: float = 1.0
+    of_one_mask: bool = False
     compute: Callable[[Any, Any, tuple[float, float]], float] | None = None
 
     @property
@@ -81,17 +87,20 @@ class Metric:
     @property
     def correct_absence_value(self) -> float:
         """Value of a model that correctly predicts a class as absent where another model predicts it, see
-        `comparison.paired_scores.PAIRING`. Undefined if the metric has no best value, or lower is better."""
+        `comparison.paired_scores.PAIRING`. Undefined if the metric has no best value, or leaves such cases out."""
+        if self.of_one_mask and not self.higher_is_better:
+            return self.lowest
         return self.highest if self.higher_is_better and math.isfinite(self.highest) else UNDEFINED
 
 
 def _distance(name: str) -> Metric:
-    return Metric(definition=DEFINITIONS[name], higher_is_better=False, highest=math.inf)
+    of_one_mask = name == "hd95_diagonal"
+    return Metric(definition=DEFINITIONS[name], higher_is_better=False, highest=math.inf, of_one_mask=of_one_mask)
 
 
 DICE, IOU, PRECISION, RECALL = (Metric(definition=DEFINITIONS[name]) for name in OVERLAP)
-HD95, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:3])
-NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[3:])
+HD95, HD95_DIAGONAL, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:4])
+NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[4:])
 
 # An empty prediction for an empty reference is correct, but 0/0 is no score: with 1, the empty images of a set would
 # outweigh the others. nnU-Net v2 and MONAI leave it out as well. Metrics Reloaded asks to report how many values are left
@@ -99,7 +108,8 @@ NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[3:])
 RULE = (
     "A metric whose denominator is zero is undefined: it is left out of means, and the number of undefined values "
     "is reported. If a class is in neither mask, all its metrics are undefined. If it is in one mask only, Dice, IoU, surface "
-    "Dice and clDice are 0, and the distances are undefined because one border is missing. Precision is undefined without "
+    "Dice and clDice are 0, and the distances are undefined because one border is missing, but for hd95_diagonal, which is the "
+    "length of the image's diagonal then. Precision is undefined without "
     "predicted pixels, recall without reference pixels (the other one of the two is 0). Pixels with the ignore label in the "
     "reference are not counted."
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,20 @@ Distances = NDArray[np.float64]
 _MAX_TREE_PIXELS = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SurfaceScore:
     """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd 0 to 1."""
 
     hd95: float
+    hd95_diagonal: float
     hd95_pooled: float
     asd: float
     nsd: float
 
 
-UNDEFINED_SURFACE = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
-# One mask is empty: no border pixel is near one of the other mask.
-_ONE_EMPTY = SurfaceScore(UNDEFINED, UNDEFINED, UNDEFINED, 0.0)
+UNDEFINED_SURFACE = SurfaceScore(
+    hd95=UNDEFINED, hd95_diagonal=UNDEFINED, hd95_pooled=UNDEFINED, asd=UNDEFINED, nsd=UNDEFINED
+)
 
 
 def surface_score(
@@ -42,14 +44,22 @@ def surface_score(
     """
     distances = border_distances(prediction, reference, spacing)
     if distances is None:
-        return _ONE_EMPTY if prediction.any() or reference.any() else UNDEFINED_SURFACE
+        return _one_empty(prediction.shape, spacing) if prediction.any() or reference.any() else UNDEFINED_SURFACE
     pooled = np.concatenate(distances)
+    hd95 = float(max(np.percentile(one, 95) for one in distances))
     return SurfaceScore(
-        hd95=float(max(np.percentile(one, 95) for one in distances)),
+        hd95=hd95,
+        hd95_diagonal=hd95,
         hd95_pooled=float(np.percentile(pooled, 95)),
         asd=float(pooled.mean()),
         nsd=float(np.count_nonzero(pooled <= tolerance) / len(pooled)),
     )
+
+
+def _one_empty(shape: tuple[int, ...], spacing: tuple[float, float]) -> SurfaceScore:
+    """Of a mask and an empty one (H, W): no border pixel is near one of the other mask."""
+    diagonal = math.hypot(shape[0] * spacing[0], shape[1] * spacing[1])
+    return replace(UNDEFINED_SURFACE, hd95_diagonal=diagonal, nsd=0.0)
 
 
 def hd95(prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:

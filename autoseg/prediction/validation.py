@@ -36,15 +36,18 @@ def predict_fold(
     tta: bool = False,
     overlays: int = 24,
     which: str = "best",
+    folder: Path | None = None,
 ) -> Path:
     """Predict a trained fold's validation cases into <fold>/validation, one mask per case, named like the reference.
 
     The cases are those of the fold's own splits.json. overlays: at most this many evenly spread cases are also drawn with
-    prediction and reference. Returns the folder; it replaces an older one when it is complete. Raises AutosegError if the
-    fold is not trained, SeveralProblems for missing or unreadable cases.
+    prediction and reference. folder: of the folds, if it is not the model's results folder. Returns the folder of the masks; it
+    replaces an older one when it is complete. Raises AutosegError if the fold is not trained, SeveralProblems for missing or
+    unreadable cases.
     """
-    predictor = Predictor.load(dataset, model, [fold], device=device, tta=tta, which=which)
-    fold_folder = dataset.fold(model, fold)
+    source, name = (dataset, model) if folder is None else (folder, folder.name)
+    predictor = Predictor.load(source, name, [fold], device=device, tta=tta, which=which)
+    fold_folder = (folder or dataset.model(model)) / f"fold_{fold}"
     split = read_split(fold_folder, fold)
     # No calibration: an existing one was fitted to these cases or to an older run.
     predictor.metadata = InferenceMetadata(
@@ -62,8 +65,8 @@ def predict_fold(
         for name in validation_cases
     ]
     drawn = frozenset(validation_cases[:: max(1, math.ceil(len(validation_cases) / overlays))]) if overlays else frozenset()
-    with atomic_directory(fold_folder / FOLDER, PREDICTION, PredictionRecord) as folder:
-        report = predict_jobs(predictor, jobs, folder, OutputOptions(overlays=drawn))
+    with atomic_directory(fold_folder / FOLDER, PREDICTION, PredictionRecord) as output:
+        report = predict_jobs(predictor, jobs, output, OutputOptions(overlays=drawn))
         if report.failed:
             faults = [f"{name}: {problem}" for name, problem in report.failed.items()]
             raise SeveralProblems(f"validation cases of fold {fold} cannot be predicted:", faults, "fix these files")

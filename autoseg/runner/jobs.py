@@ -56,9 +56,9 @@ def fold_jobs(dataset: Dataset, models: Sequence[str] | None, folds: Sequence[in
 
 
 def prediction_jobs(root: Path, jobs: Iterable[Job]) -> list[Job]:
-    """One prediction job for each model of a dataset with test images."""
+    """One prediction job for each model of a dataset with test images; none for trials."""
     predictions = []
-    for dataset, model in dict.fromkeys((job.dataset, job.model) for job in jobs):
+    for dataset, model in dict.fromkeys((job.dataset, job.model) for job in jobs if not job.trial):
         images = images_folder(Dataset(root, dataset), "Ts")
         if images.is_dir() and any(images.iterdir()):
             predictions.append(Job(dataset, model, -1))
@@ -68,6 +68,8 @@ def prediction_jobs(root: Path, jobs: Iterable[Job]) -> list[Job]:
 def folder_of(root: Path, job: Job) -> Path:
     """The folder a job writes to."""
     dataset = Dataset(root, job.dataset)
+    if job.trial:
+        return dataset.trial(job.trial) / f"fold_{job.fold}"
     return dataset.model(job.model) / _PREDICTIONS if job.predicts else dataset.fold(job.model, job.fold)
 
 
@@ -84,9 +86,7 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
     if job.predicts:
         paths = ["-i", str(images_folder(dataset, "Ts")), "-o", str(folder_of(job_options.root, job))]
         return [sys.executable, "-c", _ENTER.format(command="predict"), *paths, "-d", job.dataset, "-m", job.model, *shared]
-    options = ["--pretrained", job_options.pretrained] if job_options.pretrained else []
-    for key, value in (job_options.settings or {}).items():
-        options += ["--set", f"{key}={value}"]
+    options = ["--trial", job.trial] if job.trial else _settings(job_options)
     if job_options.deterministic:
         options.append("--deterministic")
     if job_options.break_lock:
@@ -107,6 +107,14 @@ def command_of(job: Job, job_options: JobOptions) -> list[str]:
     return [*enter, job.dataset, job.model, str(job.fold), *shared, *options]
 
 
+def _settings(job_options: JobOptions) -> list[str]:
+    """What a trial's own plan says for a trial."""
+    options = ["--pretrained", job_options.pretrained] if job_options.pretrained else []
+    for key, value in (job_options.settings or {}).items():
+        options += ["--set", f"{key}={value}"]
+    return options
+
+
 def is_done(root: Path, job: Job, deterministic: bool = False) -> bool:
     """Whether the results of a job exist and were made from the present plan's data and splits: a finished run with scores of
     its held-out cases, or predictions of the present test images by the present networks. deterministic: only a run that
@@ -119,7 +127,9 @@ def is_done(root: Path, job: Job, deterministic: bool = False) -> bool:
         return False
     if deterministic and not record.deterministic:
         return False
-    return _is_of_current_data(Dataset(root, job.dataset), folder, job.fold)
+    dataset = Dataset(root, job.dataset)
+    inputs = (folder.parent / "plan.json", folder.parent / "splits.json") if job.trial else (dataset.plan, dataset.splits)
+    return _is_of_current_data(*inputs, folder, job.fold)
 
 
 def record_of(root: Path, job: Job) -> RunRecord | None:
@@ -142,11 +152,11 @@ def find_datasets(root: Path, datasets: Sequence[str | int]) -> list[Dataset]:
     return list(dict.fromkeys(workspace.dataset(which) for which in datasets))
 
 
-def _is_of_current_data(dataset: Dataset, folder: Path, fold: int) -> bool:
-    """Whether a run was trained on the data and the fold of the dataset's plan."""
+def _is_of_current_data(plan: Path, splits: Path, folder: Path, fold: int) -> bool:
+    """Whether a run was trained on the data and the fold of this plan and these splits."""
     try:
-        trained, planned = (read_artefact(path, Plan) for path in (folder / "plan.json", dataset.plan))
-        before, now = (read_artefact(path, Splits).folds for path in (folder / "splits.json", dataset.splits))
+        trained, planned = (read_artefact(path, Plan) for path in (folder / "plan.json", plan))
+        before, now = (read_artefact(path, Splits).folds for path in (folder / "splits.json", splits))
     except AutosegError:
         return False
     return trained.content_hash == planned.content_hash and before[fold : fold + 1] == now[fold : fold + 1]

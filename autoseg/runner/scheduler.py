@@ -103,7 +103,8 @@ class _Scheduler:
 
     def all_folds_done(self, prediction: Job) -> bool:
         """Whether all selected folds of the model are done."""
-        rows = [row for job, row in self._rows.items() if (job.dataset, job.model) == (prediction.dataset, prediction.model)]
+        same = (prediction.dataset, prediction.model, "")
+        rows = [row for job, row in self._rows.items() if (job.dataset, job.model, job.trial) == same]
         return all(row.state == "done" for row in rows)
 
     def close(self) -> GridTable:
@@ -141,6 +142,7 @@ class _Scheduler:
         others = [other for other in (*self._handles, *starting) if (other.dataset, other.model) == (job.dataset, job.model)]
         if (
             others
+            and not job.trial
             and lr_search.needs_search(self._plan(dataset), job.model)
             and lr_search.read_search(dataset, job.model) is None
         ):
@@ -219,4 +221,4 @@ def _ending(code: int | None) -> str:
 
 
 def _title(job: Job) -> str:
-    return f"{job.dataset}, {job.model}, {'test images' if job.predicts else f'fold {job.fold}'}"
+    return f"{job.dataset}, {job.trial or job.model}, {'test images' if job.predicts else f'fold {job.fold}'}"

@@ -53,7 +53,8 @@ def lines(rows: Iterable[JobRow]) -> list[tuple[str, ...]]:
     """The rows as text cells, in the order of HEADINGS."""
     return [
         (
-            row.job.dataset, row.job.model, "test images" if row.job.predicts else str(row.job.fold), row.state,
+            row.job.dataset, row.job.trial or row.job.model, "test images" if row.job.predicts else str(row.job.fold),
+            row.state,
             f"{row.epochs_done}/{row.epochs_planned}" if row.epochs_planned else "",
             f"{row.micro_dice:.3f}" if row.epochs_done and row.micro_dice == row.micro_dice else "",
             f"{row.seconds / _SECONDS:.1f}" if row.attempts else "",

@@ -135,13 +135,16 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class StratumScore:
-    """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`)."""
+    """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`): hd95 leaves them out,
+    hd95_diagonal (not-a-number in older files) has the image's diagonal for a mask that is empty where the other is not."""
 
     dice: ShareResult
     dice_std: NonNegativeResult
     hd95: NonNegativeResult
     hd95_std: NonNegativeResult
     undefined: Count
+    hd95_diagonal: NonNegativeResult = math.nan
+    hd95_diagonal_std: NonNegativeResult = math.nan
 
 
 @dataclass(frozen=True)

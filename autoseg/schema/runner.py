@@ -9,18 +9,22 @@ from typing import Annotated, Literal
 
 from autoseg.schema.artefact import Artefact, Content, rename
 from autoseg.schema.frame import Row, Tabular, count, fields
-from autoseg.schema.limits import Count, FileName, NonNegative, ShareResult, Within
+from autoseg.schema.limits import Count, FileName, NonNegative, PathBelowOrNone, ShareResult, Within
 
 JobState = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """One run of the grid: a fold of a model of a dataset. fold -1: prediction of the test images with all folds."""
+    """One run of the grid: a fold of a model of a dataset. fold -1: prediction of the test images with all folds.
+
+    trial: "", or the folder below the dataset's results that holds the plan and the splits of the run, and gets its results.
+    """
 
     dataset: FileName
     model: FileName
     fold: Annotated[int, Within(-1, 2**20)]
+    trial: PathBelowOrNone = ""
 
     @property
     def predicts(self) -> bool:

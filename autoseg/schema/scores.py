@@ -9,15 +9,16 @@ from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
 from autoseg.schema.limits import Count, FileName, NonNegative, NonNegativeResult, PathBelow, Result, ShareResult
 
-BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice")
+BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
     """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest fractions.
 
-    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one that the file lacks. added:
-    metrics of other packages by name; their ranges are their own.
+    A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one that the file lacks. hd95 leaves out a
+    class that is in one mask only, hd95_diagonal has the image's diagonal then. added: metrics of other packages
+    by name; their ranges are their own.
     """
 
     tp: Count
@@ -28,6 +29,7 @@ class ClassScore:
     precision: ShareResult
     recall: ShareResult
     hd95: NonNegativeResult
+    hd95_diagonal: NonNegativeResult = math.nan
     hd95_pooled: NonNegativeResult = math.nan
     asd: NonNegativeResult = math.nan
     nsd: ShareResult = math.nan

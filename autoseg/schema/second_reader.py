@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,13 +70,15 @@ class ConfidenceArea:
 
 @dataclass(frozen=True, kw_only=True)
 class HybridScore:
-    """One way of reading one stratum: mean Dice and HD95 over its cases, where defined. reader: a model, or a policy."""
+    """One way of reading one stratum: mean Dice and HD95 over its cases, where defined; hd95_diagonal: see
+    `ClassScore`, not-a-number in older files. reader: a model, or a policy."""
 
     stratum: str
     reader: str
     cases: Count
     dice: ShareResult
     hd95: NonNegativeResult
+    hd95_diagonal: NonNegativeResult = math.nan
 
 
 def _risk_coverage_to_version_2(content: Content) -> Content:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.schema.limits import is_file_name
+from autoseg.schema.limits import is_file_name, is_path_below
 from autoseg.support.errors import AutosegError
 
 # The folder of raw/, preprocessed/ and results/ as callers give it; None: AUTOSEG_ROOT or ./autoseg_data.
@@ -141,6 +141,12 @@ class Dataset:
     def model(self, name: str) -> Path:
         """The results folder of a model. Raises AutosegError for a name that leads elsewhere."""
         return self.results / model_folder_name(name)
+
+    def trial(self, path: str) -> Path:
+        """The folder of a trial, from its path below the results. Raises AutosegError for one that leads elsewhere."""
+        if not is_path_below(path):
+            raise AutosegError(f"{path!r} is no folder below {self.results}", "give its path from there, without ..")
+        return self.results / path
 
     def runs(self, models: Iterable[str] | None = None) -> list[Path]:
         """The folders of the folds of these models, or of all."""

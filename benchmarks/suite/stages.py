@@ -121,7 +121,7 @@ def start(bench: Bench) -> Stage:
     return Stage("`--help` of training", sides, "command", 10.0)
 
 
-def prepare(number: int, name: str, kind: str, target: float, many: bool = False) -> Callable[[Bench], Stage]:
+def prepare(number: int, name: str, kind: str, many: bool = False) -> Callable[[Bench], Stage]:
     """Fingerprint, plan and preprocessing from nothing, on a machine whose seconds for a step are known from a plan before."""
 
     def stage(bench: Bench) -> Stage:
@@ -140,7 +140,7 @@ def prepare(number: int, name: str, kind: str, target: float, many: bool = False
             clear=(bench.root / "theirs" / raw.name,),
         )  # fmt: skip
         title = f"fingerprint, plan, preprocess: {count} {kind} images of {size[0]}-{size[1]} px"
-        return Stage(title, {OURS: ours, NNUNET: nnunet}, f"{count} images", target)
+        return Stage(title, {OURS: ours, NNUNET: nnunet}, f"{count} images", 8.0)
 
     return stage
 
@@ -287,10 +287,10 @@ def evaluate(bench: Bench) -> Stage:
 
 STAGES: dict[str, Callable[[Bench], Stage]] = {
     "help": start,
-    "prepare-rgb": prepare(901, "Rgb", "rgb", 5.0),
-    "prepare-gray8": prepare(903, "Gray", "gray8", 5.0),
-    "prepare-gray16": prepare(905, "Deep", "gray16", 5.0),
-    "prepare-many": prepare(907, "Many", "gray8", 8.0, many=True),
+    "prepare-rgb": prepare(901, "Rgb", "rgb"),
+    "prepare-gray8": prepare(903, "Gray", "gray8"),
+    "prepare-gray16": prepare(905, "Deep", "gray16"),
+    "prepare-many": prepare(907, "Many", "gray8", many=True),
     "loader-256": loader(256, 3.0),
     "loader-512": loader(512, 2.0),
     "step-fp32": step("fp32"),

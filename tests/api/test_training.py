@@ -12,8 +12,10 @@ import torch
 
 from autoseg import api
 from autoseg.api.training import _score_fold
-from autoseg.schema.plan import Plan, Splits
+from autoseg.cli import train
+from autoseg.schema.plan import Fold, Plan, Splits
 from autoseg.schema.run import RunRecord
+from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
@@ -110,7 +112,7 @@ def test_the_prediction_that_is_scored_repeats_too(monkeypatch):
     monkeypatch.setattr("autoseg.api.training.check_runs", lambda *arguments: None)
     monkeypatch.setattr("autoseg.prediction.validation.predict_fold", predict)
     with pytest.raises(Stopped):
-        _score_fold(Dataset(Path(), record.dataset), record, Splits(folds=(), reason=""), "cpu")
+        _score_fold(Dataset(Path(), record.dataset), record, Splits(folds=(), reason=""), Path(), "cpu")
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -331,3 +333,36 @@ def test_patients_in_names_are_told_until_confirmed_or_denied(tmp_path, caplog):
     assert api.fingerprint("Heart", root=tmp_path).cases[0].group == "patient000"
     again = api.convert_folders(images, masks, "Denied", labels=labels, groups="none", root=tmp_path)
     assert "--groups" not in str(again) and again.spec.independent_cases
+
+
+def test_a_trial_is_trained_by_the_plan_of_its_folder(raw, tmp_path, capsys):
+    root = copy_of(raw, tmp_path)
+    settings = {"training.epochs": "1", "models.unet.variant": "16", "models.unet.input_size": "64x64"}
+    plan = api.plan_and_preprocess("Lesion", protocol="quick", models="unet", settings=settings, preprocess=False, root=root)
+    data = Workspace.at(root).dataset("Lesion")
+    folder = data.results / "selection" / "first" / "level_0"
+    whole = read_artefact(data.splits, Splits).folds[0]
+    few = Splits(folds=(Fold(whole.train[:4], whole.train[4:6]),), reason="for a trial")
+    write_artefact(folder / "plan.json", plan)
+    write_artefact(folder / "splits.json", few)
+    arguments = ["Lesion", "unet", "0", "--trial", "selection/first/level_0", "--root", str(root), "--device", "cpu"]
+    assert train.main(arguments) == 0 and "pooled Dice" in capsys.readouterr().out
+    scores = read_artefact(folder / "fold_0" / "validation" / "scores.json", Scores)
+    assert [case.case for case in scores.cases] == sorted(whole.train[4:6])
+    assert not (data.results / "unet").exists()
+    # Finished, and found again.
+    (trained,) = api.training.train_trial("Lesion", "unet", 0, "selection/first/level_0", device="cpu", root=root)
+    assert trained.folder == folder / "fold_0" and trained.record.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trial", "../elsewhere"], "no folder below"),
+        (["--trial", "selection/none"], "plan.json is missing"),
+        (["--trial", "selection/none", "--epochs", "3"], "leave out"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(raw, capsys, options, message):
+    assert train.main(["Lesion", "unet", "0", "--root", str(raw), "--device", "cpu", *options]) == 2
+    assert message in capsys.readouterr().err

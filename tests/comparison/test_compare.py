@@ -16,6 +16,7 @@ from autoseg.comparison.tables import overall, ranking
 from autoseg.evaluation.case import class_score
 from autoseg.evaluation.evaluate import evaluate_folders
 from autoseg.evaluation.summary import summarise
+from autoseg.io import read_label, write_label
 from autoseg.metrics.overlap import Counts, total
 from autoseg.metrics.surface import UNDEFINED_SURFACE
 from autoseg.schema.comparison import Comparison
@@ -307,7 +308,10 @@ def test_external_masks_are_compared_with_trained_models(experiment, tmp_path):
 
 def test_false_positives_lower_dice_and_distances_need_all_models():
     def class_score(dice, hd95):
-        return ClassScore(tp=0, fp=0, fn=0, dice=dice, iou=dice, precision=dice, recall=dice, hd95=hd95)
+        diagonal = 100.0 if dice == 0 else hd95
+        return ClassScore(
+            tp=0, fp=0, fn=0, dice=dice, iou=dice, precision=dice, recall=dice, hd95=hd95, hd95_diagonal=diagonal
+        )
 
     def score(dice, hd95):
         return CaseScore(
@@ -323,6 +327,46 @@ def test_false_positives_lower_dice_and_distances_need_all_models():
     assert case_values([right, right], "dice") is None
     assert case_values([half, wrong], "dice") == [0.5, 0.0]
     assert case_values([half, wrong], "hd95") is None and case_values([half, half], "hd95") == [3.0, 3.0]
+    # With the diagonal no case is left out, and a class that is rightly absent has the distance 0.
+    assert case_values([half, wrong], "hd95_diagonal") == [3.0, 100.0]
+    assert case_values([right, wrong], "hd95_diagonal") == [0.0, 100.0] and case_values([right, right], "hd95_diagonal") is None
+
+
+def test_hd95_is_shown_both_ways_and_can_be_tested(experiment, tmp_path, capsys):
+    """The masks of one model are emptied in half of the cases: left out, its distance does not change much."""
+    root = copied(experiment, tmp_path)
+    dataset = replace(experiment.dataset, root=root)
+    for fold in (0, 1):
+        masks = dataset.fold("segnext", fold) / "validation"
+        for path in sorted(masks.glob("*.png"))[::2]:
+            write_label(path, np.zeros_like(read_label(path).array))
+        cases = experiment.splits.folds[fold].validation
+        evaluate_folders(masks, dataset.raw / "labelsTr", cases=cases, workers=1)
+    command = ["Polyps", "--root", str(root), "--no-report", "--metric", "hd95_diagonal", "--stratify-by", "segnext"]
+    assert compare.main([*command, "--share", "0.4", "-o", str(tmp_path / "out")]) == 0
+    comparison = read_artefact(tmp_path / "out" / "comparison.json", Comparison)
+    (one,) = comparison.datasets
+    emptied = next(model for model in one.models if model.model == "segnext").overall
+    assert emptied["per_image.hd95"].mean < 20 < emptied["per_image.hd95_diagonal"].mean
+    assert one.ranking.order[-1] == "segnext" and one.tests[0].units == 12
+    hard = one.strata[0].strata[1].scores["segnext"]
+    assert hard.undefined == 5 and math.isnan(hard.hd95) and hard.hd95_diagonal > 50 and hard.hd95_diagonal_std >= 0
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
+    assert {"hd95", "hd95_diagonal"} <= {row["metric"] for row in rows if row["averaging"] == "per_image"}
+    out = capsys.readouterr().out
+    assert "HD95, left out" in out and "HD95, diagonal" in out and "the image's diagonal" in out
+
+
+def test_a_metric_that_an_older_release_did_not_score_is_refused_by_name(experiment, tmp_path):
+    root = copied(experiment, tmp_path)
+    path = replace(experiment.dataset, root=root).fold("unet", 0) / "validation" / "scores.json"
+    content = json.loads(path.read_text())
+    del content["overall"]["per_image.hd95_diagonal"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(AutosegError, match=r"unet on .* scored without the metric 'hd95_diagonal'\n.*run autoseg_evaluate"):
+        api.compare("Polyps", root=root, metric="hd95_diagonal", output=tmp_path / "out", report=False)
+    with pytest.raises(AutosegError, match="thin classes only"):
+        api.compare("Polyps", root=root, metric="cldice", output=tmp_path / "out", report=False)
 
 
 def test_patients_count_once(tmp_path):

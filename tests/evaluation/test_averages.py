@@ -119,6 +119,9 @@ def test_masks_give_all_averages_in_every_file(folders, tmp_path):
     assert scores.overall["micro.dice"] == pytest.approx(micro)
     spread = values["rare", "per_image", "hd95"]
     assert (float(spread["value"]), float(spread["std"]), spread["undefined"]) == (0.0, 0.0, "1")
+    # The class that is missed in one of two images: left out above, the diagonal here.
+    diagonal = values["rare", "per_image", "hd95_diagonal"]
+    assert (float(diagonal["value"]), diagonal["undefined"]) == (pytest.approx(np.hypot(40, 40) / 2, abs=1e-6), "0")
 
 
 def test_the_table_names_both_averages_of_all_classes(folders, monkeypatch, capsys):

@@ -58,7 +58,7 @@ def test_empty_masks_are_left_out_and_counted(folders):
     assert lesion.per_image["dice"].mean == 0.8 and lesion.per_image["dice"].undefined == 1
     assert lesion.pooled["dice"] == 0.8
     assert math.isnan(scar.pooled["dice"]) and scar.per_image["hd95"].undefined == 2
-    assert scores.undefined == 8 * 1 + 8 * 2
+    assert scores.undefined == 9 * 1 + 9 * 2
     assert scores.overall["per_image.dice"] == 0.8
     assert "undefined" in scores.rule
 
@@ -80,8 +80,8 @@ def test_files_are_written_and_read_back(folders, tmp_path):
     assert [case.case for case in again.cases] == ["none", "shift"]
     assert again.classes["lesion"].per_image == scores.classes["lesion"].per_image
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
-    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,hd95_pooled,asd,nsd,cldice,unit"
-    assert rows[1] == "none,lesion,0,0,0,,,,,,,,,,px"
+    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,hd95_diagonal,hd95_pooled,asd,nsd,cldice,unit"
+    assert rows[1] == "none,lesion,0,0,0,,,,,,,,,,,px"
     assert rows[3].startswith("shift,lesion,80,20,20,0.800000,0.666667,0.800000,0.800000,2.000000,2.000000,")
     assert rows[3].endswith(",1.000000,,px")
     assert len(rows) == 1 + 2 * 2
@@ -108,6 +108,7 @@ def test_regions_are_unions(folders):
     classes = {case.case: case for case in evaluate_folders(*folders, REGIONS).cases}["shift"].classes
     assert classes["whole"].dice == 1 and classes["whole"].hd95 == 0
     assert classes["core"].dice == 0 and classes["core"].fn == 16 and math.isnan(classes["core"].hd95)
+    assert classes["core"].hd95_diagonal == pytest.approx(math.hypot(40, 50))
 
 
 def test_labels_come_from_dataset_json_above_the_references(folders):

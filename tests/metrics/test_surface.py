@@ -138,3 +138,16 @@ def test_surface_dice_without_a_counterpart_is_zero():
     something, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)
     assert surface_score(something, nothing).nsd == surface_score(nothing, something).nsd == 0
     assert math.isnan(surface_score(something, nothing).asd) and math.isnan(surface_score(nothing, nothing).nsd)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 2.0)])
+def test_hd95_of_one_empty_mask_is_the_diagonal_or_left_out(spacing):
+    first, nothing = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
+    first[3:9, 4:20] = True
+    diagonal = math.hypot(30 * spacing[0], 40 * spacing[1])
+    for pair in ((first, nothing), (nothing, first)):
+        score = surface_score(*pair, spacing)
+        assert math.isnan(score.hd95) and score.hd95_diagonal == pytest.approx(diagonal)
+    assert math.isnan(surface_score(nothing, nothing, spacing).hd95_diagonal)
+    both = surface_score(first, np.roll(first, 5, axis=0), spacing)
+    assert both.hd95_diagonal == both.hd95 == pytest.approx(5 * spacing[0]) and both.hd95 < diagonal

@@ -56,7 +56,8 @@ def write_planned_dataset(root: Path, models: Sequence[str] = ("unet", "segforme
 
 def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> None:
     """Write the files of a finished run."""
-    folder = Dataset(root, job.dataset).fold(job.model, job.fold)
+    dataset = Dataset(root, job.dataset)
+    folder = dataset.trial(job.trial) / f"fold_{job.fold}" if job.trial else dataset.fold(job.model, job.fold)
     record = RunRecord(
         dataset=job.dataset,
         model=job.model,
@@ -75,7 +76,8 @@ def finish(root: Path, job: Job, status: str = "finished", epochs: int = 10) -> 
         micro_dice=0.75,
     )
     write_artefact(folder / "run.json", record)
-    for path in (Dataset(root, job.dataset).plan, Dataset(root, job.dataset).splits):
+    inputs = (folder.parent / "plan.json", folder.parent / "splits.json") if job.trial else (dataset.plan, dataset.splits)
+    for path in inputs:
         (folder / path.name).write_bytes(path.read_bytes())
     if status == "finished":
         (folder / "validation").mkdir(exist_ok=True)
@@ -118,7 +120,8 @@ class ScriptedEngine:
 
     def start(self, command: Sequence[str], log: Path) -> ScriptedHandle:
         first = 3
-        job = Job(command[first], command[first + 1], int(command[first + 2]))
+        trial = command[command.index("--trial") + 1] if "--trial" in command else ""
+        job = Job(command[first], command[first + 1], int(command[first + 2]), trial)
         self.started.append(job)
         attempt = self.started.count(job)
         self.running_at_start.append({handle.job for handle in self.handles if handle.polls > 0} | {job})

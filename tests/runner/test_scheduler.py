@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from autoseg.runner import scheduler, table
 from autoseg.runner.engine import Outcome
 from autoseg.runner.jobs import JobOptions, command_of, fold_jobs, is_done, log_of
+from autoseg.schema.plan import Plan, Splits
 from autoseg.schema.prediction import PredictedCase, PredictionRecord
 from autoseg.schema.run import RateSearch, RateTrial
 from autoseg.schema.runner import Job
 from autoseg.support.errors import AutosegError
-from autoseg.support.files import hash_file, write_artefact
+from autoseg.support.files import hash_file, read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
 from autoseg.training.run_lock import run_lock
 from tests.runner.scripted import FOLDS, ScriptedEngine, all_succeed, finish, job_options, read_table, write_planned_dataset
@@ -255,3 +257,33 @@ def test_missing_models_and_folds_raise_before_the_start(tmp_path):
         fold_jobs(dataset, None, [0, 7])
     with pytest.raises(AutosegError, match="no jobs were run"):
         table.status(tmp_path)
+
+
+def test_trials_run_by_their_own_plan_in_their_own_folder(tmp_path):
+    dataset = write_planned_dataset(tmp_path, search_epochs=2)
+    images = dataset.raw / "imagesTs"
+    images.mkdir()
+    (images / "a_0000.png").write_bytes(b"")
+    trials = [Job(dataset.name, "unet", 0, f"selection/{name}/level_0") for name in ("slow", "fast")]
+    for trial in trials:
+        folder = dataset.trial(trial.trial)
+        write_artefact(folder / "plan.json", read_artefact(dataset.plan, Plan))
+        write_artefact(folder / "splits.json", read_artefact(dataset.splits, Splits))
+
+    def script(job: Job, attempt: int) -> Outcome:
+        finish(tmp_path, job)
+        return Outcome(0)
+
+    engine = ScriptedEngine(tmp_path, script, count=2, polls=3)
+    options = JobOptions(root=tmp_path, settings={"training.epochs": "3"}, pretrained="none")
+    result = scheduler.run_jobs(trials, options, engine)
+    # No search, no wait for each other, no prediction of the test images.
+    assert states(result) == {"done": 2} and engine.running_at_start[-1] == set(trials)
+    assert [row[1] for row in table.lines(result.rows)] == ["selection/slow/level_0", "selection/fast/level_0"]
+    assert not (dataset.results / "unet").exists()
+    command = command_of(trials[0], options)
+    assert command[-2:] == ["--trial", "selection/slow/level_0"] and "--set" not in command and "--pretrained" not in command
+    # Done means: by the plan and the splits that are in the folder now.
+    changed = replace(read_artefact(dataset.splits, Splits), folds=read_artefact(dataset.splits, Splits).folds[1:])
+    write_artefact(dataset.results / trials[0].trial / "splits.json", changed)
+    assert [is_done(tmp_path, trial) for trial in trials] == [False, True]

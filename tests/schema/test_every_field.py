@@ -26,8 +26,8 @@ UNDEFINED = {
     "bundle": {"scores", "mean_absolute_error", "low", "median", "high"},
     "comparison": {
         "mean", "std", "folds", "low", "high", "epoch_seconds", "training_seconds", "latency", "calibration", "p", "p_adjusted",
-        "mean_ranks", "first", "tau", "friedman_p", "critical_difference", "dice", "dice_std", "hd95", "hd95_std", "coverage",
-        "risk", "aurc", "best", "random", "across", "mean_parameters",
+        "mean_ranks", "first", "tau", "friedman_p", "critical_difference", "dice", "dice_std", "hd95", "hd95_std",
+        "hd95_diagonal", "hd95_diagonal_std", "coverage", "risk", "aurc", "best", "random", "across", "mean_parameters",
         "mean_training_seconds", "mean_latency",
     },
     "explanation": {"inside", "ring", "outside"},
@@ -39,11 +39,11 @@ UNDEFINED = {
     "prediction": {
         "value", "expected_dice", "soft_dice", "agreement", "entropy", "classes", "mean_absolute_error",
     },
-    "risk_coverage": {"aurc", "best", "random", "dice", "hd95"},
+    "risk_coverage": {"aurc", "best", "random", "dice", "hd95", "hd95_diagonal"},
     "run": {"dice", "class_mean_dice", "micro_dice", "micro_iou"},
     "scores": {
-        "dice", "iou", "precision", "recall", "hd95", "hd95_pooled", "asd", "nsd", "cldice", "added", "mean", "std", "median",
-        "pooled", "overall", "ece", "confidence", "accuracy", "share",
+        "dice", "iou", "precision", "recall", "hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice", "added", "mean",
+        "std", "median", "pooled", "overall", "ece", "confidence", "accuracy", "share",
     },
     "second_reader": {"confidence", "agreement"},
     "study": {"ours", "deviation", "published", "published_deviation"},
