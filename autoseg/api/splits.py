@@ -153,13 +153,20 @@ def _asked_splits(
 
 def own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan, regrouped: bool) -> Splits:
     """The splits on disk if they match cases, groups and settings, else new ones."""
+    from autoseg.planning.duplicates import duplicates_to_remove
     from autoseg.planning.splits import check_splits, make_splits
 
+    left_out = duplicates_to_remove(measured, raw.spec) if plan.training.duplicates == "removed" else ()
     if data.splits.exists():
         splits = read_artefact(data.splits, Splits, f"delete {data.splits} to make new splits")
         overridden = {_FOLDS, _SEED} & set(plan.overrides)
-        if {case for fold in splits.folds for case in fold.validation} != {case.name for case in raw.cases}:
-            logger.warning(f"the cases of {data.name} changed: trainings on the new splits cannot be compared with older ones")
+        cases, held_out = {case.name for case in raw.cases}, {case for fold in splits.folds for case in fold.validation}
+        if held_out != cases - set(left_out):
+            only = held_out <= cases and cases - held_out <= _all_duplicates(measured)
+            what = "duplicates in the splits" if only else "cases"
+            logger.warning(
+                f"the {what} of {data.name} changed: trainings on the new splits cannot be compared with older ones"
+            )
         elif regrouped:
             logger.warning(f"the groups of {data.name} changed: trainings on the new splits cannot be compared with older ones")
         elif not overridden or (len(splits.folds), splits.seed) == (plan.training.folds, plan.training.seed):
@@ -169,7 +176,11 @@ def own_splits(data: Dataset, raw: RawDataset, measured: Fingerprint, plan: Plan
             logger.warning(
                 f"new splits of {data.name} for the changed settings: trainings on them cannot be compared with older ones"
             )
-    return make_splits(measured, raw.spec, plan.training.folds, plan.training.seed)
+    return make_splits(measured, raw.spec, plan.training.folds, plan.training.seed, left_out)
+
+
+def _all_duplicates(measured: Fingerprint) -> set[str]:
+    return {case for cluster in measured.duplicates for case in cluster}
 
 
 def completed_splits(splits: Splits, measured: Fingerprint, spec: DatasetSpec) -> Splits:

@@ -305,4 +305,9 @@ def _predict_and_score(data: Dataset, record: RunRecord, splits: Splits, fold_fo
     with deterministic_algorithms(record.deterministic):
         folder = predict_fold(data, record.model, record.fold, device=device, folder=fold_folder.parent)
     raw, cases = RawDataset.open(data), splits.folds[record.fold].validation
-    return evaluate_folders(folder, raw.references, raw.spec, cases=cases, notes=(choices_text(record.saw_scored_cases),))
+    plan = read_artefact(folder.parent / "plan.json", Plan)
+    preprocessing = plan.preprocessing[plan.models[record.model].preprocessing]
+    return evaluate_folders(
+        folder, raw.references, raw.spec, cases=cases, notes=(choices_text(record.saw_scored_cases),),
+        resized=preprocessing if plan.training.scored_size == "input" else None,
+    )  # fmt: skip

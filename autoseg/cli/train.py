@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _WEIGHTS = {
     "held_out": "best of {} epochs",
     "inner": "best of {} epochs on inner cases",
+    "next_fold": "best of {} epochs on the next fold's cases",
     "last": "after {} epochs",
     "average": "averaged weights after {} epochs",
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import asdict
 
 from autoseg.comparison.results import DatasetResults, FoldResults
+from autoseg.models import registry
 from autoseg.schema.run import choices_text
 from autoseg.support.errors import SeveralProblems
 from autoseg.support.files import hash_text
@@ -25,6 +26,8 @@ def protocol_differences(dataset_results: DatasetResults) -> list[str]:
         lines += _differences(f"the split of fold {fold}", of_fold, _describe_split)
     lines += _budget_differences(runs)
     lines += _differences("preprocessing", runs, _describe_preprocessing)
+    free = {name: run for name, run in runs.items() if not _has_inner_size(run)}
+    lines += _differences("the input size", free, _describe_input_size)
     lines += _differences("the surface tolerance", runs, lambda run: f"{run.scores.tolerance:g} {run.scores.unit}")
     return lines
 
@@ -60,7 +63,9 @@ def noted_differences(dataset_results: DatasetResults) -> list[str]:
     runs = {name: model.first for name, model in dataset_results.trained.items()}
     return [
         *_differences("the initial weights", runs, lambda run: run.record.pretrained or "random"),
+        *_inner_sizes(runs),
         *_unequal_folds(dataset_results),
+        *_differences("the learning rates tried", runs, _describe_rates),
         *_differences("the device", runs, lambda run: run.record.device),
         *_differences("the precision", runs, lambda run: run.record.precision),
         *_differences("--deterministic", runs, lambda run: "on" if run.record.deterministic else "off"),
@@ -95,7 +100,7 @@ def _budget_differences(runs: dict[str, FoldResults]) -> list[str]:
     }
     fields["trained on"] = lambda run: _describe_extension(run.record.extended)
     fields["batch size"] = lambda run: run.model_plan.batch_size
-    fields["the learning-rate search"] = lambda run: f"{run.record.search.steps} steps" if run.record.search else "none"
+    fields["the learning-rate search"] = _describe_search
     return [line for name, value in fields.items() for line in _differences(name, runs, value)]
 
 
@@ -130,9 +135,46 @@ def _digest(train: tuple[str, ...], held_out: tuple[str, ...]) -> str:
     return hash_text(*sorted(train), "held out", *sorted(held_out))[:6]
 
 
+def _describe_search(run: FoldResults) -> str:
+    """Trials that diverged and rates that were added by the plan's rule are part of an equal search."""
+    search = run.record.search
+    return f"{search.epochs} epochs for each of {len(run.plan.training.learning_rates)} rates" if search else "none"
+
+
+def _describe_rates(run: FoldResults) -> str:
+    search = run.record.search
+    return ", ".join(f"{trial.rate:g}" for trial in search.tried) if search else "none"
+
+
 def _describe_preprocessing(run: FoldResults) -> str:
+    """Without the size, which some architectures cannot choose."""
     config = run.plan.preprocessing[run.model_plan.preprocessing]
-    if config.geometry == "resize" and config.size is not None:
-        return f"whole images at {config.size[0]} x {config.size[1]}"
-    scale = f"{config.spacing} mm" if config.spacing is not None else f"scale {config.scale:g}"
-    return f"patches of {run.model_plan.input_size[0]} x {run.model_plan.input_size[1]} at {scale}"
+    if config.geometry == "resize":
+        return f"whole images{', padded' if config.pad else ''}"
+    return f"patches at {config.spacing} mm" if config.spacing is not None else f"patches at scale {config.scale:g}"
+
+
+def _describe_input_size(run: FoldResults) -> str:
+    config = run.plan.preprocessing[run.model_plan.preprocessing]
+    height, width = config.size or run.model_plan.input_size
+    return f"{height} x {width}"
+
+
+def _has_inner_size(run: FoldResults) -> bool:
+    """Whether the input has the only size at which the architecture works, so that nothing was chosen."""
+    spec, plan = registry.find_spec(run.record.model), run.model_plan
+    if spec is None or plan.variant not in [one.name for one in spec.variants]:
+        return False
+    side = spec.size_inside(plan.variant)
+    return side is not None and plan.input_size == (side, side)
+
+
+def _inner_sizes(runs: dict[str, FoldResults]) -> list[str]:
+    fixed = [name for name, run in runs.items() if _has_inner_size(run)]
+    sizes = sorted({_describe_input_size(run) for name, run in runs.items() if name not in fixed})
+    others = [size for size in sizes if size not in {_describe_input_size(runs[name]) for name in fixed}]
+    if not fixed or not others:
+        return []
+    own = sorted({_describe_input_size(runs[name]) for name in fixed})
+    own_text, others_text = " and ".join(own), ", ".join(others)
+    return [f"{_shorten(fixed)} work at {own_text} inside, so their input has this size; that of the others: {others_text}"]

@@ -29,20 +29,24 @@ _ELASTIC_DEVIATION = 0.02
 _MAX_CHANNELS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """mirrored: (rows, columns). angle: degrees. zoom: above 1 enlarges. elastic: (points, points, 2) or None: displacements
-    (x, y) as fractions of the window's shorter side."""
+    (x, y) as fractions of the window's shorter side. shear: degrees, along the columns. shift: (rows, columns) as fractions of
+    the window's sides, down and to the right."""
 
     mirrored: tuple[bool, bool] = (False, False)
     angle: float = 0.0
     zoom: float = 1.0
     elastic: Array | None = None
+    shear: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
 
     @property
     def is_integer_shift(self) -> bool:
         """Crop and flip only: no interpolation is needed."""
-        return self.angle == 0.0 and self.zoom == 1.0 and self.elastic is None
+        moved = self.shear != 0.0 or self.shift != (0.0, 0.0)
+        return self.angle == 0.0 and self.zoom == 1.0 and self.elastic is None and not moved
 
 
 def draw_geometry(settings: Augmentation, random: np.random.Generator) -> Geometry:
@@ -55,7 +59,13 @@ def draw_geometry(settings: Augmentation, random: np.random.Generator) -> Geomet
         zoom = around_one(settings.scaling, random)
     if random.random() < settings.p_elastic:
         elastic = random.normal(0.0, _ELASTIC_DEVIATION, (_ELASTIC_POINTS, _ELASTIC_POINTS, 2)).astype(np.float32)
-    return Geometry(mirrored, angle, zoom, elastic)
+    # Drawn only if asked for, so that runs without them keep their random numbers.
+    shear, shift = 0.0, (0.0, 0.0)
+    if settings.p_shear and random.random() < settings.p_shear:
+        shear = random.uniform(-settings.shear, settings.shear)
+    if settings.p_shift and random.random() < settings.p_shift:
+        shift = (random.uniform(-settings.shift, settings.shift), random.uniform(-settings.shift, settings.shift))
+    return Geometry(mirrored=mirrored, angle=angle, zoom=zoom, elastic=elastic, shear=shear, shift=shift)
 
 
 def around_one(limits: tuple[float, float], random: np.random.Generator) -> float:
@@ -122,9 +132,11 @@ def _matrix(corner: tuple[int, int], size: tuple[int, int], geometry: Geometry) 
     """2x3 matrix from (x, y) in the window to (x, y) in the image."""
     angle = math.radians(geometry.angle)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / geometry.zoom
-    linear = rotation @ np.diag([-1.0 if geometry.mirrored[1] else 1.0, -1.0 if geometry.mirrored[0] else 1.0])
+    sheared = np.array([[1.0, math.tan(math.radians(geometry.shear))], [0.0, 1.0]])
+    linear = sheared @ rotation @ np.diag([-1.0 if geometry.mirrored[1] else 1.0, -1.0 if geometry.mirrored[0] else 1.0])
     centre = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    offset = centre + np.array([corner[1], corner[0]]) - linear @ centre
+    shift = np.array([geometry.shift[1] * size[1], geometry.shift[0] * size[0]])
+    offset = centre + np.array([corner[1], corner[0]]) - linear @ (centre + shift)
     return np.concatenate([linear, offset[:, None]], axis=1)
 
 

@@ -22,7 +22,9 @@ from autoseg.metrics.overlap import Counts, counts
 from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
 from autoseg.metrics.skeleton import area_and_border, cldice
 from autoseg.metrics.surface import UNDEFINED_SURFACE, SurfaceScore, surface_score
+from autoseg.preprocessing.transform import preprocess_label
 from autoseg.schema.dataset import LabelScheme
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.scores import ClassScore
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.extensions import METRICS
@@ -54,7 +56,8 @@ class ScoringOptions:
     """How to score the cases of a set. scheme: None if no dataset.json declares the labels.
 
     spaced: distances in mm if the references have a spacing. tolerance: of nsd. added: names of metrics of other packages.
-    codings: what the masks' values mean; None if they are class numbers. source: the file that declares the labels.
+    codings: what the masks' values mean; None if they are class numbers. resized: compare both masks as this preprocessing
+    resizes them, None for their own size. source: the file that declares the labels.
     """
 
     scheme: LabelScheme | None
@@ -63,6 +66,7 @@ class ScoringOptions:
     relabel: Relabel = Relabel()
     added: tuple[str, ...] = ()
     codings: Codings | None = None
+    resized: PreprocessingConfig | None = None
     source: str = "dataset.json"
 
 
@@ -220,6 +224,8 @@ def _read_pair(pair: Pair, options: ScoringOptions) -> _MaskPair:
         raise error
     if faults:
         raise SeveralProblems(pair.case, faults)
+    if options.resized is not None:
+        predicted_map, reference_map = (preprocess_label(one, options.resized) for one in (predicted_map, reference_map))
     if options.scheme is None:
         members: Members = {str(value): (value,) for value in sorted((values[0] | values[1]) - {0})}
         ignore = None
@@ -250,7 +256,7 @@ def _relabel(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
 def _reliability(pair: Pair, masks: _MaskPair, options: ScoringOptions) -> Reliability | None:
     """From <case>.npz next to the mask; None if there is none. Raises AutosegError if the file is damaged or does not fit."""
     path = pair.prediction.with_name(f"{pair.case}.npz")
-    if options.scheme is None or options.relabel.prediction or not path.is_file():
+    if options.scheme is None or options.relabel.prediction or options.resized is not None or not path.is_file():
         return None
     maps = read_probabilities(path, options.scheme.outputs, masks.reference.shape)
     if not options.scheme.regions:

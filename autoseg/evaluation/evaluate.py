@@ -30,6 +30,7 @@ from autoseg.fingerprint.mask_coding import MAX_CLASSES
 from autoseg.metrics.calibration import EMPTY
 from autoseg.metrics.skeleton import MAX_THIN_WIDTH
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.scores import Calibration, CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems, keep_result
 from autoseg.support.extensions import METRICS
@@ -58,6 +59,7 @@ def evaluate_folders(
     processes: bool = False,
     write: bool = True,
     notes: tuple[str, ...] = (),
+    resized: PreprocessingConfig | None = None,
 ) -> Scores:
     """Score the prediction of every reference. Writes scores.json, scores.csv and scores_summary.csv to `output`
     (default: `predictions`).
@@ -69,7 +71,7 @@ def evaluate_folders(
 
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
     `spec` names the new values. processes: allow worker processes. write: False writes nothing. notes: for `Scores.notes`,
-    on where the masks come from.
+    on where the masks come from. resized: compare the masks at the size that this preprocessing gives them, in pixels.
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and
@@ -87,7 +89,10 @@ def evaluate_folders(
         scheme, source = find_scheme(predictions, references)
     else:
         scheme, source = None if spec is None else scheme_of(spec), "dataset.json"
-    options = ScoringOptions(scheme=scheme, source=source, tolerance=tolerance, relabel=relabel or Relabel(), added=added)
+    options = ScoringOptions(
+        scheme=scheme, source=source, tolerance=tolerance, relabel=relabel or Relabel(), added=added, resized=resized,
+        spaced=resized is None,
+    )  # fmt: skip
     score_all = partial(_score_all, pairs=pairing.pairs, workers=workers, processes=processes)
     try:
         scored = score_all(partial(score_pair, options=options))
@@ -102,7 +107,7 @@ def evaluate_folders(
             _check_common_values(scored)
     for note, count in Counter(note for one in scored for note in one.notes).items():
         logger.warning(f"{note} ({count} of {len(scored)} cases)")
-    spaced = [one.spacing is not None for one in scored]
+    spaced = [one.spacing is not None and options.spaced for one in scored]
     if any(spaced) and not all(spaced):
         logger.warning(f"{spaced.count(False)} of {len(spaced)} references have no spacing: all distances are in pixels")
         options = replace(options, spaced=False)
@@ -114,6 +119,8 @@ def evaluate_folders(
         score_cldice = partial(cldice_of_pair, options=options, names=thin)
         case_scores = _with_cldice(case_scores, score_all(score_cldice))
     scores = summarise(case_scores, "mm" if all(spaced) else "px", tolerance, thin, _calibration(scored))
+    if resized is not None and resized.size is not None:
+        notes = (*notes, f"masks were compared at {resized.size[0]} x {resized.size[1]}, the size of the network's input")
     scores = replace(scores, notes=(*notes, *(options.codings.notes if options.codings is not None else ())))
     if write:
         with keep_result(scores):

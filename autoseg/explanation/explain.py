@@ -20,7 +20,9 @@ from autoseg.models import registry
 from autoseg.prediction.overlay import draw_overlay
 from autoseg.prediction.predictor import Predictor
 from autoseg.preprocessing.normalise import normalise
+from autoseg.preprocessing.transform import image_window, place
 from autoseg.schema.explanation import Explanation, HeatMap
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import atomic_directory, write_artefact
 from autoseg.support.workspace import Dataset
@@ -109,20 +111,22 @@ def _explain_case(settings: _Settings, case: Case, folder: Path) -> tuple[list[H
         raise AutosegError(f"{case.name} is too large for a heat map", "choose smaller images")
     labels = predictor.label_map(predictor.average([prepared])[0], prepared.size)
     inputs = _inputs(predictor, stored)
+    # Where the image lies in the network's input; all of it, unless it was padded.
+    padded = member.preprocessing.pad
+    window = image_window(prepared.size, member.preprocessing) if padded else (slice(None), slice(None))
     empty = np.zeros(prepared.size, bool)
     heatmaps, skipped = [], {}
     for name, values in predictor.scheme.foreground.items():
         truth = np.isin(reference, values) if reference is not None else empty
         region = truth if settings.region == "reference" else np.isin(labels, values)
-        size = (stored.shape[1], stored.shape[0])
-        small_region = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        small_region = _stored_region(region, stored, member.preprocessing)
         if not small_region.any():
             skipped[f"{case.name}, {name}"] = f"it has no {settings.region} region"
             continue
         output = predictor.scheme.names.index(name)
         for method in settings.methods:
             small_heat = heat_map(member.network, settings.layer, inputs.clone(), output, small_region, method)
-            heat = cv2.resize(small_heat, (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
+            heat = cv2.resize(small_heat[window], (prepared.size[1], prepared.size[0]), interpolation=cv2.INTER_LINEAR)
             picture = f"{case.name}_{name}_{method}.png"
             overlay = draw_overlay(_blend(image.array, heat), labels, predictor.scheme, reference)
             write_image(folder / picture, overlay.transpose(2, 0, 1))
@@ -141,6 +145,18 @@ def _explain_case(settings: _Settings, case: Case, folder: Path) -> tuple[list[H
                 )
             )
     return heatmaps, skipped
+
+
+def _stored_region(region: Array, stored: Array, preprocessing: PreprocessingConfig) -> Array:
+    """A region (H, W) of the image on the preprocessed one, (h, w)."""
+
+    def resize(values: Array, size: tuple[int, int]) -> Array:
+        return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST))
+
+    values = region.astype(np.uint8)
+    if preprocessing.pad:
+        return place(values, preprocessing, resize) > 0
+    return resize(values, (stored.shape[0], stored.shape[1])) > 0
 
 
 def _inputs(predictor: Predictor, stored: Array) -> torch.Tensor:

@@ -175,7 +175,8 @@ class SegmentationNetwork(nn.Module, ABC):
 
     stem_weights: names of the weights whose second axis is the input channels. head_weights: names of weights and
     biases whose first axis is the classes. `load_published` adapts stem weights to other channels and leaves out head
-    weights for other classes. unused_parameters: parameters that the published architecture has but never uses.
+    weights for other classes. unused_parameters: parameters that the published architecture has but never uses. antialias:
+    average areas where the input is shrunk to `fixed_size`.
 
     Attribute names of modules are keys of checkpoints: a renamed attribute makes existing checkpoints unreadable.
     """
@@ -183,6 +184,7 @@ class SegmentationNetwork(nn.Module, ABC):
     divisor: int = 1
     min_side: int = 1
     fixed_size: int | tuple[int, int] | None = None
+    antialias: bool = False
     stem_weights: tuple[str, ...] = ()
     head_weights: tuple[str, ...] = ()
     unused_parameters: tuple[str, ...] = ()
@@ -259,7 +261,9 @@ class SegmentationNetwork(nn.Module, ABC):
         height, width = x.shape[-2:]
         if self.fixed_size is not None:
             size = self.fixed_size if isinstance(self.fixed_size, tuple) else (self.fixed_size, self.fixed_size)
-            return x if (height, width) == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+            if (height, width) == size:
+                return x
+            return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=self.antialias)
         below, right = (self._padding(side) for side in (height, width))
         return F.pad(x, (0, right, 0, below)) if below or right else x
 

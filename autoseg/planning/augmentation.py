@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.planning.geometry import SpatialPlan
@@ -20,6 +20,13 @@ _SMALL_TRAINING_SET, _CHANCE_FACTOR = 64, 1.5
 # pixels of the network's input: blur and low resolution would remove thinner structures
 _MIN_THICKNESS = 4.0
 _PREFIX = "training.augmentation"
+Kind = Literal["planned", "affine"]
+KINDS: tuple[Kind, ...] = ("planned", "affine")
+# The transforms of woundambit, an earlier benchmark of the first study's first author, as far as known; their chances are not.
+_AFFINE: dict[str, Any] = {
+    "mirror": (0, 1), "p_rotation": 0.5, "rotation": 180.0, "p_scaling": 0.5, "scaling": (0.75, 1.25), "p_shear": 0.5,
+    "shear": 17.5, "p_shift": 0.5, "shift": 0.25, "p_elastic": 0.0, "p_noise": 0.0, "p_low_resolution": 0.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,15 @@ class _Rule:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def decide_augmentation(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[Augmentation, list[Decision]]:
-    """Decides all augmentations by modality, label names, thickness of the thinnest class and number of images."""
+def decide_augmentation(
+    stats: DatasetStats, spatial_plan: SpatialPlan, kind: Kind = "planned"
+) -> tuple[Augmentation, list[Decision]]:
+    """Decides all augmentations by modality, label names, thickness of the thinnest class and number of images.
+
+    kind: "affine" takes rotation, shift, shear, scale and flips of any strength instead, and keeps blur and tones.
+    """
+    if kind == "affine":
+        return _affine(stats, spatial_plan)
     rules = [
         _mirror(stats),
         _rotation(stats),
@@ -61,6 +75,17 @@ def decide_augmentation(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple
     )
     decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.text, rule.reason, rule.source) for rule in rules]
     return Augmentation(**{**values, **scaled_chances}), decisions
+
+
+def _affine(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[Augmentation, list[Decision]]:
+    rules = [_intensity(stats), _detail(stats, spatial_plan)]
+    values = {name: value for rule in rules for name, value in rule.values.items()} | _AFFINE
+    text = "any angle, shift 0.25, shear 17.5 degrees, scale 0.75 to 1.25, flips along both axes"
+    reason = "set by the user: as in woundambit, whose chances are not known: 0.5 each; blur and tones by this planner's rules"
+    return Augmentation(**values), [
+        Decision("augmentation", "affine", f"{text}; {reason}"),
+        *(Decision(f"{_PREFIX}.{rule.subject}", rule.text, rule.reason, rule.source) for rule in rules),
+    ]
 
 
 def names_with_sides(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -82,10 +82,12 @@ def _format(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def dataset_stats(fingerprint: Fingerprint, spec: DatasetSpec, folds: int, splits: Splits | None = None) -> DatasetStats:
-    """Statistics of a dataset that will be split into `folds` folds, or as the user's `splits`."""
+def dataset_stats(
+    fingerprint: Fingerprint, spec: DatasetSpec, folds: int, splits: Splits | None = None, left_out: int = 0
+) -> DatasetStats:
+    """Statistics of a dataset that will be split into `folds` folds, or as the user's `splits`. left_out: cases in no fold."""
     scheme = spec.label_scheme()
-    cases = len(fingerprint.cases)
+    cases = len(fingerprint.cases) - left_out
     # With fewer cases than folds, there is one fold for each case.
     validation_cases = math.ceil(cases / max(2, min(folds, cases)))
     training_cases = cases - validation_cases

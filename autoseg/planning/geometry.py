@@ -8,11 +8,14 @@ from typing import Literal
 
 import numpy as np
 
+from autoseg.planning import study_protocol as study
 from autoseg.planning.channels import Channels
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.schema.plan import Decision, PreprocessingConfig, Protocol
 
 Kind = Literal["resize", "patch"]
+# What a user may ask for: "pad" resizes images that were padded to a square.
+Asked = Literal["resize", "patch", "pad"]
 
 # (thickness in pixels after resizing, Dice of a label map after resizing it and back). Measured on vessels, nuclei, heart
 # chambers, polyps and lesions at eight scales each: all follow one curve.
@@ -47,7 +50,7 @@ _MULTIPLE = 32
 # Side of a square with the pixels of the network's input in `auto`; _LARGER: (GPU memory, side).
 _WORKING_SIDE = {"cpu": 384, "mps": 384, "cuda": 512}
 _LARGER = ((48 << 30, 1024), (20 << 30, 768))
-_SMALLEST, _BENCHMARK, _QUICK = 256, 512, 256
+_SMALLEST, _BENCHMARK, _QUICK = 256, study.SIDE, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class SpatialPlan:
     scale: float = 1.0
     spacing: tuple[float, float] | None = None
     square: bool = False
+    pad: bool = False
 
     def input_size(self, side: int) -> tuple[int, int]:
         """(height, width), multiples of 32, for an input with about `side` x `side` pixels."""
@@ -76,6 +80,8 @@ class SpatialPlan:
 
     def zoom(self, size: tuple[int, int]) -> float:
         """Zoom factor along one axis, from an image of this (height, width) to the network's input."""
+        if self.pad:
+            return self.side / max(size)
         if self.kind == "resize":
             return self.side / math.sqrt(size[0] * size[1])
         return math.sqrt(self.native[0] * self.native[1] / (size[0] * size[1]))
@@ -100,17 +106,20 @@ def resize_shape(side: int, aspect: float) -> tuple[int, int]:
 
 
 def decide_geometry(
-    stats: DatasetStats, protocol: Protocol, device: str, budget: int, fixed_kind: Kind | None = None, side: int | None = None
+    stats: DatasetStats, protocol: Protocol, device: str, budget: int, asked: Asked | None = None, side: int | None = None
 ) -> tuple[SpatialPlan, list[Decision]]:
-    """The spatial plan of a dataset, and the reasons. fixed_kind, side: set by the user."""
+    """The spatial plan of a dataset, and the reasons. asked, side: set by the user."""
+    fixed_kind: Kind | None = "resize" if asked == "pad" else asked
     if protocol == "benchmark" and fixed_kind != "patch":
-        return _benchmark_geometry(stats, side)
+        return _benchmark_geometry(stats, side, pad=asked == "pad")
     planned_side, side_reason = _working_side(stats, protocol, device, budget)
     working_side = side or planned_side
     kind, reason = _choose_kind(stats, working_side, working_side / stats.side)
     resize_plan = SpatialPlan(kind="resize", side=working_side, native=stats.size, aspect=stats.aspect)
     # Patches against the rule keep the original resolution: shrunk patches would be resized images again.
     spatial_plan = _patch_plan(stats, working_side, shrink=kind == "patch") if (fixed_kind or kind) == "patch" else resize_plan
+    if asked == "pad":
+        spatial_plan = replace(spatial_plan, square=True, pad=True)
     if fixed_kind is not None:
         comparison = "the planner would have chosen the same" if fixed_kind == kind else f"the planner would have chosen {kind}"
         kind, reason = fixed_kind, f"set by the user; {comparison}: {reason}"
@@ -127,7 +136,8 @@ def make_preprocessing(spatial_plan: SpatialPlan, channels: Channels, input_size
         key="", geometry=spatial_plan.kind, dtype=channels.dtype, channels=channels.count, merge_gray=channels.merge_gray
     )
     if spatial_plan.kind == "resize":
-        return replace(config, key=f"resize_{input_size[0]}x{input_size[1]}", size=input_size)
+        kind = "pad" if spatial_plan.pad else "resize"
+        return replace(config, key=f"{kind}_{input_size[0]}x{input_size[1]}", size=input_size, pad=spatial_plan.pad)
     if spatial_plan.spacing is not None:
         row, column = spatial_plan.spacing
         return replace(config, key=f"patch_{row:g}x{column:g}mm", spacing=spatial_plan.spacing)
@@ -141,9 +151,10 @@ def _decide_side(stats: DatasetStats, side: int, planned_side: int, reason: str,
     return Decision("side", str(side), reason, stats.cite("median_size"))
 
 
-def _benchmark_geometry(stats: DatasetStats, target: int | None) -> tuple[SpatialPlan, list[Decision]]:
+def _benchmark_geometry(stats: DatasetStats, target: int | None, pad: bool) -> tuple[SpatialPlan, list[Decision]]:
     side = target or _BENCHMARK
-    reason = "the study's protocol: every image at this size, for every model"
+    padded = f"set by the user: padded to a square first, {study.HINT}"
+    reason = padded if pad else study.decision("geometry", "").reason
     thinnest = stats.thinnest
     if thinnest is not None:
         thickness = thinnest.thickness * min(1.0, side / stats.side)
@@ -152,7 +163,7 @@ def _benchmark_geometry(stats: DatasetStats, target: int | None) -> tuple[Spatia
                 f"; {thinnest.name} is {thickness:.1f} px thick then, and resizing alone limits its Dice to about "
                 f"{dice_after_resizing(thickness):.2f}"
             )
-    spatial_plan = SpatialPlan(kind="resize", side=side, native=stats.size, aspect=stats.aspect, square=True)
+    spatial_plan = SpatialPlan(kind="resize", side=side, native=stats.size, aspect=stats.aspect, square=True, pad=pad)
     return spatial_plan, [
         Decision("geometry", _describe(spatial_plan), reason, stats.where_thinnest),
         _decide_side(stats, side, _BENCHMARK, "the study's protocol", target is not None),
@@ -248,7 +259,7 @@ def _round(value: float) -> float:
 def _describe(spatial_plan: SpatialPlan) -> str:
     if spatial_plan.kind == "resize":
         height, width = spatial_plan.input_size(spatial_plan.side)
-        return f"images resized to {height}x{width}"
+        return f"images {'padded to a square, then ' if spatial_plan.pad else ''}resized to {height}x{width}"
     if spatial_plan.spacing is not None:
         return f"patches at {spatial_plan.spacing[0]:g} x {spatial_plan.spacing[1]:g} mm per pixel"
     if spatial_plan.scale == 1.0:

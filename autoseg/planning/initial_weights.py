@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoseg.models.base import ModelSpec
 from autoseg.models.published_weights import PublishedWeights
+from autoseg.planning.study_protocol import HINT
 from autoseg.schema.plan import Decision
 from autoseg.weights.catalogue import candidates
 from autoseg.weights.pretrained import AUTO, NONE, STUDY, Choice, find_start
@@ -29,12 +30,16 @@ class InitialWeightsPlan:
     decision: Decision
 
 
-def decide_weights(model: ModelSpec, variant: str, policy: WeightsPolicy, choice: str = AUTO) -> InitialWeightsPlan:
-    """Published weights if there are any for the variant. choice: "auto", or what the user set."""
+def decide_weights(
+    model: ModelSpec, variant: str, policy: WeightsPolicy, choice: str = AUTO, *, study_too: bool = False
+) -> InitialWeightsPlan:
+    """Published weights if there are any for the variant. choice: "auto", or what the user set. study_too: instead of none, the
+    encoder that only the first study used."""
     subject = f"models.{model.name}.pretrained"
     if choice == NONE:
         return InitialWeightsPlan(NONE, None, Decision(subject, NONE, "random weights were asked for"))
-    study = choice == STUDY
+    stands_in = study_too and choice == AUTO and not model.weights_for(variant) and bool(model.weights_for(variant, study=True))
+    study = choice == STUDY or stands_in
     published = candidates(model, variant, study=study)
     if not published:
         reason = "no published weights are known for this architecture"
@@ -54,6 +59,8 @@ def decide_weights(model: ModelSpec, variant: str, policy: WeightsPolicy, choice
     if missing:
         what = " and ".join(dict.fromkeys(one.trained_on for one in missing))
         texts.append(f"not present: {what}, licence {_licences(missing)}; autoseg_weights fetch {model.name}:{variant} gets it")
+    if stands_in:
+        texts.append(f"the study starts it from ImageNet, and this encoder is {HINT}; random weights: --set {subject}=none")
     expected = next(iter((*present, *missing)))
     return InitialWeightsPlan(wanted, expected, Decision(subject, wanted, "; ".join(texts)))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
 from autoseg.models.published_weights import PublishedWeights
+from autoseg.planning import study_protocol as study
 from autoseg.planning.channels import Channels
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.schema.dataset import NO_NORMALISATION
@@ -18,29 +20,58 @@ _MAX_UINT8 = 255.0
 _MAX_RATIO = 2.0
 # Normalisation, its description, the reason, and the fingerprint's fields.
 _Rule = tuple[Normalisation, str, str, str]
+# "weights": by the data and what the weights expect, see `decide_normalisation`. The others are equal for all models: the
+# dataset's mean and deviation, each image's own, or the middle and half of the range of 8 bits.
+Kind = Literal["weights", "dataset", "image", "half"]
+KINDS: tuple[Kind, ...] = ("weights", "dataset", "image", "half")
 
 
 def decide_normalisation(
-    stats: DatasetStats, channels: Channels, model: str, weights: PublishedWeights | None
+    stats: DatasetStats,
+    channels: Channels,
+    model: str,
+    weights: PublishedWeights | None,
+    kind: Kind = "weights",
+    *,
+    is_set: bool = False,
 ) -> tuple[Normalisation, Decision]:
     """Constants if values have the same meaning in all images (colour, CT), else statistics of each image.
 
-    weights: what the model starts from, None for random weights.
+    weights: what the model starts from, None for random weights. kind: other than "weights": one normalisation for all models.
+    is_set: by the user.
     """
     if all(channel.name.casefold() == NO_NORMALISATION for channel in stats.fingerprint.channels):
         zeros, ones = (0.0,) * channels.count, (1.0,) * channels.count
         normalisation, value = Normalisation(scheme="constant", mean=zeros, std=ones), "values as they are stored"
         reason, source = "all channels are named noNorm in dataset.json", stats.cite("channels")
+    elif kind == "half" and channels.dtype == "uint8":
+        normalisation, value, reason, source = _half(stats, channels)
+    elif kind == "dataset":
+        normalisation, value, reason, source = _from_dataset(stats, channels)
+    elif kind == "image":
+        normalisation, value, reason, source = _per_image(stats, channels)
     elif stats.fingerprint.modality == "ct":
         normalisation, value, reason, source = _from_ct_foreground(stats, channels)
     elif channels.count == 3 and not channels.merge_gray:
-        if channels.dtype == "uint8" and weights is not None:
+        if channels.dtype == "uint8" and weights is not None and kind == "weights":
             normalisation, value, reason, source = _from_weights(stats, weights)
         else:
             normalisation, value, reason, source = _from_dataset(stats, channels)
     else:
         normalisation, value, reason, source = _per_image(stats, channels)
+    if is_set:
+        reason = f"set by the user: {kind}; {reason}"
     return normalisation, Decision(f"models.{model}.normalisation", value, reason, source)
+
+
+def _half(stats: DatasetStats, channels: Channels) -> _Rule:
+    middle = (_MAX_UINT8 / 2,) * channels.count
+    reason = (
+        f"one for all models, as in the study; mean and deviation 0.5 of the range are {study.HINT}; the numbers of each "
+        "model's weights: --set normalisation=weights"
+    )
+    source = stats.cite("channels", "dtype")
+    return Normalisation(scheme="constant", mean=middle, std=middle), _describe(middle, middle), reason, source
 
 
 def _from_weights(stats: DatasetStats, weights: PublishedWeights) -> _Rule:

@@ -12,14 +12,14 @@ from typing import Any
 
 from autoseg.models import registry
 from autoseg.schema import serde
-from autoseg.schema.plan import Decision, ModelPlan, Normalisation, Plan, PreprocessingConfig, Training
+from autoseg.schema.plan import CHOOSING, Decision, ModelPlan, Normalisation, Plan, PreprocessingConfig, Training
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from autoseg.support.registry import Registry
 
 # Settings of the planner itself, with short names (see planner).
-GEOMETRY, SIDE = "geometry", "side"
-AT_PLANNING = (GEOMETRY, SIDE)
+GEOMETRY, SIDE, NORMALISATION, AUGMENTATION = "geometry", "side", "normalisation", "augmentation"
+AT_PLANNING = (GEOMETRY, SIDE, NORMALISATION, AUGMENTATION)
 # Measured or derived fields, which cannot be set.
 _DERIVED = {
     "dataset", "protocol", "content_hash", "decisions", "overrides", "memory", "flops", "parameters", "timing", "model", "key",
@@ -77,7 +77,7 @@ def refuse_at_planning(settings: Mapping[str, str]) -> None:
     for path in AT_PLANNING:
         if path in settings:
             raise AutosegError(
-                f"{path} decides the preprocessing, so it cannot be set for a single training",
+                f"{path} is a setting of the plan of all models, so it cannot be set for a single training",
                 f"autoseg_plan_and_preprocess ... --set {path}={settings[path]}",
             )
 
@@ -307,7 +307,7 @@ def _with_one_decay(plan: Plan) -> Plan:
 def _with_choosing_selection(plan: Plan) -> Plan:
     """Patience stops by the Dice of validations, so the weights are those of the best one, on cases that are not scored."""
     training = plan.training
-    if not training.patience or training.selection in ("held_out", "inner"):
+    if not training.patience or training.selection in CHOOSING:
         return plan
     reason = f"patience ({training.patience}) needs a validation that chooses; the scored cases stay unseen"
     changed = replace(plan, training=replace(training, selection="inner"))
@@ -347,7 +347,7 @@ def with_input_size(plan: Plan, model: str, size: tuple[int, int], reason: str) 
 
 def with_resize_shape(config: PreprocessingConfig, size: tuple[int, int]) -> PreprocessingConfig:
     """The same configuration with another size (height, width)."""
-    return replace(config, size=size, key=f"resize_{size[0]}x{size[1]}")
+    return replace(config, size=size, key=f"{'pad' if config.pad else 'resize'}_{size[0]}x{size[1]}")
 
 
 def _format(value: Any) -> str:

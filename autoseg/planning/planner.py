@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from autoseg import models as registry
 from autoseg.models.base import ModelSpec
-from autoseg.planning import overrides
+from autoseg.planning import augmentation, normalisation, overrides
 from autoseg.planning.channels import Channels, decide_channels
 from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
-from autoseg.planning.geometry import Kind, SpatialPlan, decide_geometry, make_preprocessing
+from autoseg.planning.duplicates import Duplicates, decide_duplicates, duplicates_to_remove
+from autoseg.planning.geometry import Asked, SpatialPlan, decide_geometry, make_preprocessing
 from autoseg.planning.hardware import (
     decide_memory_format,
     decide_precision,
@@ -26,6 +28,7 @@ from autoseg.planning.normalisation import decide_normalisation
 from autoseg.planning.prompts import prompts
 from autoseg.planning.sizing import MemoryFit, ModelConfig, ModelRequest, admissible_size, fit_model, fit_part, flops_of, holds
 from autoseg.planning.splits import decide_folds, decide_given_folds, decide_groups
+from autoseg.planning.study_protocol import decision as study_decision
 from autoseg.planning.time_budget import TimeChoice
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.planning.transfer import decide_transfer, options_of
@@ -59,50 +62,47 @@ def make_plan(
     """Decides for the dataset, then for each model.
 
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
-    "mps". settings: dotted field -> value (see `overrides.apply_overrides`); also `geometry` (resize or patch) and `side`,
+    "mps". settings: dotted field -> value (see `overrides.apply_overrides`), and those of `PlanningSettings`, such as `side`,
     in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
     and trials for a time limit. weights: where published weights are, and which are allowed. Raises AutosegError for unknown
     models, fields and values.
     """
     specs = _specs(protocol, models)
     settings = dict(settings or {})
-    geometry_kind, side = geometry_settings(settings)
+    asked = planning_settings(settings)
+    duplicates, stats = planned_stats(fingerprint, spec, protocol, settings, splits)
     device_type = resolve_device(device)
-    memory = None if memory is None else parse_memory(memory)
-    budget, reason = default_budget(device_type if device == "auto" else device)
-    if memory is not None:
-        budget, reason = memory, overrides.SET_BY_USER
-    stats = dataset_stats(fingerprint, spec, FOLDS, splits)
+    budget, memory_decision = _decide_memory(memory, device, device_type)
     folds = len(splits.folds) if splits is not None else FOLDS
     channels, decisions = decide_channels(stats)
-    spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, geometry_kind, side)
+    spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, asked.geometry, asked.side)
     training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget)
     training, training_decisions = decide_training(
         stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED,
-        schedule=choice.schedule if choice else None,
+        schedule=choice.schedule if choice else None, augmentation=asked.augmentation or "planned",
     )  # fmt: skip
+    training = replace(training, duplicates=duplicates)
     decisions = [
+        *([study_decision("protocol", protocol)] if protocol == "benchmark" else []),
         Decision("modality", fingerprint.modality, fingerprint.evidence, stats.cite("modality")),
-        Decision("memory_budget", show_memory(budget), f"{device_type}: {reason}"),
+        memory_decision,
         *decisions,
         *geometry_decisions,
         batch_decision,
         *training_decisions,
-        decide_folds(fingerprint, spec, FOLDS) if splits is None else decide_given_folds(splits),
-        *decide_groups(fingerprint, spec),
+        *_decide_splits(fingerprint, spec, duplicates, protocol, splits),
     ]
     planned_models: dict[str, ModelPlan] = {}
     preprocessing: dict[str, PreprocessingConfig] = {}
     context = _Context(
         stats=stats, channels=channels, spatial_plan=spatial_plan, protocol=protocol, device=device_type, budget=budget,
         training=training, training_budget=training_budget, configs=choice.configs if choice else {},
-        settings=settings, weights=weights or WeightsPolicy(),
+        settings=settings, weights=weights or WeightsPolicy(), normalisation=asked.normalisation,
     )  # fmt: skip
     for model in progress_bar(specs, "planning", len(specs)):
         planned_models[model.name], config, reasons = _plan_model(model, context)
         preprocessing[config.key] = config
         decisions += reasons
-    given = {overrides.GEOMETRY: geometry_kind, overrides.SIDE: side}
     plan = Plan(
         dataset=fingerprint.dataset,
         protocol=protocol,
@@ -114,13 +114,32 @@ def make_plan(
         preprocessing=preprocessing,
         models=planned_models,
         decisions=tuple(decisions),
-        overrides={path: value for path, value in given.items() if value is not None},
+        overrides={path: value for path, value in vars(asked).items() if value is not None},
         licence="commercial" if context.weights.commercial else "any",
         prompts=prompts(list(spec.label_scheme().foreground), f"{spec.modality} {spec.name} {fingerprint.modality}"),
     )
     changed = overrides.apply_overrides(plan, {k: v for k, v in settings.items() if k not in overrides.AT_PLANNING})
     complete = _remeasure(plan, _adapt_input_sizes(plan, changed, context), context)
     return replace(complete, decisions=(*complete.decisions, _decide_batches_held(complete)))
+
+
+def _decide_memory(memory: int | str | None, device: str, device_type: str) -> tuple[int, Decision]:
+    budget, reason = default_budget(device_type if device == "auto" else device)
+    if memory is not None:
+        budget, reason = parse_memory(memory), overrides.SET_BY_USER
+    return budget, Decision("memory_budget", show_memory(budget), f"{device_type}: {reason}")
+
+
+def _decide_splits(
+    fingerprint: Fingerprint, spec: DatasetSpec, duplicates: Duplicates, protocol: Protocol, splits: Splits | None
+) -> list[Decision]:
+    if splits is not None:
+        return [decide_given_folds(splits), *decide_groups(fingerprint, spec)]
+    return [
+        decide_folds(fingerprint, spec, FOLDS),
+        decide_duplicates(duplicates, fingerprint, spec, protocol == "benchmark"),
+        *decide_groups(fingerprint, spec),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +157,7 @@ class _Context:
     configs: Mapping[str, ModelConfig]
     settings: Mapping[str, str]
     weights: WeightsPolicy
+    normalisation: normalisation.Kind | None
 
     def request(self, model: ModelSpec, precision: str, batch: int) -> ModelRequest:
         outputs = self.stats.outputs
@@ -165,11 +185,15 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         _warn_over_budget(model.name, fit, context.budget)
     config = make_preprocessing(context.spatial_plan, context.channels, fit.input_size)
     set_variant, set_choice = (context.settings.get(f"models.{model.name}.{field}") for field in ("variant", "pretrained"))
-    weights = decide_weights(model, set_variant or fit.variant, context.weights, set_choice or AUTO)
+    benchmark = context.protocol == "benchmark"
+    weights = decide_weights(model, set_variant or fit.variant, context.weights, set_choice or AUTO, study_too=benchmark)
     expected, rates = weights.expected, context.training.learning_rates
-    normalisation, normalisation_decision = decide_normalisation(context.stats, context.channels, model.name, expected)
+    values, normalisation_decision = decide_normalisation(
+        context.stats, context.channels, model.name, expected,
+        context.normalisation or ("half" if benchmark else "weights"), is_set=context.normalisation is not None,
+    )  # fmt: skip
     rate, rate_decision = decide_learning_rate(context.protocol, model, rates, expected is not None)
-    warmup = min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
+    warmup = 0 if benchmark else min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
     steps = context.training.epochs * context.training_budget.steps
     transfer, transfer_decisions = decide_transfer(model, context.protocol, steps, expected is not None)
     plan = ModelPlan(
@@ -182,7 +206,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         pretrained=weights.choice,
         learning_rate=rate,
         warmup_epochs=warmup,
-        normalisation=normalisation,
+        normalisation=values,
         preprocessing=config.key,
         parameters=fit.measured.trainable // 4,
         flops=flops_of(request, fit.variant, fit.input_size),
@@ -266,14 +290,43 @@ def _specs(protocol: Protocol, models: Sequence[str]) -> list[ModelSpec]:
     return [registry.spec(name) for name in dict.fromkeys(models)]
 
 
-def geometry_settings(settings: Mapping[str, str]) -> tuple[Kind | None, int | None]:
-    """The settings `geometry` and `side`. Raises AutosegError for other values."""
-    geometry_kind, side = settings.get(overrides.GEOMETRY), settings.get(overrides.SIDE)
-    if geometry_kind not in (None, "resize", "patch"):
-        raise AutosegError(f"geometry cannot be {geometry_kind!r}", "choose resize or patch")
+@dataclass(frozen=True, kw_only=True)
+class PlanningSettings:
+    """The settings with short names, None where the user set none; see `overrides.AT_PLANNING`."""
+
+    geometry: Asked | None
+    side: int | None
+    normalisation: normalisation.Kind | None
+    augmentation: augmentation.Kind | None
+
+
+def planning_settings(settings: Mapping[str, str]) -> PlanningSettings:
+    """The settings with short names. Raises AutosegError for other values."""
+    side = settings.get(overrides.SIDE)
     if side is not None and not (side.isdigit() and 32 <= int(side) <= 8192 and int(side) % 32 == 0):
         raise AutosegError(f"side cannot be {side!r}", "give a multiple of 32, such as 256")
-    return geometry_kind, None if side is None else int(side)  # type: ignore[return-value]
+    choices: dict[str, tuple[str, ...]] = {
+        overrides.GEOMETRY: get_args(Asked),
+        overrides.NORMALISATION: normalisation.KINDS,
+        overrides.AUGMENTATION: augmentation.KINDS,
+    }
+    for name, known in choices.items():
+        if settings.get(name, known[0]) not in known:
+            raise AutosegError(f"{name} cannot be {settings[name]!r}", f"choose {', '.join(known[:-1])} or {known[-1]}")
+    chosen: dict[str, Any] = {name: settings.get(name) for name in choices}
+    return PlanningSettings(side=None if side is None else int(side), **chosen)
+
+
+def planned_stats(
+    fingerprint: Fingerprint, spec: DatasetSpec, protocol: Protocol, settings: Mapping[str, str], splits: Splits | None
+) -> tuple[Duplicates, DatasetStats]:
+    """What the protocol does with duplicates, and the statistics of the cases that are in the folds. splits: of the user."""
+    if splits is not None and "training.duplicates" in settings:
+        raise AutosegError("training.duplicates cannot be set, because the folds were given", "leave it out, or --splits")
+    planned: Duplicates = "removed" if protocol == "benchmark" and splits is None else "grouped"
+    removes = splits is None and settings.get("training.duplicates", planned) == "removed"
+    left_out = len(duplicates_to_remove(fingerprint, spec)) if removes else 0
+    return planned, dataset_stats(fingerprint, spec, FOLDS, splits, left_out)
 
 
 def _warn_over_budget(model: str, fit: MemoryFit, budget: int) -> None:

@@ -15,6 +15,7 @@ from autoseg.models.base import ModelSpec, SegmentationNetwork
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
 from autoseg.planning.memory import Measurement, count_flops, measure, training_memory
+from autoseg.planning.study_protocol import MODEL_NOTES
 from autoseg.schema.plan import Decision, Protocol
 
 # Fraction of the budget that a plan may use: allocators round up and fragment.
@@ -77,7 +78,8 @@ def fit_model(
         fit, why = fit_part(request, config.variant, config.input_size), (config.reason, config.reason)
     elif protocol == "benchmark":
         fit = fit_part(request, spec.default_variant, spatial_plan.input_size(spatial_plan.side))
-        why = "the default, which is the study's where it has this model", "the study's input size"
+        note = MODEL_NOTES.get(spec.name, "the default, which is the study's where it has this model")
+        why = note, "the study's input size"
     elif protocol == "quick":
         variant, reason = _light_variant(request, spatial_plan)
         fit = fit_part(request, variant, admissible_size(spec, variant, spatial_plan))

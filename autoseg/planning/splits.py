@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,20 +33,25 @@ INNER = 8
 _SIZE_BINS = 3
 
 
-def make_splits(fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, seed: int = 0) -> Splits:
-    """`folds` folds. Patients and clusters of duplicates stay together; strata are spread evenly.
+def make_splits(
+    fingerprint: Fingerprint, spec: DatasetSpec, folds: int = 5, seed: int = 0, left_out: Collection[str] = ()
+) -> Splits:
+    """`folds` folds. Patients and clusters of duplicates stay together; strata are spread evenly. left_out: cases in no fold.
 
     A stratum is the set of classes of a case and the size of its foreground. With fewer groups than folds, there are only
     as many folds as groups, and a warning. Raises AutosegError if all cases belong to one group.
     """
-    cases = fingerprint.cases
+    cases = [case for case in fingerprint.cases if case.case not in set(left_out)]
     groups = independent_groups(fingerprint, spec.groups)
-    k = check_independent(fingerprint, len(set(groups.values())), folds)
+    k = check_independent(fingerprint, len({groups[case.case] for case in cases}), folds)
     strata = _strata(cases, k)
     names = np.array([case.case for case in cases])
     parts = _assign_folds(strata, [groups[name] for name in names], k, seed)
     fold_list = tuple(Fold(_sorted(names[parts != part]), _sorted(names[parts == part])) for part in range(k))
-    splits = Splits(folds=fold_list, reason=describe_folds(fingerprint, spec, groups, fold_list, folds), seed=seed)
+    reason = describe_folds(fingerprint, spec, groups, fold_list, folds)
+    if left_out:
+        reason += f"; {len(left_out)} duplicates are in no fold"
+    splits = Splits(folds=fold_list, reason=reason, seed=seed)
     return with_inner_cases(splits, fingerprint, spec)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol as TypingProtocol
 from autoseg.models import registry
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.sizing import ModelConfig, ModelRequest, Size, flops_of, smaller_variants
-from autoseg.planning.training_schedule import Schedule
+from autoseg.planning.training_schedule import Schedule, trial_validations
 from autoseg.schema.plan import Decision, ModelPlan, Plan, Timing, Training
 from autoseg.support.log import progress_bar
 
@@ -27,8 +27,6 @@ _SMALL_SIDE = 256
 _OVERHEAD, _START = 1.07, 20.0
 # What is more than the limit is told from this on.
 _CLEARLY = 1.1
-# As in `training.lr_search`.
-_VALIDATIONS_PER_TRIAL = 4
 
 
 class StepTimer(TypingProtocol):
@@ -72,7 +70,7 @@ def expected_time(
         trials = len(training.learning_rates) if training.search_epochs and len(training.learning_rates) > 1 else 0
     trial_steps = trials * training.search_epochs * steps
     validations = math.ceil(epochs / training.validate_every)
-    validations += trials * min(_VALIDATIONS_PER_TRIAL, training.search_epochs)
+    validations += trials * trial_validations(training)
     validation_seconds = cost.validation * steps * seconds_per_step
     seconds = (epochs * steps + trial_steps) * seconds_per_step + validations * validation_seconds
     return Timing(

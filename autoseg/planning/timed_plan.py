@@ -8,10 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from autoseg.planning import overrides
-from autoseg.planning.dataset_stats import dataset_stats
 from autoseg.planning.geometry import decide_geometry
 from autoseg.planning.initial_weights import WeightsPolicy
-from autoseg.planning.planner import FOLDS, geometry_settings, make_plan
+from autoseg.planning.planner import make_plan, planned_stats, planning_settings
 from autoseg.planning.time_budget import (
     Cost,
     StepTimer,
@@ -54,9 +53,9 @@ def make_timed_plan(
         make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits, weights=weights
     )
     plan = make()
-    stats = dataset_stats(fingerprint, spec, FOLDS, splits)
-    kind, side = geometry_settings(settings or {})
-    spatial_plan, _ = decide_geometry(stats, protocol, plan.device, plan.memory_budget, kind, side)
+    asked = planning_settings(settings or {})
+    _, stats = planned_stats(fingerprint, spec, protocol, settings or {}, splits)
+    spatial_plan, _ = decide_geometry(stats, protocol, plan.device, plan.memory_budget, asked.geometry, asked.side)
     batch = next(iter(plan.models.values())).batch_size
     cost = Cost(steps_per_epoch=math.ceil(stats.training_cases / batch), validation=validation_cost(stats, spatial_plan))
     limit, reason = _limit(plan, hours)

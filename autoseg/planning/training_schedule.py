@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.models.base import ModelSpec
-from autoseg.planning.augmentation import decide_augmentation
+from autoseg.planning import study_protocol as study
+from autoseg.planning.augmentation import Kind, decide_augmentation
 from autoseg.planning.dataset_stats import DatasetStats
 from autoseg.planning.geometry import SpatialPlan
 from autoseg.planning.hardware import show_memory
-from autoseg.schema.plan import Decision, Protocol, Selection, Training
+from autoseg.schema.plan import MONITOR_NAMES, Decision, Protocol, Training
 
 TARGET_BATCH = 8
 # On GPUs with this much memory, if an epoch still has at least _LARGE_BATCH steps.
@@ -20,7 +21,6 @@ _QUICK_STEPS = 200
 _AUTO_STEPS = {"cpu": 4_000, "cuda": 15_000, "mps": 8_000}
 # Auto trains at least this many epochs, with at most four times the steps.
 _AUTO_EPOCHS = 50
-_STUDY_EPOCHS, _STUDY_PATIENCE = 150, 20
 # Approximate number of validations, and the fraction of the training time they may take.
 _VALIDATIONS = {"quick": 8, "auto": 50}
 _VALIDATION_SHARE = 0.15
@@ -31,14 +31,10 @@ _FORWARD_COST = 1 / 3
 # Classes in fewer than a third of the cases are sampled more often.
 _RARE = 1 / 3
 _SPARSE = 0.02
-# Which weights a training gives. The study chose by the cases it scored.
-_SELECTION: dict[str, tuple[Selection, str]] = {
-    "benchmark": ("held_out", "the study's: the best epoch on the scored cases, so scores are optimistic"),
-    "auto": ("last", "the scored cases choose nothing"),
-    "quick": ("last", "the scored cases choose nothing"),
-}
+# Validations of a trial of a learning rate, where the plan's own do not choose its epoch.
+_TRIAL_VALIDATIONS = 4
 _RATES: dict[str, tuple[float, ...]] = {
-    "benchmark": (1e-4, 5e-5, 1e-5),
+    "benchmark": study.RATES,
     "auto": (3e-4, 1e-4, 5e-5),
     "quick": (1e-3, 5e-4, 2e-4),
 }
@@ -91,45 +87,87 @@ def decide_training(
     seed: int,
     *,
     schedule: Schedule | None = None,
+    augmentation: Kind = "planned",
 ) -> tuple[Training, list[Decision]]:
-    """The training settings shared by all models, with reasons. schedule: instead of the protocol's steps and trials."""
+    """The training settings shared by all models, with reasons. schedule: instead of the protocol's steps and trials.
+    augmentation: see `decide_augmentation`."""
     epochs, epochs_decisions = _epochs(stats, protocol, device, budget, schedule)
     loss = _loss(stats, protocol)
-    fraction = _foreground_share(stats, spatial_plan)
-    validation, augmentation = _validation(stats, spatial_plan, protocol, epochs), decide_augmentation(stats, spatial_plan)
     few_steps = protocol == "auto" and epochs * budget.steps <= FEW_STEPS
-    rates, cited_fields = _RATES["quick" if few_steps else protocol], _class_fields(stats, "presence", "pixel_share")
-    search_epochs = _search(protocol, epochs, len(rates), schedule)
-    selection, selection_reason = _SELECTION[protocol]
-    patience = _STUDY_PATIENCE if protocol == "benchmark" else 0
+    rates = _RATES["quick" if few_steps else protocol]
+    loss_source = stats.cite(*_class_fields(stats, "pixel_share"))
+    changes, augmentation_decisions = decide_augmentation(stats, spatial_plan, augmentation)
     training = Training(
-        epochs=epochs,
-        loss=loss[0],
-        learning_rates=rates,
-        foreground_share=fraction[0],
-        patience=patience,
-        validate_every=validation[0],
-        search_epochs=search_epochs[0],
-        selection=selection,
-        folds=folds,
-        seed=seed,
-        augmentation=augmentation[0],
+        epochs=epochs, loss=loss[0], learning_rates=rates, selection="last", folds=folds, seed=seed, augmentation=changes
     )
-    benchmark_reason = "the study's protocol" if protocol == "benchmark" else ""
-    decisions = [
-        *epochs_decisions,
-        Decision("training.loss", loss[0], loss[1], stats.cite(*_class_fields(stats, "pixel_share"))),
-        Decision("training.optimizer", "adamw", benchmark_reason or "works for all architectures"),
-        Decision("training.schedule", "rex", benchmark_reason or "the rate stays high for long, which suits short trainings"),
-        Decision("training.learning_rates", ", ".join(f"{rate:g}" for rate in rates), _rates_reason(protocol)),
+    decisions = [*epochs_decisions, Decision("training.loss", loss[0], loss[1], loss_source)]
+    if protocol == "benchmark":
+        training, of_protocol = _as_in_the_study(training, spatial_plan, stats)
+        if augmentation == "planned":
+            augmentation_decisions = [study.decision("augmentation", "planned"), *augmentation_decisions]
+    else:
+        training, of_protocol = _by_rules(training, spatial_plan, stats, protocol, schedule)
+    return training, [*decisions, *of_protocol, *augmentation_decisions]
+
+
+def _by_rules(
+    training: Training, spatial_plan: SpatialPlan, stats: DatasetStats, protocol: Protocol, schedule: Schedule | None
+) -> tuple[Training, list[Decision]]:
+    """The settings of `auto` and `quick`."""
+    fraction, validation = _foreground_share(stats, spatial_plan), _validation(stats, spatial_plan, protocol, training.epochs)
+    search_epochs = _search(protocol, training.epochs, len(training.learning_rates), schedule)
+    cited = _class_fields(stats, "presence", "pixel_share")
+    rates = ", ".join(f"{rate:g}" for rate in training.learning_rates)
+    training = replace(
+        training, foreground_share=fraction[0], validate_every=validation[0], search_epochs=search_epochs[0]
+    )
+    return training, [
+        Decision("training.optimizer", "adamw", "works for all architectures"),
+        Decision("training.schedule", "rex", "the rate stays high for long, which suits short trainings"),
+        Decision("training.learning_rates", rates, "candidates around the planned rate of each model"),
         Decision("training.search_epochs", str(search_epochs[0]), search_epochs[1]),
-        Decision("training.selection", selection, selection_reason),
-        Decision("training.patience", str(patience), _patience_reason(protocol)),
-        Decision("training.foreground_share", f"{fraction[0]:g}", fraction[1], stats.cite(*cited_fields)),
+        Decision("training.monitor", training.monitor, "every class counts the same, however rare it is"),
+        Decision("training.selection", training.selection, "the scored cases choose nothing"),
+        Decision("training.patience", "0", "a fixed budget, so that models can be compared"),
+        Decision("training.foreground_share", f"{fraction[0]:g}", fraction[1], stats.cite(*cited)),
         Decision("training.validate_every", str(validation[0]), validation[1], stats.cite("cases")),
-        *augmentation[1],
     ]
-    return training, decisions
+
+
+def _as_in_the_study(training: Training, spatial_plan: SpatialPlan, stats: DatasetStats) -> tuple[Training, list[Decision]]:
+    """The settings of `benchmark`, see `study_protocol`."""
+    # The study has no patches; where the user sets them, they are drawn by the rule.
+    patches = spatial_plan.kind == "patch"
+    fraction = _foreground_share(stats, spatial_plan) if patches else (0.0, "")
+    training = replace(
+        training, foreground_share=fraction[0], gradient_clip=0.0, patience=study.PATIENCE, min_delta=study.MIN_DELTA,
+        monitor="micro.iou", validate_every=1, search_epochs=study.SEARCH_EPOCHS, selection="held_out", auxiliary_losses=False,
+    )  # fmt: skip
+    share = len(training.learning_rates) * training.search_epochs / training.epochs
+    named = {
+        "training.optimizer": "adamw",
+        "training.schedule": "rex",
+        "training.learning_rates": ", ".join(f"{rate:g}" for rate in training.learning_rates),
+        "training.search_epochs": str(training.search_epochs),
+        "training.monitor": training.monitor,
+        "training.selection": training.selection,
+        "training.patience": str(training.patience),
+        "training.min_delta": f"{training.min_delta:g}",
+        "training.gradient_clip": "0",
+        "training.auxiliary_losses": "false",
+        "training.foreground_share": "0",
+        "training.validate_every": "1",
+        "training.scored_size": training.scored_size,
+        "warmup_epochs": "0",
+    }
+    decisions = [
+        study.decision(subject, value, monitor=MONITOR_NAMES[training.monitor], fraction=share)
+        for subject, value in named.items()
+        if not (patches and subject == "training.foreground_share")
+    ]
+    return training, decisions + (
+        [Decision("training.foreground_share", f"{fraction[0]:g}", fraction[1])] if patches else []
+    )
 
 
 def decide_learning_rate(
@@ -158,7 +196,7 @@ def _epochs(
         epochs = max(1, schedule.steps // budget.steps)
         reason = f"{schedule.reason}; {steps_text}: {epochs * budget.steps} steps for every model"
     elif protocol == "benchmark":
-        epochs, reason = _STUDY_EPOCHS, "the study's protocol: up to 150 with early stopping"
+        epochs, reason = study.EPOCHS, study.REASONS["training.epochs"]
     elif protocol == "quick":
         epochs = max(1, round(_QUICK_STEPS / budget.steps))
         reason = f"{steps_text}: about {epochs * budget.steps} steps for every model, minutes on two cores"
@@ -201,8 +239,6 @@ def _foreground_share(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[f
 
 
 def _validation(stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protocol, epochs: int) -> tuple[int, str]:
-    if protocol == "benchmark":
-        return 1, "early stopping needs every epoch"
     cost = validation_cost(stats, spatial_plan)
     interval = max(epochs // _VALIDATIONS[protocol], math.ceil(cost / _VALIDATION_SHARE), 1)
     interval = min(interval, max(1, epochs // 3))
@@ -221,31 +257,31 @@ def validation_cost(stats: DatasetStats, spatial_plan: SpatialPlan) -> float:
     return stats.validation_cases * tiles * _FORWARD_COST / stats.training_cases
 
 
+def trial_interval(training: Training) -> int:
+    """Epochs between the validations of a trial. Where validations choose the epoch, they do in a trial too."""
+    if training.selection in ("held_out", "next_fold"):
+        return training.validate_every
+    return max(1, training.search_epochs // _TRIAL_VALIDATIONS)
+
+
+def trial_validations(training: Training) -> int:
+    """Number of validations of a trial, nearly."""
+    if training.selection in ("held_out", "next_fold"):
+        return math.ceil(training.search_epochs / training.validate_every)
+    return min(_TRIAL_VALIDATIONS, training.search_epochs)
+
+
 def _search(protocol: Protocol, epochs: int, candidates: int, schedule: Schedule | None) -> tuple[int, str]:
     if schedule is not None and not schedule.trials:
         return 0, f"no search: {schedule.reason}, and trials of so few steps would say little; each model has a known rate"
     if protocol == "quick":
         return 0, "no search: there is no time, and each model has a rate that is known to work"
     search_epochs = max(1, round(_SEARCH_SHARE * epochs))
-    fraction = candidates * search_epochs / epochs
-    judges = "its scored cases (the study's way)" if protocol == "benchmark" else "inner cases of its training side"
     return search_epochs, (
-        f"each of {candidates} rates is trained that long on fold 0, and the best by Dice on {judges} is used for all folds; "
-        f"the search takes {fraction:.0%} of a fold's budget"
+        f"each of {candidates} rates is trained that long on fold 0, and the best by Dice on inner cases of its training side "
+        f"is used for all folds; the search takes {candidates * search_epochs / epochs:.0%} of a fold's budget"
     )
 
 
 def _class_fields(stats: DatasetStats, *fields: str) -> list[tuple[str, ...]]:
     return [("classes", class_statistics.name, field) for class_statistics in stats.classes for field in fields]
-
-
-def _rates_reason(protocol: Protocol) -> str:
-    if protocol == "benchmark":
-        return "the study's candidates"
-    return "candidates around the planned rate of each model"
-
-
-def _patience_reason(protocol: Protocol) -> str:
-    if protocol == "benchmark":
-        return "one early-stopping rule for all; the study does not give its length"
-    return "a fixed budget, so that models can be compared"

@@ -22,7 +22,7 @@ from autoseg.io.tiff_reader import ArrayRows, TiffRows, count_pixels
 from autoseg.prediction import ood_detection
 from autoseg.prediction.confidence import ConfidenceAccumulator
 from autoseg.prediction.inputs import PredictionJob
-from autoseg.prediction.predictor import PredictionWithConfidence, Predictor
+from autoseg.prediction.predictor import PredictionWithConfidence, Predictor, without_padding
 from autoseg.preprocessing.transform import match_channels, preprocess_image
 from autoseg.schema.plan import PreprocessingConfig
 
@@ -73,7 +73,7 @@ def _bands(engine: Engine, source: ArrayRows | TiffRows, prepared: NDArray[Any] 
     size, preprocessing = source.size, engine.preprocessing
     if prepared is None:
         return _Buffer(stream(engine, size, lambda start, stop: _preprocess_rows(source.rows(start, stop), preprocessing)))
-    maps = engine.probabilities([prepared])[0].numpy()
+    maps = without_padding(engine.probabilities([prepared])[0], size, preprocessing).numpy()
     return lambda start, stop: np.stack([resample_to_original.band(channel, size, (start, stop)) for channel in maps])
 
 

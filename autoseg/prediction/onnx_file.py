@@ -86,6 +86,8 @@ def description(member: Trained) -> OnnxDescription:
         "patch": "cut into overlapping tiles of the input's size, blend the probabilities with Gaussian weights; "
         "before that scale by `scale`, or resample to `spacing` mm where it is given",
     }[preprocessing.geometry]
+    if preprocessing.pad:
+        resize = f"keep the aspect: {resize.replace('resize to', 'resize to fit into', 1)}; centre it in zeros of that size"
     return OnnxDescription(
         producer=f"autoseg {autoseg.__version__}",
         dataset=member.record.dataset,
@@ -107,7 +109,8 @@ def description(member: Trained) -> OnnxDescription:
         output=OnnxTensor("logits", "batch, class, row, column"),
         after=(
             _activation_words(member),
-            "resize the probabilities to the image's size, bilinear with pixel centres at halves",
+            ("cut off what was padded, then " if preprocessing.pad else "")
+            + "resize the probabilities to the image's size, bilinear with pixel centres at halves",
             "each region above one half paints its value, later ones over earlier ones"
             if scheme.regions
             else "the most probable class's value",

@@ -19,7 +19,7 @@ from autoseg.inference.engine import Engine
 from autoseg.prediction import ood_detection, postprocess
 from autoseg.prediction.confidence import MemberPrediction, assess, member_prediction
 from autoseg.prediction.inference_metadata import InferenceMetadata, read_inference_metadata
-from autoseg.preprocessing.transform import preprocess_image
+from autoseg.preprocessing.transform import image_window, preprocess_image
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
@@ -255,14 +255,22 @@ class Predictor:
         ensembles = [EnsembleAccumulator(self.scheme, len(self.engines)) for _ in prepared]
         for engine, index in self.engines:
             maps = engine.probabilities([image.arrays[index] for image in prepared])
-            for ensemble, map_ in zip(ensembles, maps, strict=True):
-                ensemble.add(map_)
+            for ensemble, image, map_ in zip(ensembles, prepared, maps, strict=True):
+                ensemble.add(without_padding(map_, image.size, engine.preprocessing))
         return [ensemble.finish() for ensemble in ensembles]
 
     def label_map(self, probabilities: Tensor, size: tuple[int, int]) -> Array:
         """Label map (H, W) of `size` from probabilities (K, h, w), after post-processing."""
         labels = resample_to_original.label_map(probabilities, self.scheme, size)
         return postprocess.apply(labels, self.scheme, self.metadata.postprocessing)
+
+
+def without_padding(maps: Tensor, size: tuple[int, int], preprocessing: PreprocessingConfig) -> Tensor:
+    """Probabilities (K, h, w) of an image of `size` itself, without what was padded around it."""
+    if not preprocessing.pad:
+        return maps
+    rows, columns = image_window(size, preprocessing)
+    return maps[:, rows, columns].contiguous()
 
 
 def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:

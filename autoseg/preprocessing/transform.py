@@ -45,10 +45,38 @@ def preprocessed_size(
     return (max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1])))
 
 
+def image_window(
+    size: tuple[int, int], config: PreprocessingConfig, spacing: tuple[float, float] | None = None
+) -> tuple[slice, slice]:
+    """Where an image of `size` lies in its preprocessed array: rows and columns. All of it, unless it is padded."""
+    height, width = preprocessed_size(size, config, spacing)
+    if not config.pad:
+        return slice(0, height), slice(0, width)
+    factor = min(height / size[0], width / size[1])
+    inner = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    return slice(top, top + inner[0]), slice(left, left + inner[1])
+
+
+def place(
+    array: Array, config: PreprocessingConfig, resize: Callable[[Array, tuple[int, int]], Array], fill: float = 0
+) -> Array:
+    """An image (H, W, C) or map (H, W) as it is stored: resized by `resize` into its window, with `fill` around it."""
+    size = (array.shape[0], array.shape[1])
+    rows, columns = image_window(size, config)
+    inner = resize(array, (rows.stop - rows.start, columns.stop - columns.start))
+    if not config.pad:
+        return inner
+    placed = np.full((*preprocessed_size(size, config, None), *array.shape[2:]), fill, inner.dtype)
+    placed[rows, columns] = inner
+    return placed
+
+
 def preprocess_image(image: Array, config: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
     """(C, H, W) as read -> (h, w, c) as stored: uint8, uint16 or float32, contiguous.
 
-    Shrinks by area averages, enlarges bilinearly. For a colour model, a gray image is repeated; for a gray model, a colour
+    Shrinks by area averages, enlarges bilinearly; around a padded image are zeros, for float32 its lowest
+    value. For a colour model, a gray image is repeated; for a gray model, a colour
     image becomes its luminance. NaN and -inf become the smallest finite value, inf the largest. Raises AutosegError for
     another number of channels, values outside the stored type, or a missing spacing.
     """
@@ -56,10 +84,12 @@ def preprocess_image(image: Array, config: PreprocessingConfig, spacing: tuple[f
         raise AutosegError(f"an image must have axes (channels, rows, columns), this one has shape {image.shape}")
     values = _finite(match_channels(image, config))
     pixels = np.ascontiguousarray(values.transpose(1, 2, 0))
-    size = preprocessed_size(image.shape[1:], config, spacing)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
         pixels = _cast(pixels, config.dtype)
-    return _cast(resize_pixels(pixels, size), config.dtype)
+    if config.pad:
+        fill = 0.0 if pixels.dtype.kind == "u" else float(pixels.min())
+        return _cast(place(pixels, config, resize_pixels, fill), config.dtype)
+    return _cast(resize_pixels(pixels, preprocessed_size(image.shape[1:], config, spacing)), config.dtype)
 
 
 def preprocess_label(label: Array, config: PreprocessingConfig, spacing: tuple[float, float] | None = None) -> Array:
@@ -73,6 +103,8 @@ def preprocess_label(label: Array, config: PreprocessingConfig, spacing: tuple[f
         raise AutosegError(
             f"label values must be in 0..255, this map has {label.min()}..{label.max()}", "number the classes 0, 1, 2, ..."
         )
+    if config.pad:
+        return place(label.astype(np.uint8), config, resize_label)
     return resize_label(label.astype(np.uint8), preprocessed_size(label.shape, config, spacing))
 
 

@@ -30,7 +30,9 @@ from autoseg.schema.limits import (
 Protocol = Literal["auto", "benchmark", "quick"]
 PROTOCOLS: tuple[Protocol, ...] = ("auto", "benchmark", "quick")
 Licence = Literal["any", "commercial"]
-Selection = Literal["held_out", "inner", "last", "average"]
+Selection = Literal["held_out", "inner", "next_fold", "last", "average"]
+# Selections whose validations choose the epoch.
+CHOOSING: tuple[Selection, ...] = ("held_out", "inner", "next_fold")
 # Which average of a validation chooses, see `metrics.overlap.averages`.
 Monitor = Literal["class_mean.dice", "micro.dice", "micro.iou"]
 MONITOR_NAMES: dict[Monitor, str] = {
@@ -81,7 +83,8 @@ class PreprocessingConfig:
     """How images become arrays on disk. Models with equal configurations share the arrays in the folder `key`.
 
     geometry "resize": every image resized to `size` (height, width). geometry "patch": images keep their shape; they are
-    resampled to `spacing` (mm) if given, else scaled by `scale`. merge_gray: three equal channels are stored once.
+    resampled to `spacing` (mm) if given, else scaled by `scale`. pad: for "resize": the image keeps its aspect and is centred
+    in `size`, its surroundings are zeros (background in the label). merge_gray: three equal channels are stored once.
     """
 
     key: FileName
@@ -92,10 +95,13 @@ class PreprocessingConfig:
     size: tuple[Side, Side] | None = None
     scale: AboveZero = 1.0
     spacing: tuple[AboveZero, AboveZero] | None = None
+    pad: bool = False
 
     def hashed(self) -> dict[str, Any]:
         """Content of the hashes of arrays and runs, with the names of version 1, so that older results stay valid."""
         content = asdict(self)
+        if not self.pad:
+            del content["pad"]
         if self.geometry == "resize":
             content |= {"geometry": "whole", "key": self.key.replace("resize_", "whole_", 1)}
         return content
@@ -103,7 +109,8 @@ class PreprocessingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Probabilities (p_*) are per image, ranges are inclusive. rotation: degrees. mirror: axes, 0 rows (up-down), 1 columns.
+    """Probabilities (p_*) are per image, ranges are inclusive. rotation, shear: degrees, to either side. shift: fraction of the
+    sides, to either side. mirror: axes, 0 rows (up-down), 1 columns.
 
     chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers; other
     packages may add chains.
@@ -128,9 +135,15 @@ class Augmentation:
     low_resolution: Range = (0.5, 1.0)
     p_gamma: Share = 0.2
     gamma: Range = (0.7, 1.5)
+    p_shear: Share = 0.0
+    shear: Annotated[float, Within(0, 80)] = 0.0
+    p_shift: Share = 0.0
+    shift: Share = 0.0
 
     def problems(self, path: str) -> Iterator[str]:
-        """Ranges whose first value is above the second."""
+        """Ranges whose first value is above the second, and what a chain cannot do."""
+        if self.chain == "classic" and (self.p_shear or self.p_shift):
+            yield f"{path}.chain: classic has no shear and no shift; expected fast, or p_shear and p_shift of 0"
         for name in ("scaling", "blur", "brightness", "contrast", "low_resolution", "gamma"):
             low, high = getattr(self, name)
             if low > high:
@@ -150,9 +163,13 @@ class Training:
     ("class_mean.dice"). patience: validations before stopping without a value that is better by more than min_delta, 0 for
     never. validate_every: epochs between validations; the last epoch always has one.
     compile: run the network's training passes through `torch.compile`; results differ by rounding.
-    selection: the weights a training gives. "held_out": of the epoch with the best Dice on the fold's held-out cases, which are
-    scored afterwards. "inner": of the best epoch on `Fold.inner`, which are not trained on. "last": of the last epoch.
-    "average": the moving average of the weights, at the end. Only "held_out" lets the scored cases choose.
+    selection: the weights a training gives. "held_out": of the epoch with the best Dice on the fold's held-out cases, which
+    are scored afterwards. "inner": of the best epoch on `Fold.inner`, which are not trained on. "next_fold": of the best epoch
+    on the held-out cases of the next fold, which are not trained on. "last": of the last epoch. "average": the moving average
+    of the weights, at the end. Only "held_out" lets the scored cases choose.
+    auxiliary_losses: use the auxiliary outputs of networks that have some. duplicates: "grouped" in one fold, or "removed" from
+    all folds but for one of each set. scored_size: of the masks by which the held-out cases are scored: the images' original
+    size, or that of the network's input.
     """
 
     epochs: Epochs
@@ -171,6 +188,9 @@ class Training:
     cldice: NonNegative = 0.0
     compile: bool = False
     selection: Selection = "held_out"
+    auxiliary_losses: bool = True
+    duplicates: Literal["grouped", "removed"] = "grouped"
+    scored_size: Literal["original", "input"] = "original"
     folds: Annotated[int, Within(1, 2**20)] = 5
     seed: Count = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -333,6 +353,8 @@ class Plan(Artefact, Tabular):
                 f"training.patience: stops by the Dice of validations, which selection {self.training.selection!r} does not "
                 f"use; expected 0, found {self.training.patience}"
             )
+        if self.training.scored_size == "input" and any(one.geometry != "resize" for one in self.preprocessing.values()):
+            yield "training.scored_size: expected 'original', because patches have no size of the whole image, found 'input'"
         if not self.training.learning_rates:
             yield "training.learning_rates: expected at least one, found []"
         yield from self.training.augmentation.problems("training.augmentation")

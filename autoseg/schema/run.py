@@ -50,7 +50,8 @@ class RateSearch(Artefact):
     (0 while the search runs).
 
     identity: hash of everything that determines the trials. steps, seconds: of all trials, part of the model's budget.
-    cases: on which the candidates were compared: the fold's held-out cases, or inner cases of its training side. monitor: by
+    cases: on which the candidates were compared: the fold's held-out cases, inner cases of its training side,
+    or the held-out cases of the next fold. monitor: by
     which average.
     """
 
@@ -65,7 +66,7 @@ class RateSearch(Artefact):
     chosen: NonNegative
     steps: Count
     seconds: NonNegative
-    cases: Literal["held_out", "inner"] = "held_out"
+    cases: Literal["held_out", "inner", "next_fold"] = "held_out"
     monitor: Monitor = "class_mean.dice"
 
 

@@ -13,12 +13,14 @@ from autoseg.support.files import hash_text
 # Increase it when the same plan would give other weights, e.g. by other random numbers.
 _VERSION = "1"
 # Fields that do not influence the weights of this run.
-_EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs")
+_EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs", "duplicates")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
 _ADDED_TRAINING = {
     "cldice": 0.0, "compile": False, "selection": "held_out", "monitor": "class_mean.dice", "min_delta": 0.0,
+    "auxiliary_losses": True, "scored_size": "original",
 }  # fmt: skip
 _ADDED_MODEL = {"encoder_rate": 1.0, "layer_decay": 1.0, "weight_decay": None, "warmup_share": 0.0, "cached_views": 0}
+_ADDED_AUGMENTATION = {"p_shear": 0.0, "shear": 0.0, "p_shift": 0.0, "shift": 0.0}
 # What it means that a part is not there.
 _ABSENT = {"deterministic": False}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.
@@ -31,6 +33,10 @@ def config_hash(
     """Part -> its content as JSON text. pretrained: hash of the pretrained weights file, "" for random weights."""
     training = asdict(plan.training)
     unchanged = tuple(name for name, value in _ADDED_TRAINING.items() if training[name] == value)
+    augmentation = training["augmentation"]
+    training["augmentation"] = _without(
+        augmentation, tuple(name for name, value in _ADDED_AUGMENTATION.items() if augmentation[name] == value)
+    )
     # Parts and fields keep the names of plan.json version 1, so that older runs can be resumed.
     preprocessing = plan.preprocessing[model_plan.preprocessing].hashed()
     chosen = asdict(model_plan)

@@ -70,11 +70,19 @@ class Loss:
 
     name: of a loss in `LOSSES`. Raises AutosegError for an unknown name, and for a softmax loss ("ce", "dice_ce") if the
     labels are regions, which overlap. cldice: weight of soft clDice, for full-size logits only: thin structures are lost at
-    the size of auxiliary logits. team: each process has a shard of the batch and returns its part of the loss. activation:
-    see `output_activation`.
+    the size of auxiliary logits. auxiliary: False leaves auxiliary logits out. team: each process has a shard
+    of the batch and returns its part of the loss. activation: see `output_activation`.
     """
 
-    def __init__(self, name: str, scheme: LabelScheme, cldice: float = 0.0, team: DistributedContext = SINGLE_PROCESS) -> None:
+    def __init__(
+        self,
+        name: str,
+        scheme: LabelScheme,
+        cldice: float = 0.0,
+        team: DistributedContext = SINGLE_PROCESS,
+        *,
+        auxiliary: bool = True,
+    ) -> None:
         self._loss = LOSSES.get(name)
         activation = getattr(self._loss, "activation", "")
         if scheme.regions and activation == "softmax":
@@ -86,6 +94,7 @@ class Loss:
         self._scheme = scheme
         self._cldice = cldice
         self._team = team
+        self._auxiliary = auxiliary
         self.activation = output_activation(activation, scheme)
 
     def __call__(self, output: ModelOutput, labels: Tensor) -> Tensor:
@@ -101,7 +110,7 @@ class Loss:
             total = self._plan_loss(output.logits.float(), target)
             if self._cldice:
                 total = total + self._cldice * self._cldice_term(output.logits.float(), target)
-            for logits, weight in output.auxiliary:
+            for logits, weight in output.auxiliary if self._auxiliary else ():
                 total = total + weight * self._plan_loss(logits.float(), target.resized(logits.shape[-2:]))
             return total
 

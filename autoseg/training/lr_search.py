@@ -19,6 +19,7 @@ from pathlib import Path
 
 from autoseg.io.raw_dataset import read_description
 from autoseg.planning import overrides
+from autoseg.planning.training_schedule import trial_interval
 from autoseg.schema.frame import count
 from autoseg.schema.plan import MONITOR_NAMES, Decision, Monitor, Plan, Selection, Splits
 from autoseg.schema.run import RateSearch, RateTrial, RunRecord
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER, NAME = "learning_rate", "learning_rate.json"
 _FOLD = 0
-# A trial has this many validations, and warm-up takes at most one epoch in this many.
-_VALIDATIONS, _WARMUP = 4, 4
+# Warm-up of a trial takes at most one epoch in this many.
+_WARMUP = 4
 
 
 def needs_search(plan: Plan, model: str) -> bool:
@@ -135,10 +136,12 @@ def beyond_the_edge(trials: Sequence[RateTrial], monitor: Monitor) -> float | No
 
 
 def _trial_plan(plan: Plan, model: str, has_inner: bool) -> Plan:
-    """Short, and compared on inner cases, unless the plan lets the scored cases choose."""
-    selection: Selection = "inner" if has_inner and plan.training.selection != "held_out" else "held_out"
+    """Short, and compared on inner cases, unless the plan lets the scored cases or those of the next fold choose."""
+    selection: Selection = "inner" if has_inner else "held_out"
+    if plan.training.selection in ("held_out", "next_fold"):
+        selection = plan.training.selection
     epochs = plan.training.search_epochs
-    every = max(1, epochs // _VALIDATIONS)
+    every = trial_interval(plan.training)
     training = replace(
         plan.training, epochs=epochs, validate_every=every, patience=0, search_epochs=0, selection=selection
     )
@@ -153,7 +156,7 @@ def _search_key(
     """Hash of all inputs of the search."""
     scheme = read_description(dataset.description).label_scheme()
     weights = starting_weights(dataset, plan, model, pretrained, quiet=True)
-    split = training_split(splits.folds[_FOLD], trial_plan.training.selection, plan.dataset)
+    split = training_split(splits, _FOLD, trial_plan.training.selection, plan.dataset)
     hashed = weights.hash() if weights else ""
     parts = config_hash(trial_plan, trial_plan.models[model], scheme, split, hashed, deterministic)
     widening = ["may be widened"] if _may_widen(plan) else []
@@ -211,7 +214,7 @@ def _search_result(trials: list[RateTrial], trial_plan: Plan, key: str) -> RateS
     steps, seconds = sum(trial.steps for trial in trials), sum(trial.seconds for trial in trials)
     return RateSearch(
         fold=_FOLD, epochs=training.epochs, identity=key, tried=tuple(trials), chosen=best.rate, steps=steps, seconds=seconds,
-        cases="inner" if training.selection == "inner" else "held_out", monitor=training.monitor,
+        cases=training.selection if training.selection in ("inner", "next_fold") else "held_out", monitor=training.monitor,
     )  # fmt: skip
 
 
@@ -224,7 +227,7 @@ def _delete_checkpoints(folder: Path) -> None:
 
 def _with_rate(plan: Plan, model: str, search: RateSearch) -> Plan:
     scores = ", ".join(f"{trial.rate:g} gave {trial.value(search.monitor):.3f}" for trial in search.tried)
-    where = "inner cases of fold" if search.cases == "inner" else "fold"
+    where = {"inner": "inner cases of fold", "next_fold": "cases of the fold after"}.get(search.cases, "fold")
     reason = f"tried on {where} {search.fold} for {search.epochs} epochs each, by {MONITOR_NAMES[search.monitor]}: {scores}"
     models = {**plan.models, model: replace(plan.models[model], learning_rate=search.chosen)}
     return overrides.with_decision(replace(plan, models=models), Decision(_field(model), f"{search.chosen:g}", reason))

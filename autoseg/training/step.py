@@ -33,7 +33,7 @@ class Step:
     """Optimiser steps of one run. scaler: loss scaling for fp16; disabled at other precisions.
 
     team: each process gets its shard of each micro-batch (see `local_indices`), and draws its own dropout. compiled: see
-    `Training.compile`.
+    `Training.compile`. every_weight: False if the loss leaves some weights without a gradient, as those of auxiliary heads.
 
     If a micro-batch does not fit into the memory, all are halved: this step is tried again, and later steps begin with what
     fits. With several processes that is an error: the others wait in the middle of their backward pass.
@@ -49,6 +49,7 @@ class Step:
         device: torch.device,
         team: DistributedContext = SINGLE_PROCESS,
         compiled: bool = False,
+        every_weight: bool = True,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -61,7 +62,7 @@ class Step:
         self._clip = clip if clip > 0 else math.inf
         self._team = team
         self._half = trainable(model_plan.precision, device)
-        self._ddp = None if team.size == 1 else _wrap_ddp(network)
+        self._ddp = None if team.size == 1 else _wrap_ddp(network, every_weight)
         passes: nn.Module = network if self._ddp is None else self._ddp
         # Names of the state dict stay those of the network, which validation uses as it is.
         self._passes: Callable[..., ModelOutput] = torch.compile(passes) if compiled else passes
@@ -201,10 +202,10 @@ def local_indices(model_plan: ModelPlan, team: DistributedContext = SINGLE_PROCE
     return [team.shard(indices) for indices in batches]
 
 
-def _wrap_ddp(network: SegmentationNetwork) -> nn.parallel.DistributedDataParallel:
+def _wrap_ddp(network: SegmentationNetwork, every_weight: bool) -> nn.parallel.DistributedDataParallel:
     # DDP would wait for the gradients of unused parameters.
     nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, network.unused_parameters)
-    return nn.parallel.DistributedDataParallel(network)
+    return nn.parallel.DistributedDataParallel(network, find_unused_parameters=not every_weight)
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:

@@ -154,7 +154,7 @@ def _with_weights(
 def _select(plan: Plan, splits: Splits, model: str, fold: int) -> tuple[ModelPlan, Fold]:
     if not 0 <= fold < len(splits.folds):
         raise AutosegError(f"there is no fold {fold}", f"{plan.dataset} is split into folds 0 to {len(splits.folds) - 1}")
-    return plan.models[model], training_split(splits.folds[fold], plan.training.selection, plan.dataset)
+    return plan.models[model], training_split(splits, fold, plan.training.selection, plan.dataset)
 
 
 def starting_weights(
@@ -355,7 +355,7 @@ def _log_start(config: RunConfig, record: RunRecord, progress: Progress) -> None
     format_name += ", deterministic" if record.deterministic else ""
     where = f"{record.device} ({record.precision}{format_name})"
     where += f", {config.team.size} processes" if config.team.size > 1 else ""
-    kind = "inner validation" if config.plan.training.selection == "inner" else "held-out"
+    kind = "validation" if config.plan.training.selection in ("inner", "next_fold") else "held-out"
     images = f"{len(config.split.train)} training and {len(config.split.validation)} {kind} cases"
     size = f"{record.parameters / 1e6:.1f} M parameters"
     logger.info(f"{config.title}: {size}, {images}, {record.epochs_planned} epochs on {where}")

@@ -21,7 +21,7 @@ from autoseg.inference.engine import Engine
 from autoseg.models.base import SegmentationNetwork
 from autoseg.preprocessing.array_dataset import ArrayDataset
 from autoseg.schema.dataset import LabelScheme
-from autoseg.schema.plan import Fold, ModelPlan, Plan
+from autoseg.schema.plan import CHOOSING, Fold, ModelPlan, Plan
 from autoseg.support.errors import AutosegError
 from autoseg.support.interrupts import held_signals
 from autoseg.support.log import progress_bar
@@ -97,10 +97,10 @@ class Trainer:
         self._on_epoch_end = on_epoch_end
         training, model_plan, device = config.plan.training, config.model_plan, config.device
         self._training = training
-        self._chooses_epoch = training.selection in ("held_out", "inner")
+        self._chooses_epoch = training.selection in CHOOSING
         self._network = network = config.team.sync_batch_norm(network.to(device), device)
         self._optimizer = make_optimizer(network, training, model_plan.learning_rate, model_plan)
-        loss = Loss(training.loss, config.scheme, training.cldice, config.team)
+        loss = Loss(training.loss, config.scheme, training.cldice, config.team, auxiliary=training.auxiliary_losses)
         self._step = Step(
             network,
             self._optimizer,
@@ -110,6 +110,7 @@ class Trainer:
             device=device,
             team=config.team,
             compiled=training.compile,
+            every_weight=training.auxiliary_losses,
         )
         self._batches = _batches(config, network)
         preprocessing = config.plan.preprocessing[model_plan.preprocessing]

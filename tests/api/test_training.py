@@ -13,6 +13,7 @@ import torch
 from autoseg import api
 from autoseg.api.training import _score_fold
 from autoseg.cli import train
+from autoseg.io.raw_dataset import RawDataset
 from autoseg.schema.plan import Fold, Plan, Splits
 from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import Scores
@@ -221,6 +222,32 @@ def splits_file(root: Path, validated: int) -> Path:
     path = root / "my_folds.json"
     path.write_text(json.dumps(folds))
     return path
+
+
+def test_the_benchmark_leaves_duplicates_out_of_its_splits(tmp_path, caplog):
+    """And only there: going back to another protocol gives all cases back, with a warning each time."""
+    images, masks = generated.write_folders(tmp_path / "photos", "lesion", CASES)
+    first = sorted(images.iterdir())[0]
+    shutil.copy(first, images / f"zz_copy{first.suffix}")
+    shutil.copy(next(masks.glob(f"{first.stem}.*")), masks / f"zz_copy{next(masks.iterdir()).suffix}")
+    api.convert_folders(images, masks, "Lesion", labels=("background", "lesion"), root=tmp_path)
+    data, held_out = Workspace.at(tmp_path).dataset("Lesion"), []
+    plan = {"models": "unet", "preprocess": False, "settings": {"side": 64}, "root": tmp_path}
+    for protocol in ("quick", "benchmark", "benchmark", "quick"):
+        caplog.clear()
+        made = api.plan_and_preprocess("Lesion", protocol=protocol, **plan)
+        splits = read_artefact(data.splits, Splits)
+        held_out.append(sorted(case for fold in splits.folds for case in fold.validation))
+        assert made.training.duplicates == ("removed" if protocol == "benchmark" else "grouped")
+        changed = len(held_out) > 1 and held_out[-1] != held_out[-2]
+        assert (f"the duplicates in the splits of {data.name} changed" in caplog.text) == changed
+    names = [case.name for case in RawDataset.open(data).cases]
+    assert held_out[0] == held_out[3] == names and held_out[1] == held_out[2] == [name for name in names if name != "zz_copy"]
+    kept = api.plan_and_preprocess("Lesion", protocol="benchmark", **{**plan, "settings": {
+        "side": 64, "training.duplicates": "grouped"}})  # fmt: skip
+    (decision,) = [one for one in kept.decisions if one.subject == "training.duplicates"]
+    assert decision.reason == "set by the user; planned was removed"
+    assert len([case for fold in read_artefact(data.splits, Splits).folds for case in fold.validation]) == len(names)
 
 
 def test_given_splits_stay_at_the_next_planning(raw, tmp_path, caplog):

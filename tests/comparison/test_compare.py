@@ -22,7 +22,7 @@ from autoseg.metrics.surface import UNDEFINED_SURFACE
 from autoseg.schema.comparison import Comparison
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.prediction import BestChoice
-from autoseg.schema.run import RunRecord
+from autoseg.schema.run import RateSearch, RateTrial, RunRecord
 from autoseg.schema.scores import CaseScore, ClassScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact, write_artefact
@@ -217,6 +217,59 @@ def test_unequal_runs_raise_with_their_names(experiment, tmp_path):
     notes = api.compare("Polyps", root=root, allow_unequal=True, report=False).datasets[0].notes
     assert notes[0].startswith("the epoch was chosen on scored cases") and "epochs: 4 for most" in notes[1]
     assert len(api.compare("Polyps", root=root, models=["segformer", "segnext"], report=False).datasets[0].models) == 2
+
+
+def with_size(plan, model, size, **training):
+    """The plan at another input size; hiformer works at 224 only, and its variant must be a real one."""
+    (config,) = plan.preprocessing.values()
+    config = replace(config, key=f"resize_{size}x{size}", size=(size, size))
+    variant = "S" if model == "hiformer" else plan.models[model].variant
+    changed = replace(plan.models[model], input_size=(size, size), preprocessing=config.key, variant=variant)
+    return replace(
+        plan, preprocessing={config.key: config}, models={model: changed}, training=replace(plan.training, **training)
+    )
+
+
+def test_an_inner_size_is_no_difference_in_preprocessing(tmp_path):
+    """What an architecture cannot choose is noted; what was chosen is unequal."""
+    experiment = make(tmp_path, cases=8, folds=2, models=("unet", "segformer"))
+    spec = read_artefact(experiment.dataset.fold("unet", 0) / "dataset.json", DatasetSpec)
+    for fold in (0, 1):
+        plan = with_size(plan_of(experiment.dataset, "hiformer", spec), "hiformer", 224)
+        write_fold(experiment, spec, "hiformer", fold, plan=plan)
+    notes = api.compare("Polyps", root=tmp_path, report=False).datasets[0].notes
+    assert "hiformer work at 224 x 224 inside, so their input has this size; that of the others: 64 x 64" in notes
+    for fold in (0, 1):
+        plan = with_size(plan_of(experiment.dataset, "segformer", spec), "segformer", 224)
+        write_fold(experiment, spec, "segformer", fold, plan=plan)
+    with pytest.raises(SeveralProblems) as caught:
+        api.compare("Polyps", root=tmp_path, report=False)
+    assert [line.partition(":")[0] for line in caught.value.problems] == ["the input size"]
+
+
+def test_searches_are_equal_by_what_was_asked_for(tmp_path):
+    """A trial that diverged took no steps, and a rate that the plan's rule added is noted."""
+    experiment = make(tmp_path, cases=8, folds=2, models=("unet", "segformer"))
+    spec = read_artefact(experiment.dataset.fold("unet", 0) / "dataset.json", DatasetSpec)
+    plan = plan_of(experiment.dataset, "unet", spec)
+    trials = [RateTrial(rate=rate, class_mean_dice=0.5, dice={}, steps=40, seconds=1.0) for rate in (1e-3, 1e-4, 1e-2)]
+    for model, tried, epochs in (("unet", 2, 5), ("segformer", 3, 5)):
+        search = RateSearch(
+            fold=0, epochs=epochs, identity="", tried=tuple(trials[:tried]), chosen=1e-3, steps=40 * tried, seconds=1.0
+        )
+        for fold in (0, 1):
+            training = replace(plan.training, learning_rates=(1e-3, 1e-4))
+            searched = replace(plan_of(experiment.dataset, model, spec), training=training)
+            write_fold(experiment, spec, model, fold, plan=searched, search=search)
+    notes = api.compare("Polyps", root=tmp_path, report=False).datasets[0].notes
+    assert any(note.startswith("the learning rates tried: 0.001, 0.0001") and "0.01" in note for note in notes)
+    record = experiment.dataset.fold("unet", 0) / "run.json"
+    longer = read_artefact(record, RunRecord)
+    write_artefact(record, replace(longer, search=replace(longer.search, epochs=9)))
+    with pytest.raises(SeveralProblems) as caught:
+        api.compare("Polyps", root=tmp_path, report=False)
+    assert list(caught.value.problems) == ["the learning-rate search: 5 epochs for each of 2 rates for most, "
+                                           "9 epochs for each of 2 rates for unet, fold 0"]  # fmt: skip
 
 
 def test_an_extended_run_is_not_equal(experiment, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ def test_mirroring_is_the_same_alone_and_in_a_warp(mirrored):
     axes = tuple(axis for axis in (0, 1) if mirrored[axis])
     expected = np.flip(RAMP[3:19, 7:27], axes)
     for angle in (0.0, 1e-9):
-        pixels, labels = warp_crop(RAMP, LABEL, (3, 7), (16, 20), Geometry(mirrored, angle))
+        pixels, labels = warp_crop(RAMP, LABEL, (3, 7), (16, 20), Geometry(mirrored=mirrored, angle=angle))
         assert np.array_equal(pixels, expected)
         assert np.array_equal(labels, np.flip(LABEL[3:19, 7:27], axes))
 
@@ -59,13 +61,14 @@ def test_image_and_label_move_together(dtype, elastic):
     label = (np.hypot(rows - 150, columns - 130) < 60).astype(np.uint8)
     image = np.repeat((label * 200)[..., None], 5, axis=2).astype(dtype)
     grid = np.random.default_rng(0).normal(0, 0.02, (6, 6, 2)).astype(np.float32) if elastic else None
-    geometry = Geometry((True, False), 23.0, 1.2, grid)
+    geometry = Geometry(mirrored=(True, False), angle=23.0, zoom=1.2, elastic=grid)
     pixels, labels = warp_crop(image, label, (40, 30), (200, 180), geometry)
     assert pixels.shape == (200, 180, 5) and pixels.dtype == image.dtype and labels.shape == (200, 180)
     assert np.mean((pixels[..., 4] > 100) != labels) < 0.002
     assert labels.sum() == pytest.approx(np.pi * (60 * 1.2) ** 2, rel=0.1 if elastic else 0.01)
     if elastic:
-        assert not np.array_equal(labels, warp_crop(image, label, (40, 30), (200, 180), Geometry((True, False), 23.0, 1.2))[1])
+        plain = replace(geometry, elastic=None)
+        assert not np.array_equal(labels, warp_crop(image, label, (40, 30), (200, 180), plain)[1])
 
 
 def test_a_window_of_a_very_long_image_is_cropped():
@@ -79,7 +82,7 @@ def test_a_window_of_a_very_long_image_is_cropped():
 def test_cropping_before_the_warp_changes_nothing(corner):
     """The source region contains everything the window needs: same result as warping the whole image."""
     image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (120, 130, 3), dtype=np.uint8), (0, 0), 2)
-    geometry = Geometry((False, True), -28.0, 0.8)
+    geometry = Geometry(mirrored=(False, True), angle=-28.0, zoom=0.8)
     pixels, _ = warp_crop(image, image[..., 0], corner, (40, 48), geometry)
     padded_image = np.pad(image, ((100, 100), (100, 100), (0, 0)), mode="reflect")
     whole, _ = warp_crop(padded_image, padded_image[..., 0], (corner[0] + 100, corner[1] + 100), (40, 48), geometry)
@@ -103,3 +106,32 @@ def test_random_geometries_follow_probabilities_and_ranges():
 def test_factors_stay_in_a_range_without_1():
     random = np.random.default_rng(0)
     assert all(1.2 <= around_one((1.2, 1.5), random) <= 1.5 for _ in range(50))
+
+
+def test_shift_moves_by_a_fraction_of_the_window():
+    moved, labels = warp_crop(RAMP, LABEL, (10, 10), (20, 20), Geometry(shift=(0.1, -0.25)))
+    assert np.array_equal(moved, RAMP[8:28, 15:35]) and np.array_equal(labels, LABEL[8:28, 15:35])
+
+
+def test_shear_slides_rows_against_each_other_around_the_centre():
+    """At 45 degrees by one pixel a row; the row in the middle stays."""
+    image = np.zeros((33, 33, 1), np.uint8)
+    image[:, 16] = 255
+    sheared = warp_crop(image, image[..., 0], (0, 0), (33, 33), Geometry(shear=45.0))[0][..., 0]
+    rows = [(row, int(sheared[row].argmax())) for row in (6, 16, 26)]
+    assert rows in ([(6, 6), (16, 16), (26, 26)], [(6, 26), (16, 16), (26, 6)])
+    assert np.array_equal(np.rot90(sheared, 2), sheared)
+
+
+def test_shear_and_shift_are_drawn_only_if_asked_for():
+    """So that runs without them keep their random numbers."""
+    plain, more = Augmentation(), Augmentation(p_shear=1.0, shear=17.5, p_shift=1.0, shift=0.25)
+    first = [draw_geometry(settings, np.random.default_rng(3)) for settings in (plain, more)]
+    assert (first[0].angle, first[0].zoom, first[0].mirrored) == (first[1].angle, first[1].zoom, first[1].mirrored)
+    drawn = [draw_geometry(more, np.random.default_rng(seed)) for seed in range(200)]
+    assert -17.5 <= min(one.shear for one in drawn) < -10 and 10 < max(one.shear for one in drawn) <= 17.5
+    assert 0.15 < max(abs(part) for one in drawn for part in one.shift) <= 0.25
+    generators = [np.random.default_rng(3), np.random.default_rng(3)]
+    draw_geometry(plain, generators[0])
+    draw_geometry(Augmentation(shear=17.5, shift=0.25), generators[1])
+    assert generators[0].random() == generators[1].random()

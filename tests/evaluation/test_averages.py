@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from autoseg.io import write_label
 from autoseg.metrics.overlap import Counts
 from autoseg.metrics.surface import UNDEFINED_SURFACE
 from autoseg.schema.dataset import DatasetSpec
+from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.scores import CaseScore, Scores
 
 # NeoPolyp in the study: Dice of the non-neoplastic and the neoplastic class, mDSC, and the mean of the two classes, in %.
@@ -122,6 +124,20 @@ def test_masks_give_all_averages_in_every_file(folders, tmp_path):
     # The class that is missed in one of two images: left out above, the diagonal here.
     diagonal = values["rare", "per_image", "hd95_diagonal"]
     assert (float(diagonal["value"]), diagonal["undefined"]) == (pytest.approx(np.hypot(40, 40) / 2, abs=1e-6), "0")
+
+
+def test_masks_can_be_compared_at_the_size_of_the_input(folders):
+    """A tenth of the side: the small class fills no pixel of it, the large one the upper half."""
+    config = PreprocessingConfig(key="x", geometry="resize", dtype="uint8", channels=1, size=(4, 4))
+    scores = evaluate_folders(*folders, SPEC, resized=config, write=False)
+    assert scores.cases[0].classes["common"].tp + scores.cases[0].classes["common"].fn == 8
+    assert scores.cases[0].classes["rare"].fn == 0 and scores.unit == "px"
+    assert scores.notes == ("masks were compared at 4 x 4, the size of the network's input",)
+    padded = evaluate_folders(*folders, SPEC, resized=replace(config, size=(40, 80), pad=True), write=False)
+    whole = evaluate_folders(*folders, SPEC, write=False)
+    diagonal = "per_image.hd95_diagonal"
+    assert padded.overall.pop(diagonal) > whole.overall.pop(diagonal)
+    assert str(padded.overall) == str(whole.overall), "zeros to both sides change nothing else"
 
 
 def test_the_table_names_both_averages_of_all_classes(folders, monkeypatch, capsys):

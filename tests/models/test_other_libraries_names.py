@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor
 
 from autoseg import models
-from autoseg.models.base import SegmentationNetwork
+from autoseg.models.base import ModelOutput, SegmentationNetwork
 from autoseg.support.errors import SeveralProblems
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -212,6 +212,48 @@ def test_vgg13_fills_the_upper_levels_of_unet(norm: bool) -> None:
                 ours = maps[level](torch.nn.functional.max_pool2d(ours, 2) if level else ours)
             expected = vgg.eval().features[:27](image)
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_unet_without_norm_has_the_features_of_vgg13(norm: bool) -> None:
+    """Batch norm of the file becomes part of the convolutions."""
+    torch.manual_seed(0)
+    vgg = torchvision.models.vgg13_bn() if norm else torchvision.models.vgg13()
+    for module in vgg.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            for values in (module.running_var, module.weight, module.bias):
+                torch.nn.init.uniform_(values, 0.5, 2)
+        elif isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.uniform_(module.bias, -1, 1)
+    network = models.build("unet", "64", norm=False)
+    report = models.load_published(network, vgg.state_dict())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    assert all(name.startswith("encoder.4.") for name in report.missing if name.startswith("encoder."))
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        ours, maps = image, network.eval().encoder
+        for level in range(4):
+            ours = maps[level](torch.nn.functional.max_pool2d(ours, 2) if level else ours)
+        expected = vgg.eval().features[: 27 if norm else 19](image)
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert 31.0e6 < parameters < 31.1e6
+
+
+def test_missformer_shrinks_with_antialiasing_if_asked_to() -> None:
+    torch.manual_seed(0)
+    network = models.build("missformer", antialias=True)
+    seen: list[torch.Tensor] = []
+    network.segment = lambda x: (seen.append(x), ModelOutput(x[:, :2]))[1]  # type: ignore[method-assign]
+    fine = torch.zeros(1, 3, 1120, 1120)
+    fine[..., ::5] = 1
+    assert network.eval()(fine).shape == (1, 2, 1120, 1120)
+    network.antialias = False
+    network(fine)
+    # Of five columns one is bright: averages see a fifth of it everywhere, single points nothing.
+    assert seen[0].std() < 0.02 and seen[0].mean() == pytest.approx(0.2, abs=0.01)
+    assert seen[1].max() == 0
 
 
 def test_vgg13_does_not_fit_a_narrow_unet() -> None:

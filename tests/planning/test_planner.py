@@ -254,8 +254,8 @@ def test_the_benchmark_can_give_the_last_weights_without_patience() -> None:
 
 def test_search_epochs_scale_with_epochs_unless_set() -> None:
     planned = plan(protocol="benchmark")
-    assert (planned.training.epochs, planned.training.search_epochs) == (150, 8)
-    assert apply_overrides(planned, {"training.epochs": "38"}).training.search_epochs == 2
+    assert (planned.training.epochs, planned.training.search_epochs) == (150, 100)
+    assert apply_overrides(planned, {"training.epochs": "38"}).training.search_epochs == 25
     assert apply_overrides(planned, {"training.epochs": "1"}).training.search_epochs == 1
     given = apply_overrides(planned, {"training.search_epochs": "5", "training.epochs": "38"})
     assert given.training.search_epochs == 5

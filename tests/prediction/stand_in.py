@@ -37,12 +37,15 @@ class Bright(nn.Module):
         return torch.cat([-high, high], 1)
 
 
-def plan_of(spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright"):
+def plan_of(
+    spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright", pad=False
+):
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(highest,) * channels)
     preprocessing = PreprocessingConfig(
-        key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "resize" else None, spacing=spacing
-    )
+        key="p", geometry=geometry, dtype=dtype, channels=channels, size=size if geometry == "resize" else None,
+        spacing=spacing, pad=pad,
+    )  # fmt: skip
     planned = ModelPlan(
         model=model,
         variant="b",

@@ -23,6 +23,21 @@ def test_a_mask_has_the_size_of_its_image(geometry):
     assert agreement(predicted, mask) > (0.99 if geometry == "resize" else 0.9999)
 
 
+@pytest.mark.parametrize("size", [(100, 130), (130, 60), (64, 64), (33, 200)])
+def test_padding_is_cut_off_again(size):
+    """The network calls all surroundings bright, which no mask may show."""
+    image, mask = picture(size, (size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2))
+    dark_is_bright = Bright(level=0.5, sharpness=-20.0)
+    predictor = Predictor([trained(dark_is_bright, pad=True)])
+    predicted = predictor(image)
+    assert predicted.shape == size and agreement(predicted, 1 - mask) > 0.96
+    maps = predictor.probabilities(image)
+    assert maps.shape == (2, *size) and agreement(maps[1] > 0.5, predicted) > 0.999
+    # Together with a network that does not pad.
+    both = Predictor([trained(dark_is_bright, pad=True), trained(dark_is_bright)])
+    assert agreement(both(image), 1 - mask) > 0.96
+
+
 def test_axes_may_come_in_either_order():
     image, mask = picture()
     image[0] += 7

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from autoseg.preprocessing import transform
 from autoseg.preprocessing.label_maps import resize_label
-from autoseg.preprocessing.transform import preprocess_image, preprocess_label, preprocessed_size, resize_pixels
+from autoseg.preprocessing.transform import (
+    image_window,
+    preprocess_image,
+    preprocess_label,
+    preprocessed_size,
+    resize_pixels,
+)
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.support.errors import AutosegError
 
@@ -158,3 +164,33 @@ def test_class_areas_are_preserved() -> None:
     scale = 96 * 128 / (300 * 200)
     for value in (1, 2):
         assert abs((out == value).sum() / ((label == value).sum() * scale) - 1) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"), [((30, 60), (slice(8, 24), slice(0, 32))), ((60, 30), (slice(0, 32), slice(8, 24)))]
+)
+def test_padded_images_keep_their_aspect_in_the_middle_of_zeros(shape, window) -> None:
+    config = resize_config((32, 32), pad=True)
+    assert image_window(shape, config) == window
+    image, label = colour(*shape) + 20, np.ones(shape, np.uint8)
+    placed, labels = preprocess_image(image, config), preprocess_label(label, config)
+    inner = resize_config((window[0].stop - window[0].start, window[1].stop - window[1].start))
+    assert np.array_equal(placed[window], preprocess_image(image, inner))
+    assert placed.sum() == placed[window].sum() and placed.shape == (32, 32, 3) and placed.flags.c_contiguous
+    assert labels[window].all() and labels.sum() == labels[window].size
+
+
+def test_a_padded_square_is_only_resized() -> None:
+    padded, plain = (preprocess_image(colour(64, 64), resize_config((32, 32), pad=pad)) for pad in (True, False))
+    assert np.array_equal(padded, plain)
+
+
+def test_around_a_padded_float_image_is_its_lowest_value() -> None:
+    image = colour(20, 40, 1, "float32") - 1000
+    placed = preprocess_image(image, resize_config((40, 40), channels=1, dtype="float32", pad=True))
+    assert (placed[:10] == image.min()).all()
+
+
+def test_padding_is_part_of_the_identity_of_arrays_and_older_ones_stay_valid() -> None:
+    plain, padded = resize_config((32, 32)), resize_config((32, 32), pad=True)
+    assert "pad" not in plain.hashed() and padded.hashed()["pad"] is True

@@ -119,6 +119,14 @@ def test_auxiliary_logits_are_weighted_at_their_own_size():
     assert total == pytest.approx(1.1 * parts[0] + 0.4 * parts[1], rel=1e-5)
 
 
+def test_auxiliary_logits_can_be_left_out():
+    small = torch.randn(2, 3, 4, 3, generator=RANDOM, requires_grad=True)
+    main = LOGITS.clone().requires_grad_()
+    loss = Loss("dice_ce", CLASSES, auxiliary=False)(ModelOutput(main, ((small, 0.4),)), LABELS)
+    loss.backward()
+    assert float(loss.detach()) == float(Loss("dice_ce", CLASSES)(ModelOutput(LOGITS), LABELS)) and small.grad is None
+
+
 def test_resized_labels_take_the_value_at_the_pixel_centre():
     labels = torch.arange(36).view(1, 6, 6)
     assert resize_nearest(labels, torch.Size((2, 2))).tolist() == [[[7, 10], [25, 28]]]

@@ -144,6 +144,20 @@ def test_the_rate_beyond_the_edge(scores, beyond):
     assert lr_search.beyond_the_edge([trial(*one) for one in scores.items()], "class_mean.dice") == beyond
 
 
+@pytest.mark.parametrize(("selection", "intervals"), [("held_out", {2}), ("last", {3})])
+def test_trials_validate_as_the_plan_does_where_the_epoch_is_chosen(prepared, monkeypatch, selection, intervals):
+    every = set()
+
+    def trained(data: Any, plan: Plan, **options: Any) -> RunRecord:
+        every.add(plan.training.validate_every)
+        return _record(plan)
+
+    monkeypatch.setattr(lr_search, "train_fold", trained)
+    _, plan, _ = prepared
+    run(prepared, plan=with_training(plan, selection=selection, search_epochs=12, validate_every=2))
+    assert every == intervals
+
+
 def test_the_monitored_average_chooses_the_rate(prepared, monkeypatch):
     """The high rate is better by the mean over classes, the low one by the counts of all classes."""
 

@@ -15,7 +15,7 @@ from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset
 from autoseg.training import checkpoint, lr_search, trainer
 from autoseg.training.checkpoint import load_network
-from autoseg.training.selection import choices_made
+from autoseg.training.selection import choices_made, training_split
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
 from autoseg.training.validate import Validation
@@ -179,6 +179,46 @@ def test_inner_cases_of_one_fold_are_scored_in_others(prepared):
     search = RateSearch(fold=0, epochs=1, identity="", tried=(), chosen=1e-3, steps=1, seconds=1.0, cases="inner")
     plan = with_training(prepared[1], selection="last")
     assert [choices_made(plan, search, splits, fold) for fold in range(3)] == [(), ("learning rate",), ()]
+
+
+THREE = Splits(folds=tuple(Fold(tuple(c for c in CASES if c not in part), part) for part in (CASES[:4], CASES[4:8], CASES[8:])),
+               reason="")  # fmt: skip
+
+
+def test_with_next_fold_three_sets_are_disjoint(prepared, monkeypatch):
+    """The next fold's held-out cases choose and are not trained on; the fold's own are seen by nobody."""
+    drawn: set[str] = set()
+    original, seen = Step.__call__, []
+
+    def note(step, batch, *arguments):
+        drawn.update(batch.cases)
+        return original(step, batch, *arguments)
+
+    def validate(engine, store, cases, scheme, on_batch, team):
+        seen.append(tuple(cases))
+        return Validation.of(dict.fromkeys(scheme.foreground, Counts(9, 1, 1) if len(seen) == 2 else Counts(1, 9, 9)))
+
+    monkeypatch.setattr(Step, "__call__", note)
+    monkeypatch.setattr(trainer, "validate", validate)
+    dataset, plan, _ = prepared
+    plan = with_training(plan, selection="next_fold")
+    record = train_fold(dataset, plan, THREE, NAME, 2, device="cpu")
+    assert drawn == set(CASES[4:8]) and set(seen) == {CASES[:4]} and record.best_epoch == 2
+    assert record.saw_scored_cases == ()
+    two = Splits(folds=(Fold(CASES[4:], CASES[:4]), Fold(CASES[:4], CASES[4:])), reason="")
+    with pytest.raises(AutosegError, match="next_fold, but the next of the 2 folds of discs leaves nothing to train on"):
+        training_split(two, 0, "next_fold", "discs")
+    with pytest.raises(AutosegError, match="nothing to choose on"):
+        training_split(prepared[2], 0, "next_fold", "discs")
+
+
+def test_rates_compared_on_the_next_fold_saw_only_its_scored_cases(prepared, scored):
+    dataset, plan, _ = prepared
+    plan = with_training(plan, selection="next_fold", learning_rates=(1e-2, 1e-3), search_epochs=2)
+    chosen, search = lr_search.with_searched_rate(dataset, plan, THREE, NAME, device="cpu")
+    assert search is not None and search.cases == "next_fold" and set(scored) == {CASES[4:8]}
+    assert "tried on cases of the fold after 0 for 2 epochs" in chosen.decisions[-1].reason
+    assert [choices_made(plan, search, THREE, fold) for fold in range(3)] == [(), ("learning rate",), ()]
 
 
 def test_one_line_says_which_choices_saw_the_cases():

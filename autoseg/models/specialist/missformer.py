@@ -274,9 +274,9 @@ class MISSFormer(SegmentationNetwork):
     stem_weights = ("encoder.0.embed.weight",)
     head_weights = ("head.weight", "head.bias")
 
-    def __init__(self, published: bool, in_channels: int, num_classes: int) -> None:
+    def __init__(self, published: bool, in_channels: int, num_classes: int, antialias: bool = False) -> None:
         super().__init__()
-        self.published = published
+        self.published, self.antialias = published, antialias
         self.fixed_size = 224 if published else None
         self.divisor = 32
         previous = (in_channels, *_WIDTHS[:3])
@@ -329,7 +329,15 @@ class MISSFormer(SegmentationNetwork):
 
 
 def build(
-    variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None
+    variant: str,
+    in_channels: int,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    *,
+    antialias: bool = False,
 ) -> SegmentationNetwork:
-    """MISSFormer as published ("224") or at any size ("free"). No options."""
-    return MISSFormer(variant == "224", in_channels, num_classes)
+    """MISSFormer as published ("224") or at any size ("free").
+
+    antialias: shrink larger inputs to 224 x 224 by averages of areas.
+    """
+    return MISSFormer(variant == "224", in_channels, num_classes, antialias)

@@ -34,6 +34,7 @@ SPEC = ModelSpec(
 )
 
 _LEVELS = 5
+_NORM_EPS = 1e-5
 _OFFICIAL = (
     (r"inc\.double_conv\.(.+)", r"encoder.0.\1"),
     (r"down(\d)\.maxpool_conv\.1\.double_conv\.(.+)", r"encoder.\1.\2"),
@@ -57,10 +58,10 @@ _NOT_OF_VGG = (
 class UpStep(nn.Module):
     """Upsamples a map (B, C, h, w), pads it to its skip's size, concatenates both and convolves: (B, C/2, H, W)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: bool) -> None:
         super().__init__()
         self.grow = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
-        self.fuse = double_convolution(channels, channels // 2)
+        self.fuse = double_convolution(channels, channels // 2, bias=not norm, norm=norm)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.grow(x)
@@ -75,17 +76,21 @@ class UpStep(nn.Module):
 class UNet(SegmentationNetwork):
     """U-Net of Ronneberger et al. (2015) with batch norm and zero padding; any size from 16 pixels.
 
-    base: channels of the first level; each of the four deeper levels doubles them.
+    base: channels of the first level; each of the four deeper levels doubles them. norm: False for convolutions with a bias and
+    no batch norm.
     """
 
     stem_weights = ("encoder.0.0.weight",)
     head_weights = ("head.weight", "head.bias")
 
-    def __init__(self, base: int, in_channels: int, num_classes: int) -> None:
+    def __init__(self, base: int, in_channels: int, num_classes: int, norm: bool = True) -> None:
         super().__init__()
+        self.norm = norm
         widths = [base * 2**level for level in range(_LEVELS)]
-        self.encoder = nn.ModuleList(double_convolution(a, b) for a, b in pairwise([in_channels, *widths]))
-        self.decoder = nn.ModuleList(UpStep(width) for width in reversed(widths[1:]))
+        self.encoder = nn.ModuleList(
+            double_convolution(a, b, bias=not norm, norm=norm) for a, b in pairwise([in_channels, *widths])
+        )
+        self.decoder = nn.ModuleList(UpStep(width, norm) for width in reversed(widths[1:]))
         self.head = nn.Conv2d(base, num_classes, 1)
 
     def segment(self, x: Tensor) -> ModelOutput:
@@ -103,14 +108,18 @@ class UNet(SegmentationNetwork):
         levels of the encoder of the variant 64."""
         rename_keys(adapter, _OFFICIAL)
         if "features.0.weight" in adapter.remaining:
-            _load_vgg13(adapter)
+            _load_vgg13(adapter, self.norm)
 
 
-def _load_vgg13(adapter: StateDictAdapter) -> None:
+def _load_vgg13(adapter: StateDictAdapter, norm: bool) -> None:
+    """norm: whether the network has batch norm. One without takes that of the file into its convolutions."""
     normed = "features.1.running_var" in adapter.tensors
     for plain, with_norm, (level, layer) in _VGG13:
         convolution, number = f"features.{with_norm if normed else plain}", with_norm + 1
         rows: dict[str, tuple[str, ...]] = {f"{layer}.weight": (f"{convolution}.weight",)}
+        if not norm:
+            _assign_without_norm(adapter, f"encoder.{level}.{layer}", convolution, f"features.{number}" if normed else "")
+            continue
         if normed:
             rows |= {f"{layer + 1}.{name}": (f"features.{number}.{name}",) for name in ("weight", "bias", "running_var")}
             # Our convolutions have no bias: without theirs the mean is lower by it.
@@ -121,8 +130,32 @@ def _load_vgg13(adapter: StateDictAdapter) -> None:
     drop_matching(adapter, _NOT_OF_VGG)
 
 
+def _assign_without_norm(adapter: StateDictAdapter, ours: str, convolution: str, norm: str) -> None:
+    """A convolution and the batch norm after it ("": none) as one convolution with a bias."""
+    names = [f"{convolution}.weight", f"{convolution}.bias"]
+    statistics = [f"{norm}.{name}" for name in ("weight", "bias", "running_mean", "running_var")] if norm else []
+    if not all(name in adapter.tensors for name in (*names, *statistics)):
+        return
+
+    def kernel(weight: Tensor, *values: Tensor) -> Tensor:
+        return weight * (values[0] / torch.sqrt(values[3] + _NORM_EPS)).view(-1, 1, 1, 1) if values else weight
+
+    def bias(value: Tensor, *values: Tensor) -> Tensor:
+        if not values:
+            return value
+        return (value - values[2]) * values[0] / torch.sqrt(values[3] + _NORM_EPS) + values[1]
+
+    adapter.assign(f"{ours}.weight", names[0], *statistics, transform=kernel)
+    adapter.assign(f"{ours}.bias", names[1], *statistics, transform=bias)
+
+
 def build(
-    variant: str, in_channels: int, num_classes: int, input_size: tuple[int, int] | None = None
+    variant: str,
+    in_channels: int,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    *,
+    norm: bool = True,
 ) -> SegmentationNetwork:
-    """U-Net; the variant is the base width."""
-    return UNet(int(variant), in_channels, num_classes)
+    """U-Net; the variant is the base width. norm: False leaves batch norm out, as VGG's first form does."""
+    return UNet(int(variant), in_channels, num_classes, norm)
