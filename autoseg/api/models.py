@@ -84,9 +84,9 @@ def model_table(root: Root = None, *, models: Models | None = None) -> Results[M
     """List every registered architecture, those of installed packages too, or some.
 
     Args:
+        root: folder of weights/ (default: AUTOSEG_ROOT, else ./autoseg_data).
         models: names of models, also "timm:NAME" for an encoder of timm. "timm:*hiera*" stands for all that match and have
             published weights; those of which timm gives no feature maps are skipped with a warning.
-        root: folder of weights/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
         One row for each architecture. If the package of one cannot be imported, it is skipped with a warning.

@@ -66,8 +66,8 @@ DINOV2 = _preset(
     "Oquab et al.: DINOv2: Learning Robust Visual Features without Supervision. TMLR 2024.",
     14, "small",
     {
-        Variant("small", 23_502_530): "vit_small_patch14_dinov2.lvd142m",
-        Variant("small_reg4", 23_503_682, "with four register tokens"): "vit_small_patch14_reg4_dinov2.lvd142m",
+        Variant("small", 23_371_458): "vit_small_patch14_dinov2.lvd142m",
+        Variant("small_reg4", 23_372_610, "with four register tokens"): "vit_small_patch14_reg4_dinov2.lvd142m",
     },
     transfer=LAYER_BY_LAYER,
 )  # fmt: skip
@@ -76,8 +76,8 @@ DINOV3_VIT = _preset(
     "Siméoni et al.: DINOv3. arXiv 2508.10104, 2025.",
     16, "small",
     {
-        Variant("small", 23_033_282): "vit_small_patch16_dinov3.lvd1689m",
-        Variant("base", 89_441_570): "vit_base_patch16_dinov3.lvd1689m",
+        Variant("small", 22_902_210): "vit_small_patch16_dinov3.lvd1689m",
+        Variant("base", 89_310_498): "vit_base_patch16_dinov3.lvd1689m",
     },
 )  # fmt: skip
 DINOV3_CONVNEXT = _preset(
@@ -94,8 +94,8 @@ PE_SPATIAL = _preset(
     "Bolya et al.: Perception Encoder: The best visual embeddings are not at the output of the network. NeurIPS 2025.",
     16, "small",
     {
-        Variant("tiny", 6_450_194): "vit_pe_spatial_tiny_patch16_512.fb",
-        Variant("small", 23_429_570): "vit_pe_spatial_small_patch16_512.fb",
+        Variant("tiny", 6_319_122): "vit_pe_spatial_tiny_patch16_512.fb",
+        Variant("small", 23_298_498): "vit_pe_spatial_small_patch16_512.fb",
     },
     transfer=LAYER_BY_LAYER,
     trained_on="images with text, aligned with SAM 2.1 (encoder)",

@@ -98,7 +98,8 @@ class LightNetwork(TimmNetwork):
     ) -> None:
         super().__init__(name, in_channels, input_size, drop_path)
         self.pyramid = _Pyramid(self.traits)
-        self.decoder = UPerDecoder(self.pyramid.widths, channels)
+        # The pyramid of a plain transformer has one origin: a 1x1 convolution fuses it, which halves the cost of the decoder.
+        self.decoder = UPerDecoder(self.pyramid.widths, channels, fuse_kernel=1 if self.traits.blocks else 3)
         self.compress = ConvNormReLU(channels, detail_channels, 1)
         fine = self.pyramid.fine_width
         self.detail = ConvNormReLU(fine, detail_channels, 1) if fine else ConvNormReLU(in_channels, detail_channels, 3, 2)
