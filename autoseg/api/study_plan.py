@@ -88,6 +88,9 @@ def set_up(which: str, options: StudyOptions, root: Root) -> Setup:
     _check_selection("dataset", options.datasets, [one.name for one in whole.datasets])
     _check_selection("model", options.models, [one.name for one in whole.models])
     study = at_scale(selected(whole, options.datasets, options.models), options.scale)
+    if options.mock_service and study.omnimodel is not None:
+        title = f"stand-in for {study.omnimodel.title} (no model)"
+        study = replace(study, omnimodel=replace(study.omnimodel, title=title))
     workspace = Workspace.at(root)
     folders = StudyFolders.of(workspace, study.name, options.scale)
     places = [place for place in (options.data, base, folders.downloads) if place is not None]

@@ -15,7 +15,7 @@ from autoseg.schema.plan import Protocol
 
 Scale = Literal["full", "small"]
 SCALES: tuple[Scale, ...] = ("full", "small")
-Metric = Literal["mDSC", "mIoU", "mPrec", "mRec", "Dice", "HD95"]
+Metric = Literal["mDSC", "mIoU", "mPrec", "mRec", "Dice", "HD95", "HD95_diagonal"]
 # The model's name of the zero-shot image model in tables.
 OMNIMODEL = "omnimodel"
 Setting = str | int | float | bool
@@ -96,7 +96,8 @@ class PublishedTable:
     """Published numbers: rows: model -> dataset -> mean, or mean and deviation.
 
     metric: "mDSC" and its like are micro averages over images and classes; "Dice" and "HD95" are means over images, or with
-    `of` the Dice of one class from summed counts. stratum: "easy" or "hard", "" for all cases. unit: of the numbers.
+    `of` the Dice of one class from summed counts. HD95 leaves out empty masks, HD95_diagonal counts them as the image's
+    diagonal; a published HD95 stands beside both of ours. stratum: "easy" or "hard", "" for all cases. unit: of the numbers.
     """
 
     metric: Metric

@@ -26,7 +26,8 @@ def numbers(
     readers: the comparisons with the zero-shot model's masks, for the strata. variants: model -> variant that is not the
     study's; its title says so.
     """
-    found = [number for table in study.published for number in _of_table(study, table, comparisons, readers)]
+    tables = [one for table in study.published for one in _both_ways(table)]
+    found = [number for table in tables for number in _of_table(study, table, comparisons, readers)]
     known = {(one.dataset, one.model, one.metric) for one in found if not one.of and not one.stratum}
     if any(table.metric in STUDY for table in study.published):
         for metric in STUDY:
@@ -58,6 +59,11 @@ def family_means(record: StudyRecord, metric: str = "mDSC") -> list[tuple[str, s
             rows.append((family, dataset, *row))
         rows.append((family, "all", _mean([ours for ours, _ in means]), _mean([published for _, published in means])))
     return rows
+
+
+def _both_ways(table: PublishedTable) -> list[PublishedTable]:
+    """A table of HD95 twice: studies rarely say how they count empty masks."""
+    return [table, replace(table, metric="HD95_diagonal")] if table.metric == "HD95" else [table]
 
 
 def _of_table(study: Study, table: PublishedTable, comparisons: Comparisons, readers: Comparisons) -> Iterator[StudyNumber]:
@@ -95,9 +101,9 @@ def _ours(
         if table.stratum:
             score = _stratum(study, comparison, dataset, table.stratum, model)
             if score is not None:
-                mean, std = (score.dice, score.dice_std) if table.metric == "Dice" else (score.hd95, score.hd95_std)
-                values.append(factor * mean)
-                spread.append(factor * std)
+                key = table.metric.lower()
+                values.append(factor * getattr(score, key))
+                spread.append(factor * getattr(score, f"{key}_std"))
             continue
         result = next((one for one in comparison.models if one.model == model), None)
         values += [] if result is None else [factor * value for value in _folds(result, table)]

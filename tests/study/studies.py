@@ -50,13 +50,13 @@ def result(model: str, *dice: float, classes: Mapping[str, tuple[float, ...]] | 
 
 
 def score(dice: float, hd95: float) -> StratumScore:
-    return StratumScore(dice=dice, dice_std=0.02, hd95=hd95, hd95_std=1.0, undefined=0)
+    return StratumScore(dice=dice, dice_std=0.02, hd95=hd95, hd95_std=1.0, undefined=0, hd95_diagonal=2 * hd95)
 
 
 def comparison(*models: ModelResult, strata: Mapping[str, Mapping[str, StratumScore]] | None = None) -> DatasetComparison:
     stratified = Stratification("unet", "", tuple(Stratum(name, ("c",), dict(one)) for name, one in (strata or {}).items()))
     return DatasetComparison(
         dataset="Dataset501_A", protocol="benchmark", metric="dice", unit="px", tolerance=2.0, classes=("lesion",), cases=10,
-        units="case", models=models, tests=(), ranking=None, families=(), family_test=None, strata=(stratified,),
+        units="case", models=models, tests=(), ranking=None, families=(), family_tests=(), strata=(stratified,),
         notes=("the initial weights: random: unet",),
     )  # fmt: skip
