@@ -94,7 +94,9 @@ def set_up(which: str, options: StudyOptions, root: Root) -> Setup:
     workspace = Workspace.at(root)
     folders = StudyFolders.of(workspace, study.name, options.scale)
     places = [place for place in (options.data, base, folders.downloads) if place is not None]
-    sources, problems = find_data(study, workspace, places, options.use)
+    left_out = {one.name for one in whole.datasets} - {one.name for one in study.datasets}
+    use = {name: dataset for name, dataset in options.use.items() if name not in left_out}
+    sources, problems = find_data(study, workspace, places, use)
     starts = decide_starts(study, workspace.weights, options.missing_weights, options.scale)
     problems += [*starts.problems, *missing_packages(study, options.heat_maps)]
     problems += [*_converter_problems(sources), *_service_problems(study, options)]
@@ -226,6 +228,11 @@ def _planned(
     }  # fmt: skip
     stamp, text = dataset.preprocessed / _STAMP, hash_text(json.dumps(wanted, sort_keys=True))
     if not (dataset.plan.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == text):
+        if stamp.is_file() and dataset.runs():
+            logger.warning(
+                f"the plan of {source.study.name}, seed {seed}, has changed: its finished runs stay; to train them again, "
+                f"delete {dataset.results}"
+            )
         plan_and_preprocess(
             data.name, protocol=setup.study.protocol, models=list(names), memory=setup.options.memory,
             device=setup.options.device, settings=settings, splits=splits_file, preprocess=False,
@@ -240,7 +247,8 @@ def _write_splits(setup: Setup, source: DataSource, data: Dataset, target: Path)
     are measured in the first seed's root, and the others get a copy."""
     from autoseg.fingerprint.measure import fingerprint_dataset
     from autoseg.io.raw_dataset import RawDataset
-    from autoseg.planning.canonical_splits import subset
+    from autoseg.planning.canonical_splits import CANONICAL, subset, without
+    from autoseg.planning.duplicates import duplicates_to_remove
     from autoseg.planning.split_file import to_text
 
     roots = [setup.folders.make_root(seed) for seed in setup.study.seeds]
@@ -253,6 +261,9 @@ def _write_splits(setup: Setup, source: DataSource, data: Dataset, target: Path)
             shutil.copyfile(first.fingerprint, other.fingerprint)
     splits = given_splits(first, raw, measured, {"training.folds": str(setup.study.folds)}, _asked_splits(setup, source.study))
     assert splits is not None
+    if setup.study.protocol == "benchmark" and source.study.splits == CANONICAL:
+        # As the protocol does in folds of its own.
+        splits = without(splits, duplicates_to_remove(measured, raw.spec))
     if setup.options.scale == "small":
         splits = subset(splits, measured, raw.spec, setup.study.small.cases)
     text = to_text(splits, measured)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from autoseg.planning.split_file import INNER as INNER_SIDE
@@ -92,6 +92,18 @@ def _inner(trained: Sequence[str], members: Mapping[str, Sequence[str]]) -> list
 
 def _cases(members: Mapping[str, Sequence[str]], groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(case for group in groups for case in members[group]))
+
+
+def without(splits: Splits, left_out: Collection[str]) -> Splits:
+    """The folds without these duplicates, of which another copy stays."""
+    if not left_out:
+        return splits
+    gone = set(left_out)
+    folds = tuple(
+        Fold(*(tuple(case for case in side if case not in gone) for side in (fold.train, fold.validation, fold.inner)))
+        for fold in splits.folds
+    )
+    return replace(splits, folds=folds, reason=f"{splits.reason}; {len(gone)} duplicates are in no fold")
 
 
 def subset(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec, cases: int) -> Splits:

@@ -149,6 +149,16 @@ def test_a_dataset_in_the_place_of_another_is_a_deviation(done: tuple[Path, Stud
     assert not check.problems and check.trainings[0].dataset == "Moles"
 
 
+def test_a_changed_file_warns_about_finished_runs(done: tuple[Path, StudyRecord], caplog: pytest.LogCaptureFixture) -> None:
+    folder, _ = done
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content["small"]["steps"] = 4
+    (folder / "changed.yaml").write_text(yaml.safe_dump(content))
+    api.check_study(str(folder / "changed.yaml"), **choices(folder))
+    assert "the plan of Lesion, seed 0, has changed: its finished runs stay" in caplog.text
+    api.check_study(str(folder / "study.yaml"), **choices(folder))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

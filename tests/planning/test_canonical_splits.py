@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoseg.planning.canonical_splits import make_canonical_splits, subset
+from autoseg.planning.canonical_splits import make_canonical_splits, subset, without
 from autoseg.planning.splits import check_splits, with_inner_cases
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Fold, Splits
@@ -141,6 +141,17 @@ def test_a_subset_is_the_same_for_everybody_and_keeps_groups_and_sides() -> None
     theirs = subset(make_canonical_splits(other, fake.spec), other, fake.spec, 30)
     assert by_content(theirs, other) == by_content(small, fake.fingerprint)
     assert subset(splits, fake.fingerprint, fake.spec, 100) == splits
+
+
+def test_duplicates_that_are_left_out_are_in_no_fold() -> None:
+    fake = FakeDataset(cases=20, duplicates=((3, 7),))
+    splits = canonical(fake)
+    fewer = without(splits, [case_name(7)])
+    used = {name for fold in fewer.folds for name in (*fold.train, *fold.validation)}
+    assert used == {case_name(k) for k in range(20) if k != 7}
+    assert all(case_name(7) not in fold.inner for fold in fewer.folds) and "1 duplicates are in no fold" in fewer.reason
+    check_splits(fewer, fake.fingerprint, fake.spec)
+    assert without(splits, []) == splits
 
 
 def test_a_subset_of_an_official_split_keeps_its_shares() -> None:
