@@ -115,7 +115,7 @@ def check_results(names: dict[str, Any]) -> None:
         assert len(frame) == rows.get(name, len(frame)) > 0, name
         assert value._repr_html_().count("<tr>") > 1 and "<table>" in value._repr_html_()
     assert "20 cases of 1 class, colour" in repr(results["fingerprint"])
-    assert re.fullmatch(r"Scores\(3 cases, 1 class: Dice 0\.\d{3} pooled, 0\.\d{3} per image\)", repr(results["scores"]))
+    assert re.fullmatch(r"Scores\(3 cases, 1 class: mDSC 0\.\d{3}, per image 0\.\d{3}\)", repr(results["scores"]))
     assert "3 masks by efficientnet_lite0_upernet: " in repr(results["report"]) and "0 failed" in repr(results["report"])
 
 

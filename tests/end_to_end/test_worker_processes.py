@@ -94,7 +94,7 @@ def test_processes_and_threads_give_the_same_bytes(dataset: Path) -> None:
 
     references = dataset / "raw" / "Dataset501_Many" / "labelsTr"
     scored = command("evaluate", str(dataset / "predictions"), str(references), "-o", str(dataset / "processes"))
-    message = f"scores.json and scores.csv are in {dataset / 'processes'}\n"
+    message = f"scores.json, scores.csv and scores_summary.csv are in {dataset / 'processes'}\n"
     assert (scored.communicate()[1], scored.returncode) == (message, 0)
     api.evaluate(dataset / "predictions", references, dataset / "threads")
     for name in ("scores.json", "scores.csv"):
@@ -133,5 +133,5 @@ def test_script_needs_no_main_guard(dataset: Path, tmp_path: Path) -> None:
     words = [str(dataset / "predictions"), str(dataset / "raw/Dataset501_Many/labelsTr"), str(tmp_path / "scores")]
     ended = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
     lines = ended.stdout.splitlines()
-    message = f"scores.json and scores.csv are in {tmp_path / 'scores'}\n"
+    message = f"scores.json, scores.csv and scores_summary.csv are in {tmp_path / 'scores'}\n"
     assert (ended.returncode, ended.stderr, lines.count("begun"), lines[-1]) == (0, message, 1, "0")

@@ -432,12 +432,12 @@ def test_scores_of_a_finished_run_are_read_where_they_cannot_be_written_again(
 
     monkeypatch.setattr(training, "_predict_and_score", score)
     refuse_writing(monkeypatch, root, errno.EROFS)
-    assert training._score_fold(dataset, record, splits, "cpu") == expected
+    assert training._score_fold(dataset, record, splits, folder, "cpu") == expected
     assert "appearance.json: the file system is read-only; the scores are those" in caplog.text
     with monkeypatch.context() as patch, pytest.raises(AutosegError, match="the disk is full"):
         refuse_writing(patch, root, errno.ENOSPC)
-        training._score_fold(dataset, record, splits, "cpu")
+        training._score_fold(dataset, record, splits, folder, "cpu")
     # Weights that are newer than the scores have none.
     os.utime(folder / "validation" / "scores.json", (0, 0))
     with pytest.raises(AutosegError, match="read-only"):
-        training._score_fold(dataset, record, splits, "cpu")
+        training._score_fold(dataset, record, splits, folder, "cpu")

@@ -429,11 +429,11 @@ def test_all_means_the_default_variant_of_every_model(tmp_path: Path) -> None:
 
     assert ready() == 1
     assert api.fetch_weights(confirm=show_and_refuse, root=tmp_path) == []
-    assert len(shown) == 9 and len({model for one in shown for model in one.models}) == 10
+    assert len(shown) == 14 and len({model for one in shown for model in one.models}) == 15
     for one in shown:
         (tmp_path / "weights" / one.file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "weights" / one.file).touch()
-    assert ready() == 11
+    assert ready() == 16
     api.fetch_weights(study=True, confirm=show_and_refuse, root=tmp_path)
     assert {model for one in shown for model in one.models} == {"unet:64", "missformer:224"}
 
