@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_ASK = "import importlib.metadata as m; print(m.version('nnunetv2'))"
+_ASK = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def version(python: str) -> str:
-    """Version of nnU-Net v2 in that interpreter, "" if not installed."""
+def processor() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def version(python: str, distribution: str = "nnunetv2") -> str:
+    """Version of a distribution in that interpreter, "" if not installed."""
     left = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, check=False, env=left)
+    done = subprocess.run([python, "-c", _ASK, distribution], capture_output=True, text=True, check=False, env=left)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

@@ -39,6 +39,7 @@ def run(
     words: Sequence[str],
     variables: Mapping[str, str] | None = None,
     on_line: Callable[[subprocess.Popen[str], str], None] | None = None,
+    on_start: Callable[[subprocess.Popen[str]], None] | None = None,
 ) -> Ended:
     """Run a command; its standard output and errors together are `output`. variables: its environment (default: inherited)."""
     started = time.perf_counter()
@@ -50,6 +51,8 @@ def run(
     lines = []
     assert process.stdout is not None
     try:
+        if on_start is not None:
+            on_start(process)
         for line in process.stdout:
             lines.append(line)
             if on_line is not None:

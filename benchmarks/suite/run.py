@@ -77,7 +77,7 @@ def main() -> None:
 def _machine(version: str, device: str, threads: int) -> dict[str, str | int]:
     return {
         "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
-        "processor": _processor(),
+        "processor": environment.processor(),
         "cores": environment.cores(),
         "threads": threads,
         "device": device,
@@ -85,12 +85,6 @@ def _machine(version: str, device: str, threads: int) -> dict[str, str | int]:
         "torch": importlib.metadata.version("torch"),
         "nnunetv2": version,
     }
-
-
-def _processor() -> str:
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _say(text: str) -> None:
