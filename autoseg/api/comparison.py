@@ -41,8 +41,9 @@ def compare(
         share: fraction of the cases that count as easy, and as hard.
         also: name -> folder of scored masks of another program; one dataset only.
         allow_unequal: compare runs with different splits, budgets or preprocessing; the notes list the differences.
-        output: folder for comparison.json, comparison.csv and report.html (default: results/<dataset>/comparison; of
-            several datasets results/comparison).
+        output: folder for comparison.json, comparison.csv, report.html and the tables of a paper (comparison.md,
+            comparison.tex, comparison_<table>.csv); default: results/<dataset>/comparison; of several datasets
+            results/comparison.
         report: write report.html too.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
@@ -54,6 +55,7 @@ def compare(
         UnsavedResult: the comparison, its `result`, cannot be written.
     """
     from autoseg.comparison.compare import compare as compare_results
+    from autoseg.comparison.paper_files import write_paper_tables
     from autoseg.comparison.results import load_results
     from autoseg.comparison.tables import comparison_csv
 
@@ -73,6 +75,7 @@ def compare(
     with keep_result(comparison):
         write_artefact(folder / "comparison.json", comparison)
         write_text(folder / "comparison.csv", comparison_csv(comparison))
+        write_paper_tables(folder, comparison)
         if report:
             from autoseg.comparison.report import write_report
 

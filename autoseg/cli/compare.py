@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_compare",
         "Compare finished trainings: tables, paired tests, ranking, cost, easy and hard cases; writes comparison.json,\n"
-        "comparison.csv and report.html.",
+        "comparison.csv, report.html, and for papers comparison.md, comparison.tex and comparison_<table>.csv.",
         "example: autoseg_compare Polyp --stratify-by segformer --share 0.05",
     )
     parser.add_argument("datasets", nargs="+", metavar="DATASET", help="ids or names")
@@ -82,14 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(comparison: Comparison) -> None:
+    from autoseg.comparison.conditions import TITLE
+    from autoseg.comparison.headline import summary
+    from autoseg.comparison.paper_files import other_notes
     from autoseg.comparison.tables import tables
 
     for table in tables(comparison):
         _tables.show_table(table.title, table.headings, table.rows, table.keys)
         _tables.show_text(table.note, "  ")
         print()
-    for note in (f"{dataset.dataset}: {note}" for dataset in comparison.datasets for note in dataset.notes):
-        _tables.show_text(f"note: {note}")
+    for dataset in comparison.datasets:
+        _tables.show_text(summary(dataset))
+        print()
+        lines = [*dataset.conditions.lines.items(), *(("note", note) for note in other_notes(dataset))]
+        _tables.show_text(f"{TITLE} of {dataset.dataset}:")
+        for topic, text in lines:
+            _tables.show_text(f"{topic}: {text}", "  ")
 
 
 def _risk_coverage(options: argparse.Namespace, folds: list[int] | None, also: dict[str, str]) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 import autoseg
 from autoseg.comparison import statistics
+from autoseg.comparison.conditions import conditions
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_validations
 from autoseg.comparison.micro_average import micro_intervals
@@ -115,6 +116,7 @@ def _compare_dataset(
     scores = next(iter(first.scores.values()))
     families = _families(results)
     selection, selection_notes = read_selection(dataset_results.dataset)
+    tests = statistics.paired_tests(values.names, values.matrix, resampled) if several else ()
     return DatasetComparison(
         dataset=dataset_results.dataset.name,
         protocol=next(iter(dataset_results.trained.values())).first.record.protocol,
@@ -125,7 +127,7 @@ def _compare_dataset(
         cases=len({case for model in dataset_results.models.values() for case in model.cases}),
         units="group" if groups else "case",
         models=results,
-        tests=statistics.paired_tests(values.names, values.matrix, resampled) if several else (),
+        tests=tests,
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
         family_tests=_family_tests(families, values, resampled) if several else (),
@@ -134,6 +136,7 @@ def _compare_dataset(
         risk_coverage=risk_coverage(dataset_results),
         notes=(*choices_note(dataset_results), *notes, *noted_differences(dataset_results), *selection_notes),
         selection=selection,
+        conditions=conditions(dataset_results, len(values.units), tests, selection, unequal=bool(notes)),
     )
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from autoseg.comparison.conditions import TITLE
 from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, gallery
+from autoseg.comparison.headline import summary
+from autoseg.comparison.paper_files import other_notes
 from autoseg.comparison.plots import plots
 from autoseg.comparison.results import DatasetResults
-from autoseg.comparison.tables import Table, interval, ordered_by_dice, percent, tables
+from autoseg.comparison.tables import Table, tables
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import HEADLINE, Comparison, DatasetComparison
+from autoseg.schema.comparison import Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision
 from autoseg.support.files import read_artefact, write_text
@@ -31,6 +34,7 @@ class Section:
 
     name: str
     summary: str
+    beside: dict[str, str]
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     plots: dict[str, str]
@@ -48,28 +52,8 @@ def write_report(path: Path, comparison: Comparison, all_results: Sequence[Datas
     across = next(tables(across_only), None) if len(sections) > 1 else None
     source = resources.files("autoseg.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(sections=sections, across=across, comparison=comparison)
+    page = environment.from_string(source).render(sections=sections, across=across, comparison=comparison, beside_title=TITLE)
     write_text(path, page)
-
-
-def summary(dataset: DatasetComparison) -> str:
-    """One sentence: the best model, the next one, and whether the tests separate the best from the others."""
-    best, *others = ordered_by_dice(dataset)
-    dice = best.overall[HEADLINE].mean
-    text = f"On {dataset.cases} held-out cases of {dataset.dataset}, {best.model} has the highest mDSC, {percent(dice)} %"
-    limits = best.intervals.get(HEADLINE)
-    text += f" (95 % interval {interval(limits, 'dice')})" if limits is not None and is_defined(limits.low) else ""
-    if not others:
-        return text + "; it is the only model."
-    text += f", followed by {others[0].model} with {percent(others[0].overall[HEADLINE].mean)} %"
-    not_different = {test.second if test.first == best.model else test.first for test in dataset.tests
-            if best.model in (test.first, test.second) and test.p_adjusted >= 0.05}  # fmt: skip
-    if not dataset.tests:
-        return text + "."
-    names, what = ", ".join(sorted(not_different)), f"the {dataset.units}s' {dataset.metric}"
-    if names:
-        return f"{text}; paired tests of {what} show no significant difference from {names}."
-    return f"{text}; paired tests of {what} show a significant difference from every other model."
 
 
 def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Section:
@@ -77,7 +61,8 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
     return Section(
         name=dataset.dataset,
         summary=summary(dataset),
-        notes=dataset.notes,
+        beside=dataset.conditions.lines,
+        notes=tuple(other_notes(dataset)),
         tables=tuple(tables(own)),
         plots=plots(dataset, dataset_results, _curves(dataset_results)),
         gallery=gallery(dataset_results),

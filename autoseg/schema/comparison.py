@@ -210,12 +210,30 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What has to be read beside the numbers of a dataset. lines: topic -> sentences.
+
+    saw_scored_cases: choices that at least one training made on the cases it is scored on. unknown: models whose trainings are
+    not known, masks of other programs. seeds: of the trainings. unequal: whether the runs differ in data, split or budget.
+    random, published: models by what their trainings started from.
+    """
+
+    saw_scored_cases: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    seeds: tuple[Count, ...] = ()
+    unequal: bool = False
+    random: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    lines: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetComparison:
     """All models on one dataset. metric: what is tested and ranked, of cases. unit: of distances.
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
     family_tests: of every two families, each unit with its mean over the models of a family. notes: differences between the
-    runs. selection: None without a best.json.
+    runs. selection: None without a best.json. conditions: empty in older files.
     """
 
     dataset: str
@@ -236,6 +254,7 @@ class DatasetComparison:
     risk_coverage: tuple[RiskCoverage, ...] = ()
     notes: tuple[str, ...] = ()
     selection: Selection | None = None
+    conditions: Conditions = field(default_factory=Conditions)
 
 
 def _to_version_2(content: Content) -> Content:

@@ -1,0 +1,322 @@
+"""The tables of a paper: rounded numbers, and captions that say what a reader needs to judge them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from autoseg.comparison.rounding import decimals, rounded, rounded_p
+from autoseg.comparison.tables import HD95, STUDY, added, display_factor, ordered_by_dice
+from autoseg.metrics.rules import is_defined
+from autoseg.schema.comparison import (
+    CLASS_MEAN,
+    Comparison,
+    DatasetComparison,
+    Estimate,
+    Interval,
+    PairTest,
+    Ranking,
+    Stratification,
+    StratumScore,
+)
+from autoseg.schema.frame import count
+from autoseg.schema.run import choices_text
+
+# The tables in the order of a paper.
+KEYS = ("models", "images", "classes", "pairs", "family_pairs", "ranking", "cost", "strata")
+_ROUNDED = "Numbers are rounded by the deviation beside them or half their interval; without either they have three digits."
+
+
+@dataclass(frozen=True)
+class Spread:
+    """mean ± deviation, rounded texts; either may be ""."""
+
+    mean: str
+    deviation: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ends of an interval, rounded texts, both "" if undefined."""
+
+    low: str
+    high: str
+
+
+Cell = str | Spread | Limits
+
+
+@dataclass(frozen=True)
+class Column:
+    """kind: what its cells are. A "number" is a text of one number; "name" is any text."""
+
+    heading: str
+    kind: str = "number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """key: of KEYS. dataset: name. title: short; caption: all of it. rows: one cell for each column."""
+
+    key: str
+    dataset: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def paper_tables(comparison: Comparison) -> Iterator[PaperTable]:
+    """All tables, by dataset, in the order of `KEYS`. Texts are names as they are: whoever writes them escapes them."""
+    for dataset in comparison.datasets:
+        yield _models(dataset)
+        yield _images(dataset)
+        yield _classes(dataset)
+        if dataset.tests:
+            yield _pairs(dataset, "pairs", "Pairs of models", dataset.tests)
+        if dataset.family_tests:
+            yield _pairs(dataset, "family_pairs", "Pairs of families", dataset.family_tests)
+        if dataset.ranking is not None:
+            yield _ranking(dataset, dataset.ranking)
+        if any(result.cost for result in dataset.models):
+            yield _cost(dataset)
+        for one in dataset.strata:
+            yield _strata(dataset, one)
+
+
+def made_with(dataset: DatasetComparison) -> str:
+    """n, folds, seeds, and which choices saw the cases: the part that all captions have."""
+    found = dataset.conditions
+    folds = sorted({fold for result in dataset.models for fold in result.folds})
+    parts = [f"n = {count(dataset.cases, 'case')}"]
+    if dataset.units == "group" and dataset.tests:
+        parts[0] += f", tested as {count(dataset.tests[0].units, 'group')}"
+    if folds:
+        parts.append(f"{count(len(folds), 'fold')} ({', '.join(map(str, folds))})")
+    if found.seeds:
+        several = "one training of each model and fold"
+        parts.append(f"seed{'s' if len(found.seeds) > 1 else ''} {', '.join(map(str, found.seeds))}, {several}")
+    seen = choices_text(found.saw_scored_cases) if found.seeds else "which choices saw the scored cases is not recorded"
+    parts.append(seen)
+    if found.unknown:
+        parts.append(f"of {', '.join(found.unknown)} this is not known")
+    if found.unequal:
+        parts.append("the runs are not equal, so that their order does not rank the models")
+    return f"{'; '.join(parts)}."
+
+
+def _models(dataset: DatasetComparison) -> PaperTable:
+    rows = []
+    for result in ordered_by_dice(dataset):
+        first, *others = STUDY.values()
+        cells = [_spread(result.overall[key], half=_half(result.intervals.get(key))) for key in (first, *others)]
+        rows.append((result.model, cells[0], _limits(result.intervals.get(first)), *cells[1:]))
+    first, *others = STUDY
+    text = (
+        f"{count(len(dataset.models), 'model')}: Dice (mDSC), IoU, precision and recall from the pixel counts summed over a "
+        f"fold's cases and foreground classes ({', '.join(dataset.classes)}), in %, as mean ± sample standard deviation over "
+        f"folds; 95 % bootstrap interval of mDSC, {dataset.units}s drawn within each fold"
+    )
+    columns = (_NAME, Column(first, "spread"), Column("95 % interval", "limits"), *(Column(one, "spread") for one in others))
+    return _table(dataset, "models", "Models", text, columns, rows)
+
+
+def _images(dataset: DatasetComparison) -> PaperTable:
+    keys = {"class mean of Dice": CLASS_MEAN, "Dice of images": "per_image.dice", **HD95, "NSD": "per_image.nsd"}
+    keys |= added(dataset)
+    if len(dataset.classes) == 1:
+        # It equals mDSC.
+        del keys["class mean of Dice"]
+    rows = [
+        (result.model, *(_spread(result.overall.get(key), _factor(key)) for key in keys.values()))
+        for result in ordered_by_dice(dataset)
+    ]
+    text = "Scores of single images: means over the cases"
+    if len(dataset.classes) > 1:
+        text += ", then over the classes (class mean: the mean over the classes of the Dice of each one's summed counts)"
+    text += f", as mean ± sample standard deviation over folds; {_units(dataset)}"
+    return _table(dataset, "images", "Scores of images", text, (_NAME, *(Column(key, "spread") for key in keys)), rows)
+
+
+def _classes(dataset: DatasetComparison) -> PaperTable:
+    keys = {"Dice": "pooled.dice", "Dice of images": "per_image.dice", **HD95, "NSD": "per_image.nsd"}
+    if any("per_image.cldice" in numbers for result in dataset.models for numbers in result.classes.values()):
+        keys["clDice"] = "per_image.cldice"
+    keys |= added(dataset)
+    rows = [
+        (name, result.model, *(_spread(result.classes[name].get(key), _factor(key)) for key in keys.values()))
+        for name in dataset.classes
+        for result in ordered_by_dice(dataset)
+    ]
+    text = (
+        "Scores of each class: Dice of the pixel counts summed over a fold's cases, the others are means over the cases; mean "
+        f"± sample standard deviation over the folds where it is defined; {_units(dataset)}"
+    )
+    columns = (Column("class", "name"), _NAME, *(Column(key, "spread") for key in keys))
+    return _table(dataset, "classes", "Classes", text, columns, rows)
+
+
+def _pairs(dataset: DatasetComparison, key: str, title: str, tests: Sequence[PairTest]) -> PaperTable:
+    factor, rows = display_factor(dataset.metric), []
+    for test in sorted(tests, key=lambda test: test.p_adjusted):
+        rows.append((
+            test.first, test.second, _centre(test.difference, factor, signed=True),
+            _limits(test.difference, factor, signed=True), rounded_p(test.p), rounded_p(test.p_adjusted),
+        ))  # fmt: skip
+    unit = "percentage points" if factor != 1.0 else _unit_of(dataset)
+    what = f"the first minus the second, mean over {count(tests[0].units, dataset.units)} of the {_metric(dataset)}"
+    if key == "family_pairs":
+        what += " averaged over each family's models"
+    text = (
+        f"{title}: {what}, in {unit}, with its 95 % bootstrap interval; p of two-sided Wilcoxon signed-rank tests, and "
+        f"corrected by Holm for {count(len(tests), 'pair')}"
+    )
+    columns = (
+        Column("first", "name"), Column("second", "name"), Column("difference"), Column("95 % interval", "limits"),
+        Column("p"), Column("p corrected"),
+    )  # fmt: skip
+    return _table(dataset, key, title, text, columns, rows)
+
+
+def _ranking(dataset: DatasetComparison, one: Ranking) -> PaperTable:
+    tested, factor = {result.model: result.case_mean for result in dataset.models}, display_factor(dataset.metric)
+    rows = [
+        (
+            name, str(place), _centre(tested[name], factor), _limits(tested[name], factor),
+            f"{one.mean_ranks[name]:.2f}", f"{100 * one.first[name]:.0f}",
+        )
+        for place, name in enumerate(one.order, start=1)
+    ]  # fmt: skip
+    unit = "%" if factor != 1.0 else _unit_of(dataset)
+    groups = "; ".join(", ".join(group) for group in one.cliques) or "no two models"
+    text = (
+        f"Ranking by the mean {_metric(dataset)} over {dataset.units}s, in {unit}, with its 95 % bootstrap interval; first: % "
+        f"of bootstrap samples in which the model is first; critical difference of mean ranks {one.critical_difference:.2f} "
+        f"(Nemenyi, 5 %), not reached within: {groups}"
+    )
+    if is_defined(one.friedman_p):
+        text += f"; Friedman's test: p {rounded_p(one.friedman_p)}"
+    columns = (
+        _NAME, Column("place"), Column(_metric(dataset)), Column("95 % interval", "limits"), Column("mean rank"),
+        Column("first"),
+    )  # fmt: skip
+    return _table(dataset, "ranking", "Ranking", text, columns, rows)
+
+
+def _cost(dataset: DatasetComparison) -> PaperTable:
+    costs = {result.model: result.cost for result in ordered_by_dice(dataset) if result.cost is not None}
+    recorded = all(max(cost.peak_memory, cost.peak_device_memory) for cost in costs.values())
+    rows = []
+    for name, cost in costs.items():
+        memory = max(cost.peak_memory, cost.peak_device_memory) if recorded else cost.planned_memory
+        counted = (cost.parameters / 1e6, cost.flops / 1e9)
+        measured = (memory / 2**30, cost.training_seconds / 60, 1000 * cost.latency)
+        numbers = [rounded(one, decimals(one, digits=3)) if one else "" for one in counted]
+        numbers += [rounded(one, decimals(one, digits=2)) if one else "" for one in measured]
+        size = f"{cost.input_size[0]} x {cost.input_size[1]}"
+        rows.append((name, *numbers[:2], size, *numbers[2:]))
+    devices = " and ".join(dict.fromkeys(f"{cost.device}, {cost.precision}" for cost in costs.values()))
+    memory_text = "peak of the training process" if recorded else "as planned for training"
+    text = (
+        f"Cost: parameters in millions; GFLOPs of one image's forward pass; memory in GiB, {memory_text}; "
+        "training in minutes, the mean over folds; latency in ms, the median over predicted images of the network's time "
+        f"({devices})"
+    )
+    columns = (
+        _NAME, Column("parameters"), Column("GFLOPs"), Column("input", "name"), Column("memory"), Column("training"),
+        Column("latency"),
+    )  # fmt: skip
+    return _table(dataset, "cost", "Cost", text, columns, rows)
+
+
+def _strata(dataset: DatasetComparison, one: Stratification) -> PaperTable:
+    rows = []
+    for stratum in one.strata:
+        for model, score in stratum.scores.items():
+            cells = _stratum_cells(score, len(stratum.cases))
+            rows.append((one.by, stratum.name, str(len(stratum.cases)), model, *cells, str(score.undefined)))
+    text = (
+        f"Strata by {one.by}: {one.rule}; means over images, as mean ± standard deviation over images, rounded by the standard "
+        f"error; left out: images without a defined HD95; {_units(dataset)}"
+    )
+    columns = (
+        Column("by", "name"), Column("stratum", "name"), Column("n"), _NAME, Column("Dice of images", "spread"),
+        *(Column(key, "spread") for key in HD95), Column("left out"),
+    )  # fmt: skip
+    return _table(dataset, "strata", f"Strata by {one.by}", text, columns, rows)
+
+
+_NAME = Column("model", "name")
+_NAMES = {
+    "dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall", "hd95": "HD95", "asd": "ASD", "nsd": "NSD",
+    "hd95_diagonal": "HD95, diagonal", "hd95_pooled": "HD95, pooled", "cldice": "clDice",
+}  # fmt: skip
+
+
+def _table(
+    dataset: DatasetComparison, key: str, title: str, text: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]
+) -> PaperTable:
+    return PaperTable(
+        key=key,
+        dataset=dataset.dataset,
+        title=f"{title} on {dataset.dataset}",
+        caption=f"{dataset.dataset}. {text}. {made_with(dataset)} {_ROUNDED}",
+        columns=tuple(columns),
+        rows=tuple(tuple(row) for row in rows),
+    )
+
+
+def _units(dataset: DatasetComparison) -> str:
+    return (
+        f"in %, HD95 in {dataset.unit}, where a class is in one mask only: left out, or the image's diagonal; NSD within "
+        f"{dataset.tolerance:g} {dataset.unit}"
+    )
+
+
+def _metric(dataset: DatasetComparison) -> str:
+    """The tested metric as it is usually written."""
+    return _NAMES.get(dataset.metric, dataset.metric)
+
+
+def _unit_of(dataset: DatasetComparison) -> str:
+    return dataset.unit if dataset.metric in ("hd95", "hd95_diagonal", "hd95_pooled", "asd") else "its own unit"
+
+
+def _factor(key: str) -> float:
+    return display_factor(key.partition(".")[2])
+
+
+def _half(one: Interval | None) -> float:
+    """Half the width of an interval, in its own unit."""
+    return (one.high - one.low) / 2 if one is not None else math.nan
+
+
+def _spread(estimate: Estimate | None, factor: float = 100.0, half: float = math.nan) -> Spread:
+    """half: of the interval, which rounds a mean without a deviation."""
+    if estimate is None or not is_defined(estimate.mean):
+        return Spread("")
+    known = is_defined(estimate.std) and estimate.std > 0
+    places = decimals(factor * estimate.mean, factor * (estimate.std if known else half))
+    return Spread(rounded(factor * estimate.mean, places), rounded(factor * estimate.std, places))
+
+
+def _centre(one: Interval, factor: float, *, signed: bool = False) -> str:
+    return rounded(factor * one.mean, decimals(factor * one.mean, factor * _half(one)), signed=signed)
+
+
+def _limits(one: Interval | None, factor: float = 100.0, *, signed: bool = False) -> Limits:
+    if one is None or not is_defined(one.low):
+        return Limits("", "")
+    places = decimals(factor * one.mean, factor * _half(one))
+    return Limits(rounded(factor * one.low, places, signed=signed), rounded(factor * one.high, places, signed=signed))
+
+
+def _stratum_cells(score: StratumScore, cases: int) -> Iterator[Spread]:
+    numbers = ((score.dice, score.dice_std, 100.0, 0), (score.hd95, score.hd95_std, 1.0, score.undefined),
+               (score.hd95_diagonal, score.hd95_diagonal_std, 1.0, 0))  # fmt: skip
+    for mean, deviation, factor, missing in numbers:
+        # The deviation has the divisor n, so the standard error has n - 1.
+        error = deviation / math.sqrt(max(1, cases - missing - 1))
+        places = decimals(factor * mean, factor * error)
+        yield Spread(rounded(factor * mean, places), rounded(factor * deviation, places))
