@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.api.checks import check_plans
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, fold_numbers, model_names, output_folder
@@ -12,6 +13,9 @@ from autoseg.schema.comparison import Comparison
 from autoseg.support.errors import AutosegError, keep_result
 from autoseg.support.files import write_artefact, write_text
 from autoseg.support.workspace import Root, Workspace
+
+if TYPE_CHECKING:
+    from autoseg.comparison.metadata import Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ def compare(
     metric: str = "dice",
     stratify_by: Sequence[str] = (),
     share: float = 0.05,
+    metadata: PathLike | None = None,
     also: Mapping[str, PathLike] | None = None,
     allow_unequal: bool = False,
     output: PathLike | None = None,
@@ -39,6 +44,8 @@ def compare(
         metric: metric of the tests and the ranking: "dice", "iou", "hd95", ... (see `Scores`).
         stratify_by: names of models (each one's easy and hard cases) or of columns of the fingerprint.
         share: fraction of the cases that count as easy, and as hard.
+        metadata: CSV with a column "case" and others (site, scanner, sex, age) for `stratify_by`; only those named there are
+            read into the results.
         also: name -> folder of scored masks of another program; one dataset only.
         allow_unequal: compare runs with different splits, budgets or preprocessing; the notes list the differences.
         output: folder for comparison.json, comparison.csv, report.html and the tables of a paper (comparison.md,
@@ -71,7 +78,10 @@ def compare(
     for results in all_results:
         runs = (run for model in results.models.values() for run in model.folds.values())
         check_plans(results.dataset, {run.folder: run.plan for run in runs})
-    comparison = compare_results(all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share)
+    table = _read_metadata(Path(metadata), stratify_by) if metadata is not None else None
+    comparison = compare_results(
+        all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share, metadata=table
+    )
     with keep_result(comparison):
         write_artefact(folder / "comparison.json", comparison)
         write_text(folder / "comparison.csv", comparison_csv(comparison))
@@ -82,3 +92,14 @@ def compare(
             write_report(folder / "report.html", comparison, all_results)
     logger.info(f"comparison in {folder}")
     return comparison
+
+
+def _read_metadata(path: Path, stratify_by: Sequence[str]) -> Metadata:
+    """Raises AutosegError if no column is named: nothing about patients goes into results that was not asked for by name."""
+    from autoseg.comparison.metadata import read_metadata
+
+    table = read_metadata(path)
+    if not set(stratify_by) & set(table.columns):
+        columns = ", ".join(table.columns) or "none"
+        raise AutosegError(f"no column of {path} is stratified by", f"add --stratify-by COLUMN; its columns: {columns}")
+    return table

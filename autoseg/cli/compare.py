@@ -33,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stratify-by", action="append", default=[], metavar="BY",
         help="a model (easy and hard cases by its Dice), or object_size, objects, thickness, image_size, classes, brightness, "
-        "group, case=PATTERN, group=PATTERN; may be repeated",
+        "group, case=PATTERN, group=PATTERN, or a column of --metadata; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metadata", type=Path, metavar="FILE",
+        help="CSV with a column 'case' and others for --stratify-by: site, scanner, sex, age; the worst group beside the mean",
     )  # fmt: skip
     parser.add_argument(
         "--share",
@@ -71,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metric=options.metric,
         stratify_by=options.stratify_by,
         share=options.share,
+        metadata=options.metadata,
         also=also,
         allow_unequal=options.allow_unequal,
         output=options.output,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from autoseg.comparison import statistics
 from autoseg.comparison.conditions import conditions
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_validations
+from autoseg.comparison.metadata import Metadata
 from autoseg.comparison.micro_average import micro_intervals
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
@@ -51,18 +53,20 @@ def compare(
     allow_unequal: bool = False,
     strata: Sequence[str] = (),
     fraction: float = 0.05,
+    metadata: Metadata | None = None,
 ) -> Comparison:
     """Compare all models of one or several datasets.
 
     metric: per-case metric for tests and ranking. strata: what to stratify by, see `strata.stratify`. fraction: of the cases
-    that are easy, and hard. Raises AutosegError if a model was not scored with `metric`, SeveralProblems if runs are not
-    equal and `allow_unequal` is False.
+    that are easy, and hard. metadata: more columns to stratify by. Raises AutosegError if a model was not scored
+    with `metric`, SeveralProblems if runs are not equal and `allow_unequal` is False.
     """
     METRICS.get(metric)
     for dataset_results in all_results:
         _check_scored(dataset_results, metric)
+    stratified = partial(_strata, strata=strata, fraction=fraction, metadata=metadata)
     datasets = tuple(
-        _compare_dataset(dataset_results, metric, allow_unequal, strata, fraction) for dataset_results in all_results
+        _compare_dataset(dataset_results, metric, allow_unequal, stratified) for dataset_results in all_results
     )
     return Comparison(
         datasets=datasets,
@@ -104,7 +108,10 @@ def _definitions(all_results: Sequence[DatasetResults]) -> dict[str, str]:
 
 
 def _compare_dataset(
-    dataset_results: DatasetResults, metric: str, allow_unequal: bool, strata: Sequence[str], fraction: float
+    dataset_results: DatasetResults,
+    metric: str,
+    allow_unequal: bool,
+    stratified: Callable[[DatasetResults], tuple[Stratification, ...]],
 ) -> DatasetComparison:
     notes = check_protocol(dataset_results, allow_unequal)
     values, higher_is_better = pair_scores(dataset_results, metric), METRICS.get(metric).higher_is_better
@@ -131,7 +138,7 @@ def _compare_dataset(
         ranking=statistics.rank(values.names, values.matrix, resampled, higher_is_better) if several else None,
         families=families,
         family_tests=_family_tests(families, values, resampled) if several else (),
-        strata=_strata(dataset_results, strata, fraction),
+        strata=stratified(dataset_results),
         external_validation=external_validations(dataset_results),
         risk_coverage=risk_coverage(dataset_results),
         notes=(*choices_note(dataset_results), *notes, *noted_differences(dataset_results), *selection_notes),
@@ -228,13 +235,15 @@ def _family_tests(families: Sequence[Family], values: PairedScores, resampled: s
     return statistics.paired_tests(present, means, drawn)
 
 
-def _strata(dataset_results: DatasetResults, strata: Sequence[str], fraction: float) -> tuple[Stratification, ...]:
+def _strata(
+    dataset_results: DatasetResults, *, strata: Sequence[str], fraction: float, metadata: Metadata | None
+) -> tuple[Stratification, ...]:
     def fingerprint() -> Fingerprint:
         return read_artefact(
             dataset_results.dataset.fingerprint, Fingerprint, f"autoseg_fingerprint {dataset_results.dataset.number}"
         )
 
-    return tuple(stratify(dataset_results, by, fraction, fingerprint) for by in strata)
+    return tuple(stratify(dataset_results, by, fraction, fingerprint, metadata) for by in strata)
 
 
 def _across(datasets: Sequence[DatasetComparison]) -> dict[str, dict[str, float]]:

@@ -70,7 +70,7 @@ def _tested(best: str, dataset: DatasetComparison) -> str:
 
 def _higher_is_better(metric: str) -> bool:
     try:
-        return METRICS.get(metric).higher_is_better
+        return bool(METRICS.get(metric).higher_is_better)
     except AutosegError:
         # A metric of a package that is not installed here: as most metrics.
         return True

@@ -24,7 +24,7 @@ from autoseg.schema.frame import count
 from autoseg.schema.run import choices_text
 
 # The tables in the order of a paper.
-KEYS = ("models", "images", "classes", "pairs", "family_pairs", "ranking", "cost", "strata")
+KEYS = ("models", "images", "classes", "pairs", "family_pairs", "ranking", "cost", "strata", "worst_groups")
 _ROUNDED = "Numbers are rounded by the deviation beside them or half their interval; without either they have three digits."
 
 
@@ -83,6 +83,8 @@ def paper_tables(comparison: Comparison) -> Iterator[PaperTable]:
             yield _cost(dataset)
         for one in dataset.strata:
             yield _strata(dataset, one)
+        if any(one.worst for one in dataset.strata):
+            yield _worst_groups(dataset)
 
 
 def made_with(dataset: DatasetComparison) -> str:
@@ -107,7 +109,7 @@ def made_with(dataset: DatasetComparison) -> str:
 
 
 def _models(dataset: DatasetComparison) -> PaperTable:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for result in ordered_by_dice(dataset):
         first, *others = STUDY.values()
         cells = [_spread(result.overall[key], half=_half(result.intervals.get(key))) for key in (first, *others)]
@@ -128,7 +130,7 @@ def _images(dataset: DatasetComparison) -> PaperTable:
     if len(dataset.classes) == 1:
         # It equals mDSC.
         del keys["class mean of Dice"]
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (result.model, *(_spread(result.overall.get(key), _factor(key)) for key in keys.values()))
         for result in ordered_by_dice(dataset)
     ]
@@ -144,7 +146,7 @@ def _classes(dataset: DatasetComparison) -> PaperTable:
     if any("per_image.cldice" in numbers for result in dataset.models for numbers in result.classes.values()):
         keys["clDice"] = "per_image.cldice"
     keys |= added(dataset)
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (name, result.model, *(_spread(result.classes[name].get(key), _factor(key)) for key in keys.values()))
         for name in dataset.classes
         for result in ordered_by_dice(dataset)
@@ -231,20 +233,46 @@ def _cost(dataset: DatasetComparison) -> PaperTable:
 
 
 def _strata(dataset: DatasetComparison, one: Stratification) -> PaperTable:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for stratum in one.strata:
         for model, score in stratum.scores.items():
-            cells = _stratum_cells(score, len(stratum.cases))
-            rows.append((one.by, stratum.name, str(len(stratum.cases)), model, *cells, str(score.undefined)))
+            dice, *distances = _stratum_cells(score, len(stratum.cases))
+            limits = _limits(Interval(score.dice, score.dice_low, score.dice_high))
+            rows.append((
+                one.by, stratum.name, str(len(stratum.cases)), model, dice, limits, *distances, str(score.undefined),
+            ))  # fmt: skip
     text = (
         f"Strata by {one.by}: {one.rule}; means over images, as mean ± standard deviation over images, rounded by the standard "
-        f"error; left out: images without a defined HD95; {_units(dataset)}"
+        f"error; 95 % bootstrap interval of the mean Dice; left out: images without a defined HD95; {_units(dataset)}"
     )
     columns = (
         Column("by", "name"), Column("stratum", "name"), Column("n"), _NAME, Column("Dice of images", "spread"),
-        *(Column(key, "spread") for key in HD95), Column("left out"),
+        Column("95 % interval", "limits"), *(Column(key, "spread") for key in HD95), Column("left out"),
     )  # fmt: skip
     return _table(dataset, "strata", f"Strata by {one.by}", text, columns, rows)
+
+
+def _worst_groups(dataset: DatasetComparison) -> PaperTable:
+    rows = []
+    for one in dataset.strata:
+        for model, worst in one.worst.items():
+            change = 100 * (worst.dice.mean - worst.all_dice.mean)
+            rows.append((
+                one.by, model, str(worst.all_cases), _centre(worst.all_dice, 100.0), _limits(worst.all_dice), worst.group,
+                str(worst.cases), _centre(worst.dice, 100.0), _limits(worst.dice),
+                rounded(change, decimals(change, 100 * _half(worst.dice)), signed=True),
+            ))  # fmt: skip
+    text = (
+        "The worst group beside all cases: mean Dice of images over cases, in %, with its 95 % bootstrap interval, and the "
+        "difference of the two in percentage points; groups of fewer than 5 cases are not called the worst, and the lowest of "
+        "several groups is low by chance too"
+    )
+    columns = (
+        Column("by", "name"), _NAME, Column("n"), Column("Dice of all"), Column("95 % of all", "limits"),
+        Column("worst group", "name"), Column("n of it"), Column("Dice of it"), Column("95 % of it", "limits"),
+        Column("difference"),
+    )  # fmt: skip
+    return _table(dataset, "worst_groups", "Worst groups", text, columns, rows)
 
 
 _NAME = Column("model", "name")

@@ -1,22 +1,27 @@
-"""Strata of cases: easy and hard for a reference model, or by a column of the fingerprint; every model is scored on each."""
+"""Strata of cases: easy and hard for a reference model, or by a column of the fingerprint or of a CSV; every model is scored on
+each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from autoseg.comparison import statistics
+from autoseg.comparison.metadata import NOT_GIVEN, Metadata, numbers
 from autoseg.comparison.paired_scores import dice_of_cases, easy_and_hard_cases, has_foreground, mean_over_classes
 from autoseg.comparison.results import DatasetResults
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import Stratification, Stratum, StratumScore
+from autoseg.schema.comparison import Interval, Stratification, Stratum, StratumScore, WorstGroup
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint
 from autoseg.schema.scores import CaseScore
 from autoseg.support.errors import AutosegError
 from autoseg.support.patterns import search
 
 EASY, HARD = "easy", "hard"
+# A group of fewer cases is shown, but is not called the worst.
+FEWEST = 5
 _HINT = "give a pattern, such as case=(benign|malignant)"
 _NUMBERS: dict[str, tuple[str, Callable[[CaseFingerprint], float]]] = {
     "object_size": ("fraction of the image that is foreground", lambda case: _foreground(case) / (case.size[0] * case.size[1])),
@@ -36,34 +41,47 @@ _NAMES: dict[str, tuple[str, Callable[[CaseFingerprint], str]]] = {
 
 
 def stratify(
-    dataset_results: DatasetResults, by: str, fraction: float, fingerprint: Callable[[], Fingerprint]
+    dataset_results: DatasetResults,
+    by: str,
+    fraction: float,
+    fingerprint: Callable[[], Fingerprint],
+    metadata: Metadata | None = None,
 ) -> Stratification:
-    """Strata by a model's name (easy and hard cases, each `fraction` of all), or by a column of the fingerprint.
+    """Strata by a model's name (easy and hard cases, each `fraction` of all), a column of the fingerprint or one of `metadata`.
 
     Columns of numbers are cut into thirds; columns of names make a stratum of each value, or, as "case=PATTERN" and
-    "group=PATTERN", of each match of the regular expression. Raises AutosegError if `by` is neither, or all cases are alike.
+    "group=PATTERN", of each match of the regular expression. Raises AutosegError if `by` is none of these or two of them, or
+    all cases are alike.
     """
     if not 0 < fraction <= 0.5:
         raise AutosegError(
             f"a fraction of {fraction:g} cannot be cut from both ends", "give one above 0 and up to 0.5, such as 0.05"
         )
     column, _, pattern = by.partition("=")
-    if by in dataset_results.models:
+    given = metadata is not None and by in metadata.columns
+    if given and (by in dataset_results.models or by in _NUMBERS or by in _NAMES):
+        raise AutosegError(f"{by} is a column of the CSV and something else to stratify by", "rename the column")
+    if given and metadata is not None:
+        rule, members = _by_metadata(dataset_results, by, metadata)
+    elif by in dataset_results.models:
         rule, members = _by_model(dataset_results, by, fraction)
     elif column in _NUMBERS and not pattern:
         rule, members = _by_number(column, fingerprint())
     elif column in _NAMES:
         rule, members = _by_name(column, pattern, fingerprint())
     else:
+        own = f"; of the CSV: {', '.join(metadata.columns)}" if metadata is not None else ""
         raise AutosegError(
             f"cases cannot be stratified by {by!r}",
-            f"a model: {', '.join(dataset_results.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}; case=PATTERN",
+            f"a model: {', '.join(dataset_results.models)}; a column: {', '.join([*_NUMBERS, *_NAMES])}{own}; case=PATTERN",
         )
     cases_of_models = {case for model in dataset_results.models.values() for case in model.cases}
     strata = [
         _score(dataset_results, name, [case for case in cases if case in cases_of_models]) for name, cases in members.items()
     ]
-    return Stratification(by, rule, tuple(stratum for stratum in strata if stratum.cases))
+    strata = [stratum for stratum in strata if stratum.cases]
+    worst = {} if by in dataset_results.models else _worst_groups(dataset_results, strata)
+    return Stratification(by, rule, tuple(strata), worst)
 
 
 def _by_model(dataset_results: DatasetResults, model: str, fraction: float) -> tuple[str, dict[str, list[str]]]:
@@ -81,17 +99,32 @@ def _by_model(dataset_results: DatasetResults, model: str, fraction: float) -> t
 
 def _by_number(column: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:
     what, value = _NUMBERS[column]
-    values = {case.case: value(case) for case in fingerprint.cases}
+    return _thirds(column, what, {case.case: value(case) for case in fingerprint.cases}, fingerprint.dataset)
+
+
+def _by_metadata(dataset_results: DatasetResults, column: str, metadata: Metadata) -> tuple[str, dict[str, list[str]]]:
+    cases = sorted({case for model in dataset_results.models.values() for case in model.cases})
+    values = metadata.values(column, cases, dataset_results.spec.file_ending)
+    amounts = numbers(values.values())
+    if amounts is None:
+        return f"{column} of {metadata.file.name}", _named(column, values, dataset_results.dataset.name)
+    rule, members = _thirds(column, f"{column} of {metadata.file.name}", dict(zip(values, amounts, strict=True)),
+                            dataset_results.dataset.name)  # fmt: skip
+    missing = [case for case, value in values.items() if value == NOT_GIVEN]
+    return rule, members | ({NOT_GIVEN: missing} if missing else {})
+
+
+def _thirds(column: str, what: str, values: Mapping[str, float], dataset: str) -> tuple[str, dict[str, list[str]]]:
     values = {case: number for case, number in values.items() if is_defined(number)}
     if not values or len(set(values.values())) == 1:
-        raise AutosegError(f"{column} is the same in all cases of {fingerprint.dataset}", "stratify by another column")
+        raise AutosegError(f"{column} is the same in all cases of {dataset}", "stratify by another column")
     low, high = np.quantile(list(values.values()), (1 / 3, 2 / 3))
     names = {
         "lower third": [case for case, number in values.items() if number <= low],
         "middle third": [case for case, number in values.items() if low < number <= high],
         "upper third": [case for case, number in values.items() if number > high],
     }
-    return f"{what}: up to {low:.3g}, up to {high:.3g}, and above", names
+    return f"{what}: up to {low:.3g}, up to {high:.3g}, and above", {name: cases for name, cases in names.items() if cases}
 
 
 def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, dict[str, list[str]]]:
@@ -101,14 +134,21 @@ def _by_name(column: str, pattern: str, fingerprint: Fingerprint) -> tuple[str, 
         matches = search(pattern, texts, "the pattern", _HINT)
         # The first group, or all of it without one; a group may match nothing.
         texts = [(match[1] if len(match) > 1 else match[0]) or "other" if match else "other" for match in matches]
+    names = [case.case for case in fingerprint.cases]
+    strata = _named(what, dict(zip(names, texts, strict=True)), fingerprint.dataset)
+    return what + (f", by the pattern {pattern}" if pattern else ""), strata
+
+
+def _named(what: str, texts: Mapping[str, str], dataset: str) -> dict[str, list[str]]:
+    """Value -> its cases. texts: case -> value."""
     strata: dict[str, list[str]] = {}
-    for case, text in zip(fingerprint.cases, texts, strict=True):
-        strata.setdefault(text, []).append(case.case)
+    for case, text in texts.items():
+        strata.setdefault(text, []).append(case)
     if len(strata) < 2:
-        raise AutosegError(f"{what} does not tell the cases of {fingerprint.dataset} apart", _HINT)
+        raise AutosegError(f"{what} does not tell the cases of {dataset} apart", _HINT)
     if len(strata) > 12:
         raise AutosegError(f"{what} has {len(strata)} values: too many for a table", _HINT)
-    return what + (f", by the pattern {pattern}" if pattern else ""), dict(sorted(strata.items()))
+    return dict(sorted(strata.items()))
 
 
 def _score(dataset_results: DatasetResults, name: str, cases: list[str]) -> Stratum:
@@ -117,11 +157,58 @@ def _score(dataset_results: DatasetResults, name: str, cases: list[str]) -> Stra
         of_model = one.cases
         scored = [of_model[case] for case in cases if case in of_model]
         if scored:
-            scores[model] = _summary(scored)
+            scores[model] = _summary(scored, dataset_results.spec.groups)
     return Stratum(name, tuple(cases), scores)
 
 
-def _summary(cases: list[CaseScore]) -> StratumScore:
+def _worst_groups(dataset_results: DatasetResults, strata: Sequence[Stratum]) -> dict[str, WorstGroup]:
+    """Model -> its worst group; without models for which less than two groups have enough cases with a defined Dice."""
+    worst = {}
+    for name, model in dataset_results.models.items():
+        scored, means = model.cases, {}
+        for stratum in strata:
+            dice = _dice_of(stratum.cases, scored)
+            if len(dice) >= FEWEST:
+                means[stratum.name] = dice
+        if len(means) < 2:
+            continue
+        lowest = min(means, key=lambda group: float(np.mean(list(means[group].values()))))
+        everyone = _dice_of([case for stratum in strata for case in stratum.cases], scored)
+        groups = dataset_results.spec.groups
+        worst[name] = WorstGroup(
+            group=lowest,
+            groups=len(means),
+            cases=len(means[lowest]),
+            dice=_dice_interval(means[lowest], groups),
+            all_cases=len(everyone),
+            all_dice=_dice_interval(everyone, groups),
+        )
+    return worst
+
+
+def _dice_of(cases: Sequence[str], scored: Mapping[str, CaseScore]) -> dict[str, float]:
+    """Case -> mean Dice over its classes, where that is defined."""
+    dice = {case: mean_over_classes(scored[case], "dice") for case in cases if case in scored}
+    return {case: value for case, value in dice.items() if is_defined(value)}
+
+
+def _dice_interval(dice: Mapping[str, float], groups: Mapping[str, str]) -> Interval:
+    """Mean over cases with its interval: cases, or groups with all their cases, drawn with replacement."""
+    if not dice:
+        return Interval(math.nan, math.nan, math.nan)
+    mean = sum(dice.values()) / len(dice)
+    units: dict[str, list[float]] = {}
+    for case, value in dice.items():
+        unit = units.setdefault(groups.get(case, case), [0.0, 0.0])
+        unit[0] += value
+        unit[1] += 1
+    if len(units) < 2:
+        return Interval(mean, math.nan, math.nan)
+    sums = statistics.bootstrap_sums(np.array(list(units.values())), 0)
+    return Interval(mean, *statistics.percentiles(sums[:, 0] / sums[:, 1]))
+
+
+def _summary(cases: list[CaseScore], groups: Mapping[str, str]) -> StratumScore:
     def spread(metric: str) -> tuple[float, float, int]:
         values = [mean_over_classes(case, metric) for case in cases]
         defined = np.array([value for value in values if is_defined(value)])
@@ -131,9 +218,10 @@ def _summary(cases: list[CaseScore]) -> StratumScore:
     dice, dice_std, _ = spread("dice")
     hd95, hd95_std, undefined = spread("hd95")
     diagonal, diagonal_std, _ = spread("hd95_diagonal")
+    limits = _dice_interval(_dice_of([case.case for case in cases], {case.case: case for case in cases}), groups)
     return StratumScore(
-        dice=dice, dice_std=dice_std, hd95=hd95, hd95_std=hd95_std, undefined=undefined,
-        hd95_diagonal=diagonal, hd95_diagonal_std=diagonal_std,
+        dice=dice, dice_std=dice_std, dice_low=limits.low, dice_high=limits.high, hd95=hd95, hd95_std=hd95_std,
+        undefined=undefined, hd95_diagonal=diagonal, hd95_diagonal_std=diagonal_std,
     )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         if any(result.weights for result in dataset.models):
             yield initial_weights(dataset)
         yield from strata(dataset)
+        if any(one.worst for one in dataset.strata):
+            yield worst_groups(dataset)
         if dataset.external_validation:
             yield external(dataset)
         if dataset.risk_coverage:
@@ -280,14 +282,32 @@ def strata(dataset: DatasetComparison) -> Iterator[Table]:
         for stratum in one.strata:
             for model, score in stratum.scores.items():
                 rows.append((stratum.name, str(len(stratum.cases)), model, *_stratum_cells(score)))
-        headings = ("stratum", "cases", "model", "Dice", *HD95, "left out")
+        headings = ("stratum", "cases", "model", "Dice", "95 % interval", *HD95, "left out")
         yield Table(
             title=f"{dataset.dataset} by {one.by}",
-            note=f"{one.rule}; per-image means ± deviation, HD95 in {dataset.unit}; {_HD95_NOTE}",
+            note=f"{one.rule}; per-image means ± deviation, interval: of the mean Dice, HD95 in {dataset.unit}; {_HD95_NOTE}",
             headings=headings,
             rows=tuple(rows),
             keys=3,
         )
+
+
+def worst_groups(dataset: DatasetComparison) -> Table:
+    rows = [
+        (
+            one.by, model, f"{percent(worst.all_dice.mean)} ({interval(worst.all_dice, 'dice')})", str(worst.all_cases),
+            worst.group, f"{percent(worst.dice.mean)} ({interval(worst.dice, 'dice')})", str(worst.cases),
+            points(worst.dice.mean - worst.all_dice.mean, "dice"),
+        )
+        for one in dataset.strata
+        for model, worst in one.worst.items()
+    ]  # fmt: skip
+    note = (
+        "mean Dice of images in %, with its 95 % interval; groups of fewer than 5 cases are not called the worst; the lowest "
+        "of several groups is low by chance too"
+    )
+    headings = ("by", "model", "all cases", "n", "worst group", "Dice of images", "its n", "difference")
+    return Table(title=f"Worst groups on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows), keys=2)
 
 
 def external(dataset: DatasetComparison) -> Table:
@@ -398,7 +418,8 @@ def _stratum_cells(score: StratumScore) -> Sequence[str]:
         return f"{factor * mean:.1f} ± {factor * std:.1f}" if is_defined(mean) else "–"
 
     distances = (cell(score.hd95, score.hd95_std, 1), cell(score.hd95_diagonal, score.hd95_diagonal_std, 1))
-    return cell(score.dice, score.dice_std, 100), *distances, str(score.undefined)
+    limits = interval(Interval(score.dice, score.dice_low, score.dice_high), "dice")
+    return cell(score.dice, score.dice_std, 100), limits, *distances, str(score.undefined)
 
 
 def _or_last(value: float) -> float:

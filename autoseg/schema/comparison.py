@@ -136,7 +136,10 @@ class Family:
 @dataclass(frozen=True, kw_only=True)
 class StratumScore:
     """Per-image means of one model over a stratum, and how many images have no HD95 (see `rule`): hd95 leaves them out,
-    hd95_diagonal (not-a-number in older files) has the image's diagonal for a mask that is empty where the other is not."""
+    hd95_diagonal (not-a-number in older files) has the image's diagonal for a mask that is empty where the other is not.
+
+    dice_low, dice_high: 95 % bootstrap interval of dice, cases (or groups) of the stratum drawn with replacement; undefined in
+    older files and with one case or group."""
 
     dice: ShareResult
     dice_std: NonNegativeResult
@@ -145,6 +148,23 @@ class StratumScore:
     undefined: Count
     hd95_diagonal: NonNegativeResult = math.nan
     hd95_diagonal_std: NonNegativeResult = math.nan
+    dice_low: ShareResult = math.nan
+    dice_high: ShareResult = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstGroup:
+    """A model's stratum of the lowest mean Dice of images among those of at least 5 cases, beside all cases.
+
+    cases, dice: of the stratum `group`; all_cases, all_dice: of all strata together. groups: how many could be the worst.
+    """
+
+    group: str
+    groups: Count
+    cases: Count
+    dice: Interval
+    all_cases: Count
+    all_dice: Interval
 
 
 @dataclass(frozen=True)
@@ -158,11 +178,12 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Stratification:
-    """by: as asked for. rule: in words."""
+    """by: as asked for. rule: in words. worst: model -> its worst group; empty where a model's own Dice makes the strata."""
 
     by: str
     rule: str
     strata: tuple[Stratum, ...]
+    worst: dict[str, WorstGroup] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
