@@ -192,12 +192,11 @@ def _measure(name: str) -> EncoderTraits:
         arguments["strict_img_size"] = False
     encoder: Any = _create(name, 3, (), arguments)
     strides = tuple(encoder.feature_info.reduction())
-    channels: tuple[int, ...] = tuple(encoder.feature_info.channels())
     blocks: tuple[int, ...] = ()
     if len(set(strides)) == 1 and hasattr(whole, "forward_intermediates"):
         blocks = _blocks(name, len(whole.feature_info))
         encoder = _create(name, 3, blocks, arguments)
-        channels, strides = channels[-1:] * _LEVELS, strides[-1:] * _LEVELS
+        strides = strides[-1:] * _LEVELS
     side, (_, height, width) = max(strides), pretrained_config(name).input_size
     size = (_PROBE[0] * side, _PROBE[1] * side)
     needs_size = only_square = False
@@ -213,6 +212,7 @@ def _measure(name: str) -> EncoderTraits:
             only_square, size = True, (max(size), max(size))
             encoder = _create(name, 3, blocks, {**arguments, "img_size": size[0]})
         shapes, unused = _try(encoder, size)
+    channels, channels_last = _layout(name, shapes, strides, size)
     return EncoderTraits(
         name=name,
         channels=channels,
@@ -222,7 +222,7 @@ def _measure(name: str) -> EncoderTraits:
         needs_size=needs_size,
         only_square=only_square,
         blocks=blocks,
-        channels_last=_are_channels_last(name, shapes, channels, strides, size),
+        channels_last=channels_last,
         stem=_stem(name, encoder),
         unused=unused,
         has_drop_path="drop_path_rate" in known,
@@ -277,18 +277,21 @@ def _on_this_device(make: Callable[[], nn.Module]) -> nn.Module:
             return make().to("meta")
 
 
-def _are_channels_last(
-    name: str, shapes: Sequence[tuple[int, ...]], channels: Sequence[int], strides: Sequence[int], size: tuple[int, int]
-) -> bool:
-    """Whether all maps are (B, h, w, C). Raises AutosegError if they are neither that nor (B, C, h, w)."""
+def _layout(
+    name: str, shapes: Sequence[tuple[int, ...]], strides: Sequence[int], size: tuple[int, int]
+) -> tuple[tuple[int, ...], bool]:
+    """Channels of each map, and whether the maps are (B, h, w, C). timm's numbers leave out a neck, which SAM's encoder has.
+
+    Raises AutosegError if they are neither that nor (B, C, h, w).
+    """
     sizes = [tuple(-(-side // stride) for side in size) for stride in strides]
-    if shapes == [(width, *two) for width, two in zip(channels, sizes, strict=True)]:
-        return False
-    if shapes == [(*two, width) for width, two in zip(channels, sizes, strict=True)]:
-        return True
+    if [shape[1:] for shape in shapes] == sizes:
+        return tuple(shape[0] for shape in shapes), False
+    if [shape[:2] for shape in shapes] == sizes:
+        return tuple(shape[2] for shape in shapes), True
     raise AutosegError(
         f"timm:{name} cannot be an encoder: for an image of {size[0]} x {size[1]} pixels its maps have the sizes {shapes}, "
-        f"not those that timm announces (channels {tuple(channels)}, strides {tuple(strides)})",
+        f"which do not fit the strides that timm announces, {tuple(strides)}",
         _OTHER,
     )
 
