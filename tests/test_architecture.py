@@ -29,7 +29,7 @@ ORDER = [
     {"evaluation"},
     {"explanation", "omnimodel", "comparison", "audit"},
     {"runner"},
-    {"study"},
+    {"study", "selection"},
     {"api"},
     {"cli"},
 ]

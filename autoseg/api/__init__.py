@@ -26,6 +26,7 @@ from autoseg.api.planning import decisions, fingerprint, plan_and_preprocess
 from autoseg.api.prediction import export, find_best, predict, review_page
 from autoseg.api.runner import grid_status, run
 from autoseg.api.second_reader import predict_with_second_reader, study_readers
+from autoseg.api.selection import select
 from autoseg.api.splits import compare_splits, export_splits, splits_of
 from autoseg.api.studies import check_study, run_study
 from autoseg.api.training import TrainedFold, train
@@ -82,6 +83,7 @@ __all__ = [
     "review_page",
     "run",
     "run_study",
+    "select",
     "splits_of",
     "study_readers",
     "train",

@@ -36,7 +36,7 @@ def current_plan(dataset: Dataset, plan: Plan, replan: bool, device: str, root: 
         return plan_again(dataset, plan, plan.protocol, [], device, root, preprocess=preprocess)
     splits = read_artefact(dataset.splits, Splits, planning_command(dataset, plan))
     remedy = f"correct {dataset.splits}, or delete it and plan again: autoseg_plan_and_preprocess {dataset.number}"
-    check_splits(splits, _fingerprint(dataset, plan), raw.spec, remedy)
+    check_splits(splits, current_fingerprint(dataset, plan), raw.spec, remedy)
     return plan
 
 
@@ -66,7 +66,7 @@ def check_plans(dataset: Dataset, plans: Mapping[Path, Plan], *, warn: bool = Fa
             logger.warning(error.problem)
 
 
-def _fingerprint(dataset: Dataset, plan: Plan) -> Fingerprint:
+def current_fingerprint(dataset: Dataset, plan: Plan) -> Fingerprint:
     """The fingerprint of the plan; measured again if it is missing, damaged or of other files."""
     try:
         measured = read_artefact(dataset.fingerprint, Fingerprint)

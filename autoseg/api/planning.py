@@ -139,7 +139,7 @@ def plan_and_preprocess(
         _log_findings(measured, raw)
         _log_id(new_splits)
         logger.info(f"{data.name}: {len(raw.cases)} cases, plan for {_counted(plan.models)} in {data.plan}")
-        _log_missing_weights(data, plan)
+        log_missing_weights(data, plan)
         for config in plan.preprocessing.values() if preprocess else ():
             preprocess_dataset(data, raw, config, content_hash=measured.content_hash, cache=cache)
     return plan
@@ -167,7 +167,7 @@ def _counted(models: Collection[str]) -> str:
     return f"{len(models)} model{'' if len(models) == 1 else 's'}"
 
 
-def _log_missing_weights(data: Dataset, plan: Plan) -> None:
+def log_missing_weights(data: Dataset, plan: Plan) -> None:
     """One line with the one command that gets the published weights of the plan's models."""
     from autoseg.training.initial_weights import missing_weights
     from autoseg.weights.pretrained import fetch_command

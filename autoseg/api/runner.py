@@ -111,7 +111,7 @@ def run(
         settings=texts, processes=max(1, gpus_per_run), log_to=tuple(log_to), deterministic=deterministic,
         break_lock=break_lock,
     )  # fmt: skip
-    job_engine = _engine(engine, workers, gpus_per_run, address, slurm, root_folder)
+    job_engine = make_engine(engine, workers, gpus_per_run, address, slurm, root_folder)
     table = run_jobs(jobs, job_options, job_engine, retries=retries, watch=watch, handle_signals=handle_signals)
     _compare(table, root_folder)
     return table
@@ -188,7 +188,7 @@ def _prepare(dataset: Dataset, models: set[str], settings: Mapping[str, str]) ->
         preprocess_dataset(dataset, RawDataset.open(dataset), plan.preprocessing[key], content_hash=plan.content_hash)
 
 
-def _engine(
+def make_engine(
     name: EngineName,
     workers: int | None,
     gpus_per_run: int,
@@ -196,6 +196,7 @@ def _engine(
     slurm: Mapping[str, str] | None,
     root: Path,
 ) -> Engine:
+    """What starts the jobs. Raises AutosegError if this machine or the cluster cannot run as many."""
     from autoseg.runner.engine import Local
 
     if name == "ray":

@@ -151,13 +151,15 @@ def _model_result(
     model: ModelResults, values: PairedScores, resampled: statistics.Matrix, groups: Mapping[str, str]
 ) -> ModelResult:
     index = values.names.index(model.model)
-    spec = registry.find_spec(model.model)
     record = model.first.record if model.folds else None
+    # A folder of autoseg_select has another name than its network.
+    network = record.model if record else model.model
+    spec = registry.find_spec(network)
     calibrations = [scores.calibration.ece for scores in model.scores.values() if scores.calibration is not None]
     mean = Interval(float("nan"), float("nan"), float("nan"))
     return ModelResult(
         model=model.model,
-        title=spec.title if spec else model.model,
+        title=spec.title if spec and network == model.model else model.model,
         family=spec.family if spec else "other",
         variant=record.variant if record else "",
         pretrained=record.pretrained if record else "",

@@ -21,18 +21,18 @@ from autoseg.schema.comparison import HEADLINE, DatasetComparison, Ranking
 # Okabe and Ito's palette: distinguishable with any colour vision, on light and dark ground. Markers differ as well.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00")
 MARKERS = "osD^vPX*"
-_TEXT_COLOUR = "#010203"
+TEXT_COLOUR = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,
-    "text.color": _TEXT_COLOUR,
-    "axes.edgecolor": _TEXT_COLOUR,
-    "axes.labelcolor": _TEXT_COLOUR,
+    "text.color": TEXT_COLOUR,
+    "axes.edgecolor": TEXT_COLOUR,
+    "axes.labelcolor": TEXT_COLOUR,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _TEXT_COLOUR,
-    "ytick.color": _TEXT_COLOUR,
+    "xtick.color": TEXT_COLOUR,
+    "ytick.color": TEXT_COLOUR,
     "legend.frameon": False,
 }
 Axes = Any
@@ -43,33 +43,34 @@ def plots(
 ) -> dict[str, str]:
     """Title -> SVG of each plot that has data. curves: model -> rows of its first fold's metrics.csv."""
     figures = {
-        f"Dice of images, {name}": _draw(
+        f"Dice of images, {name}": draw_svg(
             f"box{index}", partial(_boxes, dataset=dataset, dataset_results=dataset_results, name=name)
         )
         for index, name in enumerate(dataset.classes)
     }
-    figures["mDSC of each fold"] = _draw("folds", lambda axes: _folds(axes, dataset))
+    figures["mDSC of each fold"] = draw_svg("folds", lambda axes: _folds(axes, dataset))
     if dataset.ranking is not None and len(dataset.models) > 2:
-        figures["Mean ranks and critical difference"] = _draw(
+        figures["Mean ranks and critical difference"] = draw_svg(
             "ranks", partial(_critical, dataset=dataset, ranking=dataset.ranking), height=1.0 + 0.4 * len(dataset.models)
         )
     if any(result.cost for result in dataset.models):
-        figures["mDSC against cost"] = _draw("pareto", lambda axes: _pareto(axes, dataset))
+        figures["mDSC against cost"] = draw_svg("pareto", lambda axes: _pareto(axes, dataset))
     if curves:
-        figures["Learning curves, first fold"] = _draw("curves", lambda axes: _curves(axes, dataset, curves))
+        figures["Learning curves, first fold"] = draw_svg("curves", lambda axes: _curves(axes, dataset, curves))
     if dataset.risk_coverage:
-        figures["Risk and coverage"] = _draw("risk", lambda axes: _risk(axes, dataset))
+        figures["Risk and coverage"] = draw_svg("risk", lambda axes: _risk(axes, dataset))
     return figures
 
 
-def _draw(name: str, draw: Callable[[Axes], None], height: float = 3.2) -> str:
+def draw_svg(name: str, draw: Callable[[Axes], None], height: float = 3.2, width: float = 6.4) -> str:
+    """The SVG of a plot, whose ids begin with its name, in the colour of the page. height, width: in inches."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(6.4, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_TEXT_COLOUR, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
     # One page has several plots: prefix their ids, so that they are unique.
     svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", svg)
@@ -93,12 +94,12 @@ def _boxes(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResul
     defined = [[value for value in several if is_defined(value)] for several in values]
     boxes = axes.boxplot(defined, patch_artist=True, orientation="horizontal", tick_labels=names, widths=0.6)
     for box, model in zip(boxes["boxes"], names, strict=True):
-        box.set(facecolor=_colour_and_marker(dataset, model)[0], edgecolor=_TEXT_COLOUR, alpha=0.75)
+        box.set(facecolor=_colour_and_marker(dataset, model)[0], edgecolor=TEXT_COLOUR, alpha=0.75)
     for part in ("whiskers", "caps", "medians"):
         for line in boxes[part]:
-            line.set_color(_TEXT_COLOUR)
+            line.set_color(TEXT_COLOUR)
     for points in boxes["fliers"]:
-        points.set(markeredgecolor=_TEXT_COLOUR, markersize=3)
+        points.set(markeredgecolor=TEXT_COLOUR, markersize=3)
     axes.invert_yaxis()
     axes.set_xlabel("Dice")
 
@@ -109,7 +110,7 @@ def _folds(axes: Axes, dataset: DatasetComparison) -> None:
         colour, marker = _colour_and_marker(dataset, result.model)
         estimate = result.overall[HEADLINE]
         axes.scatter(list(estimate.folds.values()), [index] * len(estimate.folds), color=colour, marker=marker, s=36)
-        axes.plot([estimate.mean] * 2, [index - 0.3, index + 0.3], color=_TEXT_COLOUR, linewidth=2)
+        axes.plot([estimate.mean] * 2, [index - 0.3, index + 0.3], color=TEXT_COLOUR, linewidth=2)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("mDSC (bar: mean)")
@@ -138,7 +139,7 @@ def _pareto(axes: Axes, dataset: DatasetComparison) -> None:
     scores = {result.model: result.overall[HEADLINE].mean for result in defined}
     front = pareto(costs, scores)
     axes.plot(
-        [costs[name] for name in front], [scores[name] for name in front], color=_TEXT_COLOUR, linewidth=1, linestyle="--"
+        [costs[name] for name in front], [scores[name] for name in front], color=TEXT_COLOUR, linewidth=1, linestyle="--"
     )
     for name in costs:
         colour, marker = _colour_and_marker(dataset, name)

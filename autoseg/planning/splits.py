@@ -78,18 +78,25 @@ def with_inner_cases(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec
 
     A fold whose training cases are all of one patient gets none.
     """
-    groups, cases = independent_groups(fingerprint, spec.groups), {case.case: case for case in fingerprint.cases}
+    groups = independent_groups(fingerprint, spec.groups)
 
     def completed(fold: Fold) -> Fold:
         count = len({groups[name] for name in fold.train})
         if fold.inner or count < 2:
             return fold
         k = min(INNER, count)
-        strata = _strata([cases[name] for name in fold.train], k)
-        parts = _assign_folds(strata, [groups[name] for name in fold.train], k, splits.seed)
-        return replace(fold, inner=_sorted(np.array(fold.train)[parts == 0]))
+        return replace(fold, inner=even_parts(fingerprint, spec, fold.train, k, splits.seed)[0])
 
     return replace(splits, folds=tuple(completed(fold) for fold in splits.folds))
+
+
+def even_parts(
+    fingerprint: Fingerprint, spec: DatasetSpec, names: Sequence[str], parts: int, seed: int
+) -> list[tuple[str, ...]]:
+    """So many disjoint parts of these cases, made like the folds. Some are empty if there are fewer groups."""
+    groups, cases = independent_groups(fingerprint, spec.groups), {case.case: case for case in fingerprint.cases}
+    assigned = _assign_folds(_strata([cases[name] for name in names], parts), [groups[name] for name in names], parts, seed)
+    return [_sorted(np.array(names)[assigned == part]) for part in range(parts)]
 
 
 def with_groups(splits: Splits, fingerprint: Fingerprint, spec: DatasetSpec) -> Splits:

@@ -230,6 +230,7 @@ class BestChoice(Artefact, Tabular):
     with the choice that was made without its fold and its patients (`nested`); not-a-number with one fold only.
     candidates: all tried ones, best first. cases: number of out-of-fold cases. identities: member ->
     its `RunRecord.identity`, to detect later training. calibration: of the confidence of these models together.
+    held_back: number of cases that `nested_dice` is of, if autoseg_select chose: no decision saw them; 0 if find_best chose.
     command: predicts with the choice. saw_scored_cases: what the trainings chose on the cases they are scored on, see
     `RunRecord`; both Dice are of these networks.
     """
@@ -252,6 +253,7 @@ class BestChoice(Artefact, Tabular):
     command: str
     calibration: Calibration | None = None
     saw_scored_cases: tuple[Choice, ...] = ("epoch",)
+    held_back: Count = 0
 
     def summary(self) -> str:
         chosen = f"{' + '.join(self.models)}, chosen on {count(self.cases, 'case')} of {self.dataset} with Dice {self.dice:.3f}"
@@ -260,6 +262,10 @@ class BestChoice(Artefact, Tabular):
 
     def dice_notes(self) -> tuple[str, str]:
         """What `dice` and `nested_dice` mean, a sentence for each."""
+        if self.held_back:
+            seen = f"Dice {self.dice:.3f} is of all held-out cases, some of which helped autoseg_select to choose."
+            cases = count(self.held_back, "case")
+            return seen, f"Dice {self.nested_dice:.3f} is the one to report: of {cases} that no decision saw."
         tried = f"the best of {count(len(self.candidates), 'candidate')} and of all post-processing"
         biased = f"{tried}, so it tends to be too high for new images."
         chosen = f"Dice {self.dice:.3f} is of the cases the choice was made on, {biased}"

@@ -47,6 +47,7 @@ UNDEFINED = {
     },
     "second_reader": {"confidence", "agreement"},
     "study": {"ours", "deviation", "published", "published_deviation"},
+    "selection": {"value", "value_all", "mean", "low", "high", "p", "p_adjusted"},
 }  # fmt: skip
 # Numbers below zero that are right: values of images, differences, what stands for "not yet" and "all folds".
 BELOW_ZERO = {
@@ -63,6 +64,7 @@ BELOW_ZERO = {
     "plan": {"mean", "lower", "upper"},
     "prediction": {"slope", "intercept", "empty_offset"},
     "run": {"best_epoch"},
+    "selection": {"value", "value_all", "mean", "low", "high"},
     "sources": {"modified", "changed"},
     "scores": {"mean", "median", "added", "pooled", "overall"},
 }  # fmt: skip
