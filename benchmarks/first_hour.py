@@ -40,6 +40,8 @@ NEW_IMAGES = 10
 LABELS = {"neopolyp": "background,neoplastic,non_neoplastic"}
 README_LABELS = "background,polyp"
 COLUMNS = 80
+# Lines at the start and at the end of a picture.
+LONG = 24
 AS_IT_IS: dict[str, Any] = {"replace_whitespace": False, "drop_whitespace": False}
 PAGE = (
     "<meta charset=utf-8><body style='margin:12px;background:{background};color:{foreground}'>"
@@ -105,6 +107,8 @@ def draw(text: str, pictures: Path) -> None:
     """What each command showed, as pictures first_hour_1.png and so on."""
     for number, part in enumerate(text.removeprefix("$ ").split("\n$ "), 1):
         lines = [line for one in f"$ {part.strip()}".splitlines() for line in textwrap.wrap(one, COLUMNS, **AS_IT_IS) or [""]]
+        if len(lines) > 2 * LONG:
+            lines = [*lines[:LONG], "...", *lines[-LONG:]]
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print("\n".join(lines), markup=False, highlight=False)
         page = console.export_html(theme=MONOKAI, code_format=PAGE)

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 _FEW, _SLOW = 4, 0.5
 # Steps are timed until they took so many seconds together, or are so many: single ones vary by a factor of 1.7.
 _TIMED_SECONDS, _MOST_STEPS = 2.5, 5
+# From so many steps on, the first two are left out, else the first.
+_WARM_UP = 3
 _CONTENT = "random"
 # Waiting processes per core.
 _BUSY = 1.5
@@ -136,7 +138,7 @@ class _Steps:
         self._plan, self._store, self._scheme, self._device, self._config = plan, store, scheme, device, config
 
     def run(self, model: ModelPlan) -> float:
-        """Median seconds of steps after one for warm-up."""
+        """Median seconds of steps, without the first for warm-up."""
         training = self._plan.training
         network = build_network(model, self._config, self._scheme, "plan.json").to(self._device)
         if model.encoder_rate == 0:
@@ -173,7 +175,8 @@ class _Steps:
         finally:
             # Closing the generator ends its threads.
             batches.close()  # type: ignore[attr-defined]
-        return statistics.median(times[1:])
+        # Memory is still being claimed in the second step.
+        return statistics.median(times[2:] if len(times) > _WARM_UP else times[1:])
 
 
     def _maps(self, network: SegmentationNetwork, batch: Batch) -> tuple[torch.Tensor, ...]:

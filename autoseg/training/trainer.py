@@ -46,6 +46,8 @@ MAX_SKIPPED_STEPS = 20
 _SAVE_FRACTION, _PLOT_FRACTION = 0.05, 0.02
 # Expected seconds of the first plot.
 _PLOT_SECONDS = 0.6
+# The fraction of an epoch's time spent waiting for data from which on it is told.
+_MUCH_WAITING = 0.1
 # Seconds after which a checkpoint is written within an epoch.
 _MAX_UNSAVED_SECONDS = 600.0
 
@@ -361,7 +363,8 @@ class Trainer:
         if "micro_dice" in row:
             line += self._dice_text(row) + (" *" if improved and self._chooses_epoch else "  ")
         seconds = row["seconds"] + row.get("validation_seconds", 0.0)
-        line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s, {row['data_wait']:.0%} waiting for data"
+        line += f"  lr {row['learning_rate']:.2g}  {seconds:.1f} s"
+        line += f", {row['data_wait']:.0%} waiting for data" if row["data_wait"] >= _MUCH_WAITING else ""
         epochs_left = epochs - progress.epoch + self._config.later_epochs
         seconds_left = progress.seconds / progress.epoch * epochs_left
         in_all = " in all" if self._config.later_epochs else ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
@@ -23,6 +24,7 @@ from autoseg.training.checkpoint import load_network
 from autoseg.training.run_lock import run_lock
 from autoseg.training.step import Step
 from autoseg.training.train_fold import train_fold
+from autoseg.training.trainer import Trainer
 from autoseg.training.validate import Validation
 from tests.training import tiny
 from tests.training.tiny import NAME, at_step, in_a_process, with_model, with_training
@@ -491,3 +493,19 @@ def test_the_remaining_time_covers_the_runs_that_follow(tmp_path, caplog):
     lines = [record.message for record in caplog.records if record.message.startswith("epoch")]
     assert len(lines) == 4 and all(line.endswith("left in all") for line in lines)
     assert all(float(line.split()[-5]) > 10 and line.split()[-4] == "h" for line in lines), lines
+
+
+@pytest.mark.parametrize(("waited", "shown"), [(0.04, False), (0.3, True)])
+def test_the_line_of_an_epoch_tells_of_waiting_only_where_it_costs(
+    tmp_path, monkeypatch, caplog, waited, shown
+):
+    tiny.register()
+    dataset, plan, splits = tiny.prepare(tmp_path)
+    log_epoch = Trainer._log_epoch
+    monkeypatch.setattr(
+        Trainer, "_log_epoch", lambda self, row, improved: log_epoch(self, {**row, "data_wait": waited}, improved)
+    )
+    with caplog.at_level(logging.INFO):
+        train_fold(dataset, plan, splits, tiny.NAME, 0, device="cpu")
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert lines and all(("30% waiting for data" in line) == shown for line in lines)
