@@ -28,6 +28,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import cv2
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
@@ -115,7 +116,12 @@ def draw(text: str, pictures: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "page.html"
             path.write_text(page, encoding="utf-8")
-            shoot(path, pictures / f"first_hour_{number}.png", (760, 24 + 19 * len(lines)))
+            picture, height = pictures / f"first_hour_{number}.png", 24 + 19 * len(lines)
+            # Chromium leaves the lower part of small windows empty.
+            shoot(path, picture, (760, height + 300))
+            drawn = cv2.imread(str(picture))
+            assert drawn is not None
+            cv2.imwrite(str(picture), drawn[: round(0.8 * height)])
 
 
 def results(program: str, folder: Path) -> dict[str, Any]:
@@ -162,8 +168,8 @@ def main() -> None:
         name, _, count = item.partition(":")
         rows += play(name, int(count), options.data.absolute(), options.work.absolute(), programs)
     if options.pictures:
-        first = options.work / options.sets.partition(":")[0] / "terminal.txt"
-        draw(first.read_text(encoding="utf-8"), options.pictures)
+        first = options.work.absolute() / options.sets.partition(":")[0]
+        draw((first / "terminal.txt").read_text(encoding="utf-8").replace(str(first), "~"), options.pictures)
     total = sum(row["seconds"] for row in rows)
     print(f"all commands: {total / 60:.1f} minutes")
     content = {"install_seconds": round(seconds, 1), "commands": rows, "minutes": round(total / 60, 2)}
