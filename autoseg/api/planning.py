@@ -167,14 +167,15 @@ def _counted(models: Collection[str]) -> str:
     return f"{len(models)} model{'' if len(models) == 1 else 's'}"
 
 
-def log_missing_weights(data: Dataset, plan: Plan) -> None:
-    """One line with the one command that gets the published weights of the plan's models."""
+def log_missing_weights(data: Dataset, plan: Plan, what: str = "") -> None:
+    """One line with the one command that gets the published weights of the plan's models. what: to fetch, instead of those of
+    the dataset's plan."""
     from autoseg.training.initial_weights import missing_weights
     from autoseg.weights.pretrained import fetch_command
 
     missing = missing_weights(data, plan, plan.models)
     if missing:
-        command = fetch_command(f"--plan {data.number}", Workspace(data.root).weights)
+        command = fetch_command(what or f"--plan {data.number}", Workspace(data.root).weights)
         logger.info(f"published weights are missing for {', '.join(missing)}: {command}")
 
 

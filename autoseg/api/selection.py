@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -169,24 +170,31 @@ def _request_for(
     fingerprint, spec = current_fingerprint(dataset, plan), RawDataset.open(dataset).spec
     splits = read_artefact(dataset.splits, Splits, f"autoseg_plan_and_preprocess {dataset.number}")
     timer = MeasuredSteps(Workspace.at(root), spec.label_scheme(), device)
+    source = _Source(
+        dataset=dataset, models=tuple(models), fingerprint=fingerprint, spec=spec, splits=splits, device=device,
+        licence=licence, timer=timer,
+    )  # fmt: skip
     return partial(
         Request, dataset=dataset, spec=spec, fingerprint=fingerprint, splits=splits, models=tuple(models),
-        machine=timer.machine,
-        propose=partial(_propose, dataset, models, fingerprint, spec, splits, device, licence, timer),
+        machine=timer.machine, propose=partial(_propose, source),
     )  # fmt: skip
 
 
-def _propose(
-    dataset: Dataset,
-    models: Sequence[str],
-    fingerprint: Fingerprint,
-    spec: DatasetSpec,
-    splits: Splits,
-    device: str,
-    licence: Licence,
-    timer: StepTimer,
-    seconds: float,
-) -> Proposal:
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What candidates are planned from."""
+
+    dataset: Dataset
+    models: tuple[str, ...]
+    fingerprint: Fingerprint
+    spec: DatasetSpec
+    splits: Splits
+    device: str
+    licence: Licence
+    timer: StepTimer
+
+
+def _propose(source: _Source, seconds: float) -> Proposal:
     """The candidates for trainings of a fold of so many seconds."""
     from autoseg.planning.initial_weights import WeightsPolicy
     from autoseg.planning.planner import make_plan
@@ -194,20 +202,21 @@ def _propose(
     from autoseg.selection.candidates import propose
     from autoseg.training.train_fold import starting_weights
 
-    weights = WeightsPolicy(Workspace.at(dataset.root).weights, commercial=licence == "commercial")
+    dataset, fingerprint, spec, splits = source.dataset, source.fingerprint, source.spec, source.splits
+    weights = WeightsPolicy(Workspace.at(dataset.root).weights, commercial=source.licence == "commercial")
     # Folds of autoseg are planned for by their number.
-    options: dict[str, Any] = {"weights": weights, "splits": splits if splits.given else None}
+    options: dict[str, Any] = {"weights": weights, "splits": splits if splits.given else None, "device": source.device}
 
     def plan(model: str, settings: Mapping[str, str], *, timed: bool) -> Plan:
         if not timed:
-            return make_plan(fingerprint, spec, "auto", [model], device=device, settings=settings, **options)
+            return make_plan(fingerprint, spec, "auto", [model], settings=settings, **options)
         fitted = make_timed_plan(
-            fingerprint, spec, "auto", [model], device=device, settings=settings, timer=timer, hours=seconds / 3600, **options
+            fingerprint, spec, "auto", [model], settings=settings, timer=source.timer, hours=seconds / 3600, **options
         )
-        log_missing_weights(dataset, fitted)
+        log_missing_weights(dataset, fitted, f"{model}:{fitted.models[model].variant}")
         return fitted
 
     def has_weights(plan: Plan, model: str) -> bool:
         return starting_weights(dataset, plan, model, None, quiet=True) is not None
 
-    return propose(models, plan, timer, fingerprint, has_weights)
+    return propose(source.models, plan, source.timer, fingerprint, has_weights)

@@ -61,3 +61,19 @@ def test_a_selection_ends_in_masks(planned: Path, tmp_path: Path, monkeypatch: p
     comparison = api.compare("Lesion", allow_unequal=True, root=root)
     assert {one.model for one in comparison.datasets[0].models} == {one.run for one in selection.confirmed}
     assert {one.family for one in comparison.datasets[0].models} == {"generalist", "specialist"}
+
+
+def test_missing_weights_are_named_with_a_command_for_the_models_of_the_selection(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The dataset's own plan has other models."""
+    world.register()
+    monkeypatch.setattr("autoseg.training.step_time._measure", lambda plan, model, scheme, device: 0.01)
+    jobs = world.Jobs()
+    jobs.stop_after = 0
+    monkeypatch.setattr("autoseg.runner.scheduler.run_jobs", jobs)
+    caplog.set_level("INFO", logger="autoseg")
+    with pytest.raises(KeyboardInterrupt):
+        api.select("Lesion", hours=1.0, models=["segformer"], device="cpu", root=world.copy(planned, tmp_path))
+    (line,) = [record.message for record in caplog.records if "published weights are missing" in record.message]
+    assert "autoseg_weights fetch segformer:" in line and "--plan" not in line
