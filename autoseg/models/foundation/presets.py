@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from autoseg.models.base import ModelSpec, Transfer, Variant
 from autoseg.models.generalist.timm_upernet import ENCODER_SLOWLY, LAYER_BY_LAYER, TimmModel, published
-from autoseg.models.layers.timm_network import TimmNetwork, build_network
+from autoseg.models.layers.timm_network import build_variant
 
 
 def _preset(
@@ -25,21 +25,6 @@ def _preset(
     """encoders: variant -> timm's name of its encoder. trained_on: if the tag of the weights does not tell it."""
     names = {variant.name: encoder for variant, encoder in encoders.items()}
 
-    def build(
-        variant: str,
-        in_channels: int,
-        num_classes: int,
-        input_size: tuple[int, int] | None = None,
-        *,
-        decoder: str = "light",
-        width: int = 64,
-        drop_path: float = 0.0,
-    ) -> TimmNetwork:
-        """decoder: "light", "upernet" or "dpt". width: of the light decoder. drop_path: largest rate of stochastic depth."""
-        return build_network(
-            names[variant], in_channels, num_classes, input_size, decoder=decoder, width=width, drop_path=drop_path
-        )
-
     spec = ModelSpec(
         name=name,
         title=title,
@@ -52,7 +37,7 @@ def _preset(
         transfer=transfer,
         cam_layer="decoder.fuse",
     )
-    return TimmModel(spec, build)
+    return TimmModel(spec, build_variant(names))
 
 
 SAM2_HIERA = _preset(

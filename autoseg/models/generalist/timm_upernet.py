@@ -16,7 +16,7 @@ import torch
 
 from autoseg.models.base import LIKE_ANY_OTHER, Family, ModelSpec, Transfer, Variant
 from autoseg.models.layers.timm_encoder import EncoderTraits, encoder_traits, pretrained_config
-from autoseg.models.layers.timm_network import TimmNetwork, build_network
+from autoseg.models.layers.timm_network import TimmNetwork, build_variant
 from autoseg.models.published_weights import DINOV3, PublishedWeights, direct, on_hub
 
 PREFIX, VARIANT = "timm:", "standard"
@@ -70,20 +70,7 @@ def model(name: str) -> TimmModel:
     """
     traits = encoder_traits(name)
 
-    def build(
-        variant: str,
-        in_channels: int,
-        num_classes: int,
-        input_size: tuple[int, int] | None = None,
-        *,
-        decoder: str = "light",
-        width: int = 64,
-        drop_path: float = 0.0,
-    ) -> TimmNetwork:
-        """decoder: "light", "upernet" or "dpt". width: of the light decoder. drop_path: largest rate of stochastic depth."""
-        return build_network(
-            name, in_channels, num_classes, input_size, decoder=decoder, width=width, drop_path=drop_path
-        )
+    build = build_variant({VARIANT: name})
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = build(VARIANT, 3, 2)

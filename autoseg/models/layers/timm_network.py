@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -198,3 +198,24 @@ def build_network(
             name, in_channels, num_classes, input_size, drop_path=drop_path, channels=width, detail_channels=width // 2
         )
     return DECODERS[decoder](name, in_channels, num_classes, input_size, drop_path=drop_path)
+
+
+def build_variant(encoders: Mapping[str, str]) -> Callable[..., TimmNetwork]:
+    """The function that builds a variant, with the options of `build_network`. encoders: variant -> timm's name."""
+
+    def build(
+        variant: str,
+        in_channels: int,
+        num_classes: int,
+        input_size: tuple[int, int] | None = None,
+        *,
+        decoder: str = "light",
+        width: int = _LIGHT_WIDTH,
+        drop_path: float = 0.0,
+    ) -> TimmNetwork:
+        """decoder: "light", "upernet" or "dpt". width: of the light decoder. drop_path: largest rate of stochastic depth."""
+        return build_network(
+            encoders[variant], in_channels, num_classes, input_size, decoder=decoder, width=width, drop_path=drop_path
+        )
+
+    return build
