@@ -42,8 +42,8 @@ class SelectionCandidate:
 class TriedCandidate:
     """A candidate in a rung. value: of the objective on the deciding cases, not-a-number if its training failed.
 
-    steps: of the optimiser. seconds: of the training. image_seconds: of the training of one image. fell: why it is not in the
-    next rung, "" if it is.
+    steps: of the optimiser. seconds: of the training. image_seconds: of the training of one image. eliminated: why it is not in
+    the next rung, "" if it is.
     """
 
     name: FileName
@@ -51,7 +51,7 @@ class TriedCandidate:
     steps: Count
     seconds: NonNegative
     image_seconds: NonNegative
-    fell: str = ""
+    eliminated: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class ModelSelection(Artefact, Tabular):
             rows += (
                 {
                     "dataset": self.dataset, "rung": number, "kind": rung.kind, "candidate": one.name,
-                    self.objective: one.value, "steps": one.steps, "seconds": one.seconds, "fell": one.fell,
+                    self.objective: one.value, "steps": one.steps, "seconds": one.seconds, "eliminated": one.eliminated,
                 }
                 for one in rung.tried
             )  # fmt: skip

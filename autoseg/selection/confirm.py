@@ -104,7 +104,7 @@ def _sentences(
     names = {one.name: role_text(one) for one in usable}
     sentences = [_pair_text(test, names, objective) for test in pairs]
     if len(left) == 1:
-        sentences.append(f"Recommended is the {names[chosen.name]}: each other one is worse than some.")
+        sentences.append(f"Recommended is the {names[chosen.name]}: each of the others is worse than another one.")
         return sentences
     speeds = ", ".join(f"{names[one.name]} {one.image_seconds:.2g} s" for one in left)
     together = " and ".join(names[one.name] for one in left)

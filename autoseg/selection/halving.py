@@ -67,7 +67,7 @@ def level_seconds(first: float, level: int) -> float:
 def decide(
     tried: Sequence[TriedCandidate], go_on: int, objective: str, higher_is_better: bool
 ) -> tuple[TriedCandidate, ...]:
-    """The candidates of a rung, best first, those after the first `go_on` with the reason why they fell.
+    """The candidates of a rung, best first, those after the first `go_on` with the reason why they were eliminated.
 
     Of equal values the faster comes first, by the seconds of an image in training. Failed trainings come last, and never go on.
     """
@@ -77,17 +77,17 @@ def decide(
     decided = []
     for place, one in enumerate(ordered, 1):
         if math.isnan(one.value):
-            decided.append(replace(one, fell=one.fell or "its training failed"))
+            decided.append(replace(one, eliminated=one.eliminated or "its training failed"))
         elif place <= go_on:
-            decided.append(replace(one, fell=""))
+            decided.append(replace(one, eliminated=""))
         else:
             assert last is not None
             distance = abs(last.value - one.value)
             equal = round(last.value, _DECIMALS) == round(one.value, _DECIMALS)
             why = "as good, but slower" if equal else f"{distance:.3f} {'below' if higher_is_better else 'above'}"
             others = f"{why} {'than ' if equal else ''}the last that went on ({last.value:.3f})"
-            fell = f"{objective} {one.value:.3f}, place {place} of {len(ordered)}, {go_on} go on: {others}"
-            decided.append(replace(one, fell=fell))
+            eliminated = f"{objective} {one.value:.3f}, place {place} of {len(ordered)}, {go_on} go on: {others}"
+            decided.append(replace(one, eliminated=eliminated))
     return tuple(decided)
 
 

@@ -1,4 +1,4 @@
-"""selection.html: what was tried, who fell when and why, and what was confirmed, as one page that needs no network."""
+"""selection.html: what was tried, what was eliminated and why, and what was confirmed, as one page that needs no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autoseg.selection.confirm import role_text
 from autoseg.selection.trials import describe
 from autoseg.support.files import write_text
 
-# Candidates that fell in the first rung are named in the table; a picture with all names could not be read.
+# Candidates eliminated in the first rung are named in the table; a picture with all names could not be read.
 _NAMED = 6
 
 
@@ -67,13 +67,13 @@ def confirmed_names(selection: ModelSelection) -> list[tuple[str, str]]:
 
 
 def rung_rows(selection: ModelSelection, number: int) -> list[tuple[str, ...]]:
-    """Cells of a rung: candidate, objective, steps, seconds, why it fell."""
+    """Cells of a rung: candidate, objective, steps, seconds, why it was eliminated."""
     rung = selection.rungs[number]
     stays = "confirmed in folds" if rung.level == selection.level else "goes on"
     return [
         (
             one.name, "–" if math.isnan(one.value) else f"{one.value:.3f}", str(one.steps), f"{one.seconds:.0f}",
-            one.fell or stays,
+            one.eliminated or stays,
         )
         for one in rung.tried
     ]  # fmt: skip
@@ -97,7 +97,7 @@ def _interval(value: Interval) -> str:
 
 
 def picture(selection: ModelSelection) -> str:
-    """The rungs as SVG: each candidate's objective against the measured seconds of its training; a cross where it fell."""
+    """The rungs as SVG: each candidate's objective against the seconds of its training; a cross where it was eliminated."""
     return draw_svg("rungs", partial(_draw_rungs, selection=selection), 4.6, 8.4)
 
 
@@ -115,7 +115,7 @@ def _draw_rungs(axes: Axes, selection: ModelSelection) -> None:
             axes.scatter(seconds[-1:], values[-1:], color=TEXT_COLOUR, marker="x", s=60, linewidths=1, zorder=4)
     for index, label in enumerate(models):
         axes.scatter([], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], label=label)
-    axes.scatter([], [], color=TEXT_COLOUR, marker="x", linewidths=1, label="fell")
+    axes.scatter([], [], color=TEXT_COLOUR, marker="x", linewidths=1, label="eliminated")
     _name_last(axes, [(name, paths[name][-1]) for name in names if len(paths[name]) == rungs][:_NAMED])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

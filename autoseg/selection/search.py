@@ -104,7 +104,7 @@ class _Search:
             names, numbers = list(self.state.entered), halving.entrants(len(self.state.entered))
             for level, go_on in zip(self._ladder.levels, (*numbers[1:], halving.CONTENDERS - 1), strict=True):
                 last = self._rung("full", level, names, go_on)
-                names = [one.name for one in last.tried if not one.fell]
+                names = [one.name for one in last.tried if not one.eliminated]
                 self._save(rungs=(*self.state.rungs, last))
             self._confirm(last)
         finally:
@@ -184,13 +184,13 @@ class _Search:
             return
         first = self._ladder.levels[0]
         rung = self._rung("frozen", first, [one.name for one in entrants], math.ceil(len(entrants) / 2))
-        fell = {self.state.candidate(one.name).model: one.fell for one in rung.tried if one.fell}
+        eliminated = {self.state.candidate(one.name).model: one.eliminated for one in rung.tried if one.eliminated}
         limit = halving.level_seconds(self.state.first_seconds, first)
         able = [one for one in candidates if one.name in self.state.entered or not trials.too_slow(one.step_seconds, limit)]
-        left = [one.name for one in able if one.model not in fell]
+        left = [one.name for one in able if one.model not in eliminated]
         order = sorted(left, key=lambda name: name not in self.state.entered)
         entered = tuple(order[: len(self.state.entered)])
-        reasons = {model: f"its frozen encoder fell: {why}" for model, why in fell.items()}
+        reasons = {model: f"its frozen encoder was eliminated: {why}" for model, why in eliminated.items()}
         updated = tuple(replace(one, left_out=reasons.get(one.model, "")) for one in self.state.candidates)
         self.state = replace(self.state, entered=entered, candidates=updated, rungs=(rung,))
 
@@ -250,14 +250,14 @@ class _Search:
                 name=name, value=math.nan, steps=record.steps, seconds=record.seconds, image_seconds=fast
             )
         if not scores:
-            reasons = "; ".join(f"{name}: {one.fell}" for name, one in tried.items())
+            reasons = "; ".join(f"{name}: {one.eliminated}" for name, one in tried.items())
             raise AutosegError(f"no candidate could be trained: {reasons}", "see autoseg_train.log in the candidates' folders")
         by_fold = {name: {0: one} for name, one in scores.items()}
         values = confirm.paired(request.dataset, request.spec, by_fold, request.objective, None)
         means = dict(zip(values.names, values.matrix.mean(axis=1), strict=True))
         tried |= {name: replace(tried[name], value=float(means[name])) for name in scores}
         decided = halving.decide(list(tried.values()), go_on, request.objective, state.higher_is_better)
-        best = ", ".join(f"{one.name} {one.value:.3f}" for one in decided if not one.fell)
+        best = ", ".join(f"{one.name} {one.value:.3f}" for one in decided if not one.eliminated)
         logger.info(f"level {level}: {count(len(decided), 'candidate')}; ahead by {request.objective}: {best}")
         return Rung(kind=kind, level=level, seconds=seconds, tried=decided)
 
@@ -409,8 +409,8 @@ def _models(state: ModelSelection) -> set[str]:
 
 
 def _failed(name: str, row: JobRow) -> TriedCandidate:
-    fell = f"its training failed: {row.message}"
-    return TriedCandidate(name=name, value=math.nan, steps=0, seconds=0.0, image_seconds=0.0, fell=fell)
+    eliminated = f"its training failed: {row.message}"
+    return TriedCandidate(name=name, value=math.nan, steps=0, seconds=0.0, image_seconds=0.0, eliminated=eliminated)
 
 
 def _key(job: Job) -> str:

@@ -37,26 +37,26 @@ def test_the_best_go_on_and_the_others_are_told_why_they_fell() -> None:
     rung = [tried("c", 0.5), tried("a", 0.9), tried("d", math.nan), tried("b", 0.7)]
     decided = decide(rung, 2, "dice", higher_is_better=True)
     assert [one.name for one in decided] == ["a", "b", "c", "d"]
-    assert [bool(one.fell) for one in decided] == [False, False, True, True]
-    assert decided[2].fell == "dice 0.500, place 3 of 4, 2 go on: 0.200 below the last that went on (0.700)"
-    assert decided[3].fell == "its training failed"
+    assert [bool(one.eliminated) for one in decided] == [False, False, True, True]
+    assert decided[2].eliminated == "dice 0.500, place 3 of 4, 2 go on: 0.200 below the last that went on (0.700)"
+    assert decided[3].eliminated == "its training failed"
 
 
 def test_of_equal_candidates_the_faster_goes_on() -> None:
     rung = [tried("slow", 0.8004, 2.0), tried("fast", 0.8001, 1.0), tried("worse", 0.79, 0.1)]
     decided = decide(rung, 1, "dice", higher_is_better=True)
     assert [one.name for one in decided] == ["fast", "slow", "worse"]
-    assert "as good, but slower than the last that went on" in decided[1].fell
+    assert "as good, but slower than the last that went on" in decided[1].eliminated
 
 
 def test_distances_are_better_if_they_are_smaller() -> None:
     decided = decide([tried("far", 9.0), tried("near", 2.0)], 1, "hd95", higher_is_better=False)
-    assert decided[0].name == "near" and "7.000 above" in decided[1].fell
+    assert decided[0].name == "near" and "7.000 above" in decided[1].eliminated
 
 
 def test_failed_trainings_never_go_on() -> None:
     decided = decide([tried("a", math.nan), tried("b", 0.1)], 2, "dice", higher_is_better=True)
-    assert [(one.name, bool(one.fell)) for one in decided] == [("b", False), ("a", True)]
+    assert [(one.name, bool(one.eliminated)) for one in decided] == [("b", False), ("a", True)]
 
 
 def candidates(seconds: list[float]) -> list[SelectionCandidate]:

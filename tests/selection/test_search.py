@@ -31,7 +31,7 @@ def run(root: Path, hours: float = HOURS, **options: object) -> ModelSelection:
 
 def decisions(selection: ModelSelection) -> object:
     """Everything but times."""
-    rungs = [[(one.name, one.value, one.fell) for one in rung.tried] for rung in selection.rungs]
+    rungs = [[(one.name, one.value, one.eliminated) for one in rung.tried] for rung in selection.rungs]
     return selection.entered, rungs, [(one.name, one.value) for one in selection.confirmed], selection.recommended
 
 
@@ -143,7 +143,7 @@ def test_failed_trainings_fall_and_the_others_go_on(planned: Path, jobs: Jobs, t
     jobs.fail = lambda job: job.model == "good_net"
     selection = run(copy(planned, tmp_path))
     failed = [one for one in selection.rungs[0].tried if selection.candidate(one.name).model == "good_net"]
-    assert failed and {one.fell for one in failed} == {"its training failed: it was killed"}
+    assert failed and {one.eliminated for one in failed} == {"its training failed: it was killed"}
     assert selection.candidate(selection.recommended).model == "fast_net"
     jobs.fail = lambda job: True
     with pytest.raises(AutosegError, match="no candidate could be trained: .*it was killed"):
@@ -195,11 +195,11 @@ def test_frozen_encoders_have_a_round_of_their_own(planned: Path, jobs: Jobs, tm
     selection = run(root)
     first, *others = selection.rungs
     assert first.kind == "frozen" and {rung.kind for rung in others} == {"full"} and len(first.tried) == 3
-    (fell,) = [one for one in first.tried if one.fell]
-    model = selection.candidate(fell.name).model
+    (eliminated,) = [one for one in first.tried if one.eliminated]
+    model = selection.candidate(eliminated.name).model
     assert model == "fast_net" and not any(name.startswith(model) for name in selection.entered)
     reasons = {one.left_out for one in selection.candidates if one.model == model}
-    assert reasons == {f"its frozen encoder fell: {fell.fell}"}
+    assert reasons == {f"its frozen encoder was eliminated: {eliminated.eliminated}"}
     assert len(others[0].tried) >= 5
     plans = [read_artefact(path, Plan) for path in tmp_path.glob("root/results/*/selection/*frozen/level_0/plan.json")]
     assert {model.encoder_rate for plan in plans for model in plan.models.values()} == {0}
