@@ -282,3 +282,10 @@ assert not heavy, heavy
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_training_does_not_import_timm_by_itself() -> None:
+    """timm and torchvision take half a second: only networks that need them import them."""
+    code = "import sys, autoseg.training.trainer; assert not {'timm', 'torchvision'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -39,7 +39,7 @@ def evaluate(
             only returned).
         tolerance: of the normalised surface Dice, in the unit of the distances: mm if all references have a spacing,
             else pixels.
-        processes: use worker processes from 1000 masks on, faster than threads on many cores. A script then needs
+        processes: use worker processes from 2000 masks on, faster than threads on many cores. A script then needs
             `if __name__ == "__main__":` around the call.
 
     Returns:

@@ -41,7 +41,7 @@ def fingerprint(dataset: DatasetId, root: Root = None, *, processes: bool = Fals
     Args:
         dataset: id or name of the dataset.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
-        processes: use worker processes from 1000 images on, faster than threads on many cores. A script then needs
+        processes: use worker processes from 2000 images on, faster than threads on many cores. A script then needs
             `if __name__ == "__main__":` around the call.
 
     Returns:

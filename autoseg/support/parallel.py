@@ -28,7 +28,7 @@ from autoseg.support.pixel_limit import max_pixels, set_max_pixels
 
 A = TypeVar("A")
 B = TypeVar("B")
-_MIN_ITEMS = 1000  # items
+_MIN_ITEMS = 2000  # items
 _MAX_PROCESSES = 16  # One parent cannot feed more.
 
 

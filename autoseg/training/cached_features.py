@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import xxhash
 from numpy.typing import NDArray
@@ -246,7 +246,7 @@ def _identity(network: SegmentationNetwork, store: ArrayDataset, model_plan: Mod
             digest.update(name.encode())
             digest.update(_bytes(buffer))
     texts = (json.dumps(one, sort_keys=True, default=str) for one in (plan, augmentation))
-    return hash_text(_VERSION, timm.__version__, *texts, store.identity, digest.hexdigest())
+    return hash_text(_VERSION, version("timm"), *texts, store.identity, digest.hexdigest())
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -85,8 +85,9 @@ class NNUNet(SegmentationNetwork):
         self.min_side = 2 * self.divisor
         widths = [min(first * 2**level, largest) for level in range(stages)]
         self.network = _network(variant.startswith("resenc"), in_channels, num_classes, widths)
-        self.network.apply(self.network.initialize)
         state = self.state_dict()
+        if not any(value.is_meta for value in state.values()):  # Planning has no values to initialise; drawing them takes long.
+            self.network.apply(self.network.initialize)
         heads = tuple(name for name in state if ".seg_layers." in name)
         self.head_weights = heads
         stems = (".stages.0.0.convs.0.", ".encoder.stem.convs.0.")
