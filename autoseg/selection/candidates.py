@@ -21,8 +21,9 @@ from autoseg.support.log import progress_bar
 
 logger = logging.getLogger(__name__)
 
-# A frozen encoder sees so many views of each image once; then a step costs the decoder only.
+# A frozen encoder sees so many views of each image once; then a step costs the decoder only, and a linear one next to nothing.
 _FROZEN = {"encoder_rate": "0", "cached_views": "8"}
+_DECODERS: tuple[dict[str, str], ...] = ({"options.decoder": "linear"}, {})
 # Patches differ from a resized image if the images have clearly more pixels than the input.
 _MORE_PIXELS = 1.3
 _SIDE_MULTIPLE = 32
@@ -106,15 +107,16 @@ def _of_model(
         seconds = timing.seconds_per_step * planned.flops / max(1, base.models[model].flops)
         seconds = timing.seconds_per_step if changed is base else seconds
         yield from _with_rates(model, changed, settings, changes, seconds)
-    if has_weights(base, model):
-        settings = {f"models.{model}.{name}": value for name, value in _FROZEN.items()}
+    for decoder in _DECODERS if has_weights(base, model) else ():
+        settings = {f"models.{model}.{name}": value for name, value in (_FROZEN | decoder).items()}
         try:
             frozen = apply_overrides(base, settings)
             seconds = timer.seconds(frozen, frozen.models[model])
         except AutosegError as error:
-            logger.info(f"{model} is not tried with a frozen encoder: {error.problem}")
-            return
-        yield from _with_rates(model, frozen, settings, 1, seconds)
+            kind = "linear decoder on a frozen encoder" if decoder else "frozen encoder"
+            logger.info(f"{model} is not tried with a {kind}: {error.problem}")
+            continue
+        yield from _with_rates(model, frozen, settings, 1 + len(decoder), seconds)
 
 
 def _configurations(
@@ -179,12 +181,18 @@ def _with_rates(
         }
         parts = [model, planned.variant, _size_text(planned), f"{rate:g}"]
         parts += (["patch"] if geometry == "patch" else []) + (["frozen"] if frozen else [])
+        parts += ["linear"] if is_linear(settings) else []
         candidate = SelectionCandidate(
             name="-".join(_UNSAFE.sub("+", part) for part in parts), model=model, family=spec.family, variant=planned.variant,
             geometry=geometry, input_size=planned.input_size, learning_rate=rate, frozen=frozen,
             changes=changes + (number > 0), step_seconds=seconds, settings=set_by_hand,
         )  # fmt: skip
         yield PlannedCandidate(candidate, _of_one_model(plan, model, rate))
+
+
+def is_linear(settings: Mapping[str, str]) -> bool:
+    """Whether the settings of a candidate choose a linear decoder."""
+    return any(name.endswith(".options.decoder") and value == "linear" for name, value in settings.items())
 
 
 def _of_one_model(plan: Plan, model: str, rate: float) -> Plan:

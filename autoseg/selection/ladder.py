@@ -117,6 +117,11 @@ def hours_for_longer(state: ModelSelection, models: int, folds: int) -> float:
 
 
 def frozen_entrants(candidates: Sequence[SelectionCandidate]) -> list[SelectionCandidate]:
-    """Each model's frozen encoder with the planned learning rate; none if there are too few to compare."""
-    found = [one for one in candidates if one.frozen and one.changes == 1]
-    return found if len(found) >= FEWEST_FROZEN else []
+    """Each model's frozen encoder with the planned learning rate and the cheapest decoder, a linear one where there is one;
+    none if there are too few to compare.
+    """
+    found: dict[str, SelectionCandidate] = {}
+    for one in sorted(candidates, key=lambda one: (one.step_seconds, one.changes)):
+        if one.frozen:
+            found.setdefault(one.model, one)
+    return list(found.values()) if len(found) >= FEWEST_FROZEN else []

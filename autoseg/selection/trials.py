@@ -19,7 +19,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.schema.runner import Job
 from autoseg.schema.scores import Scores
 from autoseg.schema.selection import SelectionCandidate
-from autoseg.selection.candidates import PlannedCandidate
+from autoseg.selection.candidates import PlannedCandidate, is_linear
 from autoseg.selection.cases import CaseRoles
 from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset
@@ -136,6 +136,7 @@ def image_seconds(record: RunRecord) -> float:
 def describe(candidate: SelectionCandidate) -> str:
     """A candidate in words."""
     geometry = "patches" if candidate.geometry == "patch" else "whole images"
-    frozen = ", frozen encoder" if candidate.frozen else ""
+    linear = " and linear decoder" if is_linear(candidate.settings) else ""
+    frozen = f", frozen encoder{linear}" if candidate.frozen else ""
     size = f"{candidate.input_size[0]} x {candidate.input_size[1]}"
     return f"{candidate.model} {candidate.variant}, {geometry} of {size}, learning rate {candidate.learning_rate:g}{frozen}"

@@ -92,7 +92,10 @@ def test_small_ones_pass_every_check_with_values(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "decoder"),
-    [("resnet10t", "upernet"), ("vit_tiny_patch16_224", "upernet"), ("vit_tiny_patch16_224", "dpt")],
+    [
+        ("resnet10t", "upernet"), ("resnet10t", "linear"), ("vit_tiny_patch16_224", "upernet"), ("vit_tiny_patch16_224", "dpt"),
+        ("vit_tiny_patch16_224", "linear"),
+    ],
 )
 def test_other_decoders_train_and_give_logits_of_any_size(name: str, decoder: str) -> None:
     torch.manual_seed(0)
@@ -106,7 +109,7 @@ def test_other_decoders_train_and_give_logits_of_any_size(name: str, decoder: st
     sum(losses).backward()
     assert [key for key, one in network.named_parameters() if one.grad is None] == []
     assert network.get_submodule(registry.spec(f"timm:{name}").cam_layer) is not None
-    assert {key.rsplit(".", 1)[0] for key in network.head_weights} >= {"classify"} or decoder == "upernet"
+    assert {key.rsplit(".", 1)[0] for key in network.head_weights} >= {"classify"} or decoder in ("upernet", "linear")
 
 
 def test_traits_are_read_from_timm() -> None:
@@ -156,7 +159,7 @@ def test_names_without_the_prefix_hint_at_it() -> None:
 
 def test_options_that_do_not_fit_are_named() -> None:
     for options, message in (
-        ({"decoder": "dpt"}, "plain transformers"), ({"decoder": "fpn"}, "choose light, upernet, dpt"),
+        ({"decoder": "dpt"}, "plain transformers"), ({"decoder": "fpn"}, "choose light, upernet, dpt, linear"),
         ({"drop_path": 1.5}, "probability"), ({"drop_path": 0.1}, "stochastic depth"), ({"depth": 3}, "its options: decoder"),
     ):  # fmt: skip
         with pytest.raises(AutosegError) as caught:

@@ -12,6 +12,8 @@ from autoseg.planning.planner import make_plan
 from autoseg.planning.timed_plan import make_timed_plan
 from autoseg.schema.plan import Plan
 from autoseg.selection.candidates import Proposal, propose
+from autoseg.selection.ladder import frozen_entrants
+from autoseg.selection.trials import describe
 from autoseg.support.errors import AutosegError
 from tests.planning.fingerprints import FakeDataset
 from tests.planning.test_time_budget import ScriptedTimer
@@ -109,3 +111,14 @@ def test_frozen_encoders_need_weights() -> None:
     frozen = [one for one in proposal(FakeDataset(), ("dinov2",), weights=True).candidates if one.candidate.frozen]
     assert frozen and all(one.model_plan.encoder_rate == 0 and one.model_plan.cached_views for one in frozen)
     assert [one.candidate.changes for one in frozen].count(1) == 1
+    # A linear decoder costs next to nothing: with it encoders are compared.
+    linear = [one for one in frozen if one.model_plan.options.get("decoder") == "linear"]
+    assert linear and all(one.candidate.name.endswith("-frozen-linear") for one in linear)
+    # (The scripted timer counts the encoder.)
+    timed = [replace(one.candidate, step_seconds=0.1 if one in linear else 1.0) for one in frozen]
+    several = [replace(one, model=f"model_{number}") for number in range(3) for one in timed]
+    entrants = frozen_entrants(several)
+    assert {one.model for one in entrants} == {"model_0", "model_1", "model_2"}
+    assert {(one.name, one.changes) for one in entrants} == {(linear[0].candidate.name, 2)}
+    assert "frozen encoder and linear decoder" in describe(entrants[0])
+    assert frozen_entrants(several[: len(frozen)]) == []

@@ -1,9 +1,10 @@
-"""Networks of a timm encoder and one of three decoders: `light`, `upernet`, or `dpt` for plain transformers."""
+"""Networks of a timm encoder and a decoder: `light`, `upernet`, `dpt` for plain transformers, or `linear`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from autoseg.models.base import ModelOutput, SegmentationNetwork, StateDictAdapter
@@ -18,7 +19,15 @@ from autoseg.models.layers.timm_encoder import (
     load_encoder,
     to_timm_names,
 )
-from autoseg.models.layers.upernet import AUXILIARY_WEIGHT, AuxiliaryHead, ConvNormReLU, UPerDecoder, UPerHead, resize_like
+from autoseg.models.layers.upernet import (
+    AUXILIARY_WEIGHT,
+    AuxiliaryHead,
+    ConvNormReLU,
+    UPerDecoder,
+    UPerHead,
+    classifier,
+    resize_like,
+)
 
 _LIGHT_WIDTH, _DETAIL_WIDTH = 64, 32
 # Width of DPT's fusion by the channels of the encoder, as in Depth Anything's small, base and large networks.
@@ -171,10 +180,50 @@ class DPTNetwork(TimmNetwork):
         return ModelOutput(self.classify(self.dropout(self.decoder(maps))))
 
 
-DECODERS: Mapping[str, type[LightNetwork] | type[UPerNetwork] | type[DPTNetwork]] = {
+class _LinearDecoder(nn.Module):
+    """A linear classifier on the channels of all maps, at the finest map's size: each map's own share is resized and added."""
+
+    def __init__(self, channels: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        # Without it a channel learns as fast as its values are large.
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, affine=False) for width in channels)
+        self.shares = nn.ModuleList(classifier(width, num_classes) for width in channels)
+        self.fuse = nn.Identity()  # The layer of heat maps has this name in all decoders.
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        shares = [share(norm(x)) for x, norm, share in zip(maps, self.norms, self.shares, strict=True)]
+        return self.fuse(torch.stack([resize_like(x, shares[0]) for x in shares]).sum(0))  # type: ignore[no-any-return]
+
+
+class LinearNetwork(TimmNetwork):
+    """A linear probe: logits at the size of the encoder's finest map of a stride from 4 on. It shows what the features hold,
+    and costs almost nothing beside them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int,
+        num_classes: int,
+        input_size: tuple[int, int] | None = None,
+        *,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__(name, in_channels, input_size, drop_path)
+        self._used = [level for level, stride in enumerate(self.traits.strides) if stride >= 4]
+        self.decoder = _LinearDecoder([self.traits.channels[level] for level in self._used], num_classes)
+        shares = range(len(self._used))
+        self.head_weights = tuple(f"decoder.shares.{number}.{kind}" for number in shares for kind in ("weight", "bias"))
+
+    def decode(self, maps: Sequence[Tensor], x: Tensor) -> ModelOutput:
+        return ModelOutput(self.decoder([maps[level] for level in self._used]))
+
+
+DECODERS: Mapping[str, type[LightNetwork] | type[UPerNetwork] | type[DPTNetwork] | type[LinearNetwork]] = {
     "light": LightNetwork,
     "upernet": UPerNetwork,
     "dpt": DPTNetwork,
+    "linear": LinearNetwork,
 }
 
 
@@ -213,7 +262,7 @@ def build_variant(encoders: Mapping[str, str]) -> Callable[..., TimmNetwork]:
         width: int = _LIGHT_WIDTH,
         drop_path: float = 0.0,
     ) -> TimmNetwork:
-        """decoder: "light", "upernet" or "dpt". width: of the light decoder. drop_path: largest rate of stochastic depth."""
+        """decoder: a name of `DECODERS`. width: of the light decoder. drop_path: largest rate of stochastic depth."""
         return build_network(
             encoders[variant], in_channels, num_classes, input_size, decoder=decoder, width=width, drop_path=drop_path
         )
