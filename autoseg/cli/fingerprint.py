@@ -31,6 +31,9 @@ def _show(measured: Fingerprint) -> None:
     _tables.show_table(measured.dataset, ("", ""), table.overview(measured))
     for heading, *rows in (table.channels(measured), table.classes(measured)):
         _tables.show_table("", heading, rows)
+    advice = table.metrics(measured)
+    if advice:
+        _tables.show_table("metrics to read", ("class", "metrics", "because"), advice)
     findings = table.findings(measured)
     if findings:
         _tables.show_table("to check", ("", "", "cases"), findings)

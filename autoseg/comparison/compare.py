@@ -37,7 +37,7 @@ from autoseg.schema.comparison import (
     Stratification,
 )
 from autoseg.schema.fingerprint import Fingerprint
-from autoseg.schema.scores import BUILT_IN_METRICS, Scores
+from autoseg.schema.scores import BUILT_IN_METRICS, Calibration, Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 from autoseg.support.files import read_artefact
@@ -155,7 +155,7 @@ def _model_result(
     # A folder of autoseg_select has another name than its network.
     network = record.model if record else model.model
     spec = registry.find_spec(network)
-    calibrations = [scores.calibration.ece for scores in model.scores.values() if scores.calibration is not None]
+    calibrations = _calibrations([scores.calibration for scores in model.scores.values() if scores.calibration is not None])
     mean = Interval(float("nan"), float("nan"), float("nan"))
     return ModelResult(
         model=model.model,
@@ -169,7 +169,8 @@ def _model_result(
         classes=_class_estimates(model.scores),
         case_mean=statistics.interval(values.matrix[index], resampled[:, index]) if values.units else mean,
         cost=_cost(model),
-        calibration=sum(calibrations) / len(calibrations) if calibrations else float("nan"),
+        calibration=calibrations.get("ece", float("nan")),
+        calibrations=calibrations,
         identities={str(fold): run.record.identity for fold, run in model.folds.items()},
         weights=record.weights if record else (),
         intervals=micro_intervals(model, groups),
@@ -185,6 +186,12 @@ def _estimates(folds: Mapping[int, Mapping[str, float]]) -> dict[str, Estimate]:
     return {
         key: statistics.estimate({str(fold): numbers[key] for fold, numbers in folds.items() if key in numbers}) for key in keys
     }
+
+
+def _calibrations(of_folds: Sequence[Calibration]) -> dict[str, float]:
+    """Means over folds; empty without stored probabilities."""
+    names = ("ece", "near_ece", "brier", "near_brier") if of_folds else ()
+    return {name: sum(getattr(one, name) for one in of_folds) / len(of_folds) for name in names}
 
 
 def _class_estimates(scores: Mapping[int, Scores]) -> dict[str, dict[str, Estimate]]:

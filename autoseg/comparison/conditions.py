@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from autoseg.comparison.protocol_checks import choices_note
 from autoseg.comparison.results import DatasetResults, FoldResults
 from autoseg.comparison.statistics import LEVEL
+from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Conditions, PairTest, Selection
+from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import count
+from autoseg.support.files import read_artefact
 
 # Bootstrap intervals of means of segmentation scores cover about what they say from this number of cases (arXiv 2409.17763).
 _ENOUGH_UNITS = 50
@@ -38,12 +41,27 @@ def conditions(
         "start": _start(found),
         "tests": " ".join(_tests(dataset_results, units, tests)),
     }
+    advice = _metrics(dataset_results)
+    if advice:
+        lines["metrics"] = advice
     if unequal:
         lines = {"runs": "The runs are not equal (see the notes), so their order does not rank the models.", **lines}
     if found.unknown:
         names = ", ".join(found.unknown)
         lines["other programs"] = f"{names}: which choices saw these cases, seed, budget and start are not known here."
     return Conditions(**{**vars(found), "lines": lines})
+
+
+def _metrics(dataset_results: DatasetResults) -> str:
+    """Which metrics to believe for this task; "" if Dice is enough, or if there is no fingerprint."""
+    path = dataset_results.dataset.fingerprint
+    if not path.exists():
+        return ""
+    lines = (
+        f"{f'{one.of}: ' * bool(one.of)}{one.metrics}, because {one.reason}."
+        for one in advise_metrics(read_artefact(path, Fingerprint))
+    )
+    return " ".join(lines)
 
 
 def _choices(dataset_results: DatasetResults, selection: Selection | None) -> str:

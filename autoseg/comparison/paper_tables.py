@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autoseg.comparison.rounding import decimals, rounded, rounded_p
-from autoseg.comparison.tables import HD95, STUDY, added, display_factor, ordered_by_dice
+from autoseg.comparison.tables import HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, display_factor, has_objects, ordered_by_dice
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import (
     CLASS_MEAN,
@@ -24,7 +24,7 @@ from autoseg.schema.frame import count
 from autoseg.schema.run import choices_text
 
 # The tables in the order of a paper.
-KEYS = ("models", "images", "classes", "pairs", "family_pairs", "ranking", "cost", "strata", "worst_groups")
+KEYS = ("models", "images", "classes", "objects", "pairs", "family_pairs", "ranking", "cost", "strata", "worst_groups")
 _ROUNDED = "Numbers are rounded by the deviation beside them or half their interval; without either they have three digits."
 
 
@@ -73,6 +73,8 @@ def paper_tables(comparison: Comparison) -> Iterator[PaperTable]:
         yield _models(dataset)
         yield _images(dataset)
         yield _classes(dataset)
+        if has_objects(dataset):
+            yield _objects(dataset)
         if dataset.tests:
             yield _pairs(dataset, "pairs", "Pairs of models", dataset.tests)
         if dataset.family_tests:
@@ -157,6 +159,17 @@ def _classes(dataset: DatasetComparison) -> PaperTable:
     )
     columns = (Column("class", "name"), _NAME, *(Column(key, "spread") for key in keys))
     return _table(dataset, "classes", "Classes", text, columns, rows)
+
+
+def _objects(dataset: DatasetComparison) -> PaperTable:
+    rows: list[tuple[Cell, ...]] = [
+        (name, result.model, *(_spread(result.classes[name].get(key)) for key in OBJECTS.values()))
+        for name in dataset.classes
+        for result in ordered_by_dice(dataset)
+    ]
+    text = f"Areas, borders and objects of each class, {OBJECTS_NOTE}; mean ± sample standard deviation over folds"
+    columns = (Column("class", "name"), _NAME, *(Column(key, "spread") for key in OBJECTS))
+    return _table(dataset, "objects", "Areas, borders and objects", text, columns, rows)
 
 
 def _pairs(dataset: DatasetComparison, key: str, title: str, tests: Sequence[PairTest]) -> PaperTable:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -59,6 +60,10 @@ def plots(
         figures["Learning curves, first fold"] = draw_svg("curves", lambda axes: _curves(axes, dataset, curves))
     if dataset.risk_coverage:
         figures["Risk and coverage"] = draw_svg("risk", lambda axes: _risk(axes, dataset))
+    if any(result.calibrations for result in dataset.models):
+        figures["Reliability near the foreground"] = draw_svg(
+            "reliability", partial(_reliability, dataset=dataset, dataset_results=dataset_results)
+        )
     return figures
 
 
@@ -171,4 +176,25 @@ def _risk(axes: Axes, dataset: DatasetComparison) -> None:
         colour, marker = _colour_and_marker(dataset, one.model)
         axes.plot(one.coverage, one.risk, color=colour, marker=marker, ms=3, label=f"{one.model}, AURC {one.aurc:.3f}")
     axes.set(xlabel="coverage: fraction of cases, the most confident first", ylabel="risk (1 - Dice)")
+    axes.legend(fontsize=9)
+
+
+def _reliability(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResults) -> None:
+    """Accuracy against confidence in bins, over all folds; the diagonal is a network that is right as often as it says."""
+    axes.plot([0, 1], [0, 1], color=TEXT_COLOUR, linewidth=1, linestyle="--")
+    for result in ordered_by_dice(dataset):
+        scores = dataset_results.models[result.model].scores.values()
+        folds = [one.calibration for one in scores if one.calibration is not None and one.calibration.near_share]
+        bins = [
+            np.array([[one.near_confidence, one.near_accuracy], [one.near_share] * 2], float) for one in folds
+        ]  # (values or weights, confidence or accuracy, bins)
+        if not bins:
+            continue
+        weights = sum(np.nan_to_num(one[1]) for one in bins)
+        sums = sum(np.nan_to_num(one[0] * one[1]) for one in bins)
+        used = weights[0] > 0
+        colour, marker = _colour_and_marker(dataset, result.model)
+        confidence, accuracy = sums[:, used] / weights[:, used]
+        axes.plot(confidence, accuracy, color=colour, marker=marker, ms=4, label=result.model)
+    axes.set(xlabel="confidence", ylabel="fraction that is right")
     axes.legend(fontsize=9)

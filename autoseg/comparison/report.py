@@ -16,6 +16,7 @@ from autoseg.comparison.paper_files import other_notes
 from autoseg.comparison.plots import plots
 from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import Table, tables
+from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
@@ -127,4 +128,6 @@ def _facts(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
     for one in fingerprint.classes:
         thick = f", {one.thickness:.1f} pixels thick" if is_defined(one.thickness) else ""
         facts.append((one.name, f"in {one.presence:.0%} of the cases, {one.pixel_share:.2%} of all pixels{thick}"))
+    for advice in advise_metrics(fingerprint):
+        facts.append((f"metrics{f' for {advice.of}' * bool(advice.of)}", f"{advice.metrics}: {advice.reason}"))
     return (*facts, *((f"finding: {finding.kind}", finding.text) for finding in fingerprint.findings))

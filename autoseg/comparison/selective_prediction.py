@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoseg.comparison.results import DatasetResults, ModelResults
+from autoseg.comparison.statistics import augrc
 from autoseg.comparison.statistics import risk_coverage as curve
 from autoseg.metrics.rules import is_defined
 from autoseg.prediction.calibration import case_dice, fit, is_empty
@@ -57,7 +58,7 @@ def _risk_coverage(name: str, model: ModelResults, groups: Mapping[str, str]) ->
     confidence = expected or defined
     risk = {case: 1 - case_dice(scores[case]) for case in confidence}
     coverage, running, area = curve([confidence[case] for case in risk], list(risk.values()))
-    _, _, best = curve([-value for value in risk.values()], list(risk.values()))
+    perfect = curve([-value for value in risk.values()], list(risk.values()))
     step = max(1, len(coverage) // _POINTS)
     shown = slice((len(coverage) - 1) % step, None, step)
     return RiskCoverage(
@@ -66,6 +67,8 @@ def _risk_coverage(name: str, model: ModelResults, groups: Mapping[str, str]) ->
         coverage=tuple(float(value) for value in coverage[shown]),
         risk=tuple(float(value) for value in running[shown]),
         aurc=area,
-        best=best,
+        best=perfect[2],
         random=sum(risk.values()) / len(risk),
+        augrc=augrc(coverage, running),
+        best_augrc=augrc(perfect[0], perfect[1]),
     )

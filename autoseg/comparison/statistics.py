@@ -145,3 +145,10 @@ def risk_coverage(confidence: Sequence[float], risk: Sequence[float]) -> tuple[M
     shared = np.bincount(place, losses) / np.bincount(place)
     running = np.cumsum(shared[place]) / np.arange(1, len(losses) + 1)
     return np.arange(1, len(losses) + 1) / len(losses), running, float(running.mean())
+
+
+def augrc(coverage: Matrix, risk: Matrix) -> float:
+    """Area under the generalised risk-coverage curve (Traub et al., NeurIPS 2024): the mean over coverages of the loss that is
+    let through, as a fraction of all units. coverage, risk: (units,), of `risk_coverage`.
+    """
+    return float((coverage * risk).mean())

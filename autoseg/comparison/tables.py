@@ -31,6 +31,15 @@ ALL = "all classes"
 STUDY = {"mDSC": HEADLINE, "mIoU": "micro.iou", "mPrec": "micro.precision", "mRec": "micro.recall"}
 TESTED = "tested"
 # Both ways to score a class that is in one of the two masks only.
+OBJECTS = {
+    "area bias": "pooled.area_bias", "area error": "per_image.area_error", "Boundary IoU": "per_image.boundary_iou",
+    "objects found": "pooled.object_sensitivity", "precision of objects": "pooled.object_precision",
+    "object F1": "pooled.object_f1", "panoptic quality": "per_image.panoptic_quality",
+}  # fmt: skip
+OBJECTS_NOTE = (
+    "in %; area bias: above zero if too much is predicted, of the summed areas; area error, Boundary IoU and panoptic quality: "
+    "means over the cases; objects are connected parts, found if their IoU is above 0.5, counted over all cases"
+)
 HD95 = {"HD95, left out": "per_image.hd95", "HD95, diagonal": "per_image.hd95_diagonal"}
 _HD95_NOTE = "HD95 where a class is in one mask only: left out, or the image's diagonal"
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
@@ -81,6 +90,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
     for dataset in comparison.datasets:
         yield overall(dataset)
         yield per_class(dataset)
+        if has_objects(dataset):
+            yield objects(dataset)
         if dataset.tests:
             yield pairs(dataset)
         if dataset.ranking is not None:
@@ -100,6 +111,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
             yield external(dataset)
         if dataset.risk_coverage:
             yield risks(dataset)
+        if any(result.calibrations for result in dataset.models):
+            yield calibrations(dataset)
 
 
 def across(comparison: Comparison) -> Table:
@@ -153,6 +166,23 @@ def per_class(dataset: DatasetComparison) -> Table:
     units = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit})"
     note = f"{units}, mean ± deviation over folds; {_HD95_NOTE}"
     return Table(title=f"Classes of {dataset.dataset}", note=note, headings=("class", "model", *keys), rows=tuple(rows), keys=2)
+
+
+def has_objects(dataset: DatasetComparison) -> bool:
+    """Whether the scores are of a release that counts objects."""
+    return any("pooled.object_f1" in numbers for result in dataset.models for numbers in result.classes.values())
+
+
+def objects(dataset: DatasetComparison) -> Table:
+    rows = [
+        (name, result.model, *(spread(result.classes[name].get(key)) for key in OBJECTS.values()))
+        for name in dataset.classes
+        for result in ordered_by_dice(dataset)
+    ]
+    return Table(
+        title=f"Areas, borders and objects of {dataset.dataset}", note=f"{OBJECTS_NOTE}; mean ± deviation over folds",
+        headings=("class", "model", *OBJECTS), rows=tuple(rows), keys=2,
+    )  # fmt: skip
 
 
 def pairs(dataset: DatasetComparison) -> Table:
@@ -342,25 +372,46 @@ def external(dataset: DatasetComparison) -> Table:
 
 def risks(dataset: DatasetComparison) -> Table:
     rows = [
-        (one.model, one.confidence, *(f"{value:.4f}" for value in (one.aurc, one.best, one.random)))
+        (one.model, one.confidence, *(decimal(value) for value in (one.aurc, one.best, one.random, one.augrc, one.best_augrc)))
         for one in dataset.risk_coverage
     ]
     note = (
-        "area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. Expected Dice: from a line "
-        "fitted to the confidence of the same cases, with a separate value for empty masks"
+        "AURC: area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. AUGRC: of the generalised "
+        "curve: the loss let through as a fraction of all cases, so that a confident failure counts once. Expected Dice: from "
+        "a line fitted to the confidence of the same cases, with a separate value for empty masks"
     )
     return Table(
         title=f"Confidence on {dataset.dataset}",
         note=note,
-        headings=("model", "confidence", "AURC", "perfect", "random"),
+        headings=("model", "confidence", "AURC", "perfect", "random", "AUGRC", "perfect AUGRC"),
         rows=tuple(rows),
         keys=2,
+    )
+
+
+def calibrations(dataset: DatasetComparison) -> Table:
+    names = {"ece": "ECE", "near_ece": "ECE near the foreground", "brier": "Brier", "near_brier": "Brier near the foreground"}
+    rows = [
+        (result.model, *(decimal(result.calibrations[name]) for name in names))
+        for result in ordered_by_dice(dataset)
+        if result.calibrations
+    ]
+    note = (
+        "of the stored probabilities of all pixels, and of the foreground with a band of a fiftieth of the image's diagonal "
+        "around it, where a network can be wrong; lower is better; means over folds"
+    )
+    return Table(
+        title=f"Calibration on {dataset.dataset}", note=note, headings=("model", *names.values()), rows=tuple(rows)
     )
 
 
 def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
     """Models, the best micro Dice first."""
     return sorted(dataset.models, key=lambda result: -_or_last(result.overall[HEADLINE].mean))
+
+
+def decimal(value: float) -> str:
+    return f"{value:.4f}" if is_defined(value) else "–"
 
 
 def percent(value: float) -> str:

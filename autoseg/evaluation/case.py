@@ -17,7 +17,8 @@ from autoseg.evaluation.mask_values import Codings
 from autoseg.evaluation.pairing import Pair
 from autoseg.fingerprint.mask_coding import MAX_CLASSES, LabelCoding, to_ids
 from autoseg.io import Label, align, read_label
-from autoseg.metrics.calibration import EMPTY, Reliability, reliability_of_classes, reliability_of_region
+from autoseg.metrics.calibration import EMPTY, Reliability, far_from, reliability_of_classes, reliability_of_region
+from autoseg.metrics.objects import NO_OBJECTS, ObjectScore, object_score
 from autoseg.metrics.overlap import Counts, counts
 from autoseg.metrics.rules import UNDEFINED, Metric, is_defined
 from autoseg.metrics.skeleton import area_and_border, cldice
@@ -75,8 +76,8 @@ class ScoredCase:
     """Scores of one case, and what the summary of the set needs.
 
     predicted_values, reference_values: those in the masks. side: the image's shorter side in pixels. borders: number of
-    border pixels in the reference, for each of `classes`. notes: how the prediction was brought onto the
-    reference's grid.
+    border pixels in the reference, for each of `classes`. reliability: of all pixels, and of those near the foreground.
+    notes: how the prediction was brought onto the reference's grid.
     """
 
     case: str
@@ -86,7 +87,7 @@ class ScoredCase:
     spacing: tuple[float, float] | None
     side: int
     borders: tuple[int, ...]
-    reliability: Reliability | None
+    reliability: tuple[Reliability, Reliability] | None
     notes: tuple[str, ...] = ()
 
 
@@ -160,12 +161,13 @@ def score_case(
         return {}
     scores = {}
     for name, count in counts(prediction, reference, members, ignore).items():
-        surface, added_values = UNDEFINED_SURFACE, dict.fromkeys(added, UNDEFINED)
+        surface, objects, added_values = UNDEFINED_SURFACE, NO_OBJECTS, dict.fromkeys(added, UNDEFINED)
         if count.tp + count.fp + count.fn:
             first, second = (mask_of(labels, members[name], ignore) for labels in (prediction, reference))
             surface = surface_score(first, second, spacing, tolerance)
+            objects = object_score(first, second)
             added_values = {metric: _added_metric(metric, first, second, spacing) for metric in added}
-        scores[name] = class_score(count, surface, added_values)
+        scores[name] = class_score(count, surface, added_values, objects)
     return scores
 
 
@@ -183,12 +185,17 @@ def _added_metric(metric: str, prediction: Mask, reference: Mask, spacing: tuple
     return value
 
 
-def class_score(count: Counts, surface: SurfaceScore, added: Mapping[str, float]) -> ClassScore:
+def class_score(
+    count: Counts, surface: SurfaceScore, added: Mapping[str, float], objects: ObjectScore = NO_OBJECTS
+) -> ClassScore:
     """All numbers of a class in a case."""
     return ClassScore(
         tp=count.tp, fp=count.fp, fn=count.fn, dice=count.dice, iou=count.iou, precision=count.precision, recall=count.recall,
         hd95=surface.hd95, hd95_diagonal=surface.hd95_diagonal, hd95_pooled=surface.hd95_pooled, asd=surface.asd,
-        nsd=surface.nsd, cldice=UNDEFINED, added=dict(added),
+        nsd=surface.nsd, boundary_iou=surface.boundary_iou, cldice=UNDEFINED, area_error=count.area_error,
+        area_bias=count.area_bias, object_tp=objects.tp, object_fp=objects.fp, object_fn=objects.fn,
+        object_sensitivity=objects.object_sensitivity, object_precision=objects.object_precision, object_f1=objects.object_f1,
+        panoptic_quality=objects.panoptic_quality, added=dict(added),
     )  # fmt: skip
 
 
@@ -253,19 +260,31 @@ def _relabel(labels: LabelMap, mapping: Mapping[int, int]) -> LabelMap:
     return changed
 
 
-def _reliability(pair: Pair, masks: _MaskPair, options: ScoringOptions) -> Reliability | None:
-    """From <case>.npz next to the mask; None if there is none. Raises AutosegError if the file is damaged or does not fit."""
+def _reliability(pair: Pair, masks: _MaskPair, options: ScoringOptions) -> tuple[Reliability, Reliability] | None:
+    """Of all pixels and of those near the foreground, from <case>.npz next to the mask; None if there is none.
+
+    Raises AutosegError if the file is damaged or does not fit.
+    """
     path = pair.prediction.with_name(f"{pair.case}.npz")
     if options.scheme is None or options.relabel.prediction or options.resized is not None or not path.is_file():
         return None
     maps = read_probabilities(path, options.scheme.outputs, masks.reference.shape)
     if not options.scheme.regions:
-        return reliability_of_classes(maps, masks.reference, masks.ignore)
-    of_regions = (
-        reliability_of_region(probability, np.isin(masks.reference, member), masks.ignore)
-        for probability, member in zip(maps, options.scheme.members, strict=True)
-    )
-    return sum(of_regions, EMPTY)
+        far = far_from((masks.reference != 0) & (masks.reference != options.scheme.ignore))
+        everywhere, near = (reliability_of_classes(maps, masks.reference, left_out) for left_out in _without(masks.ignore, far))
+        return everywhere, near
+    everywhere, near = EMPTY, EMPTY
+    for probability, member in zip(maps, options.scheme.members, strict=True):
+        inside = np.isin(masks.reference, member)
+        all_but, all_near_but = _without(masks.ignore, far_from(inside))
+        everywhere += reliability_of_region(probability, inside, all_but)
+        near += reliability_of_region(probability, inside, all_near_but)
+    return everywhere, near
+
+
+def _without(ignore: Mask | None, far: Mask) -> tuple[Mask | None, Mask]:
+    """Pixels to leave out: of all, and of those near the foreground."""
+    return ignore, far if ignore is None else far | ignore
 
 
 def read_probabilities(path: Path, outputs: int, size: tuple[int, ...]) -> NDArray[np.float32]:

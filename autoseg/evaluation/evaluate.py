@@ -27,7 +27,7 @@ from autoseg.evaluation.pairing import Pair, pair_masks
 from autoseg.evaluation.summary import summarise
 from autoseg.evaluation.tables import write_scores
 from autoseg.fingerprint.mask_coding import MAX_CLASSES
-from autoseg.metrics.calibration import EMPTY
+from autoseg.metrics.calibration import EMPTY, Reliability
 from autoseg.metrics.skeleton import MAX_THIN_WIDTH
 from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
@@ -215,16 +215,21 @@ def _calibration(scored: Sequence[ScoredCase]) -> Calibration | None:
     reliabilities = [one.reliability for one in scored if one.reliability is not None]
     if not reliabilities:
         return None
-    summed = sum(reliabilities, EMPTY)
-    with np.errstate(invalid="ignore"):
-        confidence, accuracy = summed.confidence / summed.pixels, summed.right / summed.pixels
+    everywhere, near = (sum(ones, EMPTY) for ones in zip(*reliabilities, strict=True))
+    confidence, accuracy, share = _bins(everywhere)
+    near_confidence, near_accuracy, near_share = _bins(near)
     return Calibration(
-        ece=summed.ece,
-        cases=len(reliabilities),
-        confidence=tuple(map(float, confidence)),
-        accuracy=tuple(map(float, accuracy)),
-        share=tuple(map(float, summed.pixels / summed.pixels.sum())),
-    )
+        ece=everywhere.ece, brier=everywhere.brier, cases=len(reliabilities), confidence=confidence, accuracy=accuracy,
+        share=share, near_ece=near.ece, near_brier=near.brier, near_confidence=near_confidence, near_accuracy=near_accuracy,
+        near_share=near_share,
+    )  # fmt: skip
+
+
+def _bins(summed: Reliability) -> tuple[tuple[float, ...], ...]:
+    """Mean confidence, accuracy and fraction of the pixels of each bin."""
+    with np.errstate(invalid="ignore"):
+        numbers = (summed.confidence / summed.pixels, summed.right / summed.pixels, summed.pixels / summed.pixels.sum())
+    return tuple(tuple(map(float, one)) for one in numbers)
 
 
 def _check_common_values(scored: Sequence[ScoredCase]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from autoseg.metrics.objects import NO_OBJECTS, ObjectScore
 from autoseg.metrics.overlap import Counts, averages, mean, total
-from autoseg.metrics.rules import DEFINITIONS, OVERLAP, RULE, SHAPE, UNDEFINED, is_defined
+from autoseg.metrics.rules import DEFINITIONS, OBJECTS, OVERLAP, PER_IMAGE, RULE, UNDEFINED, is_defined
 from autoseg.schema.scores import Calibration, CaseScore, ClassScore, ClassSummary, MetricSummary, Scores
 from autoseg.support.extensions import METRICS
 
@@ -38,10 +39,11 @@ def added_metrics(cases: Iterable[CaseScore]) -> list[str]:
 
 
 def _summarise_class(scores: Sequence[ClassScore], thin: bool, added: Sequence[str]) -> ClassSummary:
-    summed = _sum(scores)
-    metrics = [metric for metric in (*OVERLAP, *SHAPE, *added) if thin or metric != "cldice"]
+    pixels, objects = _sum(scores), _sum_of_objects(scores)
+    metrics = [metric for metric in (*PER_IMAGE, *added) if thin or metric != "cldice"]
+    of_pixels = {metric: float(getattr(pixels, metric)) for metric in (*OVERLAP, "area_bias")}
     return ClassSummary(
-        pooled={metric: float(getattr(summed, metric)) for metric in OVERLAP},
+        pooled=of_pixels | {metric: float(getattr(objects, metric)) for metric in OBJECTS},
         per_image={metric: _metric_summary([score.value(metric) for score in scores]) for metric in metrics},
     )
 
@@ -58,11 +60,15 @@ def _overall(cases: Sequence[CaseScore], classes: Mapping[str, ClassSummary], ad
     """All classes together: "micro.dice" and "class_mean.dice" of summed counts, "per_image.dice" the mean over the classes of
     the means over images, ..."""
     overall = averages({name: _sum([case.classes[name] for case in cases]) for name in classes})
-    for metric in (*OVERLAP, *SHAPE, *added):
+    for metric in (*PER_IMAGE, *added):
         means = [one.per_image[metric].mean for one in classes.values() if metric in one.per_image]
         if means:
             overall[f"per_image.{metric}"] = mean(means)
     return overall
+
+
+def _sum_of_objects(scores: Iterable[ClassScore]) -> ObjectScore:
+    return sum((ObjectScore(one.object_tp, one.object_fp, one.object_fn) for one in scores), NO_OBJECTS)
 
 
 def _sum(scores: Iterable[ClassScore]) -> Counts:

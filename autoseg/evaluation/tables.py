@@ -14,7 +14,7 @@ from autoseg.support.files import atomic_write, write_artefact
 
 JSON, CSV, SUMMARY = "scores.json", "scores.csv", "scores_summary.csv"
 ALL = "all classes"
-_COUNTS = ("tp", "fp", "fn")
+_PIXELS, _OBJECTS = ("tp", "fp", "fn"), ("object_tp", "object_fp", "object_fn")
 
 
 def write_scores(scores: Scores, folder: Path) -> None:
@@ -33,11 +33,12 @@ def _write_cases(scores: Scores, stream: TextIO) -> None:
     """One row per case and class; an undefined metric is an empty cell."""
     writer = csv.writer(stream, lineterminator="\n")
     added = added_metrics(scores.cases)
-    writer.writerow(["case", "class", *_COUNTS, *BUILT_IN_METRICS, *added, "unit"])
+    writer.writerow(["case", "class", *_PIXELS, *BUILT_IN_METRICS, *_OBJECTS, *added, "unit"])
     for case in scores.cases:
         for name, score in case.classes.items():
-            cells = [_cell(score.value(metric)) for metric in (*BUILT_IN_METRICS, *added)]
-            writer.writerow([case.case, name, *(getattr(score, count) for count in _COUNTS), *cells, scores.unit])
+            pixels, objects = ([getattr(score, name) for name in names] for names in (_PIXELS, _OBJECTS))
+            own, others = ([_cell(score.value(metric)) for metric in metrics] for metrics in (BUILT_IN_METRICS, added))
+            writer.writerow([case.case, name, *pixels, *own, *objects, *others, scores.unit])
 
 
 def _write_summary(scores: Scores, stream: TextIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.schema.fingerprint import Fingerprint
 
 Rows = list[tuple[str, ...]]
@@ -63,6 +64,11 @@ def classes(fingerprint: Fingerprint) -> Rows:
         thickness = (f"{item.thickness:.1f} px", f"{item.relative_thickness:.1%}")
         rows.append((item.name, cases, *sizes, *thickness, f"{item.compactness:.2f}"))
     return rows
+
+
+def metrics(fingerprint: Fingerprint) -> Rows:
+    """Rows (class, metrics, reason); none if Dice is enough."""
+    return [(one.of or "all", one.metrics, one.reason) for one in advise_metrics(fingerprint)]
 
 
 def findings(fingerprint: Fingerprint, max_cases: int = 4) -> Rows:

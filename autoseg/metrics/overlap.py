@@ -44,6 +44,14 @@ class Counts:
     def recall(self) -> float:
         return quotient(self.tp, self.tp + self.fn)
 
+    @property
+    def area_bias(self) -> float:
+        return quotient(self.fp - self.fn, self.tp + self.fn)
+
+    @property
+    def area_error(self) -> float:
+        return abs(self.area_bias)
+
 
 def counts(
     prediction: LabelMap, reference: LabelMap, members: Mapping[str, Sequence[int]], ignore: Mask | None = None

@@ -18,8 +18,13 @@ UNDEFINED = math.nan
 
 # Quotients of pixel counts. They can also be computed from counts summed over a set.
 OVERLAP = ("dice", "iou", "precision", "recall")
+# Of counts of objects, which can be summed as well.
+OBJECTS = ("object_sensitivity", "object_precision", "object_f1")
 # Metrics of the masks' shapes, for single images only. The first four are distances: lower is better.
-SHAPE = ("hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice")
+SHAPE = ("hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "boundary_iou", "cldice")
+# Of one image: errors of its area, and the quality of its objects.
+AREA = ("area_error", "area_bias")
+PER_IMAGE = (*OVERLAP, *SHAPE, *AREA, *OBJECTS, "panoptic_quality")
 
 DEFINITIONS = {
     "dice": "2 TP / (2 TP + FP + FN), from pixel counts",
@@ -46,9 +51,33 @@ DEFINITIONS = {
         "inside the prediction; of thin classes only, whose mean width in the references (twice the area over the border's "
         "length) is at most 2 % of the images' shorter side"
     ),
+    "boundary_iou": (
+        "the IoU of the bands inside both borders, as wide as a fiftieth of the image's diagonal; it tells of the border what "
+        "IoU tells of the area"
+    ),
+    "area_error": "the difference between predicted and true area, divided by the true area, without its sign",
+    "area_bias": "the same with its sign: above zero if too much is predicted; of a set, of the summed areas",
+    "object_sensitivity": (
+        "the fraction of the reference's objects that are found: connected parts (pixels that touch at a corner are connected) "
+        "with an IoU above 0.5 with a predicted one"
+    ),
+    "object_precision": "the fraction of the predicted objects that have an IoU above 0.5 with one of the reference",
+    "object_f1": "2 TP / (2 TP + FP + FN), from the numbers of found, invented and missed objects",
+    "panoptic_quality": (
+        "the sum of the IoU of found objects, divided by TP + FP / 2 + FN / 2 of objects: object F1 times the mean IoU of "
+        "those found"
+    ),
     "ece": (
         "expected calibration error: over 15 bins of the winning probability (of regions: of each output), the mean distance "
         "between it and the fraction of correct pixels, weighted by pixels; of all pixels of the set"
+    ),
+    "brier": (
+        "the mean squared distance between the probabilities and the truth (half the sum over the classes; of regions: of each "
+        "output), 0 to 1, lower is better"
+    ),
+    "near the foreground": (
+        "ECE and Brier score of the reference's foreground and a band of a fiftieth of the image's diagonal around it: "
+        "elsewhere every network is right and sure, which hides how it is where it matters"
     ),
     "pooled": "a metric of one class, of its counts summed over all cases, so that large objects weigh more",
     "micro": (
@@ -100,7 +129,10 @@ def _distance(name: str) -> Metric:
 
 DICE, IOU, PRECISION, RECALL = (Metric(definition=DEFINITIONS[name]) for name in OVERLAP)
 HD95, HD95_DIAGONAL, HD95_POOLED, ASD = (_distance(name) for name in SHAPE[:4])
-NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[4:])
+NSD, BOUNDARY_IOU, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[4:])
+AREA_ERROR = Metric(definition=DEFINITIONS["area_error"], higher_is_better=False, highest=math.inf)
+OBJECT_SENSITIVITY, OBJECT_PRECISION, OBJECT_F1 = (Metric(definition=DEFINITIONS[name]) for name in OBJECTS)
+PANOPTIC_QUALITY = Metric(definition=DEFINITIONS["panoptic_quality"])
 
 # An empty prediction for an empty reference is correct, but 0/0 is no score: with 1, the empty images of a set would
 # outweigh the others. nnU-Net v2 and MONAI leave it out as well. Metrics Reloaded asks to report how many values are left
@@ -108,9 +140,10 @@ NSD, CLDICE = (Metric(definition=DEFINITIONS[name]) for name in SHAPE[4:])
 RULE = (
     "A metric whose denominator is zero is undefined: it is left out of means, and the number of undefined values "
     "is reported. If a class is in neither mask, all its metrics are undefined. If it is in one mask only, Dice, IoU, surface "
-    "Dice and clDice are 0, and the distances are undefined because one border is missing, but for hd95_diagonal, which is the "
-    "length of the image's diagonal then. Precision is undefined without "
-    "predicted pixels, recall without reference pixels (the other one of the two is 0). Pixels with the ignore label in the "
+    "Dice, Boundary IoU, clDice, object F1 and panoptic quality are 0, and the distances are undefined because one border is "
+    "missing, but for hd95_diagonal, which is the length of the image's diagonal then. Precision is undefined without "
+    "predicted pixels, recall without reference pixels (the other one of the two is 0); the same holds for precision and "
+    "sensitivity of objects. Errors of the area are undefined without reference pixels. Pixels with the ignore label in the "
     "reference are not counted."
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
@@ -17,21 +18,25 @@ Distances = NDArray[np.float64]
 # The time of a tree search grows with the number of border pixels, that of a distance transform with the area. A smooth
 # object of a million pixels has a thousand border pixels, noise has half a million.
 _MAX_TREE_PIXELS = 100_000
+# Width of the band of Boundary IoU, as a fraction of the image's diagonal.
+BAND = 0.02
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceScore:
-    """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd 0 to 1."""
+    """Metrics of two borders, see `rules.DEFINITIONS`; distances in the units of the spacing, nsd and boundary_iou 0 to 1."""
 
     hd95: float
     hd95_diagonal: float
     hd95_pooled: float
     asd: float
     nsd: float
+    boundary_iou: float
 
 
 UNDEFINED_SURFACE = SurfaceScore(
-    hd95=UNDEFINED, hd95_diagonal=UNDEFINED, hd95_pooled=UNDEFINED, asd=UNDEFINED, nsd=UNDEFINED
+    hd95=UNDEFINED, hd95_diagonal=UNDEFINED, hd95_pooled=UNDEFINED, asd=UNDEFINED, nsd=UNDEFINED, boundary_iou=UNDEFINED
 )
 
 
@@ -53,13 +58,41 @@ def surface_score(
         hd95_pooled=float(np.percentile(pooled, 95)),
         asd=float(pooled.mean()),
         nsd=float(np.count_nonzero(pooled <= tolerance) / len(pooled)),
+        boundary_iou=boundary_iou(prediction, reference),
     )
 
 
 def _one_empty(shape: tuple[int, ...], spacing: tuple[float, float]) -> SurfaceScore:
     """Of a mask and an empty one (H, W): no border pixel is near one of the other mask."""
     diagonal = math.hypot(shape[0] * spacing[0], shape[1] * spacing[1])
-    return replace(UNDEFINED_SURFACE, hd95_diagonal=diagonal, nsd=0.0)
+    return replace(UNDEFINED_SURFACE, hd95_diagonal=diagonal, nsd=0.0, boundary_iou=0.0)
+
+
+def boundary_iou(prediction: Mask, reference: Mask) -> float:
+    """IoU of the bands inside the borders of two masks (H, W): Cheng et al., Boundary IoU, CVPR 2021.
+
+    A band is as wide as a fiftieth of the image's diagonal; the image's edge is a border too. Undefined if both masks are
+    empty. Raises ValueError if the shapes differ.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
+    if not prediction.any() and not reference.any():
+        return UNDEFINED
+    width = band_width(prediction.shape)
+    window = joint_window(prediction, reference)
+    first, second = (_inner_band(mask[window], width) for mask in (prediction, reference))
+    return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
+
+
+def band_width(shape: tuple[int, ...]) -> int:
+    """Pixels of a band along borders in an image (H, W)."""
+    return max(1, round(BAND * math.hypot(*shape)))
+
+
+def _inner_band(mask: Mask, width: int) -> Mask:
+    """Pixels of the mask at most `width` pixels (the greater of rows and columns) from a pixel outside."""
+    inside = cv2.erode(mask.astype(np.uint8), _NEIGHBOURS, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(mask & (inside == 0))
 
 
 def hd95(prediction: Mask, reference: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:

@@ -64,8 +64,9 @@ class ModelResult:
 
     intervals: "micro.dice", ... -> of the mean over folds in `overall`, units drawn within each fold. case_mean: mean over
     units of what is tested, the comparison's metric. cost: None for masks of other programs. identities: fold -> of
-    its run. calibration: expected calibration error, not-a-number without stored probabilities. weights: the files that the
-    training started from.
+    its run. calibration: expected calibration error, not-a-number without stored probabilities; calibrations: "ece",
+    "near_ece", "brier", "near_brier", means over the folds with stored probabilities. weights: the files that the training
+    started from.
     """
 
     model: str
@@ -83,6 +84,7 @@ class ModelResult:
     identities: dict[str, str] = field(default_factory=dict)
     weights: tuple[InitialWeights, ...] = ()
     intervals: dict[str, Interval] = field(default_factory=dict)
+    calibrations: dict[str, Result] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +208,8 @@ class ExternalValidation:
 @dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
     """How well a confidence ranks a model's held-out cases. risk: 1 - Dice of the most confident fraction `coverage`; aurc:
-    area under this curve; best: of a perfect ranking; random: of no ranking."""
+    area under this curve; best: of a perfect ranking; random: of no ranking. augrc: of the generalised curve, best_augrc its
+    value for a perfect ranking; not-a-number in older files."""
 
     model: str
     confidence: str
@@ -215,6 +218,8 @@ class RiskCoverage:
     aurc: ShareResult
     best: ShareResult
     random: ShareResult
+    augrc: ShareResult = math.nan
+    best_augrc: ShareResult = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,12 @@ from autoseg.schema.artefact import Artefact, Content
 from autoseg.schema.frame import Row, Tabular, count, fields
 from autoseg.schema.limits import Count, FileName, NonNegative, NonNegativeResult, PathBelow, Result, ShareResult
 
-BUILT_IN_METRICS = ("dice", "iou", "precision", "recall", "hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice")
+# Those of which more, or less, is better.
+COMPARABLE_METRICS = (
+    "dice", "iou", "precision", "recall", "hd95", "hd95_diagonal", "hd95_pooled", "asd", "nsd", "cldice", "boundary_iou",
+    "area_error", "object_sensitivity", "object_precision", "object_f1", "panoptic_quality",
+)  # fmt: skip
+BUILT_IN_METRICS = (*COMPARABLE_METRICS, "area_bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +22,8 @@ class ClassScore:
     """One class in one case. Counts in pixels, distances in `unit` of Scores, the rest fractions.
 
     A metric that is undefined (see `rule` in Scores) is not-a-number, and so is one that the file lacks. hd95 leaves out a
-    class that is in one mask only, hd95_diagonal has the image's diagonal then. added: metrics of other packages
-    by name; their ranges are their own.
+    class that is in one mask only, hd95_diagonal has the image's diagonal then. object_tp, object_fp, object_fn: objects found,
+    invented, missed. added: metrics of other packages by name; their ranges are their own.
     """
 
     tp: Count
@@ -34,6 +39,16 @@ class ClassScore:
     asd: NonNegativeResult = math.nan
     nsd: ShareResult = math.nan
     cldice: ShareResult = math.nan
+    boundary_iou: ShareResult = math.nan
+    area_error: NonNegativeResult = math.nan
+    area_bias: Result = math.nan
+    object_tp: Count = 0
+    object_fp: Count = 0
+    object_fn: Count = 0
+    object_sensitivity: ShareResult = math.nan
+    object_precision: ShareResult = math.nan
+    object_f1: ShareResult = math.nan
+    panoptic_quality: ShareResult = math.nan
     added: dict[str, Result] = field(default_factory=dict)
 
     def value(self, metric: str) -> float:
@@ -61,7 +76,7 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class over the set. pooled: metrics from its counts summed over all cases (overlap only). per_image: see
+    """One class over the set. pooled: metrics from its counts summed over all cases, of pixels and of objects. per_image: see
     MetricSummary; clDice only of thin classes."""
 
     pooled: dict[str, Result]
@@ -70,14 +85,21 @@ class ClassSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """ece: expected calibration error. cases: number with stored probabilities. confidence, accuracy, share: of each bin,
-    its mean confidence, accuracy and fraction of all pixels (not-a-number in empty bins)."""
+    """ece: expected calibration error. brier: Brier score. cases: number with stored probabilities. confidence, accuracy,
+    share: of each bin, its mean confidence, accuracy and fraction of all pixels (not-a-number in empty bins). near_...: the
+    same of the pixels near the foreground, see `metrics.rules.DEFINITIONS`; not in older files."""
 
     ece: ShareResult
     cases: Count
     confidence: tuple[ShareResult, ...]
     accuracy: tuple[ShareResult, ...]
     share: tuple[ShareResult, ...]
+    brier: ShareResult = math.nan
+    near_ece: ShareResult = math.nan
+    near_brier: ShareResult = math.nan
+    near_confidence: tuple[ShareResult, ...] = ()
+    near_accuracy: tuple[ShareResult, ...] = ()
+    near_share: tuple[ShareResult, ...] = ()
 
 
 def _to_version_2(content: Content) -> Content:

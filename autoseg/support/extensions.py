@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from autoseg.schema.scores import BUILT_IN_METRICS
+from autoseg.schema.scores import COMPARABLE_METRICS
 from autoseg.support.registry import Registry
 
 # autoseg.models.base
@@ -69,7 +69,7 @@ AUGMENTATIONS: Registry[Any] = Registry(
 METRICS: Registry[Any] = Registry(
     "metric",
     "autoseg.metrics",
-    {name: f"autoseg.metrics.rules:{name.upper()}" for name in BUILT_IN_METRICS},
+    {name: f"autoseg.metrics.rules:{name.upper()}" for name in COMPARABLE_METRICS},
     needs=("compute", "definition", "higher_is_better"),
 )
 # autoseg.io.files; the name is the suffix.

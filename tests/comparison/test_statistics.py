@@ -81,6 +81,8 @@ def test_risk_coverage_by_hand():
     )
     # A confidence that says nothing gives the mean risk everywhere, whatever the order of the cases.
     assert statistics.risk_coverage([0.5] * 3, [0.0, 0.6, 0.3])[2] == pytest.approx(0.3)
+    # Let through: nothing, 0.3 of one case, 0.9 of one case; of three cases.
+    assert statistics.augrc(coverage, risk) == pytest.approx((0 + 0.3 / 3 + 0.9 / 3) / 3)
 
 
 def test_pareto_front_by_hand():

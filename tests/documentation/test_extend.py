@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -109,22 +110,23 @@ def test_masks_of_frames_keep_their_spacing(session: tuple[Path, str]) -> None:
 def test_metric_is_in_scores_tables_and_ranking(session: tuple[Path, str]) -> None:
     folder, output = session
     scores = read_artefact(folder / "new_masks" / "scores.json", Scores)
-    assert "area_error" in scores.definitions and "per_image.area_error" in scores.overall
+    assert "diameter_error" in scores.definitions and "per_image.diameter_error" in scores.overall
     for case in scores.cases:
         (score,) = case.classes.values()
         predicted, expected = score.tp + score.fp, score.tp + score.fn
-        assert score.added["area_error"] == pytest.approx(abs(predicted - expected) / expected)
+        diameters = [2 * math.sqrt(area / math.pi) for area in (predicted, expected)]  # The references have no spacing.
+        assert score.added["diameter_error"] == pytest.approx(abs(diameters[0] - diameters[1]))
     with (folder / "new_masks" / "scores.csv").open() as stream:
-        assert all(float(row["area_error"]) >= 0 for row in csv.DictReader(stream))
+        assert all(float(row["diameter_error"]) >= 0 for row in csv.DictReader(stream))
     comparison = folder / "root" / "results" / "Dataset501_Ward" / "comparison"
-    assert ",per_image,area_error," in (comparison / "comparison.csv").read_text()
-    assert "area_error of images" in (comparison / "report.html").read_text() and "area_error" in output
+    assert ",per_image,diameter_error," in (comparison / "comparison.csv").read_text()
+    assert "diameter_error of images" in (comparison / "report.html").read_text() and "diameter_error" in output
 
 
 def test_help_lists_names_without_importing_them(package: Path, tmp_path: Path) -> None:
     """Of autoseg and of the package; and `autoseg_convert --list` shows its converter."""
     for command, names in (
-        ("train", ("tversky", "radam", "cosine", "gentle", "jsonl")), ("compare", ("area_error",)), ("convert", ("ward",)),
+        ("train", ("tversky", "radam", "cosine", "gentle", "jsonl")), ("compare", ("diameter_error",)), ("convert", ("ward",)),
     ):  # fmt: skip
         output = pages.run_code(_HELP.format(command=command), tmp_path, package)
         assert all(name in output for name in names), output
@@ -134,8 +136,8 @@ def test_help_lists_names_without_importing_them(package: Path, tmp_path: Path) 
 def test_typo_suggests_names_of_the_package(session: tuple[Path, str], package: Path) -> None:
     output = pages.fails("autoseg_train Ward unet 0 --set training.loss=tverski", session[0], package)
     assert "there is no loss 'tverski'" in output and "did you mean tversky?" in output
-    output = pages.fails("autoseg_compare Ward --metric area_eror", session[0], package)
-    assert "did you mean area_error?" in output
+    output = pages.fails("autoseg_compare Ward --metric diameter_eror", session[0], package)
+    assert "did you mean diameter_error" in output
 
 
 def test_plan_is_usable_without_the_package(session: tuple[Path, str]) -> None:

@@ -48,6 +48,9 @@ def test_scores_by_hand(folders):
     assert (shift.tp, shift.fp, shift.fn) == (80, 20, 20)
     assert (shift.dice, shift.iou, shift.precision, shift.recall) == (0.8, 80 / 120, 0.8, 0.8)
     assert shift.hd95 == 2
+    assert (shift.object_tp, shift.object_fp, shift.object_fn) == (1, 0, 0) and shift.panoptic_quality == 80 / 120
+    pooled = scores.classes["lesion"].pooled
+    assert (pooled["object_f1"], pooled["object_sensitivity"], pooled["area_bias"]) == (1, 1, 0)
     assert list(scores.classes) == ["lesion", "scar"]
     assert scores.unit == "px"
 
@@ -58,7 +61,7 @@ def test_empty_masks_are_left_out_and_counted(folders):
     assert lesion.per_image["dice"].mean == 0.8 and lesion.per_image["dice"].undefined == 1
     assert lesion.pooled["dice"] == 0.8
     assert math.isnan(scar.pooled["dice"]) and scar.per_image["hd95"].undefined == 2
-    assert scores.undefined == 9 * 1 + 9 * 2
+    assert scores.undefined == 16 * 1 + 16 * 2
     assert scores.overall["per_image.dice"] == 0.8
     assert "undefined" in scores.rule
 
@@ -80,10 +83,14 @@ def test_files_are_written_and_read_back(folders, tmp_path):
     assert [case.case for case in again.cases] == ["none", "shift"]
     assert again.classes["lesion"].per_image == scores.classes["lesion"].per_image
     rows = (tmp_path / "out" / "scores.csv").read_text().splitlines()
-    assert rows[0] == "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,hd95_diagonal,hd95_pooled,asd,nsd,cldice,unit"
-    assert rows[1] == "none,lesion,0,0,0,,,,,,,,,,,px"
+    assert rows[0] == (
+        "case,class,tp,fp,fn,dice,iou,precision,recall,hd95,hd95_diagonal,hd95_pooled,asd,nsd,cldice,"
+        "boundary_iou,area_error,object_sensitivity,object_precision,object_f1,panoptic_quality,area_bias,"
+        "object_tp,object_fp,object_fn,unit"
+    )
+    assert rows[1] == "none,lesion,0,0,0" + "," * 18 + "0,0,0,px"
     assert rows[3].startswith("shift,lesion,80,20,20,0.800000,0.666667,0.800000,0.800000,2.000000,2.000000,")
-    assert rows[3].endswith(",1.000000,,px")
+    assert rows[3].endswith(",0.000000,1.000000,1.000000,1.000000,0.666667,0.000000,1,0,0,px")
     assert len(rows) == 1 + 2 * 2
     assert not (folders[0] / "scores.json").exists()
     evaluate_folders(*folders, SPEC)
@@ -257,6 +264,11 @@ def test_calibration_from_saved_probabilities(folders, tmp_path):
     assert calibration.cases == 1 and calibration.ece == pytest.approx(abs(0.9 - 1900 / 2000), abs=1e-6)
     assert calibration.accuracy[13] == pytest.approx(0.95) and math.isnan(calibration.accuracy[0])
     assert scores.calibration.share[13] == 1
+    # 0.1 off where it is right; of the lesion's pixels the truth is 0.9 off, background too.
+    assert calibration.brier == pytest.approx((1900 * 0.01 + 100 * 0.81) / 2000)
+    # The lesion and a pixel around it (the diagonal has 64): 12 x 12 pixels.
+    assert calibration.near_brier == pytest.approx((44 * 0.01 + 100 * 0.81) / 144)
+    assert calibration.near_ece == pytest.approx(0.9 - 44 / 144, abs=1e-6) and calibration.near_share[13] == 1
     np.savez_compressed(predictions / "shift.npz", probabilities=maps[:, :5], names=np.array(["a", "b", "c"]))
     with pytest.raises(SeveralProblems, match=r"shift.npz has probabilities of shape \(3, 5, 50\)"):
         evaluate_folders(predictions, references, SPEC)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.metrics.calibration import BINS, EMPTY, reliability_of_classes, reliability_of_region
+from autoseg.metrics.calibration import BINS, EMPTY, far_from, reliability_of_classes, reliability_of_region
 
 
 def slow_ece(confidence, right):
@@ -41,3 +41,37 @@ def test_region_reliability_uses_the_probability_of_being_inside():
     member[0] = True
     assert reliability_of_region(probability, member).ece == pytest.approx(0.0)
     assert reliability_of_region(probability + 0.9, member).ece == pytest.approx(0.9)
+
+
+def test_brier_score_equals_the_definition():
+    draw = np.random.default_rng(1)
+    logits = draw.normal(size=(3, 12, 9)) * 2
+    maps = np.exp(logits) / np.exp(logits).sum(0)
+    reference = draw.integers(0, 3, (12, 9))
+    ignore = draw.random((12, 9)) < 0.3
+    truth = np.stack([reference == label for label in range(3)])
+    expected = ((maps - truth) ** 2).sum(0)[~ignore].mean() / 2
+    # An ignored pixel may have a label that is no class.
+    reference = np.where(ignore, 255, reference)
+    assert reliability_of_classes(maps, reference, ignore).brier == pytest.approx(expected)
+    # With two classes it is the square of either's error, as for a region.
+    inside = draw.random((12, 9))
+    member = draw.random((12, 9)) < 0.5
+    of_classes = reliability_of_classes(np.stack([1 - inside, inside]), member.astype(int))
+    assert of_classes.brier == pytest.approx(reliability_of_region(inside, member).brier)
+    assert reliability_of_region(inside, member).brier == pytest.approx(((inside - member) ** 2).mean())
+    assert (of_classes + of_classes).brier == pytest.approx(of_classes.brier) and math.isnan(EMPTY.brier)
+
+
+def test_what_is_far_from_the_foreground_is_left_out():
+    member = np.zeros((120, 160), bool)
+    member[50:60, 70:80] = True
+    far = far_from(member)
+    rows, columns = np.nonzero(~far)
+    # The diagonal has 200 pixels.
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (46, 63, 66, 83)
+    assert far_from(np.zeros((9, 9), bool)).all()
+    # Sure and right in the background, unsure at the border: the mean over all pixels hides it.
+    probability = np.where(far, 0.0, 0.5)
+    everywhere, near = (reliability_of_region(probability, member, left_out) for left_out in (None, far))
+    assert near.brier == pytest.approx(0.25) and everywhere.brier < 0.01 < near.ece

@@ -77,3 +77,11 @@ def test_counts_add_up():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 2\)"):
         counts(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), MEMBERS)
+
+
+def test_errors_of_the_area_have_a_sign_or_not():
+    too_much, too_little, neither = Counts(tp=6, fp=6, fn=4), Counts(tp=5, fp=0, fn=5), Counts(0, 3, 0)
+    assert (too_much.area_bias, too_much.area_error) == (0.2, 0.2)
+    assert (too_little.area_bias, too_little.area_error) == (-0.5, 0.5)
+    assert math.isnan(neither.area_bias) and math.isnan(neither.area_error)
+    assert (too_much + too_little).area_bias == pytest.approx((6 - 9) / 20)

@@ -1,12 +1,12 @@
 import math
 
 from autoseg.metrics import rules
-from autoseg.schema.scores import BUILT_IN_METRICS
+from autoseg.schema.scores import BUILT_IN_METRICS, COMPARABLE_METRICS
 
 
 def test_every_metric_has_a_definition():
     assert set(BUILT_IN_METRICS) <= set(rules.DEFINITIONS)
-    assert (*rules.OVERLAP, *rules.SHAPE) == BUILT_IN_METRICS
+    assert set(rules.PER_IMAGE) == set(BUILT_IN_METRICS) == {*COMPARABLE_METRICS, "area_bias"}
 
 
 def test_zero_denominator_is_undefined():

@@ -7,7 +7,7 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 
 from autoseg.metrics import surface
-from autoseg.metrics.surface import border, border_distances, hd95, surface_score
+from autoseg.metrics.surface import border, border_distances, boundary_iou, hd95, surface_score
 
 
 def blobs(seed, size=(48, 64), count=3):
@@ -151,3 +151,43 @@ def test_hd95_of_one_empty_mask_is_the_diagonal_or_left_out(spacing):
     assert math.isnan(surface_score(nothing, nothing, spacing).hd95_diagonal)
     both = surface_score(first, np.roll(first, 5, axis=0), spacing)
     assert both.hd95_diagonal == both.hd95 == pytest.approx(5 * spacing[0]) and both.hd95 < diagonal
+
+
+def _band_by_hand(mask: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of the mask with a pixel outside it, or outside the image, at most `width` rows and columns away."""
+    padded = np.pad(mask, width)
+    rows, columns = np.nonzero(mask)
+    band = np.zeros_like(mask)
+    for row, column in zip(rows, columns, strict=True):
+        band[row, column] = not padded[row : row + 2 * width + 1, column : column + 2 * width + 1].all()
+    return band
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_iou_equals_the_definition(seed):
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:90, :120]
+    first, second = (
+        ((rows - row) / 30) ** 2 + ((columns - column) / 45) ** 2 <= 1
+        for row, column in random.uniform((30, 40), (60, 70), (2, 2))
+    )
+    # One touches the image's edge, and has a hole.
+    first = np.roll(first, -25, 0)
+    first[20:24, 50:54] = False
+    width = round(0.02 * math.hypot(90, 120))
+    one, other = _band_by_hand(first, width), _band_by_hand(second, width)
+    assert width == 3
+    assert boundary_iou(first, second) == pytest.approx((one & other).sum() / (one | other).sum(), abs=1e-12)
+    assert surface_score(first, second).boundary_iou == boundary_iou(first, second)
+
+
+def test_boundary_iou_tells_of_the_border_what_iou_hides():
+    rows, columns = np.mgrid[:200, :200]
+    distance = np.hypot(rows - 100, columns - 100)
+    big, smaller = distance <= 90, distance <= 86
+    assert (big & smaller).sum() / (big | smaller).sum() > 0.9 > 0.4 > boundary_iou(smaller, big) > 0
+    empty = np.zeros_like(big)
+    assert boundary_iou(big, big) == 1 and boundary_iou(empty, big) == boundary_iou(big, empty) == 0
+    assert math.isnan(boundary_iou(empty, empty))
+    with pytest.raises(ValueError, match="shape"):
+        boundary_iou(big, big[1:])
