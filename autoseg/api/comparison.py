@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def compare(
     share: float = 0.05,
     metadata: PathLike | None = None,
     also: Mapping[str, PathLike] | None = None,
+    family: str = "external",
     allow_unequal: bool = False,
     output: PathLike | None = None,
     report: bool = True,
@@ -46,7 +48,9 @@ def compare(
         share: fraction of the cases that count as easy, and as hard.
         metadata: CSV with a column "case" and others (site, scanner, sex, age) for `stratify_by`; only those named there are
             read into the results.
-        also: name -> folder of scored masks of another program; one dataset only.
+        also: name -> folder of scored masks of another program, or nnU-Net v2's results folder of a model, whose folds are
+            checked and scored; one dataset only.
+        family: name of the family of the masks in `also`.
         allow_unequal: compare runs with different splits, budgets or preprocessing; the notes list the differences.
         output: folder for comparison.json, comparison.csv, report.html and the tables of a paper (comparison.md,
             comparison.tex, comparison_<table>.csv); default: results/<dataset>/comparison; of several datasets
@@ -58,7 +62,8 @@ def compare(
         The comparison of each dataset, and Dice across datasets.
 
     Raises:
-        AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False.
+        AutosegError: nothing is finished, a name is unknown, or runs are not equal and `allow_unequal` is False,
+            or nnU-Net's folds held out other cases.
         UnsavedResult: the comparison, its `result`, cannot be written.
     """
     from autoseg.comparison.compare import compare as compare_results
@@ -74,7 +79,10 @@ def compare(
     results_folder = selected[0].results if len(selected) == 1 else workspace.root / "results"
     folder = output_folder(output) or results_folder / "comparison"
     mask_folders = {name: Path(path) for name, path in (also or {}).items()}
-    all_results = [load_results(dataset, model_names(models), fold_numbers(folds), mask_folders) for dataset in selected]
+    load = partial(
+        load_results, models=model_names(models), folds=fold_numbers(folds), external_masks=mask_folders, family=family
+    )
+    all_results = [load(dataset) for dataset in selected]
     for results in all_results:
         runs = (run for model in results.models.values() for run in model.folds.values())
         check_plans(results.dataset, {run.folder: run.plan for run in runs})

@@ -17,6 +17,34 @@ if TYPE_CHECKING:
 
 @entry.command
 def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    folds, also = entry.folds(options.folds), entry.settings(options.also, "--also", "other_program=masks")
+    from autoseg import api
+
+    if options.risk_coverage:
+        return _risk_coverage(options, folds, also)
+    with entry.unsaved(
+        api.compare,
+        options.datasets,
+        models=options.models,
+        folds=folds,
+        metric=options.metric,
+        stratify_by=options.stratify_by,
+        share=options.share,
+        metadata=options.metadata,
+        also=also,
+        family=options.family,
+        allow_unequal=options.allow_unequal,
+        output=options.output,
+        report=not options.no_report,
+        root=options.root,
+    ) as comparison:
+        _show(comparison)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = entry.parser(
         "autoseg_compare",
         "Compare finished trainings: tables, paired tests, ranking, cost, easy and hard cases; writes comparison.json,\n"
@@ -47,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="fraction of cases that count as easy, and as hard (default: 0.05)",
     )
     parser.add_argument(
-        "--also", action="append", default=[], metavar="NAME=DIR", help="masks of another program, scored by autoseg_evaluate"
+        "--also", action="append", default=[], metavar="NAME=DIR",
+        help="masks of another program, scored by autoseg_evaluate, or nnU-Net v2's results folder of a model (fold_0, ...)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--family", default="external", metavar="NAME", help="family of the masks of --also in tables (default: external)"
     )
     parser.add_argument(
         "--risk-coverage", action="store_true",
@@ -61,29 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-unequal", action="store_true", help="compare runs with different splits or budgets too")
     parser.add_argument("--no-report", action="store_true", help="tables only, no HTML report")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: results/DATASET/comparison)")
-    options = parser.parse_args(arguments)
-    folds, also = entry.folds(options.folds), entry.settings(options.also, "--also", "other_program=masks")
-    from autoseg import api
-
-    if options.risk_coverage:
-        return _risk_coverage(options, folds, also)
-    with entry.unsaved(
-        api.compare,
-        options.datasets,
-        models=options.models,
-        folds=folds,
-        metric=options.metric,
-        stratify_by=options.stratify_by,
-        share=options.share,
-        metadata=options.metadata,
-        also=also,
-        allow_unequal=options.allow_unequal,
-        output=options.output,
-        report=not options.no_report,
-        root=options.root,
-    ) as comparison:
-        _show(comparison)
-    return 0
+    return parser
 
 
 def _show(comparison: Comparison) -> None:

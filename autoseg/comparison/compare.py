@@ -154,16 +154,16 @@ def _model_result(
     record = model.first.record if model.folds else None
     # A folder of autoseg_select has another name than its network.
     network = record.model if record else model.model
-    spec = registry.find_spec(network)
+    spec = registry.find_spec(network) if model.folds else None
     calibrations = _calibrations([scores.calibration for scores in model.scores.values() if scores.calibration is not None])
     mean = Interval(float("nan"), float("nan"), float("nan"))
     return ModelResult(
         model=model.model,
         title=spec.title if spec and network == model.model else model.model,
-        family=spec.family if spec else "other",
+        family=spec.family if spec else model.family or "other",
         variant=record.variant if record else "",
         pretrained=record.pretrained if record else "",
-        folds=tuple(model.folds),
+        folds=tuple(model.folds) or model.external_folds,
         cases=len(model.cases),
         overall=_estimates({fold: scores.overall for fold, scores in model.scores.items()}),
         classes=_class_estimates(model.scores),
@@ -236,7 +236,8 @@ def _mean(values: Sequence[float]) -> float:
 def _family_tests(families: Sequence[Family], values: PairedScores, resampled: statistics.Matrix) -> tuple[PairTest, ...]:
     """Every two families: a test of each unit's mean over the models of either family."""
     indices = {family.family: [values.names.index(name) for name in family.models] for family in families}
-    present = [name for name in _FAMILIES if name in indices]
+    # Those of --family too, but not what has none.
+    present = [name for name in dict.fromkeys((*_FAMILIES, *sorted(indices))) if name in indices and name != "other"]
     if len(present) < 2:
         return ()
     means = np.stack([values.matrix[indices[name]].mean(axis=0) for name in present])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autoseg.comparison.tables import interval, ordered_by_dice, percent
+from autoseg.comparison.cells import interval, percent
+from autoseg.comparison.tables import ordered_by_dice
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, ModelResult
 from autoseg.support.errors import AutosegError

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.comparison.external_masks import SCORES, fold_folders, scores_of
 from autoseg.prediction.predictor import trained_folds, trained_models
 from autoseg.prediction.progress_log import RECORD as PREDICTION
 from autoseg.prediction.validation import FOLDER
@@ -22,7 +23,7 @@ from autoseg.training import checkpoint
 
 logger = logging.getLogger(__name__)
 
-SCORES = "scores.json"
+EXTERNAL = "external"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +43,22 @@ class FoldResults:
         return self.plan.models[self.record.model]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelResults:
-    """Folds of a model. Or external masks (in the folder `external`), with the scores of all cases and no folds."""
+    """Folds of a model. Or masks of another program (in the folder `external`) with their scores, of each of nnU-Net's folds or
+    of all cases, and no folds. family: of such masks."""
 
     model: str
     folds: dict[int, FoldResults]
     scores: dict[int, Scores]
     external: Path | None = None
+    family: str = ""
+
+    @property
+    def external_folds(self) -> tuple[int, ...]:
+        """nnU-Net's; empty for masks of all cases in one folder."""
+        is_one_folder = self.external is None or (self.external / SCORES).is_file()
+        return () if is_one_folder else tuple(self.scores)
 
     @property
     def cases(self) -> dict[str, CaseScore]:
@@ -63,7 +72,10 @@ class ModelResults:
 
     def mask_of(self, case: str) -> Path | None:
         """Path of the predicted mask of a held-out case; None if there is none."""
-        folders = [self.external] if self.external is not None else [fold.masks for fold in self.folds.values()]
+        if self.external is not None:
+            folders = [self.external, *fold_folders(self.external).values()]
+        else:
+            folders = [fold.masks for fold in self.folds.values()]
         paths = (path for folder in folders for path in folder.glob(f"{case}.*") if path.suffix not in (".npz", ".json"))
         return next((path for path in paths if path.name.split(".")[0] == case.split(".")[0]), None)
 
@@ -95,11 +107,12 @@ def load_results(
     models: Sequence[str] | None = None,
     folds: Collection[int] | None = None,
     external_masks: Mapping[str, Path] | None = None,
+    family: str = EXTERNAL,
 ) -> DatasetResults:
     """Every finished and scored fold of a dataset's models.
 
-    models, folds: only these. external_masks: name -> folder of masks of the dataset's cases from another program, with
-    their scores.json (see autoseg_evaluate). Unfinished folds are left out with a warning. Raises AutosegError if no fold is
+    models, folds: only these. external_masks: name -> folder of masks of another program, see `external_masks`, all of one
+    family. Unfinished folds are left out with a warning. Raises AutosegError if no fold is
     finished, SeveralProblems if one of `models` has no finished fold, or a file is missing or damaged.
     """
     trained = trained_models(dataset.results)
@@ -123,7 +136,9 @@ def load_results(
             if results is not None:
                 fold_results[fold] = results
         if fold_results:
-            loaded[name] = ModelResults(name, fold_results, {fold: one.scores for fold, one in fold_results.items()})
+            loaded[name] = ModelResults(
+                model=name, folds=fold_results, scores={fold: one.scores for fold, one in fold_results.items()}
+            )
     if faults:
         raise SeveralProblems(
             f"the results of {dataset.name} cannot be compared:",
@@ -133,9 +148,14 @@ def load_results(
     if not loaded:
         raise AutosegError(f"{dataset.name} has no finished trainings", f"autoseg_train {dataset.number} MODEL all")
     spec = read_artefact(next(iter(loaded.values())).first.folder / checkpoint.DATASET, DatasetSpec)
+    external: dict[str, ModelResults] = {}
     for name, folder in (external_masks or {}).items():
-        loaded[name] = _load_external_masks(name, folder, loaded)
-    return DatasetResults(dataset, spec, loaded)
+        if name in loaded:
+            raise AutosegError(f"{name!r} is already the name of a trained model", f"give the masks in {folder} another name")
+        splits = next(iter(loaded.values())).first.splits
+        scores = scores_of(name, folder, dataset, spec, splits, folds)
+        external[name] = ModelResults(model=name, folds={}, scores=scores, external=folder, family=family)
+    return DatasetResults(dataset, spec, loaded | external)
 
 
 def _read_fold(folder: Path) -> FoldResults | None:
@@ -160,15 +180,3 @@ def _read_fold(folder: Path) -> FoldResults | None:
         prediction=prediction,
     )
 
-
-def _load_external_masks(name: str, folder: Path, loaded: Mapping[str, ModelResults]) -> ModelResults:
-    if name in loaded:
-        raise AutosegError(f"{name!r} is already the name of a trained model", f"give the masks in {folder} another name")
-    scores = read_artefact(folder / SCORES, Scores, f"autoseg_evaluate {folder} REFERENCES -o {folder}")
-    classes = list(next(iter(loaded.values())).first.scores.classes)
-    if list(scores.classes) != classes:
-        raise AutosegError(
-            f"{folder / SCORES} has the classes {', '.join(scores.classes)}, the trained models {', '.join(classes)}",
-            "score the masks against the dataset's own labels (labelsTr)",
-        )
-    return ModelResults(name, {}, {0: scores}, folder)

@@ -58,7 +58,8 @@ class ScoringOptions:
 
     spaced: distances in mm if the references have a spacing. tolerance: of nsd. added: names of metrics of other packages.
     codings: what the masks' values mean; None if they are class numbers. resized: compare both masks as this preprocessing
-    resizes them, None for their own size. source: the file that declares the labels.
+    resizes them, None for their own size. probabilities: use <case>.npz beside the masks. source: the file that declares the
+    labels.
     """
 
     scheme: LabelScheme | None
@@ -68,6 +69,7 @@ class ScoringOptions:
     added: tuple[str, ...] = ()
     codings: Codings | None = None
     resized: PreprocessingConfig | None = None
+    probabilities: bool = True
     source: str = "dataset.json"
 
 
@@ -266,7 +268,8 @@ def _reliability(pair: Pair, masks: _MaskPair, options: ScoringOptions) -> tuple
     Raises AutosegError if the file is damaged or does not fit.
     """
     path = pair.prediction.with_name(f"{pair.case}.npz")
-    if options.scheme is None or options.relabel.prediction or options.resized is not None or not path.is_file():
+    is_comparable = options.scheme is not None and not options.relabel.prediction and options.resized is None
+    if options.scheme is None or not is_comparable or not options.probabilities or not path.is_file():
         return None
     maps = read_probabilities(path, options.scheme.outputs, masks.reference.shape)
     if not options.scheme.regions:

@@ -60,6 +60,7 @@ def evaluate_folders(
     write: bool = True,
     notes: tuple[str, ...] = (),
     resized: PreprocessingConfig | None = None,
+    probabilities: bool = True,
 ) -> Scores:
     """Score the prediction of every reference. Writes scores.json, scores.csv and scores_summary.csv to `output`
     (default: `predictions`).
@@ -72,6 +73,7 @@ def evaluate_folders(
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
     `spec` names the new values. processes: allow worker processes. write: False writes nothing. notes: for `Scores.notes`,
     on where the masks come from. resized: compare the masks at the size that this preprocessing gives them, in pixels.
+    probabilities: False ignores <case>.npz beside the masks, which may be of another program.
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and
@@ -91,6 +93,7 @@ def evaluate_folders(
         scheme, source = None if spec is None else scheme_of(spec), "dataset.json"
     options = ScoringOptions(
         scheme=scheme, source=source, tolerance=tolerance, relabel=relabel or Relabel(), added=added, resized=resized,
+        probabilities=probabilities,
         spaced=resized is None,
     )  # fmt: skip
     score_all = partial(_score_all, pairs=pairing.pairs, workers=workers, processes=processes)

@@ -38,7 +38,7 @@ def paired(dataset: Dataset, spec: DatasetSpec, scores: FoldScores, metric: str,
     """
     kept = None if cases is None else set(cases)
     models = {
-        name: ModelResults(name, {}, {fold: _limited(one, kept) for fold, one in folds.items()})
+        name: ModelResults(model=name, folds={}, scores={fold: _limited(one, kept) for fold, one in folds.items()})
         for name, folds in scores.items()
     }
     values = pair_scores(DatasetResults(dataset, spec, models), metric)

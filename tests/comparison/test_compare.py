@@ -112,7 +112,7 @@ def test_groups_are_drawn_whole_and_a_single_unit_gives_no_interval():
     cases = [case_with(f"{patient}{index}", tp, 10) for patient, tp in (("easy", 90), ("hard", 10)) for index in range(10)]
     scores = summarise(cases, "px")
     groups = {case.case: case.case[:4] for case in cases}
-    model = ModelResults("unet", {}, {0: scores})
+    model = ModelResults(model="unet", folds={}, scores={0: scores})
     by_case, by_group = (micro_intervals(model, one)["micro.precision"] for one in ({}, groups))
     assert by_case.mean == by_group.mean == scores.overall["micro.precision"] == pytest.approx(100 / 120)
     assert (by_group.low, by_group.high) == pytest.approx((0.5, 0.9))
@@ -125,7 +125,9 @@ def test_folds_are_drawn_independently():
     """With the same draws in every fold, the interval of the mean would be as wide as that of one fold."""
     cases = [case_with(str(index), 10 * index, 50) for index in range(20)]
     one, four = (
-        micro_intervals(ModelResults("unet", {}, {fold: summarise(cases, "px") for fold in range(folds)}), {})["micro.dice"]
+        micro_intervals(
+            ModelResults(model="unet", folds={}, scores={fold: summarise(cases, "px") for fold in range(folds)}), {}
+        )["micro.dice"]
         for folds in (1, 4)
     )
     assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.05)
@@ -353,7 +355,7 @@ def test_external_masks_are_compared_with_trained_models(experiment, tmp_path):
         "Polyps", root=experiment.root, also={"other": masks}, stratify_by=["unet"], output=tmp_path / "o", report=False
     )
     other = next(one for one in comparison.datasets[0].models if one.model == "other")
-    assert other.cost is None and other.family == "other" and other.cases == 12
+    assert other.cost is None and other.family == "external" and other.cases == 12
     same = next(one for one in comparison.datasets[0].tests if {one.first, one.second} == {"segformer", "other"})
     assert same.p == 1 and same.difference.mean == 0
     assert "other" in comparison.datasets[0].strata[0].strata[0].scores

@@ -1,0 +1,56 @@
+"""Numbers as text for the cells of tables."""
+
+from __future__ import annotations
+
+from autoseg.metrics.rules import is_defined
+from autoseg.schema.comparison import Estimate, Interval, ModelResult
+from autoseg.support.errors import AutosegError
+from autoseg.support.extensions import METRICS
+
+
+def decimal(value: float) -> str:
+    return f"{value:.4f}" if is_defined(value) else "–"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}" if is_defined(value) else "–"
+
+
+def points(value: float, metric: str) -> str:
+    """A signed difference: in percentage points, or for distances in their unit."""
+    if not is_defined(value):
+        return "–"
+    return f"{value:+.2f}" if display_factor(metric) == 1.0 else f"{100 * value:+.1f}"
+
+
+def display_factor(metric: str) -> float:
+    """Factor for display: 100 (percent) for metrics from 0 to 1, else 1. Also 1 if the metric is not installed."""
+    try:
+        return 100.0 if METRICS.get(metric).is_fraction else 1.0
+    except AutosegError:
+        return 1.0
+
+
+def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
+    """mean ± deviation; without deviation if there is one fold only."""
+    if estimate is None or not is_defined(estimate.mean):
+        return "–"
+    text = f"{factor * estimate.mean:.1f}"
+    return f"{text} ± {factor * estimate.std:.1f}" if is_defined(estimate.std) else text
+
+
+def interval(one: Interval | None, metric: str) -> str:
+    factor = display_factor(metric)
+    return f"{factor * one.low:.1f} to {factor * one.high:.1f}" if one is not None and is_defined(one.low) else "–"
+
+
+def folds(result: ModelResult) -> str:
+    return ", ".join(map(str, result.folds)) or "–"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_bytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
