@@ -32,6 +32,7 @@ def compare(
     metadata: PathLike | None = None,
     also: Mapping[str, PathLike] | None = None,
     family: str = "external",
+    second_annotator: PathLike | None = None,
     allow_unequal: bool = False,
     output: PathLike | None = None,
     report: bool = True,
@@ -51,6 +52,8 @@ def compare(
         also: name -> folder of scored masks of another program, or nnU-Net v2's results folder of a model, whose folds are
             checked and scored; one dataset only.
         family: name of the family of the masks in `also`.
+        second_annotator: folder of masks that another person drew of (some of) the cases: the agreement of the two people as
+            the ceiling, and each model's agreement with either; one dataset only.
         allow_unequal: compare runs with different splits, budgets or preprocessing; the notes list the differences.
         output: folder for comparison.json, comparison.csv, report.html and the tables of a paper (comparison.md,
             comparison.tex, comparison_<table>.csv); default: results/<dataset>/comparison; of several datasets
@@ -74,8 +77,9 @@ def compare(
     ids = [datasets] if isinstance(datasets, str | int) else list(datasets)
     workspace = Workspace.at(root)
     selected = [workspace.dataset(which) for which in dict.fromkeys(ids)]
-    if also and len(selected) > 1:
-        raise AutosegError("masks of other programs belong to one dataset", "compare one dataset at a time with --also")
+    if (also or second_annotator) and len(selected) > 1:
+        what, option = ("masks of other programs", "--also") if also else ("a second annotator's masks", "--second-annotator")
+        raise AutosegError(f"{what} belong to one dataset", f"compare one dataset at a time with {option}")
     results_folder = selected[0].results if len(selected) == 1 else workspace.root / "results"
     folder = output_folder(output) or results_folder / "comparison"
     mask_folders = {name: Path(path) for name, path in (also or {}).items()}
@@ -88,7 +92,8 @@ def compare(
         check_plans(results.dataset, {run.folder: run.plan for run in runs})
     table = _read_metadata(Path(metadata), stratify_by) if metadata is not None else None
     comparison = compare_results(
-        all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share, metadata=table
+        all_results, metric=metric, allow_unequal=allow_unequal, strata=stratify_by, fraction=share, metadata=table,
+        second_annotator=None if second_annotator is None else Path(second_annotator),
     )
     with keep_result(comparison):
         write_artefact(folder / "comparison.json", comparison)

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metadata=options.metadata,
         also=also,
         family=options.family,
+        second_annotator=options.second_annotator,
         allow_unequal=options.allow_unequal,
         output=options.output,
         report=not options.no_report,
@@ -81,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--family", default="external", metavar="NAME", help="family of the masks of --also in tables (default: external)"
     )
+    parser.add_argument(
+        "--second-annotator", type=Path, metavar="DIR",
+        help="masks that another person drew of (some of) the cases: people's agreement as the ceiling, models with either",
+    )  # fmt: skip
     parser.add_argument(
         "--risk-coverage", action="store_true",
         help="instead: how well confidence ranks cases (AURC), and the effect of a second reader on hard and easy ones",

@@ -1,11 +1,33 @@
-"""Numbers as text for the cells of tables."""
+"""Tables for display, and numbers as text for their cells."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from autoseg.metrics.rules import is_defined
-from autoseg.schema.comparison import Estimate, Interval, ModelResult
+from autoseg.schema.comparison import HEADLINE, DatasetComparison, Estimate, Interval, ModelResult
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """note: how to read the table. rows: cells as text; the first `keys` columns name a row."""
+
+    title: str
+    note: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    keys: int = 1
+
+
+def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
+    """Models, the best micro Dice first."""
+    return sorted(dataset.models, key=lambda result: -_or_last(result.overall[HEADLINE].mean))
+
+
+def _or_last(value: float) -> float:
+    return value if is_defined(value) else -1.0
 
 
 def decimal(value: float) -> str:
@@ -29,6 +51,11 @@ def display_factor(metric: str) -> float:
         return 100.0 if METRICS.get(metric).is_fraction else 1.0
     except AutosegError:
         return 1.0
+
+
+def cell(value: float, metric: str) -> str:
+    """A value as tables show the metric: in percent if it is a fraction."""
+    return f"{display_factor(metric) * value:.1f}" if is_defined(value) else "–"
 
 
 def spread(estimate: Estimate | None, factor: float = 100.0) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from autoseg.comparison.micro_average import micro_intervals
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
+from autoseg.comparison.second_annotator import annotator_agreements
 from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
@@ -54,11 +57,13 @@ def compare(
     strata: Sequence[str] = (),
     fraction: float = 0.05,
     metadata: Metadata | None = None,
+    second_annotator: Path | None = None,
 ) -> Comparison:
     """Compare all models of one or several datasets.
 
     metric: per-case metric for tests and ranking. strata: what to stratify by, see `strata.stratify`. fraction: of the cases
-    that are easy, and hard. metadata: more columns to stratify by. Raises AutosegError if a model was not scored
+    that are easy, and hard. metadata: more columns to stratify by. second_annotator: folder of other masks of
+    the cases. Raises AutosegError if a model was not scored
     with `metric`, SeveralProblems if runs are not equal and `allow_unequal` is False.
     """
     METRICS.get(metric)
@@ -68,6 +73,11 @@ def compare(
     datasets = tuple(
         _compare_dataset(dataset_results, metric, allow_unequal, stratified) for dataset_results in all_results
     )
+    if second_annotator is not None:
+        datasets = tuple(
+            replace(dataset, annotators=annotator_agreements(dataset_results, second_annotator, metric))
+            for dataset, dataset_results in zip(datasets, all_results, strict=True)
+        )
     return Comparison(
         datasets=datasets,
         across=_across(datasets),

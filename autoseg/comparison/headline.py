@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.comparison.cells import interval, percent
-from autoseg.comparison.tables import ordered_by_dice
+from autoseg.comparison.cells import interval, ordered_by_dice, percent
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, ModelResult
 from autoseg.support.errors import AutosegError

@@ -39,7 +39,7 @@ def pair_scores(dataset_results: DatasetResults, metric: str) -> PairedScores:
     common = [case for case in scored[0] if all(case in one for one in scored)]
     rows = {case: case_values([one[case] for one in scored], metric) for case in common}
     rows = {case: values for case, values in rows.items() if values is not None}
-    grouped = _group_means(rows, dataset_results.spec.groups)
+    grouped = group_means(rows, dataset_results.spec.groups)
     matrix = np.array(list(grouped.values()), float).T.reshape(len(models), len(grouped))
     return PairedScores(tuple(dataset_results.models), tuple(grouped), matrix)
 
@@ -93,7 +93,7 @@ def easy_and_hard_cases(dice: Mapping[str, float], fraction: float) -> tuple[lis
     return easy, hard, "; ".join(notes)
 
 
-def _group_means(rows: Mapping[str, list[float] | None], groups: Mapping[str, str]) -> dict[str, list[float]]:
+def group_means(rows: Mapping[str, list[float] | None], groups: Mapping[str, str]) -> dict[str, list[float]]:
     members: dict[str, list[list[float]]] = {}
     for case, values in rows.items():
         if values is not None:

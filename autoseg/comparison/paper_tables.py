@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from autoseg.comparison.cells import display_factor
+from autoseg.comparison.cells import display_factor, ordered_by_dice
 from autoseg.comparison.rounding import decimals, rounded, rounded_p
-from autoseg.comparison.tables import HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects, ordered_by_dice
+from autoseg.comparison.tables import HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import (
     CLASS_MEAN,

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from autoseg.comparison.cells import ordered_by_dice
 from autoseg.comparison.cost import pareto
 from autoseg.comparison.results import DatasetResults
-from autoseg.comparison.tables import ordered_by_dice
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, Ranking
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from autoseg.comparison.cells import Table
 from autoseg.comparison.conditions import TITLE
 from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, gallery
 from autoseg.comparison.headline import summary
 from autoseg.comparison.paper_files import other_notes
 from autoseg.comparison.plots import plots
 from autoseg.comparison.results import DatasetResults
-from autoseg.comparison.tables import Table, tables
+from autoseg.comparison.tables import tables
 from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Comparison, DatasetComparison

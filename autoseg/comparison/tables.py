@@ -6,19 +6,20 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from autoseg.comparison.cells import (
-    decimal,
+    Table,
     display_factor,
     folds,
     format_bytes,
     interval,
+    ordered_by_dice,
     p_value,
     percent,
     points,
     spread,
 )
+from autoseg.comparison.detail_tables import annotators, calibrations, external, risks
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import (
     CLASS_MEAN,
@@ -38,7 +39,6 @@ ALL = "all classes"
 # The first study's four numbers, from counts summed over the cases and foreground classes of a fold.
 STUDY = {"mDSC": HEADLINE, "mIoU": "micro.iou", "mPrec": "micro.precision", "mRec": "micro.recall"}
 TESTED = "tested"
-# Both ways to score a class that is in one of the two masks only.
 OBJECTS = {
     "area bias": "pooled.area_bias", "area error": "per_image.area_error", "Boundary IoU": "per_image.boundary_iou",
     "objects found": "pooled.object_sensitivity", "precision of objects": "pooled.object_precision",
@@ -48,20 +48,10 @@ OBJECTS_NOTE = (
     "in %; area bias: above zero if too much is predicted, of the summed areas; area error, Boundary IoU and panoptic quality: "
     "means over the cases; objects are connected parts, found if their IoU is above 0.5, counted over all cases"
 )
+# Both ways to score a class that is in one of the two masks only.
 HD95 = {"HD95, left out": "per_image.hd95", "HD95, diagonal": "per_image.hd95_diagonal"}
 _HD95_NOTE = "HD95 where a class is in one mask only: left out, or the image's diagonal"
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """note: how to read the table. rows: cells as text; the first `keys` columns name a row."""
-
-    title: str
-    note: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    keys: int = 1
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -115,6 +105,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         yield from strata(dataset)
         if any(one.worst for one in dataset.strata):
             yield worst_groups(dataset)
+        if dataset.annotators:
+            yield annotators(dataset)
         if dataset.external_validation:
             yield external(dataset)
         if dataset.risk_coverage:
@@ -348,76 +340,6 @@ def worst_groups(dataset: DatasetComparison) -> Table:
     return Table(title=f"Worst groups on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows), keys=2)
 
 
-def external(dataset: DatasetComparison) -> Table:
-    rows = []
-    for drop in dataset.external_validation:
-        change = drop.external_micro.mean - drop.internal_micro.mean
-        cells = [spread(one) for one in (drop.internal_micro, drop.external_micro)]
-        means = [spread(one) for one in (drop.internal_class_mean, drop.external_class_mean)]
-        images = [spread(one) for one in (drop.internal_per_image, drop.external_per_image)]
-        rows.append((drop.model, drop.external, str(drop.cases), *cells, points(change, "dice"), *means, *images))
-    mapped = "; ".join(
-        f"{drop.external}: {', '.join(f'{a} as {b}' for a, b in drop.labels.items())}"
-        for drop in {drop.external: drop for drop in dataset.external_validation}.values()
-    )
-    headings = (
-        "model",
-        "other dataset",
-        "cases",
-        "mDSC internal",
-        "mDSC external",
-        "change",
-        "class mean internal",
-        "external",
-        "Dice of images internal",
-        "external",
-    )
-    note = f"internal and external with the same labels ({mapped}); mean ± deviation over folds, in %"
-    return Table(
-        title=f"Trained on {dataset.dataset}, external validation", note=note, headings=headings, rows=tuple(rows), keys=2
-    )
-
-
-def risks(dataset: DatasetComparison) -> Table:
-    rows = [
-        (one.model, one.confidence, *(decimal(value) for value in (one.aurc, one.best, one.random, one.augrc, one.best_augrc)))
-        for one in dataset.risk_coverage
-    ]
-    note = (
-        "AURC: area under the risk-coverage curve; risk is 1 - Dice of a case; lower is better. AUGRC: of the generalised "
-        "curve: the loss let through as a fraction of all cases, so that a confident failure counts once. Expected Dice: from "
-        "a line fitted to the confidence of the same cases, with a separate value for empty masks"
-    )
-    return Table(
-        title=f"Confidence on {dataset.dataset}",
-        note=note,
-        headings=("model", "confidence", "AURC", "perfect", "random", "AUGRC", "perfect AUGRC"),
-        rows=tuple(rows),
-        keys=2,
-    )
-
-
-def calibrations(dataset: DatasetComparison) -> Table:
-    names = {"ece": "ECE", "near_ece": "ECE near the foreground", "brier": "Brier", "near_brier": "Brier near the foreground"}
-    rows = [
-        (result.model, *(decimal(result.calibrations[name]) for name in names))
-        for result in ordered_by_dice(dataset)
-        if result.calibrations
-    ]
-    note = (
-        "of the stored probabilities of all pixels, and of the foreground with a band of a fiftieth of the image's diagonal "
-        "around it, where a network can be wrong; lower is better; means over folds"
-    )
-    return Table(
-        title=f"Calibration on {dataset.dataset}", note=note, headings=("model", *names.values()), rows=tuple(rows)
-    )
-
-
-def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:
-    """Models, the best micro Dice first."""
-    return sorted(dataset.models, key=lambda result: -_or_last(result.overall[HEADLINE].mean))
-
-
 def added(dataset: DatasetComparison) -> dict[str, str]:
     """Metrics of other packages in the scores of any model: name -> key of the mean over images."""
     metrics = {key.partition(".")[2] for result in dataset.models for key in result.overall}
@@ -431,7 +353,3 @@ def _stratum_cells(score: StratumScore) -> Sequence[str]:
     distances = (cell(score.hd95, score.hd95_std, 1), cell(score.hd95_diagonal, score.hd95_diagonal_std, 1))
     limits = interval(Interval(score.dice, score.dice_low, score.dice_high), "dice")
     return cell(score.dice, score.dice_std, 100), limits, *distances, str(score.undefined)
-
-
-def _or_last(value: float) -> float:
-    return value if is_defined(value) else -1.0

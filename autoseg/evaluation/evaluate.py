@@ -47,7 +47,7 @@ TOLERANCE = 2.0
 
 
 def evaluate_folders(
-    predictions: Path,
+    predictions: Path | Mapping[str, Path],
     references: Path | Mapping[str, Path],
     spec: DatasetSpec | None = None,
     *,
@@ -65,9 +65,9 @@ def evaluate_folders(
     """Score the prediction of every reference. Writes scores.json, scores.csv and scores_summary.csv to `output`
     (default: `predictions`).
 
-    references: a folder, or case -> mask (`RawDataset.references`). spec: names of the labels; for a folder by default from
-    dataset.json in it or its parent, else from
-    prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have gray
+    predictions, references: a folder, or case -> mask (`RawDataset.references`); predictions of several folders need `spec`,
+    and `output` or `write=False`. spec: names of the labels; for a folder by default from dataset.json in it or its parent,
+    else from prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have gray
     levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
 
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
@@ -87,7 +87,7 @@ def evaluate_folders(
         names = ", ".join(path.name for path in pairing.extra[:5]) + (", ..." if len(pairing.extra) > 5 else "")
         logger.info(f"{len(pairing.extra)} predictions have no reference and are not scored: {names}")
     added = tuple(name for name, _ in METRICS.usable(METRICS.added()))
-    if spec is None and isinstance(references, Path):
+    if spec is None and isinstance(references, Path) and isinstance(predictions, Path):
         scheme, source = find_scheme(predictions, references)
     else:
         scheme, source = None if spec is None else scheme_of(spec), "dataset.json"
@@ -126,8 +126,10 @@ def evaluate_folders(
         notes = (*notes, f"masks were compared at {resized.size[0]} x {resized.size[1]}, the size of the network's input")
     scores = replace(scores, notes=(*notes, *(options.codings.notes if options.codings is not None else ())))
     if write:
+        target = output or predictions
+        assert isinstance(target, Path), "predictions of several folders need an output"
         with keep_result(scores):
-            write_scores(scores, output or predictions)
+            write_scores(scores, target)
     return scores
 
 

@@ -28,19 +28,20 @@ class Pairing:
 
 
 def pair_masks(
-    predictions: Path, references: Path | Mapping[str, Path], cases: Collection[str] | None = None
+    predictions: Path | Mapping[str, Path], references: Path | Mapping[str, Path], cases: Collection[str] | None = None
 ) -> Pairing:
-    """Match two folders' masks by name. references: a folder, or case -> mask. cases: only these; by default all references.
+    """Match masks by name. predictions, references: a folder, or case -> mask. cases: only these; by default all references.
 
     Raises SeveralProblems that lists all cases without a prediction (or, of `cases`, without a reference), and AutosegError
     for a folder that is missing or has no masks.
     """
-    predicted = _masks_by_case(predictions)
-    expected = _masks_by_case(references) if isinstance(references, Path) else references
+    predicted = masks_by_case(predictions) if isinstance(predictions, Path) else predictions
+    expected = masks_by_case(references) if isinstance(references, Path) else references
     names = sorted(expected if cases is None else set(cases))
     where = references if isinstance(references, Path) else "the dataset"
     unknown = [f"{case}: no reference in {where}" for case in names if case not in expected]
-    missing = [f"{case}: no prediction in {predictions}" for case in names if case not in predicted]
+    source = predictions if isinstance(predictions, Path) else "the given masks"
+    missing = [f"{case}: no prediction in {source}" for case in names if case not in predicted]
     if unknown or missing:
         raise SeveralProblems(
             f"{len(unknown) + len(missing)} masks are missing for {len(names)} cases",
@@ -51,7 +52,8 @@ def pair_masks(
     return Pairing(pairs, tuple(path for case, path in sorted(predicted.items()) if case not in expected))
 
 
-def _masks_by_case(folder: Path) -> dict[str, Path]:
+def masks_by_case(folder: Path) -> dict[str, Path]:
+    """Raises AutosegError for a folder that is missing or has no masks, SeveralProblems for several masks of one case."""
     if not folder.is_dir():
         raise AutosegError(f"{folder} is not a folder", "give the folder that contains the mask files")
     masks: dict[str, Path] = {}

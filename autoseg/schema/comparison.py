@@ -223,6 +223,24 @@ class RiskCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnnotatorAgreement:
+    """A model and two annotators, on the `cases` that both drew (`units`: groups, where the dataset has them).
+
+    Means over units of the comparison's metric, with intervals. first: the model with the dataset's masks, second: with the
+    second annotator's, both: the mean of these. people: the annotators with each other. difference: both - people.
+    """
+
+    model: str
+    cases: Count
+    units: Count
+    first: Interval
+    second: Interval
+    both: Interval
+    people: Interval
+    difference: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
 class Selection:
     """What autoseg_find_best chose among `candidates`. dice: of the cases it was chosen on, too high for new ones;
     nested_dice: of cases that the choice did not see; see `BestChoice`. note: the same in words."""
@@ -259,7 +277,7 @@ class DatasetComparison:
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
     family_tests: of every two families, each unit with its mean over the models of a family. notes: differences between the
-    runs. selection: None without a best.json. conditions: empty in older files.
+    runs. selection: None without a best.json. conditions: empty in older files. annotators: empty without a second one.
     """
 
     dataset: str
@@ -281,6 +299,7 @@ class DatasetComparison:
     notes: tuple[str, ...] = ()
     selection: Selection | None = None
     conditions: Conditions = field(default_factory=Conditions)
+    annotators: tuple[AnnotatorAgreement, ...] = ()
 
 
 def _to_version_2(content: Content) -> Content:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from autoseg.comparison.tables import Table
+from autoseg.comparison.cells import Table
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.study import StudyNumber, StudyRecord
 from autoseg.study.numbers import family_means
