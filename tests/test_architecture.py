@@ -25,6 +25,7 @@ ORDER = [
     {"preprocessing"},
     {"data", "inference"},
     {"training"},
+    {"card"},
     {"prediction"},
     {"evaluation"},
     {"explanation", "omnimodel", "comparison", "audit"},

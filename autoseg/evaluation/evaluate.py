@@ -67,8 +67,8 @@ def evaluate_folders(
 
     predictions, references: a folder, or case -> mask (`RawDataset.references`); predictions of several folders need `spec`,
     and `output` or `write=False`. spec: names of the labels; for a folder by default from dataset.json in it or its parent,
-    else from prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have gray
-    levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
+    else from prediction.json. Without these, each value except 0 is a class, named by its number. Masks that are JPEGs, or have
+    gray levels instead of labels, such as 0 and 255, are read as autoseg_convert reads them, and `Scores.notes` says so.
 
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
     `spec` names the new values. processes: allow worker processes. write: False writes nothing. notes: for `Scores.notes`,

@@ -40,7 +40,7 @@ from autoseg.training import checkpoint
 from autoseg.training.checkpoint import Trained
 from autoseg.training.device import resolve
 
-CONTENTS, LICENCES = "bundle.json", "LICENCES.txt"
+CONTENTS, LICENCES, CARD = "bundle.json", "LICENCES.txt", "MODEL_CARD.md"
 _DESCRIPTION, _FINGERPRINT = "dataset.json", "fingerprint.json"
 # Far more than any bundle.json needs. A larger one is refused.
 _LARGEST_JSON = 64 << 20
@@ -50,10 +50,13 @@ _REMEDY = "export the bundle again"
 A = TypeVar("A", bound=Artefact)
 
 
-def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fingerprint: Path | None = None) -> Bundle:
+def export_bundle(
+    predictor: Predictor, folders: Sequence[Path], path: Path, fingerprint: Path | None = None, card: str = ""
+) -> Bundle:
     """Write the predictor's networks, and everything prediction needs, to a zip file. The write is atomic.
 
-    folders: results folder of each member. fingerprint: path of the training set's fingerprint.json; it may be missing.
+    folders: results folder of each member. fingerprint: path of the training set's fingerprint.json; it may be missing. card:
+    the model card, for people only.
     """
     files: dict[str, bytes] = {}
     members = []
@@ -92,6 +95,8 @@ def export_bundle(predictor: Predictor, folders: Sequence[Path], path: Path, fin
     )
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(CONTENTS, _json(bundle))
+        if card:
+            archive.writestr(CARD, card)
         if bundle.initial_weights:
             archive.writestr(LICENCES, licence_text(bundle.initial_weights))
         for name, content in files.items():

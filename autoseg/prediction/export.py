@@ -6,34 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.card.card import model_card, write_page
+from autoseg.card.facts import CardFacts, Member
 from autoseg.io import RawDataset, read_case
 from autoseg.models.published_weights import DERIVED_TERMS
 from autoseg.prediction.bundle import LICENCES, export_bundle
 from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.onnx_file import OnnxFile, export_onnx
 from autoseg.prediction.predictor import Predictor
+from autoseg.prediction.validation import FOLDER as VALIDATION
+from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Row, Tabular
+from autoseg.schema.plan import Splits
+from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
+from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, model_folder_name
+from autoseg.training import checkpoint
 
 # Images on which an ONNX file is compared with torch.
 _CHECK_IMAGES = 5
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Exported(Tabular):
-    """The files written. licences: of the weights the networks started from, if their terms reach what is made from them.
-    str() gives a text for people."""
+    """The files written. licences: of the weights the networks started from, if their terms reach what is made from them. card:
+    the model card as a page; the bundle has it too. str() gives a text for people."""
 
     bundle: Path
     members: tuple[str, ...]
     onnx: tuple[OnnxFile, ...]
     licences: tuple[str, ...] = ()
+    card: Path | None = None
 
     def __str__(self) -> str:
         size = self.bundle.stat().st_size / 1e6
         lines = [f"{self.bundle} ({size:.1f} MB): {', '.join(self.members)}"]
         lines += [str(file) for file in self.onnx]
+        if self.card is not None:
+            lines.append(f"{self.card}: model card, also in the bundle; read what you must state before you share it")
         if self.licences:
             licences = ", ".join(self.licences)
             lines.append(f"keep {LICENCES} with every copy: the networks were trained from weights under {licences}")
@@ -59,10 +70,36 @@ def export(
     predictor = load_predictor(dataset.name, list(models), folds, device="cpu", root=dataset.root)
     onnx_files = _export_onnx_files(predictor, dataset, path) if onnx else ()
     folders = [dataset.fold(member.record.model, member.record.fold) for member in predictor.members]
-    bundle = export_bundle(predictor, folders, path, dataset.fingerprint)
+    facts = _facts(predictor, folders, dataset)
+    page = path.with_name(f"{path.stem}.card.html")
+    bundle = export_bundle(predictor, folders, path, dataset.fingerprint, model_card(facts))
+    write_page(page, facts)
     licences = dict.fromkeys(one.licence for one in bundle.initial_weights if one.licence in DERIVED_TERMS)
     titles = tuple(f"{member.record.model} fold {member.record.fold}" for member in predictor.members)
-    return Exported(path, titles, onnx_files, tuple(licences))
+    return Exported(bundle=path, members=titles, onnx=onnx_files, licences=tuple(licences), card=page)
+
+
+def _facts(predictor: Predictor, folders: Sequence[Path], dataset: Dataset) -> CardFacts:
+    """What the bundle's model card tells."""
+    members = []
+    for trained, folder in zip(predictor.members, folders, strict=True):
+        scores, fold = folder / VALIDATION / "scores.json", trained.record.fold
+        members.append(
+            Member(
+                trained=trained,
+                scores=read_artefact(scores, Scores) if scores.is_file() else None,
+                training_cases=len(checkpoint.read_split(folder, fold).train),
+                splits_reason=read_artefact(folder / checkpoint.SPLITS, Splits).reason,
+            )
+        )
+    has_fingerprint = dataset.fingerprint.is_file()
+    return CardFacts(
+        members=tuple(members),
+        fingerprint=read_artefact(dataset.fingerprint, Fingerprint) if has_fingerprint else None,
+        calibration=predictor.metadata.calibration,
+        postprocessing=dict(predictor.metadata.postprocessing),
+        versions=dict(members[0].trained.record.versions),
+    )
 
 
 def _export_onnx_files(predictor: Predictor, dataset: Dataset, path: Path) -> tuple[OnnxFile, ...]:

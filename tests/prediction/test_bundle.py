@@ -10,7 +10,7 @@ import torch
 from autoseg.cli.predict import main
 from autoseg.io import read_label, write_image
 from autoseg.prediction import ood_detection
-from autoseg.prediction.bundle import CONTENTS, LICENCES, export_bundle, load_bundle, read_bundle
+from autoseg.prediction.bundle import CARD, CONTENTS, LICENCES, export_bundle, load_bundle, read_bundle
 from autoseg.prediction.export import Exported
 from autoseg.prediction.inference_metadata import InferenceMetadata
 from autoseg.prediction.loading import load_predictor
@@ -75,8 +75,19 @@ def test_a_bundle_carries_the_licence_of_derived_weights(tmp_path, bright_is_reg
         text = archive.read(LICENCES).decode()
     assert weights.file in text and "dinov3-license" in text and "a copy goes with networks" in text and "ab" * 32 in text
     assert load_bundle(tmp_path / "b.zip", device="cpu").members[0].record.weights == (weights,)
-    shown = str(Exported(tmp_path / "b.zip", ("x fold 0",), (), ("DINOv3 licence",)))
+    shown = str(
+        Exported(bundle=tmp_path / "b.zip", members=("x fold 0",), onnx=(), licences=("DINOv3 licence",))
+    )
     assert "keep LICENCES.txt with every copy" in shown and "DINOv3 licence" in shown
+
+
+def test_a_model_card_goes_with_the_networks(tmp_path, bright_is_registered):
+    export_bundle(Predictor([trained()]), [tmp_path / "gone"], tmp_path / "b.zip", card="# Model card: x")
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert archive.read(CARD).decode() == "# Model card: x" and CARD == "MODEL_CARD.md"
+    assert len(load_bundle(tmp_path / "b.zip", device="cpu").members) == 1
+    shown = str(Exported(bundle=tmp_path / "b.zip", members=("x fold 0",), onnx=(), card=tmp_path / "b.card.html"))
+    assert "b.card.html: model card, also in the bundle; read what you must state" in shown
 
 
 def test_the_command_needs_nothing_else(bundle, tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Model cards: what a network was made from, what it can do, what its user must state."""
