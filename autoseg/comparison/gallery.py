@@ -20,16 +20,19 @@ from autoseg.prediction.overlay import draw_overlay
 from autoseg.schema.dataset import LabelScheme
 from autoseg.support.errors import AutosegError
 
-_WIDTH, _JPEG_QUALITY, _CASES_PER_KIND = 300, 82, 3
+# Wide enough to judge a contour when enlarged.
+_WIDTH, _JPEG_QUALITY, _CASES_PER_KIND = 720, 80, 3
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture. caption: below the picture. text: alternative text. data: a JPEG as a data URI."""
+    """One picture. caption: below the picture. text: alternative text. data: a JPEG as a data URI. model: whose mask it shows,
+    "" for the reference."""
 
     caption: str
     text: str
     data: str
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,7 @@ def gallery(dataset_results: DatasetResults, cases_per_kind: int = _CASES_PER_KI
     by_model = {name: dice_of_cases(model) for name, model in dataset_results.models.items()}
     common = set.intersection(*(set(one) for one in by_model.values()))
     means = {case: sum(one[case] for one in by_model.values()) / len(by_model) for case in common}
-    try:
-        raw = {case.name: case for case in RawDataset.open(dataset_results.dataset).cases}
-    except AutosegError:
-        return ()
+    raw = _raw_cases(dataset_results)
     order = sorted((case for case in means if case in raw), key=lambda case: (-means[case], case))
     scheme = dataset_results.spec.label_scheme()
     return tuple(
@@ -58,6 +58,28 @@ def gallery(dataset_results: DatasetResults, cases_per_kind: int = _CASES_PER_KI
         for kind, cases in _select_cases(order, cases_per_kind)
         for case in cases
     )
+
+
+def examples(dataset_results: DatasetResults, model: str) -> tuple[tuple[str, Picture], ...]:
+    """Best, median and worst case of one model by its own Dice, as it segments them: (kind and case, picture)."""
+    one = dataset_results.models[model]
+    dice, raw = dice_of_cases(one), _raw_cases(dataset_results)
+    order = sorted((case for case in dice if case in raw), key=lambda case: (-dice[case], case))
+    scheme = dataset_results.spec.label_scheme()
+    shown = []
+    for kind, cases in _select_cases(order, 1) if order else ():
+        for case in cases:
+            pictures = _pictures([one], {model: dice}, raw[case], scheme)
+            shown += [(f"{kind}: {case}", picture) for picture in pictures if picture.model]
+    return tuple(shown)
+
+
+def _raw_cases(dataset_results: DatasetResults) -> dict[str, Case]:
+    """Empty if the raw images are missing."""
+    try:
+        return {case.name: case for case in RawDataset.open(dataset_results.dataset).cases}
+    except AutosegError:
+        return {}
 
 
 def _select_cases(order: Sequence[str], count: int) -> list[tuple[str, Sequence[str]]]:
@@ -90,7 +112,8 @@ def _pictures(
         if path is not None:
             picture = draw_overlay(image, read_label_of(path, case.images, whole).array, scheme, reference)
             dice = f"Dice {by_model[model.model][case.name]:.3f}"
-            yield Picture(f"{model.model}, {dice}", f"{case.name} with the mask of {model.model}: {dice}", _encode(picture))
+            text = f"{case.name} with the mask of {model.model}: {dice}"
+            yield Picture(f"{model.model}, {dice}", text, _encode(picture), model.model)
 
 
 def encode_file(path: Path) -> str:

@@ -67,6 +67,11 @@ def plots(
     return figures
 
 
+def leading(dataset: DatasetComparison) -> str:
+    """SVG: the mDSC of every model with its 95 % interval, the best on top."""
+    return draw_svg("leading", lambda axes: _leading(axes, dataset), height=0.9 + 0.32 * len(dataset.models), width=4.6)
+
+
 def draw_svg(name: str, draw: Callable[[Axes], None], height: float = 3.2, width: float = 6.4) -> str:
     """The SVG of a plot, whose ids begin with its name, in the colour of the page. height, width: in inches."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
@@ -177,6 +182,23 @@ def _risk(axes: Axes, dataset: DatasetComparison) -> None:
         axes.plot(one.coverage, one.risk, color=colour, marker=marker, ms=3, label=f"{one.model}, AURC {one.aurc:.3f}")
     axes.set(xlabel="coverage: fraction of cases, the most confident first", ylabel="risk (1 - Dice)")
     axes.legend(fontsize=9)
+
+
+def _leading(axes: Axes, dataset: DatasetComparison) -> None:
+    results = ordered_by_dice(dataset)
+    for place, result in enumerate(results):
+        value, limits = 100 * result.overall[HEADLINE].mean, result.intervals.get(HEADLINE)
+        colour, marker = _colour_and_marker(dataset, result.model)
+        axes.plot(value, place, color=colour, marker=marker, ms=8)
+        right = value
+        if limits is not None and is_defined(limits.low):
+            right = 100 * limits.high
+            axes.plot([100 * limits.low, right], [place, place], color=colour, linewidth=2)
+        axes.annotate(f"{value:.1f}", (right, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set_yticks(range(len(results)), [result.model for result in results])
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.margins(x=0.12)
+    axes.set(xlabel="mDSC in %, 95 % interval")
 
 
 def _reliability(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResults) -> None:

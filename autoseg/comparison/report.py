@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from autoseg.comparison.cells import Table
+from autoseg.comparison.cells import Table, ordered_by_dice
 from autoseg.comparison.conditions import TITLE
-from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, gallery
+from autoseg.comparison.gallery import GalleryRow, Picture, encode_file, examples, gallery
 from autoseg.comparison.headline import summary
 from autoseg.comparison.paper_files import other_notes
-from autoseg.comparison.plots import plots
+from autoseg.comparison.plots import leading, plots
 from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import tables
 from autoseg.fingerprint.metric_advice import advise_metrics
@@ -32,13 +32,15 @@ _MAX_HEAT_MAPS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Content of the page for one dataset."""
+    """Content of the page for one dataset. leading, examples: on the first screen, a plot (SVG) and cases of the best model."""
 
     name: str
     summary: str
     beside: dict[str, str]
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
+    leading: str
+    examples: tuple[tuple[str, Picture], ...]
     plots: dict[str, str]
     gallery: tuple[GalleryRow, ...]
     heat_maps: tuple[Picture, ...]
@@ -66,6 +68,8 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
         beside=dataset.conditions.lines,
         notes=tuple(other_notes(dataset)),
         tables=tuple(tables(own)),
+        leading=leading(dataset),
+        examples=examples(dataset_results, ordered_by_dice(dataset)[0].model),
         plots=plots(dataset, dataset_results, _curves(dataset_results)),
         gallery=gallery(dataset_results),
         heat_maps=_heat_maps(dataset_results),

@@ -70,9 +70,20 @@ def test_page_has_summary_tables_and_pictures(page):
     for kind in ("best", "median", "worst"):
         assert text.count(f"<h4>{kind}: ") == 3
     pictures = [attributes for tag, attributes in tags if tag == "img"]
-    assert len(pictures) == 9 * 4 and all(one["alt"] for one in pictures)
+    assert len(pictures) == 9 * 4 + 3 and all(one["alt"] for one in pictures)
     names = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(names) == len(set(names))
+
+
+def test_the_first_screen_is_a_picture(page):
+    text = page.read_text(encoding="utf-8")
+    first = text[text.index('<div class="first">') : text.index("To be read beside the numbers")]
+    assert text.index("has the highest mDSC") < text.index('<div class="first">') < text.index("<table")
+    assert all(name in first for name in ("segformer", "segnext", "unet", "mDSC in %, 95 % interval"))
+    shown = re.findall(r"<figcaption>(\w+): (\w+)<br>segformer, Dice ([01]\.\d+)<", first)
+    assert [kind for kind, _, _ in shown] == ["best", "median", "worst"] and len({case for _, case, _ in shown}) == 3
+    best, median, worst = (float(dice) for _, _, dice in shown)
+    assert best >= median >= worst
 
 
 def test_names_are_escaped(tmp_path):
@@ -122,3 +133,23 @@ document.title = JSON.stringify({up, down, sort: head.closest("th").getAttribute
 def test_page_prints_to_pdf(page, tmp_path):
     in_browser(page, tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@browser
+def test_a_click_enlarges_a_picture(page, tmp_path):
+    script = """<script>
+const button = document.querySelector(".row .zoom"), dialog = document.querySelector("dialog");
+button.click();
+const picture = dialog.querySelector("img");
+const state = {open: dialog.open, same: picture.src === button.querySelector("img").src, alt: picture.alt};
+requestAnimationFrame(() => {
+  state.grows = picture.getBoundingClientRect().width / button.getBoundingClientRect().width;
+  dialog.click(); state.closed = !dialog.open; document.title = JSON.stringify(state);
+});
+</script>"""
+    copy = tmp_path / "enlarged.html"
+    copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
+    html = in_browser(copy, tmp_path / "profile", "--window-size=1280,900", "--virtual-time-budget=3000", "--dump-dom")
+    state = json.loads(re.search(r"<title>(.*?)</title>", html).group(1))
+    assert state["open"] and state["same"] and state["closed"] and "reference" in state["alt"]
+    assert state["grows"] > 1.8
