@@ -16,7 +16,7 @@ from autoseg.support.files import write_artefact, write_text
 from autoseg.support.workspace import Root, Workspace
 
 if TYPE_CHECKING:
-    from autoseg.comparison.metadata import Metadata
+    from autoseg.io.metadata import Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def compare(
 
 def _read_metadata(path: Path, stratify_by: Sequence[str]) -> Metadata:
     """Raises AutosegError if no column is named: nothing about patients goes into results that was not asked for by name."""
-    from autoseg.comparison.metadata import read_metadata
+    from autoseg.io.metadata import read_metadata
 
     table = read_metadata(path)
     if not set(stratify_by) & set(table.columns):

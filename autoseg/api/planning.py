@@ -65,6 +65,7 @@ def plan_and_preprocess(
     settings: Settings | None = None,
     splits: PathLike | None = None,
     partial_splits: bool = False,
+    metadata: PathLike | None = None,
     preprocess: bool = True,
     processes: bool = False,
     hours: float | None = None,
@@ -82,9 +83,11 @@ def plan_and_preprocess(
         device: device of the trainings: "auto", "cpu", "cuda", "cuda:1" or "mps".
         settings: dotted field of the plan -> value: {"training.epochs": 50}. The plan records them.
         splits: a file with your own folds, in autoseg's or nnU-Net's format, or by content (`export_splits`), checked for
-            leaks; "canonical", folds by the content of the images; "official", the publisher's test split as one fold
+            leaks; "canonical", folds by the content of the images; "official", the publisher's test split as one fold;
+            "by=site", a fold for each value of a column of `metadata`; "by=case=(berlin|bern)", of a part of the names
             (default: existing ones, else new ones). Folds that were given stay at the next planning.
         partial_splits: of folds by content take what fits, although images are missing or changed.
+        metadata: CSV with a column "case" and others (site, scanner), for `splits`.
         preprocess: also write the arrays that trainings read.
         processes: as for `fingerprint`.
         hours: limit for the training of one fold; variants, input sizes, steps and trials are chosen to fit it (default: an
@@ -123,7 +126,7 @@ def plan_and_preprocess(
         from autoseg.preprocessing.preprocess import preprocess_dataset
 
         selected = names or registry.usable_names()
-        given = given_splits(data, raw, measured, texts, splits, partial_splits)
+        given = given_splits(data, raw, measured, texts, splits, partial=partial_splits, metadata=metadata)
         plan = _make_plan(
             measured, raw.spec, protocol=protocol, models=selected, memory=memory, device=device, settings=texts,
             splits=given, hours=hours, workspace=Workspace.at(root), licence=licence,

@@ -104,13 +104,23 @@ def given_splits(
     settings: Mapping[str, str],
     asked: PathLike | None,
     partial: bool = False,
+    metadata: PathLike | None = None,
 ) -> Splits | None:
     """The splits of a file or rule, else those that the user gave earlier, None if there are none.
 
     Raises AutosegError if the earlier ones do not match any more.
     """
+    from autoseg.planning.site_splits import PREFIX, make_site_splits
     from autoseg.planning.splits import given_file
 
+    by_site = asked is not None and str(asked).startswith(PREFIX)
+    if metadata is not None and not by_site:
+        raise AutosegError(f"{metadata} is not used", "add --splits by=COLUMN")
+    if by_site:
+        from autoseg.io.metadata import read_metadata
+
+        table = None if metadata is None else read_metadata(Path(metadata))
+        return make_site_splits(measured, raw.spec, str(asked), table)
     if asked is not None:
         return _asked_splits(data, raw, measured, settings, asked, partial)
     if not data.splits.exists():

@@ -37,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="commercial: start from no weights whose licence forbids commercial use",
     )  # fmt: skip
     parser.add_argument(
-        "--splits", metavar="FILE|canonical|official",
-        help="folds: a file of autoseg (also autoseg_splits --export) or nnU-Net; by the images' content; the publisher's",
+        "--splits", metavar="FILE|canonical|official|by=COLUMN",
+        help="folds: a file of autoseg (also autoseg_splits --export) or nnU-Net; by the images' content; the publisher's; one "
+        "for each value of a column of --metadata (by=site), or of a part of the names ('by=case=(berlin|bern)')",
     )  # fmt: skip
+    parser.add_argument("--metadata", metavar="FILE", help="CSV with a column 'case' and others, for --splits by=COLUMN")
     parser.add_argument(
         "--partial-splits", action="store_true", help="of a file by content take what fits, if images are missing or changed"
     )
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings=entry.settings(options.set),
         splits=options.splits,
         partial_splits=options.partial_splits,
+        metadata=options.metadata,
         groups=options.groups,
         licence=options.licence,
         preprocess=not options.no_preprocess,

@@ -16,7 +16,6 @@ from autoseg.comparison import statistics
 from autoseg.comparison.conditions import conditions
 from autoseg.comparison.cost import cost
 from autoseg.comparison.external_validation import external_validations
-from autoseg.comparison.metadata import Metadata
 from autoseg.comparison.micro_average import micro_intervals
 from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
@@ -25,6 +24,7 @@ from autoseg.comparison.second_annotator import annotator_agreements
 from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
+from autoseg.io.metadata import Metadata
 from autoseg.metrics.rules import DEFINITIONS, RULE, is_defined
 from autoseg.models import registry
 from autoseg.schema.comparison import (

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from autoseg.comparison import statistics
-from autoseg.comparison.metadata import NOT_GIVEN, Metadata, numbers
 from autoseg.comparison.paired_scores import dice_of_cases, easy_and_hard_cases, has_foreground, mean_over_classes
 from autoseg.comparison.results import DatasetResults
+from autoseg.io.metadata import NOT_GIVEN, Metadata, numbers
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import Interval, Stratification, Stratum, StratumScore, WorstGroup
 from autoseg.schema.fingerprint import CaseFingerprint, Fingerprint

@@ -8,10 +8,10 @@ import pytest
 
 from autoseg import api
 from autoseg.cli import compare
-from autoseg.comparison.metadata import NOT_GIVEN, numbers, read_metadata
 from autoseg.comparison.paired_scores import mean_over_classes
 from autoseg.comparison.results import load_results
 from autoseg.comparison.strata import FEWEST, stratify
+from autoseg.io.metadata import NOT_GIVEN, numbers, read_metadata
 from autoseg.support.errors import AutosegError, SeveralProblems
 from tests.comparison.results import make
 
@@ -126,7 +126,7 @@ def test_files_that_are_no_tables(tmp_path):
 
 def test_columns_that_make_no_groups_are_refused(experiment, table, tmp_path):
     results, metadata = load_results(experiment.dataset), read_metadata(table)
-    with pytest.raises(AutosegError, match="no site for any scored case"):
+    with pytest.raises(AutosegError, match="no site for any of the cases"):
         stratify(results, "site", 0.05, lambda: None, read_metadata(write(tmp_path / "other.csv", "case,site\nother,a")))
     with pytest.raises(AutosegError, match="of the CSV: site, age, sex, secret"):
         stratify(results, "scanner", 0.05, lambda: None, metadata)

@@ -35,7 +35,7 @@ class Metadata:
         if all(value == NOT_GIVEN for value in found.values()):
             example = next(iter(found), "")
             remedy = f"its column 'case' must have their names, such as {example}"
-            raise AutosegError(f"{self.file} has no {column} for any scored case", remedy)
+            raise AutosegError(f"{self.file} has no {column} for any of the cases", remedy)
         return found
 
 
