@@ -27,6 +27,7 @@ def predict(
     folds: Folds | None = None,
     *,
     bundle: PathLike | None = None,
+    nnunet: PathLike | None = None,
     probabilities: bool = False,
     overlays: bool = False,
     references: PathLike | None = None,
@@ -49,6 +50,7 @@ def predict(
         model: name of a trained model, several to average, or "best" for the choice of `find_best`.
         folds: numbers of the folds to average (default: all that are trained).
         bundle: a file that `export` wrote, instead of dataset, model and folds.
+        nnunet: results folder of a 2d model of nnU-Net v2 instead; predicts as nnU-Net does, mirrored as it was trained.
         probabilities: also write each class's probabilities, (K, H, W) float16, as <case>.npz.
         overlays: also write pictures with the contours.
         references: folder of reference masks to draw into the overlays.
@@ -73,7 +75,9 @@ def predict(
     from autoseg.prediction.loading import load_predictor
 
     models, numbers = model_names(model), fold_numbers(folds)
-    predictor = load_predictor(dataset, models, numbers, bundle=bundle, device=device, tta=tta, root=root)
+    predictor = load_predictor(
+        dataset, models, numbers, bundle=bundle, nnunet=nnunet, device=device, tta=tta, root=root
+    )
     return predict_files(
         predictor,
         Path(images) if isinstance(images, str | Path) else [Path(path) for path in images],

@@ -22,8 +22,10 @@ _SHOWN = 20
 @entry.resumable("the same command with --continue resumes")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if (options.bundle is None) == (options.dataset is None):
-        raise AutosegError("no networks given", "use either -d DATASET -m MODEL, or --bundle FILE.zip")
+    if sum(one is not None for one in (options.bundle, options.nnunet, options.dataset)) != 1:
+        raise AutosegError(
+            "the networks are not clear", "use one of -d DATASET -m MODEL, --bundle FILE.zip, and --nnunet FOLDER"
+        )
     if options.dataset is not None and not options.models:
         raise AutosegError("no model given", "-m MODEL, -m A B for the mean of several, or -m best")
     from autoseg import api
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.models,
         entry.folds(options.folds),
         bundle=options.bundle,
+        nnunet=options.nnunet,
         probabilities=options.probabilities,
         overlays=options.overlays or options.references is not None,
         references=options.references,
@@ -86,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
     parser.add_argument("--bundle", type=Path, metavar="FILE", help="a file of autoseg_export, instead of -d and -m")
+    parser.add_argument(
+        "--nnunet", type=Path, metavar="FOLDER", help="nnU-Net v2's results folder of a 2d model, instead of -d and -m"
+    )
     parser.add_argument("--probabilities", action="store_true", help="also write class probabilities (.npz)")
     parser.add_argument("--overlays", action="store_true", help="also write pictures with the contours")
     parser.add_argument("--visible", action="store_true", help="masks that viewers show in colours; values stay class numbers")

@@ -168,16 +168,16 @@ def _has_outputs(job: PredictionJob, folder: Path, options: OutputOptions) -> bo
 
 
 def _record(predictor: Predictor) -> PredictionRecord:
-    first, metadata = predictor.members[0], predictor.metadata
+    metadata = predictor.metadata
     return PredictionRecord(
-        dataset=first.record.dataset,
-        models=tuple(dict.fromkeys(member.record.model for member in predictor.members)),
-        folds=tuple(dict.fromkeys(member.record.fold for member in predictor.members)),
-        identities={f"{m.record.model}/fold_{m.record.fold}": m.record.identity for m in predictor.members},
+        dataset=predictor.dataset,
+        models=predictor.models,
+        folds=predictor.folds,
+        identities=predictor.identities,
         labels=predictor.spec.labels,
         mirror=predictor.mirror,
         device=str(predictor.device),
-        precision=first.model_plan.precision,
+        precision=predictor.precision,
         seconds=0.0,
         cases=(),
         versions={"autoseg": autoseg.__version__, "torch": torch.__version__, "python": platform.python_version()},

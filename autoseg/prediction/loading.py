@@ -22,15 +22,20 @@ def load_predictor(
     folds: Sequence[int] | None = None,
     *,
     bundle: str | Path | None = None,
+    nnunet: str | Path | None = None,
     device: str = "auto",
     tta: bool = False,
     root: Root = None,
 ) -> Predictor:
     """See `autoseg.api.predict`. Raises AutosegError if no network is given."""
+    if nnunet is not None:
+        from autoseg.prediction.nnunet_predictor import NNUNetPredictor
+
+        return NNUNetPredictor.read(Path(nnunet), folds, device)
     if bundle is not None:
         return load_bundle(Path(bundle), device=device, tta=tta)
     if dataset is None or not model:
-        raise AutosegError("no networks were given", "name a dataset and a model, or a bundle")
+        raise AutosegError("no networks were given", "name a dataset and a model, a bundle, or a model of nnU-Net")
     if model in (BEST, [BEST], (BEST,)) and not isinstance(dataset, Path):
         return _load_best(Workspace.at(root).dataset(dataset), folds, device, tta)
     return Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)

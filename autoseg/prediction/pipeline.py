@@ -90,7 +90,7 @@ def run(
 def _load(predictor: Predictor, options: OutputOptions, job: PredictionJob) -> _Loaded | _Large | Failure:
     began = time.perf_counter()
     try:
-        if is_large(job):
+        if is_large(job) and predictor.streams_large_images:
             # Large images are read later, one at a time: several would fill the memory.
             return _Large(job, content_hash(job))
         image = read_case(job.images, job.frame)

@@ -99,8 +99,11 @@ class PredictionWithConfidence:
 class Predictor:
     """Averages the probabilities of one or several trained networks.
 
-    The networks stay loaded. Probabilities of at most two of them are in memory.
+    The networks stay loaded. Probabilities of at most two of them are in memory. streams_large_images: whether `large_image`
+    can read an image in bands.
     """
+
+    streams_large_images = True
 
     def __init__(
         self,
@@ -173,6 +176,28 @@ class Predictor:
                 done = f"{member.record.epochs_done} of {member.record.epochs_planned} epochs"
                 logger.warning(f"{_title(member)} is not finished ({done})")
         return cls(members, torch_device, tta, read_inference_metadata(folders, members, postprocessing or {}))
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset the networks were trained on."""
+        return self.members[0].record.dataset
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(member.record.model for member in self.members))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(member.record.fold for member in self.members))
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Member -> hash of everything that determines its weights."""
+        return {f"{one.record.model}/fold_{one.record.fold}": one.record.identity for one in self.members}
+
+    @property
+    def precision(self) -> str:
+        return self.members[0].model_plan.precision
 
     @property
     def scheme(self) -> LabelScheme:
