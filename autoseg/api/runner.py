@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -11,7 +12,7 @@ from autoseg.api.checks import current_plan
 from autoseg.api.options import DatasetId, Folds, Models, PathLike, Settings, fold_numbers, model_names, setting_texts
 from autoseg.api.planning import check_training, plan_again, plan_and_preprocess
 from autoseg.schema.plan import Plan, Protocol, Splits
-from autoseg.schema.runner import GridTable
+from autoseg.schema.runner import GridTable, Job
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, Root, Workspace
@@ -29,6 +30,7 @@ def run(
     models: Models | None = None,
     folds: Folds | None = None,
     *,
+    seeds: Sequence[int] = (),
     engine: EngineName = "local",
     workers: int | None = None,
     gpus_per_run: int = 0,
@@ -55,6 +57,8 @@ def run(
         datasets: id or name of a dataset, or several.
         models: names of models (default: all of each dataset's plan).
         folds: numbers of folds (default: all).
+        seeds: train with each of these seeds. Those besides the plan's own follow when its trainings are done, in
+            results/<dataset>/<model>-seed<seed>, with the learning rate that these have searched; comparisons show the spread.
         engine: what starts the jobs: "local" (this machine), "ray" (a cluster) or "slurm".
         workers: jobs at the same time (default: 1; with GPUs all of them).
         gpus_per_run: GPUs of each job.
@@ -82,6 +86,7 @@ def run(
     """
     from autoseg.runner.jobs import JobOptions, find_datasets, fold_jobs
     from autoseg.runner.scheduler import run_jobs
+    from autoseg.runner.seeds import check_seeds
     from autoseg.training.loggers import check_loggers
     from autoseg.weights.pretrained import CHOICES, weights_file
 
@@ -97,6 +102,7 @@ def run(
     root_folder = Workspace.at(root).root
     selected = find_datasets(root_folder, [datasets] if isinstance(datasets, str | int) else datasets)
     names, numbers, texts = model_names(models), fold_numbers(folds), setting_texts(settings)
+    check_seeds(seeds, texts, pretrained)
     for dataset in selected:
         check_training(dataset, names, texts)
     for dataset in selected:
@@ -112,7 +118,11 @@ def run(
         break_lock=break_lock,
     )  # fmt: skip
     job_engine = make_engine(engine, workers, gpus_per_run, address, slurm, root_folder)
-    table = run_jobs(jobs, job_options, job_engine, retries=retries, watch=watch, handle_signals=handle_signals)
+    start = partial(run_jobs, retries=retries, watch=watch, handle_signals=handle_signals)
+    table = start(jobs, job_options, job_engine)
+    more = _jobs_of_seeds(selected, table, seeds, texts, job_options.pretrained)
+    if more:
+        table = start([*jobs, *more], job_options, job_engine)
     _compare(table, root_folder)
     return table
 
@@ -132,6 +142,20 @@ def grid_status(root: Root = None) -> GridTable:
     from autoseg.runner.table import status
 
     return status(Workspace.at(root).root)
+
+
+def _jobs_of_seeds(
+    datasets: Sequence[Dataset], table: GridTable, seeds: Sequence[int], settings: Mapping[str, str], pretrained: str | None
+) -> list[Job]:
+    """The jobs of further seeds, for the trainings of the plan's own seed that are done."""
+    from autoseg.runner.seeds import other_seeds, seed_jobs
+
+    done = [row.job for row in table.rows if row.state == "done" and not row.job.predicts]
+    jobs = []
+    for dataset in datasets if seeds else ():
+        own = [job for job in done if job.dataset == dataset.name]
+        jobs += seed_jobs(dataset, own, other_seeds(dataset, seeds), settings, pretrained)
+    return jobs
 
 
 def _compare(table: GridTable, root: Path) -> None:

@@ -23,7 +23,7 @@ from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.workspace import Dataset, model_of_folder
+from autoseg.support.workspace import Dataset, model_of_folder, seed_of_folder
 from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ def out_of_fold_predictions(
 def find_models(dataset: Dataset) -> dict[str, Path]:
     """Name -> folder of every model with held-out predictions. Raises AutosegError if there is none."""
     folders = sorted(dataset.results.iterdir()) if dataset.results.is_dir() else []
+    # One training of each model and fold: further seeds would count a model several times.
+    folders = [path for path in folders if seed_of_folder(path.name) is None]
     models = {model_of_folder(path.name): path for path in folders if any(path.glob(f"fold_*/{FOLDER}/prediction.json"))}
     if not models:
         remedy = f"autoseg_train {dataset.number} MODEL all"

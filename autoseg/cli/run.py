@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entry.names(options.datasets),
             None if options.models == "all" else entry.names(options.models),
             entry.folds(entry.names(options.folds)),
+            seeds=_seeds(options.seeds),
             engine=options.engine,
             workers=options.workers,
             gpus_per_run=options.gpus_per_run,
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--datasets", metavar="A,B", help="ids or names")
     parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
     parser.add_argument("--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
+    parser.add_argument("--seeds", metavar="0,1,2", help="train with each of these seeds (default: the plan's)")
     parser.add_argument("--status", action="store_true", help="print the table of jobs and exit")
     entry.add_engine(parser)
     entry.add_break_lock(parser)
@@ -82,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     entry.add_settings(parser)
     entry.add_device(parser)
     return parser
+
+
+def _seeds(text: str | None) -> list[int]:
+    names = entry.names(text) if text else []
+    if not all(name.isdigit() for name in names):
+        raise AutosegError(f"--seeds cannot be {text!r}", "give numbers, such as --seeds 0,1,2")
+    return [int(name) for name in names]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
 from autoseg.comparison.second_annotator import annotator_agreements
+from autoseg.comparison.seeds import seed_spreads
 from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
@@ -153,6 +154,7 @@ def _compare_dataset(
         risk_coverage=risk_coverage(dataset_results),
         notes=(*choices_note(dataset_results), *notes, *noted_differences(dataset_results), *selection_notes),
         selection=selection,
+        seeds=seed_spreads(dataset_results),
         conditions=conditions(dataset_results, len(values.units), tests, selection, unequal=bool(notes)),
     )
 

@@ -36,7 +36,7 @@ def conditions(
     )
     lines = {
         "choices": _choices(dataset_results, selection),
-        "seeds": _seeds(found),
+        "seeds": _seeds(found) + _other_seeds(dataset_results),
         "budget": _budget(runs),
         "start": _start(found),
         "tests": " ".join(_tests(dataset_results, units, tests)),
@@ -100,6 +100,13 @@ def _seeds(found: Conditions) -> str:
         )
     seeds = ", ".join(map(str, found.seeds))
     return f"Seeds {seeds}, one training of each model and fold: differences between seeds are mixed with those between folds."
+
+
+def _other_seeds(dataset_results: DatasetResults) -> str:
+    if not dataset_results.seeds:
+        return ""
+    several = ", ".join(f"{model} ({len(others) + 1})" for model, others in dataset_results.seeds.items())
+    return f" The table Seeds has the spread over several seeds of {several}; the other tables and all tests are of one."
 
 
 def _budget(runs: Sequence[FoldResults]) -> str:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from autoseg.comparison.cells import Table, cell, decimal, interval, ordered_by_dice, points, spread
+from autoseg.comparison.cells import Table, cell, decimal, interval, ordered_by_dice, percent, points, spread
 from autoseg.schema.comparison import DatasetComparison
+
+
+def seeds(dataset: DatasetComparison) -> Table:
+    rows = []
+    for one in dataset.seeds:
+        each = ", ".join(f"{seed}: {percent(value)}" for seed, value in zip(one.seeds, one.values, strict=True))
+        numbers = (percent(one.mean), percent(one.std), percent(one.fold_std))
+        rows.append((one.model, each, *numbers, ", ".join(map(str, one.folds))))
+    note = (
+        "mDSC in %, of each seed the mean over the folds that all seeds have; deviation over seeds: of these means; over "
+        "folds: the mean over the seeds. All other tables are of the plan's own seed"
+    )
+    headings = ("model", "seed: mDSC", "mean", "deviation over seeds", "deviation over folds", "folds")
+    return Table(title=f"Seeds on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
+
 
 ANNOTATORS = ("with the first", "with the second", "with both", "of the two people", "difference")
 

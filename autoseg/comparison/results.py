@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autoseg.comparison.external_masks import SCORES, fold_folders, scores_of
@@ -18,7 +18,7 @@ from autoseg.schema.run import RunRecord
 from autoseg.schema.scores import CaseScore, Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact
-from autoseg.support.workspace import Dataset
+from autoseg.support.workspace import Dataset, model_folder_name, seed_of_folder
 from autoseg.training import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,12 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class DatasetResults:
-    """All models of a dataset. spec: its dataset.json at the time of the training."""
+    """All models of a dataset. spec: its dataset.json at the time of the training. seeds: model -> seed -> other trainings."""
 
     dataset: Dataset
     spec: DatasetSpec
     models: dict[str, ModelResults]
+    seeds: dict[str, dict[int, ModelResults]] = field(default_factory=dict)
 
     @property
     def trained(self) -> dict[str, ModelResults]:
@@ -123,22 +124,17 @@ def load_results(
         )
     loaded: dict[str, ModelResults] = {}
     faults: list[str] = []
+    seeds: dict[str, dict[int, ModelResults]] = {}
     for name in models or trained:
-        fold_results: dict[int, FoldResults] = {}
-        for fold, folder in sorted(trained_folds(dataset.model(name)).items()):
-            if folds is not None and fold not in folds:
-                continue
-            try:
-                results = _read_fold(folder)
-            except AutosegError as error:
-                faults.append(f"{name}, fold {fold}: {error.problem}")
-                continue
-            if results is not None:
-                fold_results[fold] = results
-        if fold_results:
-            loaded[name] = ModelResults(
-                model=name, folds=fold_results, scores={fold: one.scores for fold, one in fold_results.items()}
-            )
+        results = _read_model(name, dataset.model(name), folds, faults)
+        if results is None:
+            continue
+        loaded[name] = results
+        for folder in sorted(dataset.results.glob(f"{model_folder_name(name)}-seed*")):
+            found = seed_of_folder(folder.name)
+            others = _read_model(folder.name, folder, folds, faults) if found is not None and found[0] == name else None
+            if found is not None and others is not None and _is_same_training(results, others, found[1]):
+                seeds.setdefault(name, {})[found[1]] = others
     if faults:
         raise SeveralProblems(
             f"the results of {dataset.name} cannot be compared:",
@@ -155,7 +151,38 @@ def load_results(
         splits = next(iter(loaded.values())).first.splits
         scores = scores_of(name, folder, dataset, spec, splits, folds)
         external[name] = ModelResults(model=name, folds={}, scores=scores, external=folder, family=family)
-    return DatasetResults(dataset, spec, loaded | external)
+    return DatasetResults(dataset, spec, loaded | external, seeds)
+
+
+def _read_model(name: str, folder: Path, folds: Collection[int] | None, faults: list[str]) -> ModelResults | None:
+    """The finished folds in a model's folder; None if there are none. What is wrong is added to `faults`."""
+    fold_results: dict[int, FoldResults] = {}
+    for fold, path in sorted(trained_folds(folder).items()):
+        if folds is not None and fold not in folds:
+            continue
+        try:
+            results = _read_fold(path)
+        except AutosegError as error:
+            faults.append(f"{name}, fold {fold}: {error.problem}")
+            continue
+        if results is not None:
+            fold_results[fold] = results
+    scores = {fold: one.scores for fold, one in fold_results.items()}
+    return ModelResults(model=name, folds=fold_results, scores=scores) if fold_results else None
+
+
+def _is_same_training(own: ModelResults, other: ModelResults, seed: int) -> bool:
+    """Whether trainings differ in their seed only; else they are left out, with a warning."""
+
+    def told(model: ModelResults) -> list[object]:
+        record, plan = model.first.record, model.first.plan
+        learning = replace(plan.training, seed=0, search_epochs=0, learning_rates=())
+        return [record.model, record.variant, record.epochs_done, record.learning_rate, record.batch_size, learning]
+
+    same = told(own) == told(other) and all(run.record.seed == seed for run in other.folds.values())
+    if not same:
+        logger.warning(f"{other.model} is left out: its trainings differ from those of {own.model} in more than the seed")
+    return same and seed != own.first.record.seed
 
 
 def _read_fold(folder: Path) -> FoldResults | None:

@@ -19,7 +19,7 @@ from autoseg.comparison.cells import (
     points,
     spread,
 )
-from autoseg.comparison.detail_tables import annotators, calibrations, external, risks
+from autoseg.comparison.detail_tables import annotators, calibrations, external, risks, seeds
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import (
     CLASS_MEAN,
@@ -90,6 +90,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         yield per_class(dataset)
         if has_objects(dataset):
             yield objects(dataset)
+        if dataset.seeds:
+            yield seeds(dataset)
         if dataset.tests:
             yield pairs(dataset)
         if dataset.ranking is not None:

@@ -21,7 +21,7 @@ from autoseg.prediction.calibration import fit
 from autoseg.prediction.confidence import assess, predicted_classes
 from autoseg.prediction.held_out import OPTIONS, HeldOutCase, dice_per_option, held_out_cases, mean_dice
 from autoseg.prediction.inference_metadata import VALIDATION
-from autoseg.prediction.predictor import model_folder, trained_folds
+from autoseg.prediction.predictor import model_folder, trained_folds, trained_models
 from autoseg.schema.dataset import LabelScheme
 from autoseg.schema.plan import Splits
 from autoseg.schema.prediction import BestChoice, Calibration, Candidate, FoldChoice, PostProcessing
@@ -29,7 +29,7 @@ from autoseg.schema.run import Choice, RunRecord
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact, write_artefact
-from autoseg.support.workspace import Dataset, model_of_folder
+from autoseg.support.workspace import Dataset
 from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
@@ -162,8 +162,7 @@ def read_best(dataset: Dataset) -> BestChoice:
 
 
 def _find_trained(dataset: Dataset, models: Sequence[str] | None) -> dict[str, dict[int, Path]]:
-    all_folders = (path.name for path in dataset.results.glob("*") if path.is_dir())
-    names = list(models) if models else sorted(map(model_of_folder, all_folders))
+    names = list(models) if models else list(trained_models(dataset.results))
     folders = {model: trained_folds(model_folder(dataset, model, None)) for model in names}
     missing = [model for model in names if not folders[model]]
     if models and missing:

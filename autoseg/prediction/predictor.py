@@ -24,7 +24,7 @@ from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.workspace import Dataset, Workspace, model_folder_name, model_of_folder
+from autoseg.support.workspace import Dataset, Workspace, model_folder_name, model_of_folder, seed_of_folder
 from autoseg.training.checkpoint import Trained, load_network
 from autoseg.training.device import resolve
 
@@ -309,8 +309,9 @@ def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
 
 
 def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:
-    """Names of the models with a trained fold in a dataset's results folder, sorted."""
+    """Names of the models with a trained fold in a dataset's results folder, sorted; without trainings of further seeds."""
     folders = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    folders = [folder for folder in folders if seed_of_folder(folder.name) is None]
     return tuple(sorted(model_of_folder(folder.name) for folder in folders if trained_folds(folder, which)))
 
 

@@ -223,6 +223,20 @@ class RiskCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedSpread:
+    """Micro Dice of a model's trainings with several seeds. values: of each seed, the mean over `folds`; mean, std: of these;
+    fold_std: deviation over folds, the mean over seeds (not-a-number with one fold)."""
+
+    model: str
+    seeds: tuple[Count, ...]
+    folds: tuple[Count, ...]
+    values: tuple[ShareResult, ...]
+    mean: ShareResult
+    std: NonNegativeResult
+    fold_std: NonNegativeResult
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnotatorAgreement:
     """A model and two annotators, on the `cases` that both drew (`units`: groups, where the dataset has them).
 
@@ -277,7 +291,8 @@ class DatasetComparison:
 
     units: "case", or "group" where the dataset names groups (patients): each counts once, with the mean of its cases.
     family_tests: of every two families, each unit with its mean over the models of a family. notes: differences between the
-    runs. selection: None without a best.json. conditions: empty in older files. annotators: empty without a second one.
+    runs. selection: None without a best.json. conditions: empty in older files. annotators: empty without a second one. seeds:
+    of models with trainings of several seeds.
     """
 
     dataset: str
@@ -300,6 +315,7 @@ class DatasetComparison:
     selection: Selection | None = None
     conditions: Conditions = field(default_factory=Conditions)
     annotators: tuple[AnnotatorAgreement, ...] = ()
+    seeds: tuple[SeedSpread, ...] = ()
 
 
 def _to_version_2(content: Content) -> Content:

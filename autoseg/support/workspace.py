@@ -17,6 +17,7 @@ Root = str | Path | None
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 MAX_PIXELS = "AUTOSEG_MAX_PIXELS"
+_SEED_FOLDER = re.compile(r"(.+)-seed(\d+)", re.ASCII)
 _FULL_NAME = re.compile(r"Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)", re.ASCII)
 
 
@@ -180,6 +181,17 @@ def model_folder_name(model: str) -> str:
 def model_of_folder(folder: str) -> str:
     """The model that a folder of results is named after, as `model_folder_name` names it."""
     return folder.replace("+", ":")
+
+
+def seed_folder_name(model: str, seed: int) -> str:
+    """The name of the folder with a model's trainings of another seed than the plan's."""
+    return f"{model_folder_name(model)}-seed{seed}"
+
+
+def seed_of_folder(folder: str) -> tuple[str, int] | None:
+    """Model and seed of such a folder; None for another folder."""
+    match = _SEED_FOLDER.fullmatch(folder)
+    return (model_of_folder(match[1]), int(match[2])) if match else None
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
