@@ -9,6 +9,7 @@ from autoseg.comparison.results import DatasetResults, FoldResults
 from autoseg.comparison.statistics import LEVEL
 from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
+from autoseg.planning.time_budget import show_time
 from autoseg.schema.comparison import Conditions, PairTest, Selection
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import count
@@ -113,6 +114,8 @@ def _budget(runs: Sequence[FoldResults]) -> str:
     protocols = " and ".join(dict.fromkeys(run.record.protocol for run in runs))
     epochs, steps = _range([run.record.epochs_done for run in runs]), _range([run.record.steps for run in runs])
     text = f"Protocol {protocols}: {epochs} epochs and {steps} steps for each training"
+    hours = show_time(sum(run.record.seconds for run in runs) / 3600)
+    text += f", {hours} of training in all on {' and '.join(dict.fromkeys(run.record.device for run in runs))}"
     early = sum(run.record.epochs_done < run.record.epochs_planned for run in runs)
     if early:
         text += f"; {early} of {count(len(runs), 'training')} ended before the planned epochs"

@@ -178,19 +178,20 @@ def _pairs(dataset: DatasetComparison, key: str, title: str, tests: Sequence[Pai
     for test in sorted(tests, key=lambda test: test.p_adjusted):
         rows.append((
             test.first, test.second, _centre(test.difference, factor, signed=True),
-            _limits(test.difference, factor, signed=True), rounded_p(test.p), rounded_p(test.p_adjusted),
+            _limits(test.difference, factor, signed=True), f"{test.effect:+.2f}" if is_defined(test.effect) else "",
+            rounded_p(test.p), rounded_p(test.p_adjusted),
         ))  # fmt: skip
     unit = "percentage points" if factor != 1.0 else _unit_of(dataset)
     what = f"the first minus the second, mean over {count(tests[0].units, dataset.units)} of the {_metric(dataset)}"
     if key == "family_pairs":
         what += " averaged over each family's models"
     text = (
-        f"{title}: {what}, in {unit}, with its 95 % bootstrap interval; p of two-sided Wilcoxon signed-rank tests, and "
-        f"corrected by Holm for {count(len(tests), 'pair')}"
+        f"{title}: {what}, in {unit}, with its 95 % bootstrap interval; effect size: rank-biserial correlation; p of two-sided "
+        f"Wilcoxon signed-rank tests, and corrected by Holm for {count(len(tests), 'pair')}"
     )
     columns = (
         Column("first", "name"), Column("second", "name"), Column("difference"), Column("95 % interval", "limits"),
-        Column("p"), Column("p corrected"),
+        Column("effect size"), Column("p"), Column("p corrected"),
     )  # fmt: skip
     return _table(dataset, key, title, text, columns, rows)
 

@@ -74,6 +74,7 @@ def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tup
             difference=interval(matrix[one] - matrix[other], resampled[:, one] - resampled[:, other]),
             p=p,
             p_adjusted=adjusted,
+            effect=rank_biserial(matrix[one] - matrix[other]),
         )
         for (one, other), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
     )
@@ -82,6 +83,17 @@ def paired_tests(names: Sequence[str], matrix: Matrix, resampled: Matrix) -> tup
 def signed_rank(differences: NDArray[Any]) -> float:
     """p of the two-sided Wilcoxon signed-rank test; Pratt's treatment of zeros. 1 if all are zero."""
     return float(wilcoxon(differences, zero_method="pratt").pvalue) if np.any(differences) else 1.0
+
+
+def rank_biserial(differences: NDArray[Any]) -> float:
+    """Effect size of the signed-rank test, -1 to 1: how much more of the ranks is above zero than below (Kerby, 2014). Zeros
+    are left out; undefined if all are.
+    """
+    changed = differences[differences != 0]
+    if not len(changed):
+        return math.nan
+    ranks = rankdata(np.abs(changed))
+    return float((np.sign(changed) * ranks).sum() / ranks.sum())
 
 
 def holm(p: Sequence[float]) -> list[float]:

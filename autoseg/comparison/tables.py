@@ -201,10 +201,14 @@ def _tests(dataset: DatasetComparison, title: str, tests: Sequence[PairTest]) ->
         low, high = (points(value, dataset.metric) for value in (test.difference.low, test.difference.high))
         verdict = "differ" if test.p_adjusted < 0.05 else "no significant difference"
         mean = points(test.difference.mean, dataset.metric)
-        values = (mean, f"{low} to {high}", p_value(test.p), p_value(test.p_adjusted))
+        effect = f"{test.effect:+.2f}" if is_defined(test.effect) else "–"
+        values = (mean, f"{low} to {high}", effect, p_value(test.p), p_value(test.p_adjusted))
         rows.append((f"{test.first} - {test.second}", *values, verdict))
-    note = f"two-sided Wilcoxon signed-rank tests over {tests[0].units} {dataset.units}s, corrected by Holm; 5 %"
-    headings = ("pair", f"difference of {dataset.metric}", "95 % interval", "p", "p corrected", "verdict")
+    note = (
+        f"two-sided Wilcoxon signed-rank tests over {tests[0].units} {dataset.units}s, corrected by Holm; 5 %; effect size: "
+        "rank-biserial correlation, 1 if the first is higher everywhere, -1 if the second is"
+    )
+    headings = ("pair", f"difference of {dataset.metric}", "95 % interval", "effect size", "p", "p corrected", "verdict")
     return Table(title=title, note=note, headings=headings, rows=tuple(rows))
 
 

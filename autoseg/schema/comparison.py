@@ -90,7 +90,8 @@ class ModelResult:
 @dataclass(frozen=True, kw_only=True)
 class PairTest:
     """Two models (or families) on the same units: mean of first minus second with its 95 % bootstrap interval; p of the
-    two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs (of models, or of families) of the dataset."""
+    two-sided Wilcoxon signed-rank test; p_adjusted: by Holm over all pairs (of models, or of families) of the dataset. effect:
+    matched-pairs rank-biserial correlation, not-a-number in older files."""
 
     first: str
     second: str
@@ -98,6 +99,7 @@ class PairTest:
     difference: Interval
     p: ShareResult
     p_adjusted: ShareResult
+    effect: Result = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

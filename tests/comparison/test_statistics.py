@@ -88,3 +88,10 @@ def test_risk_coverage_by_hand():
 def test_pareto_front_by_hand():
     costs, scores = {"a": 1, "b": 2, "c": 3, "d": 2}, {"a": 0.5, "b": 0.4, "c": 0.9, "d": 0.8}
     assert pareto(costs, scores) == ("a", "d", "c")
+
+
+def test_rank_biserial_by_hand():
+    # Ranks 1, 2 and 3; the second is below zero.
+    assert statistics.rank_biserial(np.array([0.1, -0.2, 0.0, 0.3])) == pytest.approx((1 - 2 + 3) / 6)
+    assert statistics.rank_biserial(np.array([0.1, 0.2])) == 1 and statistics.rank_biserial(np.array([-0.1, -0.2])) == -1
+    assert math.isnan(statistics.rank_biserial(np.zeros(3)))
