@@ -59,6 +59,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyRecord]:
     return folder, api.run_study(str(study_file(folder)), **choices(folder))
 
 
+@pytest.mark.slow
 def test_numbers_stand_beside_the_published_ones(done: tuple[Path, StudyRecord]) -> None:
     _, record = done
     assert not record.failed and record.scale == "small" and record.seeds == (0, 1)
@@ -71,12 +72,14 @@ def test_numbers_stand_beside_the_published_ones(done: tuple[Path, StudyRecord])
     assert record.hours > 0 and re.fullmatch(r"[0-9a-f]{4}(-[0-9a-f]{4}){2}", record.splits["Lesion"])
 
 
+@pytest.mark.slow
 def test_deviations_say_what_is_not_as_published(done: tuple[Path, StudyRecord]) -> None:
     text = "\n".join(done[1].deviations)
     assert text.startswith("SMALL SCALE") and "the images are drawn" in text and "stand-in" in text
     assert re.search(r"Lesion: \d+ images in the folds, the study had 99", text)
 
 
+@pytest.mark.slow
 def test_everything_is_in_the_studys_folder(done: tuple[Path, StudyRecord]) -> None:
     folder, record = done
     study = folder / "root" / "studies" / "generated_small"
@@ -90,6 +93,7 @@ def test_everything_is_in_the_studys_folder(done: tuple[Path, StudyRecord]) -> N
     assert answers["reader"] == "mock" and answers["prompts"] == {"lesion": "Mark the lesion."}
 
 
+@pytest.mark.slow
 def test_seeds_have_the_same_folds_and_other_weights(done: tuple[Path, StudyRecord]) -> None:
     folder, _ = done
     datasets = [Workspace(folder / "root/studies/generated_small" / f"seed_{seed}").dataset("Lesion") for seed in (0, 1)]
@@ -98,6 +102,7 @@ def test_seeds_have_the_same_folds_and_other_weights(done: tuple[Path, StudyReco
     assert [run["seed"] for run in runs] == [0, 1] and runs[0]["identity"] != runs[1]["identity"]
 
 
+@pytest.mark.slow
 def test_the_same_call_trains_nothing_again(done: tuple[Path, StudyRecord]) -> None:
     folder, record = done
     tables: list[GridTable] = []
@@ -124,6 +129,7 @@ def test_everything_missing_is_listed_at_once_and_nothing_starts(tmp_path: Path,
     assert set(caught.value.problems) <= set(check.problems) and not check.trainings
 
 
+@pytest.mark.slow
 def test_hours_and_memory_are_checked_before_it_starts(done: tuple[Path, StudyRecord], tmp_path: Path) -> None:
     generated.write_folders(tmp_path / "drawn", "lesion", CASES)
     file = study_file(tmp_path, seeds=[0])
@@ -135,6 +141,7 @@ def test_hours_and_memory_are_checked_before_it_starts(done: tuple[Path, StudyRe
         api.run_study(str(file), **choices(tmp_path), memory="1M")
 
 
+@pytest.mark.slow
 def test_a_dataset_in_the_place_of_another_is_a_deviation(done: tuple[Path, StudyRecord]) -> None:
     folder, _ = done
     file = folder / "other.yaml"
@@ -149,6 +156,7 @@ def test_a_dataset_in_the_place_of_another_is_a_deviation(done: tuple[Path, Stud
     assert not check.problems and check.trainings[0].dataset == "Moles"
 
 
+@pytest.mark.slow
 def test_a_changed_file_warns_about_finished_runs(done: tuple[Path, StudyRecord], caplog: pytest.LogCaptureFixture) -> None:
     folder, _ = done
     content = yaml.safe_load((folder / "study.yaml").read_text())

@@ -37,6 +37,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
+@pytest.mark.slow
 def test_each_set_is_measured_once(jobs: Jobs, run_here: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
     generated.write_folders(tmp_path / "data" / "busi", "lesion", 20)
     arguments = ["select", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work"), "--sets", "busi"]

@@ -71,6 +71,7 @@ def test_two_processes_give_the_same_network_as_one(one, tmp_path):
     assert "2 processes" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_processes_at_the_same_step_and_one_process_can_resume(one, tmp_path):
     done = run(tmp_path, 2, stop_before=3)
     assert done.returncode != 0
