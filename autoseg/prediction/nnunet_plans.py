@@ -130,9 +130,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     """Tensors and plain values; nothing in the file is executed."""
-    from numpy._core import multiarray  # Its pickles name it.
-
-    safe = [*_SAFE, multiarray.scalar, (multiarray.scalar, "numpy.core.multiarray.scalar")]
+    # Its pickles name it as NumPy 2 or as NumPy 1 does.
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
+    safe = [*_SAFE, *((scalar, name) for name in names)]
     try:
         with torch.serialization.safe_globals(safe):
             content = torch.load(path, map_location="cpu", weights_only=True)
