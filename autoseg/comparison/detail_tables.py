@@ -1,4 +1,4 @@
-"""Tables that only some comparisons have: two annotators, other datasets, confidence, calibration."""
+"""Tables that only some comparisons have: several seeds, two annotators, other datasets, confidence, calibration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seeds(dataset: DatasetComparison) -> Table:
     return Table(title=f"Seeds on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 
-ANNOTATORS = ("with the first", "with the second", "with both", "of the two people", "difference")
+_ANNOTATORS = ("with the first", "with the second", "with both", "of the two people", "difference")
 
 
 def annotators(dataset: DatasetComparison) -> Table:
@@ -36,7 +36,7 @@ def annotators(dataset: DatasetComparison) -> Table:
         "ceiling; and the difference between the last two"
     )
     return Table(
-        title=f"Agreement with two annotators on {dataset.dataset}", note=note, headings=("model", "cases", *ANNOTATORS),
+        title=f"Agreement with two annotators on {dataset.dataset}", note=note, headings=("model", "cases", *_ANNOTATORS),
         rows=tuple(rows),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from autoseg.evaluation.evaluate import evaluate_folders
+from autoseg.evaluation.pairing import masks_by_case
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.plan import Splits
@@ -70,7 +71,7 @@ def _check_folds(name: str, of_folds: Mapping[int, Path], splits: Splits) -> Non
         if fold >= len(splits.folds):
             problems.append(f"fold {fold}: the trained models have {len(splits.folds)} folds")
             continue
-        expected, present = set(splits.folds[fold].validation), _cases_in(path)
+        expected, present = set(splits.folds[fold].validation), masks_by_case(path).keys()
         if expected != present:
             missing, extra = sorted(expected - present), sorted(present - expected)
             parts = [f"without {_listed(missing)}"] * bool(missing) + [f"with {_listed(extra)}"] * bool(extra)
@@ -81,13 +82,6 @@ def _check_folds(name: str, of_folds: Mapping[int, Path], splits: Splits) -> Non
             problems,
             "train both on the same folds: autoseg_plan_and_preprocess DATASET --splits splits_final.json takes nnU-Net's",
         )
-
-
-def _cases_in(folder: Path) -> set[str]:
-    """Names of the masks; nnU-Net's summary and probabilities are none."""
-    others = (".json", ".npz", ".pkl")
-    paths = (path for path in folder.iterdir() if path.is_file() and path.suffix not in others)
-    return {path.name.removesuffix(".gz").rpartition(".")[0] for path in paths}
 
 
 def _listed(names: list[str]) -> str:

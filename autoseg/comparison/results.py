@@ -174,12 +174,12 @@ def _read_model(name: str, folder: Path, folds: Collection[int] | None, faults: 
 def _is_same_training(own: ModelResults, other: ModelResults, seed: int) -> bool:
     """Whether trainings differ in their seed only; else they are left out, with a warning."""
 
-    def told(model: ModelResults) -> list[object]:
+    def settings_of(model: ModelResults) -> list[object]:
         record, plan = model.first.record, model.first.plan
         learning = replace(plan.training, seed=0, search_epochs=0, learning_rates=())
         return [record.model, record.variant, record.epochs_done, record.learning_rate, record.batch_size, learning]
 
-    same = told(own) == told(other) and all(run.record.seed == seed for run in other.folds.values())
+    same = settings_of(own) == settings_of(other) and all(run.record.seed == seed for run in other.folds.values())
     if not same:
         logger.warning(f"{other.model} is left out: its trainings differ from those of {own.model} in more than the seed")
     return same and seed != own.first.record.seed

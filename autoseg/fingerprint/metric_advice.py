@@ -102,4 +102,3 @@ def _worth_of_area(area: float) -> float:
     """Dice that a disc of this area loses if it is drawn one pixel too large: a border of 2 sqrt(pi area) pixels too many."""
     border = 2 * math.sqrt(math.pi * area)
     return border / (2 * area + border)
-

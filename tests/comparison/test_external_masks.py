@@ -16,7 +16,7 @@ from autoseg.support.errors import SeveralProblems
 
 @pytest.fixture
 def nnunet(experiment, tmp_path: Path) -> Path:
-    """What nnU-Net leaves: masks of each fold, its own summary, probabilities. The masks are those of segformer."""
+    """What nnU-Net leaves: masks of each fold, its summary, probabilities, a stray file. The masks are those of segformer."""
     folder = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
     for fold in range(2):
         target = folder / f"fold_{fold}" / "validation"
@@ -25,6 +25,7 @@ def nnunet(experiment, tmp_path: Path) -> Path:
             shutil.copy(path, target)
             (target / f"{path.stem}.npz").write_bytes(b"probabilities")
         (target / "summary.json").write_text("{}")
+        (target / "Thumbs.db").write_bytes(b"left by a file browser")
         (folder / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"weights")
     (folder / "plans.json").write_text("{}")
     (folder / "crossval_results_folds_0_1_2_3_4").mkdir()
