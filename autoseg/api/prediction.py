@@ -31,7 +31,7 @@ def predict(
     probabilities: bool = False,
     overlays: bool = False,
     references: PathLike | None = None,
-    tta: bool = False,
+    tta: bool | None = None,
     recursive: bool = False,
     overwrite: bool = True,
     strict: bool = False,
@@ -54,7 +54,7 @@ def predict(
         probabilities: also write each class's probabilities, (K, H, W) float16, as <case>.npz.
         overlays: also write pictures with the contours.
         references: folder of reference masks to draw into the overlays.
-        tta: average over mirrored views: slower, a little better.
+        tta: average over mirrored views, slower and a little better, or not; None: as the plan says.
         recursive: take images of subfolders too.
         overwrite: False resumes an interrupted run and keeps existing masks.
         strict: stop at the first image that cannot be predicted.

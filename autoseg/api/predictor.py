@@ -42,7 +42,7 @@ class Predictor:
         folds: Folds | None = None,
         *,
         device: str = "auto",
-        tta: bool = False,
+        tta: bool | None = None,
         which: Literal["best", "last"] = "best",
         root: Root = None,
     ) -> Predictor:
@@ -53,7 +53,7 @@ class Predictor:
             model: name of a trained model, several to average, or "best" for the choice of `find_best`; None for a bundle.
             folds: numbers of the folds to average (default: all that are trained); None for a bundle.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            tta: average over mirrored views: slower, a little better.
+            tta: average over mirrored views, slower and a little better, or not; None: as the plan says.
             which: the weights of the best or of the last epoch; a bundle holds the best.
             root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 

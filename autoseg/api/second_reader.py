@@ -42,7 +42,7 @@ def predict_with_second_reader(
     min_expected_dice: float = 0.8,
     policy: Policy = "flag",
     confirm: Callable[[str], bool] | None = None,
-    tta: bool = False,
+    tta: bool | None = None,
     recursive: bool = False,
     names: Names = "auto",
     device: str = "auto",
@@ -64,7 +64,7 @@ def predict_with_second_reader(
         policy: "flag" keeps the first mask and warns, "replace" takes the second, "union" takes pixels of either,
             "consensus" takes pixels where both agree.
         confirm: see `ask_omnimodel`.
-        tta: average the first reader over mirrored views.
+        tta: average the first reader over mirrored views, or not; None: as the plan says.
         recursive: take images of subfolders too.
         names: "auto" replaces file names that could identify a patient, "keep" none, "hide" all.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".

@@ -143,6 +143,8 @@ def _training(facts: CardFacts) -> Iterator[tuple[str, str]]:
     )
     if training.foreground_share:
         yield "rare classes", f"{training.foreground_share:.0%} of the images or patches are drawn to contain one"
+    views = 2 ** len(training.augmentation.mirror)
+    yield "prediction", f"mean of {views} mirrored views" if training.tta and views > 1 else "one view of each image"
     yield "seeds", seeds(facts)
     yield "device and precision", f"{record.device}, {record.precision}"
     folds = member.splits_reason or "folds of unknown origin"

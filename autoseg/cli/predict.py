@@ -97,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--visible", action="store_true", help="masks that viewers show in colours; values stay class numbers")
     parser.add_argument("--references", type=Path, metavar="DIR", help="reference masks to draw into the overlays")
     parser.add_argument("--recursive", action="store_true", help="subfolders too")
-    parser.add_argument("--tta", action="store_true", help="average over mirrored views: slower, a little better")
+    parser.add_argument(
+        "--tta", action=argparse.BooleanOptionalAction, help="average over mirrored views, slower and a little better, or not "
+        "(default: as the plan says)",
+    )  # fmt: skip
     parser.add_argument("--review-list", action="store_true", help="list the masks to check first; also writes review.csv")
     parser.add_argument("--continue", dest="resume", action="store_true", help="resume an interrupted prediction")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be predicted")

@@ -66,6 +66,7 @@ REASONS = {
         "masks are scored at the images' own size; the study names none ({hint}: the size of the network's input: "
         "--set training.scored_size=input)"
     ),
+    "training.tta": "no test-time augmentation is named by the study; to average over mirrored views: --set training.tta=true",
     "warmup_epochs": "none is named by the study ({hint}: none); one epoch: --set models.NAME.warmup_epochs=1",
     "augmentation": (
         "one pipeline for each dataset, as in the study, by this planner's rules: the study does not name the transforms "

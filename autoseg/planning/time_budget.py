@@ -71,6 +71,8 @@ def expected_time(
     trial_steps = trials * training.search_epochs * steps
     validations = math.ceil(epochs / training.validate_every)
     validations += trials * trial_validations(training)
+    # The held-out cases are predicted once more at the end, for their scores.
+    validations += 2 ** len(training.augmentation.mirror) if training.tta else 1
     validation_seconds = cost.validation * steps * seconds_per_step
     seconds = (epochs * steps + trial_steps) * seconds_per_step + validations * validation_seconds
     return Timing(

@@ -41,6 +41,11 @@ _RATES: dict[str, tuple[float, ...]] = {
 # With at most so many steps, `auto` has the rates of `quick`: the others would end before they have learnt anything.
 FEW_STEPS = 1000
 
+_TTA_REASONS = {
+    True: "predictions are averaged over the mirrored views of training: a little better, two or four passes for one",
+    False: "training mirrors no axis",
+}
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -119,8 +124,9 @@ def _by_rules(
     cited = _class_fields(stats, "presence", "pixel_share")
     rates = ", ".join(f"{rate:g}" for rate in training.learning_rates)
     training = replace(
-        training, foreground_share=fraction[0], validate_every=validation[0], search_epochs=search_epochs[0]
-    )
+        training, foreground_share=fraction[0], validate_every=validation[0], search_epochs=search_epochs[0],
+        tta=bool(training.augmentation.mirror),
+    )  # fmt: skip
     return training, [
         Decision("training.optimizer", "adamw", "works for all architectures"),
         Decision("training.schedule", "rex", "the rate stays high for long, which suits short trainings"),
@@ -131,6 +137,7 @@ def _by_rules(
         Decision("training.patience", "0", "a fixed budget, so that models can be compared"),
         Decision("training.foreground_share", f"{fraction[0]:g}", fraction[1], stats.cite(*cited)),
         Decision("training.validate_every", str(validation[0]), validation[1], stats.cite("cases")),
+        Decision("training.tta", str(training.tta).lower(), _TTA_REASONS[training.tta]),
     ]
 
 
@@ -158,6 +165,7 @@ def _as_in_the_study(training: Training, spatial_plan: SpatialPlan, stats: Datas
         "training.foreground_share": "0",
         "training.validate_every": "1",
         "training.scored_size": training.scored_size,
+        "training.tta": "false",
         "warmup_epochs": "0",
     }
     decisions = [

@@ -114,7 +114,7 @@ def licence_text(weights: Iterable[InitialWeights]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_bundle(path: Path, *, device: str = "auto", tta: bool = False) -> Predictor:
+def load_bundle(path: Path, *, device: str = "auto", tta: bool | None = None) -> Predictor:
     """Load the networks of a bundle. Unpacks nothing to disk and executes no code.
 
     Raises AutosegError if the file is not a bundle, contains unsafe paths or wrong hashes, or needs a newer release.

@@ -24,14 +24,14 @@ def load_predictor(
     bundle: str | Path | None = None,
     nnunet: str | Path | None = None,
     device: str = "auto",
-    tta: bool = False,
+    tta: bool | None = None,
     root: Root = None,
 ) -> Predictor:
     """See `autoseg.api.predict`. Raises AutosegError if no network is given."""
     if nnunet is not None:
         from autoseg.prediction.nnunet_predictor import NNUNetPredictor
 
-        return NNUNetPredictor.read(Path(nnunet), folds, device)
+        return NNUNetPredictor.read(Path(nnunet), folds, device, tta)
     if bundle is not None:
         return load_bundle(Path(bundle), device=device, tta=tta)
     if dataset is None or not model:
@@ -41,7 +41,7 @@ def load_predictor(
     return Predictor.load(dataset, model, folds, device=device, tta=tta, root=root)
 
 
-def _load_best(dataset: Dataset, folds: Sequence[int] | None, device: str, tta: bool) -> Predictor:
+def _load_best(dataset: Dataset, folds: Sequence[int] | None, device: str, tta: bool | None) -> Predictor:
     choice = read_best(dataset)
     chosen_folds = choice.folds if folds is None else folds
     predictor = Predictor.load(

@@ -43,19 +43,22 @@ class NNUNetPredictor(Predictor):
 
     streams_large_images = False
 
-    def __init__(self, model: NNUNetModel, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: NNUNetModel, device: torch.device | str = "cpu", tta: bool | None = None) -> None:
+        """tta: False for one view only; else nnU-Net's own mirrored views."""
         self.model = model
         self.metadata = InferenceMetadata()
         self.device = torch.device(device)
-        self.mirror = tuple(axis for axis in (0, 1) if axis in model.mirror)
+        self.mirror = () if tta is False else tuple(axis for axis in (0, 1) if axis in model.mirror)
         self._network = model.network.to(self.device)
         self._scheme = model.spec.label_scheme()
         self._weight = _gaussian(model.configuration.patch).to(self.device)
 
     @classmethod
-    def read(cls, folder: Path, folds: Sequence[int] | None = None, device: str = "auto") -> NNUNetPredictor:
+    def read(
+        cls, folder: Path, folds: Sequence[int] | None = None, device: str = "auto", tta: bool | None = None
+    ) -> NNUNetPredictor:
         """See `nnunet_plans.read_model`."""
-        return cls(read_model(folder, folds), resolve(device))
+        return cls(read_model(folder, folds), resolve(device), tta)
 
     @property
     def scheme(self) -> LabelScheme:

@@ -109,10 +109,11 @@ class Predictor:
         self,
         members: Sequence[Trained],
         device: torch.device | str = "cpu",
-        tta: bool = False,
+        tta: bool | None = None,
         metadata: InferenceMetadata | None = None,
     ) -> None:
-        """members: from `load_network`, on `device`. tta: average over the mirrored views of training.
+        """members: from `load_network`, on `device`. tta: average over the mirrored views of training (None: as
+        the plans say).
 
         metadata: appearance of the training images, calibration, post-processing. Raises AutosegError if the members were
         trained for different labels or channels.
@@ -128,7 +129,7 @@ class Predictor:
         self.members = tuple(members)
         self.metadata = metadata or InferenceMetadata()
         self.device = torch.device(device)
-        self.mirror = tuple(first.plan.training.augmentation.mirror) if tta else ()
+        self.mirror = _mirror(first, tta)
         configs = dict.fromkeys(member.preprocessing for member in members)
         self.preprocessing_configs: tuple[PreprocessingConfig, ...] = tuple(configs)
         self.engines = [
@@ -139,7 +140,7 @@ class Predictor:
                     member.preprocessing,
                     member.scheme,
                     self.device,
-                    tuple(member.plan.training.augmentation.mirror) if tta else (),
+                    _mirror(member, tta),
                     activation=member.activation,
                 ),
                 self.preprocessing_configs.index(member.preprocessing),
@@ -155,7 +156,7 @@ class Predictor:
         folds: Sequence[int] | None = None,
         *,
         device: str = "auto",
-        tta: bool = False,
+        tta: bool | None = None,
         which: str = "best",
         root: str | Path | None = None,
         postprocessing: Mapping[str, PostProcessing] | None = None,
@@ -362,6 +363,12 @@ def _chosen_folds(trained: Mapping[int, Path], dataset: object, model: str, fold
 def _in_bands(labels: Array) -> Iterator[Array]:
     """Bands of a label map: np.bincount converts its input to int64, so pass it in parts."""
     return (labels[start : start + 2048] for start in range(0, len(labels), 2048))
+
+
+def _mirror(member: Trained, tta: bool | None) -> tuple[int, ...]:
+    """Axes of the mirrored views."""
+    training = member.plan.training
+    return tuple(training.augmentation.mirror) if (training.tta if tta is None else tta) else ()
 
 
 def _title(member: Trained) -> str:

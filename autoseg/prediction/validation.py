@@ -33,7 +33,7 @@ def predict_fold(
     fold: int,
     *,
     device: str = "auto",
-    tta: bool = False,
+    tta: bool | None = None,
     overlays: int = 24,
     which: str = "best",
     folder: Path | None = None,

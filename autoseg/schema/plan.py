@@ -169,7 +169,8 @@ class Training:
     of the weights, at the end. Only "held_out" lets the scored cases choose.
     auxiliary_losses: use the auxiliary outputs of networks that have some. duplicates: "grouped" in one fold, or "removed" from
     all folds but for one of each set. scored_size: of the masks by which the held-out cases are scored: the images' original
-    size, or that of the network's input.
+    size, or that of the network's input. tta: average predictions, of held-out cases and of new images, over the mirrored views
+    of training.
     """
 
     epochs: Epochs
@@ -191,6 +192,7 @@ class Training:
     auxiliary_losses: bool = True
     duplicates: Literal["grouped", "removed"] = "grouped"
     scored_size: Literal["original", "input"] = "original"
+    tta: bool = False
     folds: Annotated[int, Within(1, 2**20)] = 5
     seed: Count = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

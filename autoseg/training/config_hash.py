@@ -17,7 +17,7 @@ _EXCLUDED_TRAINING = ("learning_rates", "folds", "search_epochs", "duplicates")
 # Fields added later, with the value that means the old behaviour, so that older runs can be resumed.
 _ADDED_TRAINING = {
     "cldice": 0.0, "compile": False, "selection": "held_out", "monitor": "class_mean.dice", "min_delta": 0.0,
-    "auxiliary_losses": True, "scored_size": "original",
+    "auxiliary_losses": True, "scored_size": "original", "tta": False,
 }  # fmt: skip
 _ADDED_MODEL = {"encoder_rate": 1.0, "layer_decay": 1.0, "weight_decay": None, "warmup_share": 0.0, "cached_views": 0}
 _ADDED_AUGMENTATION = {"p_shear": 0.0, "shear": 0.0, "p_shift": 0.0, "shift": 0.0}

@@ -12,6 +12,7 @@ from autoseg.planning.channels import decide_channels
 from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
 from autoseg.planning.geometry import SpatialPlan, decide_geometry, dice_after_resizing, make_preprocessing, resize_shape
 from autoseg.planning.normalisation import decide_normalisation
+from autoseg.planning.planner import make_plan
 from autoseg.planning.training_schedule import Budget, decide_budget, decide_learning_rate, decide_training
 from autoseg.schema.plan import Augmentation, Normalisation, Protocol, Training
 from tests.planning.fingerprints import FakeDataset
@@ -240,6 +241,10 @@ def test_names_with_sides(names: tuple[str, ...], expected: tuple[str, ...]) -> 
 def test_mirror_axes(fake: FakeDataset, axes: tuple[int, ...]) -> None:
     result, decisions = decide_augmentation(stats(fake), spatial_plan(fake)[0])
     assert result.mirror == axes and decisions[0].subject == "training.augmentation.mirror"
+    for protocol in ("auto", "quick", "benchmark"):
+        plan = make_plan(fake.fingerprint, fake.spec, protocol, ("unet",), 8 << 30, "cpu")
+        assert plan.training.tta == (bool(axes) and protocol != "benchmark")
+        assert [one.value for one in plan.decisions if one.subject == "training.tta"] == [str(plan.training.tta).lower()]
 
 
 def augmentation(fake: FakeDataset) -> tuple[Augmentation, dict[str, str]]:

@@ -42,6 +42,7 @@ def test_what_the_study_and_the_hints_say() -> None:
     )  # fmt: skip
     assert (model.warmup_epochs, model.input_size, model.pretrained, model.variant) == (0, (512, 512), "study", "64")
     assert benchmark(FakeDataset()).training.loss == "bce"
+    assert training.augmentation.mirror and not training.tta
     # Patches are the user's own: then their rule holds.
     assert benchmark(geometry="patch").training.foreground_share == 0.33
 
@@ -101,11 +102,11 @@ OTHERS = [("normalisation", "weights"), ("training.duplicates", "grouped"), ("mo
 
 def test_every_hint_names_its_alternative_and_says_that_it_is_one() -> None:
     plan = benchmark(models=("unet", "missformer", "vwformer_convnext"))
-    assert len(NAMED) == 15
+    assert len(NAMED) == 16
     texts = reasons(plan)
     for path, value in [*NAMED, *OTHERS]:
         (reason, *_) = [text for text in texts.values() if f"--set {path}={value}" in text]
-        certain = ("training.foreground_share", "training.duplicates")
+        certain = ("training.foreground_share", "training.duplicates", "training.tta")
         assert ("hint" in reason or "notes of others" in reason) or path in certain, path
 
 

@@ -38,8 +38,9 @@ class Bright(nn.Module):
 
 
 def plan_of(
-    spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright", pad=False
-):
+    spec=SPEC, geometry="resize", size=(64, 64), dtype="uint8", batch=4, spacing=None, mirror=(0, 1), model="bright", pad=False,
+    tta=False,
+):  # fmt: skip
     channels, highest = len(spec.channel_names), {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}[dtype]
     normalisation = Normalisation(scheme="constant", mean=(0.0,) * channels, std=(highest,) * channels)
     preprocessing = PreprocessingConfig(
@@ -62,7 +63,7 @@ def plan_of(
         flops=0,
         memory=0,
     )
-    training = Training(epochs=3, loss="dice_ce", learning_rates=(1e-3,), augmentation=Augmentation(mirror=mirror))
+    training = Training(epochs=3, loss="dice_ce", learning_rates=(1e-3,), augmentation=Augmentation(mirror=mirror), tta=tta)
     return Plan(
         dataset="Dataset501_Tiny",
         protocol="quick",

@@ -62,6 +62,7 @@ def test_some_folds_and_the_record(tmp_path: Path) -> None:
     assert both.folds == (0, 3)
     image = images("colour")["case_0"]
     assert (one(image) != both(image)).any()
+    assert NNUNetPredictor.read(folder, [3], "cpu", tta=False).mirror == ()
     assert np.allclose(one.probabilities(image).sum(0), 1, atol=1e-5)
     assert one.predict_with_confidence(image).pixels.keys() == {"lesion", "scar"}
     assert predict.main([*words, "--bundle", "x.zip"]) == 2

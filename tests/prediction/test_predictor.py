@@ -116,6 +116,9 @@ def test_mirrored_views_are_those_of_the_plan():
     sideways, never = trained(Leaning(), mirror=(1,)), trained(Leaning(), mirror=())
     assert np.allclose(Predictor([sideways], tta=True).probabilities(image), 0.5, atol=1e-6)
     assert Predictor([sideways], tta=True).mirror == (1,)
+    planned = trained(Leaning(), mirror=(1,), tta=True)
+    assert np.array_equal(Predictor([planned]).probabilities(image), Predictor([sideways], tta=True).probabilities(image))
+    assert Predictor([planned], tta=False).mirror == Predictor([sideways]).mirror == ()
     tilted = Predictor([never], tta=True).probabilities(image)
     assert np.array_equal(tilted, Predictor([sideways]).probabilities(image))
     assert tilted[1, :, -1].min() > 0.8
