@@ -220,8 +220,8 @@ def predict(options: Options) -> None:
         each(options, "predict", model, work, 15)
     dataset = next(options.root.glob("raw/*"))
     images = str(dataset / "imagesTr")
-    for name, extra, where in (("plain", (), ""), ("mirrored", ("--tta",), ""), ("cpu", (), "cpu")):
-        arguments = ("-i", images, "-o", str(options.root / name), "-d", dataset.name, "-m", FAST[-1], "-f", "0", *extra)
+    for name, views, where in (("plain", "--no-tta", ""), ("mirrored", "--tta", ""), ("cpu", "--no-tta", "cpu")):
+        arguments = ("-i", images, "-o", str(options.root / name), "-d", dataset.name, "-m", FAST[-1], "-f", "0", views)
         work = lambda arguments=arguments, where=where: command(  # noqa: E731
             options, "predict", *arguments, limit=35, device=where
         )

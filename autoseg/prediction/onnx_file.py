@@ -109,6 +109,7 @@ def description(member: Trained) -> OnnxDescription:
         output=OnnxTensor("logits", "batch, class, row, column"),
         after=(
             _activation_words(member),
+            *_views_words(member),
             ("cut off what was padded, then " if preprocessing.pad else "")
             + "resize the probabilities to the image's size, bilinear with pixel centres at halves",
             "each region above one half paints its value, later ones over earlier ones"
@@ -171,6 +172,14 @@ def _check_outputs(member: Trained, file: Path, path: Path, inputs: Sequence[Ten
 
 def _probabilities(member: Trained, logits: Tensor) -> Tensor:
     return probabilities(logits, member.activation, member.scheme)
+
+
+def _views_words(member: Trained) -> tuple[str, ...]:
+    training = member.plan.training
+    if not training.tta or not training.augmentation.mirror:
+        return ()
+    axes = " and ".join({0: "rows", 1: "columns"}[axis] for axis in training.augmentation.mirror)
+    return (f"mean of the probabilities over the views mirrored along {axes}, each mirrored back; one view is a little worse",)
 
 
 def _activation_words(member: Trained) -> str:

@@ -246,7 +246,7 @@ def predict(mirrored: bool) -> Callable[[Bench], Stage]:
 
         def ours(*images: Path) -> Side:
             words = ("-i", *map(str, images), "-o", str(output), "-d", raw.name, "-m", "nnunet", *device, *root)
-            return bench.command("predict", *words, *(("--tta",) if mirrored else ()), clear=(output,))
+            return bench.command("predict", *words, "--tta" if mirrored else "--no-tta", clear=(output,))
 
         words = (
             "-i", str(raw / "imagesTr"), "-o", str(elsewhere), "-m", str(model), "-f", "0", "-device", bench.hands.device,

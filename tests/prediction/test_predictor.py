@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoseg.prediction.onnx_file import description
 from autoseg.prediction.predictor import Predictor, channels_first
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
@@ -122,6 +123,12 @@ def test_mirrored_views_are_those_of_the_plan():
     tilted = Predictor([never], tta=True).probabilities(image)
     assert np.array_equal(tilted, Predictor([sideways]).probabilities(image))
     assert tilted[1, :, -1].min() > 0.8
+
+
+def test_the_description_of_an_onnx_file_names_the_mirrored_views():
+    after = description(trained(mirror=(1,), tta=True)).after
+    assert any("mirrored along columns" in text for text in after)
+    assert not any("mirrored" in text for text in description(trained(mirror=(1,))).after)
 
 
 def test_spacing_is_used_and_missed_where_the_plan_needs_it():
