@@ -16,7 +16,7 @@ from autoseg.weights.download import Remote
 
 _SHA256_DIGITS = 64
 # Libraries by which versions of huggingface_hub connect; not all of them are installed.
-_TRANSPORTS = ("httpx2", "httpx", "httpcore", "requests", "urllib3")
+_TRANSPORTS = ("httpx2", "httpx", "httpcore")
 
 
 def resolve(weights: PublishedWeights, revision: str, with_token: bool) -> Remote:

@@ -43,8 +43,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget_connections() -> None:
-    """The hub's library keeps a client with the environment of its first use; before version 1 it does not."""
-    getattr(huggingface_hub, "close_session", lambda: None)()
+    """The hub's library keeps a client with the environment of its first use."""
+    huggingface_hub.close_session()
 
 
 @pytest.fixture

@@ -268,7 +268,8 @@ def _create(name: str, in_channels: int, blocks: Sequence[int], arguments: Mappi
 def _on_this_device(make: Callable[[], nn.Module]) -> nn.Module:
     """A network on PyTorch's default device. On the meta device some constructors fail, because they compute their widths with
     tensors: those networks are made on the processor and lose their values."""
-    if torch.get_default_device().type != "meta":
+    # Not torch.get_default_device(): PyTorch 2.7's does not know `with torch.device(...)`.
+    if torch.empty(0).device.type != "meta":
         return make()
     try:
         return make()
