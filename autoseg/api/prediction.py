@@ -125,6 +125,7 @@ def export(
     folds: Folds | None = None,
     *,
     onnx: bool = False,
+    runtime: bool = False,
     root: Root = None,
 ) -> Exported:
     """Write trained networks to one file, a bundle, which is all that prediction needs.
@@ -135,6 +136,7 @@ def export(
         path: the file to write; its name ends in .zip.
         folds: numbers of the folds to include (default: all that are trained).
         onnx: also write an ONNX file for each network, checked against torch. Needs `pip install 'autoseg[onnx]'`.
+        runtime: also write the folder `<path without .zip>.runtime`, which predicts without autoseg. Needs the same.
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
@@ -147,7 +149,7 @@ def export(
 
     names = model_names(models) or []
     output_folder(Path(path).parent)
-    return write_bundle(Workspace.at(root).dataset(dataset), names, Path(path), fold_numbers(folds), onnx)
+    return write_bundle(Workspace.at(root).dataset(dataset), names, Path(path), fold_numbers(folds), onnx, runtime)
 
 
 def review_page(

@@ -1,4 +1,4 @@
-"""autoseg_export: trained networks as one file to share, or as ONNX."""
+"""autoseg_export: trained networks as one file to share, as ONNX, or as a folder that predicts without autoseg."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the bundle, FILE.zip")
     parser.add_argument("-f", "--folds", nargs="+", default=["all"], metavar="FOLD", help="folds to average (default: all)")
     parser.add_argument("--onnx", action="store_true", help="also FILE.<model>.fold_<k>.onnx, checked against torch on images")
+    parser.add_argument(
+        "--runtime", action="store_true", help="also FILE.runtime, a folder that predicts with NumPy and ONNX Runtime only"
+    )
     options = parser.parse_args(arguments)
     from autoseg import api
 
     exported = api.export(
-        options.dataset, options.models, options.output, entry.folds(options.folds), onnx=options.onnx, root=options.root
-    )
+        options.dataset, options.models, options.output, entry.folds(options.folds), onnx=options.onnx, runtime=options.runtime,
+        root=options.root,
+    )  # fmt: skip
     print(exported)
     return 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 STEP = 0.5
 # Standard deviation as a fraction of the tile: its edge is four standard deviations from the centre.
-_SIGMA = 1 / 8
+SIGMA = 1 / 8
 
 
 def starts(length: int, patch: int, step: float = STEP) -> tuple[int, ...]:
@@ -27,7 +27,7 @@ def starts(length: int, patch: int, step: float = STEP) -> tuple[int, ...]:
 def profile(patch: int) -> Tensor:
     """Gaussian weights (patch,) along one axis; a pixel's weight is the product of both axes."""
     position = torch.arange(patch, dtype=torch.float32) - (patch - 1) / 2
-    return torch.exp(-0.5 * (position / (patch * _SIGMA)) ** 2)
+    return torch.exp(-0.5 * (position / (patch * SIGMA)) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)

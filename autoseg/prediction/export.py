@@ -1,4 +1,4 @@
-"""Export a dataset's networks as a bundle, and optionally as ONNX."""
+"""Export a dataset's networks as a bundle, and optionally as ONNX, and as a folder that predicts without autoseg."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 from autoseg.card.card import model_card, write_page
 from autoseg.card.facts import CardFacts, Member
-from autoseg.io import RawDataset, read_case
+from autoseg.io import Image, RawDataset, read_case
 from autoseg.models.published_weights import DERIVED_TERMS
 from autoseg.prediction.bundle import LICENCES, export_bundle
 from autoseg.prediction.loading import load_predictor
 from autoseg.prediction.onnx_file import OnnxFile, export_onnx
 from autoseg.prediction.predictor import Predictor
+from autoseg.prediction.runtime_folder import RuntimeFolder, export_runtime
 from autoseg.prediction.validation import FOLDER as VALIDATION
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import Row, Tabular
@@ -24,25 +25,29 @@ from autoseg.support.files import read_artefact
 from autoseg.support.workspace import Dataset, model_folder_name
 from autoseg.training import checkpoint
 
-# Images on which an ONNX file is compared with torch.
+# Images on which an ONNX file is compared with torch, and the masks of a folder with autoseg's.
 _CHECK_IMAGES = 5
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Exported(Tabular):
     """The files written. licences: of the weights the networks started from, if their terms reach what is made from them. card:
-    the model card as a page; the bundle has it too. str() gives a text for people."""
+    the model card as a page; the bundle has it too. runtime: the folder that predicts without autoseg. str() gives a text for
+    people."""
 
     bundle: Path
     members: tuple[str, ...]
     onnx: tuple[OnnxFile, ...]
     licences: tuple[str, ...] = ()
     card: Path | None = None
+    runtime: RuntimeFolder | None = None
 
     def __str__(self) -> str:
         size = self.bundle.stat().st_size / 1e6
         lines = [f"{self.bundle} ({size:.1f} MB): {', '.join(self.members)}"]
         lines += [str(file) for file in self.onnx]
+        if self.runtime is not None:
+            lines.append(str(self.runtime))
         if self.card is not None:
             lines.append(f"{self.card}: model card, also in the bundle; read what you must state before you share it")
         if self.licences:
@@ -58,25 +63,36 @@ class Exported(Tabular):
 
 
 def export(
-    dataset: Dataset, models: Sequence[str], path: Path, folds: Sequence[int] | None = None, onnx: bool = False
+    dataset: Dataset,
+    models: Sequence[str],
+    path: Path,
+    folds: Sequence[int] | None = None,
+    onnx: bool = False,
+    runtime: bool = False,
 ) -> Exported:
-    """Write the bundle, and with `onnx` an ONNX file per member into the same folder.
+    """Write the bundle; with `onnx` an ONNX file per member, with `runtime` a folder `<stem>.runtime`, beside it.
 
-    ONNX files are checked against torch on the first images of the dataset. Raises AutosegError, before it writes the
+    Both are checked against torch on the first images of the dataset. Raises AutosegError, before it writes the
     bundle, if `path` does not end in .zip or a network cannot be exported.
     """
     if path.suffix.lower() != ".zip":
         raise AutosegError(f"{path} does not end in .zip", "name the bundle FILE.zip")
     predictor = load_predictor(dataset.name, list(models), folds, device="cpu", root=dataset.root)
-    onnx_files = _export_onnx_files(predictor, dataset, path) if onnx else ()
+    images = [read_case(case.images) for case in RawDataset.open(dataset).cases[:_CHECK_IMAGES]] if onnx or runtime else []
+    onnx_files = _export_onnx_files(predictor, images, path) if onnx else ()
     folders = [dataset.fold(member.record.model, member.record.fold) for member in predictor.members]
     facts = _facts(predictor, folders, dataset)
-    page = path.with_name(f"{path.stem}.card.html")
-    bundle = export_bundle(predictor, folders, path, dataset.fingerprint, model_card(facts))
+    card, page = model_card(facts), path.with_name(f"{path.stem}.card.html")
+    folder = None
+    if runtime:
+        folder = export_runtime(predictor, path.with_name(f"{path.stem}.runtime"), images, card, onnx_files)
+    bundle = export_bundle(predictor, folders, path, dataset.fingerprint, card)
     write_page(page, facts)
     licences = dict.fromkeys(one.licence for one in bundle.initial_weights if one.licence in DERIVED_TERMS)
     titles = tuple(f"{member.record.model} fold {member.record.fold}" for member in predictor.members)
-    return Exported(bundle=path, members=titles, onnx=onnx_files, licences=tuple(licences), card=page)
+    return Exported(
+        bundle=path, members=titles, onnx=onnx_files, licences=tuple(licences), card=page, runtime=folder
+    )
 
 
 def _facts(predictor: Predictor, folders: Sequence[Path], dataset: Dataset) -> CardFacts:
@@ -102,9 +118,7 @@ def _facts(predictor: Predictor, folders: Sequence[Path], dataset: Dataset) -> C
     )
 
 
-def _export_onnx_files(predictor: Predictor, dataset: Dataset, path: Path) -> tuple[OnnxFile, ...]:
-    cases = RawDataset.open(dataset).cases[:_CHECK_IMAGES]
-    images = [read_case(case.images) for case in cases]
+def _export_onnx_files(predictor: Predictor, images: Sequence[Image], path: Path) -> tuple[OnnxFile, ...]:
     return tuple(
         export_onnx(
             member,

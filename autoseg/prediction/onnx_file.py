@@ -47,16 +47,22 @@ class OnnxFile:
 
 
 def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFile:
-    """Write the network (1, C, H, W) -> logits (1, K, H, W) at its plan's input size, and `<path>.json`.
+    """`write_onnx`, and the description within the file also as `<path>.json`."""
+    checked = write_onnx(member, path, images)
+    write_artefact(path.with_suffix(".onnx.json"), description(member))
+    return checked
 
-    Both contain `description`. images: of the training set, to check the file. Raises AutosegError, and leaves no file,
-    if the model's spec excludes ONNX, an extra is missing, or the outputs differ from torch's.
+
+def write_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFile:
+    """Write the network (1, C, H, W) -> logits (1, K, H, W) at its plan's input size, with `description` in its metadata.
+
+    images: of the training set, to check the file. Raises AutosegError, and leaves no file, if the model's spec excludes
+    ONNX, an extra is missing, or the outputs differ from torch's.
     """
     _check_possible(member)
     network = member.network.cpu().float().eval()
     channels = member.preprocessing.channels
     example = torch.zeros(1, channels, *member.model_plan.input_size)
-    details = description(member)
     with atomic_write(path) as temporary:
         program = torch.onnx.export(
             network,
@@ -72,10 +78,8 @@ def export_onnx(member: Trained, path: Path, images: Sequence[Image]) -> OnnxFil
         if len(program.model.graph) <= _MAX_NODES:
             program.optimize()
         program.save(str(temporary), external_data=False)
-        _embed_description(temporary, details)
-        checked = _check_outputs(member, temporary, path, [_network_input(member, image) for image in images])
-    write_artefact(path.with_suffix(".onnx.json"), details)
-    return checked
+        _embed_description(temporary, description(member))
+        return _check_outputs(member, temporary, path, [_network_input(member, image) for image in images])
 
 
 def description(member: Trained) -> OnnxDescription:
@@ -127,7 +131,9 @@ def _check_possible(member: Trained) -> None:
         raise AutosegError(f"ONNX needs {', '.join(missing)}", 'pip install "autoseg[onnx]"')
     reason = registry.spec(member.record.model).no_onnx
     if reason:
-        raise AutosegError(f"{member.record.model} cannot be exported to ONNX: {reason}", "export the bundle without --onnx")
+        raise AutosegError(
+            f"{member.record.model} cannot be exported to ONNX: {reason}", "export the bundle without --onnx and --runtime"
+        )
 
 
 def _embed_description(path: Path, details: OnnxDescription) -> None:

@@ -64,6 +64,7 @@ BELOW_ZERO = {
     "plan": {"mean", "lower", "upper"},
     "prediction": {"slope", "intercept", "empty_offset"},
     "run": {"best_epoch"},
+    "runtime": {"mean", "lower", "upper"},
     "selection": {"value", "value_all", "mean", "low", "high"},
     "sources": {"modified", "changed"},
     "scores": {"mean", "median", "added", "pooled", "overall"},
@@ -74,7 +75,7 @@ EMPTY = {
     "comparison": {"cost", "ranking", "selection"},
     "dataset": {"regions_class_order"}, "fingerprint": {"spacing", "median_spacing"}, "onnx": {"size", "spacing"},
     "plan": {"size", "spacing", "timing", "weight_decay"}, "prediction": {"calibration", "confidence", "frame"},
-    "run": {"search"},
+    "run": {"search"}, "runtime": {"size", "spacing"},
     "scores": {"calibration"}, "sources": {"label"},
 }  # fmt: skip
 HUGE = 10**30
