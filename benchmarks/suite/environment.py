@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ASK = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+_COMPILE = "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Sides:
         return {**left, **self._alike(), "nnUNet_def_n_proc": str(cores()), **folders}
 
     def _alike(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        # Empty: bytecode is written, whatever the environment says.
+        return {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def cores() -> int:
@@ -54,6 +56,12 @@ def version(python: str, distribution: str = "nnunetv2") -> str:
     left = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([python, "-c", _ASK, distribution], capture_output=True, text=True, check=False, env=left)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def compile_packages(python: str) -> None:
+    """Write the bytecode of all packages of that interpreter, as pip does when it installs them. uv does not; with
+    PYTHONDONTWRITEBYTECODE each start would then compile all it imports, which takes longer than the imports."""
+    subprocess.run([python, "-c", _COMPILE], check=True)
 
 
 def device() -> str:

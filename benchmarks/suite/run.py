@@ -59,6 +59,10 @@ def main() -> None:
     output = (options.output or (root if options.quick else Path("documentation"))).absolute()
     hands = environment.Sides(options.nnunet, device, options.threads)
     bench = Bench(root.absolute(), hands, QUICK if options.quick else Amounts())
+    if names and not options.quick:
+        for python in {sys.executable, options.nnunet}:
+            _say(f"compiling the packages of {python}")
+            environment.compile_packages(python)
     merged = report.merge(output / "performance.json", {}, {}, list(STAGES))
     for name in names:
         stage = STAGES[name](bench)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.suite import images, processes, report
+from benchmarks.suite import environment, images, processes, report
 from benchmarks.suite.measuring import Run, joined, summary
 from benchmarks.suite.stages import BARE, FEW, NNUNET, OURS, STAGES, Side, Stage
 from tests.test_architecture import LONGEST_FILE, REPOSITORY
@@ -40,6 +41,18 @@ def test_time_of_processes_that_outlive_the_command_counts() -> None:
     child = "import time\nwhile time.process_time() < 0.5: pass"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
     assert processes.run([sys.executable, "-c", code]).cpu >= 0.5
+
+
+def test_packages_are_compiled_before_they_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    venv.create(tmp_path, with_pip=False, symlinks=True)
+    python = tmp_path / "bin" / "python"
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
+    (packages / "module.py").write_text("pass")
+    environment.compile_packages(str(python))
+    assert [*packages.glob("__pycache__/module.*.pyc")]
+    assert not environment.Sides(str(python), "cpu", 1).ours()["PYTHONDONTWRITEBYTECODE"]
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_words() -> None:
