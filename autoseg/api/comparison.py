@@ -50,7 +50,7 @@ def compare(
         metadata: CSV with a column "case" and others (site, scanner, sex, age) for `stratify_by`; only those named there are
             read into the results.
         also: name -> folder of scored masks of another program, or nnU-Net v2's results folder of a model, whose folds are
-            checked and scored; one dataset only.
+            checked and scored, or autoseg's own of another setting; one dataset only.
         family: name of the family of the masks in `also`.
         second_annotator: folder of masks that another person drew of (some of) the cases: the agreement of the two people as
             the ceiling, and each model's agreement with either; one dataset only.

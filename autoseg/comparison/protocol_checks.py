@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict
+from typing import Any
 
 from autoseg.comparison.results import DatasetResults, FoldResults
 from autoseg.models import registry
@@ -96,12 +97,29 @@ def _budget_differences(runs: dict[str, FoldResults]) -> list[str]:
         name: (lambda run, name=name: str(asdict(run.plan.training)[name]))  # type: ignore[misc]
         for run in list(runs.values())[:1]
         for name in asdict(run.plan.training)
-        if name not in _NOT_COMPARED
+        if name not in (*_NOT_COMPARED, "augmentation")
     }
+    fields["augmentation"] = _describe_augmentation(runs.values())
     fields["trained on"] = lambda run: _describe_extension(run.record.extended)
     fields["batch size"] = lambda run: run.model_plan.batch_size
     fields["the learning-rate search"] = _describe_search
     return [line for name, value in fields.items() for line in _differences(name, runs, value)]
+
+
+def _describe_augmentation(runs: Iterable[FoldResults]) -> Callable[[FoldResults], str]:
+    """Of each run those of its settings that differ between the runs."""
+    settings = [asdict(run.plan.training.augmentation) for run in runs]
+    names = [name for name in settings[0] if any(one[name] != settings[0][name] for one in settings)] if settings else []
+
+    def describe(run: FoldResults) -> str:
+        own = asdict(run.plan.training.augmentation)
+        return ", ".join(f"{name} {_short(own[name])}" for name in names)
+
+    return describe
+
+
+def _short(value: Any) -> str:
+    return " to ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else f"{value}"
 
 
 def _describe_extension(epochs: tuple[int, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,8 +114,9 @@ def load_results(
     """Every finished and scored fold of a dataset's models.
 
     models, folds: only these. external_masks: name -> folder of masks of another program, see `external_masks`, all of one
-    family. Unfinished folds are left out with a warning. Raises AutosegError if no fold is
-    finished, SeveralProblems if one of `models` has no finished fold, or a file is missing or damaged.
+    family; or another results folder of autoseg, of the same cases and folds. Unfinished folds are left out with a warning.
+    Raises AutosegError if no fold is finished, SeveralProblems if one of `models` has no finished fold, or a file is missing or
+    damaged.
     """
     trained = trained_models(dataset.results)
     unknown = [f"{name}: no finished fold in {dataset.results}" for name in models or () if name not in trained]
@@ -125,16 +127,19 @@ def load_results(
     loaded: dict[str, ModelResults] = {}
     faults: list[str] = []
     seeds: dict[str, dict[int, ModelResults]] = {}
-    for name in models or trained:
-        results = _read_model(name, dataset.model(name), folds, faults)
+    own = {name: dataset.model(name) for name in models or trained}
+    also = external_masks or {}
+    for name in own.keys() & also.keys():
+        raise AutosegError(f"{name!r} is already the name of a trained model", f"give what is in {also[name]} another name")
+    elsewhere = {name: folder for name, folder in also.items() if trained_folds(folder)}
+    for name, folder in (own | elsewhere).items():
+        results = _read_model(name, folder, folds, faults)
         if results is None:
             continue
         loaded[name] = results
-        for folder in sorted(dataset.results.glob(f"{model_folder_name(name)}-seed*")):
-            found = seed_of_folder(folder.name)
-            others = _read_model(folder.name, folder, folds, faults) if found is not None and found[0] == name else None
-            if found is not None and others is not None and _is_same_training(results, others, found[1]):
-                seeds.setdefault(name, {})[found[1]] = others
+        others = _other_seeds(results, folder, folds, faults)
+        if others:
+            seeds[name] = others
     if faults:
         raise SeveralProblems(
             f"the results of {dataset.name} cannot be compared:",
@@ -144,13 +149,14 @@ def load_results(
     if not loaded:
         raise AutosegError(f"{dataset.name} has no finished trainings", f"autoseg_train {dataset.number} MODEL all")
     spec = read_artefact(next(iter(loaded.values())).first.folder / checkpoint.DATASET, DatasetSpec)
-    external: dict[str, ModelResults] = {}
-    for name, folder in (external_masks or {}).items():
-        if name in loaded:
-            raise AutosegError(f"{name!r} is already the name of a trained model", f"give the masks in {folder} another name")
-        splits = next(iter(loaded.values())).first.splits
-        scores = scores_of(name, folder, dataset, spec, splits, folds)
-        external[name] = ModelResults(model=name, folds={}, scores=scores, external=folder, family=family)
+    splits = next(iter(loaded.values())).first.splits
+    external = {
+        name: ModelResults(
+            model=name, folds={}, scores=scores_of(name, folder, dataset, spec, splits, folds), external=folder, family=family
+        )
+        for name, folder in also.items()
+        if name not in elsewhere
+    }
     return DatasetResults(dataset, spec, loaded | external, seeds)
 
 
@@ -169,6 +175,21 @@ def _read_model(name: str, folder: Path, folds: Collection[int] | None, faults: 
             fold_results[fold] = results
     scores = {fold: one.scores for fold, one in fold_results.items()}
     return ModelResults(model=name, folds=fold_results, scores=scores) if fold_results else None
+
+
+def _other_seeds(
+    own: ModelResults, folder: Path, folds: Collection[int] | None, faults: list[str]
+) -> dict[int, ModelResults]:
+    """Seed -> the trainings of other seeds beside a model's folder."""
+    others = {}
+    for path in sorted(folder.parent.glob(f"{glob.escape(folder.name)}-seed*")):
+        found = seed_of_folder(path.name)
+        if found is None or model_folder_name(found[0]) != folder.name:
+            continue
+        other = _read_model(path.name, path, folds, faults)
+        if other is not None and _is_same_training(own, other, found[1]):
+            others[found[1]] = other
+    return others
 
 
 def _is_same_training(own: ModelResults, other: ModelResults, seed: int) -> bool:

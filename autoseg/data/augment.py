@@ -1,5 +1,5 @@
 """The fast augmentation chain, on stored values: one resampling; one lookup table for brightness, contrast and gamma; then
-noise, blur and low resolution.
+noise, blur and low resolution; and where a plan asks for them the changes of `domain_shift`.
 
 An augmentation chain is a function `chain(image, label, corner, size, settings, random) -> (image, label)`, found by name
 (`AUGMENTATIONS`, entry points "autoseg.augmentations"). image: the whole stored case (H, W, C), uint8, uint16 or float32,
@@ -16,19 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.data.domain_shift import bias_field, colour_jitter, compress, sharpen
 from autoseg.data.geometry import around_one, draw_geometry, in_channel_groups, warp_crop
+from autoseg.data.values import STRIDE, Array, to_stored_type, value_range
 from autoseg.schema.plan import Augmentation
 
-Array = NDArray[Any]
-
-# Statistics use every fourth pixel of every fourth row.
-_STRIDE = 4
 _QUANTILES = 1 << 12
 
 
@@ -50,7 +47,8 @@ def augment(
 
 
 def intensity_transforms(image: Array, settings: Augmentation, random: np.random.Generator) -> Array:
-    """Brightness, contrast, gamma, noise, blur, low resolution, each with its probability; (H, W, C) -> same shape and type.
+    """Brightness, contrast, gamma, colour, uneven brightness, noise, blur, low resolution, sharpening and JPEG, each with its
+    probability; (H, W, C) -> same shape and type.
 
     Three channels count as colour and share their brightness, contrast and gamma; any other number of channels change
     separately. Strengths are relative to the range of values: 0..255 for uint8, else the window's 0.5 to 99.5 percentiles.
@@ -59,6 +57,12 @@ def intensity_transforms(image: Array, settings: Augmentation, random: np.random
     tones = [_draw_tone(settings, random) for _ in range(1 if colour else image.shape[2])]
     if any(tone.is_active for tone in tones):
         image = _apply_tones(image, tones * image.shape[2] if colour else tones)
+    # Without a chance nothing is drawn, here and below, so that runs without them keep their random numbers.
+    if colour and settings.p_colour and random.random() < settings.p_colour:
+        hue, saturation = random.uniform(-settings.hue, settings.hue), around_one(settings.saturation, random)
+        image = colour_jitter(image, hue, saturation, 1 + random.uniform(-settings.tint, settings.tint, 3))
+    if settings.p_bias and random.random() < settings.p_bias:
+        image = bias_field(image, settings.bias, random)
     if random.random() < settings.p_noise:
         image = _add_noise(image, random.uniform(0, settings.noise), random)
     if random.random() < settings.p_blur:
@@ -66,6 +70,10 @@ def intensity_transforms(image: Array, settings: Augmentation, random: np.random
         image = in_channel_groups(lambda part: cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), image)
     if random.random() < settings.p_low_resolution:
         image = _low_resolution(image, random.uniform(*settings.low_resolution))
+    if settings.p_sharpen and random.random() < settings.p_sharpen:
+        image = sharpen(image, random.uniform(*settings.sharpen))
+    if settings.p_jpeg and random.random() < settings.p_jpeg:
+        image = compress(image, round(random.uniform(*settings.jpeg)))
     return image
 
 
@@ -101,22 +109,22 @@ def _draw_tone(settings: Augmentation, random: np.random.Generator) -> _ToneFact
 
 def _apply_tones(image: Array, tones: list[_ToneFactors]) -> Array:
     if image.dtype == np.uint8:
-        means = image[::_STRIDE, ::_STRIDE].mean(axis=(0, 1)) / 255
+        means = image[::STRIDE, ::STRIDE].mean(axis=(0, 1)) / 255
         if tones[0] is tones[-1]:
             return cv2.LUT(image, _table(tones[0], float(means.mean()))).reshape(image.shape)
         tables = [_table(tone, float(mean)) for tone, mean in zip(tones, means, strict=True)]
         return np.stack([cv2.LUT(image[..., channel], table) for channel, table in enumerate(tables)], axis=2)
     changed = np.empty(image.shape, np.float32)
     for channel, tone in enumerate(tones):
-        low, value_range = _range(image[..., channel])
-        normalised = (image[..., channel].astype(np.float32) - low) / value_range
-        changed[..., channel] = tone.curve(normalised, float(normalised[::_STRIDE, ::_STRIDE].mean())) * value_range + low
-    return _to_stored_type(changed, image.dtype)
+        low, width = value_range(image[..., channel])
+        normalised = (image[..., channel].astype(np.float32) - low) / width
+        changed[..., channel] = tone.curve(normalised, float(normalised[::STRIDE, ::STRIDE].mean())) * width + low
+    return to_stored_type(changed, image.dtype)
 
 
 def _table(tone: _ToneFactors, mean: float) -> NDArray[np.uint8]:
     curve = tone.curve(np.arange(256, dtype=np.float32) / 255, mean)
-    table: NDArray[np.uint8] = _to_stored_type(curve * 255, np.dtype(np.uint8))
+    table: NDArray[np.uint8] = to_stored_type(curve * 255, np.dtype(np.uint8))
     return table
 
 
@@ -126,8 +134,8 @@ def _add_noise(image: Array, deviation: float, random: np.random.Generator) -> A
     if image.dtype == np.uint8:
         table = np.rint(_normal_quantiles() * (deviation * 255)).astype(np.int16)
         return cv2.add(image, table[bits], dtype=cv2.CV_8U).reshape(image.shape)
-    ranges = np.array([_range(image[..., channel])[1] for channel in range(image.shape[2])], np.float32)
-    return _to_stored_type(image + _normal_quantiles()[bits] * (ranges * np.float32(deviation)), image.dtype)
+    ranges = np.array([value_range(image[..., channel])[1] for channel in range(image.shape[2])], np.float32)
+    return to_stored_type(image + _normal_quantiles()[bits] * (ranges * np.float32(deviation)), image.dtype)
 
 
 @cache
@@ -148,14 +156,3 @@ def _low_resolution(image: Array, zoom: float) -> Array:
 
     return in_channel_groups(down_and_upsample, image)
 
-
-def _range(channel: Array) -> tuple[float, float]:
-    """0.5 percentile of a channel (H, W), and its distance to the 99.5 percentile; 1 for a constant channel."""
-    low, high = np.percentile(channel[::_STRIDE, ::_STRIDE], (0.5, 99.5))
-    return float(low), float(high - low) or 1.0
-
-
-def _to_stored_type(values: Array, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "u":
-        return np.rint(values).clip(0, np.iinfo(dtype).max).astype(dtype)
-    return values.astype(dtype, copy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from autoseg.planning.dataset_stats import DatasetStats
@@ -20,12 +20,23 @@ _SMALL_TRAINING_SET, _CHANCE_FACTOR = 64, 1.5
 # pixels of the network's input: blur and low resolution would remove thinner structures
 _MIN_THICKNESS = 4.0
 _PREFIX = "training.augmentation"
-Kind = Literal["planned", "affine"]
-KINDS: tuple[Kind, ...] = ("planned", "affine")
+Kind = Literal["planned", "affine", "shift"]
+KINDS: tuple[Kind, ...] = ("planned", "affine", "shift")
 # The transforms of woundambit, an earlier benchmark of the first study's first author, as far as known; their chances are not.
 _AFFINE: dict[str, Any] = {
     "mirror": (0, 1), "p_rotation": 0.5, "rotation": 180.0, "p_scaling": 0.5, "scaling": (0.75, 1.25), "p_shear": 0.5,
     "shear": 17.5, "p_shift": 0.5, "shift": 0.25, "p_elastic": 0.0, "p_noise": 0.0, "p_low_resolution": 0.0,
+}  # fmt: skip
+# For other scanners and sites: many changes of appearance stacked in one image, each with an even chance, as in BigAug (Zhang
+# L. et al., IEEE Transactions on Medical Imaging 2020). Hue and saturation: Tellez et al., Medical Image Analysis 2019.
+# There are five changes of detail (BigAug: three), so each is rarer.
+_SHIFT_TONES: dict[str, Any] = {
+    "p_brightness": 0.5, "brightness": (0.6, 1.5), "p_contrast": 0.5, "contrast": (0.6, 1.5), "p_gamma": 0.5,
+    "gamma": (0.5, 2.0),
+}  # fmt: skip
+_SHIFT_DETAIL: dict[str, Any] = {
+    "p_noise": 0.3, "noise": 0.1, "p_blur": 0.3, "blur": (0.25, 1.5), "p_low_resolution": 0.3, "low_resolution": (0.4, 1.0),
+    "p_sharpen": 0.3, "p_jpeg": 0.3,
 }  # fmt: skip
 
 
@@ -45,7 +56,8 @@ def decide_augmentation(
 ) -> tuple[Augmentation, list[Decision]]:
     """Decides all augmentations by modality, label names, thickness of the thinnest class and number of images.
 
-    kind: "affine" takes rotation, shift, shear, scale and flips of any strength instead, and keeps blur and tones.
+    kind: "affine" takes rotation, shift, shear, scale and flips of any strength instead, and keeps blur and tones. "shift"
+    keeps the geometry, and changes appearance more often and more strongly, for images of other scanners and sites.
     """
     if kind == "affine":
         return _affine(stats, spatial_plan)
@@ -74,7 +86,33 @@ def decide_augmentation(
         )
     )
     decisions = [Decision(f"{_PREFIX}.{rule.subject}", rule.text, rule.reason, rule.source) for rule in rules]
-    return Augmentation(**{**values, **scaled_chances}), decisions
+    planned = Augmentation(**{**values, **scaled_chances})
+    return _for_shift(stats, planned, decisions) if kind == "shift" else (planned, decisions)
+
+
+def _for_shift(stats: DatasetStats, planned: Augmentation, decisions: list[Decision]) -> tuple[Augmentation, list[Decision]]:
+    modality, detail = stats.fingerprint.modality, dict(_SHIFT_DETAIL)
+    parts = ["noise, blur, low resolution, sharpening, JPEG 0.3 each"]
+    if planned.p_low_resolution == 0:
+        # They would remove the thinnest class, see `_detail`.
+        detail |= {name: getattr(planned, name) for name in ("p_blur", "blur", "p_low_resolution")}
+        parts = ["noise, sharpening, JPEG 0.3 each, little blur and no low resolution because of the thin class"]
+    values: dict[str, Any] = {}
+    if modality == "ct":
+        parts.append("tones as planned, because Hounsfield units are the same on all scanners")
+    else:
+        values = _SHIFT_TONES | {"p_bias": 0.5}
+        parts.append("brightness, contrast, gamma and uneven brightness 0.5 each")
+    if modality in _NO_UPRIGHT:
+        values["p_colour"] = 0.5
+        parts.append("hue, saturation and tint 0.5")
+    reason = (
+        "set by the user, for images of other scanners and sites: many strong changes of appearance in one image, as in BigAug "
+        "(Zhang L. et al. 2020); geometry as planned. It may cost accuracy on the own site: judge it with --splits by=site"
+    )
+    # The rules of tones and detail no longer say what the values are.
+    kept = [one for one in decisions if one.subject not in (f"{_PREFIX}.tones", f"{_PREFIX}.detail")]
+    return replace(planned, **detail, **values), [Decision("augmentation", "shift", f"{'; '.join(parts)}; {reason}"), *kept]
 
 
 def _affine(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[Augmentation, list[Decision]]:

@@ -84,6 +84,7 @@ EncoderRate = Annotated[float, Within(0, 1000)]
 LearningRate = Annotated[float, Within(0, 1000, above=True)]
 NonNegative = Annotated[float, Within(0)]
 AboveZero = Annotated[float, Within(0, above=True)]
+JpegQuality = Annotated[float, Within(1, 100)]
 Range = tuple[NonNegative, NonNegative]
 # Results that can be undefined: not-a-number.
 Result = Annotated[float, Within(-math.inf, undefined=True)]

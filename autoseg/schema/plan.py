@@ -17,6 +17,7 @@ from autoseg.schema.limits import (
     Epochs,
     Factor,
     FileName,
+    JpegQuality,
     LearningRate,
     NonNegative,
     Positive,
@@ -107,10 +108,16 @@ class PreprocessingConfig:
         return content
 
 
+# What batchgenerators does not have.
+_ONLY_FAST = ("shear", "shift", "colour", "bias", "sharpen", "jpeg")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Probabilities (p_*) are per image, ranges are inclusive. rotation, shear: degrees, to either side. shift: fraction of the
-    sides, to either side. mirror: axes, 0 rows (up-down), 1 columns.
+    """Probabilities (p_*) are per image, ranges are inclusive. rotation, shear, hue: degrees, to either side. shift: fraction
+    of the sides, to either side. mirror: axes, 0 rows (up-down), 1 columns. p_colour: of a change of hue, saturation and each
+    channel's factor (1 - tint to 1 + tint), of images with three channels. bias: uneven brightness, largest logarithm of its
+    factor. sharpen: amount of an unsharp mask. jpeg: quality, 1 to 100.
 
     chain "fast" works on stored values through OpenCV; "classic" is batchgenerators' transforms with the same numbers; other
     packages may add chains.
@@ -139,12 +146,23 @@ class Augmentation:
     shear: Annotated[float, Within(0, 80)] = 0.0
     p_shift: Share = 0.0
     shift: Share = 0.0
+    p_colour: Share = 0.0
+    hue: Annotated[float, Within(0, 180)] = 20.0
+    saturation: Range = (0.6, 1.4)
+    tint: Share = 0.1
+    p_bias: Share = 0.0
+    bias: Annotated[float, Within(0, 3)] = 0.3
+    p_sharpen: Share = 0.0
+    sharpen: Range = (0.5, 1.5)
+    p_jpeg: Share = 0.0
+    jpeg: tuple[JpegQuality, JpegQuality] = (30.0, 90.0)
 
     def problems(self, path: str) -> Iterator[str]:
         """Ranges whose first value is above the second, and what a chain cannot do."""
-        if self.chain == "classic" and (self.p_shear or self.p_shift):
-            yield f"{path}.chain: classic has no shear and no shift; expected fast, or p_shear and p_shift of 0"
-        for name in ("scaling", "blur", "brightness", "contrast", "low_resolution", "gamma"):
+        missing = [name for name in _ONLY_FAST if getattr(self, f"p_{name}")] if self.chain == "classic" else []
+        if missing:
+            yield f"{path}.chain: classic has no {', '.join(missing)}; expected fast, or 0 for p_{' and p_'.join(missing)}"
+        for name in ("scaling", "blur", "brightness", "contrast", "low_resolution", "gamma", "saturation", "sharpen", "jpeg"):
             low, high = getattr(self, name)
             if low > high:
                 yield f"{path}.{name}: expected the smaller number first, found [{low:g}, {high:g}]"

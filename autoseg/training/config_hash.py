@@ -20,7 +20,10 @@ _ADDED_TRAINING = {
     "auxiliary_losses": True, "scored_size": "original", "tta": False,
 }  # fmt: skip
 _ADDED_MODEL = {"encoder_rate": 1.0, "layer_decay": 1.0, "weight_decay": None, "warmup_share": 0.0, "cached_views": 0}
-_ADDED_AUGMENTATION = {"p_shear": 0.0, "shear": 0.0, "p_shift": 0.0, "shift": 0.0}
+_ADDED_AUGMENTATION = {
+    "p_shear": 0.0, "shear": 0.0, "p_shift": 0.0, "shift": 0.0, "p_colour": 0.0, "hue": 20.0, "saturation": (0.6, 1.4),
+    "tint": 0.1, "p_bias": 0.0, "bias": 0.3, "p_sharpen": 0.0, "sharpen": (0.5, 1.5), "p_jpeg": 0.0, "jpeg": (30.0, 90.0),
+}  # fmt: skip
 # What it means that a part is not there.
 _ABSENT = {"deterministic": False}
 # The memory format only changes rounding, and the checkpoint stores it (see `memory_format`). Times change nothing.

@@ -35,9 +35,13 @@ def same(ones, others):
     return all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.cases == b.cases for a, b in pairs)
 
 
-@pytest.mark.parametrize("chain", ["fast", "classic"])
-def test_output_does_not_depend_on_the_number_of_threads(mixed, chain):
-    settings = Augmentation(chain=chain, p_rotation=0.5, p_elastic=0.5, p_noise=0.5)
+# Changes as between scanners, which `--set augmentation=shift` asks for.
+SHIFT = {"p_colour": 0.5, "p_bias": 0.5, "p_sharpen": 0.5, "p_jpeg": 0.5}
+
+
+@pytest.mark.parametrize(("chain", "more"), [("fast", {}), ("fast", SHIFT), ("classic", {})])
+def test_output_does_not_depend_on_the_number_of_threads(mixed, chain, more):
+    settings = Augmentation(chain=chain, p_rotation=0.5, p_elastic=0.5, p_noise=0.5, **more)
     with_one_thread = list(batches(mixed, 1, augmentation=settings).epoch(2))
     assert same(with_one_thread, list(batches(mixed, 4, augmentation=settings).epoch(2)))
     assert not same(with_one_thread, list(batches(mixed, 1, augmentation=settings, seed=1).epoch(2)))
@@ -46,7 +50,7 @@ def test_output_does_not_depend_on_the_number_of_threads(mixed, chain):
 @pytest.mark.parametrize("normalisation", ["constant", "image"])
 def test_worker_processes_make_the_same_batches(mixed, normalisation):
     """Several epochs through the same processes; one is left in its middle, as when a training is stopped."""
-    settings = Augmentation(p_rotation=0.5, p_elastic=0.5, p_noise=0.5)
+    settings = Augmentation(p_rotation=0.5, p_elastic=0.5, p_noise=0.5, **SHIFT)
     plan = {"batch": 2, "normalisation": Normalisation(scheme=normalisation, mean=(0.0,) * 3, std=(1.0,) * 3)}
     if normalisation == "image":
         plan["normalisation"] = Normalisation(scheme="image")

@@ -17,6 +17,12 @@ from tests.data.arrays import NO_AUGMENTATION
 
 SIDE, DRAWS, LIMIT = 192, 24, 0.05
 CHAINS = {"fast": augment.augment, "classic": batchgenerators_chain.augment}
+# What only the fast chain has.
+DOMAIN_SHIFT: dict[str, dict[str, object]] = {
+    "uneven brightness": {"p_bias": 1.0},
+    "sharpening": {"p_sharpen": 1.0},
+    "jpeg": {"p_jpeg": 1.0},
+}
 TRANSFORMS: dict[str, dict[str, object]] = {
     "rotation": {"p_rotation": 1.0, "rotation": 30.0},
     "larger": {"p_scaling": 1.0, "scaling": (1.2, 1.4)},
@@ -86,6 +92,12 @@ def test_the_measure_finds_a_known_shift():
 def test_no_transform_moves_the_image_against_its_label(chain, transform):
     settings = replace(NO_AUGMENTATION, **TRANSFORMS[transform])
     assert np.abs(mean_shift(chain, settings)).max() < LIMIT
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("transform", DOMAIN_SHIFT)
+def test_changes_as_between_scanners_move_nothing(transform, dtype):
+    assert np.abs(mean_shift("fast", replace(NO_AUGMENTATION, **DOMAIN_SHIFT[transform]), dtype)).max() < LIMIT
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

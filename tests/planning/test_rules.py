@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autoseg import models
-from autoseg.planning.augmentation import decide_augmentation, names_with_sides
+from autoseg.planning.augmentation import Kind, decide_augmentation, names_with_sides
 from autoseg.planning.channels import decide_channels
 from autoseg.planning.dataset_stats import DatasetStats, dataset_stats
 from autoseg.planning.geometry import SpatialPlan, decide_geometry, dice_after_resizing, make_preprocessing, resize_shape
@@ -247,8 +247,8 @@ def test_mirror_axes(fake: FakeDataset, axes: tuple[int, ...]) -> None:
         assert [one.value for one in plan.decisions if one.subject == "training.tta"] == [str(plan.training.tta).lower()]
 
 
-def augmentation(fake: FakeDataset) -> tuple[Augmentation, dict[str, str]]:
-    result, decisions = decide_augmentation(stats(fake), spatial_plan(fake)[0])
+def augmentation(fake: FakeDataset, kind: Kind = "planned") -> tuple[Augmentation, dict[str, str]]:
+    result, decisions = decide_augmentation(stats(fake), spatial_plan(fake)[0], kind)
     return result, {decision.subject.rpartition(".")[2]: decision.reason for decision in decisions}
 
 
@@ -272,6 +272,27 @@ def test_rotation_deformation_and_scaling() -> None:
     assert degrees == {"microscopy": 180, "mr": 30, "xray": 15}
     assert augmentation(FakeDataset(modality="microscopy"))[0].p_elastic > 0 == augmentation(MR)[0].p_elastic
     assert augmentation(FakeDataset(spacings=((1.0, 1.0),)))[0].scaling == (0.85, 1.2) != augmentation(FakeDataset())[0].scaling
+
+
+def test_shift_changes_appearance_more_and_keeps_the_geometry() -> None:
+    for fake in (POLYPS, MR):
+        planned, shift = augmentation(fake)[0], augmentation(fake, "shift")[0]
+        assert planned.p_jpeg == planned.p_bias == planned.p_colour == planned.p_sharpen == 0
+        assert min(shift.p_jpeg, shift.p_bias, shift.p_sharpen) > 0 and shift.p_gamma > planned.p_gamma
+        assert shift.gamma[0] < planned.gamma[0] and shift.gamma[1] > planned.gamma[1]
+        for name in ("mirror", "p_rotation", "rotation", "p_scaling", "scaling", "p_elastic"):
+            assert getattr(shift, name) == getattr(planned, name)
+    assert augmentation(POLYPS, "shift")[0].p_colour == 0.5 and augmentation(MR, "shift")[0].p_colour == 0
+    result, because = augmentation(POLYPS, "shift")
+    assert "BigAug" in because["augmentation"] and "tones" not in because
+
+
+def test_shift_spares_thin_classes_and_hounsfield_units() -> None:
+    thin = augmentation(VESSELS, "shift")[0]
+    assert thin.p_low_resolution == 0 and thin.blur == augmentation(VESSELS)[0].blur and thin.p_jpeg > 0
+    ct = FakeDataset(cases=500, channels=1, dtype="float32", modality="ct")
+    assert augmentation(ct, "shift")[0].gamma == (0.9, 1.1) and augmentation(ct, "shift")[0].p_bias == 0
+    assert augmentation(ct, "shift")[0].p_sharpen > 0
 
 
 def test_few_images_are_augmented_more_often() -> None:
