@@ -13,7 +13,7 @@ from autoseg.card.checklists import CLAIM, TRIPOD_AI, YOU, Item
 from autoseg.card.facts import CardFacts, citation, folds_of, seeds
 from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.schema.frame import count
-from autoseg.schema.run import choices_text
+from autoseg.schema.run import choices_text, energy_text
 from autoseg.support.files import write_text
 
 Lines = tuple[tuple[str, str], ...]
@@ -147,6 +147,8 @@ def _training(facts: CardFacts) -> Iterator[tuple[str, str]]:
     yield "prediction", f"mean of {views} mirrored views" if training.tta and views > 1 else "one view of each image"
     yield "seeds", seeds(facts)
     yield "device and precision", f"{record.device}, {record.precision}"
+    if record.energy:
+        yield "energy of a training", f"{energy_text(record.energy)}, of the whole machine"
     folds = member.splits_reason or "folds of unknown origin"
     yield "partitions", f"{folds}; {member.training_cases} training cases in fold {record.fold}"
     yield "weights of a training", f"{record.selection.replace('_', ' ')}; {choices_text(facts.choices)}"

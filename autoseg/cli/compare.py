@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR",
-        help="masks of another program, scored by autoseg_evaluate, or the results folder of a model (fold_0, ...) of nnU-Net v2 "
-        "or of autoseg: another setting",
+        help="masks of another program, scored by autoseg_evaluate, or the results folder of a model (fold_0, ...) of nnU-Net "
+        "v2, or of autoseg with another setting",
     )  # fmt: skip
     parser.add_argument(
         "--family", default="external", metavar="NAME", help="family of the masks of --also in tables (default: external)"

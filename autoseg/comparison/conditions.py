@@ -13,6 +13,7 @@ from autoseg.planning.time_budget import show_time
 from autoseg.schema.comparison import Conditions, PairTest, Selection
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.frame import count
+from autoseg.schema.run import energy_text, sum_of_energy
 from autoseg.support.files import read_artefact
 
 # Bootstrap intervals of means of segmentation scores cover about what they say from this number of cases (arXiv 2409.17763).
@@ -116,6 +117,9 @@ def _budget(runs: Sequence[FoldResults]) -> str:
     text = f"Protocol {protocols}: {epochs} epochs and {steps} steps for each training"
     hours = show_time(sum(run.record.seconds for run in runs) / 3600)
     text += f", {hours} of training in all on {' and '.join(dict.fromkeys(run.record.device for run in runs))}"
+    energy = energy_text(sum_of_energy(run.record.energy for run in runs))
+    if energy:
+        text += f", {energy}"
     early = sum(run.record.epochs_done < run.record.epochs_planned for run in runs)
     if early:
         text += f"; {early} of {count(len(runs), 'training')} ended before the planned epochs"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from autoseg.comparison.results import ModelResults
 from autoseg.schema.comparison import Cost
+from autoseg.schema.run import sum_of_energy
 
 
 def cost(model: ModelResults) -> Cost:
@@ -29,6 +30,7 @@ def cost(model: ModelResults) -> Cost:
         latency=statistics.median(seconds) if seconds else 0.0,
         device=first.record.device,
         precision=first.record.precision,
+        energy={part: joules / len(runs) for part, joules in sum_of_energy(run.record.energy for run in runs).items()},
     )
 
 

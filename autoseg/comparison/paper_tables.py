@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autoseg.comparison.cells import display_factor, ordered_by_dice
 from autoseg.comparison.rounding import decimals, rounded, rounded_p
-from autoseg.comparison.tables import HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects
+from autoseg.comparison.tables import ENERGY_NOTE, HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import (
     CLASS_MEAN,
@@ -22,7 +22,7 @@ from autoseg.schema.comparison import (
     StratumScore,
 )
 from autoseg.schema.frame import count
-from autoseg.schema.run import choices_text
+from autoseg.schema.run import choices_text, energy_text
 
 # The tables in the order of a paper.
 KEYS = ("models", "images", "classes", "objects", "pairs", "family_pairs", "ranking", "cost", "strata", "worst_groups")
@@ -232,7 +232,8 @@ def _cost(dataset: DatasetComparison) -> PaperTable:
         numbers = [rounded(one, decimals(one, digits=3)) if one else "" for one in counted]
         numbers += [rounded(one, decimals(one, digits=2)) if one else "" for one in measured]
         size = f"{cost.input_size[0]} x {cost.input_size[1]}"
-        rows.append((name, *numbers[:2], size, *numbers[2:]))
+        energy = [energy_text(cost.energy)] if any(one.energy for one in costs.values()) else []
+        rows.append((name, *numbers[:2], size, *numbers[2:], *energy))
     devices = " and ".join(dict.fromkeys(f"{cost.device}, {cost.precision}" for cost in costs.values()))
     memory_text = "peak of the training process" if recorded else "as planned for training"
     text = (
@@ -240,9 +241,11 @@ def _cost(dataset: DatasetComparison) -> PaperTable:
         "training in minutes, the mean over folds; latency in ms, the median over predicted images of the network's time "
         f"({devices})"
     )
+    known = any(cost.energy for cost in costs.values())
+    text += f"; {ENERGY_NOTE}" * known
     columns = (
         _NAME, Column("parameters"), Column("GFLOPs"), Column("input", "name"), Column("memory"), Column("training"),
-        Column("latency"),
+        Column("latency"), *([Column("energy", "name")] * known),
     )  # fmt: skip
     return _table(dataset, "cost", "Cost", text, columns, rows)
 

@@ -33,6 +33,7 @@ from autoseg.schema.comparison import (
     Selection,
     StratumScore,
 )
+from autoseg.schema.run import energy_text
 from autoseg.schema.scores import BUILT_IN_METRICS
 
 ALL = "all classes"
@@ -51,6 +52,7 @@ OBJECTS_NOTE = (
 # Both ways to score a class that is in one of the two masks only.
 HD95 = {"HD95, left out": "per_image.hd95", "HD95, diagonal": "per_image.hd95_diagonal"}
 _HD95_NOTE = "HD95 where a class is in one mask only: left out, or the image's diagonal"
+ENERGY_NOTE = "energy: of the whole machine's parts named, with other programs, during a fold's training, the mean over folds"
 _NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
 
 
@@ -284,7 +286,7 @@ def initial_weights(dataset: DatasetComparison) -> Table:
 
 
 def costs(dataset: DatasetComparison) -> Table:
-    rows = []
+    rows, energies = [], [energy_text(result.cost.energy) for result in dataset.models if result.cost is not None]
     for result in ordered_by_dice(dataset):
         cost = result.cost
         if cost is None:
@@ -300,6 +302,7 @@ def costs(dataset: DatasetComparison) -> Table:
                 f"{cost.input_size[0]} x {cost.input_size[1]}",
                 memory,
                 f"{cost.epoch_seconds:.1f} s" if cost.epoch_seconds else f"{cost.training_seconds:.0f} s in all",
+                *([energy_text(cost.energy) or "–"] if any(energies) else []),
                 f"{cost.latency * 1000:.0f} ms" if cost.latency else "not recorded",
                 f"{cost.device}, {cost.precision}",
             )
@@ -308,7 +311,12 @@ def costs(dataset: DatasetComparison) -> Table:
         "FLOPs: one image's forward pass; memory: the peak of the training process; latency: the network's time, the median "
         "over held-out images"
     )
-    headings = ("model", "variant", "parameters", "FLOPs", "input", "memory", "time per epoch", "latency", "device, precision")
+    energy = ["energy of a fold"] if any(energies) else []
+    if energy:
+        note += f"; {ENERGY_NOTE}"
+    headings = (
+        "model", "variant", "parameters", "FLOPs", "input", "memory", "time per epoch", *energy, "latency", "device, precision",
+    )  # fmt: skip
     return Table(title=f"Cost on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
 

@@ -40,7 +40,8 @@ class Cost:
     flops: floating-point operations of one image's forward pass at input_size (height, width). steps, training_seconds: of
     a fold, the mean over folds; epoch_seconds: of an epoch without validation. peak_memory: bytes of the training process;
     peak_device_memory: bytes of tensors on a CUDA device; planned_memory: bytes the planner measured for training. latency:
-    median over images of the network's seconds, an equal part of its batch's; device, precision: of all these.
+    median over images of the network's seconds, an equal part of its batch's; device, precision: of all these. energy: joules
+    by part, see `RunRecord`, the mean over folds; only parts that all folds know.
     """
 
     parameters: Count
@@ -55,6 +56,7 @@ class Cost:
     latency: NonNegativeResult
     device: str
     precision: str
+    energy: dict[str, NonNegative] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

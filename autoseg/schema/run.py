@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -71,6 +72,21 @@ class RateSearch(Artefact):
 
 
 Choice = Literal["epoch", "learning rate"]
+_JOULES_OF_A_KWH = 3.6e6
+
+
+def energy_text(energy: Mapping[str, float]) -> str:
+    """In kWh, with the parts it is of; "" if it is not known."""
+    if not energy:
+        return ""
+    return f"{sum(energy.values()) / _JOULES_OF_A_KWH:.2g} kWh ({' and '.join(energy)})"
+
+
+def sum_of_energy(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """By part, of those that all have; empty if one is not known."""
+    every = list(several)
+    parts = [part for part in (every[0] if every else {}) if all(part in one for one in every)]
+    return {part: sum(one[part] for one in every) for part in parts}
 
 
 def choices_text(choices: tuple[str, ...]) -> str:
@@ -112,7 +128,8 @@ class RunRecord(Artefact):
     versions: of autoseg, torch, Python. pretrained: source of the initial weights, "" for random ones; weights: its files.
 
     seconds: on the clock, of the whole run; processor_seconds: of all cores, of the main process and the workers that load its
-    data. epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
+    data. energy: joules of the whole machine during the run, "processor" (packages) and "GPU", only what the machine tells.
+    epoch_seconds: of an epoch's training, without validation. steps: of the optimiser, without
     skipped ones (not finite). images_per_second: training images, of all processes together. peak_memory:
     maximum bytes of the training process in the machine's memory, including PyTorch; peak_device_memory: maximum bytes of
     tensors on a CUDA device; peak_step_memory: the same in training steps only, to compare with planned_memory, measured
@@ -147,6 +164,7 @@ class RunRecord(Artefact):
     monitor: Monitor = "class_mean.dice"
     seconds: NonNegative = 0.0
     processor_seconds: NonNegative = 0.0
+    energy: dict[str, NonNegative] = field(default_factory=dict)
     parameters: Count = 0
     pretrained: str = ""
     weights: tuple[InitialWeights, ...] = ()

@@ -67,7 +67,7 @@ class Progress:
     seconds: total of the run; validating: seconds of it in validation; processor_seconds: see `RunRecord`.
     epoch_seconds: seconds of the current epoch; data_seconds: seconds of it spent waiting for data. peak_memory,
     peak_device_memory, peak_step_memory: see `RunRecord`. accumulate: parts of a batch that fit into the memory, 0 before the
-    first step.
+    first step. energy: see `RunRecord`; empty in older checkpoints.
     """
 
     epoch: int = 0
@@ -85,6 +85,7 @@ class Progress:
     seconds: float = 0.0
     validating: float = 0.0
     processor_seconds: float = 0.0
+    energy: dict[str, float] = field(default_factory=dict)
     epoch_seconds: float = 0.0
     data_seconds: float = 0.0
     peak_memory: int = 0

@@ -337,6 +337,7 @@ class _RecordWriter:
             dice=dict(progress.dice),
             seconds=progress.seconds,
             processor_seconds=progress.processor_seconds,
+            energy=dict(progress.energy),
             steps=steps - progress.skipped,
             epoch_seconds=(seconds - progress.epoch_seconds) / max(1, progress.epoch),
             images_per_second=steps * self._record.batch_size / seconds if seconds > 0 else 0.0,

@@ -31,6 +31,7 @@ from autoseg.training.cached_features import CachedLoader, cached_loader
 from autoseg.training.checkpoint import Progress, State
 from autoseg.training.csv_logger import AVERAGES, MetricsLog, Row
 from autoseg.training.distributed import SINGLE_PROCESS, DistributedContext
+from autoseg.training.energy import EnergyMeter
 from autoseg.training.graceful_shutdown import StopRequest
 from autoseg.training.losses import Loss
 from autoseg.training.optim import learning_rate_at, learning_rate_of, make_optimizer
@@ -124,6 +125,9 @@ class Trainer:
         # Weights of the best epoch, until they are saved in best.pt.
         self._best: dict[str, Tensor] | None = None
         self._processor_start = _processor_seconds()
+        self._energy = EnergyMeter(device)
+        # One of several processes does not see all devices.
+        self.progress.energy = dict.fromkeys(self._energy.parts, 0.0) if self._team.size == 1 else {}
         # Until when the time of the epoch is counted.
         self._counted = time.perf_counter()
         self._save_throttle, self._plot_throttle = _Throttle(_SAVE_FRACTION), _Throttle(_PLOT_FRACTION, _PLOT_SECONDS)
@@ -140,6 +144,8 @@ class Trainer:
             # Empty if the run started on a device that needs none.
             self._step.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        if self._team.size > 1:
+            self.progress.energy = {}
         if self.progress.accumulate and self._team.size == 1:
             self._step.accumulate = self.progress.accumulate
         if self._average is not None:
@@ -197,6 +203,7 @@ class Trainer:
             self._record_device_peak()
             progress.accumulate = self._step.accumulate
             progress.processor_seconds = _processor_seconds() - self._processor_start
+            progress.energy = self._energy.added_to(progress.energy)
             if self._best is not None:
                 checkpoint.save_best(folder, identity, self._best, progress.best_epoch, progress.best_value)
                 self._best = None

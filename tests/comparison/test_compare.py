@@ -476,3 +476,26 @@ def test_the_choice_of_models_stands_beside_them_with_both_dice(experiment, tmp_
     write_artefact(results / "best.json", replace(choice, identities={}))
     (comparison,) = api.compare("Polyps", root=root, report=False).datasets
     assert comparison.selection is None and "best.json is out of date" in comparison.notes[-1]
+
+
+def test_energy_stands_in_the_cost_tables_only_where_it_is_known(experiment, tmp_path):
+    from autoseg.comparison.tables import costs
+
+    root = tmp_path / "root"
+    shutil.copytree(experiment.root, root)
+    compared = api.compare("Polyps", root=root, output=tmp_path / "before", report=False)
+    assert "energy" not in (tmp_path / "before" / "comparison.md").read_text()
+    assert not any("energy" in heading for heading in costs(compared.datasets[0]).headings)
+    for fold in (0, 1):
+        path = root / "results" / experiment.dataset.name / "unet" / f"fold_{fold}" / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "energy": {"processor": 3.6e6 * (1 + 2 * fold)}}))
+    (dataset,) = api.compare("Polyps", root=root, output=tmp_path / "after", report=False).datasets
+    table = costs(dataset)
+    cells = {row[0]: row[table.headings.index("energy of a fold")] for row in table.rows}
+    assert cells == {"unet": "2 kWh (processor)", "segnext": "–", "segformer": "–"}
+    # Of all trainings it is not known.
+    assert "kWh" not in dataset.conditions.lines["budget"]
+    for name in ("comparison.md", "comparison.tex", "comparison_cost.csv"):
+        assert "2 kWh (processor)" in (tmp_path / "after" / name).read_text(), name
+    (alone,) = api.compare("Polyps", models="unet", root=root, output=tmp_path / "alone", report=False).datasets
+    assert "4 kWh (processor)" in alone.conditions.lines["budget"]
