@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autoseg.metrics.rules import is_defined
@@ -64,6 +66,37 @@ def spread(estimate: Estimate | None, factor: float = 100.0) -> str:
         return "–"
     text = f"{factor * estimate.mean:.1f}"
     return f"{text} ± {factor * estimate.std:.1f}" if is_defined(estimate.std) else text
+
+
+SEEDS_NOTE = (
+    "seeds: the deviation over seeds of the mean over folds, for models with several seeds; all else is of the plan's own seed"
+)
+
+
+def seed_deviations(dataset: DatasetComparison, model: str, name: str = "") -> Mapping[str, float]:
+    """Key -> deviation over seeds, of a model's overall numbers or of a class; empty for a model with one seed."""
+    one = next((spread for spread in dataset.seeds if spread.model == model), None)
+    if one is None:
+        return {}
+    return one.classes.get(name, {}) if name else one.overall
+
+
+def with_seeds(dataset: DatasetComparison, headings: Iterable[str]) -> tuple[str, ...]:
+    """In a comparison with several seeds a column for the deviation over them beside each heading."""
+    return tuple(one for name in headings for one in ([name, f"{name}, seeds"] if dataset.seeds else [name]))
+
+
+def spreads(
+    dataset: DatasetComparison, estimates: Mapping[str, Estimate], keys: Iterable[str], deviations: Mapping[str, float]
+) -> list[str]:
+    """The cells below `with_seeds`: mean ± deviation over folds, and the deviation over seeds."""
+    cells = []
+    for key in keys:
+        factor, over_seeds = display_factor(key.partition(".")[2]), deviations.get(key, math.nan)
+        cells.append(spread(estimates.get(key), factor))
+        if dataset.seeds:
+            cells.append(f"{factor * over_seeds:.1f}" if is_defined(over_seeds) else "–")
+    return cells
 
 
 def interval(one: Interval | None, metric: str) -> str:

@@ -21,7 +21,7 @@ from autoseg.comparison.paired_scores import PAIRING, PairedScores, pair_scores
 from autoseg.comparison.protocol_checks import check_protocol, choices_note, noted_differences
 from autoseg.comparison.results import DatasetResults, ModelResults
 from autoseg.comparison.second_annotator import annotator_agreements
-from autoseg.comparison.seeds import seed_spreads
+from autoseg.comparison.seeds import class_numbers, seed_spreads
 from autoseg.comparison.selection import read_selection
 from autoseg.comparison.selective_prediction import risk_coverage
 from autoseg.comparison.strata import stratify
@@ -209,9 +209,7 @@ def _calibrations(of_folds: Sequence[Calibration]) -> dict[str, float]:
 def _class_estimates(scores: Mapping[int, Scores]) -> dict[str, dict[str, Estimate]]:
     classes: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
     for fold, one in scores.items():
-        for name, summary in one.classes.items():
-            numbers = {f"pooled.{metric}": value for metric, value in summary.pooled.items()}
-            numbers |= {f"per_image.{metric}": spread.mean for metric, spread in summary.per_image.items()}
+        for name, numbers in class_numbers(one).items():
             classes[name][fold] = numbers
     return {name: _estimates(folds) for name, folds in classes.items()}
 

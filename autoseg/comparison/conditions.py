@@ -108,7 +108,10 @@ def _other_seeds(dataset_results: DatasetResults) -> str:
     if not dataset_results.seeds:
         return ""
     several = ", ".join(f"{model} ({len(others) + 1})" for model, others in dataset_results.seeds.items())
-    return f" The table Seeds has the spread over several seeds of {several}; the other tables and all tests are of one."
+    return (
+        f" The table Seeds has the spread over several seeds of {several}; the tables of models, images and classes have it "
+        "beside each number; all else is of one seed."
+    )
 
 
 def _budget(runs: Sequence[FoldResults]) -> str:

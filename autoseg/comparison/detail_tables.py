@@ -14,7 +14,7 @@ def seeds(dataset: DatasetComparison) -> Table:
         rows.append((one.model, each, *numbers, ", ".join(map(str, one.folds))))
     note = (
         "mDSC in %, of each seed the mean over the folds that all seeds have; deviation over seeds: of these means; over "
-        "folds: the mean over the seeds. All other tables are of the plan's own seed"
+        "folds: the mean over the seeds. Other tables are of the plan's own seed, but for their columns of seeds"
     )
     headings = ("model", "seed: mDSC", "mean", "deviation over seeds", "deviation over folds", "folds")
     return Table(title=f"Seeds on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))

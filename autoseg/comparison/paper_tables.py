@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoseg.comparison.cells import display_factor, ordered_by_dice
+from autoseg.comparison.cells import display_factor, ordered_by_dice, seed_deviations
 from autoseg.comparison.rounding import decimals, rounded, rounded_p
 from autoseg.comparison.tables import ENERGY_NOTE, HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects
 from autoseg.metrics.rules import is_defined
@@ -101,6 +101,8 @@ def made_with(dataset: DatasetComparison) -> str:
         parts.append(f"{count(len(folds), 'fold')} ({', '.join(map(str, folds))})")
     if found.seeds:
         several = "one training of each model and fold"
+        if dataset.seeds:
+            several += "; their spread over seeds is in the tables of models, images and classes"
         parts.append(f"seed{'s' if len(found.seeds) > 1 else ''} {', '.join(map(str, found.seeds))}, {several}")
     seen = choices_text(found.saw_scored_cases) if found.seeds else "which choices saw the scored cases is not recorded"
     parts.append(seen)
@@ -115,16 +117,19 @@ def _models(dataset: DatasetComparison) -> PaperTable:
     rows: list[tuple[Cell, ...]] = []
     for result in ordered_by_dice(dataset):
         first, *others = STUDY.values()
-        cells = [_spread(result.overall[key], half=_half(result.intervals.get(key))) for key in (first, *others)]
-        rows.append((result.model, cells[0], _limits(result.intervals.get(first)), *cells[1:]))
+        of_first, rest = (
+            _spreads(dataset, result.overall, keys, seed_deviations(dataset, result.model), result.intervals)
+            for keys in ([first], others)
+        )
+        rows.append((result.model, *of_first, _limits(result.intervals.get(first)), *rest))
     first, *others = STUDY
     text = (
         f"{count(len(dataset.models), 'model')}: Dice (mDSC), IoU, precision and recall from the pixel counts summed over a "
         f"fold's cases and foreground classes ({', '.join(dataset.classes)}), in %, as mean ± sample standard deviation over "
         f"folds; 95 % bootstrap interval of mDSC, {dataset.units}s drawn within each fold"
     )
-    columns = (_NAME, Column(first, "spread"), Column("95 % interval", "limits"), *(Column(one, "spread") for one in others))
-    return _table(dataset, "models", "Models", text, columns, rows)
+    columns = (_NAME, *_columns(dataset, [first]), Column("95 % interval", "limits"), *_columns(dataset, others))
+    return _table(dataset, "models", "Models", text + _over_seeds(dataset), columns, rows)
 
 
 def _images(dataset: DatasetComparison) -> PaperTable:
@@ -134,14 +139,14 @@ def _images(dataset: DatasetComparison) -> PaperTable:
         # It equals mDSC.
         del keys["class mean of Dice"]
     rows: list[tuple[Cell, ...]] = [
-        (result.model, *(_spread(result.overall.get(key), _factor(key)) for key in keys.values()))
+        (result.model, *_spreads(dataset, result.overall, keys.values(), seed_deviations(dataset, result.model)))
         for result in ordered_by_dice(dataset)
     ]
     text = "Scores of single images: means over the cases"
     if len(dataset.classes) > 1:
         text += ", then over the classes (class mean: the mean over the classes of the Dice of each one's summed counts)"
-    text += f", as mean ± sample standard deviation over folds; {_units(dataset)}"
-    return _table(dataset, "images", "Scores of images", text, (_NAME, *(Column(key, "spread") for key in keys)), rows)
+    text += f", as mean ± sample standard deviation over folds; {_units(dataset)}{_over_seeds(dataset)}"
+    return _table(dataset, "images", "Scores of images", text, (_NAME, *_columns(dataset, keys)), rows)
 
 
 def _classes(dataset: DatasetComparison) -> PaperTable:
@@ -150,15 +155,18 @@ def _classes(dataset: DatasetComparison) -> PaperTable:
         keys["clDice"] = "per_image.cldice"
     keys |= added(dataset)
     rows: list[tuple[Cell, ...]] = [
-        (name, result.model, *(_spread(result.classes[name].get(key), _factor(key)) for key in keys.values()))
+        (
+            name, result.model,
+            *_spreads(dataset, result.classes[name], keys.values(), seed_deviations(dataset, result.model, name)),
+        )
         for name in dataset.classes
         for result in ordered_by_dice(dataset)
-    ]
+    ]  # fmt: skip
     text = (
         "Scores of each class: Dice of the pixel counts summed over a fold's cases, the others are means over the cases; mean "
-        f"± sample standard deviation over the folds where it is defined; {_units(dataset)}"
+        f"± sample standard deviation over the folds where it is defined; {_units(dataset)}{_over_seeds(dataset)}"
     )
-    columns = (Column("class", "name"), _NAME, *(Column(key, "spread") for key in keys))
+    columns = (Column("class", "name"), _NAME, *_columns(dataset, keys))
     return _table(dataset, "classes", "Classes", text, columns, rows)
 
 
@@ -311,6 +319,37 @@ def _table(
         columns=tuple(columns),
         rows=tuple(tuple(row) for row in rows),
     )
+
+
+def _columns(dataset: DatasetComparison, names: Iterable[str]) -> Iterator[Column]:
+    """Of numbers with their deviation over folds, in a comparison with several seeds each with that over seeds beside it."""
+    for name in names:
+        yield Column(name, "spread")
+        if dataset.seeds:
+            yield Column(f"{name}, seeds")
+
+
+def _spreads(
+    dataset: DatasetComparison, estimates: Mapping[str, Estimate], keys: Iterable[str], over_seeds: Mapping[str, float],
+    intervals: Mapping[str, Interval] | None = None,
+) -> Iterator[Cell]:
+    """The cells below `_columns`. The deviation over seeds is rounded as that over folds."""
+    for key in keys:
+        factor, estimate, deviation = _factor(key), estimates.get(key), over_seeds.get(key, math.nan)
+        yield _spread(estimate, factor, _half((intervals or {}).get(key)))
+        if dataset.seeds:
+            known = estimate is not None and is_defined(deviation)
+            uncertain = max(estimate.std, deviation) if estimate is not None and is_defined(estimate.std) else deviation
+            places = decimals(factor * estimate.mean, factor * uncertain) if known and estimate is not None else 0
+            yield rounded(factor * deviation, places) if known else ""
+
+
+def _over_seeds(dataset: DatasetComparison) -> str:
+    """What the columns of seeds are, with the seeds of each model."""
+    if not dataset.seeds:
+        return ""
+    several = ", ".join(f"{one.model}: {len(one.seeds)} ({', '.join(map(str, one.seeds))})" for one in dataset.seeds)
+    return f"; seeds: the sample standard deviation over seeds of the mean over folds, of {several}"
 
 
 def _units(dataset: DatasetComparison) -> str:

@@ -22,8 +22,8 @@ _FEWEST_UNITS = 2
 def annotator_agreements(dataset_results: DatasetResults, folder: Path, metric: str) -> tuple[AnnotatorAgreement, ...]:
     """Each model on the held-out cases that a second annotator drew too.
 
-    folder: their masks, named as the cases; some cases are enough. metric: of cases. Raises AutosegError if the folder has no
-    mask of a held-out case, SeveralProblems if a mask cannot be read or has other values than the dataset.
+    folder: their masks, named as the cases; some cases are enough. metric: of cases. Raises AutosegError if the folder has too
+    few masks of held-out cases, SeveralProblems if a mask cannot be read or has other values than the dataset.
     """
     second = masks_by_case(folder)
     references = RawDataset.open(dataset_results.dataset).references
@@ -48,6 +48,11 @@ def annotator_agreements(dataset_results: DatasetResults, folder: Path, metric: 
         units = group_means(rows, spec.groups)
         if len(units) >= _FEWEST_UNITS:
             agreements.append(_agreement(name, len(rows), np.array(list(units.values()), float).T))
+    if not agreements:
+        raise AutosegError(
+            f"{folder} has masks of too few held-out cases of {dataset_results.dataset.name} ({', '.join(drawn)})",
+            f"agreement needs {_FEWEST_UNITS} cases, or groups where the dataset has them, with a defined {metric}",
+        )
     return tuple(agreements)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from autoseg.comparison.cells import (
+    SEEDS_NOTE,
     Table,
     display_factor,
     folds,
@@ -17,7 +18,10 @@ from autoseg.comparison.cells import (
     p_value,
     percent,
     points,
+    seed_deviations,
     spread,
+    spreads,
+    with_seeds,
 )
 from autoseg.comparison.detail_tables import annotators, calibrations, external, risks, seeds
 from autoseg.metrics.rules import is_defined
@@ -134,24 +138,24 @@ def across(comparison: Comparison) -> Table:
 
 
 def overall(dataset: DatasetComparison) -> Table:
+    others = {name: key for name, key in STUDY.items() if key != HEADLINE}
+    others |= {"class mean of Dice": CLASS_MEAN, "Dice of images": "per_image.dice", **HD95}
+    others |= {f"{metric} of images": key for metric, key in added(dataset).items()}
     rows = []
     for result in ordered_by_dice(dataset):
-        micro = [spread(result.overall[key]) for key in STUDY.values()]
+        deviations = seed_deviations(dataset, result.model)
+        micro, rest = (spreads(dataset, result.overall, keys, deviations) for keys in ([HEADLINE], others.values()))
         limits = interval(result.intervals.get(HEADLINE), "dice")
-        means = [spread(result.overall[key]) for key in (CLASS_MEAN, "per_image.dice")]
-        images = [spread(result.overall.get(key), 1.0) for key in HD95.values()]
-        images += [spread(result.overall.get(key), display_factor(metric)) for metric, key in added(dataset).items()]
-        rows.append((result.model, result.family, micro[0], limits, *micro[1:], *means, *images, folds(result)))
+        rows.append((result.model, result.family, *micro, limits, *rest, folds(result)))
     note = (
         "mDSC, mIoU, mPrec, mRec: counts summed over a fold's cases and foreground classes; class mean: the mean over the "
         "classes of the Dice of each one's summed counts; Dice and HD95 of images: the mean over cases, then over classes. In "
         f"% (HD95 in {dataset.unit}), mean ± deviation over folds; interval of mDSC: {dataset.units}s drawn within each fold; "
         f"{_HD95_NOTE}"
-    )
-    more = (f"{metric} of images" for metric in added(dataset))
-    first, *others = STUDY
+    ) + f"; {SEEDS_NOTE}" * bool(dataset.seeds)
+    first = next(iter(STUDY))
     headings = (
-        "model", "family", first, f"95 % of {first}", *others, "class mean of Dice", "Dice of images", *HD95, *more, "folds",
+        "model", "family", *with_seeds(dataset, [first]), f"95 % of {first}", *with_seeds(dataset, others), "folds",
     )  # fmt: skip
     return Table(title=f"Models on {dataset.dataset}", note=note, headings=headings, rows=tuple(rows))
 
@@ -165,11 +169,12 @@ def per_class(dataset: DatasetComparison) -> Table:
     for name in dataset.classes:
         for result in ordered_by_dice(dataset):
             estimates = result.classes[name]
-            cells = [spread(estimates.get(key), display_factor(key.partition(".")[2])) for key in keys.values()]
-            rows.append((name, result.model, *cells))
+            deviations = seed_deviations(dataset, result.model, name)
+            rows.append((name, result.model, *spreads(dataset, estimates, keys.values(), deviations)))
     units = f"in % (HD95 in {dataset.unit}; NSD within {dataset.tolerance:g} {dataset.unit})"
-    note = f"{units}, mean ± deviation over folds; {_HD95_NOTE}"
-    return Table(title=f"Classes of {dataset.dataset}", note=note, headings=("class", "model", *keys), rows=tuple(rows), keys=2)
+    note = f"{units}, mean ± deviation over folds; {_HD95_NOTE}" + f"; {SEEDS_NOTE}" * bool(dataset.seeds)
+    headings = ("class", "model", *with_seeds(dataset, keys))
+    return Table(title=f"Classes of {dataset.dataset}", note=note, headings=headings, rows=tuple(rows), keys=2)
 
 
 def has_objects(dataset: DatasetComparison) -> bool:

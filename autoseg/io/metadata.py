@@ -12,6 +12,9 @@ from pathlib import Path
 from autoseg.support.errors import AutosegError, SeveralProblems
 
 CASE, NOT_GIVEN = "case", "not given"
+# How spreadsheets, R and pandas write a missing value.
+_MISSING = ("", "NA", "N/A", "#N/A", "n/a", "nan", "NaN")
+_SHOWN = 5
 _DELIMITERS = ",;\t"
 _REMEDY = "the first line names the columns, one of them 'case'; each other line is of one case"
 # A column of numbers with at most so many different ones is one of codes.
@@ -28,9 +31,15 @@ class Metadata:
     def values(self, column: str, cases: Iterable[str], file_ending: str) -> dict[str, str]:
         """Case -> its value, `NOT_GIVEN` where the file has none. The file may name cases with or without `file_ending`.
 
-        Raises AutosegError if the file has no value for any of the cases.
+        Raises AutosegError if the file has no value for any of the cases, or two different ones for a case.
         """
         given = self.columns[column]
+        cases = tuple(cases)
+        both = [(case, given.get(case), given.get(case + file_ending)) for case in cases]
+        twice = [case for case, one, other in both if one and other and one != other]
+        if twice:
+            shown = ", ".join(twice[:_SHOWN]) + (f" and {len(twice) - _SHOWN} more" if len(twice) > _SHOWN else "")
+            raise AutosegError(f"{self.file} has two different {column} for {shown}", "give each case one line")
         found = {case: given.get(case) or given.get(case + file_ending) or NOT_GIVEN for case in cases}
         if all(value == NOT_GIVEN for value in found.values()):
             example = next(iter(found), "")
@@ -80,7 +89,7 @@ def _columns(path: Path, headings: list[str], lines: list[tuple[int, list[str]]]
             faults.append(f"line {number}: {f'{case} is there twice' if case else 'no name of a case'}")
         seen.add(case)
         for heading, cell in zip(headings, cells, strict=True):
-            if heading != CASE and cell:
+            if heading != CASE and cell not in _MISSING:
                 columns[heading][case] = cell
     if faults:
         raise SeveralProblems(f"{path} cannot be used:", faults, _REMEDY)

@@ -26,8 +26,8 @@ _SHOWN = 5
 def make_site_splits(fingerprint: Fingerprint, spec: DatasetSpec, asked: str, metadata: Metadata | None) -> Splits:
     """One fold for each value, in their order. asked: "by=COLUMN" or "by=case=PATTERN".
 
-    Raises AutosegError for an unknown column, a case without a value, and one or too many values, SeveralProblems for a patient
-    or a picture in two of them.
+    Raises AutosegError for an unknown column, a case without a value, two spellings of a value, and one or too many values,
+    SeveralProblems for a patient or a picture in two of them.
     """
     by = asked.removeprefix(PREFIX)
     cases = [case.case for case in fingerprint.cases]
@@ -46,6 +46,15 @@ def make_site_splits(fingerprint: Fingerprint, spec: DatasetSpec, asked: str, me
             "choose a column such as site or scanner, with a name for each",
         )
     names = sorted(counts)
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [" and ".join(several) for several in spellings.values() if len(several) > 1]
+    if alike:
+        raise AutosegError(
+            f"{by} has values that differ in upper and lower case or spaces only: {'; '.join(alike)}",
+            "write each in one way; as two values they would be on both sides of a fold",
+        )
     folds = tuple(
         Fold(tuple(case for case in cases if values[case] != name), tuple(case for case in cases if values[case] == name))
         for name in names

@@ -229,7 +229,9 @@ class RiskCoverage:
 @dataclass(frozen=True, kw_only=True)
 class SeedSpread:
     """Micro Dice of a model's trainings with several seeds. values: of each seed, the mean over `folds`; mean, std: of these;
-    fold_std: deviation over folds, the mean over seeds (not-a-number with one fold)."""
+    fold_std: deviation over folds, the mean over seeds (not-a-number with one fold).
+
+    overall, classes: deviation over seeds of the mean over `folds`, of each number of `ModelResult`; empty in older files."""
 
     model: str
     seeds: tuple[Count, ...]
@@ -238,6 +240,8 @@ class SeedSpread:
     mean: ShareResult
     std: NonNegativeResult
     fold_std: NonNegativeResult
+    overall: dict[str, NonNegativeResult] = field(default_factory=dict)
+    classes: dict[str, dict[str, NonNegativeResult]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

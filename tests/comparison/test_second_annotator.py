@@ -99,6 +99,16 @@ def test_what_cannot_be_compared_is_named(experiment, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_single_case_is_too_few(experiment, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    shutil.copy(experiment.dataset.raw / "labelsTr" / "polyps_000.png", folder)
+    options = {"root": experiment.root, "second_annotator": folder, "output": tmp_path / "out", "report": False}
+    with pytest.raises(AutosegError, match=r"too few held-out cases of Dataset501_Polyps \(polyps_000\)") as caught:
+        api.compare("Polyps", **options)
+    assert "needs 2 cases" in caught.value.remedy and not (tmp_path / "out").exists()
+
+
 def test_the_command_shows_the_table(experiment, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["Polyps", "--root", str(experiment.root), "--second-annotator", str(second), "--no-report"]
     assert compare.main([*words, "-o", str(tmp_path / "out")]) == 0

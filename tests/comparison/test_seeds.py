@@ -58,6 +58,26 @@ def test_the_spread_is_that_of_the_seeds(experiment, root: Path, tmp_path: Path)
     assert one.fold_std == pytest.approx(np.mean([np.std(values, ddof=1) for values in folds.values()]))
     # Nothing else changes: seeds are no further models.
     assert str(dataset.models) == str(before.models) and str(dataset.tests) == str(before.tests)
+    # The deviation over seeds stands beside that over folds, for each number, in every format.
+    assert one.overall["micro.dice"] == pytest.approx(one.std)
+    name = dataset.classes[0]
+    paths = [sorted(results.glob(f"{model}/fold_*/*/scores.json")) for model in ("unet", "segnext", "segformer")]
+    of_class = [[read_artefact(path, Scores).classes[name].pooled["dice"] for path in of_model] for of_model in paths]
+    deviation = np.std(np.mean(of_class, axis=1), ddof=1)
+    assert one.classes[name]["pooled.dice"] == pytest.approx(deviation)
+    shown = {table.title: table for table in tables(comparison)}
+    models, classes = shown[f"Models on {dataset.dataset}"], shown[f"Classes of {dataset.dataset}"]
+    column = models.headings.index("mDSC, seeds")
+    assert {row[0]: row[column] for row in models.rows} == {"unet": f"{100 * one.std:.1f}", "segnext": "–", "segformer": "–"}
+    column = classes.headings.index("Dice, seeds")
+    assert {row[:2]: row[column] for row in classes.rows}[name, "unet"] == f"{100 * deviation:.1f}"
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "mDSC, seeds" in text and "of unet: 3 (0, 1, 2)" in text
+    assert "mDSC, seeds" in (tmp_path / "out" / "comparison.tex").read_text()
+    for file in ("models", "images", "classes"):
+        (header, *rows) = (tmp_path / "out" / f"comparison_{file}.csv").read_text().splitlines()
+        assert ", seeds" in header and "unet" in "".join(rows)
+    assert "seeds" not in (tmp_path / "before" / "comparison_models.csv").read_text()
     (table,) = [one for one in tables(comparison) if one.title.startswith("Seeds on")]
     assert table.rows[0][0] == "unet" and table.rows[0][1].count(":") == 3
     assert "the spread over several seeds of unet (3)" in dataset.conditions.lines["seeds"]

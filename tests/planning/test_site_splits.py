@@ -8,7 +8,7 @@ import pytest
 
 from autoseg import api
 from autoseg.cli import plan_and_preprocess
-from autoseg.io.metadata import Metadata
+from autoseg.io.metadata import Metadata, read_metadata
 from autoseg.planning.site_splits import make_site_splits
 from autoseg.support.errors import AutosegError, SeveralProblems
 from tests.comparison.results import make
@@ -97,3 +97,23 @@ def test_planning_by_site_stays(tmp_path: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     assert plan_and_preprocess.main([*words, "--metadata", str(file)]) == 2
     assert "is not used" in capsys.readouterr().err
+
+
+def test_two_spellings_of_a_site_are_refused() -> None:
+    fake = FakeDataset(cases=6)
+    with pytest.raises(AutosegError, match="upper and lower case or spaces only: Berlin and berlin"):
+        make_site_splits(fake.fingerprint, fake.spec, "by=site", table(fake, case_000="Berlin"))
+
+
+def test_missing_values_of_other_programs_are_no_site_and_two_lines_of_a_case_must_agree(tmp_path: Path) -> None:
+    fake, path = FakeDataset(cases=3), tmp_path / "cases.csv"
+    path.write_text("case;site;age\r\ncase_000;a;1\r\ncase_001;NA;2\r\ncase_002;nan;3\r\n", encoding="utf-8-sig")
+    with pytest.raises(AutosegError, match="2 of 3 cases have no site: case_001, case_002"):
+        make_site_splits(fake.fingerprint, fake.spec, "by=site", read_metadata(path))
+    path.write_text("case,site\ncase_000,a\ncase_000.png,b\ncase_001,a\ncase_002,b\n")
+    with pytest.raises(AutosegError, match="two different site for case_000"):
+        make_site_splits(fake.fingerprint, fake.spec, "by=site", read_metadata(path))
+    # Lines of cases that the dataset does not have are no fault.
+    path.write_text("case,site\ncase_000,a\ncase_000.png,a\ncase_001,a\ncase_002,b\nother,c\n")
+    folds = make_site_splits(fake.fingerprint, fake.spec, "by=site", read_metadata(path)).folds
+    assert [len(fold.validation) for fold in folds] == [2, 1]
