@@ -247,8 +247,7 @@ class ModelPlan:
     the encoder's last layer, and from each layer to the one before. Both count only if the training starts from weights (see
     `without_transfer`). weight_decay: instead of the training's, None for that. warmup_share: fraction of the steps with a
     rising rate; the longer warm-up counts. cached_views: of each image, that a frozen encoder sees once, so that only the
-    decoder is computed in training; 0:
-    it sees every augmented image.
+    decoder is computed in training; 0: it sees every augmented image.
     """
 
     model: FileName
