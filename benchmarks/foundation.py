@@ -79,8 +79,8 @@ def prepare(options: argparse.Namespace, name: str, arm: str) -> tuple[Dataset, 
             api.plan_and_preprocess(
                 dataset, protocol="auto", models=[model], settings=settings, hours=options.minutes / 60, device="cpu", root=root
             )
-    # Validation during training chooses nothing here, and would cost the slow arms more.
-    quiet = {"training.validate_every": "1000000"}
+    # Validation during training chooses nothing here, and would cost the slow arms more; so would mirrored views.
+    quiet = {"training.validate_every": "1000000", "training.tta": "false"}
     if "cached_views" in changes:
         quiet |= encoding_settings(data, options)
     return data, quiet
