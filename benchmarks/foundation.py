@@ -113,7 +113,7 @@ def train(options: argparse.Namespace, name: str, arm: str, fold: int) -> dict[s
         "peak_memory": max(record.peak_memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         "dice": {key: value.pooled["dice"] for key, value in scores.classes.items()},
         "case_dice": [round(float(np.mean(values)), 4) for values in images if values],
-        "pretrained": record.pretrained,
+        "pretrained": options.dinov2.name if pretrained and model == DINOV2 else record.pretrained,
     }  # fmt: skip
 
 
