@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from autoseg.comparison.cells import display_factor, ordered_by_dice, seed_deviations
+from autoseg.comparison.paper_cells import (
+    Cell,
+    Column,
+    PaperTable,
+    Spread,
+    centre,
+    factor_of,
+    half_width,
+    limits,
+    spread,
+)
 from autoseg.comparison.rounding import decimals, rounded, rounded_p
 from autoseg.comparison.tables import ENERGY_NOTE, HD95, OBJECTS, OBJECTS_NOTE, STUDY, added, has_objects
 from autoseg.metrics.rules import is_defined
@@ -25,47 +35,11 @@ from autoseg.schema.frame import count
 from autoseg.schema.run import choices_text, energy_text
 
 # The tables in the order of a paper.
-KEYS = ("models", "images", "classes", "objects", "pairs", "family_pairs", "ranking", "cost", "strata", "worst_groups")
-_ROUNDED = "Numbers are rounded by the deviation beside them or half their interval; without either they have three digits."
-
-
-@dataclass(frozen=True)
-class Spread:
-    """mean ± deviation, rounded texts; either may be ""."""
-
-    mean: str
-    deviation: str = ""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Ends of an interval, rounded texts, both "" if undefined."""
-
-    low: str
-    high: str
-
-
-Cell = str | Spread | Limits
-
-
-@dataclass(frozen=True)
-class Column:
-    """kind: what its cells are. A "number" is a text of one number; "name" is any text."""
-
-    heading: str
-    kind: str = "number"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperTable:
-    """key: of KEYS. dataset: name. title: short; caption: all of it. rows: one cell for each column."""
-
-    key: str
-    dataset: str
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+KEYS = (
+    "models", "images", "classes", "objects", "pairs", "family_pairs", "ranking", "cost", "seeds", "annotators", "strata",
+    "worst_groups",
+)  # fmt: skip
+_ROUNDED = "Rounded by the deviation or half the interval, else to three digits."
 
 
 def paper_tables(comparison: Comparison) -> Iterator[PaperTable]:
@@ -84,6 +58,10 @@ def paper_tables(comparison: Comparison) -> Iterator[PaperTable]:
             yield _ranking(dataset, dataset.ranking)
         if any(result.cost for result in dataset.models):
             yield _cost(dataset)
+        if dataset.seeds:
+            yield _seeds(dataset)
+        if dataset.annotators:
+            yield _annotators(dataset)
         for one in dataset.strata:
             yield _strata(dataset, one)
         if any(one.worst for one in dataset.strata):
@@ -98,7 +76,7 @@ def made_with(dataset: DatasetComparison) -> str:
     if dataset.units == "group" and dataset.tests:
         parts[0] += f", tested as {count(dataset.tests[0].units, 'group')}"
     if folds:
-        parts.append(f"{count(len(folds), 'fold')} ({', '.join(map(str, folds))})")
+        parts.append(f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}")
     if found.seeds:
         several = "one training of each model and fold"
         if dataset.seeds:
@@ -121,7 +99,7 @@ def _models(dataset: DatasetComparison) -> PaperTable:
             _spreads(dataset, result.overall, keys, seed_deviations(dataset, result.model), result.intervals)
             for keys in ([first], others)
         )
-        rows.append((result.model, *of_first, _limits(result.intervals.get(first)), *rest))
+        rows.append((result.model, *of_first, limits(result.intervals.get(first)), *rest))
     first, *others = STUDY
     text = (
         f"{count(len(dataset.models), 'model')}: Dice (mDSC), IoU, precision and recall from the pixel counts summed over a "
@@ -172,7 +150,7 @@ def _classes(dataset: DatasetComparison) -> PaperTable:
 
 def _objects(dataset: DatasetComparison) -> PaperTable:
     rows: list[tuple[Cell, ...]] = [
-        (name, result.model, *(_spread(result.classes[name].get(key)) for key in OBJECTS.values()))
+        (name, result.model, *(spread(result.classes[name].get(key)) for key in OBJECTS.values()))
         for name in dataset.classes
         for result in ordered_by_dice(dataset)
     ]
@@ -185,8 +163,8 @@ def _pairs(dataset: DatasetComparison, key: str, title: str, tests: Sequence[Pai
     factor, rows = display_factor(dataset.metric), []
     for test in sorted(tests, key=lambda test: test.p_adjusted):
         rows.append((
-            test.first, test.second, _centre(test.difference, factor, signed=True),
-            _limits(test.difference, factor, signed=True), f"{test.effect:+.2f}" if is_defined(test.effect) else "",
+            test.first, test.second, centre(test.difference, factor, signed=True),
+            limits(test.difference, factor, signed=True), f"{test.effect:+.2f}" if is_defined(test.effect) else "",
             rounded_p(test.p), rounded_p(test.p_adjusted),
         ))  # fmt: skip
     unit = "percentage points" if factor != 1.0 else _unit_of(dataset)
@@ -208,7 +186,7 @@ def _ranking(dataset: DatasetComparison, one: Ranking) -> PaperTable:
     tested, factor = {result.model: result.case_mean for result in dataset.models}, display_factor(dataset.metric)
     rows = [
         (
-            name, str(place), _centre(tested[name], factor), _limits(tested[name], factor),
+            name, str(place), centre(tested[name], factor), limits(tested[name], factor),
             f"{one.mean_ranks[name]:.2f}", f"{100 * one.first[name]:.0f}",
         )
         for place, name in enumerate(one.order, start=1)
@@ -258,21 +236,60 @@ def _cost(dataset: DatasetComparison) -> PaperTable:
     return _table(dataset, "cost", "Cost", text, columns, rows)
 
 
+def _seeds(dataset: DatasetComparison) -> PaperTable:
+    rows: list[tuple[Cell, ...]] = []
+    for one in dataset.seeds:
+        over_seeds = spread(Estimate(mean=one.mean, std=one.std, folds={}))
+        places = decimals(100 * one.mean, 100 * one.std)
+        each = ", ".join(f"{seed}: {rounded(100 * value, places)}" for seed, value in zip(one.seeds, one.values, strict=True))
+        over_folds = rounded(100 * one.fold_std, decimals(100 * one.fold_std, 100 * one.fold_std))
+        rows.append((one.model, each, over_seeds, over_folds, ", ".join(map(str, one.folds))))
+    text = (
+        "mDSC over seeds, in %: of each seed the mean over the folds that all its seeds have; mean ± sample standard deviation "
+        "over these; fold deviation: that over folds, the mean over seeds. Means and tests of the other tables are of one seed"
+    )
+    columns = (
+        _NAME, Column("seed: mDSC", "name"), Column("over seeds", "spread"), Column("fold deviation"), Column("folds", "name"),
+    )  # fmt: skip
+    return _table(dataset, "seeds", "Seeds", text, columns, rows)
+
+
+def _annotators(dataset: DatasetComparison) -> PaperTable:
+    factor, rows = display_factor(dataset.metric), []
+    for one in dataset.annotators:
+        numbers = (one.first, one.second, one.both, one.people)
+        rows.append((
+            one.model, str(one.cases), *(centre(interval, factor) for interval in numbers),
+            centre(one.difference, factor, signed=True), limits(one.difference, factor, signed=True),
+        ))  # fmt: skip
+    unit = "%" if factor != 1.0 else _unit_of(dataset)
+    text = (
+        f"Agreement with two annotators: mean {_metric(dataset)} over {dataset.units}s, in {unit}, of cases that both drew: "
+        "each model with the dataset's masks, with the second annotator's, and the mean of both; the annotators with each "
+        "other; difference: both minus the annotators, with its 95 % bootstrap interval"
+    )
+    columns = (
+        _NAME, Column("n"), Column("with the first"), Column("with the second"), Column("both"), Column("annotators"),
+        Column("difference"), Column("95 % interval", "limits"),
+    )  # fmt: skip
+    return _table(dataset, "annotators", "Agreement with two annotators", text, columns, rows)
+
+
 def _strata(dataset: DatasetComparison, one: Stratification) -> PaperTable:
     rows: list[tuple[Cell, ...]] = []
     for stratum in one.strata:
         for model, score in stratum.scores.items():
             dice, *distances = _stratum_cells(score, len(stratum.cases))
-            limits = _limits(Interval(score.dice, score.dice_low, score.dice_high))
+            interval = limits(Interval(score.dice, score.dice_low, score.dice_high))
             rows.append((
-                one.by, stratum.name, str(len(stratum.cases)), model, dice, limits, *distances, str(score.undefined),
+                one.by, stratum.name, str(len(stratum.cases)), model, dice, interval, *distances, str(score.undefined),
             ))  # fmt: skip
     text = (
-        f"Strata by {one.by}: {one.rule}; means over images, as mean ± standard deviation over images, rounded by the standard "
-        f"error; 95 % bootstrap interval of the mean Dice; left out: images without a defined HD95; {_units(dataset)}"
+        f"Strata by {one.by}: {one.rule}; mean ± standard deviation over images, rounded by the standard error; 95 % "
+        f"bootstrap interval of the mean Dice; left out: images without a defined HD95; {_percent_and_hd95(dataset)}"
     )
     columns = (
-        Column("by", "name"), Column("stratum", "name"), Column("n"), _NAME, Column("Dice of images", "spread"),
+        Column("by", "name", only_csv=True), Column("stratum", "name"), Column("n"), _NAME, Column("Dice of images", "spread"),
         Column("95 % interval", "limits"), *(Column(key, "spread") for key in HD95), Column("left out"),
     )  # fmt: skip
     return _table(dataset, "strata", f"Strata by {one.by}", text, columns, rows)
@@ -284,9 +301,9 @@ def _worst_groups(dataset: DatasetComparison) -> PaperTable:
         for model, worst in one.worst.items():
             change = 100 * (worst.dice.mean - worst.all_dice.mean)
             rows.append((
-                one.by, model, str(worst.all_cases), _centre(worst.all_dice, 100.0), _limits(worst.all_dice), worst.group,
-                str(worst.cases), _centre(worst.dice, 100.0), _limits(worst.dice),
-                rounded(change, decimals(change, 100 * _half(worst.dice)), signed=True),
+                one.by, model, str(worst.all_cases), centre(worst.all_dice, 100.0), limits(worst.all_dice), worst.group,
+                str(worst.cases), centre(worst.dice, 100.0), limits(worst.dice),
+                rounded(change, decimals(change, 100 * half_width(worst.dice)), signed=True),
             ))  # fmt: skip
     text = (
         "The worst group beside all cases: mean Dice of images over cases, in %, with its 95 % bootstrap interval, and the "
@@ -335,8 +352,8 @@ def _spreads(
 ) -> Iterator[Cell]:
     """The cells below `_columns`. The deviation over seeds is rounded as that over folds."""
     for key in keys:
-        factor, estimate, deviation = _factor(key), estimates.get(key), over_seeds.get(key, math.nan)
-        yield _spread(estimate, factor, _half((intervals or {}).get(key)))
+        factor, estimate, deviation = factor_of(key), estimates.get(key), over_seeds.get(key, math.nan)
+        yield spread(estimate, factor, half_width((intervals or {}).get(key)))
         if dataset.seeds:
             known = estimate is not None and is_defined(deviation)
             uncertain = max(estimate.std, deviation) if estimate is not None and is_defined(estimate.std) else deviation
@@ -352,11 +369,12 @@ def _over_seeds(dataset: DatasetComparison) -> str:
     return f"; seeds: the sample standard deviation over seeds of the mean over folds, of {several}"
 
 
+def _percent_and_hd95(dataset: DatasetComparison) -> str:
+    return f"in %, HD95 in {dataset.unit}, where a class is in one mask only: left out, or the image's diagonal"
+
+
 def _units(dataset: DatasetComparison) -> str:
-    return (
-        f"in %, HD95 in {dataset.unit}, where a class is in one mask only: left out, or the image's diagonal; NSD within "
-        f"{dataset.tolerance:g} {dataset.unit}"
-    )
+    return f"{_percent_and_hd95(dataset)}; NSD within {dataset.tolerance:g} {dataset.unit}"
 
 
 def _metric(dataset: DatasetComparison) -> str:
@@ -366,35 +384,6 @@ def _metric(dataset: DatasetComparison) -> str:
 
 def _unit_of(dataset: DatasetComparison) -> str:
     return dataset.unit if dataset.metric in ("hd95", "hd95_diagonal", "hd95_pooled", "asd") else "its own unit"
-
-
-def _factor(key: str) -> float:
-    return display_factor(key.partition(".")[2])
-
-
-def _half(one: Interval | None) -> float:
-    """Half the width of an interval, in its own unit."""
-    return (one.high - one.low) / 2 if one is not None else math.nan
-
-
-def _spread(estimate: Estimate | None, factor: float = 100.0, half: float = math.nan) -> Spread:
-    """half: of the interval, which rounds a mean without a deviation."""
-    if estimate is None or not is_defined(estimate.mean):
-        return Spread("")
-    known = is_defined(estimate.std) and estimate.std > 0
-    places = decimals(factor * estimate.mean, factor * (estimate.std if known else half))
-    return Spread(rounded(factor * estimate.mean, places), rounded(factor * estimate.std, places))
-
-
-def _centre(one: Interval, factor: float, *, signed: bool = False) -> str:
-    return rounded(factor * one.mean, decimals(factor * one.mean, factor * _half(one)), signed=signed)
-
-
-def _limits(one: Interval | None, factor: float = 100.0, *, signed: bool = False) -> Limits:
-    if one is None or not is_defined(one.low):
-        return Limits("", "")
-    places = decimals(factor * one.mean, factor * _half(one))
-    return Limits(rounded(factor * one.low, places, signed=signed), rounded(factor * one.high, places, signed=signed))
 
 
 def _stratum_cells(score: StratumScore, cases: int) -> Iterator[Spread]:

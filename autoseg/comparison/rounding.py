@@ -12,12 +12,12 @@ def decimals(value: float, uncertainty: float = math.nan, digits: int = 3) -> in
     """Decimals that a number has a right to.
 
     By the first three digits of the uncertainty: 100 to 354 keep two digits, 355 to 949 one, and from 950 it is rounded up to
-    1000 and keeps two. Never digits before the decimal point. Without an uncertainty (undefined or 0) the number has so many
-    significant `digits`.
+    1000 and keeps two. Never digits before the decimal point. Without an uncertainty (undefined, or 0 but for the errors of
+    floating-point sums) the number has so many significant `digits`.
     """
-    known = math.isfinite(uncertainty) and uncertainty > 0
+    known = math.isfinite(uncertainty) and uncertainty >= 10.0**-_MOST_DECIMALS
     size = uncertainty if known else abs(value)
-    if not math.isfinite(size) or size == 0:
+    if not math.isfinite(size) or size < 10.0**-_MOST_DECIMALS:
         return 0
     # Through the decimal text, which has no rounding error at powers of ten.
     leading, power = (float(part) for part in f"{size:.2e}".split("e"))

@@ -11,7 +11,7 @@ import pytest
 from autoseg import api
 from autoseg.comparison.paper_files import to_csv, to_latex, to_markdown, write_paper_tables
 from autoseg.comparison.paper_tables import KEYS, paper_tables
-from autoseg.schema.comparison import Comparison
+from autoseg.schema.comparison import AnnotatorAgreement, Comparison, Interval, SeedSpread
 
 PDFLATEX = shutil.which("pdflatex")
 EVIL = r"""[x]*\input{/etc/passwd}%#$&_^~<>|"`'{}a--b---?`!`,,''""" + "\n\té"
@@ -74,9 +74,11 @@ def test_numbers_are_those_of_the_comparison_rounded(compared):
 def test_every_caption_says_n_folds_seeds_averages_and_choices(compared):
     found = list(paper_tables(compared[0]))
     # Thirds of twelve cases are too small to be called the worst.
-    assert [one.key for one in found] == [*KEYS[:-1], "strata"] and KEYS[-1] == "worst_groups"
+    # Nor are there other seeds and a second annotator.
+    assert [one.key for one in found] == [*KEYS[:-4], "strata", "strata"] and KEYS[-1] == "worst_groups"
+    assert not any("NSD" in one.caption for one in found if one.key == "strata")
     for table in found:
-        assert "n = 12 cases; 2 folds (0, 1); seed 0, one training of each model and fold" in table.caption
+        assert "n = 12 cases; folds 0, 1; seed 0, one training of each model and fold" in table.caption
         assert "the epoch was chosen on scored cases, so the scores are optimistic" in table.caption
         assert table.key == "cost" or "mean" in table.caption
         assert all(len(row) == len(table.columns) for row in table.rows)
@@ -152,13 +154,14 @@ def test_markdown_shows_names_as_they_are(evil):
 COMMANDS = {
     "begin", "end", "centering", "setlength", "belowcaptionskip", "caption", "label", "footnotesize", "tabcolsep", "toprule",
     "midrule", "bottomrule", "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
-    "textendash", "char", "mbox", "pm",
+    "char", "mbox", "pm", "resizebox", "ifdim", "width", "linewidth", "else", "fi", "shortstack",
 }  # fmt: skip
 
 
 def test_latex_has_only_commands_of_its_own_and_whole_rows(evil):
     text = to_latex(list(paper_tables(evil)))
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    # A line's end that is no space is the only comment within.
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%")).replace("{!}{%\n", "{!}{\n")
     assert set(re.findall(r"\\([a-zA-Z]+)", body)) <= COMMANDS
     plain = re.sub(r"\\[^a-zA-Z]", "", body)
     assert plain.count("{") == plain.count("}") and "#" not in plain and "%" not in plain and "~" not in plain
@@ -179,10 +182,33 @@ def test_long_tables_are_divided_and_unusual_letters_named(compared):
     assert [text.count(f"Part {number} of 3. ") for number in (1, 2, 3)] == [1, 1, 1]
     labels = re.findall(r"\\label{(.*?)}", text)
     assert len(labels) == len(set(labels)) and all(text.count(f"model {number} &") == 1 for number in range(95))
-    assert "LuaLaTeX" not in text
-    chinese = replace(dataset, tests=(replace(dataset.tests[0], second="息肉"),))
-    text = to_latex(list(paper_tables(replace(compared[0], datasets=(chinese,)))))
-    assert "% Names contain U+606F, U+8089: use LuaLaTeX" in text
+    assert "LuaLaTeX" not in text and r"\autosegletter" not in text
+    foreign = replace(dataset, tests=(replace(dataset.tests[0], second="息 ąŁþ α µ ² e\u0301"),))
+    text = to_latex(list(paper_tables(replace(compared[0], datasets=(foreign,)))))
+    assert "% pdfLaTeX cannot print U+00B2, U+00B5, U+00FE, U+0105, U+03B1, U+606F; LuaLaTeX and XeLaTeX can" in text
+    for letter, near in (("息", r"\textless{}U+606F\textgreater{}"), ("ą", "a"), ("α", r"\ensuremath{\alpha}"),
+                         ("µ", r"\ensuremath{\mu}"), ("²", "2")):  # fmt: skip
+        assert rf"\autosegletter{{{letter}}}{{{near}}}" in text
+    assert "Ł" in text and "é" in text and r"\autosegletter{Ł}" not in text
+
+
+def test_seeds_and_annotators_have_tables(compared):
+    (dataset,) = compared[0].datasets
+    seeds = SeedSpread(
+        model="unet", seeds=(0, 1), folds=(0, 1), values=(0.61234, 0.64321), mean=0.62777, std=0.0218, fold_std=0.05
+    )  # fmt: skip
+    one, ceiling = Interval(0.8, 0.75, 0.85), Interval(0.9, 0.88, 0.92)
+    people = AnnotatorAgreement(
+        model="unet", cases=9, units=9, first=one, second=one, both=one, people=ceiling, difference=Interval(-0.1, -0.14, -0.06)
+    )
+    changed = replace(compared[0], datasets=(replace(dataset, seeds=(seeds,), annotators=(people,)),))
+    tables = {table.key: table for table in paper_tables(changed)}
+    (row,) = csv.DictReader(to_csv([tables["seeds"]]).splitlines())
+    assert row["seed: mDSC"] == "0: 61.2, 1: 64.3" and (row["over seeds"], row["over seeds deviation"]) == ("62.8", "2.2")
+    assert row["fold deviation"] == "5" and row["folds"] == "0, 1"
+    (row,) = csv.DictReader(to_csv([tables["annotators"]]).splitlines())
+    assert (row["n"], row["with the first"], row["annotators"], row["difference"]) == ("9", "80", "90.0", "-10")
+    assert (row["95 % interval low"], row["95 % interval high"]) == ("-14", "-6")
 
 
 def test_a_comparison_of_an_older_release_has_tables_too():
@@ -195,16 +221,41 @@ def test_a_comparison_of_an_older_release_has_tables_too():
         assert r"\toprule" in to_latex(list(paper_tables(old)))
 
 
+# Letters of many scripts, without one space at which a table could break: Polish, Icelandic, Turkish, Vietnamese, Greek,
+# Cyrillic, Chinese, Arabic, a ligature, an emoji, a letter beyond Unicode's first plane, an accent alone.
+LETTERS = "ąĄęłŻÐþđħŋŀıİệảΑαΩςжЯ息肉سﬁ²µ°×½…—‘’“”€😀𝔘\u0301"
+
+
+def compile_tables(folder, comparison):
+    """The output of pdflatex. Fails if it stops."""
+    write_paper_tables(folder, comparison)
+    lines = (r"\documentclass{article}", r"\usepackage[a4paper,margin=2.2cm]{geometry}",
+             r"\usepackage{booktabs,graphicx}", r"\begin{document}", r"\listoftables", r"\input{comparison}",
+             r"\end{document}")  # fmt: skip
+    (folder / "document.tex").write_text("\n".join(lines))
+    for _ in range(2):
+        command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        assert result.returncode == 0, result.stdout[-2000:]
+    return result.stdout
+
+
 @pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex here: apt-get install texlive-latex-recommended")
 def test_latex_compiles(evil, compared, tmp_path):
-    for name, comparison in (("evil", evil), ("plain", compared[0])):
-        folder = tmp_path / name
-        write_paper_tables(folder, comparison)
-        lines = (r"\documentclass{article}", r"\usepackage[a4paper,margin=2.2cm]{geometry}", r"\usepackage{booktabs}",
-                 r"\begin{document}", r"\listoftables", r"\input{comparison}", r"\end{document}")  # fmt: skip
-        (folder / "document.tex").write_text("\n".join(lines))
-        for _ in range(2):
-            command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "document.tex"]
-            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-            assert result.returncode == 0, result.stdout[-2000:]
-    assert "Overfull" not in result.stdout
+    assert "Overfull" not in compile_tables(tmp_path / "plain", compared[0])
+    # A line of a caption cannot be divided within a name without spaces.
+    compile_tables(tmp_path / "evil", evil)
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex here: apt-get install texlive-latex-recommended")
+def test_latex_compiles_with_letters_of_all_scripts(compared, tmp_path):
+    (dataset,) = compared[0].datasets
+    names = {name: f"{name} {LETTERS}" for name in dataset.classes}
+    models = tuple(
+        replace(one, model=LETTERS, classes={names[name]: value for name, value in one.classes.items()})
+        for one in dataset.models
+    )
+    tests = tuple(replace(one, first=LETTERS) for one in dataset.tests)
+    changed = replace(dataset, dataset=LETTERS, models=models, classes=tuple(names.values()), tests=tests, ranking=None)
+    output = compile_tables(tmp_path, replace(compared[0], datasets=(changed,)))
+    assert "Missing character" not in output and "Missing character" not in (tmp_path / "document.log").read_text("latin-1")

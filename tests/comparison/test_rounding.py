@@ -36,6 +36,9 @@ def test_digits_follow_the_uncertainty(value, uncertainty, shown):
         (1234.5, math.nan, "1234"),
         (0.0, math.nan, "0"),
         (0.01234, 0.0, "0.0123"),
+        # The deviation of equal numbers as floating-point sums give it.
+        (40.000000000000007, 7.1e-15, "40.0"),
+        (7.1e-15, math.nan, "0"),
     ],
 )
 def test_without_an_uncertainty_three_digits_are_kept(value, uncertainty, shown):
