@@ -71,13 +71,14 @@ def plant(folder: Path) -> list[str]:
     return done
 
 
-def shoot(page: Path, picture: Path, size: tuple[int, int]) -> None:
-    """A screenshot of the page's top, at four fifths of its size."""
+def shoot(page: Path, picture: Path, size: tuple[int, int], scheme: str = "") -> None:
+    """A screenshot of the page's top, at four fifths of its size. scheme: "dark", or "" for light."""
     browser = shutil.which("chromium")
     assert browser, "chromium is not installed"
     with tempfile.TemporaryDirectory() as folder:
         window, shot = f"--window-size={size[0]},{size[1]}", Path(folder) / "shot.png"
-        command = [browser, *BROWSER, f"--user-data-dir={folder}/profile", window, f"--screenshot={shot}", page.as_uri()]
+        dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+        command = [browser, *BROWSER, *dark, f"--user-data-dir={folder}/profile", window, f"--screenshot={shot}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=180)
         image = cv2.imread(str(shot))
         assert image is not None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.io import Image
+from autoseg.io import Image, write_label
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.support.errors import AutosegError
 from autoseg.support.workspace import Dataset, Workspace
@@ -31,8 +31,10 @@ _FILES = {
 # Axial slices (of 189) that show brain: slabs of every second slice, with gaps, since neighbouring slices are nearly equal.
 _FIRST, _SLABS, _IN_SLAB, _STEP, _GAP = 22, 6, 7, 2, 8
 _TEST_SLAB = 3
+_CUT, _STRICTER_CUT = 0.5, 0.65
 
 Volume = NDArray[Any]
+Part = Literal["Tr", "Ts"]
 
 
 def convert_mni152(number: int, workspace: Workspace, overwrite: bool = False) -> Dataset:
@@ -52,27 +54,38 @@ def convert_mni152(number: int, workspace: Workspace, overwrite: bool = False) -
         reference="Fonov et al., NeuroImage 47 (2009) S102",
         description="Axial slices of one averaged brain: a demonstration, no claim about patients.",
     )
-    write_dataset(dataset, spec, _slices(_folder()), overwrite)
+    cases = (
+        NewCase(name=_name(level), images=[image], label=label, group=f"slab{slab:02d}", part=part)
+        for level, slab, part, image, label in _slices(_folder(), _CUT)
+    )
+    write_dataset(dataset, spec, cases, overwrite)
     return dataset
 
 
-def _slices(folder: Path) -> Iterator[NewCase]:
+def write_stricter_masks(folder: Path) -> None:
+    """Masks of the same training slices with less tissue, in place of a second annotator's: no person drew either.
+
+    Raises AutosegError where nilearn is not installed.
+    """
+    for level, _, part, image, label in _slices(_folder(), _STRICTER_CUT):
+        if part == "Tr":
+            write_label(folder / f"{_name(level)}.nii.gz", label, image)
+
+
+def _name(level: int) -> str:
+    return f"axial_{level:03d}"
+
+
+def _slices(folder: Path, cut: float) -> Iterator[tuple[int, int, Part, Image, Volume]]:
+    """(number of the slice, slab, part, image, labels (H, W)). cut: of the highest tissue probability; below it is no tissue."""
     head, gray, white = (_volume(folder / name) for name in _FILES.values())
-    # A voxel belongs to the tissue with the highest probability, or to none if that is below half of the maximum.
-    tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= 0.5 * max(gray.max(), white.max()))
+    tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= cut * max(gray.max(), white.max()))
     for slab, place in product(range(_SLABS), range(_IN_SLAB)):
         level = _FIRST + slab * (_IN_SLAB * _STEP + _GAP) + place * _STEP
         # Anterior up, as radiologists view it: the file counts rows from the back of the head.
         image = np.ascontiguousarray(head[level, ::-1].astype(np.float32))[None]
         label = np.ascontiguousarray(tissue[level, ::-1].astype(np.uint8))
-        part: Literal["Tr", "Ts"] = "Ts" if slab == _TEST_SLAB else "Tr"
-        yield NewCase(
-            name=f"axial_{level:03d}",
-            images=[Image(array=image, spacing=(1.0, 1.0))],
-            label=label,
-            group=f"slab{slab:02d}",
-            part=part,
-        )
+        yield level, slab, "Ts" if slab == _TEST_SLAB else "Tr", Image(array=image, spacing=(1.0, 1.0)), label
 
 
 def _volume(path: Path) -> Volume:

@@ -99,7 +99,7 @@ def run_study(
     handle_signals: bool = False,
     root: Root = None,
 ) -> StudyRecord:
-    """Convert, plan, train, score and compare everything a study has, and put its published numbers beside ours.
+    """Convert, plan, train, score and compare everything a study has, and put its published numbers next to ours.
 
     What is missing is listed before anything starts. The same call resumes. Plans and results are in
     <root>/studies/<name>, with a root of its own for each seed, so yours are not replaced.
@@ -130,7 +130,7 @@ def run_study(
         root: folder of raw/, preprocessed/ and results/ (default: AUTOSEG_ROOT, else ./autoseg_data).
 
     Returns:
-        Our numbers beside the published ones, and the deviations from the protocol; also in study.json, study.md and study.csv.
+        Our numbers next to the published ones, and the deviations from the protocol; also in study.json, .md and .csv.
 
     Raises:
         AutosegError: the study file has faults, or something is missing; the message lists all of it, and nothing started.

@@ -1,4 +1,4 @@
-"""The card as sections, as Markdown (MODEL_CARD.md in every bundle) and as a page beside it."""
+"""The card as sections, as Markdown (MODEL_CARD.md in every bundle) and as a page next to the bundle."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _INTENDED = (
 )
 
 
+_WORDS = "Items in our words; numbers as in the checklist."
 _MICRO_DICE = "the Dice of the pixel counts summed over a fold's held-out cases and all foreground classes"
 
 
@@ -46,8 +47,8 @@ def sections(facts: CardFacts) -> tuple[Section, ...]:
         Section("Limits", lines=tuple(_limits(facts))),
         Section("Methods, for a paper", methods(facts)),
         Section("Versions", lines=tuple(sorted(facts.versions.items())) + tuple(_identities(facts))),
-        Section("CLAIM 2024", "Items in our words; numbers as in the checklist.", _items(CLAIM)),
-        Section("TRIPOD+AI", "Items in our words; numbers as in the checklist.", _items(TRIPOD_AI)),
+        Section("CLAIM 2024", _WORDS, _items(CLAIM)),
+        Section("TRIPOD+AI", f"{_WORDS} D: of the development of a model, E: of an evaluation.", _items(TRIPOD_AI)),
     )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _results(facts: CardFacts) -> Iterator[tuple[str, str]]:
     if facts.calibration is not None:
         yield "confidence", str(facts.calibration)
     for advice in advise_metrics(facts.fingerprint) if facts.fingerprint is not None else ():
-        yield f"metrics to read{f' for {advice.of}' * bool(advice.of)}", f"{advice.metrics}, because {advice.reason}"
+        yield f"metrics to read{f' for {advice.of}' * bool(advice.of)}", str(advice)
 
 
 def _joined(numbers: Mapping[str, str]) -> str:
@@ -234,4 +235,4 @@ def _identities(facts: CardFacts) -> Iterator[tuple[str, str]]:
 
 
 def _items(items: tuple[Item, ...]) -> Lines:
-    return tuple((f"{item.number} {item.topic}", item.answer) for item in items)
+    return tuple((f"{item.number} {item.topic}{f' ({item.studies})' * bool(item.studies)}", item.answer) for item in items)

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--metadata", type=Path, metavar="FILE",
-        help="CSV with a column 'case' and others for --stratify-by: site, scanner, sex, age; the worst group beside the mean",
+        help="CSV with a column 'case' and others for --stratify-by: site, scanner, sex, age; the worst group next to the mean",
     )  # fmt: skip
     parser.add_argument(
         "--share",

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = entry.parser(
         "autoseg_select",
         "Which network should I use? Try many ways to train for a short time, the better ones for longer, and confirm the "
-        "best, beside the planner's default, on cases that no decision saw.",
+        "best, next to the planner's default, on cases that no decision saw.",
         "example: autoseg_select 501 --hours 8",
     )
     parser.add_argument("datasets", metavar="DATASET", nargs="+", help="ids or names, one after the other")

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = entry.parser(
         "autoseg_study",
-        "Convert, train, score and compare everything a study has, and put its published numbers beside ours. What is missing "
+        "Convert, train, score and compare everything a study has, and put its published numbers next to ours. What is missing "
         "is listed before it starts.",
         "exit code 1: some trainings or comparisons failed, the others are done\n"
         "example: autoseg_study borst_kounev_2026 --scale small --missing-weights random --use CAMUS=ACDC",

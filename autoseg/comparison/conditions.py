@@ -1,4 +1,4 @@
-"""What has to be read beside the numbers: which choices saw the scored cases, seeds, budget, start, limits of the tests."""
+"""What has to be read with the numbers: which choices saw the scored cases, seeds, budget, start, limits of the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoseg.support.files import read_artefact
 
 # Bootstrap intervals of means of segmentation scores cover about what they say from this number of cases (arXiv 2409.17763).
 _ENOUGH_UNITS = 50
-TITLE = "To be read beside the numbers"
+TITLE = "To be read with the numbers"
 
 
 def conditions(
@@ -59,11 +59,7 @@ def _metrics(dataset_results: DatasetResults) -> str:
     path = dataset_results.dataset.fingerprint
     if not path.exists():
         return ""
-    lines = (
-        f"{f'{one.of}: ' * bool(one.of)}{one.metrics}, because {one.reason}."
-        for one in advise_metrics(read_artefact(path, Fingerprint))
-    )
-    return " ".join(lines)
+    return " ".join(f"{f'{one.of}: ' * bool(one.of)}{one}." for one in advise_metrics(read_artefact(path, Fingerprint)))
 
 
 def _choices(dataset_results: DatasetResults, selection: Selection | None) -> str:

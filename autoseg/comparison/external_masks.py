@@ -1,4 +1,4 @@
-"""Masks of other programs beside the trained models: a folder of scored masks, or nnU-Net's results folder of a model.
+"""Masks of other programs next to the trained models: a folder of scored masks, or nnU-Net's results folder of a model.
 
     <folder>/*.png, scores.json                    masks of any program, scored by autoseg_evaluate
     <folder>/fold_0/validation/*.png, fold_1/...   what nnU-Net v2 leaves of its trainings; scored here; nothing is written

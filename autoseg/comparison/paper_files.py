@@ -88,7 +88,7 @@ def _parts(column: Column, cell: Cell) -> list[tuple[str, str]]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The summary of each dataset, what has to be read beside it, the tables with their captions, and notes."""
+    """The summary of each dataset, what has to be read with it, the tables with their captions, and notes."""
     parts = [f"# Comparison of {_markdown(', '.join(dataset.dataset for dataset in comparison.datasets))}"]
     found = list(paper_tables(comparison))
     for dataset in comparison.datasets:

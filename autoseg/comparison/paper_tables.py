@@ -306,7 +306,7 @@ def _worst_groups(dataset: DatasetComparison) -> PaperTable:
                 rounded(change, decimals(change, 100 * half_width(worst.dice)), signed=True),
             ))  # fmt: skip
     text = (
-        "The worst group beside all cases: mean Dice of images over cases, in %, with its 95 % bootstrap interval, and the "
+        "The worst group and all cases: mean Dice of images over cases, in %, with its 95 % bootstrap interval, and the "
         "difference of the two in percentage points; groups of fewer than 5 cases are not called the worst, and the lowest of "
         "several groups is low by chance too"
     )

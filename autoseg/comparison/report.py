@@ -36,7 +36,7 @@ class Section:
 
     name: str
     summary: str
-    beside: dict[str, str]
+    conditions: dict[str, str]
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     leading: str
@@ -56,7 +56,9 @@ def write_report(path: Path, comparison: Comparison, all_results: Sequence[Datas
     across = next(tables(across_only), None) if len(sections) > 1 else None
     source = resources.files("autoseg.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(sections=sections, across=across, comparison=comparison, beside_title=TITLE)
+    page = environment.from_string(source).render(
+        sections=sections, across=across, comparison=comparison, conditions_title=TITLE
+    )
     write_text(path, page)
 
 
@@ -65,7 +67,7 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
     return Section(
         name=dataset.dataset,
         summary=summary(dataset),
-        beside=dataset.conditions.lines,
+        conditions=dataset.conditions.lines,
         notes=tuple(other_notes(dataset)),
         tables=tuple(tables(own)),
         leading=leading(dataset),
@@ -134,5 +136,5 @@ def _facts(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:
         thick = f", {one.thickness:.1f} pixels thick" if is_defined(one.thickness) else ""
         facts.append((one.name, f"in {one.presence:.0%} of the cases, {one.pixel_share:.2%} of all pixels{thick}"))
     for advice in advise_metrics(fingerprint):
-        facts.append((f"metrics{f' for {advice.of}' * bool(advice.of)}", f"{advice.metrics}: {advice.reason}"))
+        facts.append((f"metrics{f' for {advice.of}' * bool(advice.of)}", str(advice)))
     return (*facts, *((f"finding: {finding.kind}", finding.text) for finding in fingerprint.findings))

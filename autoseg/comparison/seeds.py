@@ -1,4 +1,4 @@
-"""The spread over seeds: other trainings of the same model, beside the folds."""
+"""The spread over seeds: other trainings of the same model, next to that over folds."""
 
 from __future__ import annotations
 

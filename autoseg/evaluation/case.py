@@ -58,7 +58,7 @@ class ScoringOptions:
 
     spaced: distances in mm if the references have a spacing. tolerance: of nsd. added: names of metrics of other packages.
     codings: what the masks' values mean; None if they are class numbers. resized: compare both masks as this preprocessing
-    resizes them, None for their own size. probabilities: use <case>.npz beside the masks. source: the file that declares the
+    resizes them, None for their own size. probabilities: use <case>.npz next to the masks. source: the file that declares the
     labels.
     """
 

@@ -73,7 +73,7 @@ def evaluate_folders(
     cases: score only these. tolerance: of the surface Dice, in pixels or mm. relabel: values to replace in both masks first;
     `spec` names the new values. processes: allow worker processes. write: False writes nothing. notes: for `Scores.notes`,
     on where the masks come from. resized: compare the masks at the size that this preprocessing gives them, in pixels.
-    probabilities: False ignores <case>.npz beside the masks, which may be of another program.
+    probabilities: False ignores <case>.npz next to the masks, which may be of another program.
 
     Distances are in mm if all references have a spacing, else in pixels. Metrics of installed packages are scored as well,
     and calibration if probabilities are next to the masks (<case>.npz). Raises SeveralProblems that lists all missing and

@@ -22,11 +22,15 @@ _UNCERTAIN_BORDERS = {"ultrasound": "in ultrasound readers draw one border many 
 
 @dataclass(frozen=True)
 class MetricAdvice:
-    """metrics: their usual names. reason: one sentence with the measured numbers. of: a class, "" for all."""
+    """metrics: their usual names. reason: a clause with the measured numbers. of: a class, "" for all."""
 
     metrics: str
     reason: str
     of: str = ""
+
+    def __str__(self) -> str:
+        """The advice without the class."""
+        return f"{self.metrics}, because {self.reason}"
 
 
 def advise_metrics(fingerprint: Fingerprint) -> tuple[MetricAdvice, ...]:
@@ -46,7 +50,7 @@ def _of_class(name: str, inside: list[ClassInCase], side: int, area: int) -> Ite
     size = median(one.object_area for one in inside)
     if 0 < width <= MAX_THIN_WIDTH * side:
         yield MetricAdvice(
-            "clDice and NSD beside Dice",
+            "clDice and NSD with Dice",
             f"it is {width:.0f} pixels wide: one pixel along its border is worth {_worth_of_width(width):.2f} Dice, "
             "a gap next to nothing",
             name,
@@ -59,7 +63,7 @@ def _of_class(name: str, inside: list[ClassInCase], side: int, area: int) -> Ite
         )
     elif size >= _LARGE * area and median(one.compactness for one in inside) >= _COMPACT:
         yield MetricAdvice(
-            "Boundary IoU or NSD beside Dice",
+            "Boundary IoU or NSD with Dice",
             f"it fills {100 * size / area:.0f} % of an image: one pixel along the border is worth {_worth_of_area(size):.3f} "
             "Dice, which hides a wrong border",
             name,
@@ -67,7 +71,7 @@ def _of_class(name: str, inside: list[ClassInCase], side: int, area: int) -> Ite
     # A gap in a vessel makes two objects of it: their number tells nothing.
     if objects >= _SEVERAL_OBJECTS and width > MAX_THIN_WIDTH * side:
         yield MetricAdvice(
-            "object F1 and panoptic quality beside Dice",
+            "object F1 and panoptic quality with Dice",
             f"an image has {objects:.0f} objects: Dice counts pixels, and a small object that is missed costs it nothing",
             name,
         )
@@ -78,14 +82,14 @@ def _of_set(fingerprint: Fingerprint) -> Iterator[MetricAdvice]:
     empty = sum(not any(one.pixels for one in case.classes.values()) for case in cases)
     if empty >= _OFTEN_EMPTY * len(cases):
         yield MetricAdvice(
-            "object precision and HD95 with the diagonal beside Dice",
+            "object precision and HD95 with the diagonal with Dice",
             f"{empty} of {len(cases)} masks are empty: Dice of images leaves out an empty prediction for them, which is right",
         )
     totals = [sum(case.classes[name].pixels for case in cases) for name in classes]
     totals = [total for total in totals if total]
     if len(totals) > 1 and max(totals) >= _UNEQUAL * min(totals):
         yield MetricAdvice(
-            "the class mean beside mDSC",
+            "the class mean with mDSC",
             f"the largest class has {max(totals) / min(totals):.0f} times the pixels of the smallest, and mDSC counts pixels",
         )
     reason = _UNCERTAIN_BORDERS.get(fingerprint.modality)

@@ -1,6 +1,6 @@
 """The splits that publishers of datasets made themselves, as one fold: their test images are validated.
 
-`cases.csv`, which `autoseg_convert` writes beside dataset.json, has the part of each case in its column `split`, read from the
+`cases.csv`, which `autoseg_convert` writes next to dataset.json, has the part of each case in its column `split`, read from the
 folders and lists of the published archive. Without it the names of the cases decide, where the published names hold the part:
 
 - DRIVE, FIVES, GlaS: `training`, `train`, `test`, `testA`, `testB` are in the names (Staal et al. 2004; Jin et al. 2022;

@@ -1,4 +1,4 @@
-"""Trainings with other seeds beside those of the plan's own, as trials with a plan of their own.
+"""Trainings with other seeds than the plan's own, as trials with a plan of their own.
 
     results/<dataset>/<model>-seed1/plan.json, splits.json, fold_0, ...
 """
@@ -22,8 +22,8 @@ _STARTS = (None, "auto", "study", "none")
 
 
 def check_seeds(seeds: Sequence[int], settings: Mapping[str, str], pretrained: object) -> None:
-    """Raises AutosegError for seeds that are no different numbers from 0 on, and beside a seed in the settings or a file of
-    weights, which the plan of a seed cannot name.
+    """Raises AutosegError for seeds that are no different numbers from 0 on, and for a seed in the settings or a file of
+    weights together with them, which the plan of a seed cannot name.
     """
     if seeds and pretrained not in _STARTS:
         raise AutosegError(f"seeds cannot start from {pretrained}", "leave out --seeds, or use weights of autoseg_weights")

@@ -160,7 +160,7 @@ class StratumScore:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstGroup:
-    """A model's stratum of the lowest mean Dice of images among those of at least 5 cases, beside all cases.
+    """A model's stratum of the lowest mean Dice of images among those of at least 5 cases, next to all cases.
 
     cases, dice: of the stratum `group`; all_cases, all_dice: of all strata together. groups: how many could be the worst.
     """
@@ -277,7 +277,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What has to be read beside the numbers of a dataset. lines: topic -> sentences.
+    """What has to be read with the numbers of a dataset. lines: topic -> sentences.
 
     saw_scored_cases: choices that at least one training made on the cases it is scored on. unknown: models whose trainings are
     not known, masks of other programs. seeds: of the trainings. unequal: whether the runs differ in data, split or budget.

@@ -97,7 +97,7 @@ class PublishedTable:
 
     metric: "mDSC" and its like are micro averages over images and classes; "Dice" and "HD95" are means over images, or with
     `of` the Dice of one class from summed counts. HD95 leaves out empty masks, HD95_diagonal counts them as the image's
-    diagonal; a published HD95 stands beside both of ours. stratum: "easy" or "hard", "" for all cases. unit: of the numbers.
+    diagonal; a published HD95 stands next to both of ours. stratum: "easy" or "hard", "" for all cases. unit: of the numbers.
     """
 
     metric: Metric
@@ -190,7 +190,7 @@ def _unknown(where: str, names: Iterable[object], known: Collection[object]) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyNumber:
-    """One number of the study's tables beside the published one, both in `unit`.
+    """One number of the study's tables next to the published one, both in `unit`.
 
     model, dataset, metric, of, stratum: see PublishedTable. ours, deviation: over `values` folds and seeds, or over images in a
     stratum; not-a-number without results. published: not-a-number if the study gives none.

@@ -33,7 +33,7 @@ from autoseg.support.workspace import Dataset
 logger = logging.getLogger(__name__)
 
 FILE = "selection.json"
-# Trained with the planner's settings and confirmed beside the winner, if it is among the models; else the first of them.
+# Trained with the planner's settings and confirmed next to the winner, if it is among the models; else the first of them.
 DEFAULT_MODEL = "efficientnet_lite0_upernet"
 
 

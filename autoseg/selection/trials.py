@@ -3,7 +3,7 @@
     selection/<candidate>/plan.json                  the candidate's plan
     selection/<candidate>/level_<n>/plan.json        with the steps of this level; splits.json: the cases of the rungs
     selection/<candidate>/level_<n>/fold_0/          the training, as autoseg_train writes it
-    <candidate>-<epochs>ep/plan.json, fold_0 ...     a confirmed candidate, beside the other models
+    <candidate>-<epochs>ep/plan.json, fold_0 ...     a confirmed candidate, next to the other models
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones, each as the study defines it."""
+"""Our numbers next to the published ones, each as the study defines it."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def predict(request: Request, trainer: TimedTrainer) -> None:
     masks.mkdir()
     images = [[str(request.image(case))] for case in cases]
     predictor.predict_from_files_sequential(images, [str(masks / case) for case in cases])
-    # It writes other files beside the masks.
+    # It writes other files next to the masks.
     for case in cases:
         shutil.copy(masks / f"{case}.png", request.output)
 

@@ -1,4 +1,4 @@
-"""A whole study of generated images: checked, trained, resumed, with tables beside published numbers."""
+"""A whole study of generated images: checked, trained, resumed, with tables next to published numbers."""
 
 from __future__ import annotations
 

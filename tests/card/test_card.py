@@ -118,9 +118,20 @@ def test_texts_of_users_are_no_markup(facts: CardFacts, tmp_path) -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page and "http" not in page.replace("https://x.org", "")
 
 
-@pytest.mark.parametrize(("items", "count"), [(CLAIM, 44), (TRIPOD_AI, 27)])
-def test_checklists_are_complete_and_point_to_sections(items, count: int, facts: CardFacts) -> None:
-    assert [one.number for one in items] == [str(number) for number in range(1, count + 1)]
+# Items of TRIPOD+AI that have parts, and how many.
+PARTS = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
+NUMBERS = [f"{number}{letter}" for number in range(1, 28) for letter in "abcdefg"[: PARTS.get(number, 0)] or [""]]
+
+
+def test_studies_that_an_item_is_for() -> None:
+    of = {kind: [one.number for one in TRIPOD_AI if one.studies == kind] for kind in ("D", "E", "D;E")}
+    assert of["D"] == ["9a", "12a", "12b", "12c", "15", "22", "27a", "27b"] and of["E"] == ["12f", "12g", "20c", "24"]
+    assert sum(map(len, of.values())) == len(TRIPOD_AI) == 52
+
+
+@pytest.mark.parametrize(("items", "numbers"), [(CLAIM, [str(number) for number in range(1, 45)]), (TRIPOD_AI, NUMBERS)])
+def test_checklists_are_complete_and_point_to_sections(items, numbers: list[str], facts: CardFacts) -> None:
+    assert [one.number for one in items] == numbers
     titles = {one.title for one in sections(facts)}
     for one in items:
         first = re.split(r"[,:;]", one.answer)[0]

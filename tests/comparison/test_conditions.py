@@ -1,4 +1,4 @@
-"""What has to be read beside the numbers, and the summary sentence that must not contradict it."""
+"""What has to be read with the numbers, and the summary sentence that must not contradict it."""
 
 import shutil
 from dataclasses import replace
@@ -120,4 +120,4 @@ def test_the_command_says_it_once(experiment, tmp_path, capsys):
 
     compare.main(["Polyps", "--root", str(experiment.root), "--no-report", "-o", str(tmp_path)])
     output = " ".join(capsys.readouterr().out.split())
-    assert output.count("To be read beside the numbers") == 1 and output.count("the epoch was chosen on scored cases") == 1
+    assert output.count("To be read with the numbers") == 1 and output.count("the epoch was chosen on scored cases") == 1

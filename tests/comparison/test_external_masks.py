@@ -1,4 +1,4 @@
-"""nnU-Net's results folder of a model beside the trained ones."""
+"""nnU-Net's results folder of a model next to the trained ones."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_page_has_summary_tables_and_pictures(page):
 
 def test_the_first_screen_is_a_picture(page):
     text = page.read_text(encoding="utf-8")
-    first = text[text.index('<div class="first">') : text.index("To be read beside the numbers")]
+    first = text[text.index('<div class="first">') : text.index("To be read with the numbers")]
     assert text.index("has the highest mDSC") < text.index('<div class="first">') < text.index("<table")
     assert all(name in first for name in ("segformer", "segnext", "unet", "mDSC in %, 95 % interval"))
     shown = re.findall(r"<figcaption>(\w+): (\w+)<br>segformer, Dice ([01]\.\d+)<", first)

@@ -1,4 +1,4 @@
-"""Trainings of several seeds: the spread beside the folds; all other numbers stay those of the plan's own seed."""
+"""Trainings of several seeds: the spread next to the folds; all other numbers stay those of the plan's own seed."""
 
 from __future__ import annotations
 

@@ -24,10 +24,12 @@ def state(item: Item) -> str:
 
 def table(items: tuple[Item, ...]) -> str:
     counts = ", ".join(f"{sum(state(one) == kind for one in items)} {kind}" for kind in ("given", "by option", YOU))
-    lines = [f"{len(items)} items: {counts}.", "", "| item | state | where |", "|---|---|---|"]
+    of_kinds = any(one.studies for one in items)
+    heading, line = f"| item |{' studies |' * of_kinds} state | where |", f"|---|{'---|' * of_kinds}---|---|"
+    lines = [f"{len(items)} items: {counts}.", "", heading, line]
     for one in items:
         where = "" if one.answer == YOU else one.answer.removeprefix("option: ")
-        lines.append(f"| {one.number} {one.topic} | {state(one)} | {where} |")
+        lines.append(f"| {one.number} {one.topic} |{f' {one.studies} |' * of_kinds} {state(one)} | {where} |")
     return "\n".join(lines)
 
 

@@ -44,12 +44,12 @@ LESION = objects(1, 12_000, 100.0)
     [
         (made(lesion=LESION), set()),
         # A gap of a vessel is no second object.
-        (made(vessel=objects(6, 900, 4.0, 0.05)), {("vessel", "clDice and NSD beside Dice")}),
+        (made(vessel=objects(6, 900, 4.0, 0.05)), {("vessel", "clDice and NSD with Dice")}),
         (made(spot=objects(1, 120, 11.0)), {("spot", "object F1 and NSD before Dice")}),
-        (made(organ=objects(1, 60_000, 250.0)), {("organ", "Boundary IoU or NSD beside Dice")}),
-        (made(cell=objects(20, 1500, 40.0)), {("cell", "object F1 and panoptic quality beside Dice")}),
-        (made(empty=6, lesion=LESION), {("", "object precision and HD95 with the diagonal beside Dice")}),
-        (made(common=LESION, rare=objects(1, 700, 28.0)), {("", "the class mean beside mDSC")}),
+        (made(organ=objects(1, 60_000, 250.0)), {("organ", "Boundary IoU or NSD with Dice")}),
+        (made(cell=objects(20, 1500, 40.0)), {("cell", "object F1 and panoptic quality with Dice")}),
+        (made(empty=6, lesion=LESION), {("", "object precision and HD95 with the diagonal with Dice")}),
+        (made(common=LESION, rare=objects(1, 700, 28.0)), {("", "the class mean with mDSC")}),
         (
             made("ultrasound", lesion=LESION),
             {("", "NSD, with the distance between two readers as its tolerance, before HD95")},
@@ -64,7 +64,7 @@ def test_advice_follows_from_the_fingerprint(fingerprint: Fingerprint, expected:
 
 
 def test_a_class_that_no_mask_has_gets_no_advice() -> None:
-    assert advised(made(empty=40, lesion=LESION)) == {("", "object precision and HD95 with the diagonal beside Dice")}
+    assert advised(made(empty=40, lesion=LESION)) == {("", "object precision and HD95 with the diagonal with Dice")}
 
 
 @pytest.mark.parametrize("radius", [6, 20, 60])

@@ -116,7 +116,7 @@ def kinds(folder: Path) -> list[Kind]:
     nibabel.save(nibabel.Nifti1Pair(gray[..., None], AFFINE), folder / "pair.img")
     header = (folder / "pair.hdr").rename(folder / "pair.nii")
     kinds.append(Kind(title="header of .hdr and .img", types="int16", path=header, expected=None, words="header of two files"))
-    add("beside a file of the same name that is not compressed", gray[..., None], planes(gray))
+    add("next to a file of the same name that is not compressed", gray[..., None], planes(gray))
     nibabel.save(nibabel.Nifti1Image(3 - gray[..., None], AFFINE), kinds[-1].path.with_suffix(""))
     return [*kinds, *_other_formats(folder, gray, fractions)]
 

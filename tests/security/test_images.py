@@ -142,7 +142,7 @@ BOMBS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three good images, and their masks beside the folder."""
+    """Three good images, and their masks next to the folder."""
     for number in range(3):
         image, mask = picture((40, 60), (10, 12, 30, 40 + number))
         write_image(tmp_path / "photos" / f"good{number}.png", image)

@@ -125,7 +125,7 @@ def test_odd_names_that_do_no_harm_are_allowed(name: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A workspace with a converted dataset, deep enough that names with ../../../ lead to a victim beside it."""
+    """A workspace with a converted dataset, deep enough that names with ../../../ lead to a victim next to it."""
     folder = tmp_path / "a" / "b" / "root"
     images, masks = generated.write_folders(tmp_path / "source", "lesion", 6)
     api.convert_folders(images, masks, "X", labels=["background", "lesion"], root=folder)

@@ -233,7 +233,7 @@ def test_texts_inside_the_files_of_hidden_cases_stay_behind(tmp_path: Path) -> N
 
 
 def test_functional_groups_are_filtered_too(tmp_path: Path) -> None:
-    """Groups of a frame may hold comments and private attributes beside its position."""
+    """Groups of a frame may hold comments and private attributes next to its position."""
 
     def item(**tags: Any) -> Any:
         content = pydicom.Dataset()

@@ -1,4 +1,4 @@
-"""Each published number beside the one of ours that is defined in the same way."""
+"""Each published number next to the one of ours that is defined in the same way."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class _LinearDecoder(nn.Module):
 
 class LinearNetwork(TimmNetwork):
     """A linear probe: logits at the size of the encoder's finest map of a stride from 4 on. It shows what the features hold,
-    and costs almost nothing beside them.
+    and costs almost nothing compared with them.
     """
 
     def __init__(
