@@ -1,7 +1,7 @@
 """The filed example, documentation/example: three networks on the demo's slices, compared and reported with the commands.
 
-    python -m benchmarks.example --prepare     the data and the second masks; then the commands of documentation/example/README.md
-    python -m benchmarks.example               files what these have made
+    python -m benchmarks.example --prepare     data and second masks, for the commands of its README.md
+    python -m benchmarks.example               files what the commands have made
 
 Filed are the tables, the page's pictures and the model card, as the commands wrote them.
 """

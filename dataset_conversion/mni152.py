@@ -77,7 +77,7 @@ def _name(level: int) -> str:
 
 
 def _slices(folder: Path, cut: float) -> Iterator[tuple[int, int, Part, Image, Volume]]:
-    """(number of the slice, slab, part, image, labels (H, W)). cut: of the highest tissue probability; below it is no tissue."""
+    """(number of the slice, slab, part, image, labels (H, W)). cut: of the highest tissue probability; no tissue below."""
     head, gray, white = (_volume(folder / name) for name in _FILES.values())
     tissue = np.where(gray >= white, 1, 2) * (np.maximum(gray, white) >= cut * max(gray.max(), white.max()))
     for slab, place in product(range(_SLABS), range(_IN_SLAB)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from autoseg.comparison.protocol_checks import choices_note
 from autoseg.comparison.results import DatasetResults, FoldResults
-from autoseg.comparison.statistics import LEVEL
+from autoseg.comparison.statistics import LEVEL, can_be_significant
 from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
 from autoseg.planning.time_budget import show_time
@@ -152,7 +152,6 @@ def _tests(dataset_results: DatasetResults, units: int, tests: Sequence[PairTest
         yield "dataset.json names no groups: where one patient has several images, p is too small and intervals are too narrow."
     if units < _ENOUGH_UNITS:
         yield f"With fewer than {_ENOUGH_UNITS} {name}s such intervals are often too narrow."
-    # The smallest p of a two-sided signed-rank test, times the number of pairs (Holm's first step).
-    if tests and len(tests) * 2.0 ** (1 - units) >= LEVEL and all(test.p_adjusted >= LEVEL for test in tests):
+    if tests and not can_be_significant(units, len(tests)) and all(test.p_adjusted >= LEVEL for test in tests):
         pairs = count(len(tests), "pair")
         yield f"With {count(units, name)} and {pairs} no difference can be significant at 5 %, however large."

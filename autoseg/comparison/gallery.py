@@ -106,11 +106,12 @@ def _pictures(
         return
     whole = read_case(case.images)
     image, reference = whole.array, read_label_of(case.label, case.images, whole).array
-    yield Picture("reference", f"{case.name} with the reference's contour", _encode(draw_overlay(image, reference, scheme)))
+    alone = draw_overlay(image, reference, scheme, legend=False)
+    yield Picture("reference", f"{case.name} with the reference's contour", _encode(alone))
     for model in models:
         path = model.mask_of(case.name)
         if path is not None:
-            picture = draw_overlay(image, read_label_of(path, case.images, whole).array, scheme, reference)
+            picture = draw_overlay(image, read_label_of(path, case.images, whole).array, scheme, reference, legend=False)
             dice = f"Dice {by_model[model.model][case.name]:.3f}"
             text = f"{case.name} with the mask of {model.model}: {dice}"
             yield Picture(f"{model.model}, {dice}", text, _encode(picture), model.model)

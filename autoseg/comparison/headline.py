@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from autoseg.comparison.cells import interval, ordered_by_dice, percent
+from autoseg.comparison.statistics import LEVEL, can_be_significant
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, ModelResult
+from autoseg.schema.frame import count
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
-
-_LEVEL = 0.05
 
 
 def summary(dataset: DatasetComparison) -> str:
@@ -54,6 +54,9 @@ def _span(dataset: DatasetComparison) -> str:
 
 def _tested(best: str, dataset: DatasetComparison) -> str:
     """What the tests say of the best model by mDSC; they are of another number, which may point the other way."""
+    units, pairs = dataset.tests[0].units, len(dataset.tests)
+    if not can_be_significant(units, pairs) and all(test.p_adjusted >= LEVEL for test in dataset.tests):
+        return f"{count(units, dataset.units)} and {count(pairs, 'pair')} are too few for paired tests to tell any difference."
     verdicts: dict[str, list[str]] = {}
     for test in dataset.tests:
         if best in (test.first, test.second):
@@ -61,7 +64,7 @@ def _tested(best: str, dataset: DatasetComparison) -> str:
             difference = test.difference.mean if test.first == best else -test.difference.mean
             better = (difference > 0) == _higher_is_better(dataset.metric)
             verdict = "no significant difference from"
-            if test.p_adjusted < _LEVEL:
+            if test.p_adjusted < LEVEL:
                 verdict = "significantly better than" if better else "significantly worse than"
             verdicts.setdefault(verdict, []).append(other)
     said = "; ".join(f"{verdict} {', '.join(sorted(names))}" for verdict, names in sorted(verdicts.items(), reverse=True))

@@ -19,8 +19,9 @@ from autoseg.comparison.results import DatasetResults
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, Ranking
 
-# Okabe and Ito's palette: distinguishable with any colour vision, on light and dark ground. Markers differ as well.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00")
+# Okabe and Ito's palette, with brown for its yellow, which is pale on white: distinguishable with any colour vision, on light
+# and on dark ground. Markers differ as well.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6238")
 MARKERS = "osD^vPX*"
 TEXT_COLOUR = "#010203"
 _STYLE: dict[Any, Any] = {

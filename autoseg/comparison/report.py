@@ -19,6 +19,7 @@ from autoseg.comparison.results import DatasetResults
 from autoseg.comparison.tables import tables
 from autoseg.fingerprint.metric_advice import advise_metrics
 from autoseg.metrics.rules import is_defined
+from autoseg.prediction.overlay import legend_colours
 from autoseg.schema.comparison import Comparison, DatasetComparison
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision
@@ -32,7 +33,8 @@ _MAX_HEAT_MAPS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Content of the page for one dataset. leading, examples: on the first screen, a plot (SVG) and cases of the best model."""
+    """Content of the page for one dataset. leading, examples: on the first screen, a plot (SVG) and cases of the best model.
+    legend: class -> colour of its contours."""
 
     name: str
     summary: str
@@ -43,6 +45,7 @@ class Section:
     examples: tuple[tuple[str, Picture], ...]
     plots: dict[str, str]
     gallery: tuple[GalleryRow, ...]
+    legend: dict[str, str]
     heat_maps: tuple[Picture, ...]
     decisions: tuple[Decision, ...]
     facts: tuple[tuple[str, str], ...]
@@ -74,11 +77,17 @@ def _section(dataset: DatasetComparison, dataset_results: DatasetResults) -> Sec
         examples=examples(dataset_results, ordered_by_dice(dataset)[0].model),
         plots=plots(dataset, dataset_results, _curves(dataset_results)),
         gallery=gallery(dataset_results),
+        legend=_legend(dataset_results),
         heat_maps=_heat_maps(dataset_results),
         decisions=_decisions(dataset_results),
         facts=_facts(dataset_results),
         identities=_identities(dataset_results),
     )
+
+
+def _legend(dataset_results: DatasetResults) -> dict[str, str]:
+    colours = legend_colours(dataset_results.spec.label_scheme())
+    return {name: f"#{red:02x}{green:02x}{blue:02x}" for name, (red, green, blue) in colours.items()}
 
 
 def _identities(dataset_results: DatasetResults) -> tuple[tuple[str, str], ...]:

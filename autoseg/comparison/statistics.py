@@ -24,6 +24,12 @@ _BLOCK = 100
 LEVEL = 0.05
 
 
+def can_be_significant(units: int, pairs: int) -> bool:
+    """Whether the smallest p of a two-sided signed-rank test, times the number of pairs (Holm's first step), is below LEVEL."""
+    return pairs * 2.0 ** (1 - units) < LEVEL
+
+
+
 def estimate(folds: dict[str, float]) -> Estimate:
     """Mean and sample standard deviation over the folds where the number is defined."""
     defined = [value for value in folds.values() if not math.isnan(value)]

@@ -33,10 +33,12 @@ _DASH = 7
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_overlay(image: Array, labels: Array, scheme: LabelScheme, reference: Array | None = None) -> Array:
+def draw_overlay(
+    image: Array, labels: Array, scheme: LabelScheme, reference: Array | None = None, *, legend: bool = True
+) -> Array:
     """A picture (H', W', 3) uint8 of an image (C, H, W) with the contours of a label map (H, W).
 
-    Predicted contours are solid, those of `reference` dashed, each class or region in its own colour. The legend is below.
+    Predicted contours are solid, those of `reference` dashed, each class or region in its own colour. legend: write it below.
     """
     picture = to_rgb8(image)
     width = _mean_width(labels if reference is None else reference)
@@ -51,8 +53,14 @@ def draw_overlay(image: Array, labels: Array, scheme: LabelScheme, reference: Ar
                 _draw(picture, line, colour, thickness, dashed=True)
         for line in _contours(np.isin(labels, member), size):
             _draw(picture, line, colour, thickness, dashed=False)
-    legend = _legend(size[1], list(scheme.foreground), reference is not None)
-    return np.concatenate([picture, legend])
+    if not legend:
+        return picture
+    return np.concatenate([picture, _legend(size[1], list(scheme.foreground), reference is not None)])
+
+
+def legend_colours(scheme: LabelScheme) -> dict[str, Colour]:
+    """Class or region -> RGB colour of its contours."""
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(scheme.foreground)}
 
 
 def mask_colours(scheme: LabelScheme) -> dict[int, Colour]:

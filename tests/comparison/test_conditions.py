@@ -95,6 +95,10 @@ def test_too_few_cases_for_any_significant_difference_are_named(tmp_path):
     # Three pairs: the smallest corrected p is 3 / 32.
     assert all(test.p_adjusted >= 3 / 32 for test in dataset.tests)
     assert "With 6 cases and 3 pairs no difference can be significant at 5 %" in dataset.conditions.lines["tests"]
+    # "No significant difference" would be read as a result.
+    assert summary(dataset).endswith("6 cases and 3 pairs are too few for paired tests to tell any difference.")
+    enough = replace(dataset, tests=tuple(replace(test, units=20) for test in dataset.tests))
+    assert "no significant difference from" in summary(enough)
 
 
 def test_groups_are_what_tests_draw(tmp_path):

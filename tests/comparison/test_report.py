@@ -5,10 +5,15 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import combinations
 
+import cv2
+import numpy as np
 import pytest
 
 from autoseg import api
+from autoseg.comparison import plots
+from autoseg.prediction import overlay
 from tests.comparison.results import make
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -135,13 +140,47 @@ def test_page_prints_to_pdf(page, tmp_path):
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_each_colour_of_a_picture_has_its_class_in_readable_text(page):
+    text = page.read_text(encoding="utf-8")
+    for name, colour in (("neoplastic", "#56b4e9"), ("non_neoplastic", "#f0e442")):
+        # On the first screen, above the gallery, and for the enlarged picture a copy.
+        assert text.count(f'<i style="color: {colour}"></i>{name}</span>') == 2
+    assert ".legend" in text and text.count('<i class="dashed"></i>reference</span>') == 2
+
+
+# How readers without green-sensitive (deuteranopia) or red-sensitive cones (protanopia) see linear RGB: Machado et al., IEEE
+# TVCG 2009, severity 1.
+SIGHT = {
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+}
+
+
+def seen(colour, sight):
+    """CIE L*a*b* of an sRGB colour as a reader sees it."""
+    share = np.array(colour) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(SIGHT[sight]) @ linear, 0, 1)
+    shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return cv2.cvtColor(np.float32(shown)[None, None], cv2.COLOR_RGB2Lab)[0, 0]
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize("colours", [overlay.COLOURS, [tuple(bytes.fromhex(one[1:])) for one in plots.COLOURS]])
+def test_colours_differ_for_colour_blind_readers(colours, sight):
+    # Differences of 2.3 are just seen side by side; contours and markers are small and apart.
+    for one, other in combinations(colours, 2):
+        assert np.linalg.norm(seen(one, sight) - seen(other, sight)) > 14, (one, other)
+
+
 @browser
 def test_a_click_enlarges_a_picture(page, tmp_path):
     script = """<script>
 const button = document.querySelector(".row .zoom"), dialog = document.querySelector("dialog");
 button.click();
 const picture = dialog.querySelector("img");
-const state = {open: dialog.open, same: picture.src === button.querySelector("img").src, alt: picture.alt};
+const state = {open: dialog.open, legend: dialog.querySelector(".legend").textContent,
+  same: picture.src === button.querySelector("img").src, alt: picture.alt};
 requestAnimationFrame(() => {
   state.grows = picture.getBoundingClientRect().width / button.getBoundingClientRect().width;
   dialog.click(); state.closed = !dialog.open; document.title = JSON.stringify(state);
@@ -151,5 +190,6 @@ requestAnimationFrame(() => {
     copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
     html = in_browser(copy, tmp_path / "profile", "--window-size=1280,900", "--virtual-time-budget=3000", "--dump-dom")
     state = json.loads(re.search(r"<title>(.*?)</title>", html).group(1))
+    assert "non_neoplastic" in state["legend"] and "reference" in state["legend"]
     assert state["open"] and state["same"] and state["closed"] and "reference" in state["alt"]
     assert state["grows"] > 1.8
