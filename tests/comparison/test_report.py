@@ -122,16 +122,19 @@ def test_tables_sort_and_page_fits_a_phone(page, tmp_path):
     script = """<script>
 const table = document.querySelector("table"), head = table.querySelectorAll("thead button")[2];
 const read = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[2].textContent));
+document.querySelectorAll(".first figcaption").forEach(one => one.textContent = "patient".repeat(9));
 head.click(); const up = read(); head.click(); const down = read();
 document.title = JSON.stringify({up, down, sort: head.closest("th").getAttribute("aria-sort"),
-  wide: document.documentElement.scrollWidth, screen: innerWidth});
+  wide: document.documentElement.scrollWidth, screen: innerWidth,
+  ends: [...document.querySelectorAll(".first figure")].map(one => one.getBoundingClientRect().right),
+  inner: document.querySelector(".first").getBoundingClientRect().right});
 </script>"""
     copy = tmp_path / "sorted.html"
     copy.write_text(page.read_text(encoding="utf-8") + script, encoding="utf-8")
-    html = in_browser(copy, tmp_path / "profile", "--window-size=500,900", "--dump-dom")
+    html = in_browser(copy, tmp_path / "profile", "--window-size=420,900", "--dump-dom")
     state = json.loads(re.search(r"<title>(.*?)</title>", html).group(1))
     assert state["up"] == sorted(state["up"]) and state["down"] == state["up"][::-1] and state["sort"] == "descending"
-    assert state["wide"] <= state["screen"]
+    assert state["wide"] <= state["screen"] and max(state["ends"]) <= state["inner"] + 1
 
 
 @browser
