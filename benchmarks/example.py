@@ -48,9 +48,8 @@ def main() -> None:
 def file_results(root: Path) -> None:
     """Copy tables and cards, compile the LaTeX tables, take the page's pictures."""
     made = Workspace.at(root).dataset(NUMBER).results / "comparison"
-    for path in sorted(made.glob("comparison*")):
-        if path.suffix in (".md", ".tex", ".csv"):
-            shutil.copyfile(path, FOLDER / path.name)
+    for path in (made / "comparison.md", made / "comparison.tex", *sorted(made.glob("comparison_*.csv"))):
+        shutil.copyfile(path, FOLDER / path.name)
     shutil.copyfile(root / "model.card.html", FOLDER / "model_card.html")
     with zipfile.ZipFile(root / "model.zip") as bundle:
         write_text(FOLDER / "MODEL_CARD.md", bundle.read("MODEL_CARD.md").decode())

@@ -1,9 +1,9 @@
-"""The pictures of the documentation: a comparison's page and an audit's gallery, made of the demo's slices.
+"""The picture of an audit's gallery in the documentation, made of the demo's slices. Of a page: benchmarks/example.py.
 
     python -m benchmarks.pictures [--root ROOT] [--epochs 15] [-o documentation/pictures]
 
 Six masks of the MNI152 slices are spoilt as in benchmarks/audit.py, two networks are trained on five folds (about fifteen
-minutes on two cores), compared, explained and used for an audit. Then Chromium takes the pictures. Prints where in the audit's
+minutes on two cores) and used for an audit. Then Chromium takes the picture. Prints where in the audit's
 list the six stand.
 """
 
@@ -46,15 +46,12 @@ def main() -> None:
     api.plan_and_preprocess(dataset.name, protocol="quick", models=MODELS, settings=settings, root=options.root)
     for model in MODELS:
         api.train(dataset.name, model, root=options.root)
-        api.explain(dataset.name, model, 0, root=options.root)
-    api.compare([dataset.name], stratify_by=["unet"], root=options.root)
     audit = api.audit(dataset.name, root=options.root)
     planted = (options.root / "spoilt").read_text().splitlines()
     ranked = list(audit.cases)
     for line in planted:
         case, kind = line.split()
         print(f"{case} ({kind}): place {ranked.index(case) + 1 if case in ranked else 'none'} of {len(ranked)}")
-    shoot(dataset.results / "comparison" / "report.html", options.output / "report.png", (1100, 2900))
     shoot(dataset.results / "audit" / "gallery.html", options.output / "audit.png", (1100, 900))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -186,20 +187,27 @@ def _risk(axes: Axes, dataset: DatasetComparison) -> None:
 
 
 def _leading(axes: Axes, dataset: DatasetComparison) -> None:
+    """Means with their intervals; where no model has one (one group in each fold), with the deviation over folds."""
     results = ordered_by_dice(dataset)
+    intervals = {one.model: one.intervals[HEADLINE] for one in results if HEADLINE in one.intervals}
+    known = any(is_defined(one.low) for one in intervals.values())
     for place, result in enumerate(results):
-        value, limits = 100 * result.overall[HEADLINE].mean, result.intervals.get(HEADLINE)
+        estimate = result.overall[HEADLINE]
+        value, low, high = estimate.mean, estimate.mean - estimate.std, estimate.mean + estimate.std
+        if known:
+            one = intervals.get(result.model)
+            low, high = (one.low, one.high) if one is not None else (math.nan, math.nan)
         colour, marker = _colour_and_marker(dataset, result.model)
+        value, right = 100 * value, 100 * value
         axes.plot(value, place, color=colour, marker=marker, ms=8)
-        right = value
-        if limits is not None and is_defined(limits.low):
-            right = 100 * limits.high
-            axes.plot([100 * limits.low, right], [place, place], color=colour, linewidth=2)
+        if is_defined(low):
+            right = 100 * high
+            axes.plot([100 * low, right], [place, place], color=colour, linewidth=2)
         axes.annotate(f"{value:.1f}", (right, place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(range(len(results)), [result.model for result in results])
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.margins(x=0.12)
-    axes.set(xlabel="mDSC in %, 95 % interval")
+    axes.set(xlabel="mDSC in %, 95 % interval" if known else "mDSC in %, mean ± deviation over folds")
 
 
 def _reliability(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResults) -> None:

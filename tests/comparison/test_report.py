@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 
@@ -89,6 +90,15 @@ def test_the_first_screen_is_a_picture(page):
     assert [kind for kind, _, _ in shown] == ["best", "median", "worst"] and len({case for _, case, _ in shown}) == 3
     best, median, worst = (float(dice) for _, _, dice in shown)
     assert best >= median >= worst
+
+
+def test_without_intervals_the_first_picture_has_deviations_and_says_so(experiment, tmp_path):
+    (dataset,) = api.compare("Polyps", root=experiment.root, report=False, output=tmp_path).datasets
+    without = replace(dataset, models=tuple(replace(one, intervals={}) for one in dataset.models))
+    assert "95 % interval" in plots.leading(dataset) and "deviation" not in plots.leading(dataset)
+    # A marker and a line for each model, as with intervals.
+    assert "mean ± deviation over folds" in plots.leading(without) and "interval" not in plots.leading(without)
+    assert plots.leading(without).count("<path") == plots.leading(dataset).count("<path")
 
 
 def test_names_are_escaped(tmp_path):
