@@ -255,7 +255,7 @@ def _seeds(dataset: DatasetComparison) -> PaperTable:
 
 
 def _annotators(dataset: DatasetComparison) -> PaperTable:
-    factor, rows = display_factor(dataset.metric), []
+    factor, rows = display_factor(dataset.metric), list[tuple[Cell, ...]]()
     for one in dataset.annotators:
         numbers = (one.first, one.second, one.both, one.people)
         rows.append((

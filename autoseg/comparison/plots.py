@@ -207,7 +207,7 @@ def _leading(axes: Axes, dataset: DatasetComparison) -> None:
     axes.set_yticks(range(len(results)), [result.model for result in results])
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.margins(x=0.12)
-    axes.set(xlabel="mDSC in %, 95 % interval" if known else "mDSC in %, mean ± deviation over folds")
+    axes.set(xlabel="mDSC in %, 95 % interval" if known else "mDSC in %, fold deviation")
 
 
 def _reliability(axes: Axes, dataset: DatasetComparison, dataset_results: DatasetResults) -> None:

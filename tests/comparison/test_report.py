@@ -97,7 +97,7 @@ def test_without_intervals_the_first_picture_has_deviations_and_says_so(experime
     without = replace(dataset, models=tuple(replace(one, intervals={}) for one in dataset.models))
     assert "95 % interval" in plots.leading(dataset) and "deviation" not in plots.leading(dataset)
     # A marker and a line for each model, as with intervals.
-    assert "mean ± deviation over folds" in plots.leading(without) and "interval" not in plots.leading(without)
+    assert "fold deviation" in plots.leading(without) and "interval" not in plots.leading(without)
     assert plots.leading(without).count("<path") == plots.leading(dataset).count("<path")
 
 
