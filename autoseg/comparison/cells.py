@@ -82,7 +82,7 @@ def seed_deviations(dataset: DatasetComparison, model: str, name: str = "") -> M
 
 
 def with_seeds(dataset: DatasetComparison, headings: Iterable[str]) -> tuple[str, ...]:
-    """In a comparison with several seeds a column for the deviation over them beside each heading."""
+    """In a comparison with several seeds a column for the deviation over them next to each heading."""
     return tuple(one for name in headings for one in ([name, f"{name}, seeds"] if dataset.seeds else [name]))
 
 

@@ -106,7 +106,7 @@ def _other_seeds(dataset_results: DatasetResults) -> str:
     several = ", ".join(f"{model} ({len(others) + 1})" for model, others in dataset_results.seeds.items())
     return (
         f" The table Seeds has the spread over several seeds of {several}; the tables of models, images and classes have it "
-        "beside each number; all else is of one seed."
+        "next to each number; all else is of one seed."
     )
 
 

@@ -339,7 +339,7 @@ def _table(
 
 
 def _columns(dataset: DatasetComparison, names: Iterable[str]) -> Iterator[Column]:
-    """Of numbers with their deviation over folds, in a comparison with several seeds each with that over seeds beside it."""
+    """Of numbers with their deviation over folds, in a comparison with several seeds each with that over seeds next to it."""
     for name in names:
         yield Column(name, "spread")
         if dataset.seeds:

@@ -180,7 +180,7 @@ def _read_model(name: str, folder: Path, folds: Collection[int] | None, faults: 
 def _other_seeds(
     own: ModelResults, folder: Path, folds: Collection[int] | None, faults: list[str]
 ) -> dict[int, ModelResults]:
-    """Seed -> the trainings of other seeds beside a model's folder."""
+    """Seed -> the trainings of other seeds next to a model's folder."""
     others = {}
     for path in sorted(folder.parent.glob(f"{glob.escape(folder.name)}-seed*")):
         found = seed_of_folder(path.name)

@@ -70,7 +70,7 @@ def export(
     onnx: bool = False,
     runtime: bool = False,
 ) -> Exported:
-    """Write the bundle; with `onnx` an ONNX file per member, with `runtime` a folder `<stem>.runtime`, beside it.
+    """Write the bundle; with `onnx` an ONNX file per member, with `runtime` a folder `<stem>.runtime`, next to it.
 
     Both are checked against torch on the first images of the dataset. Raises AutosegError, before it writes the
     bundle, if `path` does not end in .zip or a network cannot be exported.

@@ -1,6 +1,6 @@
 """Masks for images, with NumPy, ONNX Runtime and Pillow only: python run.py -i IMAGES -o MASKS
 
-All settings are in runtime.json beside this file. Arrays are (H, W, C) until the network, (K, H, W) after it. The order of
+All settings are in runtime.json next to this file. Arrays are (H, W, C) until the network, (K, H, W) after it. The order of
 the operations and their types follow autoseg's and OpenCV's, so that masks equal those of autoseg_predict.
 """
 
@@ -619,7 +619,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(path: Path, labels: Array, colours: dict[str, list[int]] | None) -> None:
-    """Written beside and renamed, so that a mask is complete. colours: label value -> RGB, for PNG."""
+    """Written next to it and renamed, so that a mask is complete. colours: label value -> RGB, for PNG."""
     picture = Image.fromarray(labels)
     if colours and path.suffix == ".png" and labels.dtype == np.uint8:
         table = np.zeros((256, 3), np.uint8)
