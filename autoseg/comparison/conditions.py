@@ -35,6 +35,7 @@ def conditions(
         unequal=unequal,
         random=tuple(name for name in trained if name not in published),
         published=published,
+        unrecorded=tuple(name for several in _masks_with_open_choices(dataset_results) for name in several),
     )
     lines = {
         "choices": _choices(dataset_results, selection),
@@ -78,13 +79,18 @@ def _choices(dataset_results: DatasetResults, selection: Selection | None) -> st
     )
 
 
-def _postprocessing(dataset_results: DatasetResults) -> str:
-    """In words, of the masks that are scored."""
+def _masks_with_open_choices(dataset_results: DatasetResults) -> tuple[list[str], list[str]]:
+    """Models whose scored masks have post-processing, and others of which it is not recorded."""
     predictions = {
         name: [run.prediction for run in model.folds.values()] for name, model in dataset_results.trained.items()
     }
-    unknown = [name for name, several in predictions.items() if None in several]
     changed = [name for name, several in predictions.items() if any(one is not None and one.postprocessing for one in several)]
+    return changed, [name for name, several in predictions.items() if None in several and name not in changed]
+
+
+def _postprocessing(dataset_results: DatasetResults) -> str:
+    """In words, of the masks that are scored."""
+    changed, unknown = _masks_with_open_choices(dataset_results)
     if changed:
         return f"the scored masks of {', '.join(changed)} have some; whether its choice saw these cases is not recorded"
     return f"not recorded for {', '.join(unknown)}" if unknown else "the scored masks have none"

@@ -14,7 +14,7 @@ from autoseg.support.extensions import METRICS
 def summary(dataset: DatasetComparison) -> str:
     """The best model of these trainings, the next one, and from which the tests separate it, in which direction.
 
-    Of unequal runs no model is called the best. Cases that chose an epoch or rate are not called held-out.
+    Of unequal runs no model is called the best. Cases are called held-out only if it is known that no choice saw them.
     """
     best, *others = ordered_by_dice(dataset)
     what, found = f"{dataset.cases} cases of {dataset.dataset}", dataset.conditions
@@ -22,7 +22,7 @@ def summary(dataset: DatasetComparison) -> str:
         return f"The runs on {what} are not equal, so none is called the best; mDSC from {_span(dataset)} %."
     if found.saw_scored_cases:
         what += f", which also chose the {' and the '.join(found.saw_scored_cases)}"
-    elif found.seeds and not found.unknown:
+    elif found.seeds and not (found.unknown or found.unrecorded):
         what = f"{dataset.cases} held-out cases of {dataset.dataset}"
     limits = best.intervals.get(HEADLINE)
     interval_text = f"; 95 % interval {interval(limits, 'dice')}" if limits is not None and is_defined(limits.low) else ""

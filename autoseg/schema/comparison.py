@@ -281,7 +281,8 @@ class Conditions:
 
     saw_scored_cases: choices that at least one training made on the cases it is scored on. unknown: models whose trainings are
     not known, masks of other programs. seeds: of the trainings. unequal: whether the runs differ in data, split or budget.
-    random, published: models by what their trainings started from.
+    random, published: models by what their trainings started from. unrecorded: models of whose scored masks it is not known
+    whether a choice of post-processing saw the cases.
     """
 
     saw_scored_cases: tuple[str, ...] = ()
@@ -290,6 +291,7 @@ class Conditions:
     unequal: bool = False
     random: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
     lines: dict[str, str] = field(default_factory=dict)
 
 

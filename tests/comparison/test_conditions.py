@@ -8,6 +8,7 @@ import pytest
 from autoseg import api
 from autoseg.comparison.headline import summary
 from autoseg.schema.comparison import Conditions, Interval, PairTest
+from autoseg.schema.prediction import PredictionRecord
 from autoseg.schema.run import RunRecord
 from autoseg.support.files import read_artefact, write_artefact
 from tests.comparison.results import make
@@ -87,6 +88,20 @@ def test_several_seeds_early_ends_and_mixed_starts_are_said(experiment, tmp_path
     text = summary(dataset)
     assert "segformer (published start) has the highest" in text and "segnext (random start) with" in text
     assert "no choice of the training saw the scored cases" in lines["choices"] and "12 held-out cases" in text
+
+
+def test_masks_with_post_processing_are_not_called_held_out(experiment, tmp_path):
+    """Whether its choice saw the scored cases is not recorded."""
+    root = tmp_path / "root"
+    shutil.copytree(experiment.root, root)
+    for path in (root / experiment.dataset.results.relative_to(experiment.root)).glob("*/fold_*/run.json"):
+        write_artefact(path, replace(read_artefact(path, RunRecord), saw_scored_cases=()))
+    assert "held-out" in summary(api.compare("Polyps", root=root, report=False).datasets[0])
+    path = root / experiment.dataset.fold("unet", 1).relative_to(experiment.root) / "validation" / "prediction.json"
+    write_artefact(path, replace(read_artefact(path, PredictionRecord), postprocessing={"neoplastic": "holes filled"}))
+    (dataset,) = api.compare("Polyps", root=root, report=False).datasets
+    assert "the scored masks of unet have some" in dataset.conditions.lines["choices"]
+    assert "held-out" not in summary(dataset)
 
 
 def test_too_few_cases_for_any_significant_difference_are_named(tmp_path):
