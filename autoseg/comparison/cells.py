@@ -11,6 +11,11 @@ from autoseg.schema.comparison import HEADLINE, DatasetComparison, Estimate, Int
 from autoseg.support.errors import AutosegError
 from autoseg.support.extensions import METRICS
 
+_NAMES = {
+    "dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall", "hd95": "HD95", "asd": "ASD", "nsd": "NSD",
+    "hd95_diagonal": "HD95, diagonal", "hd95_pooled": "HD95, pooled", "cldice": "clDice",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -21,6 +26,11 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keys: int = 1
+
+
+def tested_metric(dataset: DatasetComparison) -> str:
+    """The tested metric as it is usually written."""
+    return _NAMES.get(dataset.metric, dataset.metric)
 
 
 def ordered_by_dice(dataset: DatasetComparison) -> list[ModelResult]:

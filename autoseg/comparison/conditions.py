@@ -139,7 +139,7 @@ def _range(values: Sequence[int]) -> str:
 def _start(found: Conditions) -> str:
     if not found.published:
         return "All trainings started from random weights; published weights may change values and order."
-    published = f"Published weights: {', '.join(found.published)} (see the table of initial weights)"
+    published = f"Published weights: {', '.join(found.published)} (files: report.html, table of initial weights)"
     if not found.random:
         return f"{published}. What those were trained on differs between models, and so may what they gain by it."
     random = f"Random weights: {', '.join(found.random)}"

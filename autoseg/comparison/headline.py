@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.comparison.cells import interval, ordered_by_dice, percent
+from autoseg.comparison.cells import interval, ordered_by_dice, percent, tested_metric
 from autoseg.comparison.statistics import LEVEL, can_be_significant
 from autoseg.metrics.rules import is_defined
 from autoseg.schema.comparison import HEADLINE, DatasetComparison, ModelResult
@@ -68,7 +68,7 @@ def _tested(best: str, dataset: DatasetComparison) -> str:
                 verdict = "significantly better than" if better else "significantly worse than"
             verdicts.setdefault(verdict, []).append(other)
     said = "; ".join(f"{verdict} {', '.join(sorted(names))}" for verdict, names in sorted(verdicts.items(), reverse=True))
-    return f"Paired tests of the {dataset.units}s' {dataset.metric}, for these trainings only: {said}."
+    return f"Paired tests of the {dataset.units}s' {tested_metric(dataset)}, for these trainings only: {said}."
 
 
 def _higher_is_better(metric: str) -> bool:

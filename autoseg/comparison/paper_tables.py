@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from autoseg.comparison.cells import display_factor, ordered_by_dice, seed_deviations
+from autoseg.comparison.cells import display_factor, ordered_by_dice, seed_deviations, tested_metric
 from autoseg.comparison.paper_cells import (
     Cell,
     Column,
@@ -168,7 +168,7 @@ def _pairs(dataset: DatasetComparison, key: str, title: str, tests: Sequence[Pai
             rounded_p(test.p), rounded_p(test.p_adjusted),
         ))  # fmt: skip
     unit = "percentage points" if factor != 1.0 else _unit_of(dataset)
-    what = f"the first minus the second, mean over {count(tests[0].units, dataset.units)} of the {_metric(dataset)}"
+    what = f"the first minus the second, mean over {count(tests[0].units, dataset.units)} of the {tested_metric(dataset)}"
     if key == "family_pairs":
         what += " averaged over each family's models"
     text = (
@@ -194,14 +194,14 @@ def _ranking(dataset: DatasetComparison, one: Ranking) -> PaperTable:
     unit = "%" if factor != 1.0 else _unit_of(dataset)
     groups = "; ".join(", ".join(group) for group in one.cliques) or "no two models"
     text = (
-        f"Ranking by the mean {_metric(dataset)} over {dataset.units}s, in {unit}, with its 95 % bootstrap interval; first: % "
-        f"of bootstrap samples in which the model is first; critical difference of mean ranks {one.critical_difference:.2f} "
-        f"(Nemenyi, 5 %), not reached within: {groups}"
+        f"Ranking by the mean {tested_metric(dataset)} over {dataset.units}s, in {unit}, with its 95 % bootstrap interval; "
+        "first: % of bootstrap samples in which the model is first; critical difference of mean ranks "
+        f"{one.critical_difference:.2f} (Nemenyi, 5 %), not reached within: {groups}"
     )
     if is_defined(one.friedman_p):
         text += f"; Friedman's test: p {rounded_p(one.friedman_p)}"
     columns = (
-        _NAME, Column("place"), Column(_metric(dataset)), Column("95 % interval", "limits"), Column("mean rank"),
+        _NAME, Column("place"), Column(tested_metric(dataset)), Column("95 % interval", "limits"), Column("mean rank"),
         Column("first"),
     )  # fmt: skip
     return _table(dataset, "ranking", "Ranking", text, columns, rows)
@@ -264,9 +264,9 @@ def _annotators(dataset: DatasetComparison) -> PaperTable:
         ))  # fmt: skip
     unit = "%" if factor != 1.0 else _unit_of(dataset)
     text = (
-        f"Agreement with two annotators: mean {_metric(dataset)} over {dataset.units}s, in {unit}, of cases that both drew: "
-        "each model with the dataset's masks, with the second annotator's, and the mean of both; the annotators with each "
-        "other; difference: both minus the annotators, with its 95 % bootstrap interval"
+        f"Agreement with two annotators: mean {tested_metric(dataset)} over {dataset.units}s, in {unit}, of cases that both "
+        "drew: each model with the dataset's masks, with the second annotator's, and the mean of both; the annotators with "
+        "each other; difference: both minus the annotators, with its 95 % bootstrap interval"
     )
     columns = (
         _NAME, Column("n"), Column("with the first"), Column("with the second"), Column("both"), Column("annotators"),
@@ -319,10 +319,6 @@ def _worst_groups(dataset: DatasetComparison) -> PaperTable:
 
 
 _NAME = Column("model", "name")
-_NAMES = {
-    "dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall", "hd95": "HD95", "asd": "ASD", "nsd": "NSD",
-    "hd95_diagonal": "HD95, diagonal", "hd95_pooled": "HD95, pooled", "cldice": "clDice",
-}  # fmt: skip
 
 
 def _table(
@@ -375,11 +371,6 @@ def _percent_and_hd95(dataset: DatasetComparison) -> str:
 
 def _units(dataset: DatasetComparison) -> str:
     return f"{_percent_and_hd95(dataset)}; NSD within {dataset.tolerance:g} {dataset.unit}"
-
-
-def _metric(dataset: DatasetComparison) -> str:
-    """The tested metric as it is usually written."""
-    return _NAMES.get(dataset.metric, dataset.metric)
 
 
 def _unit_of(dataset: DatasetComparison) -> str:

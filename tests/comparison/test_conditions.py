@@ -72,7 +72,8 @@ def test_summary_tells_the_direction_of_a_significant_difference(compared):
     text = summary(replace(compared, tests=tests))
     assert text.endswith("for these trainings only: significantly worse than unet; no significant difference from segnext.")
     # Lower distances are better.
-    assert "significantly better than unet" in summary(replace(compared, tests=tests, metric="hd95"))
+    distances = summary(replace(compared, tests=tests, metric="hd95"))
+    assert "significantly better than unet" in distances and "' HD95, for these trainings only" in distances
 
 
 def test_several_seeds_early_ends_and_mixed_starts_are_said(experiment, tmp_path):
