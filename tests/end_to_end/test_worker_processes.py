@@ -80,6 +80,7 @@ def group(leader: int) -> list[int]:
     return processes_of_group
 
 
+@pytest.mark.slow
 def test_processes_and_threads_give_the_same_bytes(dataset: Path) -> None:
     fingerprint = command("fingerprint", "501", "--root", str(dataset))
     process_count = 0

@@ -181,7 +181,11 @@ def test_masks_equal_those_of_autoseg(kind, tmp_path):
     assert_equal(Predictor(members, tta=True, metadata=metadata), module, images, tmp_path / "mirrored", "--tta")
 
 
-@pytest.mark.parametrize("name, variant", [("unet", "16"), ("efficientnet_lite0_upernet", "light"), ("segnext", "t")])
+@pytest.mark.parametrize("name, variant", [
+    ("unet", "16"),
+    pytest.param("efficientnet_lite0_upernet", "light", marks=pytest.mark.slow),
+    pytest.param("segnext", "t", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_masks_of_real_networks_equal_those_of_autoseg(name, variant, tmp_path):
     torch.manual_seed(0)
     network = build(name, variant, in_channels=3, num_classes=3, input_size=SIZE)

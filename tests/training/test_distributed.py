@@ -61,6 +61,7 @@ def same(ones, others) -> None:
         )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_network_as_one(one, tmp_path):
     """With soft Dice and clDice over the batch, unequal shards and two micro-batches."""
     done = run(tmp_path, 2)
