@@ -63,11 +63,7 @@ def _command(body: Main, interrupted: str) -> Main:
                 stream.reconfigure(errors="backslashreplace")
         configure_logging()
         with pixel_limit(None):  # --max-pixels holds for this command only.
-            code = _exit_code(body, arguments, interrupted)
-        if own:
-            # Skip the garbage collection at exit: half a second with PyTorch.
-            gc.freeze()
-        return code
+            return _exit_code(body, arguments, interrupted)
 
     return main
 

@@ -60,11 +60,10 @@ def test_malloc_is_configured_only_in_the_commands_own_process(arguments: str, o
     assert ("7\n" in run("entry.configure_glibc_malloc(arguments, 7); return 0", arguments).stdout) == own
 
 
-@pytest.mark.parametrize(("arguments", "own"), [("", True), ("[]", False)])
-def test_a_program_that_calls_a_command_keeps_its_garbage_collector(arguments: str, own: bool) -> None:
-    # Python 3.12 begins with some frozen objects.
-    body = "import gc; atexit.register(lambda: print(gc.get_freeze_count() > 5000)); return 0"
-    assert (f"{own}\n") in run(body, arguments).stdout
+def test_a_command_frees_its_objects_at_the_end() -> None:
+    """Triton, which comes with PyTorch, prints a page about "leaked" functions otherwise."""
+    kind = "type('Kind', (), {'__del__': lambda self: print('freed', flush=True)})"
+    assert "freed" in run(f"one = {kind}(); one.itself = one; return 0", "").stdout
 
 
 def test_commands_set_one_opencv_thread() -> None:
