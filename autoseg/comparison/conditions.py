@@ -111,8 +111,8 @@ def _other_seeds(dataset_results: DatasetResults) -> str:
         return ""
     several = ", ".join(f"{model} ({len(others) + 1})" for model, others in dataset_results.seeds.items())
     return (
-        f" The table Seeds has the spread over several seeds of {several}; the tables of models, images and classes have it "
-        "next to each number; all else is of one seed."
+        f" The table Seeds has the spread over several seeds of {several}; the tables of models, images, classes and "
+        "objects have it next to each number; all else is of one seed."
     )
 
 

@@ -78,10 +78,8 @@ def made_with(dataset: DatasetComparison) -> str:
     if folds:
         parts.append(f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}")
     if found.seeds:
-        several = "one training of each model and fold"
-        if dataset.seeds:
-            several += "; their spread over seeds is in the tables of models, images and classes"
-        parts.append(f"seed{'s' if len(found.seeds) > 1 else ''} {', '.join(map(str, found.seeds))}, {several}")
+        seeds = ", ".join(map(str, found.seeds))
+        parts.append(f"seed{'s' if len(found.seeds) > 1 else ''} {seeds}, one training of each model and fold")
     seen = choices_text(found.saw_scored_cases) if found.seeds else "which choices saw the scored cases is not recorded"
     parts.append(seen)
     if found.unknown:
@@ -150,12 +148,16 @@ def _classes(dataset: DatasetComparison) -> PaperTable:
 
 def _objects(dataset: DatasetComparison) -> PaperTable:
     rows: list[tuple[Cell, ...]] = [
-        (name, result.model, *(spread(result.classes[name].get(key)) for key in OBJECTS.values()))
+        (
+            name, result.model,
+            *_spreads(dataset, result.classes[name], OBJECTS.values(), seed_deviations(dataset, result.model, name)),
+        )
         for name in dataset.classes
         for result in ordered_by_dice(dataset)
-    ]
+    ]  # fmt: skip
     text = f"Areas, borders and objects of each class, {OBJECTS_NOTE}; mean ± sample standard deviation over folds"
-    columns = (Column("class", "name"), _NAME, *(Column(key, "spread") for key in OBJECTS))
+    text += _over_seeds(dataset)
+    columns = (Column("class", "name"), _NAME, *_columns(dataset, OBJECTS))
     return _table(dataset, "objects", "Areas, borders and objects", text, columns, rows)
 
 

@@ -19,7 +19,6 @@ from autoseg.comparison.cells import (
     percent,
     points,
     seed_deviations,
-    spread,
     spreads,
     with_seeds,
 )
@@ -183,15 +182,15 @@ def has_objects(dataset: DatasetComparison) -> bool:
 
 
 def objects(dataset: DatasetComparison) -> Table:
-    rows = [
-        (name, result.model, *(spread(result.classes[name].get(key)) for key in OBJECTS.values()))
-        for name in dataset.classes
-        for result in ordered_by_dice(dataset)
-    ]
-    return Table(
-        title=f"Areas, borders and objects of {dataset.dataset}", note=f"{OBJECTS_NOTE}; mean ± deviation over folds",
-        headings=("class", "model", *OBJECTS), rows=tuple(rows), keys=2,
-    )  # fmt: skip
+    rows = []
+    for name in dataset.classes:
+        for result in ordered_by_dice(dataset):
+            deviations = seed_deviations(dataset, result.model, name)
+            rows.append((name, result.model, *spreads(dataset, result.classes[name], OBJECTS.values(), deviations)))
+    note = f"{OBJECTS_NOTE}; mean ± deviation over folds" + f"; {SEEDS_NOTE}" * bool(dataset.seeds)
+    headings = ("class", "model", *with_seeds(dataset, OBJECTS))
+    title = f"Areas, borders and objects of {dataset.dataset}"
+    return Table(title=title, note=note, headings=headings, rows=tuple(rows), keys=2)
 
 
 def pairs(dataset: DatasetComparison) -> Table:

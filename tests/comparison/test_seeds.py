@@ -71,10 +71,11 @@ def test_the_spread_is_that_of_the_seeds(experiment, root: Path, tmp_path: Path)
     assert {row[0]: row[column] for row in models.rows} == {"unet": f"{100 * one.std:.1f}", "segnext": "–", "segformer": "–"}
     column = classes.headings.index("Dice, seeds")
     assert {row[:2]: row[column] for row in classes.rows}[name, "unet"] == f"{100 * deviation:.1f}"
+    assert "object F1, seeds" in shown[f"Areas, borders and objects of {dataset.dataset}"].headings
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "mDSC, seeds" in text and "of unet: 3 (0, 1, 2)" in text
     assert "mDSC, seeds" in (tmp_path / "out" / "comparison.tex").read_text()
-    for file in ("models", "images", "classes"):
+    for file in ("models", "images", "classes", "objects"):
         (header, *rows) = (tmp_path / "out" / f"comparison_{file}.csv").read_text().splitlines()
         assert ", seeds" in header and "unet" in "".join(rows)
     assert "seeds" not in (tmp_path / "before" / "comparison_models.csv").read_text()
