@@ -1,4 +1,4 @@
-"""The folder of `autoseg_export --runtime` beside `autoseg_predict`: start-up, memory, size on disk, and pixels that differ.
+"""The folder of `autoseg_export --runtime` against `autoseg_predict`: start-up, memory, size on disk, and pixels that differ.
 
     python -m benchmarks.runtime --bundle FILE.zip --folder FILE.runtime --images DIR --python PYTHON [--repeat 3]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -378,3 +379,36 @@ def test_the_command_writes_the_folder_beside_the_bundle(tmp_path, bright_is_reg
     assert (tmp_path / "t.runtime" / "model_0.onnx").read_bytes() == (tmp_path / "t.unet.fold_0.onnx").read_bytes()
     assert "Model card" in (tmp_path / "t.runtime" / "MODEL_CARD.md").read_text()
     assert load(tmp_path / "t.runtime").main(["-i", str(raw / "imagesTr"), "-o", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text[: len(text) // 2],
+    lambda text: "[]",
+    lambda text: text.replace('"members"', '"networks"'),
+    lambda text: text.replace('"schema_version": 1', '"schema_version": 2'),
+])  # fmt: skip
+def test_a_damaged_runtime_json_is_one_message(folder, tmp_path, capsys, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder[0], copy)
+    (copy / "runtime.json").write_text(change((copy / "runtime.json").read_text()))
+    images = pictures(tmp_path / "in")
+    assert load(copy).main(["-i", str(images), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "runtime.json" in error and "export the folder again" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists() and program.VERSION == RuntimeDescription.VERSION
+
+
+@pytest.mark.parametrize("words", [("--spacing", "0", "1"), ("--spacing", "nan", "1"), ("--threads", "-1")])
+def test_impossible_options_are_refused(folder, tmp_path, words):
+    with pytest.raises(SystemExit) as ended:
+        load(folder[0]).main(["-i", str(pictures(tmp_path / "in")), "-o", str(tmp_path / "out"), *words])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("geometry", ["resize", "patch"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (70, 1)])
+def test_the_smallest_images(geometry, size, tmp_path):
+    predictor = Predictor([waves(THREE, geometry=geometry)])
+    module = exported(predictor, tmp_path / "folder")
+    values = blobs(size, 3, 255, 1)
+    assert np.array_equal(module.Model(tmp_path / "folder").predict(values), predictor(np.moveaxis(values, 2, 0)))

@@ -31,6 +31,7 @@ PICTURES = {".png": ".png", ".jpg": ".png", ".jpeg": ".png", ".tif": ".tif", ".t
 DICOM, VOLUMES = ".dcm", (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 REPORT = "report.json"
+VERSION = 1  # of runtime.json
 BAND = 1 << 21  # pixels of a mask that are made at once
 ELSE = "use autoseg_predict"
 
@@ -287,10 +288,7 @@ class Model:
         """Raises UserError if a file is missing or was changed after the export."""
         import onnxruntime
 
-        settings = folder / "runtime.json"
-        if not settings.is_file():
-            raise UserError(f"{settings} is missing: export the folder again")
-        self.settings: dict[str, Any] = json.loads(settings.read_text(encoding="utf-8"))
+        self.settings = _read_settings(folder / "runtime.json")
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, threads
         self.sessions = []
@@ -386,6 +384,17 @@ class Model:
             labels[mask & ~cleaned] = 0
             labels[cleaned & ~mask & (labels == 0)] = one["value"]
         return labels
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = settings["schema_version"] == VERSION and all(one["file"] and one["sha256"] for one in settings["members"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"{path} is missing, damaged, or of another version of autoseg: export the folder again")
+    return settings
 
 
 def preprocess(image: Array, member: dict[str, Any], spacing: Spacing) -> tuple[Array, slice, slice]:
@@ -697,6 +706,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hide-names", action="store_true", help="neutral names for all masks, not only those of DICOM files")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of ONNX Runtime (default: all cores)")
     options = parser.parse_args(arguments)
+    if options.threads < 0 or not all(0 < one < math.inf for one in options.spacing or ()):
+        parser.error("--spacing needs two numbers above 0, --threads 0 or more")
     try:
         done, failed = run(Model(Path(__file__).parent, options.threads), options)
     except (UserError, OSError) as error:
