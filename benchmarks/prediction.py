@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from autoseg.inference.precision import autocast
+from autoseg.inference.precision import autocast, for_prediction
 from autoseg.io import read_image, write_label
 from autoseg.prediction import ood_detection, pipeline
 from autoseg.prediction.bundle import load_bundle
@@ -50,7 +50,7 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
         for start in range(0, len(images), predictor.batch_size):
             stored = torch.from_numpy(np.stack(images[start : start + predictor.batch_size])).permute(0, 3, 1, 2).contiguous()
             seen = normalise(stored, engine.model_plan.normalisation)
-            batches.append((member.network.eval(), seen, engine.model_plan.precision))
+            batches.append((member.network.eval(), seen, for_prediction(engine.model_plan.precision, predictor.device)))
 
     def work() -> None:
         for network, images, precision in batches:

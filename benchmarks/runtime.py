@@ -3,7 +3,7 @@
     python -m benchmarks.runtime --bundle FILE.zip --folder FILE.runtime --images DIR --python PYTHON [--repeat 3]
 
 PYTHON: of an environment with NumPy, ONNX Runtime and Pillow only. Both predict the first image, for the start-up, and all
-images, in turn; medians. With --fp32 the bundle is predicted in float32, as the folder does it, else as the plan says.
+images, in turn; medians.
 """
 
 from __future__ import annotations
@@ -20,15 +20,7 @@ from PIL import Image
 
 from benchmarks.suite.processes import Ended, must, run
 
-# `autoseg_predict --bundle`; sys.argv[1] is "fp32" or "planned".
-_FULL = """
-import sys
-from autoseg.cli import predict
-if sys.argv.pop(1) == "fp32":
-    import autoseg.inference.precision
-    autoseg.inference.precision.usable = lambda *_: None
-raise SystemExit(predict.main())
-"""
+_FULL = "from autoseg.cli import predict; raise SystemExit(predict.main())"
 
 
 def main() -> None:
@@ -38,10 +30,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--python", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--fp32", action="store_true")
     options = parser.parse_args()
     images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in (".png", ".jpg", ".tif", ".bmp"))
-    full = [sys.executable, "-c", _FULL, "fp32" if options.fp32 else "planned", "--bundle", str(options.bundle)]
+    full = [sys.executable, "-c", _FULL, "--bundle", str(options.bundle)]
     runtime = [str(options.python), "-I", str(options.folder / "run.py")]
     with tempfile.TemporaryDirectory() as place:
         sides = {

@@ -38,7 +38,8 @@ class Engine:
 
     network: (B, C, H, W) -> logits (B, K, H, W), on `device`. mirror: axes (0 rows, 1 columns) for test-time mirroring; all
     combinations are averaged. Probabilities are averaged, not logits: in a mean of logits the most confident view dominates.
-    activation: that of the training; default: softmax for classes, sigmoids for regions.
+    activation: that of the training; default: softmax for classes, sigmoids for regions. precision: "fp32", "bf16" or "fp16"
+    (default: the plan's, as in training).
 
     batch_size: images or tiles that go through the network at once; halved where they do not fit into the memory. Raises
     AutosegError if not even one does.
@@ -53,12 +54,14 @@ class Engine:
         device: torch.device | str = "cpu",
         mirror: tuple[int, ...] = (),
         activation: Activation | None = None,
+        precision: str | None = None,
     ) -> None:
         self.network = network
         self.model_plan = model_plan
         self.preprocessing = preprocessing
         self.scheme = scheme
         self.device = torch.device(device)
+        self._precision = precision or model_plan.precision
         self._activation = activation or activations.output_activation("", scheme)
         self._format = torch.contiguous_format
         if self.device.type == "cuda":
@@ -186,7 +189,7 @@ class Engine:
         was_training = self.network.training
         self.network.eval()
         try:
-            with torch.no_grad(), tensor_cores(self.device), autocast(self.model_plan.precision, self.device):
+            with torch.no_grad(), tensor_cores(self.device), autocast(self._precision, self.device):
                 yield
         finally:
             self.network.train(was_training)

@@ -1,4 +1,4 @@
-"""Half precision, if the plan uses it and the device is faster with it. For training and prediction."""
+"""Half precision, if the plan uses it and the device is faster with it. For training, and for prediction on GPUs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def usable(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "bf16" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return None
+
+
+def for_prediction(precision: str, device: torch.device) -> str:
+    """The precision of masks, of a network planned for `precision`: "fp32" on processors, so that a mask does not depend on
+    whether a processor has bf16 instructions, and equals that of the runtime folder; on GPUs the plan's, if they have it."""
+    return "fp32" if device.type == "cpu" else name(usable(precision, device))
+
+
+def name(dtype: torch.dtype | None) -> str:
+    """What plans and records call an autocast type; None is "fp32"."""
+    return {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype] if dtype is not None else "fp32"
 
 
 def trainable(precision: str, device: torch.device) -> torch.dtype | None:

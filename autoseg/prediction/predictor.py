@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autoseg.inference import resample_to_original
 from autoseg.inference.engine import Engine
+from autoseg.inference.precision import for_prediction
 from autoseg.prediction import ood_detection, postprocess
 from autoseg.prediction.confidence import MemberPrediction, assess, member_prediction
 from autoseg.prediction.inference_metadata import InferenceMetadata, read_inference_metadata
@@ -142,6 +143,7 @@ class Predictor:
                     self.device,
                     _mirror(member, tta),
                     activation=member.activation,
+                    precision=for_prediction(member.model_plan.precision, self.device),
                 ),
                 self.preprocessing_configs.index(member.preprocessing),
             )
@@ -198,7 +200,8 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        return self.members[0].model_plan.precision
+        """The precision that the networks are computed in; see `inference.precision.for_prediction`."""
+        return " and ".join(dict.fromkeys(for_prediction(one.model_plan.precision, self.device) for one in self.members))
 
     @property
     def scheme(self) -> LabelScheme:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -147,8 +147,7 @@ def _member(member: Trained, file: Path) -> RuntimeMember:
 
 
 def _check(predictor: Predictor, folder: Path, path: Path, images: Sequence[Image]) -> RuntimeFolder:
-    members = [replace(one, model_plan=replace(one.model_plan, precision="fp32")) for one in predictor.members]
-    reference, model = Predictor(members, "cpu", metadata=predictor.metadata), program.Model(folder)
+    reference, model = Predictor(predictor.members, "cpu", metadata=predictor.metadata), program.Model(folder)
     pixels = different = 0
     for image in images:
         try:
@@ -207,8 +206,8 @@ def _readme(settings: RuntimeDescription) -> str:
     needs = "\nThe networks need each image's spacing: DICOM files have it; for others give `--spacing ROW COLUMN` in mm.\n"
     low = any(one.precision != "fp32" for one in settings.members)
     precision = (
-        "\n\nThe networks were planned for half precision, which autoseg_predict uses where the processor has it. There, some\n"
-        "pixels at borders differ, since this program computes in float32."
+        " On a GPU autoseg_predict computes these networks in half\nprecision, as they were planned, so some pixels at borders"
+        " differ there."
     )
     return template.format(
         dataset=settings.dataset,

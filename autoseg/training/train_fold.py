@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 
 import autoseg
+from autoseg.inference import precision
 from autoseg.inference.activation import Activation, output_activation
-from autoseg.inference.precision import tensor_cores, trainable
 from autoseg.io.raw_dataset import read_description
 from autoseg.models import registry
 from autoseg.models.base import SegmentationNetwork
@@ -205,7 +205,6 @@ def _run_config(
 
 
 def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunRecord:
-    half_type = trainable(config.model_plan.precision, config.device)
     return RunRecord(
         dataset=config.plan.dataset,
         model=config.model_plan.model,
@@ -215,7 +214,7 @@ def _record(config: RunConfig, fold: int, weights: WeightsSource | None) -> RunR
         identity=digest(config.identity),
         seed=config.plan.training.seed,
         device=str(config.device),
-        precision="fp32" if half_type is None else {torch.float16: "fp16", torch.bfloat16: "bf16"}[half_type],
+        precision=precision.name(precision.trainable(config.model_plan.precision, config.device)),
         status="running",
         epochs_planned=config.plan.training.epochs,
         pretrained=weights.description if weights else "",
@@ -265,7 +264,7 @@ def _train(config: RunConfig, record: RunRecord, trainer: Trainer, run_loggers: 
     try:
         with (
             graceful_shutdown(handle_signals) as stop,
-            tensor_cores(config.device),
+            precision.tensor_cores(config.device),
             deterministic_algorithms(config.deterministic),
         ):
             progress = trainer.run(stop, writer.on_checkpoint)

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from autoseg.inference.precision import autocast
+from autoseg.inference.precision import autocast, for_prediction
 from autoseg.io import read_case
 from autoseg.io.raw_dataset import RawDataset
 from autoseg.models.specialist.nnunet import NNUNet
@@ -90,7 +90,7 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
 
 
 def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> dict[str, float]:
-    """The network alone: batches of the plan's size, its precision, `views` passes for each image."""
+    """The network alone: batches of the plan's size, the precision of predictions, `views` passes for each image."""
     configure_glibc_malloc(128 << 20)  # As autoseg_predict does.
     trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
     size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
@@ -98,7 +98,7 @@ def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> 
     batch = normalise(torch.randint(0, 256, shape, dtype=torch.uint8, device=device), trained.model_plan.normalisation)
 
     def once(count: int) -> None:
-        with torch.no_grad(), autocast(trained.model_plan.precision, device):
+        with torch.no_grad(), autocast(for_prediction(trained.model_plan.precision, device), device):
             trained.network(batch[:count])
 
     once(size)

@@ -40,3 +40,23 @@ def test_without_torchs_cpu_checks_bf16_is_not_used(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert precision.usable("bf16", torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("planned", "device", "has_bf16", "expected"),
+    [
+        ("bf16", "cpu", True, "fp32"),
+        ("bf16", "cpu", False, "fp32"),
+        ("fp16", "cpu", True, "fp32"),
+        ("fp32", "cuda", True, "fp32"),
+        ("bf16", "cuda", True, "bf16"),
+        ("bf16", "cuda", False, "fp32"),
+        ("fp16", "cuda", False, "fp16"),
+        ("fp16", "mps", False, "fp16"),
+        ("bf16", "mps", True, "fp32"),
+    ],
+)
+def test_prediction_is_in_fp32_on_processors_and_as_planned_on_gpus(monkeypatch, planned, device, has_bf16, expected):
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    assert precision.for_prediction(planned, torch.device(device)) == expected

@@ -48,6 +48,28 @@ def test_axes_may_come_in_either_order():
     assert agreement(first, mask) > 0.99
 
 
+def test_masks_do_not_depend_on_the_processors_half_precision(monkeypatch):
+    """A network planned for bf16 predicts in fp32 on every processor, and says so."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 100, 130), dtype=np.uint8)
+    planned = [trained(Convolution()), trained(Convolution())]
+    for member, precision in zip(planned, ("bf16", "fp32"), strict=True):
+        object.__setattr__(member.model_plan, "precision", precision)
+    monkeypatch.setattr("autoseg.inference.precision.processor_has_bf16", lambda: True)
+    half, full = (Predictor([member]) for member in planned)
+    assert np.array_equal(half.probabilities(image), full.probabilities(image))
+    assert half.precision == full.precision == "fp32"
+
+
+class Convolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 def test_gray_arrays():
     image, mask = picture(channels=1)
     predictor = Predictor([trained(spec=GRAY)])

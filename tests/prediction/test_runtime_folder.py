@@ -156,8 +156,11 @@ def kinds():
     sigmoid = waves(THREE)
     object.__setattr__(sigmoid.record, "activation", "sigmoid")
     deep = with_normalisation(waves(DEEP, dtype="uint16"), scheme="image", lower=(900.0,), upper=(60_000.0,))
+    half = waves(THREE)
+    object.__setattr__(half.model_plan, "precision", "bf16")
     return {
         "resized": ([waves(SPEC)], {}),
+        "planned for bf16": ([half], {}),
         "padded": ([waves(THREE, pad=True)], {}),
         "tiles": ([waves(THREE, geometry="patch")], {}),
         "post-processed": ([waves(THREE)], cleaned),
