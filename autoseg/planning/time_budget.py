@@ -208,7 +208,8 @@ class _Search:
             variants = [model.variant]
         sizes = [(variant, self._size(name, variant)) for variant in variants]
         smallest = self._spatial_plan.input_size(_SMALL_SIDE)
-        can_shrink = spec.size_inside(variants[-1]) is None and f"{prefix}.input_size" not in self._plan.overrides
+        is_set = any(path in self._plan.overrides for path in ("side", f"{prefix}.input_size"))
+        can_shrink = spec.size_inside(variants[-1]) is None and not is_set
         if can_shrink and smallest[0] * smallest[1] < sizes[-1][1][0] * sizes[-1][1][1]:
             sizes.append((variants[-1], smallest))
         return sizes

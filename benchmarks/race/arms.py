@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DEFAULT_MODEL = "efficientnet_lite0_upernet"
@@ -40,5 +40,31 @@ ARMS: dict[str, Arm] = {
     "autoseg-choice": _autoseg("autoseg, choice of the two models", DEFAULT_MODEL, "nnunet"),
     "plain": Arm("plain recipe", PLAIN, "benchmarks.race.plain"),
 }
+# Before each setting in the name of a varied arm.
+_VARIED = "+"
+
+
+def find(name: str) -> Arm:
+    """An arm of `ARMS`, or one of autoseg's with other settings: "autoseg+side=512+geometry=resize". Raises KeyError."""
+    if name in ARMS:
+        return ARMS[name]
+    settings = dict(one.partition("=")[::2] for one in name.split(_VARIED)[1:])
+    arm = ARMS[base(name)]
+    if arm.side != AUTOSEG or not all(settings.values()):
+        raise KeyError(name)
+    options = {**arm.options, "settings": {**arm.options.get("settings", {}), **settings}}
+    return replace(arm, title=f"{arm.title}; {', '.join(name.split(_VARIED)[1:])}", options=options, leading=False)
+
+
+def base(name: str) -> str:
+    """The arm that a varied one differs from; others are their own."""
+    return name if name in ARMS else name.partition(_VARIED)[0]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """As in `ARMS`, varied ones behind their base."""
+    return sorted(names, key=lambda name: (list(ARMS).index(base(name)), name != base(name), name))
+
+
 # Compared in the overview: ours, and the one to be measured by.
 LEADERS = ("autoseg", "nnunet")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race.arms import ARMS, Arm
+from benchmarks.race.arms import Arm, find
 from benchmarks.race.jobs import Job, Store
 from benchmarks.race.scorer import case_mean, score_cases
 from benchmarks.race.sets import RaceSet
@@ -118,7 +118,7 @@ class Runner:
         return True
 
     def _result(self, job: Job, core: int | None, work: Path, output: Path) -> dict[str, Any]:
-        course, arm = self._course, ARMS[job.arm]
+        course, arm = self._course, find(job.arm)
         chosen, file = course.sets[job.set], work / "request.json"
         request = Request(
             raw=str(chosen.raw), set_file=str(chosen.file), work=str(work), output=str(output), seconds=60 * job.minutes,

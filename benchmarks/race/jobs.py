@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race.arms import ARMS
+from benchmarks.race.arms import find
 
 Record = dict[str, Any]
 
@@ -52,7 +52,7 @@ def plan_jobs(
         for name, count in sets.items()
         if fold < count
         for arm in arms
-        if seed == seeds[0] or ARMS[arm].leading
+        if seed == seeds[0] or find(arm).leading
     ]
 
 

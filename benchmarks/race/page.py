@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.race.arms import ARMS, LEADERS
+from benchmarks.race.arms import ARMS, LEADERS, find, in_order
 from benchmarks.race.jobs import Job, Record
 from benchmarks.race.results import Comparison, Heat, Summary, comparisons, heats, summaries
 from benchmarks.race.scorer import TOLERANCE
@@ -47,7 +47,7 @@ def _overview(found: Found) -> list[str]:
     if not cells:
         return []
     budgets = sorted({minutes for row in cells.values() for minutes in row})
-    first, second = (ARMS[arm].title for arm in LEADERS)
+    first, second = (find(arm).title for arm in LEADERS)
     lines = [f"Dice of {first}, minus that of {second} (95 % interval; p of this pair alone):", ""]
     lines += [_row(["set", *(f"{minutes:g} minutes" for minutes in budgets)]), _row(["---"] * (1 + len(budgets)))]
     lines += [_row([", ".join(key), *(row.get(minutes, "") for minutes in budgets)]) for key, row in cells.items()]
@@ -61,7 +61,7 @@ def _cells(arm: str, records: list[Record]) -> list[str]:
     inputs = ", ".join(sorted({f"{'x'.join(map(str, record['input']))} {record['precision']}" for record in records}))
     per_case = sum(record["seconds"]["predict"] for record in records) / sum(len(record["cases"]) for record in records)
     return [
-        f"{ARMS[arm].title}{_models(records)}",
+        f"{find(arm).title}{_models(records)}",
         _interval(values["dice"]),
         f"{values['hd95'].mean:.1f}",
         f"{values['nsd'].mean:.3f}",
@@ -105,7 +105,7 @@ def _tests(found: list[Comparison]) -> list[str]:
         return []
     lines = ["| Dice of | against | difference (95 % interval) | patients | p after Holm |", "|---|---|---|---|---|"]
     for one in found:
-        cells = ARMS[one.first].title, ARMS[one.second].title, _difference(one.difference), one.difference.patients, _p(one.p)
+        cells = find(one.first).title, find(one.second).title, _difference(one.difference), one.difference.patients, _p(one.p)
         lines.append(_row(cells))
     return [*lines, ""]
 
@@ -179,15 +179,16 @@ def plot(records: list[Record], path: Path) -> None:
 
 def _draw_panel(axes: Any, found: Found) -> None:
     minutes = sorted({heat[1] for heat in found})
-    for number, arm in enumerate(ARMS):
+    names = in_order({arm for arms in found.values() for arm in arms} | set(ARMS))
+    for number, arm in enumerate(names):
         points = [(heat[1], summaries(arms[arm])["dice"]) for heat, arms in found.items() if arm in arms]
         if not points:
             continue
         # Side by side, so that the intervals can be told apart.
-        places = [minute * 1.03 ** (number - len(ARMS) / 2) for minute, _ in points]
+        places = [minute * 1.03 ** (number - len(names) / 2) for minute, _ in points]
         means = [value.mean for _, value in points]
         errors = [[value.mean - value.low for _, value in points], [value.high - value.mean for _, value in points]]
-        axes.errorbar(places, means, errors, color=f"C{number}", marker="o", markersize=4, capsize=2, label=ARMS[arm].title)
+        axes.errorbar(places, means, errors, color=f"C{number}", marker="o", markersize=4, capsize=2, label=find(arm).title)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(minutes, [f"{minute:g}" for minute in minutes])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.comparison.statistics import bootstrap_means, holm, percentiles, signed_rank
-from benchmarks.race.arms import ARMS, AUTOSEG
+from benchmarks.race.arms import AUTOSEG, base, find, in_order
 from benchmarks.race.jobs import Record
 from benchmarks.race.scorer import METRICS, case_mean
 
@@ -47,7 +47,7 @@ def heats(records: Iterable[Record]) -> dict[Heat, dict[str, list[Record]]]:
         job = record["job"]
         if "cases" in record:
             found[job["set"], job["minutes"], job["device"]][job["arm"]].append(record)
-    return {heat: {arm: found[heat][arm] for arm in ARMS if arm in found[heat]} for heat in sorted(found)}
+    return {heat: {arm: found[heat][arm] for arm in in_order(found[heat])} for heat in sorted(found)}
 
 
 def by_patient(records: Iterable[Record], metric: str) -> dict[str, float]:
@@ -78,11 +78,12 @@ def summaries(records: Sequence[Record]) -> dict[str, Summary]:
 
 
 def comparisons(arms: Mapping[str, list[Record]]) -> list[Comparison]:
-    """Each arm of autoseg against each arm of others, on the folds and seeds that both have trained."""
+    """Each arm of autoseg against each arm of others, and each varied one against its base, on the folds and seeds that both
+    have trained."""
     pairs = [
         (first, second)
-        for first in arms if ARMS[first].side == AUTOSEG
-        for second in arms if ARMS[second].side != AUTOSEG
+        for first in arms if find(first).side == AUTOSEG
+        for second in arms if find(second).side != AUTOSEG or (second == base(first) and second != first)
     ]  # fmt: skip
     found = []
     for first, second in pairs:

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.race import page, sets
-from benchmarks.race.arms import ARMS, AUTOSEG, NNUNET, PLAIN
+from benchmarks.race.arms import ARMS, AUTOSEG, NNUNET, PLAIN, find
 from benchmarks.race.execute import Course, Runner
 from benchmarks.race.jobs import Job, Store, plan_jobs
 from benchmarks.suite import environment
@@ -41,7 +41,7 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="folder of the sets")
     parser.add_argument("--sets", default=",".join(sets.SIDES), metavar="A,B:SIDE", help=f"default: {','.join(sets.SIDES)}")
-    parser.add_argument("--arms", default=",".join(ARMS), metavar="A,B", help=f"of: {', '.join(ARMS)} (default: all)")
+    parser.add_argument("--arms", default=",".join(ARMS), metavar="A,B", help=f"of: {', '.join(ARMS)} (default: all); with settings: autoseg+KEY=VALUE")
     parser.add_argument("--minutes", default="5,20,60", metavar="A,B", help="of training (default: 5,20,60)")
     parser.add_argument("--folds", default="0,1,2,3,4", metavar="A,B", help="default: all five")
     parser.add_argument("--seeds", default="0,1,2", metavar="A,B", help="the two leading arms take all, others the first")
@@ -99,15 +99,17 @@ def show(store: Store, file: Path | None) -> None:
 
 def _arms(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
     arms: list[str] = options.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        parser.error(f"there is no arm {', '.join(unknown)}; there are: {', '.join(ARMS)}")
+    for arm in arms:
+        try:
+            find(arm)
+        except KeyError:
+            parser.error(f"there is no arm {arm}; there are: {', '.join(ARMS)}, and autoseg's with settings: autoseg+KEY=VALUE")
     return arms
 
 
 def _check_pythons(parser: argparse.ArgumentParser, options: argparse.Namespace, arms: list[str]) -> None:
     for side, distribution in _DISTRIBUTIONS.items():
-        python, used = getattr(options, side), [arm for arm in arms if ARMS[arm].side == side]
+        python, used = getattr(options, side), [arm for arm in arms if find(arm).side == side]
         if used and not environment.version(python, distribution):
             parser.error(
                 f"{python} has no {distribution}: install it there, name another Python with --{side}, or leave out "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.metrics.surface import surface_score
 from benchmarks.race import page, run, scorer
-from benchmarks.race.arms import ARMS
+from benchmarks.race.arms import ARMS, find
 from benchmarks.race.jobs import Job, Store
 from benchmarks.race.results import by_patient, comparisons, heats, summary
 from tests.benchmarks.race_records import job, record
@@ -106,6 +106,25 @@ def test_arms_are_compared_on_the_trainings_that_both_have() -> None:
     assert (equal.first, equal.p, equal.difference.mean) == ("autoseg-nnunet", 1.0, 0.0)
     alone = comparisons({arm: arms[arm] for arm in ("nnunet", "autoseg")})
     assert better_than.p == pytest.approx(2 * alone[0].p)  # Holm, two pairs.
+
+
+def test_an_arm_with_other_settings_is_compared_with_its_base() -> None:
+    name = "autoseg+side=512+geometry=resize"
+    varied = find(name)
+    assert varied.options["settings"] == {"side": "512", "geometry": "resize"} and not varied.leading
+    assert varied.options["models"] == ARMS["autoseg"].options["models"]
+    for wrong in ("autoseg+side", "nnunet+side=512", "nobody+side=512", "autoseg+"):
+        with pytest.raises(KeyError):
+            find(wrong)
+    dice = {f"p{number}": 0.5 + number / 40 for number in range(10)}
+    better = {case: value + 0.1 for case, value in dice.items()}
+    found = heats([record(better, arm=name), record(dice, arm="nnunet"), record(dice), record(dice, arm="plain")])
+    (arms,) = found.values()
+    assert list(arms) == ["nnunet", "autoseg", name, "plain"]
+    pairs = {(one.first, one.second): one.difference.mean for one in comparisons(arms)}
+    assert pairs[name, "autoseg"] == pytest.approx(0.1) and pairs["autoseg", "nnunet"] == 0 and ("autoseg", name) not in pairs
+    text = page.page([record(better, arm=name), record(dice)])
+    assert f"| {ARMS['autoseg'].title}; side=512, geometry=resize |" in text and "| +0.100 (" in text
 
 
 RECORDS = [

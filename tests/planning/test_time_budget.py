@@ -141,6 +141,13 @@ def test_what_the_user_set_stays() -> None:
     assert sized.models["segformer"].input_size == (384, 384) and timing(sized).hours <= 0.2
 
 
+def test_a_side_that_the_user_set_stays_in_a_short_time() -> None:
+    """It was made smaller without a word, and "geometry" still told the one that was asked for."""
+    plan = timed(("segformer", "efficientnet_lite0_upernet"), hours=0.05, settings={"side": "512"})
+    assert all(model.input_size == (512, 512) for model in plan.models.values()), plan.models
+    assert timed(hours=0.05).models["segformer"].input_size != (384, 384)
+
+
 def test_trials_only_where_they_are_long_enough() -> None:
     short, long = timed(hours=0.5), timed(hours=6)
     assert short.training.search_epochs == 0 and timing(short).trial_steps == 0
