@@ -43,7 +43,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sets", default=",".join(sets.SIDES), metavar="A,B:SIDE", help=f"default: {','.join(sets.SIDES)}")
     parser.add_argument(
         "--arms", default=",".join(ARMS), metavar="A,B",
-        help=f"of: {", ".join(ARMS)} (default: all); with settings: autoseg+KEY=VALUE",
+        help=f"of: {', '.join(ARMS)} (default: all); with settings: autoseg+KEY=VALUE",
     )  # fmt: skip
     parser.add_argument("--minutes", default="5,20,60", metavar="A,B", help="of training (default: 5,20,60)")
     parser.add_argument("--folds", default="0,1,2,3,4", metavar="A,B", help="default: all five")
