@@ -30,8 +30,6 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,7 @@ from autoseg.support.files import read_artefact, write_text
 from autoseg.support.log import configure_logging
 from autoseg.support.workspace import Dataset, Workspace
 from benchmarks.end_to_end import SPECIFICATIONS, bring_in
+from benchmarks.suite.processor_time import processor_time
 
 LITE0, DINOV2 = "efficientnet_lite0_upernet", "dinov2"
 # Views of each image that the frozen arms encode.
@@ -75,7 +74,7 @@ def prepare(options: argparse.Namespace, name: str, arm: str) -> tuple[Dataset, 
     settings = {f"models.{model}.{field}": value for field, value in changes.items()}
     data = Workspace.at(root).dataset(dataset)
     if not data.plan.exists():
-        with _processor_time():
+        with processor_time():
             api.plan_and_preprocess(
                 dataset, protocol="auto", models=[model], settings=settings, hours=options.minutes / 60, device="cpu", root=root
             )
@@ -84,16 +83,6 @@ def prepare(options: argparse.Namespace, name: str, arm: str) -> tuple[Dataset, 
     if "cached_views" in changes:
         quiet |= encoding_settings(data, options)
     return data, quiet
-
-
-@contextmanager
-def _processor_time() -> Iterator[None]:
-    """Steps in the block are timed in processor seconds, so that other programs on the machine do not shorten an arm."""
-    clock, time.perf_counter = time.perf_counter, time.process_time
-    try:
-        yield
-    finally:
-        time.perf_counter = clock
 
 
 def train(options: argparse.Namespace, name: str, arm: str, fold: int) -> dict[str, Any]:

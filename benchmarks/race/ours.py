@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from autoseg.support.files import read_artefact
 from autoseg.support.log import configure_logging
 from autoseg.support.malloc import configure_glibc_malloc
 from benchmarks.race.side import Phases, Request, finish, start
+from benchmarks.suite.processor_time import processor_time
 
 # Of the time, for the trial of each model.
 _TRIAL = 1 / 6
@@ -51,10 +53,11 @@ class _Side:
         file = root / "folds.json"
         file.write_text(json.dumps(folds), encoding="utf-8")
         settings = {"training.seed": str(self._request.seed), **self._options.get("settings", {})}
-        api.plan_and_preprocess(
-            self._dataset, models=[model], device=self._request.device, settings=settings, splits=file, hours=seconds / 3600,
-            root=root,
-        )  # fmt: skip
+        with processor_time() if self._request.device == "cpu" else nullcontext():
+            api.plan_and_preprocess(
+                self._dataset, models=[model], device=self._request.device, settings=settings, splits=file,
+                hours=seconds / 3600, root=root,
+            )  # fmt: skip
         self._phases.end("prepare")
 
     def train(self, root: Path, model: str, fold: int) -> TrainedFold:
