@@ -234,6 +234,11 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def listed(words: Sequence[str] | None) -> list[str] | None:
+    """Words that may hold several names each: "a b", "a,b" and "a, b" are the same. None stays None."""
+    return None if words is None else [name for word in words for name in names(word)]
+
+
 def settings(pairs: Sequence[str], option: str = "--set", example: str = "training.epochs=50") -> dict[str, str]:
     """Parse `key=value` pairs of an option. Raises AutosegError if '=' is missing."""
     parsed = {}
@@ -246,10 +251,11 @@ def settings(pairs: Sequence[str], option: str = "--set", example: str = "traini
 
 
 def folds(words: Sequence[str]) -> list[int] | None:
-    """Fold numbers; None means all."""
-    if list(words) == ["all"]:
+    """Fold numbers, of words like "0", "1,2"; None means all."""
+    words = listed(words) or []
+    if words == ["all"]:
         return None
-    if not all(word.isdigit() for word in words):
+    if not words or not all(word.isdigit() for word in words):
         raise AutosegError(f"folds are numbers or 'all', not {' '.join(words)}", "for example -f 0 1 2")
     return [int(word) for word in words]
 

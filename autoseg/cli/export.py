@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
 
     exported = api.export(
-        options.dataset, options.models, options.output, entry.folds(options.folds), onnx=options.onnx, runtime=options.runtime,
+        options.dataset, entry.listed(options.models), options.output, entry.folds(options.folds), onnx=options.onnx, runtime=options.runtime,
         root=options.root,
     )  # fmt: skip
     print(exported)

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     entry.add_dataset(parser)
     parser.add_argument("--protocol", choices=PROTOCOLS, default="auto", help="default: auto; quick takes minutes on a CPU")
-    parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all (default)")
+    parser.add_argument("-m", "--models", default="all", metavar="A,B", help="model names, or all (default)")
     parser.add_argument("--memory", metavar="SIZE", help="memory of a training, e.g. 8G (default: by the device)")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(

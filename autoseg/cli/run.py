@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         "example: autoseg_run --datasets 501,502 --models all --folds all --workers 2",
     )
     parser.add_argument("--datasets", metavar="A,B", help="ids or names")
-    parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
-    parser.add_argument("--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
+    parser.add_argument("-m", "--models", default="all", metavar="A,B", help="model names, or all of the plan (default)")
+    parser.add_argument("-f", "--folds", default="all", metavar="0,1", help="fold numbers, or all (default)")
     parser.add_argument("--seeds", metavar="0,1,2", help="train with each of these seeds (default: the plan's)")
     parser.add_argument("--status", action="store_true", help="print the table of jobs and exit")
     entry.add_engine(parser)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hours", type=float, required=True, metavar="H", help="for each dataset, since its first call; more continue it"
     )
-    parser.add_argument("--models", default="all", metavar="A,B", help="model names, or all (default)")
+    parser.add_argument("-m", "--models", default="all", metavar="A,B", help="model names, or all (default)")
     parser.add_argument("--objective", default="dice", metavar="M", help="what decides: dice (default), nsd, cldice, ...")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the parts of the cases and all trainings")
     parser.add_argument("--licence", default="any", choices=("any", "commercial"), help="of published weights (default: any)")

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--use", action="append", default=[], metavar="NAME=DATASET", help="take this dataset of yours for one of the study"
     )
     parser.add_argument("--datasets", metavar="A,B", help="only these datasets of the study")
-    parser.add_argument("--models", metavar="A,B", help="only these models")
+    parser.add_argument("-m", "--models", metavar="A,B", help="only these models")
     parser.add_argument(
         "--missing-weights", choices=("refuse", "random"), default="refuse",
         help="random: models whose published weights are missing start from random ones (default: refuse to start)",
