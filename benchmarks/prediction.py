@@ -49,7 +49,7 @@ def bare(predictor: Predictor, jobs: Sequence[PredictionJob]) -> Callable[[], No
         images = [predictor.prepare(read_image(job.images[0]).array).arrays[place] for job in jobs]
         for start in range(0, len(images), predictor.batch_size):
             stored = torch.from_numpy(np.stack(images[start : start + predictor.batch_size])).permute(0, 3, 1, 2).contiguous()
-            seen = normalise(stored, engine.model_plan.normalisation)
+            seen = normalise(stored, engine.model_plan.normalisation).contiguous(memory_format=engine.memory_format)
             batches.append((member.network.eval(), seen, for_prediction(engine.model_plan.precision, predictor.device)))
 
     def work() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 Prepared = NDArray[np.generic]
 # Larger accumulators are kept in the CPU's memory instead of the device's.
 _MAX_BYTES_ON_DEVICE = 512 << 20
+# On a processor in fp32, more pixels at once take longer, up to a third: they leave its caches. One image alone may take longer too.
+_PIXELS_AT_ONCE, _FEWEST_AT_ONCE = 1 << 17, 2
 
 
 class Engine:
@@ -63,16 +66,15 @@ class Engine:
         self.device = torch.device(device)
         self._precision = precision or model_plan.precision
         self._activation = activation or activations.output_activation("", scheme)
-        self._format = torch.contiguous_format
-        if self.device.type == "cuda":
-            # As in training, see `training.memory_format`.
-            by_rule = registry.spec(model_plan.model).channels_last_on_cuda
-            self._format = torch.channels_last if by_rule else torch.contiguous_format
-            network.to(memory_format=self._format)
+        self.memory_format = _memory_format(model_plan, self.device)
+        network.to(memory_format=self.memory_format)
         axes = tuple(axis + 2 for axis in mirror)
         self._views = [subset for count in range(1, len(axes) + 1) for subset in combinations(axes, count)]
         # Fits into memory, because it did so in training, with gradients.
         self.batch_size = max(1, model_plan.batch_size // max(1, model_plan.accumulate))
+        if self.device.type == "cpu" and self._precision == "fp32":
+            at_once = max(_FEWEST_AT_ONCE, _PIXELS_AT_ONCE // math.prod(model_plan.input_size))
+            self.batch_size = min(self.batch_size, at_once)
 
     def probabilities(self, prepared: Sequence[Prepared]) -> list[Tensor]:
         """Probabilities (K, h, w) float32, on the CPU, of each preprocessed image (h, w, C) of stored values.
@@ -168,7 +170,7 @@ class Engine:
         known = [item for item in statistics if item is not None]
         stacked = self._to_device(torch.cat(known)) if known else None
         images = normalise(self._to_device(_batch(stored)), self.model_plan.normalisation, stacked)
-        images = images.contiguous(memory_format=self._format)
+        images = images.contiguous(memory_format=self.memory_format)
         total = self._activations(images)
         for axes in self._views:
             total += self._activations(images.flip(axes)).flip(axes)
@@ -193,6 +195,17 @@ class Engine:
                 yield
         finally:
             self.network.train(was_training)
+
+
+def _memory_format(plan: ModelPlan, device: torch.device) -> torch.memory_format:
+    """By the rule of `training.memory_format`; on a processor the plan's, if it has chosen one."""
+    if device.type == "cuda":
+        last = registry.spec(plan.model).channels_last_on_cuda
+    elif device.type == "cpu" and plan.memory_format == "auto":
+        last = registry.spec(plan.model).channels_last_on_cpu
+    else:
+        last = device.type == "cpu" and plan.memory_format == "channels_last"
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @dataclass

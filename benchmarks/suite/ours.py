@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import torch
 
+from autoseg.inference.engine import Engine
 from autoseg.inference.precision import autocast, for_prediction
 from autoseg.io import read_case
 from autoseg.io.raw_dataset import RawDataset
@@ -90,15 +91,18 @@ def network(dataset: Dataset, raw: RawDataset) -> dict[str, float]:
 
 
 def forward(dataset: Dataset, images: int, views: int, device: torch.device) -> dict[str, float]:
-    """The network alone: batches of the plan's size, the precision of predictions, `views` passes for each image."""
+    """The network alone, in the batches, precision and memory format of predictions; `views` passes for each image."""
     configure_glibc_malloc(128 << 20)  # As autoseg_predict does.
     trained = checkpoint.load_network(dataset.fold(MODEL, 0), device=device)
-    size = max(1, trained.model_plan.batch_size // trained.model_plan.accumulate)
-    shape = (size, trained.preprocessing.channels, *trained.model_plan.input_size)
-    batch = normalise(torch.randint(0, 256, shape, dtype=torch.uint8, device=device), trained.model_plan.normalisation)
+    plan, precision = trained.model_plan, for_prediction(trained.model_plan.precision, device)
+    engine = Engine(trained.network, plan, trained.preprocessing, trained.scheme, device, precision=precision)
+    size = engine.batch_size
+    shape = (size, trained.preprocessing.channels, *plan.input_size)
+    batch = normalise(torch.randint(0, 256, shape, dtype=torch.uint8, device=device), plan.normalisation)
+    batch = batch.contiguous(memory_format=engine.memory_format)
 
     def once(count: int) -> None:
-        with torch.no_grad(), autocast(for_prediction(trained.model_plan.precision, device), device):
+        with torch.no_grad(), autocast(precision, device):
             trained.network(batch[:count])
 
     once(size)

@@ -1,4 +1,5 @@
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def model_plan(input_size=(32, 32), batch=4, normalisation=IDENTITY, precision="
         parameters=0,
         flops=0,
         memory=0,
+        memory_format="contiguous",
     )
 
 
@@ -72,6 +74,35 @@ def expected(network, image):
     tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.no_grad():
         return network.layer(tensor / 255).softmax(1)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "planned", "expected"),
+    [
+        ("unet", "auto", torch.channels_last), ("efficientnet_lite0_upernet", "auto", torch.channels_last),
+        ("nnunet", "auto", torch.contiguous_format), ("unet", "contiguous", torch.contiguous_format),
+        ("nnunet", "channels_last", torch.channels_last),
+    ],
+)  # fmt: skip
+def test_a_processor_predicts_in_the_memory_format_of_training(model, planned, expected):
+    """A network in training keeps the one that its run has chosen."""
+    network = Pointwise()
+    plan = replace(model_plan(), model=model, memory_format=planned)
+    engine = Engine(network, plan, preprocessing_config(), TWO)
+    assert engine.memory_format == expected
+    (first,) = engine.probabilities(images((32, 32)))
+    (second,) = Engine(Pointwise(), model_plan(), preprocessing_config(), TWO).probabilities(images((32, 32)))
+    assert np.allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "precision", "expected"),
+    [((256, 256), "fp32", 2), ((128, 128), "fp32", 8), ((192, 256), "fp32", 2), ((512, 512), "fp32", 2), ((256, 256), "bf16", 16)],
+)
+def test_a_processor_takes_few_pixels_at_once_in_fp32(size, precision, expected):
+    plan = model_plan(size, batch=16)
+    assert Engine(Pointwise(), plan, preprocessing_config(size=size), TWO, precision=precision).batch_size == expected
+    assert Engine(Pointwise(), model_plan(size, batch=1), preprocessing_config(size=size), TWO).batch_size == 1
 
 
 def test_whole_images_are_batched_by_size_and_returned_in_order():

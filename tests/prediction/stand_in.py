@@ -62,6 +62,7 @@ def plan_of(
         parameters=2,
         flops=0,
         memory=0,
+        memory_format="contiguous",
     )
     training = Training(epochs=3, loss="dice_ce", learning_rates=(1e-3,), augmentation=Augmentation(mirror=mirror), tta=tta)
     return Plan(

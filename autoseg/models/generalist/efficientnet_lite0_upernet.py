@@ -30,6 +30,7 @@ SPEC = ModelSpec(
     variants=(Variant("light", 3_655_426), Variant("wide", 5_166_978)),
     default_variant="light",
     divisor=32,
+    channels_last_on_cpu=True,
     weights=(
         PublishedWeights(
             file="efficientnet-lite0-57934424.pth",
