@@ -234,9 +234,9 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def listed(words: Sequence[str] | None) -> list[str] | None:
-    """Words that may hold several names each: "a b", "a,b" and "a, b" are the same. None stays None."""
-    return None if words is None else [name for word in words for name in names(word)]
+def listed(words: Sequence[str]) -> list[str]:
+    """Words that may hold several names each: "a b", "a,b" and "a, b" are the same."""
+    return [name for word in words for name in names(word)]
 
 
 def settings(pairs: Sequence[str], option: str = "--set", example: str = "training.epochs=50") -> dict[str, str]:
@@ -252,7 +252,7 @@ def settings(pairs: Sequence[str], option: str = "--set", example: str = "traini
 
 def folds(words: Sequence[str]) -> list[int] | None:
     """Fold numbers, of words like "0", "1,2"; None means all."""
-    words = listed(words) or []
+    words = listed(words)
     if words == ["all"]:
         return None
     if not words or not all(word.isdigit() for word in words):

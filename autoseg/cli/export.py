@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from autoseg import api
 
     exported = api.export(
-        options.dataset, entry.listed(options.models), options.output, entry.folds(options.folds), onnx=options.onnx, runtime=options.runtime,
-        root=options.root,
+        options.dataset, entry.listed(options.models), options.output, entry.folds(options.folds),
+        onnx=options.onnx, runtime=options.runtime, root=options.root,
     )  # fmt: skip
     print(exported)
     return 0

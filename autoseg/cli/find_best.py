@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from autoseg import api
 
-    choice = api.find_best(options.dataset, entry.listed(options.models), device=options.device, root=options.root)
+    models = entry.listed(options.models or ()) or None
+    choice = api.find_best(options.dataset, models, device=options.device, root=options.root)
     rows = [(" + ".join(one.models), f"{one.dice:.4f}") for one in choice.candidates[:_SHOWN]]
     _tables.show_table(f"Dice on {choice.cases} out-of-fold cases, mean over classes and cases", ("models", "Dice"), rows)
     print(f"best: {' + '.join(choice.models)}, folds {', '.join(map(str, choice.folds))}: {choice.dice_before:.4f}")

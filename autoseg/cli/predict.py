@@ -22,7 +22,7 @@ _SHOWN = 20
 @entry.resumable("the same command with --continue resumes")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    options.models = entry.listed(options.models)
+    options.models = entry.listed(options.models or ())
     if sum(one is not None for one in (options.bundle, options.nnunet, options.dataset)) != 1:
         raise AutosegError(
             "the networks are not clear", "use one of -d DATASET -m MODEL, --bundle FILE.zip, and --nnunet FOLDER"

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Prepared = NDArray[np.generic]
 # Larger accumulators are kept in the CPU's memory instead of the device's.
 _MAX_BYTES_ON_DEVICE = 512 << 20
-# On a processor in fp32, more pixels at once take longer, up to a third: they leave its caches. One image alone may take longer too.
+# On a processor in fp32, more pixels at once take up to a third longer: they leave its caches. So may one image alone.
 _PIXELS_AT_ONCE, _FEWEST_AT_ONCE = 1 << 17, 2
 
 

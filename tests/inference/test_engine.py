@@ -97,8 +97,11 @@ def test_a_processor_predicts_in_the_memory_format_of_training(model, planned, e
 
 @pytest.mark.parametrize(
     ("size", "precision", "expected"),
-    [((256, 256), "fp32", 2), ((128, 128), "fp32", 8), ((192, 256), "fp32", 2), ((512, 512), "fp32", 2), ((256, 256), "bf16", 16)],
-)
+    [
+        ((256, 256), "fp32", 2), ((128, 128), "fp32", 8), ((192, 256), "fp32", 2), ((512, 512), "fp32", 2),
+        ((256, 256), "bf16", 16),
+    ],
+)  # fmt: skip
 def test_a_processor_takes_few_pixels_at_once_in_fp32(size, precision, expected):
     plan = model_plan(size, batch=16)
     assert Engine(Pointwise(), plan, preprocessing_config(size=size), TWO, precision=precision).batch_size == expected
