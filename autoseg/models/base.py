@@ -73,7 +73,8 @@ class ModelSpec:
     channels_last_on_cpu: True if channels_last was measured to make CPU training steps and predictions faster.
     channels_last_on_cuda: False if contiguous tensors were measured to be faster on a GPU (networks with instance norm).
     no_onnx: why it cannot be exported to ONNX; empty if it can (tested for every model).
-    warmup_epochs: epochs of linear warm-up of the learning rate.
+    warmup_epochs: epochs of linear warm-up of the learning rate. high_rate: True if higher rates than usual were measured to be
+    better (documentation/race.md).
     weights: published files, for each variant and part the preferred one first.
     transfer: how to train it from published weights. cam_layer: module path of the default layer for Grad-CAM.
     """
@@ -95,6 +96,7 @@ class ModelSpec:
     channels_last_on_cuda: bool = True
     no_onnx: str = ""
     warmup_epochs: int = 0
+    high_rate: bool = False
     weights: tuple[PublishedWeights, ...] = ()
     transfer: Transfer = LIKE_ANY_OTHER
     cam_layer: str = ""

@@ -35,7 +35,7 @@ _SPARSE = 0.02
 _TRIAL_VALIDATIONS = 4
 _RATES: dict[str, tuple[float, ...]] = {
     "benchmark": study.RATES,
-    "auto": (3e-4, 1e-4, 5e-5),
+    "auto": (1e-3, 3e-4, 1e-4),
     "quick": (1e-3, 5e-4, 2e-4),
 }
 # With at most so many steps, `auto` has the rates of `quick`: the others would end before they have learnt anything.
@@ -185,14 +185,15 @@ def decide_learning_rate(
     subject = f"models.{model.name}.learning_rate"
     if protocol == "benchmark":
         return rates[0], Decision(subject, f"{rates[0]:g}", "first of the study's candidates, until the search selects one")
-    needs_warmup = model.warmup_epochs > 0
-    if rates == _RATES["quick"]:
-        rate = rates[2] if needs_warmup else rates[1]
-        reason = "an attention network that needs warm-up" if needs_warmup else "a few hundred steps need a high rate"
+    if model.warmup_epochs > 0:
+        rate, reason = rates[2], "an attention network that needs warm-up"
+    elif rates == _RATES["quick"]:
+        rate, reason = rates[0 if model.high_rate else 1], "a few hundred steps need a high rate"
     else:
-        rate = rates[1] if pretrained or needs_warmup else rates[0]
-        reason = "pretrained weights need small steps" if pretrained else "trained from random weights"
-        reason = "an attention network that needs warm-up" if needs_warmup else reason
+        place = (1 if pretrained else 0) + (0 if model.high_rate else 1)
+        rate, reason = rates[place], "pretrained weights need small steps" if pretrained else "trained from random weights"
+    if model.high_rate:
+        reason += "; higher than usual, as measured for this network"
     return rate, Decision(subject, f"{rate:g}", reason)
 
 

@@ -370,3 +370,19 @@ def test_learning_rates_are_candidates() -> None:
             rate, decision = decide_learning_rate(protocol, models.spec(model), rates, model == "hsnet")  # type: ignore[arg-type]
             assert rate in rates and decision.subject == f"models.{model}.learning_rate"
     assert decide_learning_rate("benchmark", PRETRAINED, (1e-4, 5e-5, 1e-5), True)[0] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "few", "many"),
+    [
+        ("efficientnet_lite0_upernet", True, 1e-3, 3e-4), ("efficientnet_lite0_upernet", False, 1e-3, 1e-3),
+        ("nnunet", False, 1e-3, 1e-3), ("hsnet", True, 5e-4, 1e-4), ("unet", False, 5e-4, 3e-4),
+        ("segformer", True, 2e-4, 1e-4), ("segformer", False, 2e-4, 1e-4),
+    ],
+)  # fmt: skip
+def test_rates_are_high_for_networks_that_were_measured_so(model: str, pretrained: bool, few: float, many: float) -> None:
+    for protocol, steps, expected in (("quick", "few", few), ("auto", "many", many)):
+        rates = training(FakeDataset(), protocol).learning_rates  # type: ignore[arg-type]
+        rate, decision = decide_learning_rate(protocol, models.spec(model), rates, pretrained)  # type: ignore[arg-type]
+        assert rate == expected, steps
+        assert ("measured for this network" in decision.reason) == models.spec(model).high_rate

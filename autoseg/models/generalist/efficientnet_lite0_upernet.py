@@ -31,6 +31,7 @@ SPEC = ModelSpec(
     default_variant="light",
     divisor=32,
     channels_last_on_cpu=True,
+    high_rate=True,
     weights=(
         PublishedWeights(
             file="efficientnet-lite0-57934424.pth",

@@ -30,6 +30,7 @@ SPEC = ModelSpec(
     deep_supervision=True,
     batch_statistics=False,
     channels_last_on_cuda=False,
+    high_rate=True,
     cam_layer="network.encoder.stages.4",
 )
 # First and largest number of feature maps.
