@@ -41,6 +41,10 @@ _MAX_PATCH_ZOOM = 1.1
 # pixels: thicker structures are shrunk to this thickness, so that patches contain more context
 _TARGET_THICKNESS = 6.0
 _SMALLEST_SCALE = 0.25
+# pixels: in `auto` structures below _MIN_THICKNESS are enlarged to this thickness (documentation/race.md). Predictions take
+# longer by the square of the scale.
+_ENLARGED_THICKNESS = 4.0
+_LARGEST_SCALE = 2.0
 # Further enlargement costs time without benefit.
 _MAX_ENLARGEMENT = 1.5
 # Percentile 90 over percentile 10 of the fields of view (mm): above, resizing would show organs at different scales.
@@ -117,7 +121,11 @@ def decide_geometry(
     kind, reason = _choose_kind(stats, working_side, working_side / stats.side)
     resize_plan = SpatialPlan(kind="resize", side=working_side, native=stats.size, aspect=stats.aspect)
     # Patches against the rule keep the original resolution: shrunk patches would be resized images again.
-    spatial_plan = _patch_plan(stats, working_side, shrink=kind == "patch") if (fixed_kind or kind) == "patch" else resize_plan
+    spatial_plan = resize_plan
+    if (fixed_kind or kind) == "patch":
+        spatial_plan = _patch_plan(stats, working_side, shrink=kind == "patch", enlarge=protocol == "auto" and kind == "patch")
+        if (zoom := spatial_plan.zoom(stats.size)) > 1.01:
+            reason += f"; enlarged {zoom:.1f} times, which was measured to find more of lines this thin"
     if asked == "pad":
         spatial_plan = replace(spatial_plan, square=True, pad=True)
     if fixed_kind is not None:
@@ -213,12 +221,15 @@ def _choose_kind(stats: DatasetStats, working_side: int, scale: float) -> tuple[
     return "resize", f"{figures}, and the network sees the complete image"
 
 
-def _patch_plan(stats: DatasetStats, working_side: int, shrink: bool) -> SpatialPlan:
+def _patch_plan(stats: DatasetStats, working_side: int, *, shrink: bool, enlarge: bool) -> SpatialPlan:
+    """shrink, enlarge: whether the thinnest class may be brought to a thickness that suits patches."""
     spacing = stats.fingerprint.median_spacing
     thinnest = stats.thinnest
     scale = 1.0
     if shrink and thinnest is not None and thinnest.thickness > _TARGET_THICKNESS:
         scale = max(_SMALLEST_SCALE, round(_TARGET_THICKNESS / thinnest.thickness, 2))
+    if enlarge and thinnest is not None and thinnest.thickness < _MIN_THICKNESS:
+        scale = min(_LARGEST_SCALE, round(_ENLARGED_THICKNESS / thinnest.thickness, 2))
     if stats.spacings and spacing is not None and _spacings_differ(stats):
         ratio = _field_of_view_ratio(stats)
         if ratio is not None and ratio > _MAX_VIEW_RATIO:
@@ -264,4 +275,4 @@ def _describe(spatial_plan: SpatialPlan) -> str:
         return f"patches at {spatial_plan.spacing[0]:g} x {spatial_plan.spacing[1]:g} mm per pixel"
     if spatial_plan.scale == 1.0:
         return "patches at the original resolution"
-    return f"patches at {spatial_plan.scale:g} of the original resolution"
+    return f"patches at {spatial_plan.scale:g} {'times' if spatial_plan.scale > 1 else 'of'} the original resolution"

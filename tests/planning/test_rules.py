@@ -134,7 +134,7 @@ def test_constant_channel_is_divided_by_one() -> None:
 def test_thin_classes_get_patches_and_thick_ones_resizing(protocol: Protocol, device: str) -> None:
     for budget in (4 * GIGABYTE, 80 * GIGABYTE):
         vessels, because = spatial_plan(VESSELS, protocol, device, budget)
-        assert (vessels.kind, vessels.scale, vessels.spacing) == ("patch", 1.0, None)
+        assert (vessels.kind, vessels.scale, vessels.spacing) == ("patch", 2.0 if protocol == "auto" else 1.0, None)
         assert "vessel" in because and "2.0 px" in because
         polyps, because = spatial_plan(POLYPS, protocol, device, budget)
         assert polyps.kind == "resize" and "rare" in because and "42.0 px" in because
@@ -150,6 +150,19 @@ def test_benchmark_resizes_and_reports_the_loss() -> None:
 def test_thick_vessels_of_large_images_are_shrunk() -> None:
     result, _ = spatial_plan(FakeDataset(size=(2048, 2048), classes={"vessel": 12.0}))
     assert result.kind == "patch" and result.scale == 0.5
+
+
+@pytest.mark.parametrize(("thickness", "scale"), [(1.0, 2.0), (2.0, 2.0), (2.5, 1.6), (2.9, 1.38), (3.5, 1.0), (6.0, 1.0)])
+def test_patches_of_thin_classes_are_enlarged_to_four_pixels_in_auto(thickness: float, scale: float) -> None:
+    fake = FakeDataset(size=(1200, 1200), classes={"vessel": thickness})
+    assert spatial_plan(fake, "auto")[0].scale == scale
+    assert spatial_plan(fake, "quick")[0].scale == 1.0, "predictions take longer by the square of the scale"
+    decision = decide_geometry(stats(fake), "auto", "cpu", 8 * GIGABYTE)[1][0]
+    assert decision.value == f"patches at {f'{scale:g} times ' if scale > 1 else ''}the original resolution"
+    assert (f"enlarged {scale:.1f} times" in decision.reason) == (scale > 1)
+    small = FakeDataset(size=(100, 100), classes={"vessel": 2.0})
+    asked = decide_geometry(stats(small), "auto", "cpu", 8 * GIGABYTE, "patch")[0]
+    assert asked.scale == 1.0, "what the user asks for is not enlarged"
 
 
 def test_small_images_are_enlarged_slightly() -> None:
@@ -174,10 +187,10 @@ def test_different_fields_of_view_get_one_pixel_size() -> None:
 
 
 def test_thin_classes_with_spacing_get_one_pixel_size() -> None:
-    result, _ = spatial_plan(
-        FakeDataset(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6)))
-    )
-    assert (result.kind, result.spacing) == ("patch", (0.5, 0.5))
+    fake = FakeDataset(classes={"vessel": 2.0}, size=(600, 600), spacings=((0.4, 0.4), (0.5, 0.5), (0.6, 0.6)))
+    for protocol, spacing in (("quick", (0.5, 0.5)), ("auto", (0.25, 0.25))):
+        result, _ = spatial_plan(fake, protocol)  # type: ignore[arg-type]
+        assert (result.kind, result.spacing) == ("patch", spacing)
 
 
 def test_aspect_includes_anisotropic_spacing() -> None:
