@@ -163,7 +163,7 @@ def plot(records: list[Record], path: Path) -> None:
     panels = sorted({(heat[0], heat[2]) for heat in found})
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    size = 4.2 * columns, 3.2 * rows + 0.6
+    size = 4.2 * columns, 3.2 * rows + 1.0
     figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for panel, place in zip(panels, axes.flat, strict=False):
         _draw_panel(place, {heat: arms for heat, arms in found.items() if (heat[0], heat[2]) == panel})
@@ -171,7 +171,9 @@ def plot(records: list[Record], path: Path) -> None:
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     handles = {label: line for place in axes.flat for line, label in zip(*place.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, fontsize=8)
+    # Those of varied arms are long.
+    ncols = 2 if max(map(len, handles)) < 25 * columns else 1
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=ncols, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -192,5 +194,6 @@ def _draw_panel(axes: Any, found: Found) -> None:
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(minutes, [f"{minute:g}" for minute in minutes])
+    axes.set_xlim(minutes[0] / 1.5, minutes[-1] * 1.5)
     axes.set_xlabel("minutes of training", fontsize=9)
     axes.set_ylabel("Dice", fontsize=9)
