@@ -67,6 +67,7 @@ class ModelSpec:
 
     variants: from small to large. default_variant: the one of the benchmark protocol.
     divisor: the network pads its input to multiples of this. fixed_size: it resizes its input to this square.
+    full_resolution: True if its decoder ends at the size of the input, so that thin structures need no enlarged patches.
     own_loss: trains with a loss of its own instead of the plan's.
     batch_statistics: normalises over the batch, so it cannot train with a batch of one.
     mixed_precision: False if half precision is known to be unstable.
@@ -89,6 +90,7 @@ class ModelSpec:
     min_size: int = 32
     fixed_size: int | None = None
     deep_supervision: bool = False
+    full_resolution: bool = False
     own_loss: bool = False
     batch_statistics: bool = True
     mixed_precision: bool = True

@@ -110,9 +110,17 @@ def resize_shape(side: int, aspect: float) -> tuple[int, int]:
 
 
 def decide_geometry(
-    stats: DatasetStats, protocol: Protocol, device: str, budget: int, asked: Asked | None = None, side: int | None = None
+    stats: DatasetStats,
+    protocol: Protocol,
+    device: str,
+    budget: int,
+    asked: Asked | None = None,
+    side: int | None = None,
+    *,
+    full_resolution: bool = False,
 ) -> tuple[SpatialPlan, list[Decision]]:
-    """The spatial plan of a dataset, and the reasons. asked, side: set by the user."""
+    """The spatial plan of a dataset, and the reasons. asked, side: set by the user. full_resolution: of all its networks, see
+    `ModelSpec`."""
     fixed_kind: Kind | None = "resize" if asked == "pad" else asked
     if protocol == "benchmark" and fixed_kind != "patch":
         return _benchmark_geometry(stats, side, pad=asked == "pad")
@@ -123,7 +131,9 @@ def decide_geometry(
     # Patches against the rule keep the original resolution: shrunk patches would be resized images again.
     spatial_plan = resize_plan
     if (fixed_kind or kind) == "patch":
-        spatial_plan = _patch_plan(stats, working_side, shrink=kind == "patch", enlarge=protocol == "auto" and kind == "patch")
+        by_rule = kind == "patch"
+        enlarge = by_rule and protocol == "auto" and not full_resolution
+        spatial_plan = _patch_plan(stats, working_side, shrink=by_rule, enlarge=enlarge)
         if (zoom := spatial_plan.zoom(stats.size)) > 1.01:
             reason += f"; enlarged {zoom:.1f} times, which was measured to find more of lines this thin"
     if asked == "pad":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -75,7 +75,9 @@ def make_plan(
     budget, memory_decision = _decide_memory(memory, device, device_type)
     folds = len(splits.folds) if splits is not None else FOLDS
     channels, decisions = decide_channels(stats)
-    spatial_plan, geometry_decisions = decide_geometry(stats, protocol, device_type, budget, asked.geometry, asked.side)
+    spatial_plan, geometry_decisions = decide_geometry(
+        stats, protocol, device_type, budget, asked.geometry, asked.side, full_resolution=all_full_resolution(models)
+    )
     training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget)
     training, training_decisions = decide_training(
         stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED,
@@ -315,6 +317,11 @@ def planning_settings(settings: Mapping[str, str]) -> PlanningSettings:
             raise AutosegError(f"{name} cannot be {settings[name]!r}", f"choose {', '.join(known[:-1])} or {known[-1]}")
     chosen: dict[str, Any] = {name: settings.get(name) for name in choices}
     return PlanningSettings(side=None if side is None else int(side), **chosen)
+
+
+def all_full_resolution(models: Iterable[str]) -> bool:
+    """Whether no network of a plan needs enlarged patches of thin structures."""
+    return all(registry.spec(name).full_resolution for name in models)
 
 
 def planned_stats(

@@ -10,7 +10,7 @@ from functools import partial
 from autoseg.planning import overrides
 from autoseg.planning.geometry import decide_geometry
 from autoseg.planning.initial_weights import WeightsPolicy
-from autoseg.planning.planner import make_plan, planned_stats, planning_settings
+from autoseg.planning.planner import all_full_resolution, make_plan, planned_stats, planning_settings
 from autoseg.planning.time_budget import (
     Cost,
     StepTimer,
@@ -55,7 +55,10 @@ def make_timed_plan(
     plan = make()
     asked = planning_settings(settings or {})
     _, stats = planned_stats(fingerprint, spec, protocol, settings or {}, splits)
-    spatial_plan, _ = decide_geometry(stats, protocol, plan.device, plan.memory_budget, asked.geometry, asked.side)
+    spatial_plan, _ = decide_geometry(
+        stats, protocol, plan.device, plan.memory_budget, asked.geometry, asked.side,
+        full_resolution=all_full_resolution(plan.models),
+    )  # fmt: skip
     batch = next(iter(plan.models.values())).batch_size
     cost = Cost(steps_per_epoch=math.ceil(stats.training_cases / batch), validation=validation_cost(stats, spatial_plan))
     limit, reason = _limit(plan, hours)

@@ -61,6 +61,18 @@ def test_gray_images_give_one_input_channel() -> None:
     assert gray.models["nnunet"].parameters < colour.models["nnunet"].parameters
 
 
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (("nnunet", "unet"), "patch_native"), (("efficientnet_lite0_upernet",), "patch_x2"),
+        (("nnunet", "efficientnet_lite0_upernet"), "patch_x2"),
+    ],
+)  # fmt: skip
+def test_patches_of_thin_structures_are_enlarged_for_networks_that_end_at_a_lower_resolution(models, expected) -> None:
+    """All models of a plan see the same patches."""
+    assert list(plan(VESSELS, "auto", models).preprocessing) == [expected]
+
+
 def test_geometry_and_side_can_be_set() -> None:
     whole = plan(VESSELS, geometry="resize", side="384")
     (config,) = whole.preprocessing.values()

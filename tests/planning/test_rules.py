@@ -160,6 +160,7 @@ def test_patches_of_thin_classes_are_enlarged_to_four_pixels_in_auto(thickness: 
     decision = decide_geometry(stats(fake), "auto", "cpu", 8 * GIGABYTE)[1][0]
     assert decision.value == f"patches at {f'{scale:g} times ' if scale > 1 else ''}the original resolution"
     assert (f"enlarged {scale:.1f} times" in decision.reason) == (scale > 1)
+    assert decide_geometry(stats(fake), "auto", "cpu", 8 * GIGABYTE, full_resolution=True)[0].scale == 1.0
     small = FakeDataset(size=(100, 100), classes={"vessel": 2.0})
     asked = decide_geometry(stats(small), "auto", "cpu", 8 * GIGABYTE, "patch")[0]
     assert asked.scale == 1.0, "what the user asks for is not enlarged"

@@ -28,6 +28,7 @@ SPEC = ModelSpec(
     ),
     default_variant="standard",
     deep_supervision=True,
+    full_resolution=True,
     batch_statistics=False,
     channels_last_on_cuda=False,
     high_rate=True,

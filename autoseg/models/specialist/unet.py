@@ -23,6 +23,7 @@ SPEC = ModelSpec(
     variants=(Variant("16", 1_942_594), Variant("32", 7_763_074), Variant("64", 31_037_698)),
     default_variant="64",
     channels_last_on_cpu=True,
+    full_resolution=True,
     weights=tuple(
         direct(
             f"https://download.pytorch.org/models/{file}.pth", variant="64", licence="BSD-3-Clause", study=True,
