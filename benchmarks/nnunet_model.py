@@ -25,11 +25,12 @@ from benchmarks.suite.processes import must, run
 _PLANNERS = {"ExperimentPlanner": "nnUNetPlans", "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans"}
 
 
-def compare(name: str, raw: Path, planner: str, options: argparse.Namespace) -> str:
+def compare(one: sets.RaceSet, planner: str, options: argparse.Namespace) -> str:
     """One row: train, predict with both, count."""
+    name, raw = one.name, one.raw
     plans, number = _PLANNERS[planner], raw.name[len("Dataset") :].partition("_")[0]
     root = options.root.absolute()
-    folders = {f"nnUNet_{one}": str(root / one) for one in ("raw", "preprocessed", "results")}
+    folders = {f"nnUNet_{part}": str(root / part) for part in ("raw", "preprocessed", "results")}
     processes = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
 
     def call(command: str, *words: str | Path) -> None:
@@ -40,7 +41,7 @@ def compare(name: str, raw: Path, planner: str, options: argparse.Namespace) -> 
     plan = json.loads((prepared / f"{plans}.json").read_text())
     plan["configurations"]["2d"]["batch_size"] = 2  # It plans for a GPU.
     (prepared / f"{plans}.json").write_text(json.dumps(plan))
-    (prepared / "splits_final.json").write_text(json.dumps(json.loads(options.folds.read_text())["folds"]))
+    (prepared / "splits_final.json").write_text(json.dumps(one.content()["folds"]))
     same = ("-tr", options.trainer, "-p", plans, "-device", "cpu")
     call("nnUNetv2_train", number, "2d", "0", *same)
     output, images = root / "masks" / f"{name}_{plans}", raw / "imagesTr"
@@ -50,7 +51,7 @@ def compare(name: str, raw: Path, planner: str, options: argparse.Namespace) -> 
     assert not report.failed, report.failed
     different = pixels = foreground = 0
     for path in (output / "theirs").glob("*.png"):
-        theirs, ours = (np.array(Image.open(one)) for one in (path, output / "ours" / path.name))
+        theirs, ours = (np.array(Image.open(file)) for file in (path, output / "ours" / path.name))
         different, pixels = different + int((theirs != ours).sum()), pixels + theirs.size
         foreground += int((theirs > 0).sum())
     reported = json.loads((trained / "fold_0" / "validation" / "summary.json").read_text())["foreground_mean"]["Dice"]
@@ -70,9 +71,8 @@ def main() -> None:
     for item in options.sets.split(","):
         name, _, side = item.partition(":")
         one = sets.prepare(options.data, name, int(side), options.root)
-        options.folds = one.file
         for planner in _PLANNERS:
-            print(compare(one.name, one.raw, planner, options), flush=True)
+            print(compare(one, planner, options), flush=True)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_what_the_user_set_stays() -> None:
 
 
 def test_a_side_that_the_user_set_stays_in_a_short_time() -> None:
-    """It was made smaller without a word, and "geometry" still told the one that was asked for."""
+    """It was made smaller silently, and the decision on the geometry still named the one asked for."""
     plan = timed(("segformer", "efficientnet_lite0_upernet"), hours=0.05, settings={"side": "512"})
     assert all(model.input_size == (512, 512) for model in plan.models.values()), plan.models
     assert timed(hours=0.05).models["segformer"].input_size != (384, 384)
