@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -324,7 +325,7 @@ def _shared_set(*values: int) -> frozenset[int]:
 
 def _values(labels: LabelMap) -> list[int]:
     if labels.dtype == np.uint8:
-        return [int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256))]
+        return [int(value) for value in np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))]
     return [int(value) for value in np.unique(labels)]
 
 

@@ -74,6 +74,5 @@ def object_score(prediction: Mask, reference: Mask) -> ObjectScore:
 
 def _objects(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number of each pixel's object (H, W), 0 outside, and the area of each number in pixels."""
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    assert len(stats) == count
-    return np.asarray(numbers, np.int32), stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    _, numbers = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    return np.asarray(numbers, np.int32), np.bincount(numbers.ravel())

@@ -8,16 +8,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
 
 from autoseg.metrics.rules import UNDEFINED, distance_is_defined
 
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
-# The time of a tree search grows with the number of border pixels, that of a distance transform with the area. A smooth
-# object of a million pixels has a thousand border pixels, noise has half a million.
-_MAX_TREE_PIXELS = 100_000
 # Width of the band of Boundary IoU, as a fraction of the image's diagonal.
 BAND = 0.02
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -117,9 +112,7 @@ def border_distances(
         return None
     window = joint_window(prediction, reference)
     first, second = border(prediction[window]), border(reference[window])
-    if np.count_nonzero(first) + np.count_nonzero(second) > _MAX_TREE_PIXELS:
-        return _transform_distances(first, second, spacing), _transform_distances(second, first, spacing)
-    return _tree_distances(first, second, spacing), _tree_distances(second, first, spacing)
+    return _distances(first, second, spacing), _distances(second, first, spacing)
 
 
 def border(mask: Mask) -> Mask:
@@ -132,20 +125,16 @@ def border(mask: Mask) -> Mask:
 def joint_window(prediction: Mask, reference: Mask) -> tuple[slice, slice]:
     """Bounding box (rows, columns) of the union of two masks that are not both empty. Outside is background or the image's
     edge; both make a border."""
-    rows = np.flatnonzero(prediction.any(axis=1) | reference.any(axis=1))
-    columns = np.flatnonzero(prediction.any(axis=0) | reference.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    column, row, width, height = cv2.boundingRect((prediction | reference).view(np.uint8))
+    return slice(row, row + height), slice(column, column + width)
 
 
-def _tree_distances(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
-    # Common border pixels have distance 0: only the others need a search.
-    searched = np.argwhere(origin & ~target) * spacing
-    distances = np.zeros(np.count_nonzero(origin))
-    if len(searched):
-        tree = cKDTree(np.argwhere(target) * spacing, balanced_tree=False, compact_nodes=False)
-        distances[: len(searched)] = tree.query(searched)[0]
-    return distances
+def _distances(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
+    """Of each pixel of the origin (H, W) to the nearest one of the target, which is not empty."""
+    if spacing[0] != spacing[1]:
+        from scipy.ndimage import distance_transform_edt  # here, because few images need it and it takes a while to import
 
-
-def _transform_distances(origin: Mask, target: Mask, spacing: tuple[float, float]) -> Distances:
-    return np.asarray(distance_transform_edt(~target, sampling=spacing))[origin]
+        return np.asarray(distance_transform_edt(~target, sampling=spacing))[origin]
+    pixels = cv2.distanceTransform((~target).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[origin]
+    # Squares of distances in pixels are whole numbers: this removes the rounding of 32 bits.
+    return np.sqrt(np.rint(np.square(pixels, dtype=np.float64))) * spacing[0]
