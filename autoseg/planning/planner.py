@@ -57,6 +57,7 @@ def make_plan(
     *,
     splits: Splits | None = None,
     choice: TimeChoice | None = None,
+    short: bool = False,
     weights: WeightsPolicy | None = None,
 ) -> Plan:
     """Decides for the dataset, then for each model.
@@ -64,8 +65,8 @@ def make_plan(
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
     "mps". settings: dotted field -> value (see `overrides.apply_overrides`), and those of `PlanningSettings`, such as `side`,
     in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
-    and trials for a time limit. weights: where published weights are, and which are allowed. Raises AutosegError for unknown
-    models, fields and values.
+    and trials for a time limit. short: so few steps fit it that the batch is smaller. weights: where published weights are, and
+    which are allowed. Raises AutosegError for unknown models, fields and values.
     """
     specs = _specs(protocol, models)
     settings = dict(settings or {})
@@ -78,7 +79,7 @@ def make_plan(
     spatial_plan, geometry_decisions = decide_geometry(
         stats, protocol, device_type, budget, asked.geometry, asked.side, full_resolution=all_full_resolution(models)
     )
-    training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget)
+    training_budget, batch_decision = decide_budget(stats, protocol, device_type, budget, short=short)
     training, training_decisions = decide_training(
         stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED,
         schedule=choice.schedule if choice else None, augmentation=asked.augmentation or "planned",

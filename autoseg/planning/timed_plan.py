@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from autoseg.planning import overrides
-from autoseg.planning.geometry import decide_geometry
+from autoseg.planning.dataset_stats import DatasetStats
+from autoseg.planning.geometry import SpatialPlan, decide_geometry
 from autoseg.planning.initial_weights import WeightsPolicy
 from autoseg.planning.planner import all_full_resolution, make_plan, planned_stats, planning_settings
 from autoseg.planning.time_budget import (
@@ -21,7 +22,7 @@ from autoseg.planning.time_budget import (
     show_time,
     with_timings,
 )
-from autoseg.planning.training_schedule import validation_cost
+from autoseg.planning.training_schedule import FEWEST_STEPS, SHORT_BATCH, validation_cost
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
@@ -47,7 +48,7 @@ def make_timed_plan(
     """As `make_plan`, with the expected time of each model.
 
     hours: limit for one fold; 0 for none; None for the default, an hour in `auto` on a CPU. Variants, sizes, steps and trials
-    are then chosen to fit it (see `time_budget.choose`).
+    are then chosen to fit it (see `time_budget.choose`), and the batch is smaller where few steps fit.
     """
     make = partial(
         make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits, weights=weights
@@ -59,17 +60,32 @@ def make_timed_plan(
         stats, protocol, plan.device, plan.memory_budget, asked.geometry, asked.side,
         full_resolution=all_full_resolution(plan.models),
     )  # fmt: skip
-    batch = next(iter(plan.models.values())).batch_size
-    cost = Cost(steps_per_epoch=math.ceil(stats.training_cases / batch), validation=validation_cost(stats, spatial_plan))
+    cost = _cost(plan, stats, spatial_plan)
     limit, reason = _limit(plan, hours)
     if limit:
         outputs = spec.label_scheme().outputs
         choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
+        if choice is not None and choice.schedule.steps < FEWEST_STEPS and _may_halve(plan):
+            make = partial(make, short=True)
+            plan = make()
+            cost = _cost(plan, stats, spatial_plan)
+            choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
         if choice is not None:
             plan = _within(limit, choice, make, timer, cost)
     value = f"{show_time(limit)} for a fold" if limit else "no limit"
     plan = replace(plan, time_budget=limit, decisions=(*plan.decisions, Decision("time_budget", value, reason)))
     return with_timings(plan, timer, cost)
+
+
+def _cost(plan: Plan, stats: DatasetStats, spatial_plan: SpatialPlan) -> Cost:
+    batch = next(iter(plan.models.values())).batch_size
+    return Cost(steps_per_epoch=math.ceil(stats.training_cases / batch), validation=validation_cost(stats, spatial_plan))
+
+
+def _may_halve(plan: Plan) -> bool:
+    """Whether the batch is the planner's, and the number of steps too."""
+    is_set = any(path == "training.epochs" or path.endswith(".batch_size") for path in plan.overrides)
+    return not is_set and all(model.batch_size > SHORT_BATCH for model in plan.models.values())
 
 
 def _within(limit: float, choice: TimeChoice, make: Callable[..., Plan], timer: StepTimer, cost: Cost) -> Plan:

@@ -14,6 +14,8 @@ from autoseg.planning.hardware import show_memory
 from autoseg.schema.plan import MONITOR_NAMES, Decision, Protocol, Training
 
 TARGET_BATCH = 8
+# Where a time limit leaves fewer than FEWEST_STEPS of the former: more steps are worth more than better gradients.
+SHORT_BATCH, FEWEST_STEPS = 4, 100
 # On GPUs with this much memory, if an epoch still has at least _LARGE_BATCH steps.
 _LARGE_BATCH, _LARGE_MEMORY = 16, 20 << 30
 # Optimiser steps of a protocol. Quick: minutes on two cores. Auto: until fine-tuning of a 2D network converges.
@@ -55,8 +57,11 @@ class Budget:
     steps: int
 
 
-def decide_budget(stats: DatasetStats, protocol: Protocol, device: str, memory: int) -> tuple[Budget, Decision]:
-    """The same batch size for every model, for a fair comparison. Gradient accumulation depends on the memory of each model."""
+def decide_budget(
+    stats: DatasetStats, protocol: Protocol, device: str, memory: int, *, short: bool = False
+) -> tuple[Budget, Decision]:
+    """The same batch size for every model, for a fair comparison. Gradient accumulation depends on the memory of each model.
+    short: the time is short, see `FEWEST_STEPS`."""
     batch, cases = TARGET_BATCH, stats.training_cases
     reason = "the same for every model; larger models accumulate gradients over equal parts"
     if protocol == "benchmark":
@@ -70,6 +75,9 @@ def decide_budget(stats: DatasetStats, protocol: Protocol, device: str, memory: 
     while protocol != "benchmark" and batch > 2 and batch > cases:
         batch //= 2
         reason = f"no more than the {cases} training images; the same for every model"
+    if short and batch > SHORT_BATCH:
+        reason = f"of {batch} images not even {FEWEST_STEPS} steps fit the time; the same for every model"
+        batch = SHORT_BATCH
     return Budget(batch, math.ceil(cases / batch)), Decision("batch", str(batch), reason, stats.cite("cases"))
 
 

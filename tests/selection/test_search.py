@@ -52,7 +52,7 @@ def test_the_best_network_is_found_and_confirmed_beside_the_default(planned: Pat
     assert winner.value.mean > default.value.mean and "Winner against default: dice differs by +0.1" in selection.reason
     # The slow network cannot finish a training of the first rung.
     (slow,) = {one.left_out for one in selection.candidates if one.model == "slow_net" and one.changes == 0}
-    assert slow.startswith("2 steps take 856 s, a training of the first rung has")
+    assert slow.startswith("2 steps take 428 s, a training of the first rung has")
     assert read_selection(dataset(root)) == selection
     page = (dataset(root).results / "selection" / "selection.html").read_text()
     assert selection.recommended in page and "<svg" in page and slow in page

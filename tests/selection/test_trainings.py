@@ -34,7 +34,7 @@ def test_a_selection_ends_in_masks(planned: Path, tmp_path: Path, monkeypatch: p
     world.register()
     world.known_times(monkeypatch)
     monkeypatch.setattr("autoseg.runner.scheduler.run_jobs", train_here)
-    monkeypatch.setattr("autoseg.selection.trials.image_seconds", lambda record: world.STEP[record.model] / record.batch_size)
+    monkeypatch.setattr("autoseg.selection.trials.image_seconds", lambda record: world.STEP[record.model] / 8)
     monkeypatch.setattr(ladder, "_CANDIDATES", 2)
     monkeypatch.setattr(ladder, "_OF_A_MODEL", 1)
     root = world.copy(planned, tmp_path)

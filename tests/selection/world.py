@@ -28,11 +28,15 @@ from autoseg.support.files import read_artefact, write_artefact
 from autoseg.support.workspace import Dataset, Workspace
 from tests import generated
 
-# Seconds of a step, as if measured. The last one cannot take two steps in the first rung.
+# Seconds of a step of eight images, as if measured. The last one cannot take two steps in the first rung.
 STEP = {"fast_net": 0.5, "good_net": 1.0, "slow_net": 400.0}
 # Dice that a training of each network comes to, and how much a step adds at first.
 SKILL = {"fast_net": 0.70, "good_net": 0.85, "slow_net": 0.95}
 CASES, FOLDS = 30, 3
+
+
+def step_seconds(name: str, batch: int) -> float:
+    return STEP[name] * batch / 8
 
 
 class Level(SegmentationNetwork):
@@ -137,12 +141,12 @@ class Jobs:
         plan, splits = read_artefact(folder.parent / "plan.json", Plan), read_artefact(folder.parent / "splits.json", Splits)
         fold, model = splits.folds[job.fold], plan.models[job.model]
         steps = plan.training.epochs * -(-len(fold.train) // model.batch_size)
-        seconds = steps * STEP[job.model]
+        seconds = steps * step_seconds(job.model, model.batch_size)
         record = RunRecord(
             dataset=job.dataset, model=job.model, variant=model.variant, fold=job.fold, protocol="auto",
             identity=f"{job.trial} {job.fold}", seed=plan.training.seed, device="cpu", precision="fp32", status="finished",
             epochs_planned=plan.training.epochs, epochs_done=plan.training.epochs, seconds=seconds, steps=steps,
-            batch_size=model.batch_size, images_per_second=model.batch_size / STEP[job.model], selection="last",
+            batch_size=model.batch_size, images_per_second=8 / STEP[job.model], selection="last",
             saw_scored_cases=(),
         )  # fmt: skip
         write_artefact(folder / "run.json", record)
@@ -181,7 +185,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
 
 
 def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.training.step_time._measure", lambda plan, model, scheme, device: STEP[model.model])
+    monkeypatch.setattr(
+        "autoseg.training.step_time._measure", lambda plan, model, scheme, device: step_seconds(model.model, model.batch_size)
+    )
     monkeypatch.setattr(trials, "FEWEST_STEPS", 2)
     monkeypatch.setattr(ladder, "START", 0.0)
     monkeypatch.setattr(ladder, "_CANDIDATES", 5)
