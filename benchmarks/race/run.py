@@ -22,8 +22,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.race import page, sets
@@ -156,9 +158,21 @@ def _run(
     )  # fmt: skip
     cores = _cores(options)
     try:
-        return Runner(course, _say).run(jobs, cores)
+        with _interruptible():
+            return Runner(course, _say).run(jobs, cores)
     except KeyboardInterrupt:
         parser.exit(130, "interrupted: the same command goes on with the trainings that have not ended\n")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the race as Ctrl-C does, which a race started in the background of a script would ignore."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cores(options: argparse.Namespace) -> list[int | None]:

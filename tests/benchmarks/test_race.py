@@ -231,12 +231,15 @@ def test_two_trainings_run_side_by_side_each_on_its_own_core(
 
 
 @pytest.mark.usefixtures("patients_known")
-def test_ctrl_c_ends_the_running_trainings_and_stores_nothing_of_them(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_running_trainings_and_stores_nothing_of_them(stop: int, data: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     sets.prepare(data, "heart", 48, root)
     words = ["--data", str(data), "--sets", "heart:48", "--arms", "autoseg", "--minutes", "1", "--root", str(root)]
     code = (
-        "from benchmarks.race import run; from benchmarks.race.arms import ARMS, Arm\n"
+        "import signal; from benchmarks.race import run; from benchmarks.race.arms import ARMS, Arm\n"
+        # As a shell script starts it in the background.
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         f"ARMS['autoseg'] = Arm('waits', 'autoseg', {MODULE!r}, {{'shift': 0, 'wait': 300}}, True)\n"
         f"run.main({words!r})"
     )
@@ -246,7 +249,7 @@ def test_ctrl_c_ends_the_running_trainings_and_stores_nothing_of_them(data: Path
     )  # fmt: skip
     requests = wait_for(lambda: list((root / "work").glob("*/request.json")))
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130 and "the same command goes on" in told and "FAILED" not in told
     assert not (root / "scores.jsonl").exists()
