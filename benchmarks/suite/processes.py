@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_EVERY = 0.1
+# Seconds between two looks; of a command that takes many minutes they are further apart, since each costs a few milliseconds.
+_EVERY, _SELDOM, _AFTER = 0.1, 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Ended:
     """A finished command. cpu: seconds of processor time of it and of all its descendants.
 
     memory: bytes. The largest sum over the process and all its descendants of what each holds, shared pages divided among
-    those who share them, seen every 0.1 s; or the kernel's peak of the largest one alone, where that is more.
+    those who share them, seen every 0.1 s, after a minute every second; or the kernel's peak of the largest one alone, where
+    that is more.
     """
 
     code: int
@@ -107,7 +109,8 @@ class _Watch:
         return self._peak
 
     def _look(self) -> None:
-        while not self._done.wait(_EVERY):
+        begun = time.monotonic()
+        while not self._done.wait(_EVERY if time.monotonic() - begun < _AFTER else _SELDOM):
             family = _family(self._pid)
             # What is held is dear to ask for: at each look it takes a tenth of a short command's time.
             resident = sum(map(_resident, family))
