@@ -73,6 +73,7 @@ def object_score(prediction: Mask, reference: Mask) -> ObjectScore:
 
 
 def _objects(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number of each pixel's object (H, W), 0 outside, and the area of each number in pixels."""
-    _, numbers = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
-    return np.asarray(numbers, np.int32), np.bincount(numbers.ravel())
+    """Number of each pixel's object (H, W), 0 outside, and the area in pixels of each number but 0."""
+    count, numbers = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    # Of the objects' pixels only: counting takes eight bytes for each.
+    return np.asarray(numbers, np.int32), np.bincount(numbers[mask], minlength=count)

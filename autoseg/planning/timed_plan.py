@@ -22,7 +22,7 @@ from autoseg.planning.time_budget import (
     show_time,
     with_timings,
 )
-from autoseg.planning.training_schedule import FEWEST_STEPS, SHORT_BATCH, validation_cost
+from autoseg.planning.training_schedule import SHORT_BATCH, SHORT_STEPS, validation_cost
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
@@ -65,7 +65,7 @@ def make_timed_plan(
     if limit:
         outputs = spec.label_scheme().outputs
         choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
-        if choice is not None and choice.schedule.steps < FEWEST_STEPS and _may_halve(plan):
+        if choice is not None and choice.schedule.steps < SHORT_STEPS and _may_halve(plan):
             make = partial(make, short=True)
             plan = make()
             cost = _cost(plan, stats, spatial_plan)

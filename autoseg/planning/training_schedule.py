@@ -14,8 +14,8 @@ from autoseg.planning.hardware import show_memory
 from autoseg.schema.plan import MONITOR_NAMES, Decision, Protocol, Training
 
 TARGET_BATCH = 8
-# Where a time limit leaves fewer than FEWEST_STEPS of the former: more steps are worth more than better gradients.
-SHORT_BATCH, FEWEST_STEPS = 4, 100
+# Where a time limit leaves fewer than SHORT_STEPS of the former: more steps are worth more than better gradients.
+SHORT_BATCH, SHORT_STEPS = 4, 100
 # On GPUs with this much memory, if an epoch still has at least _LARGE_BATCH steps.
 _LARGE_BATCH, _LARGE_MEMORY = 16, 20 << 30
 # Optimiser steps of a protocol. Quick: minutes on two cores. Auto: until fine-tuning of a 2D network converges.
@@ -61,7 +61,7 @@ def decide_budget(
     stats: DatasetStats, protocol: Protocol, device: str, memory: int, *, short: bool = False
 ) -> tuple[Budget, Decision]:
     """The same batch size for every model, for a fair comparison. Gradient accumulation depends on the memory of each model.
-    short: the time is short, see `FEWEST_STEPS`."""
+    short: the time is short, see `SHORT_STEPS`."""
     batch, cases = TARGET_BATCH, stats.training_cases
     reason = "the same for every model; larger models accumulate gradients over equal parts"
     if protocol == "benchmark":
@@ -76,7 +76,7 @@ def decide_budget(
         batch //= 2
         reason = f"no more than the {cases} training images; the same for every model"
     if short and batch > SHORT_BATCH:
-        reason = f"of {batch} images not even {FEWEST_STEPS} steps fit the time; the same for every model"
+        reason = f"of {batch} images not even {SHORT_STEPS} steps fit the time; the same for every model"
         batch = SHORT_BATCH
     return Budget(batch, math.ceil(cases / batch)), Decision("batch", str(batch), reason, stats.cite("cases"))
 
