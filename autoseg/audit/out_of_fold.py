@@ -23,7 +23,7 @@ from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError
 from autoseg.support.files import read_artefact
 from autoseg.support.log import progress_bar
-from autoseg.support.workspace import Dataset, model_of_folder, seed_of_folder
+from autoseg.support.workspace import Dataset, fold_folders, model_of_folder, seed_of_folder
 from autoseg.training.checkpoint import read_split
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def find_models(dataset: Dataset) -> dict[str, Path]:
     folders = sorted(dataset.results.iterdir()) if dataset.results.is_dir() else []
     # One training of each model and fold: further seeds would count a model several times.
     folders = [path for path in folders if seed_of_folder(path.name) is None]
-    models = {model_of_folder(path.name): path for path in folders if any(path.glob(f"fold_*/{FOLDER}/prediction.json"))}
+    models = {model_of_folder(path.name): path for path in folders if _has_predictions(path)}
     if not models:
         remedy = f"autoseg_train {dataset.number} MODEL all"
         raise AutosegError(f"{dataset.name} has no trained models to compare its references with", remedy)
@@ -95,8 +95,13 @@ def select_models(models: Mapping[str, Path]) -> dict[str, Path]:
     return {name: folder for name, folder in models.items() if name not in left_out}
 
 
+def _has_predictions(folder: Path) -> bool:
+    return any((fold / FOLDER / "prediction.json").is_file() for fold in fold_folders(folder).values())
+
+
 def _dice(folder: Path) -> float:
-    scores = [read_artefact(path, Scores) for path in folder.glob(f"fold_*/{FOLDER}/scores.json")]
+    files = [fold / FOLDER / "scores.json" for fold in fold_folders(folder).values()]
+    scores = [read_artefact(path, Scores) for path in files if path.is_file()]
     dice = [one.overall.get("class_mean.dice", math.nan) for one in scores]
     return sum(dice) / len(dice) if dice else math.nan
 
@@ -105,9 +110,8 @@ def _model_predictions(
     dataset: Dataset, name: str, folder: Path, cases: Mapping[str, Case], scheme: LabelScheme, device: str
 ) -> Iterator[tuple[str, Maps]]:
     weights = trained_folds(folder)
-    for fold_folder in sorted(folder.glob("fold_*")):
+    for number, fold_folder in fold_folders(folder).items():
         masks = fold_folder / FOLDER
-        number = int(fold_folder.name.removeprefix("fold_")) if fold_folder.name.removeprefix("fold_").isdigit() else -1
         if number in weights and (fold_folder / "splits.json").is_file():
             predictor = Predictor.load(dataset, name, [number], device=device)
             for case in read_split(fold_folder, number).validation:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -18,21 +17,16 @@ from autoseg.schema.plan import Splits
 from autoseg.schema.scores import Scores
 from autoseg.support.errors import AutosegError, SeveralProblems
 from autoseg.support.files import read_artefact
-from autoseg.support.workspace import Dataset
+from autoseg.support.workspace import Dataset, fold_folders
 
 SCORES = "scores.json"
-_FOLD = re.compile(r"fold_(\d+)")
 _NAMED = 3
 
 
-def fold_folders(folder: Path) -> dict[int, Path]:
+def validation_folders(folder: Path) -> dict[int, Path]:
     """Fold -> folder of its validation masks, as nnU-Net v2 writes them; empty if there are none."""
-    found = {}
-    for path in sorted(folder.glob("fold_*/validation")):
-        match = _FOLD.fullmatch(path.parent.name)
-        if match and path.is_dir():
-            found[int(match[1])] = path
-    return found
+    folders = {fold: path / "validation" for fold, path in fold_folders(folder).items()}
+    return {fold: path for fold, path in folders.items() if path.is_dir()}
 
 
 def scores_of(
@@ -43,7 +37,7 @@ def scores_of(
     folds: only these. Raises SeveralProblems if nnU-Net's folds held out other cases than the trained models', and AutosegError
     if the classes differ or the masks are not scored.
     """
-    of_folds = {fold: path for fold, path in fold_folders(folder).items() if folds is None or fold in folds}
+    of_folds = {fold: path for fold, path in validation_folders(folder).items() if folds is None or fold in folds}
     if (folder / SCORES).is_file() or not of_folds:
         scores = {0: read_artefact(folder / SCORES, Scores, f"autoseg_evaluate {folder} REFERENCES -o {folder}")}
     else:

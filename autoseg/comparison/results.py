@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autoseg.comparison.external_masks import SCORES, fold_folders, scores_of
+from autoseg.comparison.external_masks import SCORES, scores_of, validation_folders
 from autoseg.prediction.predictor import trained_folds, trained_models
 from autoseg.prediction.progress_log import RECORD as PREDICTION
 from autoseg.prediction.validation import FOLDER
@@ -74,7 +74,7 @@ class ModelResults:
     def mask_of(self, case: str) -> Path | None:
         """Path of the predicted mask of a held-out case; None if there is none."""
         if self.external is not None:
-            folders = [self.external, *fold_folders(self.external).values()]
+            folders = [self.external, *validation_folders(self.external).values()]
         else:
             folders = [fold.masks for fold in self.folds.values()]
         paths = (path for folder in folders for path in folder.glob(f"{case}.*") if path.suffix not in (".npz", ".json"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from autoseg.schema.dataset import DatasetSpec, LabelScheme
 from autoseg.schema.plan import PreprocessingConfig
 from autoseg.schema.prediction import Confidence, PostProcessing
 from autoseg.support.errors import AutosegError, SeveralProblems
-from autoseg.support.workspace import Dataset, Workspace, model_folder_name, model_of_folder, seed_of_folder
+from autoseg.support.workspace import Dataset, Workspace, fold_folders, model_folder_name, model_of_folder, seed_of_folder
 from autoseg.training.checkpoint import Trained, load_network
 from autoseg.training.device import resolve
 
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Spacing = tuple[float, float] | None
-_FOLD = re.compile(r"^fold_(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -304,12 +302,7 @@ def without_padding(maps: Tensor, size: tuple[int, int], preprocessing: Preproce
 
 def trained_folds(folder: Path, which: str = "best") -> dict[int, Path]:
     """Fold -> folder, for all folds with weights in a model's results folder."""
-    folders = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _FOLD.match(path.name)
-        if match and (path / f"{which}.pt").is_file():
-            folders[int(match.group(1))] = path
-    return folders
+    return {fold: path for fold, path in fold_folders(folder).items() if (path / f"{which}.pt").is_file()}
 
 
 def trained_models(results: Path, which: str = "best") -> tuple[str, ...]:

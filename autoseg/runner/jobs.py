@@ -170,7 +170,8 @@ def _predictions_are_current(root: Path, job: Job) -> bool:
     try:
         record = read_artefact(folder / "prediction.json", PredictionRecord)
         plan = read_artefact(dataset.plan, Plan)
-        runs = [read_artefact(path, RunRecord) for path in sorted(dataset.fold(job.model, 0).parent.glob("fold_*/run.json"))]
+        records = [path for fold in dataset.runs([job.model]) if (path := fold / "run.json").is_file()]
+        runs = [read_artefact(path, RunRecord) for path in records]
         images = sorted(map(content_hash, find_jobs(images_folder(dataset, "Ts"), plan.channels, output=folder)))
     except (AutosegError, OSError):
         return False

@@ -18,6 +18,7 @@ Root = str | Path | None
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 MAX_PIXELS = "AUTOSEG_MAX_PIXELS"
 _SEED_FOLDER = re.compile(r"(.+)-seed(\d+)", re.ASCII)
+_FOLD_FOLDER = re.compile(r"fold_(0|[1-9]\d*)", re.ASCII)
 _FULL_NAME = re.compile(r"Dataset(\d{3,})_([A-Za-z0-9][A-Za-z0-9_.-]*)", re.ASCII)
 
 
@@ -152,7 +153,7 @@ class Dataset:
     def runs(self, models: Iterable[str] | None = None) -> list[Path]:
         """The folders of the folds of these models, or of all."""
         folders = self.results.glob("*") if models is None else map(self.model, models)
-        return sorted(fold for folder in folders for fold in folder.glob("fold_*"))
+        return sorted(fold for folder in folders for fold in fold_folders(folder).values())
 
     def fold(self, model: str, fold: int) -> Path:
         return self.model(model) / f"fold_{fold}"
@@ -161,6 +162,12 @@ class Dataset:
         match = _FULL_NAME.fullmatch(self.name)
         assert match is not None, self.name
         return match
+
+
+def fold_folders(model: Path) -> dict[int, Path]:
+    """Fold -> its folder in a model's results, in order. What else lies there, such as a copy named fold_0_old, is no fold."""
+    found = [(match, path) for path in model.glob("fold_*") if (match := _FOLD_FOLDER.fullmatch(path.name))]
+    return {int(match[1]): path for match, path in sorted(found, key=lambda one: int(one[0][1]))}
 
 
 def checked_model_name(name: str) -> str:

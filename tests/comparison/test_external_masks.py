@@ -10,7 +10,7 @@ import pytest
 
 from autoseg import api
 from autoseg.cli import compare
-from autoseg.comparison.external_masks import fold_folders
+from autoseg.comparison.external_masks import validation_folders
 from autoseg.support.errors import SeveralProblems
 
 
@@ -89,4 +89,4 @@ def test_only_numbered_folders_are_folds(tmp_path: Path) -> None:
     for name in ("fold_0", "fold_all", "fold_12", "fold_x", "old_fold_1"):
         (tmp_path / name / "validation").mkdir(parents=True)
     (tmp_path / "fold_2").mkdir()
-    assert list(fold_folders(tmp_path)) == [0, 12]
+    assert list(validation_folders(tmp_path)) == [0, 12]

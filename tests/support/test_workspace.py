@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.support.errors import AutosegError
-from autoseg.support.workspace import Workspace
+from autoseg.support.workspace import Workspace, fold_folders
 
 
 @pytest.fixture
@@ -44,3 +44,13 @@ def test_the_root_comes_from_argument_then_environment(monkeypatch: pytest.Monke
     monkeypatch.delenv("AUTOSEG_ROOT")
     monkeypatch.chdir(tmp_path)
     assert Workspace.at().root == tmp_path / "autoseg_data"
+
+
+def test_only_folders_named_after_a_fold_are_folds(workspace: Workspace) -> None:
+    """What a user keeps beside them, such as a copy of an earlier training, is none, and folds come by number."""
+    dataset = workspace.dataset("501")
+    for name in ("fold_10", "fold_2", "fold_0", "fold_0_old", "fold_0 (copy)", "fold_all", "old_fold_1", "fold_00", "fold_٣"):
+        (dataset.model("unet") / name).mkdir(parents=True)
+    assert list(fold_folders(dataset.model("unet"))) == [0, 2, 10]
+    assert {path.name for path in dataset.runs()} == {"fold_0", "fold_2", "fold_10"}
+    assert dataset.runs(["nnunet"]) == [] and fold_folders(dataset.model("nnunet")) == {}
