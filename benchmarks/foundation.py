@@ -62,8 +62,8 @@ ARMS: dict[str, tuple[str, dict[str, str], bool]] = {
          "training.search_epochs": "0"},
         True,
     ),
-    "tuned": (DINOV2, {}, True),
-    "random": (DINOV2, {}, False),
+    "tuned": (DINOV2, {"encoder_rate": "1"}, True),
+    "random": (DINOV2, {"encoder_rate": "1"}, False),
 }
 # Linear probes on frozen features (every third image held out, 280 px): pooled Dice, mean Dice of images.
 PROBES = {

@@ -211,7 +211,8 @@ def _propose(source: _Source, seconds: float) -> Proposal:
         if not timed:
             return make_plan(fingerprint, spec, "auto", [model], settings=settings, **options)
         fitted = make_timed_plan(
-            fingerprint, spec, "auto", [model], settings=settings, timer=source.timer, hours=seconds / 3600, **options
+            fingerprint, spec, "auto", [model], settings=settings, timer=source.timer, hours=seconds / 3600,
+            may_freeze=False, **options,
         )
         log_missing_weights(dataset, fitted, f"{model}:{fitted.models[model].variant}")
         return fitted

@@ -58,6 +58,7 @@ def make_plan(
     splits: Splits | None = None,
     choice: TimeChoice | None = None,
     short: bool = False,
+    frozen: Mapping[str, int] | None = None,
     weights: WeightsPolicy | None = None,
 ) -> Plan:
     """Decides for the dataset, then for each model.
@@ -65,8 +66,9 @@ def make_plan(
     memory: budget of a training in bytes (or "8G"); default: a fraction of the device's memory. device: "auto", "cpu", "cuda",
     "mps". settings: dotted field -> value (see `overrides.apply_overrides`), and those of `PlanningSettings`, such as `side`,
     in pixels, of a square as large as the network's input. splits: folds that the user gave. choice: variants, sizes, steps
-    and trials for a time limit. short: so few steps fit it that the batch is smaller. weights: where published weights are, and
-    which are allowed. Raises AutosegError for unknown models, fields and values.
+    and trials for a time limit. short: so few steps fit it that the batch is smaller. frozen: model -> views of each image
+    that its frozen encoder sees once. weights: where published weights are, and which are allowed. Raises AutosegError for
+    unknown models, fields and values.
     """
     specs = _specs(protocol, models)
     settings = dict(settings or {})
@@ -100,7 +102,7 @@ def make_plan(
     context = _Context(
         stats=stats, channels=channels, spatial_plan=spatial_plan, protocol=protocol, device=device_type, budget=budget,
         training=training, training_budget=training_budget, configs=choice.configs if choice else {},
-        settings=settings, weights=weights or WeightsPolicy(), normalisation=asked.normalisation,
+        frozen=frozen or {}, settings=settings, weights=weights or WeightsPolicy(), normalisation=asked.normalisation,
     )  # fmt: skip
     for model in progress_bar(specs, "planning", len(specs)):
         planned_models[model.name], config, reasons = _plan_model(model, context)
@@ -158,6 +160,7 @@ class _Context:
     training: Training
     training_budget: Budget
     configs: Mapping[str, ModelConfig]
+    frozen: Mapping[str, int]
     settings: Mapping[str, str]
     weights: WeightsPolicy
     normalisation: normalisation.Kind | None
@@ -173,6 +176,7 @@ class _Context:
             optimizer=self.training.optimizer,
             budget=self.budget,
             batch=batch,
+            frozen=model.name in self.frozen,
         )
 
 
@@ -198,7 +202,8 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
     rate, rate_decision = decide_learning_rate(context.protocol, model, rates, expected is not None)
     warmup = 0 if benchmark else min(model.warmup_epochs, overrides.max_warmup(context.training.epochs))
     steps = context.training.epochs * context.training_budget.steps
-    transfer, transfer_decisions = decide_transfer(model, context.protocol, steps, expected is not None)
+    views = context.frozen.get(model.name, 0)
+    transfer, transfer_decisions = decide_transfer(model, context.protocol, steps, expected is not None, views)
     plan = ModelPlan(
         model=model.name,
         variant=fit.variant,
@@ -220,6 +225,7 @@ def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, Preproc
         layer_decay=transfer.layer_decay,
         weight_decay=transfer.weight_decay,
         warmup_share=transfer.warmup_share,
+        cached_views=views,
     )
     decisions += [precision_decision, format_decision, normalisation_decision, rate_decision, *transfer_decisions]
     decisions.append(weights.decision)

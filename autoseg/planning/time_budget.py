@@ -41,11 +41,13 @@ class StepTimer(TypingProtocol):
 
 @dataclass(frozen=True)
 class TimeChoice:
-    """What fits a time limit: steps and trials for all models, variant and size of each. slowest: the one that decides."""
+    """What fits a time limit: steps and trials for all models, variant and size of each. slowest: the one that decides.
+    steps: that each model alone has time for."""
 
     schedule: Schedule
     configs: Mapping[str, ModelConfig]
     slowest: str
+    steps: Mapping[str, int]
 
     def shorter(self, factor: float) -> TimeChoice:
         """The same with this fraction of the steps."""
@@ -139,7 +141,7 @@ def choose(
     for name in progress_bar(plan.models, "fitting to the time", len(plan.models)):
         configs[name], seconds[name] = search.config(name, target)
     slowest = search.slowest(seconds, target)
-    return TimeChoice(search.schedule(seconds, slowest), configs, slowest)
+    return TimeChoice(search.schedule(seconds, slowest), configs, slowest, search.steps(seconds))
 
 
 class _Search:
@@ -190,6 +192,9 @@ class _Search:
         if training.search_epochs and with_trials >= _STEPS_WITH_TRIALS:
             return Schedule(with_trials, True, limit)
         return Schedule(max(_FEWEST, min(most, self._steps(seconds[slowest], trials=False))), False, limit)
+
+    def steps(self, seconds: Mapping[str, float]) -> dict[str, int]:
+        return {name: self._steps(one, trials=False) for name, one in seconds.items()}
 
     def _steps(self, seconds: float, trials: bool) -> int:
         """Steps that fit the limit, with validations and, if asked for, trials."""

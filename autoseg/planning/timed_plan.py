@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from autoseg.planning import overrides
@@ -22,13 +22,16 @@ from autoseg.planning.time_budget import (
     show_time,
     with_timings,
 )
-from autoseg.planning.training_schedule import SHORT_BATCH, SHORT_STEPS, validation_cost
+from autoseg.planning.training_schedule import FORWARD_COST, SHORT_BATCH, SHORT_STEPS, validation_cost
+from autoseg.planning.transfer import freezable
 from autoseg.schema.dataset import DatasetSpec
 from autoseg.schema.fingerprint import Fingerprint
 from autoseg.schema.plan import Decision, Plan, Protocol, Splits
 
 # Hours for one fold in protocol `auto` on a CPU, where the full number of steps would take days.
 _HOURS_ON_CPU = 1.0
+# Views of each image that a frozen encoder sees, and the part of the time they may take.
+_VIEWS, _ENCODING_SHARE = 4, 0.5
 
 
 def make_timed_plan(
@@ -44,11 +47,13 @@ def make_timed_plan(
     timer: StepTimer,
     hours: float | None = None,
     weights: WeightsPolicy | None = None,
+    may_freeze: bool = True,
 ) -> Plan:
     """As `make_plan`, with the expected time of each model.
 
     hours: limit for one fold; 0 for none; None for the default, an hour in `auto` on a CPU. Variants, sizes, steps and trials
-    are then chosen to fit it (see `time_budget.choose`), and the batch is smaller where few steps fit.
+    are then chosen to fit it (see `time_budget.choose`). Where few steps fit, the encoders of plain transformers are frozen
+    (unless may_freeze is False), and if that is not enough, the batch is smaller.
     """
     make = partial(
         make_plan, fingerprint, spec, protocol, models, memory, device, settings=settings, splits=splits, weights=weights
@@ -60,21 +65,75 @@ def make_timed_plan(
         stats, protocol, plan.device, plan.memory_budget, asked.geometry, asked.side,
         full_resolution=all_full_resolution(plan.models),
     )  # fmt: skip
-    cost = _cost(plan, stats, spatial_plan)
     limit, reason = _limit(plan, hours)
     if limit:
-        outputs = spec.label_scheme().outputs
-        choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
+        fit = _Fit(limit, timer, stats, spatial_plan, spec.label_scheme().outputs)
+        plan = fit.plan(plan, make, weights or WeightsPolicy(), may_freeze)
+    value = f"{show_time(limit)} for a fold" if limit else "no limit"
+    plan = replace(plan, time_budget=limit, decisions=(*plan.decisions, Decision("time_budget", value, reason)))
+    return with_timings(plan, timer, _cost(plan, stats, spatial_plan))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Makes a plan that fits a limit in hours."""
+
+    limit: float
+    timer: StepTimer
+    stats: DatasetStats
+    spatial_plan: SpatialPlan
+    outputs: int
+
+    def plan(self, plan: Plan, make: Callable[..., Plan], weights: WeightsPolicy, may_freeze: bool) -> Plan:
+        """plan: without a limit. make: makes it, with changes."""
+        limit, choice = self.limit, self._choose(plan, self.limit)
+        few = [name for name in freezable(plan, weights) if choice is not None and choice.steps[name] < SHORT_STEPS]
+        if may_freeze and few:
+            frozen = make(frozen=dict.fromkeys(few, _VIEWS))
+            views, encoding = self._views(plan, few, self._choose(frozen, limit))
+            if views:
+                make, limit = partial(make, frozen=views), limit - encoding
+                plan = make()
+                choice = self._choose(plan, limit)
         if choice is not None and choice.schedule.steps < SHORT_STEPS and _may_halve(plan):
             make = partial(make, short=True)
             plan = make()
-            cost = _cost(plan, stats, spatial_plan)
-            choice = choose(plan, limit, timer, cost, spatial_plan, outputs)
-        if choice is not None:
-            plan = _within(limit, choice, make, timer, cost)
-    value = f"{show_time(limit)} for a fold" if limit else "no limit"
-    plan = replace(plan, time_budget=limit, decisions=(*plan.decisions, Decision("time_budget", value, reason)))
-    return with_timings(plan, timer, cost)
+            choice = self._choose(plan, limit)
+        return plan if choice is None else self._within(limit, choice, make)
+
+    def _choose(self, plan: Plan, limit: float) -> TimeChoice | None:
+        return choose(plan, limit, self.timer, self._cost(plan), self.spatial_plan, self.outputs)
+
+    def _cost(self, plan: Plan) -> Cost:
+        return _cost(plan, self.stats, self.spatial_plan)
+
+    def _views(self, plan: Plan, names: Iterable[str], choice: TimeChoice | None) -> tuple[dict[str, int], float]:
+        """Model -> views of each image for which there is time, without models that have time for none; and the hours that
+        they take, of the model that needs most. choice: that of the frozen models."""
+        views, hours = {}, 0.0
+        for name in names:
+            model = plan.models[name]
+            if choice is not None:
+                model = replace(model, variant=choice.configs[name].variant, input_size=choice.configs[name].input_size)
+            of_image = self.timer.seconds(plan, model) / model.batch_size * FORWARD_COST
+            of_view = of_image * self.stats.training_cases / 3600
+            number = min(_VIEWS, int(self.limit * _ENCODING_SHARE / of_view))
+            if number:
+                views[name], hours = number, max(hours, number * of_view)
+        return views, hours
+
+    def _within(self, limit: float, choice: TimeChoice, make: Callable[..., Plan]) -> Plan:
+        """The plan for a choice, with fewer steps if the validations of its schedule take longer than estimated."""
+        while True:
+            plan = make(choice=choice)
+            seconds = self.timer.seconds(plan, plan.models[choice.slowest])
+            trials = number_of_trials(plan, choice.slowest)
+            hours = expected_time(plan.training, seconds, self._cost(plan), trials=trials).hours
+            shorter = choice.shorter(0.98 * limit / hours)
+            is_fixed = "training.epochs" in plan.overrides or shorter.schedule.steps >= choice.schedule.steps
+            if hours <= limit or is_fixed:
+                return plan
+            choice = shorter
 
 
 def _cost(plan: Plan, stats: DatasetStats, spatial_plan: SpatialPlan) -> Cost:
@@ -86,21 +145,6 @@ def _may_halve(plan: Plan) -> bool:
     """Whether the batch is the planner's, and the number of steps too."""
     is_set = any(path == "training.epochs" or path.endswith(".batch_size") for path in plan.overrides)
     return not is_set and all(model.batch_size > SHORT_BATCH for model in plan.models.values())
-
-
-def _within(limit: float, choice: TimeChoice, make: Callable[..., Plan], timer: StepTimer, cost: Cost) -> Plan:
-    """The plan for a choice, with fewer steps if the validations of its schedule take longer than estimated."""
-    while True:
-        plan = make(choice=choice)
-        model = plan.models[choice.slowest]
-        hours = expected_time(
-            plan.training, timer.seconds(plan, model), cost, trials=number_of_trials(plan, choice.slowest)
-        ).hours
-        shorter = choice.shorter(0.98 * limit / hours)
-        is_fixed = "training.epochs" in plan.overrides or shorter.schedule.steps >= choice.schedule.steps
-        if hours <= limit or is_fixed:
-            return plan
-        choice = shorter
 
 
 def _limit(plan: Plan, hours: float | None) -> tuple[float, str]:

@@ -29,7 +29,7 @@ _VALIDATION_SHARE = 0.15
 # Fraction of the epochs for each candidate learning rate. Quick has no search.
 _SEARCH_SHARE = 0.05
 # A forward pass costs about a third of a training step.
-_FORWARD_COST = 1 / 3
+FORWARD_COST = 1 / 3
 # Classes in fewer than a third of the cases are sampled more often.
 _RARE = 1 / 3
 _SPARSE = 0.02
@@ -271,7 +271,7 @@ def validation_cost(stats: DatasetStats, spatial_plan: SpatialPlan) -> float:
     if spatial_plan.kind == "patch":
         sides = zip(spatial_plan.native, spatial_plan.input_size(spatial_plan.side), strict=True)
         tiles = math.prod(max(1, math.ceil(2 * length / side) - 1) for length, side in sides)
-    return stats.validation_cases * tiles * _FORWARD_COST / stats.training_cases
+    return stats.validation_cases * tiles * FORWARD_COST / stats.training_cases
 
 
 def trial_interval(training: Training) -> int:
