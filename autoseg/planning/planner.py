@@ -85,6 +85,7 @@ def make_plan(
     training, training_decisions = decide_training(
         stats, spatial_plan, protocol=protocol, device=device_type, budget=training_budget, folds=folds, seed=_SEED,
         schedule=choice.schedule if choice else None, augmentation=asked.augmentation or "planned",
+        frozen=bool(frozen),
     )  # fmt: skip
     training = replace(training, duplicates=duplicates)
     decisions = [

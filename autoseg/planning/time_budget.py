@@ -62,6 +62,13 @@ class Cost:
     steps_per_epoch: int
     validation: float
 
+    def of(self, plan: Plan, model: ModelPlan, timer: StepTimer) -> Cost:
+        """That of a model. Validations compute its encoder, which a step with cached features does not."""
+        if not model.cached_views:
+            return self
+        whole = timer.seconds(plan, replace(model, encoder_rate=1.0, cached_views=0))
+        return replace(self, validation=self.validation * whole / timer.seconds(plan, model))
+
 
 def expected_time(
     training: Training, seconds_per_step: float, cost: Cost, machine: str = "", trials: int | None = None
@@ -102,7 +109,8 @@ def with_timings(plan: Plan, timer: StepTimer, cost: Cost) -> Plan:
     """The plan with the expected time of every model, and a decision that tells them."""
     models = {}
     for name, model in progress_bar(plan.models.items(), "measuring steps", len(plan.models)):
-        timing = expected_time(plan.training, timer.seconds(plan, model), cost, timer.machine, number_of_trials(plan, name))
+        seconds, of_model = timer.seconds(plan, model), cost.of(plan, model, timer)
+        timing = expected_time(plan.training, seconds, of_model, timer.machine, number_of_trials(plan, name))
         models[name] = replace(model, timing=timing)
     decisions = [Decision(f"models.{name}.time", *_describe(model.timing)) for name, model in models.items() if model.timing]
     return replace(plan, models=models, decisions=(*plan.decisions, *decisions))
@@ -156,8 +164,8 @@ class _Search:
         return [(name, self._estimate(name, model.variant, model.input_size)) for name, model in self._plan.models.items()]
 
     def fits(self, name: str, seconds: float) -> bool:
-        training = self._plan.training
-        return expected_time(training, seconds, self._cost, trials=number_of_trials(self._plan, name)).hours <= self._hours
+        cost, trials = self._cost_of(name), number_of_trials(self._plan, name)
+        return expected_time(self._plan.training, seconds, cost, trials=trials).hours <= self._hours
 
     def config(self, name: str, target: int) -> tuple[ModelConfig, float]:
         """The largest configuration for which `target` steps fit, else the smallest, and its measured seconds."""
@@ -165,10 +173,10 @@ class _Search:
         candidates = self._candidates(name)
         for number, (variant, size) in enumerate(candidates):
             last = number == len(candidates) - 1
-            if not last and self._steps(self._estimate(name, variant, size) * correction, trials=False) < target:
+            if not last and self._steps(name, self._estimate(name, variant, size) * correction) < target:
                 continue
             seconds = self._timer.seconds(self._plan, replace(model, variant=variant, input_size=size))
-            enough = self._steps(seconds, trials=False) >= target
+            enough = self._steps(name, seconds) >= target
             if enough or last:
                 return ModelConfig(variant, size, self._why(seconds, target, number, enough)), seconds
             correction = seconds / self._estimate(name, variant, size)
@@ -177,7 +185,7 @@ class _Search:
     def slowest(self, seconds: Mapping[str, float], target: int) -> str:
         """The slowest model of those that have time for a useful number of steps; else the fastest of all."""
         useful = min(target, _USEFUL)
-        candidates = [name for name, one in seconds.items() if self._steps(one, trials=False) >= useful]
+        candidates = [name for name, one in seconds.items() if self._steps(name, one) >= useful]
         return max(candidates, key=lambda name: seconds[name], default=min(seconds, key=lambda name: seconds[name]))
 
     def schedule(self, seconds: Mapping[str, float], slowest: str) -> Schedule:
@@ -188,21 +196,25 @@ class _Search:
             return Schedule(most, training.search_epochs > 0, limit)
         if len(seconds) > 1:
             limit += f", all of which {slowest}, the slowest model, needs; a plan without it gives the others more steps"
-        with_trials = min(most, self._steps(seconds[slowest], trials=True))
+        with_trials = min(most, self._steps(slowest, seconds[slowest], trials=True))
         if training.search_epochs and with_trials >= _STEPS_WITH_TRIALS:
             return Schedule(with_trials, True, limit)
-        return Schedule(max(_FEWEST, min(most, self._steps(seconds[slowest], trials=False))), False, limit)
+        return Schedule(max(_FEWEST, min(most, self._steps(slowest, seconds[slowest]))), False, limit)
 
     def steps(self, seconds: Mapping[str, float]) -> dict[str, int]:
-        return {name: self._steps(one, trials=False) for name, one in seconds.items()}
+        return {name: self._steps(name, one) for name, one in seconds.items()}
 
-    def _steps(self, seconds: float, trials: bool) -> int:
+    def _steps(self, name: str, seconds: float, trials: bool = False) -> int:
         """Steps that fit the limit, with validations and, if asked for, trials."""
         training = self._plan.training
-        share = 1 + self._cost.validation / training.validate_every
+        share = 1 + self._cost_of(name).validation / training.validate_every
         if trials:
             share += len(training.learning_rates) * training.search_epochs / training.epochs
         return int((self._hours * 3600 - _START) / (_OVERHEAD * share * seconds))
+
+    def _cost_of(self, name: str) -> Cost:
+        variant, size = self._candidates(name)[-1]
+        return self._cost.of(self._plan, replace(self._plan.models[name], variant=variant, input_size=size), self._timer)
 
     def _candidates(self, name: str) -> list[tuple[str, Size]]:
         """Configurations from large to small; the first is the planned one."""

@@ -126,9 +126,9 @@ class _Fit:
         """The plan for a choice, with fewer steps if the validations of its schedule take longer than estimated."""
         while True:
             plan = make(choice=choice)
-            seconds = self.timer.seconds(plan, plan.models[choice.slowest])
-            trials = number_of_trials(plan, choice.slowest)
-            hours = expected_time(plan.training, seconds, self._cost(plan), trials=trials).hours
+            model, trials = plan.models[choice.slowest], number_of_trials(plan, choice.slowest)
+            cost = self._cost(plan).of(plan, model, self.timer)
+            hours = expected_time(plan.training, self.timer.seconds(plan, model), cost, trials=trials).hours
             shorter = choice.shorter(0.98 * limit / hours)
             is_fixed = "training.epochs" in plan.overrides or shorter.schedule.steps >= choice.schedule.steps
             if hours <= limit or is_fixed:

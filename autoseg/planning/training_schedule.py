@@ -101,9 +101,10 @@ def decide_training(
     *,
     schedule: Schedule | None = None,
     augmentation: Kind = "planned",
+    frozen: bool = False,
 ) -> tuple[Training, list[Decision]]:
     """The training settings shared by all models, with reasons. schedule: instead of the protocol's steps and trials.
-    augmentation: see `decide_augmentation`."""
+    augmentation: see `decide_augmentation`. frozen: the time is so short that the encoders of some models are frozen."""
     epochs, epochs_decisions = _epochs(stats, protocol, device, budget, schedule)
     loss = _loss(stats, protocol)
     few_steps = protocol == "auto" and epochs * budget.steps <= FEW_STEPS
@@ -119,15 +120,17 @@ def decide_training(
         if augmentation == "planned":
             augmentation_decisions = [study.decision("augmentation", "planned"), *augmentation_decisions]
     else:
-        training, of_protocol = _by_rules(training, spatial_plan, stats, protocol, schedule)
+        training, of_protocol = _by_rules(training, spatial_plan, stats, protocol, schedule, frozen)
     return training, [*decisions, *of_protocol, *augmentation_decisions]
 
 
 def _by_rules(
-    training: Training, spatial_plan: SpatialPlan, stats: DatasetStats, protocol: Protocol, schedule: Schedule | None
+    training: Training, spatial_plan: SpatialPlan, stats: DatasetStats, protocol: Protocol, schedule: Schedule | None,
+    frozen: bool,
 ) -> tuple[Training, list[Decision]]:
     """The settings of `auto` and `quick`."""
-    fraction, validation = _foreground_share(stats, spatial_plan), _validation(stats, spatial_plan, protocol, training.epochs)
+    fraction = _foreground_share(stats, spatial_plan)
+    validation = _validation(stats, spatial_plan, protocol, training.epochs, frozen)
     search_epochs = _search(protocol, training.epochs, len(training.learning_rates), schedule)
     cited = _class_fields(stats, "presence", "pixel_share")
     rates = ", ".join(f"{rate:g}" for rate in training.learning_rates)
@@ -255,7 +258,12 @@ def _foreground_share(stats: DatasetStats, spatial_plan: SpatialPlan) -> tuple[f
     return 0.0, "every class is in a third of the cases or more, and every image is used completely"
 
 
-def _validation(stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protocol, epochs: int) -> tuple[int, str]:
+def _validation(
+    stats: DatasetStats, spatial_plan: SpatialPlan, protocol: Protocol, epochs: int, frozen: bool
+) -> tuple[int, str]:
+    if frozen:
+        interval = max(1, epochs // 3)
+        return interval, "a validation computes the frozen encoder again, which costs more than many steps of the decoder"
     cost = validation_cost(stats, spatial_plan)
     interval = max(epochs // _VALIDATIONS[protocol], math.ceil(cost / _VALIDATION_SHARE), 1)
     interval = min(interval, max(1, epochs // 3))
