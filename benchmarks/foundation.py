@@ -17,9 +17,10 @@ DIR holds one folder per set (see `benchmarks.end_to_end`). FILE is a state dict
 Minutes are those of one thread of the processor: start it with OMP_NUM_THREADS=1. `--prepare` makes the plans of all arms
 first, best on a quiet machine; the trainings then have a fixed number of steps, whatever else runs.
 
-Each training adds its result to OUTPUT, so that an interrupted run goes on. The table is printed from what is stored; without
---data nothing is trained. Dice is that of all held-out pixels of a fold, mean over classes, then over folds; the interval is
-the 95 % bootstrap interval over cases of the mean Dice of images.
+Each training adds its result to OUTPUT, so that an interrupted run goes on. The tables, one for each machine and number of
+minutes, are printed from what is stored; without --data nothing is trained. Dice is that of all held-out pixels of a fold, mean
+over classes, then over folds; the interval is the 95 % bootstrap interval over cases of the mean Dice of images. Processor time
+is that of the training with a validation at its end; the held-out cases are predicted once more for their scores.
 """
 
 from __future__ import annotations
@@ -157,6 +158,12 @@ def machine(data: Dataset, model: str) -> str:
     return f"{timing.machine if timing else ''}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def _kind(row: dict[str, Any]) -> str:
+    """What rows of one table have in common."""
+    side = f"inputs of about {row['side']} px" if row.get("side") else "the planner's inputs"
+    return f"{row['minutes']:g} minutes, {side}, {row.get('machine') or 'a processor with bf16'}"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """One row for each set and arm; the probe's Dice, where one was measured, is what a training must beat."""
     by_place: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -286,7 +293,8 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "benchmarks.foundation", *sys.argv[1:], *one], check=True)
             rows = json.loads(options.output.read_text())
             print(json.dumps({key: value for key, value in rows[-1].items() if key != "case_dice"}), flush=True)
-    print(table([row for row in rows if row["minutes"] == options.minutes]))
+    for kind in sorted({_kind(row) for row in rows}):
+        print(f"\n{kind}\n\n{table([row for row in rows if _kind(row) == kind])}")
 
 
 if __name__ == "__main__":
