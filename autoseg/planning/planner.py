@@ -98,17 +98,12 @@ def make_plan(
         *training_decisions,
         *_decide_splits(fingerprint, spec, duplicates, protocol, splits),
     ]
-    planned_models: dict[str, ModelPlan] = {}
-    preprocessing: dict[str, PreprocessingConfig] = {}
     context = _Context(
         stats=stats, channels=channels, spatial_plan=spatial_plan, protocol=protocol, device=device_type, budget=budget,
         training=training, training_budget=training_budget, configs=choice.configs if choice else {},
         frozen=frozen or {}, settings=settings, weights=weights or WeightsPolicy(), normalisation=asked.normalisation,
     )  # fmt: skip
-    for model in progress_bar(specs, "planning", len(specs)):
-        planned_models[model.name], config, reasons = _plan_model(model, context)
-        preprocessing[config.key] = config
-        decisions += reasons
+    planned_models, preprocessing, reasons = _plan_models(specs, context)
     plan = Plan(
         dataset=fingerprint.dataset,
         protocol=protocol,
@@ -119,7 +114,7 @@ def make_plan(
         training=training,
         preprocessing=preprocessing,
         models=planned_models,
-        decisions=tuple(decisions),
+        decisions=(*decisions, *reasons),
         overrides={path: value for path, value in vars(asked).items() if value is not None},
         licence="commercial" if context.weights.commercial else "any",
         prompts=prompts(list(spec.label_scheme().foreground), f"{spec.modality} {spec.name} {fingerprint.modality}"),
@@ -179,6 +174,19 @@ class _Context:
             batch=batch,
             frozen=model.name in self.frozen,
         )
+
+
+def _plan_models(
+    specs: Sequence[ModelSpec], context: _Context
+) -> tuple[dict[str, ModelPlan], dict[str, PreprocessingConfig], list[Decision]]:
+    models: dict[str, ModelPlan] = {}
+    preprocessing: dict[str, PreprocessingConfig] = {}
+    decisions: list[Decision] = []
+    for model in progress_bar(specs, "planning", len(specs)):
+        models[model.name], config, reasons = _plan_model(model, context)
+        preprocessing[config.key] = config
+        decisions += reasons
+    return models, preprocessing, decisions
 
 
 def _plan_model(model: ModelSpec, context: _Context) -> tuple[ModelPlan, PreprocessingConfig, list[Decision]]:

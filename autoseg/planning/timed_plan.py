@@ -67,14 +67,15 @@ def make_timed_plan(
     )  # fmt: skip
     limit, reason = _limit(plan, hours)
     if limit:
-        fit = _Fit(limit, timer, stats, spatial_plan, spec.label_scheme().outputs)
+        outputs = spec.label_scheme().outputs
+        fit = _Fit(limit=limit, timer=timer, stats=stats, spatial_plan=spatial_plan, outputs=outputs)
         plan = fit.plan(plan, make, weights or WeightsPolicy(), may_freeze)
     value = f"{show_time(limit)} for a fold" if limit else "no limit"
     plan = replace(plan, time_budget=limit, decisions=(*plan.decisions, Decision("time_budget", value, reason)))
     return with_timings(plan, timer, _cost(plan, stats, spatial_plan))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Fit:
     """Makes a plan that fits a limit in hours."""
 
