@@ -26,7 +26,9 @@ def test_the_table_comes_from_what_is_stored(
     (tmp_path / "r.json").write_text(json.dumps(rows))
     monkeypatch.setattr(sys, "argv", ["foundation", "--output", str(tmp_path / "r.json")])
     foundation.main()
-    lines = capsys.readouterr().out.splitlines()[2:]
+    first, second = capsys.readouterr().out.strip().split("\n\n9 minutes")
+    assert first.startswith("4 minutes, the planner's inputs, a processor with bf16\n") and "0.100" in second
+    lines = first.splitlines()[4:]
     assert [line.split(" | ")[1] for line in lines] == ["lite0", "tuned"]
     assert "| 2 | 100 | 4.0 | 1.0 GiB | 0.650 ± 0.071 | 0.650 (" in lines[0] and lines[0].endswith("| 0.710 |")
     assert "| 0.800 | 0.800 (0.800 to 0.800) |" in lines[1]
