@@ -93,9 +93,12 @@ class _Fit:
             frozen = make(frozen=dict.fromkeys(few, _VIEWS))
             views, encoding = self._views(plan, few, self._choose(frozen, limit))
             if views:
-                make, limit = partial(make, frozen=views), limit - encoding
+                make = partial(make, frozen=views)
                 plan = make()
                 choice = self._choose(plan, limit)
+                if choice is None or choice.slowest in views:
+                    limit -= encoding
+                    choice = self._choose(plan, limit)
         if choice is not None and choice.schedule.steps < SHORT_STEPS and _may_halve(plan):
             make = partial(make, short=True)
             plan = make()

@@ -148,6 +148,7 @@ def test_nothing_is_frozen_without_weights_or_time_to_encode(tmp_path: Path) -> 
     assert (kept.encoder_rate, kept.cached_views) == (1.0, 0)
     others = timed(("segformer", "dinov2"), hours=0.1, timer=slow, weights=weights)
     assert (others.models["segformer"].encoder_rate, others.models["dinov2"].encoder_rate) == (1.0, 0.0)
+    assert 0.085 < timing(others).hours <= 0.1, "the slowest model encodes nothing, so it has the whole time"
 
 
 def test_more_time_gives_a_larger_network_or_more_steps() -> None:
