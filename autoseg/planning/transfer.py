@@ -52,7 +52,7 @@ def decide_transfer(
             ),
             Decision(
                 f"models.{model.name}.cached_views", str(views),
-                "the frozen encoder sees so many views of each image once, before the training; its time is off the limit",
+                "the frozen encoder sees so many views of each image once, before the training; the limit includes this time",
             ),
         ]  # fmt: skip
     if steps > FEW_STEPS or not planned.drop_path:

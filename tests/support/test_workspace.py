@@ -47,7 +47,7 @@ def test_the_root_comes_from_argument_then_environment(monkeypatch: pytest.Monke
 
 
 def test_only_folders_named_after_a_fold_are_folds(workspace: Workspace) -> None:
-    """What a user keeps beside them, such as a copy of an earlier training, is none, and folds come by number."""
+    """Copies that a user keeps beside the folds are not read as folds, and folds are sorted by number."""
     dataset = workspace.dataset("501")
     for name in ("fold_10", "fold_2", "fold_0", "fold_0_old", "fold_0 (copy)", "fold_all", "old_fold_1", "fold_00", "fold_٣"):
         (dataset.model("unet") / name).mkdir(parents=True)
